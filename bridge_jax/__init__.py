@@ -1,0 +1,1 @@
+"""BRIDGE-JAX: turn an expensive black-box LLM into a small model you own, under a stated budget."""

