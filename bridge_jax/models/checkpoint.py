@@ -1,0 +1,108 @@
+"""Pretrained weights into our parameters: safetensors folders and GGUF files.
+
+Tensors are read one at a time: beyond the parameters themselves no more than one is in memory.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import einops
+import numpy as np
+
+from bridge_jax.config import ModelConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models import names
+from bridge_jax.models.config import DecoderConfig, from_hf
+from bridge_jax.models.gguf_file import GGUFFile, bundled_smollm2
+
+
+class Source(NamedTuple):
+    """A checkpoint on disk, its tensors not yet read."""
+
+    path: Path
+    hf_config: dict[str, Any]
+    table: tuple[names.Tensor, ...]
+    names: set[str]
+    read: Callable[[str], np.ndarray]
+
+
+def locate(checkpoint: str) -> Path:
+    """Returns the folder or GGUF file that `checkpoint` names."""
+    path = bundled_smollm2() if checkpoint == "smollm2-135m" else Path(checkpoint)
+    if not path.exists():
+        raise UserError(
+            f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json and "
+            "*.safetensors, a .gguf file, or 'smollm2-135m'"
+        )
+    return path
+
+
+def load(model: ModelConfig) -> tuple[DecoderConfig, dict[str, Any]]:
+    """Returns the config and the f32 parameters (numpy) of a checkpoint, cut to `keep_layers`.
+
+    Raises:
+      UserError: the checkpoint is missing, truncated, of another family, or has other tensors
+        than its config promises (all are listed).
+    """
+    source = _open(locate(model.checkpoint))
+    config = from_hf(source.hf_config)
+    layers = model.keep_layers or tuple(range(config.num_layers))
+    if bad := [i for i in layers if not 0 <= i < config.num_layers]:
+        raise UserError(
+            f"keep_layers={bad}: {source.path} has layers 0 to {config.num_layers - 1}"
+        )
+    rows = [row for row in source.table if row.ours != ("head",) or not config.tied]
+    expected = {row.theirs.format(i=i) for row in rows for i in range(config.num_layers)}
+    if missing := sorted(expected - source.names):
+        raise UserError(f"{source.path}: tensors are missing: {', '.join(missing)}")
+
+    sizes = {"N": config.num_heads, "K": config.num_kv_heads, "two": 2}
+    params: dict[str, Any] = {}
+    for row in rows:
+        words = set(re.findall(r"\w+", row.pattern))
+        axes = {name: size for name, size in sizes.items() if name in words}
+        stacked = "{i}" in row.theirs
+        tensors = [
+            einops.rearrange(source.read(row.theirs.format(i=i)), row.pattern, **axes)
+            for i in (layers if stacked else (0,))
+        ]
+        value = np.stack(tensors) if stacked else tensors[0]
+        node = params
+        for part in row.ours[:-1]:
+            node = node.setdefault(part, {})
+        node[row.ours[-1]] = value
+    return dataclasses.replace(config, num_layers=len(layers)), params
+
+
+def _open(path: Path) -> Source:
+    if path.suffix == ".gguf":
+        file = GGUFFile(path)
+        return Source(path, file.hf_config(), names.LLAMA_GGUF, file.names(), file.tensor)
+    return _open_safetensors(path)
+
+
+def _open_safetensors(folder: Path) -> Source:
+    from safetensors import SafetensorError, safe_open
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not read")
+    where = {}
+    for file in files:
+        try:
+            handle = safe_open(file, framework="flax")
+        except SafetensorError as error:
+            raise UserError(f"{file}: truncated or not safetensors ({error})") from error
+        where |= dict.fromkeys(handle.keys(), handle)
+
+    def read(name: str) -> np.ndarray:
+        return np.asarray(where[name].get_tensor(name), np.float32)
+
+    hf_config = json.loads((folder / "config.json").read_text())
+    return Source(folder, hf_config, names.LLAMA_HF, set(where), read)

@@ -1,0 +1,78 @@
+"""The vocabulary head in chunks: NLL and entropy per token without an N x V array.
+
+For logits z, the streaming sums m = max z, s = sum exp(z - m), t = sum exp(z - m) z give
+lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class TokenStatistics(NamedTuple):
+    """Per position, in nats: f32[N] each."""
+
+    nll: jax.Array
+    entropy: jax.Array
+
+
+class _Running(NamedTuple):
+    top: jax.Array
+    total: jax.Array
+    weighted: jax.Array
+    target: jax.Array
+
+
+def token_statistics(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, chunk: int = 8192
+) -> TokenStatistics:
+    """Returns the NLL of `targets` and the entropy of the prediction at every position.
+
+    The backward pass recomputes each chunk's logits, so its memory is bounded as well.
+
+    Args:
+      hidden: f[N, D], after the final norm.
+      head: f[V, D].
+      targets: int32[N].
+      chunk: vocabulary entries at a time; the largest array is N x chunk.
+    """
+    vocab, dim = head.shape
+    chunk = min(chunk, vocab)
+    chunks = -(-vocab // chunk)
+    padded = jnp.pad(head, ((0, chunks * chunk - vocab), (0, 0))).reshape(chunks, chunk, dim)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def step(run: _Running, inputs):
+        index, rows = inputs
+        logits = jnp.einsum(
+            "ND,VD->NV", hidden, rows.astype(hidden.dtype), preferred_element_type=jnp.float32
+        )
+        ids = index * chunk + jnp.arange(chunk)
+        logits = jnp.where(ids < vocab, logits, -jnp.inf)
+        # The maximum only keeps exp in range: its gradient cancels.
+        top = jax.lax.stop_gradient(jnp.maximum(run.top, logits.max(-1)))
+        scale = jnp.exp(run.top - top)
+        weights = jnp.exp(logits - top[:, None])
+        finite = jnp.where(ids < vocab, logits, 0.0)
+        target = jnp.where(ids == targets[:, None], finite, 0.0).sum(-1)
+        return _Running(
+            top,
+            run.total * scale + weights.sum(-1),
+            run.weighted * scale + (weights * finite).sum(-1),
+            run.target + target,
+        ), None
+
+    zeros = jnp.zeros(hidden.shape[0], jnp.float32)
+    start = _Running(zeros - 1e30, zeros, zeros, zeros)
+    run, _ = jax.lax.scan(step, start, (jnp.arange(chunks), padded))
+    lse = run.top + jnp.log(run.total)
+    return TokenStatistics(lse - run.target, lse - run.weighted / run.total)
+
+
+def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
+    """Returns f32[..., V]. For the few positions that sample a token."""
+    return jnp.einsum(
+        "...D,VD->...V", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )

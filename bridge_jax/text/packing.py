@@ -1,0 +1,95 @@
+"""Sequences into rows of one static shape."""
+
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
+
+import numpy as np
+
+from bridge_jax.errors import UserError
+from bridge_jax.text.prompts import Sequence
+
+
+class Rows(NamedTuple):
+    """Packed rows. Segments count from 1 within a row; 0 is padding. Positions restart at 0.
+
+    The loss needs the head at few positions only, so targets are listed, T a row:
+
+    Attributes:
+      tokens, positions, segments: int32[R, S].
+      target_at: int32[R, T], the position that predicts the target.
+      target: int32[R, T], the token there.
+      rationale_weight, answer_weight: f32[R, T], 1 where the target belongs to that part.
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    segments: np.ndarray
+    target_at: np.ndarray
+    target: np.ndarray
+    rationale_weight: np.ndarray
+    answer_weight: np.ndarray
+
+
+def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
+    """Returns which sequences share a row: each goes to the first row with room for it."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index, length in enumerate(lengths):
+        row = next((r for r, free in enumerate(room) if free >= length), None)
+        if row is None:
+            row = len(rows)
+            rows.append([])
+            room.append(capacity)
+        rows[row].append(index)
+        room[row] -= length
+    return rows
+
+
+def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = True) -> Rows:
+    """Packs `sequences`, in order, into rows of `row_tokens`.
+
+    Args:
+      sequences: what is trained on.
+      row_tokens: S.
+      pad_id: fills the rest of a row.
+      packed: False gives each sequence a row of its own.
+
+    Raises:
+      UserError: a sequence is longer than a row, or there is none.
+    """
+    if not sequences:
+        raise UserError("there is nothing to train on: no sequence was kept")
+    lengths = [s.length for s in sequences]
+    if max(lengths) > row_tokens:
+        raise UserError(
+            f"a training sequence has {max(lengths)} tokens, a row {row_tokens}: raise row_tokens, "
+            "or lower max_prompt_tokens or generation.max_new_tokens"
+        )
+    plan = first_fit(lengths, row_tokens) if packed else [[i] for i in range(len(lengths))]
+    targets = [len(s.rationale) + len(s.answer) for s in sequences]
+    # A multiple of 64, so that stages with similar data share a compilation.
+    width = max(sum(targets[i] for i in row) for row in plan)
+    width = min(-(-width // 64) * 64, row_tokens)
+
+    shape, small = (len(plan), row_tokens), (len(plan), width)
+    rows = Rows(
+        np.full(shape, pad_id, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32),
+        np.zeros(small, np.int32), np.zeros(small, np.int32),
+        np.zeros(small, np.float32), np.zeros(small, np.float32),
+    )  # fmt: skip
+    for r, members in enumerate(plan):
+        start = filled = 0
+        for segment, index in enumerate(members, start=1):
+            s = sequences[index]
+            part = slice(start, start + s.length)
+            rows.tokens[r, part] = s.prompt + s.rationale + s.answer
+            rows.positions[r, part] = np.arange(s.length)
+            rows.segments[r, part] = segment
+            first = start + len(s.prompt)
+            slots = slice(filled, filled + targets[index])
+            rows.target_at[r, slots] = np.arange(first - 1, first - 1 + targets[index])
+            rows.target[r, slots] = s.rationale + s.answer
+            rows.rationale_weight[r, filled : filled + len(s.rationale)] = 1
+            rows.answer_weight[r, filled + len(s.rationale) : filled + targets[index]] = 1
+            start, filled = start + s.length, filled + targets[index]
+    return rows

@@ -1,0 +1,91 @@
+"""From an example to what the models read and are trained to write.
+
+The instruction sits in the system message and says which of the two modes is wanted, as the task
+prefixes of Distilling Step-by-Step (2305.02301) do: an example whose rationale was rejected
+trains the direct answer without teaching the model to skip its reasoning.
+"""
+
+from typing import Literal, NamedTuple
+
+from bridge_jax.errors import UserError
+from bridge_jax.tasks.answers import format_completion
+from bridge_jax.tasks.example import Example
+from bridge_jax.text.tokenizer import Tokenizer
+
+Mode = Literal["reason", "answer"]
+
+INSTRUCTIONS: dict[Mode, str] = {
+    "reason": "Reason step by step, then write the answer.",
+    "answer": "Write only the answer.",
+}
+
+
+class Sequence(NamedTuple):
+    """One training sequence, its parts apart: the masks follow from the parts, not from a search.
+
+    Attributes:
+      prompt: ids of the rendered chat, up to the assistant's turn; no loss.
+      rationale: ids of the rationale; may be empty.
+      answer: ids of the answer and of the end of the turn.
+    """
+
+    prompt: list[int]
+    rationale: list[int]
+    answer: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens in all."""
+        return len(self.prompt) + len(self.rationale) + len(self.answer)
+
+
+def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
+    """Returns the chat that asks a model about `example`."""
+    return [
+        {"role": "system", "content": INSTRUCTIONS[mode]},
+        {"role": "user", "content": example.question},
+    ]
+
+
+def render_prompt(
+    tokenizer: Tokenizer, example: Example, mode: Mode, max_tokens: int, on_long: str
+) -> list[int]:
+    """Returns the prompt's ids, at most `max_tokens`.
+
+    Raises:
+      UserError: it is longer, and `on_long` is not "truncate", which cuts the question's
+        beginning (the question proper and its options stand at the end).
+    """
+    ids = tokenizer.render_chat(messages(example, mode))
+    excess = len(ids) - max_tokens
+    if excess <= 0:
+        return ids
+    if on_long != "truncate":
+        raise UserError(
+            f"example {example.id!r}: its prompt has {len(ids)} tokens, max_prompt_tokens is "
+            f"{max_tokens}; raise it, or cut long questions with --config.on_long_prompt=truncate"
+        )
+    question = tokenizer.encode(example.question)
+    # Decoding may merge differently at the cut, so cut until the rendered chat fits.
+    while len(ids) > max_tokens and excess < len(question):
+        shorter = tokenizer.decode(question[excess:])
+        ids = tokenizer.render_chat(
+            [*messages(example, mode)[:1], {"role": "user", "content": shorter}]
+        )
+        excess += max(1, len(ids) - max_tokens)
+    if len(ids) > max_tokens:
+        raise UserError(
+            f"example {example.id!r}: the instruction alone needs {len(ids)} tokens, "
+            f"max_prompt_tokens is {max_tokens}; raise it"
+        )
+    return ids
+
+
+def training_sequence(
+    tokenizer: Tokenizer, prompt: list[int], rationale: str | None, answer: str
+) -> Sequence:
+    """Returns prompt, rationale and answer as one sequence; without rationale the answer alone."""
+    reasoning, final = format_completion(rationale or "", answer)
+    return Sequence(
+        prompt, tokenizer.encode(reasoning), [*tokenizer.encode(final), tokenizer.end_id]
+    )
