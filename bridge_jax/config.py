@@ -110,7 +110,8 @@ class TrainConfig:
       batch_rows: packed rows a step.
       row_tokens: tokens a packed row; a longer sequence is an error.
       accumulate: micro-batches a step; divides batch_rows.
-      learning_rate: the peak; linear warm-up over `warmup_fraction` of the steps, then cosine to 10%.
+      learning_rate: the peak; linear warm-up over `warmup_fraction` of the steps, then a
+        cosine to a tenth of it.
       weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
       rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
       checkpoint_every: steps between checkpoints.
@@ -193,6 +194,18 @@ class GenerationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What the report measures.
+
+    Attributes:
+      assistant_examples: test examples put to the assistant, which is slower than the student;
+        0 is all.
+    """
+
+    assistant_examples: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -223,6 +236,7 @@ class RunConfig:
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()
     generation: GenerationConfig = GenerationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 def load(path: str | Path) -> RunConfig:

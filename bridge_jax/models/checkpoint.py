@@ -50,11 +50,7 @@ def load(model: ModelConfig) -> tuple[DecoderConfig, dict[str, Any]]:
     """
     source = _open(locate(model.checkpoint))
     config = from_hf(source.hf_config)
-    layers = model.keep_layers or tuple(range(config.num_layers))
-    if bad := [i for i in layers if not 0 <= i < config.num_layers]:
-        raise UserError(
-            f"keep_layers={bad}: {source.path} has layers 0 to {config.num_layers - 1}"
-        )
+    layers = _kept_layers(model, config)
     rows = [row for row in source.table if row.ours != ("head",) or not config.tied]
     expected = {row.theirs.format(i=i) for row in rows for i in range(config.num_layers)}
     if missing := sorted(expected - source.names):
@@ -78,6 +74,22 @@ def load(model: ModelConfig) -> tuple[DecoderConfig, dict[str, Any]]:
     return dataclasses.replace(config, num_layers=len(layers)), params
 
 
+def read_config(model: ModelConfig) -> DecoderConfig:
+    """Returns the config of a checkpoint, cut to `keep_layers`; no tensor is read."""
+    path = locate(model.checkpoint)
+    is_gguf = path.suffix == ".gguf"
+    config = from_hf(GGUFFile(path).hf_config() if is_gguf else _read_hf_config(path))
+    return dataclasses.replace(config, num_layers=len(_kept_layers(model, config)))
+
+
+def _kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
+    if bad := [i for i in model.keep_layers if not 0 <= i < config.num_layers]:
+        raise UserError(
+            f"keep_layers={bad}: {model.checkpoint} has layers 0 to {config.num_layers - 1}"
+        )
+    return model.keep_layers or tuple(range(config.num_layers))
+
+
 def _open(path: Path) -> Source:
     if path.suffix == ".gguf":
         file = GGUFFile(path)
@@ -88,8 +100,7 @@ def _open(path: Path) -> Source:
 def _open_safetensors(folder: Path) -> Source:
     from safetensors import SafetensorError, safe_open
 
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: has no config.json")
+    hf_config = _read_hf_config(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not read")
@@ -104,5 +115,10 @@ def _open_safetensors(folder: Path) -> Source:
     def read(name: str) -> np.ndarray:
         return np.asarray(where[name].get_tensor(name), np.float32)
 
-    hf_config = json.loads((folder / "config.json").read_text())
     return Source(folder, hf_config, names.LLAMA_HF, set(where), read)
+
+
+def _read_hf_config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json")
+    return json.loads((folder / "config.json").read_text())

@@ -1,0 +1,182 @@
+"""Prompts in, completions out: a jitted prefill and decode loop over length-bucketed batches.
+
+Prompts are padded on the left, so every row writes the same cache slot at each step. The loop
+ends when all rows have ended. Left out: refilling finished rows (continuous batching).
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from bridge_jax.config import GenerationConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models import decoder, head
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.generation.sampling import sample
+
+BUCKET = 32  # Prompt lengths are rounded up to multiples of this: few shapes, few compilations.
+
+
+class Completion(NamedTuple):
+    """What a model wrote: ids without the end token, the log-probability (nats) of each id
+    (and of the end token, if it was written), and whether it ended by itself.
+    """  # noqa: D205
+
+    ids: list[int]
+    logprobs: list[float]
+    ended: bool
+
+
+class _Loop(NamedTuple):
+    cache: decoder.KVCache
+    token: jax.Array
+    logprob: jax.Array
+    position: jax.Array
+    done: jax.Array
+    tokens: jax.Array
+    logprobs: jax.Array
+    step: jax.Array
+    key: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("config", "settings", "end_id"))
+def generate_batch(
+    config: DecoderConfig,
+    params: Any,
+    prompts: jax.Array,
+    lengths: jax.Array,
+    key: jax.Array,
+    settings: GenerationConfig,
+    end_id: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Writes up to `settings.max_new_tokens` tokens for each row.
+
+    Args:
+      config, params: the model.
+      prompts: int32[B, S], padded on the left.
+      lengths: int32[B], tokens of each prompt; 0 marks a row that only fills the batch.
+      key: random key for sampling.
+      settings: how to write.
+      end_id: the token that ends a completion.
+
+    Returns:
+      int32[B, M] tokens (`end_id` after the end) and f32[B, M] log-probabilities (0 after it).
+    """
+    batch, width = prompts.shape
+    limit = settings.max_new_tokens
+    model = decoder.Decoder(config)
+    table = decoder.head_matrix(params)
+    pad = width - lengths
+    slots = jnp.arange(width + limit)
+    cache = decoder.init_cache(config, batch, width + limit)
+    cache = cache._replace(mask=(slots >= pad[:, None]))
+    positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
+
+    def forward(tokens, positions, cache):
+        mask = decoder.cache_mask(cache, tokens.shape[1])
+        hidden, cache = model.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore[misc]
+        return head.logits(hidden[:, -1], table), cache
+
+    def choose(logits, key):
+        return sample(logits, key, settings.temperature, settings.top_p)
+
+    def advance(loop: _Loop) -> _Loop:
+        tokens = loop.tokens.at[:, loop.step].set(jnp.where(loop.done, end_id, loop.token))
+        logprobs = loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob))
+        done = loop.done | (loop.token == end_id)
+        logits, cache = forward(loop.token[:, None], loop.position[:, None], loop.cache)
+        key, used = jax.random.split(loop.key)
+        token, logprob = choose(logits, used)
+        return _Loop(
+            cache, token, logprob, loop.position + 1, done, tokens, logprobs, loop.step + 1, key
+        )
+
+    logits, cache = forward(prompts, positions, cache)
+    key, used = jax.random.split(key)
+    token, logprob = choose(logits, used)
+    out = jnp.full((batch, limit), end_id, jnp.int32)
+    loop = _Loop(
+        cache, token, logprob, lengths, lengths == 0, out, jnp.zeros((batch, limit)),
+        jnp.int32(0), key,
+    )  # fmt: skip
+    loop = jax.lax.while_loop(lambda s: (s.step < limit) & ~s.done.all(), advance, loop)
+    return loop.tokens, loop.logprobs
+
+
+class Engine:
+    """A model that writes."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        params: Any,
+        end_id: int,
+        pad_id: int,
+        settings: GenerationConfig,
+        mesh: Mesh,
+        seed: int = 0,
+    ):
+        self._config, self._params, self._mesh = config, params, mesh
+        self._end_id, self._pad_id = end_id, pad_id
+        self._settings, self._key = settings, jax.random.key(seed)
+
+    def plan(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Returns the prompts of each batch: similar lengths together, always the same way."""
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        size = self._settings.batch_size
+        return [order[i : i + size] for i in range(0, len(order), size)]
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], skip_batches: int = 0
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """Yields (index into `prompts`, completion) batch by batch, in the order of `plan`.
+
+        Args:
+          prompts: token ids of each prompt.
+          skip_batches: batches done in an earlier, interrupted call.
+
+        Raises:
+          UserError: a prompt and its completion exceed the model's context.
+        """
+        limit = self._settings.max_new_tokens
+        for number, members in enumerate(self.plan(prompts)):
+            if number < skip_batches:
+                continue
+            width = -(-max(len(prompts[i]) for i in members) // BUCKET) * BUCKET
+            if width + limit > self._config.max_positions:
+                raise UserError(
+                    f"a prompt of {width} tokens and max_new_tokens={limit} exceed the model's "
+                    f"context of {self._config.max_positions}; lower one of them"
+                )
+            tokens = np.full((self._settings.batch_size, width), self._pad_id, np.int32)
+            lengths = np.zeros(self._settings.batch_size, np.int32)
+            for row, index in enumerate(members):
+                tokens[row, width - len(prompts[index]) :] = prompts[index]
+                lengths[row] = len(prompts[index])
+            written, logprobs = generate_batch(
+                self._config,
+                self._params,
+                *shard_batch((tokens, lengths), self._mesh),
+                jax.random.fold_in(self._key, number),
+                self._settings,
+                self._end_id,
+            )
+            written, logprobs = np.asarray(written), np.asarray(logprobs)
+            yield [
+                (index, self._completion(written[row], logprobs[row]))
+                for row, index in enumerate(members)
+            ]
+
+    def _completion(self, tokens: np.ndarray, logprobs: np.ndarray) -> Completion:
+        ends = np.flatnonzero(tokens == self._end_id)
+        ended = len(ends) > 0
+        count = int(ends[0]) if ended else len(tokens)
+        return Completion(
+            tokens[:count].tolist(), logprobs[: count + ended].tolist(), bool(ended)
+        )

@@ -1,0 +1,165 @@
+"""Phase 1, apprenticeship (BRIDGE, 2512.20403): the assistant learns from a few paid answers.
+
+Warm-up on labels, scores by free local inference, selection under the budget, the teacher's
+rationales through the ledger, assistant training.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge_jax.phases.context import Run, write_rows
+from bridge_jax.phases.stages import Stage, write_json
+from bridge_jax.progress import track
+from bridge_jax.selection.scores import score
+from bridge_jax.selection.strategies import select
+from bridge_jax.tasks.answers import parse_answer, split_completion
+from bridge_jax.tasks.example import Example
+from bridge_jax.teachers import recorded
+from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.ledger import Ledger
+from bridge_jax.teachers.prices import Prices
+from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.text import prompts
+
+WARMUP = "apprenticeship/warmup"
+SCORES = "apprenticeship/scores"
+SELECTION = "apprenticeship/selection"
+ANNOTATIONS = "apprenticeship/annotations"
+ASSISTANT = "apprenticeship/assistant"
+
+_PROMPTS = ("data", "seed", "max_prompt_tokens", "on_long_prompt")
+
+
+def warmup(run: Run, out: Path) -> None:
+    """Trains the assistant on the gold labels of a small random part of the pool."""
+    pool, config = run.splits.pool, run.config
+    count = max(1, round(config.warmup.fraction * len(pool)))
+    drawn = np.random.default_rng(config.seed).permutation(len(pool))[:count]
+    sequences = [run.sequence("assistant", pool[i], None) for i in drawn]
+    run.train(out, "warm-up", run.model("assistant", None), sequences, config.warmup.train)
+
+
+def scores(run: Run, out: Path) -> None:
+    """Scores every example of the pool with the warmed assistant."""
+    pool = run.splits.pool
+    model = run.model("assistant", WARMUP)
+    sequences = [run.sequence("assistant", example, None) for example in pool]
+    with track("scores", len(pool), "examples") as advance:
+        result = score(
+            model.config,
+            model.params,
+            sequences,
+            run.config.selection.batch_tokens,
+            model.tokenizer.pad_id,
+            run.mesh,
+            advance,
+        )
+    np.save(out / "embeddings.npy", result.embeddings)
+    write_rows(
+        out / "scores.jsonl",
+        (
+            {"id": e.id, "domain": e.domain, "nll": float(n), "entropy": float(h)}
+            for e, n, h in zip(pool, result.nll, result.entropy)
+        ),
+    )
+
+
+def selection(run: Run, out: Path) -> None:
+    """Chooses the examples that the budget is spent on."""
+    config, pool = run.config, run.splits.pool
+    rows = run.rows(f"{SCORES}/scores.jsonl")
+    if rows:
+        difficulty = np.array([row[config.selection.difficulty] for row in rows])
+        embeddings = np.load(run.workdir / SCORES / "embeddings.npy")
+    else:  # Random selection needs no scores.
+        difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
+    result = select(
+        difficulty, embeddings, config.budget.queries, config.selection, config.seed
+    )
+    ids = [example.id for example in pool]
+    clusters = result.clusters
+    write_json(
+        out / "selection.json",
+        {
+            "strategy": config.selection.strategy,
+            "size": len(result.chosen),
+            "ids": [ids[i] for i in result.chosen],
+            "clusters": None if clusters is None else {k: int(c) for k, c in zip(ids, clusters)},
+            "set_aside": [ids[i] for i in result.set_aside],
+        },
+    )
+
+
+def annotations(run: Run, out: Path) -> None:
+    """Asks the teacher about the selected examples, every request through the ledger."""
+    config, teacher_config = run.config, run.config.teacher
+    chosen = json.loads((run.workdir / SELECTION / "selection.json").read_text())["ids"]
+    examples = [run.pool_by_id[key] for key in chosen]
+    make = {"oracle": recorded.oracle, "replay": recorded.replay}[teacher_config.kind]
+
+    def count_tokens(text: str) -> int:
+        return len(run.tokenizer("student").encode(text))
+
+    teacher = make(examples, config.data.rationale, count_tokens)
+    prices = Prices(teacher_config.usd_per_million_input, teacher_config.usd_per_million_output)
+    requests = [_request(run, example) for example in examples]
+    path = run.workdir / "ledger.sqlite"
+    with (
+        Ledger(path, config.budget.queries, config.budget.usd, prices) as ledger,
+        track("teacher", len(requests), "answers") as advance,
+    ):
+        replies = annotate(
+            teacher, ledger, requests, teacher_config.concurrency, lambda done, _: advance(1)
+        )
+        spend = dataclasses.asdict(ledger.spend())
+    rows = [_annotation(e, r.text, teacher_config.keep_wrong) for e, r in zip(examples, replies)]
+    write_rows(out / "annotations.jsonl", rows)
+    write_json(out / "spend.json", spend)
+
+
+def assistant(run: Run, out: Path) -> None:
+    """Trains the warmed assistant on the teacher's rationales."""
+    sequences = [
+        run.sequence("assistant", run.pool_by_id[row["id"]], row["rationale"])
+        for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl")
+        if row["kept"]
+    ]
+    model = run.model("assistant", WARMUP)
+    run.train(out, "assistant", model, sequences, run.config.assistant_training)
+
+
+def _request(run: Run, example: Example) -> Request:
+    chat = prompts.messages(example, "reason")
+    return Request(
+        example.id,
+        run.config.teacher.model,
+        tuple(Message(m["role"], m["content"]) for m in chat),
+        run.config.teacher.max_output_tokens,
+    )
+
+
+def _annotation(example: Example, text: str, keep_wrong: bool) -> dict[str, Any]:
+    rationale, written = split_completion(text)
+    answer = parse_answer(written, example)
+    kept = bool(rationale.strip()) and (keep_wrong or answer == example.answer)
+    return {
+        "id": example.id,
+        "question": example.question,
+        "rationale": rationale,
+        "answer": answer,
+        "gold": example.answer,
+        "kept": kept,
+    }
+
+
+_TO_WARMUP = ("assistant", "warmup", *_PROMPTS)
+WARMUP_STAGE = Stage(WARMUP, warmup, _TO_WARMUP)
+SCORES_STAGE = Stage(SCORES, scores, (), (WARMUP,))
+SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "budget.queries"), (SCORES,))
+BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "budget.queries", "data", "seed"))
+ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
+ASSISTANT_STAGE = Stage(ASSISTANT, assistant, ("assistant_training",), (WARMUP, ANNOTATIONS))

@@ -1,0 +1,183 @@
+"""What every stage of a run is given: config, data, models by role, and the mesh."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+
+from bridge_jax import config as configs
+from bridge_jax.errors import UserError
+from bridge_jax.generation.engine import Engine
+from bridge_jax.models import checkpoint, decoder
+from bridge_jax.models.config import DecoderConfig, compute_dtype
+from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.tasks import sources
+from bridge_jax.tasks.example import Example, Splits
+from bridge_jax.text import prompts, tokenizer
+from bridge_jax.training.checkpoints import load_params, save_params
+from bridge_jax.training.loop import train
+
+Role = Literal["assistant", "student"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A role's model as some stage left it."""
+
+    config: DecoderConfig
+    params: Any
+    tokenizer: tokenizer.Tokenizer
+
+
+class Run:
+    """One run.
+
+    Attributes:
+      config: validated.
+      workdir: where the stages' folders are.
+      mesh: over all devices.
+    """
+
+    def __init__(self, config: configs.RunConfig, workdir: Path):
+        self.config, self.workdir, self.mesh = config, workdir, make_mesh()
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The examples."""
+        return sources.load(self.config.data, self.config.seed)
+
+    @functools.cached_property
+    def pool_by_id(self) -> dict[str, Example]:
+        """The pool."""
+        return {example.id: example for example in self.splits.pool}
+
+    @functools.cache  # noqa: B019 - a run lives as long as its process
+    def tokenizer(self, role: Role) -> tokenizer.Tokenizer:
+        """Returns the tokenizer of a role's checkpoint."""
+        return tokenizer.load(checkpoint.locate(getattr(self.config, role).checkpoint))
+
+    def prompt(self, role: Role, example: Example, mode: prompts.Mode) -> list[int]:
+        """Returns the ids that ask a role's model about `example`."""
+        return prompts.render_prompt(
+            self.tokenizer(role),
+            example,
+            mode,
+            self.config.max_prompt_tokens,
+            self.config.on_long_prompt,
+        )
+
+    def sequence(self, role: Role, example: Example, rationale: str | None) -> prompts.Sequence:
+        """Returns what a role learns from `example`: rationale and gold answer, or the answer."""
+        prompt = self.prompt(role, example, "reason" if rationale else "answer")
+        return prompts.training_sequence(self.tokenizer(role), prompt, rationale, example.answer)
+
+    def model(self, role: Role, stage: str | None) -> Model:
+        """Returns a role's model after `stage`, or its checkpoint as it was pretrained."""
+        selected: configs.ModelConfig = getattr(self.config, role)
+        if stage is None:
+            config, params = checkpoint.load(selected)
+            config = dataclasses.replace(config, dtype=compute_dtype())
+            params = jax.tree.map(jax.device_put, params, self._abstract(config)[1])
+        else:
+            config = dataclasses.replace(checkpoint.read_config(selected), dtype=compute_dtype())
+            like, shardings = self._abstract(config)
+            like = jax.tree.map(
+                lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), like, shardings
+            )
+            params = load_params(self.workdir / stage / "params", like)
+        return Model(config, params, self.tokenizer(role))
+
+    def _abstract(self, config: DecoderConfig) -> tuple[Any, Any]:
+        boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
+        return nn.unbox(boxed), parameter_shardings(boxed, self.mesh)
+
+    def engine(self, model: Model) -> Engine:
+        """Returns what writes completions with `model`."""
+        tok = model.tokenizer
+        return Engine(
+            model.config,
+            model.params,
+            tok.end_id,
+            tok.pad_id,
+            self.config.generation,
+            self.mesh,
+            self.config.seed,
+        )
+
+    def train(
+        self,
+        out: Path,
+        name: str,
+        model: Model,
+        sequences: Sequence[prompts.Sequence],
+        config: configs.TrainConfig,
+    ) -> None:
+        """Trains `model` (its parameters are consumed) and writes `out/params`."""
+        params = train(
+            out,
+            name,
+            model.config,
+            model.params,
+            sequences,
+            config,
+            self.config.seed,
+            model.tokenizer.pad_id,
+            self.mesh,
+        )
+        save_params(out / "params", params)
+
+    def rows(self, file: str) -> list[dict[str, Any]]:
+        """Returns the rows of a finished stage's JSONL file."""
+        return read_rows(self.workdir / file)
+
+    def describe(self, key: str) -> Any:
+        """Returns the config under `key`, with the size or hash of the files it names."""
+        value = functools.reduce(getattr, key.split("."), self.config)
+        if isinstance(value, configs.DataConfig) and value.path and Path(value.path).is_file():
+            content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
+            # Where the file lies does not matter, what is in it does.
+            return configs.to_json(dataclasses.replace(value, path="")) | {"content": content}
+        if isinstance(value, configs.ModelConfig):
+            return configs.to_json(value) | {"files": _sizes(checkpoint.locate(value.checkpoint))}
+        return configs.to_json(value) if dataclasses.is_dataclass(value) else value
+
+    def check_inputs(self) -> None:
+        """Finds before anything is trained or paid what would stop the run later.
+
+        Raises:
+          UserError: the budget exceeds the pool, or a prompt exceeds the context.
+        """
+        pool = self.splits.pool
+        if self.config.budget.queries > len(pool):
+            raise UserError(
+                f"budget.queries={self.config.budget.queries} exceeds the pool of {len(pool):,} "
+                "examples; lower it or add data"
+            )
+        for example in (*pool, *self.splits.test):
+            self.prompt("student", example, "reason")
+            if self.config.method == "bridge":
+                self.prompt("assistant", example, "reason")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the whole rows of a JSONL file; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes a JSONL file."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    files = [path] if path.is_file() else sorted(path.glob("*"))
+    return {f.name: f.stat().st_size for f in files if f.is_file()}

@@ -1,0 +1,58 @@
+"""The test set put to every model along the way."""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridge_jax.generation.engine import Completion
+from bridge_jax.phases.completions import write_completions
+from bridge_jax.phases.context import Role, Run
+from bridge_jax.phases.stages import Stage
+from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
+from bridge_jax.tasks.example import Example
+
+
+class Candidate(NamedTuple):
+    """A model to measure: its name in the report, its role, and the stage that made it."""
+
+    name: str
+    role: Role
+    stage: str | None
+
+
+def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
+    """Writes the candidate's completions of the test questions, parsed and compared with gold."""
+    examples = run.splits.test
+    if candidate.role == "assistant" and run.config.evaluation.assistant_examples:
+        examples = examples[: run.config.evaluation.assistant_examples]
+    prompts = [run.prompt(candidate.role, example, "reason") for example in examples]
+    model = run.model(candidate.role, candidate.stage)
+
+    def to_row(example: Example, completion: Completion) -> dict[str, Any]:
+        text = model.tokenizer.decode(completion.ids)
+        answer = parse_answer(split_completion(text)[1], example)
+        return {
+            "id": example.id,
+            "domain": example.domain,
+            "question": example.question,
+            "completion": text,
+            "answer": answer,
+            "gold": example.answer,
+            "correct": is_correct(answer, example),
+            "tokens": len(completion.ids),
+        }
+
+    name = f"test: {candidate.name.replace('_', ' ')}"
+    path = out / "predictions.jsonl"
+    write_completions(path, name, run.engine(model), examples, prompts, to_row)
+
+
+def stage(candidate: Candidate) -> Stage:
+    """Returns the stage that measures `candidate`."""
+    reads = ("data", "seed", "max_prompt_tokens", "on_long_prompt", "generation", candidate.role)
+    if candidate.role == "assistant":
+        reads += ("evaluation.assistant_examples",)
+    after = (candidate.stage,) if candidate.stage else ()
+    return Stage(
+        f"evaluation/{candidate.name}", functools.partial(evaluate, candidate), reads, after
+    )

@@ -1,0 +1,136 @@
+"""What a person watching a long loop sees: a bar in a terminal, sparse plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Advance = Callable[..., None]
+
+
+@contextlib.contextmanager
+def track(description: str, total: int, unit: str) -> Iterator[Advance]:
+    """Shows progress on stderr while the block runs.
+
+    >>> with track("assistant", total=120, unit="steps") as advance:  # doctest: +SKIP
+    ...     for batch in batches:
+    ...         advance(loss=train(batch))
+
+    Args:
+      description: what is going on, in a word or two.
+      total: how many units there are.
+      unit: the plural of what is counted.
+
+    Yields:
+      `advance(n=1, **info)`: n more units are done; `info` is shown beside them, as it was last
+      given. Only one block at a time may be entered.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(description, total, unit)
+    else:
+        yield from _lines(description, total, unit)
+
+
+def duration(seconds: float) -> str:
+    """Returns a length of time in words, such as "0.4 s", "38 s", "4 min 05 s", "2 h 10 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}", markup=False),
+        console=Console(stderr=True),
+    )
+    with progress:
+        task = progress.add_task(description, total=total, unit=unit, info="")
+        shown: dict[str, Any] = {}
+
+        def advance(n: int = 1, **info: Any) -> None:
+            shown.update(info)
+            progress.update(task, advance=n, info=_words(shown))
+
+        yield advance
+
+
+class _RateColumn(TextColumn):
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{_number(speed)} {task.fields['unit']}/s" if speed else "")
+
+
+def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
+    start = printed = time.monotonic()
+    done = 0
+    shown: dict[str, Any] = {}
+
+    def say(*parts: str) -> None:
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    def advance(n: int = 1, **info: Any) -> None:
+        nonlocal done, printed
+        done += n
+        shown.update(info)
+        now = time.monotonic()
+        if now - printed < SECONDS_BETWEEN_LINES:
+            return
+        printed = now
+        rate = done / (now - start)
+        left = f"{duration((total - done) / rate)} left" if 0 < done < total else ""
+        say(
+            f"{description} {done}/{total} {unit}",
+            f"{_number(rate)} {unit}/s",
+            left,
+            _words(shown),
+        )
+
+    finished = False
+    try:
+        yield advance
+        finished = True
+    finally:
+        seconds = time.monotonic() - start
+        rate = f"{_number(done / seconds)} {unit}/s" if done and seconds > 0 else ""
+        state = "in" if finished else "stopped after"
+        say(f"{description} {done}/{total} {unit} {state} {duration(seconds)}", rate, _words(shown))
+
+
+def _words(info: dict[str, Any]) -> str:
+    return " ".join(
+        f"{key}={_number(value) if isinstance(value, float) else value}"
+        for key, value in info.items()
+    )
+
+
+def _number(value: float) -> str:
+    # Three significant digits, never in scientific notation for what people count by the thousand.
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

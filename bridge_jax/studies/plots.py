@@ -1,0 +1,282 @@
+"""The report's plots as SVG text that takes its colours and its font from the page.
+
+Matplotlib draws with the stand-in colours below; `_svg` turns each into a CSS variable, so that one
+drawing serves light and dark. One unit of a drawing is one CSS pixel. Text stays text.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from sklearn.decomposition import PCA
+
+from bridge_jax.studies import wording
+from bridge_jax.studies.workdir import Row
+
+INK, MUTED, RULE, ACCENT, POOL = "#010101", "#020202", "#030303", "#040404", "#050505"
+DIFFICULTY = ("#110101", "#110202", "#110303", "#110404", "#110505")  # easy to hard
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    ACCENT: "accent",
+    POOL: "pool",
+    **{colour: f"d{level}" for level, colour in enumerate(DIFFICULTY, start=1)},
+}
+_STYLE = {
+    "axes.edgecolor": RULE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 12,
+    "axes.linewidth": 1,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+    "figure.dpi": 72,
+    "figure.facecolor": "none",
+    "font.size": 12,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 12,
+    "ytick.color": RULE,
+    "ytick.labelcolor": MUTED,
+    "ytick.labelsize": 12,
+}
+PANEL = 340  # CSS pixels: one column on a telephone, half of the text on a desk
+MOST_POINTS = 2000
+MOST_RINGS = 400
+MOST_DOMAINS = 12
+MOST_STEPS = 200
+CURVES = (  # the row's key, its name, colour and line style
+    ("loss", "whole loss", INK, "-"),
+    ("rationale_loss", "rationale", ACCENT, (0, (4, 2))),
+    ("answer_loss", "answer", MUTED, (0, (1, 1.5))),
+)
+
+
+def accuracy(
+    values: Mapping[str, float], intervals: Mapping[str, Sequence[float]], width: int
+) -> str:
+    """Returns a dot with its 95% interval for every role, the student's in the accent colour."""
+    roles = list(values)
+
+    def draw(axes: Axes) -> None:
+        for y, role in enumerate(roles):
+            colour = ACCENT if role == "student" else INK
+            low, high = intervals[role]
+            axes.plot([0, 1], [y, y], color=RULE, linewidth=1, zorder=1)
+            axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(values[role], y, "o", color=colour, markersize=8, clip_on=False)
+            axes.annotate(
+                wording.percent(values[role]),
+                (1, y),
+                xytext=(12, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                size=14,
+                annotation_clip=False,
+            )
+        axes.set_yticks(range(len(roles)), [wording.ROLE_NAMES[role] for role in roles])
+        axes.tick_params("y", length=0, labelcolor=INK, labelsize=13, pad=8)
+        axes.set_ylim(len(roles) - 0.4, -0.6)
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params("x", length=0)
+
+    return _draw(f"accuracy-{width}", draw, width, 34 * len(roles) + 34)
+
+
+def embedding_map(
+    embeddings: np.ndarray, difficulty: Sequence[float], selected: Sequence[int]
+) -> str:
+    """Returns the pool in its first two principal components, the selected questions ringed.
+
+    Args:
+      embeddings: [N, D]. Above 2,000 rows a random part is drawn, the same one every time.
+      difficulty: N values; the colour is by fifths of the pool.
+      selected: indices into the N rows.
+    """
+    rng = np.random.default_rng(0)
+    n = len(embeddings)
+    drawn = np.sort(rng.permutation(n)[:MOST_POINTS])
+    ringed = np.asarray(selected, dtype=int)
+    if len(ringed) > MOST_RINGS:
+        ringed = np.sort(rng.choice(ringed, MOST_RINGS, replace=False))
+    drawn_values = np.asarray(embeddings[drawn], dtype=np.float64)
+    ringed_values = np.asarray(embeddings[ringed], dtype=np.float64)
+    pca = PCA(n_components=2, svd_solver="full").fit(drawn_values)
+    levels = _fifths(np.asarray(difficulty, dtype=np.float64))
+
+    def draw(axes: Axes) -> None:
+        spots = pca.transform(drawn_values)
+        for level, colour in enumerate(DIFFICULTY):
+            here = spots[levels[drawn] == level]
+            axes.plot(here[:, 0], here[:, 1], "o", color=colour, markersize=4, markeredgewidth=0)
+        if len(ringed):
+            spots = pca.transform(ringed_values)
+            for level, colour in enumerate(DIFFICULTY):
+                here = spots[levels[ringed] == level]
+                axes.plot(
+                    here[:, 0],
+                    here[:, 1],
+                    "o",
+                    markerfacecolor=colour,
+                    markeredgecolor=INK,
+                    markersize=8,
+                    markeredgewidth=1.5,
+                )
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_axis_off()
+
+    return _draw("map", draw, PANEL, 300)
+
+
+def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
+    """Returns, per domain, a bar for its share of the pool and one for that of the selection.
+
+    Beyond the twelve largest, domains are summed up as "others".
+    """
+    names = sorted(pool, key=lambda name: (-pool[name], name))
+    shares = [(name or "(none)", pool[name], selection.get(name, 0.0)) for name in names]
+    if len(shares) > MOST_DOMAINS:
+        rest = shares[MOST_DOMAINS - 1 :]
+        others = (f"{len(rest)} others", sum(r[1] for r in rest), sum(r[2] for r in rest))
+        shares = [*shares[: MOST_DOMAINS - 1], others]
+
+    def draw(axes: Axes) -> None:
+        for y, (_, in_pool, in_selection) in enumerate(shares):
+            for offset, share, colour in ((-0.19, in_pool, POOL), (0.19, in_selection, ACCENT)):
+                axes.barh(y + offset, share, height=0.32, color=colour)
+                axes.annotate(
+                    wording.percent(share),
+                    (share, y + offset),
+                    xytext=(5, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=MUTED,
+                    size=11,
+                )
+        axes.set_yticks(range(len(shares)), [_shorten(name) for name, _, _ in shares])
+        axes.tick_params("y", length=0, labelcolor=INK)
+        axes.set_ylim(len(shares) - 0.4, -0.6)
+        axes.set_xlim(0, 1.15 * max(max(row[1:]) for row in shares))
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+
+    return _draw("domains", draw, PANEL, 44 * len(shares) + 20)
+
+
+def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) -> str:
+    """Returns two histograms over the same bins, each as shares of its own group.
+
+    The last bin also takes what lies above the pool's 99.5th percentile.
+    """
+    values = np.asarray(pool, dtype=np.float64)
+    top = float(np.quantile(values, 0.995))
+    low = float(values.min())
+    edges = np.linspace(low, top if top > low else low + 1, 13)
+
+    def share(group: Sequence[float]) -> np.ndarray:
+        clipped = np.clip(np.asarray(group, dtype=np.float64), edges[0], edges[-1])
+        return np.histogram(clipped, edges)[0] / max(len(group), 1)
+
+    def draw(axes: Axes) -> None:
+        axes.stairs(share(pool), edges, fill=True, color=POOL)
+        axes.stairs(share(selected), edges, color=ACCENT, linewidth=2)
+        axes.set_xlabel(name)
+        axes.set_ylim(0)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+    return _draw("difficulties", draw, PANEL, 230)
+
+
+def curve(rows: Sequence[Row], name: str) -> str:
+    """Returns the losses of one training stage by step; the last row of a repeated step counts."""
+    by_step = {int(row["step"]): row for row in rows}  # a resumed run repeats some
+    steps = np.array(sorted(by_step))
+
+    def draw(axes: Axes) -> None:
+        for key, _, colour, style in CURVES:
+            values = np.array(
+                [by_step[step].get(key) for step in steps.tolist()], dtype=np.float64
+            )  # None becomes NaN, which is not drawn
+            x, y = _thin(steps[np.isfinite(values)], values[np.isfinite(values)])
+            marker = "o" if len(x) == 1 else ""
+            axes.plot(x, y, color=colour, linestyle=style, linewidth=1.6, marker=marker)
+        axes.set_xlabel("step")
+        axes.set_ylim(0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+
+    return _draw(f"curve-{name}", draw, PANEL, 190)
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns means over neighbours, so that no more than MOST_STEPS points are left."""
+    parts = min(len(x), MOST_STEPS)
+    if parts == len(x):
+        return x, y
+    means = [
+        (x_part.mean(), y_part.mean())
+        for x_part, y_part in zip(np.array_split(x, parts), np.array_split(y, parts))
+    ]
+    return np.array([m[0] for m in means]), np.array([m[1] for m in means])
+
+
+def _fifths(values: np.ndarray) -> np.ndarray:
+    edges = np.quantile(values, [0.2, 0.4, 0.6, 0.8])
+    return np.searchsorted(edges, values, side="left")
+
+
+def _shorten(name: str, longest: int = 18) -> str:
+    if len(name) <= longest:
+        return name
+    # Long names often share their beginning and differ at the end.
+    return f"{name[: longest // 2]}…{name[1 - longest // 2 :]}"
+
+
+def _draw(name: str, draw: Callable[[Axes], None], width: int, height: int) -> str:
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # A script that Matplotlib's own font lacks is still shown in the page's.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(width / 72, height / 72))
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _svg(buffer.getvalue(), name, width, height)
+
+
+def _svg(text: str, name: str, width: int, height: int) -> str:
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text[text.index("<svg") :]
+    text = re.sub(
+        r"<svg[^>]*>",
+        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}" '
+        f'style="max-width: {width}px" aria-hidden="true">',
+        text,
+        count=1,
+    )
+    # Several drawings share the page: their ids must not.
+    slug = re.sub(r"\W+", "-", name)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{slug}-\1"', text)
+    text = re.sub(r'href="#', f'href="#{slug}-', text)
+    text = re.sub(r"url\(#", f"url(#{slug}-", text)
+    text = re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match.group()]})", text)
+    return re.sub(r"font: (.*?)px [^;\"]*", r"font: \1px var(--sans)", text)

@@ -1,0 +1,101 @@
+"""From the artifacts of a run to the numbers of `report.json`."""
+
+from collections import Counter
+from typing import Any
+
+from bridge_jax.evaluation import metrics
+from bridge_jax.studies import failures
+from bridge_jax.studies.workdir import ROLES, Run
+
+# The first role's accuracy minus the second's.
+GAPS = {
+    "teacher_assistant": ("teacher", "assistant"),
+    "assistant_student": ("assistant", "student"),
+    "teacher_student_direct": ("teacher", "student_direct"),
+    "student_student_direct": ("student", "student_direct"),
+}
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Returns what `report.json` holds; a part that was not run is left out.
+
+    The teacher's accuracy is that of its predictions on the test questions. Where it was not asked
+    these, it is the share of its annotations equal to gold, and `teacher_measured_on` says
+    "annotations": those questions are of the pool, and were chosen for being hard.
+
+    `gaps_interval` has only the gaps between two models that answered the same questions.
+    """
+    roles = _roles(run)
+    report: dict[str, Any] = {
+        "name": run.config.get("name", run.path.resolve().name),
+        "method": run.config.get("method"),
+        "seed": run.config.get("seed"),
+        "accuracy": {role: result["accuracy"] for role, result in roles.items()},
+        "accuracy_interval": _intervals(roles, "accuracy"),
+        "compliance": {role: result["compliance"] for role, result in roles.items()},
+        "compliance_interval": _intervals(roles, "compliance"),
+        "questions": {role: result["n"] for role, result in roles.items()},
+        "mean_tokens": {
+            role: result["mean_tokens"] for role, result in roles.items() if "mean_tokens" in result
+        },
+        "n_test": max((len(rows) for rows in run.predictions.values()), default=0),
+    }
+    if "teacher" in roles:
+        report["teacher_measured_on"] = "test" if "teacher" in run.predictions else "annotations"
+    if run.scores:
+        domains = Counter(row["domain"] for row in run.scores)
+        report["pool"] = {"size": len(run.scores), "domains": dict(sorted(domains.items()))}
+    if run.spend:
+        budget = run.config.get("budget", {})
+        report["spend"] = {
+            **{key: run.spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
+            "budget_queries": budget.get("queries"),
+            "budget_usd": budget.get("usd"),
+        }
+    if run.selection:
+        report["selection"] = {key: run.selection[key] for key in ("strategy", "size", "ids")}
+    if run.annotations:
+        kept = sum(bool(row["kept"]) for row in run.annotations)
+        answered = len(run.annotations)
+        report["annotations"] = {"answered": answered, "kept": kept, "rejected": answered - kept}
+    if run.rationales:
+        kept = sum(bool(row["kept"]) for row in run.rationales)
+        written = len(run.rationales)
+        report["rationales"] = {"written": written, "kept": kept, "rejected": written - kept}
+    report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
+    report["seconds"] = run.seconds
+    report["warnings"] = failures.find(run, report)
+    return report
+
+
+def _roles(run: Run) -> dict[str, dict[str, Any]]:
+    roles = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
+    if "teacher" not in roles and run.annotations:
+        roles["teacher"] = metrics.summarise(
+            [
+                {"answer": row["answer"], "correct": row["answer"] == row["gold"], "tokens": 0}
+                for row in run.annotations
+            ]
+        )
+        del roles["teacher"]["mean_tokens"]  # annotations do not say
+    return {role: roles[role] for role in ROLES if role in roles}
+
+
+def _intervals(roles: dict[str, dict[str, Any]], metric: str) -> dict[str, list[float]]:
+    return {
+        role: [result[f"{metric}_low"], result[f"{metric}_high"]] for role, result in roles.items()
+    }
+
+
+def _gaps(run: Run, accuracy: dict[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    gaps, intervals = {}, {}
+    for name, (a, b) in GAPS.items():
+        if a not in accuracy or b not in accuracy:
+            continue
+        gaps[name] = accuracy[a] - accuracy[b]
+        rows = [run.predictions.get(role, []) for role in (a, b)]
+        ids = [{row["id"] for row in each} for each in rows]
+        if ids[0] and ids[0] == ids[1]:
+            paired = metrics.paired_difference(*rows)
+            intervals[name] = [paired["low"], paired["high"]]
+    return gaps, intervals

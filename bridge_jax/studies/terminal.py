@@ -1,0 +1,49 @@
+"""What a run prints when it ends."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bridge_jax.progress import duration
+from bridge_jax.studies import wording
+
+
+def print_summary(report: dict[str, Any], console: Console) -> None:
+    """Prints the result, a line per model, the bill, the time, the warnings and the page's path."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say("")
+    say(wording.headline(report))
+    if report["accuracy"]:
+        console.print(_models(report))
+    if "spend" in report:
+        parts = [
+            f"{row['used']} of {row['cap']}" if row["cap"] else row["used"]
+            for row in wording.spend_rows(report["spend"])
+        ]
+        say(f"Spent    {parts[0]} queries, {parts[1]}; {parts[2]} tokens in, {parts[3]} out")
+    if report["seconds"]:
+        say(f"Time     {duration(sum(report['seconds'].values()))}")
+    for warning in report["warnings"]:
+        console.print(f"[bold]Warning[/]  {escape(warning)}", highlight=False, soft_wrap=True)
+    say(f"Report   {report['page']}")
+
+
+def _models(report: dict[str, Any]) -> Table:
+    table = Table(box=None, header_style="", pad_edge=False, padding=(0, 3, 0, 0))
+    for name in ("model", "accuracy", "95%", "answers that parse"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for role, value in report["accuracy"].items():
+        bold = "bold" if role == "student" else None
+        table.add_row(
+            wording.ROLE_NAMES[role],
+            wording.percent(value),
+            wording.interval(report["accuracy_interval"][role]),
+            wording.percent(report["compliance"][role]),
+            style=bold,
+        )
+    return table

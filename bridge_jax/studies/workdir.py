@@ -1,0 +1,151 @@
+"""What a run has left in its workdir, read into memory. Every part may be missing."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge_jax.errors import UserError
+
+Row = dict[str, Any]
+
+ROLES = (
+    "teacher",
+    "assistant_base",
+    "assistant",
+    "student_base",
+    "student_instruct",
+    "student_direct",
+    "student",
+)
+TRAINING_STAGES = (
+    "apprenticeship/warmup",
+    "apprenticeship/assistant",
+    "tutoring/instruct",
+    "tutoring/student",
+    "baselines/direct",
+)
+STAGES = (
+    "apprenticeship/warmup",
+    "apprenticeship/scores",
+    "apprenticeship/selection",
+    "apprenticeship/annotations",
+    "apprenticeship/assistant",
+    "tutoring/instruct",
+    "tutoring/rationales",
+    "tutoring/student",
+    "baselines/direct",
+    *(f"evaluation/{role}" for role in ROLES),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The artifacts of one run; what was not run is empty or None.
+
+    Attributes:
+      path: the workdir.
+      config: the RunConfig as JSON values.
+      scores: one row per pool question: `id`, `domain`, `nll`, `entropy`.
+      embeddings: float32 [N, D], in the order of `scores`.
+      selection: `strategy`, `size`, `ids`, `clusters`, `set_aside`.
+      annotations: the teacher's answers.
+      spend: `queries`, `input_tokens`, `output_tokens`, `usd`.
+      rationales: what the assistant wrote for the pool.
+      predictions: role -> prediction rows on the test questions.
+      curves: training stage -> rows of losses by step.
+      seconds: stage folder -> wall time, in the order of the pipeline.
+    """
+
+    path: Path
+    config: Row
+    scores: list[Row]
+    embeddings: np.ndarray | None
+    selection: Row | None
+    annotations: list[Row]
+    spend: Row | None
+    rationales: list[Row]
+    predictions: dict[str, list[Row]]
+    curves: dict[str, list[Row]]
+    seconds: dict[str, float]
+
+
+def load(path: Path) -> Run:
+    """Returns the artifacts under `path`.
+
+    Raises:
+      UserError: there is no such folder, it holds no run, or a file in it is damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"--workdir={path}: no such folder; pass the workdir of a run")
+    apprenticeship = path / "apprenticeship"
+    run = Run(
+        path=path,
+        config=_json(path / "config.json") or {},
+        scores=_jsonl(apprenticeship / "scores" / "scores.jsonl"),
+        embeddings=_array(apprenticeship / "scores" / "embeddings.npy"),
+        selection=_json(apprenticeship / "selection" / "selection.json"),
+        annotations=_jsonl(apprenticeship / "annotations" / "annotations.jsonl"),
+        spend=_json(apprenticeship / "annotations" / "spend.json"),
+        rationales=_jsonl(path / "tutoring" / "rationales" / "rationales.jsonl"),
+        predictions=_present(
+            {role: _jsonl(path / "evaluation" / role / "predictions.jsonl") for role in ROLES}
+        ),
+        curves=_present(
+            {stage: _jsonl(path / stage / "metrics.jsonl") for stage in TRAINING_STAGES}
+        ),
+        seconds=_seconds(path),
+    )
+    if run.embeddings is not None and len(run.embeddings) != len(run.scores):
+        raise UserError(
+            f"{apprenticeship / 'scores'}: {len(run.embeddings)} embeddings for "
+            f"{len(run.scores)} scores; delete the folder to score the pool again"
+        )
+    if not any((run.config, run.scores, run.annotations, run.predictions, run.seconds)):
+        raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
+    return run
+
+
+def _present(parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    return {name: rows for name, rows in parts.items() if rows}
+
+
+def _json(path: Path) -> Row | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+
+
+def _jsonl(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    # Not splitlines(): a question may hold U+2028, which JSON leaves unescaped.
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # a run that is still writing, or was killed while it did
+                break
+            raise UserError(f"{path}: row {number} is not JSON ({error})") from None
+    return rows
+
+
+def _array(path: Path) -> np.ndarray | None:
+    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+
+
+def _seconds(path: Path) -> dict[str, float]:
+    found = {}
+    for manifest in path.glob("*/*/manifest.json"):
+        seconds = (_json(manifest) or {}).get("seconds")
+        if seconds is not None:
+            found[manifest.parent.relative_to(path).as_posix()] = float(seconds)
+    order = {stage: i for i, stage in enumerate(STAGES)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))

@@ -1,0 +1,243 @@
+"""Word problems as chains of stages, each one sentence of arithmetic.
+
+A domain is a table of chains. A problem is a window of a chain: the value it starts from is told,
+each stage tells one more fact, and the last stage asks. A window of k stages takes k steps, so the
+number of steps is the difficulty. The program that makes a problem thereby knows its rationale.
+"""
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+LABEL_OPS = ("limit", "weekday")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of reasoning, with its texts. `{n}` is the operand, `{v}` the value so far.
+
+    Attributes:
+      name: what the result is, as the subject of a sentence.
+      op: `x`, `/`, `+`, `-`, `%` (n percent of v); `n-`, `n/` (n minus or over v); `prev+`, `prev-`
+        (with the value before v); `week` (rest after whole weeks); or an op with a label as its
+        result: `limit` (labels[0] if v is not passed by n, else labels[1]) and `weekday`.
+      operands: what n is drawn from; for `limit`, n - v.
+      unit: of the result, may be empty.
+      facts: ways to tell n; empty if n is common knowledge.
+      reason: why, as a clause without a verb after it.
+      asks: ways to ask for the result.
+      givens: ways to tell the result, for windows that start after this stage.
+      labels: for `limit`.
+      top: the result at most.
+    """
+
+    name: str
+    op: str
+    operands: Sequence[int]
+    unit: str
+    facts: tuple[str, ...]
+    reason: str
+    asks: tuple[str, ...]
+    givens: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    top: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Stages that follow from one another.
+
+    Attributes:
+      name: of the chain; with the window it identifies the question's skeleton.
+      start: name, unit, values of the quantity to start from.
+      givens: ways to tell it.
+      stages: in order; only the last may have a label as its result.
+    """
+
+    name: str
+    start: tuple[str, str, Sequence[int]]
+    givens: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The stages `first` to `first + steps` of a chain: one skeleton of a question."""
+
+    chain: Chain
+    first: int
+    steps: int
+
+    @property
+    def last(self) -> Stage:
+        """The stage that asks."""
+        return self.chain.stages[self.first + self.steps - 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A question with its answer, its rationales by length, and the values on the way."""
+
+    question: str
+    answer: str
+    labels: tuple[str, ...]
+    rationales: Mapping[str, str]
+    values: tuple[int, ...]
+    skeleton: str
+
+
+def windows(chains: Sequence[Chain], steps: int) -> list[Window]:
+    """Returns every window of `steps` stages that can be told."""
+    found = []
+    for chain in chains:
+        for first in range(len(chain.stages) - steps + 1):
+            told = chain.givens if first == 0 else chain.stages[first - 1].givens
+            if told and not chain.stages[first].op.startswith("prev"):
+                found.append(Window(chain, first, steps))
+    return found
+
+
+def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]]) -> Problem | None:
+    """Returns a problem, or None if the numbers drawn are not friendly.
+
+    Args:
+      rng: the source of numbers and wording.
+      window: the skeleton.
+      words: names to fill in, by placeholder.
+    """
+    chain, first = window.chain, window.first
+    filled = {key: rng.choice(list(values)) for key, values in words.items()}
+    value = _draw_start(rng, chain, first)
+    if value is None:
+        return None
+    if first == 0:
+        name, unit, givens = chain.start[0], chain.start[1], chain.givens
+    else:
+        before = chain.stages[first - 1]
+        name, unit, givens = before.name, before.unit, before.givens
+    told = [_capital(rng.choice(givens).format(n=value, **filled))]
+    values, short, medium, long = [value], [], [], []
+    goal = f" and look for {window.last.name}"
+    long.append(f"We start from {name}, {_with_unit(value, unit)},{goal}.")
+    result: int | str = value
+    for stage in chain.stages[first : first + window.steps]:
+        taken = _take(rng, stage, values)
+        if taken is None:
+            return None
+        operand, equation, result = taken
+        fill = {"n": operand, "v": values[-1], **filled}
+        if stage.facts:
+            told.append(_capital(rng.choice(stage.facts).format(**fill)))
+        short.append(f"{equation}, {result}." if stage.op == "limit" else f"{equation}.")
+        sentence = _sentence(stage, equation, result)
+        medium.append(_capital(sentence) + ".")
+        long.append(f"{_capital(stage.reason.format(**fill))}, so {sentence}.")
+        if isinstance(result, int):
+            values.append(result)
+    ask = rng.choice(window.last.asks).format(**filled)
+    told_first = rng.random() < 0.75
+    labels = window.last.labels or (WEEKDAYS if window.last.op == "weekday" else ())
+    texts = {"short": short, "medium": medium, "long": long}
+    return Problem(
+        question=" ".join([*told, ask] if told_first else [ask, *told]),
+        answer=str(result),
+        labels=labels,
+        rationales={length: " ".join(parts).format(**filled) for length, parts in texts.items()},
+        values=tuple(values),
+        skeleton=f"{chain.name}:{first}+{window.steps}",
+    )
+
+
+def _draw_start(rng: random.Random, chain: Chain, first: int) -> int | None:
+    """Returns the first value; for a later window, what the stages before it lead to."""
+    values = [rng.choice(chain.start[2])]
+    for stage in chain.stages[:first]:
+        taken = _take(rng, stage, values)
+        if taken is None:
+            return None
+        assert isinstance(taken[2], int)
+        values.append(taken[2])
+    return values[-1]
+
+
+def _take(
+    rng: random.Random, stage: Stage, values: Sequence[int]
+) -> tuple[int | str, str, int | str] | None:
+    """Returns (operand, equation, result) of a stage, or None if it is not friendly."""
+    value = values[-1]
+    if stage.op == "weekday":
+        if not 1 < value < 7:
+            return None
+        day = rng.randrange(7)
+        result = WEEKDAYS[(day + value) % 7]
+        return WEEKDAYS[day], f"{value} days after {WEEKDAYS[day]} is {result}", result
+    if stage.op == "week":
+        rest = value % 7
+        return (7, f"{value} - {value - rest} = {rest}", rest) if rest > 1 and value > 7 else None
+    operand = rng.choice(stage.operands)
+    if stage.op == "limit":
+        operand += value
+        sign = ">" if operand > value else "=" if operand == value else "<"
+        passed = operand > value
+        return (operand, f"{operand} {sign} {value}", stage.labels[passed]) if operand > 0 else None
+    if stage.op.startswith("prev") and len(values) < 2:
+        return None
+    left, sign, right = _operands(stage.op, value, operand, values)
+    if sign == "/" and left % right:
+        return None
+    result = {
+        "x": left * right,
+        "+": left + right,
+        "-": left - right,
+        "/": left // right,
+        "%": left * right // 100,
+    }[sign]
+    if not 1 < result <= stage.top or not _friendly(left, sign, right, result):
+        return None
+    equation = f"{left}% of {right}" if sign == "%" else f"{left} {sign} {right}"
+    return operand, f"{equation} = {result}", result
+
+
+def _operands(op: str, value: int, operand: int, values: Sequence[int]) -> tuple[int, str, int]:
+    match op:
+        case "n-" | "n/":
+            return operand, op[1], value
+        case "prev+" | "prev-":
+            return values[-2], op[-1], value
+        case "%":
+            return operand, "%", value
+    return value, op, operand
+
+
+def _friendly(left: int, sign: str, right: int, result: int) -> bool:
+    """Whether a child knows it by heart, or nearly."""
+    if sign == "%":
+        return left * right % 100 == 0 and right % 100 == 0
+    if sign in "+-":
+        return max(left, right) < 100 or left % 10 == 0 or right % 10 == 0
+    factors = sorted((left, right) if sign == "x" else (right, result))
+    table = factors[1] <= 12 or factors[1] % 10 == 0
+    return factors[0] > 1 and (
+        (factors[0] <= 12 and table)
+        or (factors[0] <= 4 and factors[1] <= 25)
+        or all(factor % 10 == 0 for factor in factors)
+    )
+
+
+def _sentence(stage: Stage, equation: str, result: int | str) -> str:
+    if stage.op == "limit":
+        left, sign, right = equation.split()
+        relation = {">": "is more than", "=": "equals", "<": "is less than"}[sign]
+        return f"{left} {relation} {right} and {stage.name} is {result}"
+    if stage.op == "weekday":
+        return f"{stage.name} is {result}, as {equation}"
+    return f"{stage.name} is {_with_unit(equation, stage.unit)}"
+
+
+def _with_unit(value: int | str, unit: str) -> str:
+    return f"{value} {unit}".rstrip()
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,232 @@
+"""More chains of the deadlines domain: delay, terms, warranty, milestones, shared periods, stays."""
+
+from bridge_jax.tasks.practice.chain import Chain, Stage
+from bridge_jax.tasks.practice.deadlines import DATES, OFFSETS
+
+CHAINS = (
+    Chain(
+        "delay",
+        ("the due day", "", (3, 4, 5, 6, 7, 8, 9, 10, 12, 14)),
+        ("{p} should deliver to {q} by {month} {n}.", "Delivery to {q} is due on {month} {n}."),
+        (
+            Stage(
+                *("the last free day", "+", (2, 3, 4, 5, 6, 7), ""),
+                ("A grace period of {n} days is free.", "{n} days of delay cost nothing."),
+                "{n} days of grace follow",
+                ("Which day of {month} is the last without penalty?",),
+                ("After {month} {n}, {p} owes {q} a penalty.",),
+            ),
+            Stage(
+                *("the delay", "n-", (15, 16, 18, 20, 21, 22, 24, 25, 26, 28, 30), "days"),
+                ("Delivery is on {month} {n}.", "The goods come on {month} {n}."),
+                "the goods come on day {n}",
+                ("How many days of delay are charged?", "How many days late is it?"),
+                ("{p} delivers {n} days late to {q}.", "{q} waits {n} days too long for {p}."),
+            ),
+            Stage(
+                *("the penalty", "x", (5, 10, 20, 30, 40, 50), "dollars"),
+                ("Each late day costs {n} dollars.", "The penalty is {n} dollars a day."),
+                "each day costs {n} dollars",
+                ("What is the penalty in dollars?", "How many dollars does {p} owe?"),
+                ("{p} owes {q} a penalty of {n} dollars.",),
+            ),
+            Stage(
+                *("the reduced penalty", "-", (5, 10, 20, 30, 50), "dollars"),
+                ("{q} waives {n} dollars.", "A credit of {n} dollars is set off."),
+                "{n} dollars are taken off",
+                ("What must {p} pay in dollars?", "How many dollars remain to be paid?"),
+                ("After a credit, {p} owes {q} {n} dollars for delay.",),
+            ),
+            Stage(
+                *("each part", "/", (2, 3, 4, 5), "dollars"),
+                ("It is paid in {n} equal parts.", "{n} equal instalments are agreed."),
+                "there are {n} equal parts",
+                ("How many dollars is each part?",),
+            ),
+        ),
+    ),
+    Chain(
+        "term",
+        ("the term", "years", (2, 3, 4, 5, 6)),
+        ("{p} rents an office for {n} years.", "A contract of {p} with {q} runs {n} years."),
+        (
+            Stage(
+                *("the term in months", "x", (12,), "months", ()),
+                "a year has 12 months",
+                ("How many months is the term?", "How many months does it run?"),
+                ("The contract of {p} with {q} runs {n} months.",),
+            ),
+            Stage(
+                *("the extended term", "+", (2, 3, 4, 6, 8, 10), "months"),
+                ("It was extended by {n} months.", "An option added {n} months."),
+                "{n} months were added",
+                ("How many months is the extended term?", "How many months is that in all?"),
+                ("With an option, the contract of {p} runs {n} months.",),
+            ),
+            Stage(
+                *("the time left", "-", (5, 6, 8, 10, 12, 15, 20, 24, 30, 36, 40), "months"),
+                ("{n} months have passed.", "It began {n} months ago."),
+                "{n} months are over",
+                ("How many months are left?", "After how many more months does it end?"),
+                ("The contract of {p} with {q} has {n} months left.",),
+            ),
+            Stage(
+                *("the notice window", "-", (2, 3, 4, 5, 6), "months"),
+                ("Notice is due {n} months before the end.", "It needs {n} months of notice."),
+                "notice comes {n} months before the end",
+                ("Within how many months must {p} give notice?",),
+                ("{p} must give {q} notice within {n} months.",),
+            ),
+            Stage(
+                *("the notice", "limit", (*OFFSETS,), ""),
+                ("{p} writes {n} months from now.", "The letter goes out in {n} months."),
+                "it is sent in {n} months and due within {v}",
+                ("Is the notice valid or too late?", "Valid or too late?"),
+                labels=("valid", "too late"),
+            ),
+        ),
+    ),
+    Chain(
+        "warranty",
+        ("the years covered", "", (2, 3, 4, 5)),
+        ("{p} gives {q} a warranty of {n} years.", "{q} has {n} years of warranty from {p}."),
+        (
+            Stage(
+                *("the warranty", "x", (12,), "months", ()),
+                "a year has 12 months",
+                ("How many months is the warranty?",),
+                ("The warranty of {p} for {q} is {n} months.",),
+            ),
+            Stage(
+                *("the cover", "+", (2, 3, 4, 5, 6, 8, 10), "months"),
+                ("A repair added {n} months.", "It was prolonged by {n} months."),
+                "{n} months were added",
+                ("How many months is {q} covered?", "How long is the cover in months?"),
+                ("{p} covers faults reported by {q} within {n} months.",),
+            ),
+            Stage(
+                *("the claim", "limit", OFFSETS, ""),
+                ("A fault is reported after {n} months.", "{q} reports a fault in month {n}."),
+                "it is reported in month {n} and covered to {v}",
+                ("Is the claim covered or expired?", "Covered or expired?"),
+                labels=("covered", "expired"),
+            ),
+        ),
+    ),
+    Chain(
+        "milestone",
+        ("the tasks", "", (2, 3, 4, 5)),
+        ("{p} must finish {n} tasks for {q}.", "A project for {q} has {n} tasks."),
+        (
+            Stage(
+                *("the work", "x", (2, 3, 4, 5), "days"),
+                ("Each takes {n} days.", "Every task needs {n} days."),
+                "each takes {n} days",
+                ("How many days of work is that?", "How many days does the work take?"),
+                ("{p} needs {n} days of work for {q}.",),
+            ),
+            Stage(
+                *("the time needed", "+", (2, 3, 4, 5), "days"),
+                ("Review adds {n} days.", "{q} needs {n} days more to check."),
+                "{n} days are added",
+                ("How many days is that in all?",),
+                ("Work and review for {q} take {n} days.",),
+            ),
+            Stage(
+                *("the finish", "+", DATES, ""),
+                ("It begins on {month} {n}.", "{p} starts on {month} {n}."),
+                "it begins on day {n}",
+                ("On which day of {month} is it finished?", "Which day of {month} is the end?"),
+                ("{p} finishes a project for {q} on {month} {n}.",),
+                top=30,
+            ),
+            Stage(
+                *("the deposit day", "+", (2, 3, 4, 5, 6, 7), ""),
+                ("The deposit returns {n} days later.", "{n} days after that, {q} pays."),
+                "{n} days follow",
+                ("On which day of {month} does the money come?",),
+                ("{q} pays {p} on {month} {n}.",),
+                top=30,
+            ),
+            Stage(
+                *("the bill", "limit", OFFSETS, ""),
+                ("A bill of {p} may wait until {month} {n}.", "A bill falls due on {month} {n}."),
+                "the bill is due on day {n} and money comes on day {v}",
+                ("Is the money in time for the bill: no, or yes if later?",),
+                labels=("no", "yes"),
+            ),
+        ),
+    ),
+    Chain(
+        "shared period",
+        ("the period", "days", (12, 16, 18, 20, 24, 28, 30, 36, 40)),
+        ("{p} and {q} share a period of {n} days.", "The review period of {p} is {n} days."),
+        (
+            Stage(
+                *("each share", "/", (2, 3, 4), "days"),
+                ("It is split into {n} equal phases.", "{n} rounds share it equally."),
+                "{n} phases share it",
+                ("How many days is one phase?", "How many days is each phase?"),
+                ("Each phase of the review by {p} lasts {n} days.",),
+            ),
+            Stage(
+                *("the longer phase", "+", (2, 3, 4, 5), "days"),
+                ("The first phase gets {n} days more.", "{n} days are added to phase one."),
+                "{n} days are added",
+                ("How many days is the first phase?",),
+                ("The first phase for {p} lasts {n} days.",),
+            ),
+            Stage(
+                *("the end of the phase", "+", DATES, ""),
+                ("It starts on {month} {n}.", "{q} opens it on {month} {n}."),
+                "it starts on day {n}",
+                ("On which day of {month} does it end?", "Which day of {month} closes it?"),
+                ("Comments to {q} close on {month} {n}.", "The phase of {p} ends on {month} {n}."),
+                top=30,
+            ),
+            Stage(
+                *("the comment", "limit", OFFSETS, ""),
+                ("A comment arrives on {month} {n}.", "{p} comments on {month} {n}."),
+                "it comes on day {n} and the end is day {v}",
+                ("Is the comment accepted or rejected?", "Accepted or rejected?"),
+                labels=("accepted", "rejected"),
+            ),
+        ),
+    ),
+    Chain(
+        "stay",
+        ("the term", "days", (10, 12, 14, 15, 18, 20)),
+        ("{p} has {n} days to cure a default.", "{q} gives {p} {n} days to repair a breach."),
+        (
+            Stage(
+                *("the days left", "-", (2, 3, 4, 5, 6, 7, 8), "days"),
+                ("{n} days pass before a stay.", "After {n} days the clock stops."),
+                "{n} days were used",
+                ("How many days are left?", "How many days remain after the stay?"),
+                ("{p} has {n} days left to cure a default.",),
+            ),
+            Stage(
+                *("the extended rest", "+", (2, 3, 4, 5), "days"),
+                ("A judge adds {n} days.", "{q} agrees to {n} days more."),
+                "{n} days are added",
+                ("How many days does {p} have then?",),
+                ("With an extension, {p} has {n} days to cure.",),
+            ),
+            Stage(
+                *("the deadline", "+", DATES, ""),
+                ("The clock restarts on {month} {n}.", "Counting resumes from {month} {n}."),
+                "counting resumes on day {n}",
+                ("On which day of {month} does the time end?", "Which day of {month} is the last?"),
+                ("{p} must cure the default by {month} {n}.",),
+                top=30,
+            ),
+            Stage(
+                *("the cure", "limit", OFFSETS, ""),
+                ("{p} cures on {month} {n}.", "The breach is repaired on {month} {n}."),
+                "the cure is on day {n} and due by day {v}",
+                ("Is the cure on time or late?", "On time or late?"),
+                labels=("on time", "late"),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,97 @@
+"""The ledger's SQLite file: its table, opening it, and its errors in a user's words."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tenacity
+
+from bridge_jax.errors import UserError
+
+_VERSION = 1
+_BUSY_SECONDS = 60.0
+_SCHEMA = """
+CREATE TABLE requests (
+  key TEXT PRIMARY KEY,
+  state TEXT NOT NULL CHECK (state IN ('reserved', 'settled')),
+  model TEXT NOT NULL,
+  example_id TEXT NOT NULL,
+  request TEXT NOT NULL,          -- JSON: messages and sampling settings
+  reply TEXT,                     -- JSON string
+  input_tokens INTEGER NOT NULL,  -- estimated while reserved
+  output_tokens INTEGER NOT NULL, -- the highest possible while reserved
+  nanodollars INTEGER NOT NULL,
+  owner TEXT,                     -- who holds the reservation; NULL: the call's outcome is unknown
+  pid INTEGER,                    -- for people
+  reserved_at REAL NOT NULL,      -- seconds since 1970
+  settled_at REAL
+)
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Returns a connection to a sound ledger, made now if there was none."""
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _switch_to_wal(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and tables == 0:
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise UserError(
+                f"{path}: a SQLite file, but no ledger of this version; give another path"
+            )
+        connection.execute("COMMIT")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+# SQLite's own waiting does not cover this switch when several processes open a new file at once.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lambda error: _code(error) == sqlite3.SQLITE_BUSY),
+    stop=tenacity.stop_after_delay(_BUSY_SECONDS),
+    wait=tenacity.wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _code(error: BaseException) -> int:
+    """Returns SQLite's primary result code, 0 where there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns errors of the file into errors that a user can act on."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except (sqlite3.DatabaseError, OSError) as error:
+        match _code(error):
+            case sqlite3.SQLITE_NOTADB:
+                remedy = "it is no ledger; give another path"
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                remedy = f"another process has held it for {_BUSY_SECONDS:.0f} s; end that one"
+            case sqlite3.SQLITE_CORRUPT | 0 if type(error) is sqlite3.DatabaseError:
+                remedy = "it is damaged; put a copy in its place, or move it away and pay again"
+            case _:
+                remedy = (
+                    "free disk space or make the folder writable, then run the same command "
+                    "again: every answer settled before is kept"
+                )
+        raise UserError(f"{path}: {error}: {remedy}") from error

@@ -1,0 +1,70 @@
+"""Orbax checkpoints: the parameters between stages, and the whole state within one."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from bridge_jax.errors import UserError
+
+
+def save_params(path: Path, params: Any) -> None:
+    """Writes the parameters of a finished stage."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), params)
+
+
+def load_params(path: Path, like: Any) -> Any:
+    """Returns the parameters at `path` with the shapes, dtypes and shardings of `like`.
+
+    Raises:
+      UserError: the checkpoint is missing or damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no checkpoint here; run the stage that writes it")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path.absolute(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({type(error).__name__}: {str(error)[:200]}); "
+            f"delete the stage's folder {path.parent} and run the same command again"
+        ) from error
+
+
+class StateCheckpoints:
+    """The training state of a running stage: saved in the background, the newest one kept."""
+
+    def __init__(self, folder: Path, every: int):
+        self.folder = folder
+        self.manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=1),
+        )
+
+    def restore(self, state: Any) -> Any:
+        """Returns the newest state that can be read, or `state` when there is none."""
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        step = self.manager.latest_step()
+        if step is None:
+            return state
+        try:
+            return self.manager.restore(step, args=ocp.args.StandardRestore(like))
+        except Exception as error:
+            raise UserError(
+                f"{self.folder}/{step}: the checkpoint is damaged ({type(error).__name__}: "
+                f"{str(error)[:200]}); delete {self.folder} to begin this stage again"
+            ) from error
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves `state` if `step` is due."""
+        self.manager.save(step, args=ocp.args.StandardSave(state))
+
+    def finish(self, keep: bool) -> None:
+        """Waits for the writer; the states of a finished stage are not kept."""
+        self.manager.wait_until_finished()
+        self.manager.close()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""The training loop of every stage: batches in, parameters out, resumable at any step."""
+
+import json
+import time
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from bridge_jax.config import TrainConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.progress import track
+from bridge_jax.text.batches import batches, steps_per_epoch
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.checkpoints import StateCheckpoints
+from bridge_jax.training.optimizer import learning_rate, make_optimizer
+from bridge_jax.training.step import TrainState, make_train_step
+
+
+def train(
+    out: Path,
+    name: str,
+    model: DecoderConfig,
+    params: Any,
+    sequences: Seq[Sequence],
+    config: TrainConfig,
+    seed: int,
+    pad_id: int,
+    mesh: Mesh,
+) -> Any:
+    """Trains `params` on `sequences` and returns them.
+
+    Metrics go to `out/metrics.jsonl`, a line a step; states to `out/state` while it runs, from
+    which the same call continues with the same numbers. `params` is consumed (donated).
+
+    Raises:
+      UserError: a loss is not finite; the last checkpoint is kept.
+    """
+    rows = pack(sequences, config.row_tokens, pad_id)
+    total = steps_per_epoch(rows, config.batch_rows) * config.epochs
+    data = batches(rows, config.batch_rows, config.epochs, seed)
+    optimizer = make_optimizer(config, total)
+    rates = learning_rate(config, total)
+    step_fn = make_train_step(model, optimizer, config.rationale_weight, config.accumulate)
+
+    state = TrainState(params, optimizer.init(params), jnp.int32(0))
+    checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
+    state = checkpoints.restore(state)
+    start = int(state.step)
+    metrics_path = out / "metrics.jsonl"
+    _keep_lines(metrics_path, start)
+
+    keep = True
+    try:
+        with metrics_path.open("a") as file, track(name, total, "steps") as advance:
+            advance(start)
+            for step in range(start, total):
+                began = time.perf_counter()
+                batch = shard_batch(data[step], mesh)
+                state, metrics = step_fn(state, batch)
+                values = {k: float(v) for k, v in metrics._asdict().items()}
+                if not np.isfinite(values["loss"]):
+                    raise UserError(
+                        f"{name}: the loss is {values['loss']} at step {step}; lower learning_rate "
+                        f"({config.learning_rate}) or clip_norm ({config.clip_norm}) and run again"
+                    )
+                seconds = time.perf_counter() - began
+                values["tokens_per_second"] = values.pop("tokens") / seconds
+                values["learning_rate"] = float(rates(step))
+                file.write(json.dumps({"step": step} | values) + "\n")
+                file.flush()
+                if step + 1 < total:
+                    checkpoints.save(step + 1, state)
+                advance(1, loss=values["loss"])
+        keep = False
+    finally:
+        checkpoints.finish(keep)
+    return jax.block_until_ready(state.params)
+
+
+def _keep_lines(path: Path, count: int) -> None:
+    """Drops what was logged after the checkpoint that training continues from."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:count]))

@@ -1,0 +1,87 @@
+"""One jitted training step: gradients over micro-batches, update, metrics."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.text.packing import Rows
+from bridge_jax.training import losses
+
+
+class TrainState(NamedTuple):
+    """What a checkpoint holds: parameters, optimizer state, and the steps done (int32[])."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+
+
+class StepMetrics(NamedTuple):
+    """Of one step, f32[] each: losses in nats a token, tokens counted with padding left out."""
+
+    loss: jax.Array
+    rationale_loss: jax.Array
+    answer_loss: jax.Array
+    grad_norm: jax.Array
+    tokens: jax.Array
+
+
+def loss_and_gradients(
+    config: DecoderConfig, params: Any, rows: Rows, rationale_share: float, accumulate: int
+) -> tuple[StepMetrics, Any]:
+    """Returns the metrics and gradients of a batch, computed in `accumulate` micro-batches.
+
+    The parts' weights are summed over the whole batch first, so the result does not depend on
+    how the batch is cut.
+    """
+    rationale_tokens, answer_tokens = rows.rationale_weight.sum(), rows.answer_weight.sum()
+    by_rationale, by_answer = losses.part_coefficients(
+        rationale_tokens, answer_tokens, rationale_share
+    )
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def part(params: Any, micro: Rows):
+        sums = losses.part_sums(config, params, micro)
+        return by_rationale * sums.rationale + by_answer * sums.answer, sums
+
+    def add(total: Any, micro: Rows):
+        return jax.tree.map(jnp.add, total, part(params, micro)), None
+
+    if accumulate == 1:
+        (loss, sums), gradients = part(params, rows)
+    else:
+        micro = jax.tree.map(lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), rows)
+        shapes = jax.eval_shape(part, params, jax.tree.map(lambda a: a[0], micro))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        ((loss, sums), gradients), _ = jax.lax.scan(add, zeros, micro)
+    metrics = StepMetrics(
+        loss,
+        sums.rationale / jnp.maximum(rationale_tokens, 1),
+        sums.answer / jnp.maximum(answer_tokens, 1),
+        optax.global_norm(gradients),
+        (rows.segments > 0).sum().astype(jnp.float32),
+    )
+    return metrics, gradients
+
+
+def make_train_step(
+    config: DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    rationale_share: float,
+    accumulate: int,
+):
+    """Returns `(state, rows) -> (state, metrics)`, jitted, the old state donated."""
+
+    def train_step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
+        metrics, gradients = loss_and_gradients(
+            config, state.params, rows, rationale_share, accumulate
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
