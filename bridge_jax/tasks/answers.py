@@ -17,11 +17,11 @@ _NUMBER = re.compile(
     r"(?<![\w.])([-+]?)(?:[$€£]\s?)?([-+]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
 )
 _OPERATOR = re.compile(r"\s*(?:[-+*/=x×÷^]|to\b)\s*[$€£]?\d")
-_LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:]+\s*(.*))?", re.DOTALL)
+_LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+\s*(.*))?", re.DOTALL)
 _OPTION_LINE = re.compile(r"^\s*(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s+(.+?)\s*$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?][\"')]?\s+|\n+")
 _CLOSING = re.compile(
-    r"\b(?:answer|option|statement|choice)(?:\s+to\s+[^.\n]*?)?\s+is:?\s+|^####\s*|\\boxed(?=\{)",
+    r"\b(?:answer|option|statement|choice)(?:\s+to\s+[^.\n]*?)?\s+is:?\s+|^####\s*|\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -105,12 +105,14 @@ def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | Non
         rationale, answer = split_completion(text)
         return rationale, parse_answer(answer, example)
     for closing in reversed(list(_CLOSING.finditer(text))):
-        said = _unwrap(text[closing.end() :])
-        answer = None if "\n" in said else parse_answer(said, example)
-        if answer is None:
+        said = _unwrap(closing[1] or text[closing.end() :])
+        if "\n" in said or (example.kind == "numeric" and not _is_brief(said)):
             continue
-        ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, closing.start())]
-        return text[: ends[-1] if ends else 0].strip(), answer
+        answer = parse_answer(said, example)
+        if answer is not None:
+            ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, closing.start())]
+            rationale = text[: ends[-1] if ends else 0].strip()
+            return rationale.removesuffix("\\[").rstrip(), answer
     if example.kind == "numeric":
         numbers = list(_NUMBER.finditer(text))
         return text, _canonical(_value(numbers[-1])) if numbers else None
@@ -124,6 +126,11 @@ def options_in(question: str) -> tuple[str, ...]:
         if (first or second).upper() == chr(ord("A") + len(options)):
             options.append(text)
     return tuple(options) if len(options) > 1 else ()
+
+
+def _is_brief(said: str) -> bool:
+    """Whether a number is all that is said, so that it is not one of a further calculation."""
+    return len(said.split()) <= 6 and not _SENTENCE_END.search(said)
 
 
 def _unwrap(text: str) -> str:
@@ -176,5 +183,6 @@ def _by_letter(text: str, options: Sequence[str]) -> str | None:
     index = ord(match[1].upper()) - ord("A")
     if index >= len(options):
         return None
-    named = _match(match[2], options) if match[2] else None
+    rest = match[2] or ""
+    named = _match(rest, options) or _by_letter(rest, options)
     return options[index] if named in (None, options[index]) else None

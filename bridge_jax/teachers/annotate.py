@@ -66,7 +66,7 @@ def annotate(
 
 @dataclasses.dataclass
 class _Work:
-    """One call of `annotate`. Only the loop's thread changes it; anyone may set `stop`."""
+    """One call of `annotate`. Only the loop's thread changes it, apart from `_fail` and `stop`."""
 
     teacher: Teacher
     ledger: Ledger
@@ -81,6 +81,7 @@ class _Work:
         self.keys = [request.key for request in self.requests]
         self.copies = Counter(self.keys)
         self.answered = 0
+        self.failing = threading.Lock()
 
     def run(self) -> list[Reply]:
         """Keeps up to `concurrency` calls in flight until all is answered, or `stop` is set."""
@@ -110,7 +111,7 @@ class _Work:
         """Returns how far it came, for an error message."""
         return (
             f"{self.answered} of {len(self.keys)} requests to {self.teacher.name} are answered "
-            f"and kept in {self.ledger.path}; run the same command again to continue"
+            f"and kept; run the same command again to continue"
         )
 
     def _start(
@@ -140,10 +141,12 @@ class _Work:
         try:
             reply = self._retrying()(self.teacher.ask, request)
             self.ledger.settle(request, reply)
-        except TeacherError:
+        except TeacherError as error:
+            self._fail(error)
             self.ledger.release(request)
             raise
-        except BaseException:
+        except BaseException as error:
+            self._fail(error)
             # Whether this was billed is unknown. (A full disk may refuse this too: then closing
             # the ledger does the same.)
             with contextlib.suppress(UserError):
@@ -156,14 +159,16 @@ class _Work:
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, TeacherError) and error.transient
             ),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(_ATTEMPTS), tenacity.stop_when_event_set(self.stop)
-            ),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=_BACKOFF,
-            sleep=tenacity.sleep_using_event(self.stop),
+            sleep=self._sleep,
             before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
             reraise=True,
         )
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise TeacherError("not tried again: the run is stopping")
 
     def _record(self, key: str, reply: Reply) -> None:
         self.replies[key] = reply
@@ -176,8 +181,13 @@ class _Work:
         try:
             yield
         except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Stops new calls and retries; what they raise because of it hides no first error."""
+        with self.failing:
             self.failure = self.failure or error
-            self.stop.set()
+        self.stop.set()
 
     def _raise(self, error: BaseException) -> NoReturn:
         if isinstance(error, BudgetExceeded):

@@ -227,8 +227,8 @@ class Ledger:
         raise BudgetExceeded(
             f"{self.path}: {exceeded}: spent {in_usd(spent):.6f} US dollars on {settled} answers, "
             f"reserved {in_usd(held):.6f} for {reserved} requests"
-            f"{self._orphans_in_words(key)}; raise {name} and run the same command again: what is "
-            f"answered is not paid twice"
+            f"{self._orphans_in_words(key)}; raise {name} to go on: what is answered is "
+            f"not paid twice"
         )
 
     def _orphans_in_words(self, key: str) -> str:

@@ -36,7 +36,6 @@ def connect(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -49,9 +48,10 @@ def connect(path: Path) -> sqlite3.Connection:
                 f"{path}: a SQLite file, but no ledger of this version; give another path"
             )
         connection.execute("COMMIT")
+        _switch_to_wal(connection)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+            raise sqlite3.DatabaseError(verdict.replace("\n", " "))
     except BaseException:
         connection.close()
         raise

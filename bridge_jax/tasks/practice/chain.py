@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 LABEL_OPS = ("limit", "weekday")
 
+# A question with one of these points back at what was told, so it cannot come first.
+POINTING = ("that", "then", "it", "each", "one", "still", "more", "reduced", "remain")
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -29,7 +32,7 @@ class Stage:
       asks: ways to ask for the result.
       givens: ways to tell the result, for windows that start after this stage.
       labels: for `limit`.
-      top: the result at most.
+      top: the result at most; for `limit`, n.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Chain:
     """Stages that follow from one another.
 
     Attributes:
-      name: of the chain; with the window it identifies the question's skeleton.
+      name: of the chain, unique within its domain.
       start: name, unit, values of the quantity to start from.
       givens: ways to tell it.
       stages: in order; only the last may have a label as its result.
@@ -77,14 +80,16 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A question with its answer, its rationales by length, and the values on the way."""
+    """A question with its answer, its rationales by length, and the values on the way.
+
+    `labels` is the closed set of answers, empty if the answer is a number.
+    """
 
     question: str
     answer: str
     labels: tuple[str, ...]
     rationales: Mapping[str, str]
     values: tuple[int, ...]
-    skeleton: str
 
 
 def windows(chains: Sequence[Chain], steps: int) -> list[Window]:
@@ -136,7 +141,7 @@ def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]])
         if isinstance(result, int):
             values.append(result)
     ask = rng.choice(window.last.asks).format(**filled)
-    told_first = rng.random() < 0.75
+    told_first = rng.random() < 0.75 or any(word in POINTING for word in ask.strip("?").split())
     labels = window.last.labels or (WEEKDAYS if window.last.op == "weekday" else ())
     texts = {"short": short, "medium": medium, "long": long}
     return Problem(
@@ -145,7 +150,6 @@ def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]])
         labels=labels,
         rationales={length: " ".join(parts).format(**filled) for length, parts in texts.items()},
         values=tuple(values),
-        skeleton=f"{chain.name}:{first}+{window.steps}",
     )
 
 
@@ -180,7 +184,8 @@ def _take(
         operand += value
         sign = ">" if operand > value else "=" if operand == value else "<"
         passed = operand > value
-        return (operand, f"{operand} {sign} {value}", stage.labels[passed]) if operand > 0 else None
+        equation = f"{operand} {sign} {value}"
+        return (operand, equation, stage.labels[passed]) if 1 < operand <= stage.top else None
     if stage.op.startswith("prev") and len(values) < 2:
         return None
     left, sign, right = _operands(stage.op, value, operand, values)
@@ -193,7 +198,7 @@ def _take(
         "/": left // right,
         "%": left * right // 100,
     }[sign]
-    if not 1 < result <= stage.top or not _friendly(left, sign, right, result):
+    if not 1 < result <= stage.top or result in values or not _friendly(left, sign, right, result):
         return None
     equation = f"{left}% of {right}" if sign == "%" else f"{left} {sign} {right}"
     return operand, f"{equation} = {result}", result

@@ -18,7 +18,8 @@ WORDS = {
 }
 
 DATES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15)
-OFFSETS = (-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 1, 2, 3)
+# As many in time (0 included) as too late.
+OFFSETS = (-5, -4, -3, -2, -1, 0, 1, 1, 2, 3, 4, 5)
 ON_TIME = ("on time", "late")
 
 CHAINS = (
@@ -31,11 +32,17 @@ CHAINS = (
                 *("the term in days", "x", (7,), "days", ()),
                 "a week has 7 days",
                 ("How many days is the term?", "How many days does {p} have?"),
-                ("{p} must pay {q} within {n} days.", "The contract gives {p} {n} days to pay {q}."),
+                (
+                    "{p} must pay {q} within {n} days.",
+                    "The contract gives {p} {n} days to pay {q}.",
+                ),
             ),
             Stage(
                 *("the shortened term", "-", (2, 3, 4, 5, 6, 8), "days"),
-                ("A fast-track clause takes off {n} days.", "The parties shorten this by {n} days."),
+                (
+                    "A fast-track clause takes off {n} days.",
+                    "The parties shorten this by {n} days.",
+                ),
                 "{n} days are taken off",
                 ("How many days are left to pay?", "How long is the new term in days?"),
                 ("The short term for {p} to pay {q} is {n} days.",),
@@ -45,7 +52,10 @@ CHAINS = (
                 ("It starts on {month} {n}.", "Counting begins from {month} {n}."),
                 "counting starts on day {n}",
                 ("On which day of {month} is payment due?", "Which day of {month} is the last?"),
-                ("Payment by {p} to {q} is due on {month} {n}.", "{p} must pay {q} by {month} {n}."),
+                (
+                    "Payment by {p} to {q} is due on {month} {n}.",
+                    "{p} must pay {q} by {month} {n}.",
+                ),
                 top=30,
             ),
             Stage(
@@ -54,6 +64,7 @@ CHAINS = (
                 "it is paid on day {n} and due by day {v}",
                 ("Is the payment on time or late?", "On time or late?"),
                 labels=ON_TIME,
+                top=30,
             ),
         ),
     ),
@@ -78,7 +89,10 @@ CHAINS = (
                 *("the deadline", "+", DATES, ""),
                 ("The letter came on {month} {n}.", "The clock starts on {month} {n}."),
                 "the clock starts on day {n}",
-                ("By which day of {month} must the reply arrive?", "Which day of {month} is it due?"),
+                (
+                    "By which day of {month} must the reply arrive?",
+                    "Which day of {month} is it due?",
+                ),
                 ("The reply of {p} to {q} is due on {month} {n}.",),
                 top=30,
             ),
@@ -88,6 +102,7 @@ CHAINS = (
                 "it is sent on day {n} and due by day {v}",
                 ("Is the reply on time or late?", "Does it count as on time or late?"),
                 labels=ON_TIME,
+                top=30,
             ),
         ),
     ),
@@ -100,7 +115,10 @@ CHAINS = (
                 *("the notice day", "-", (3, 4, 5, 6, 7, 8, 10), ""),
                 ("Notice must arrive {n} days earlier.", "To leave, give {n} days of notice."),
                 "notice comes {n} days before",
-                ("By which day of {month} must notice arrive?", "Which day of {month} is the last?"),
+                (
+                    "By which day of {month} must notice arrive?",
+                    "Which day of {month} is the last?",
+                ),
                 ("Notice must reach {q} by {month} {n}.", "{q} needs notice by {month} {n}."),
             ),
             Stage(
@@ -123,6 +141,7 @@ CHAINS = (
                 "work begins on day {n} and should by day {v}",
                 ("Is that on time or late?", "Is {p} on time or late?"),
                 labels=ON_TIME,
+                top=30,
             ),
         ),
     ),
@@ -136,7 +155,10 @@ CHAINS = (
                 ("Each takes {n} days.", "One needs {n} days to build."),
                 "each takes {n} days",
                 ("How many days does building take?", "How many days are needed?"),
-                ("{p} has {n} days to build a machine for {q}.", "Building for {q} takes {n} days."),
+                (
+                    "{p} has {n} days to build a machine for {q}.",
+                    "Building for {q} takes {n} days.",
+                ),
             ),
             Stage(
                 *("the full time", "+", (2, 3, 4, 5, 6, 8, 10), "days"),

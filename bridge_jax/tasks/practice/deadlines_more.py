@@ -1,4 +1,4 @@
-"""More chains of the deadlines domain: delay, terms, warranty, milestones, shared periods, stays."""
+"""More chains of the deadlines domain: delays, terms, warranties, milestones, stays."""
 
 from bridge_jax.tasks.practice.chain import Chain, Stage
 from bridge_jax.tasks.practice.deadlines import DATES, OFFSETS
@@ -78,7 +78,7 @@ CHAINS = (
                 ("{p} must give {q} notice within {n} months.",),
             ),
             Stage(
-                *("the notice", "limit", (*OFFSETS,), ""),
+                *("the notice", "limit", OFFSETS, ""),
                 ("{p} writes {n} months from now.", "The letter goes out in {n} months."),
                 "it is sent in {n} months and due within {v}",
                 ("Is the notice valid or too late?", "Valid or too late?"),
@@ -149,11 +149,12 @@ CHAINS = (
                 top=30,
             ),
             Stage(
-                *("the bill", "limit", OFFSETS, ""),
-                ("A bill of {p} may wait until {month} {n}.", "A bill falls due on {month} {n}."),
-                "the bill is due on day {n} and money comes on day {v}",
-                ("Is the money in time for the bill: no, or yes if later?",),
-                labels=("no", "yes"),
+                *("the reminder", "limit", OFFSETS, ""),
+                ("{p} sends a reminder on {month} {n}.", "A reminder goes out on {month} {n}."),
+                "it is sent on day {n} and payment is due by day {v}",
+                ("Is the reminder too early or justified?", "Too early or justified?"),
+                labels=("too early", "justified"),
+                top=30,
             ),
         ),
     ),
@@ -190,6 +191,7 @@ CHAINS = (
                 "it comes on day {n} and the end is day {v}",
                 ("Is the comment accepted or rejected?", "Accepted or rejected?"),
                 labels=("accepted", "rejected"),
+                top=30,
             ),
         ),
     ),
@@ -226,6 +228,7 @@ CHAINS = (
                 "the cure is on day {n} and due by day {v}",
                 ("Is the cure on time or late?", "On time or late?"),
                 labels=("on time", "late"),
+                top=30,
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Medication dosing: invented orders, with numbers chosen for easy arithmetic, not for patients."""
+"""Medication dosing: invented drugs, and numbers chosen for easy arithmetic, not for patients."""
 
 from bridge_jax.tasks.practice.chain import Chain, Stage
 
@@ -8,8 +8,8 @@ WORDS = {
         *("Kemi", "Liam", "Mina", "Noor", "Omar", "Petra", "Rosa", "Sam", "Tara", "Yusuf"),
     ),
     "drug": (
-        *("amoxicillin", "ibuprofen", "paracetamol", "cefalexin", "ranitidine", "codeine"),
-        *("prednisone", "metformin", "gabapentin", "labetalol", "furosemide", "diazepam"),
+        *("Veltra", "Solmin", "Corvex", "Ralin", "Bremol", "Lumera"),
+        *("Mirol", "Norvit", "Zelan", "Tamrin", "Ostra", "Pelor"),
     ),
 }
 
@@ -24,7 +24,11 @@ CHAINS = (
     Chain(
         "syrup",
         ("the weight", "kg", (6, 8, 9, 10, 12, 15, 20, 30, 40)),
-        ("{p} weighs {n} kg.", "{p}, a child of {n} kg, has a fever.", "A nurse weighs {p}: {n} kg."),
+        (
+            "{p} weighs {n} kg.",
+            "{p}, a child of {n} kg, has a fever.",
+            "A nurse weighs {p}: {n} kg.",
+        ),
         (
             Stage(
                 *("the dose", "x", (2, 3, 4, 5, 6, 8, 10, 12), "mg"),
@@ -157,7 +161,10 @@ CHAINS = (
             ),
             Stage(
                 *("the new rate", "-", (2, 4, 5, 10), "mL per hour"),
-                ("It is then slowed by {n} mL per hour.", "For pain, it is lowered by {n} mL/hour."),
+                (
+                    "It is then slowed by {n} mL per hour.",
+                    "For pain, it is lowered by {n} mL/hour.",
+                ),
                 "it is slowed by {n}",
                 ("What is the new rate in mL per hour?",),
                 ("The slowed drip of {p} runs at {n} mL per hour.",),

@@ -106,7 +106,7 @@ CHAINS = (
                 ("{p} now takes {n} tablets of {drug} each day.",),
             ),
             Stage(
-                *("the tablets needed", "x", DAYS, ""),
+                *("the total", "x", DAYS, ""),
                 ("This dose stays for {n} days.", "It is kept up for {n} days."),
                 "it lasts {n} days",
                 ("How many tablets are needed for that time?",),
@@ -119,21 +119,21 @@ CHAINS = (
         ("{p} puts {n} drops into each eye.", "An eye of {p} gets {n} drops at a time."),
         (
             Stage(
-                *("the drops at a time", "x", (2,), ""),
+                *("the count each time", "x", (2,), ""),
                 ("Both eyes are treated.", "The order is for both eyes."),
                 "there are 2 eyes",
                 ("How many drops are used each time?",),
                 ("{p} uses {n} eye drops each time.",),
             ),
             Stage(
-                *("the drops a day", "x", (2, 3, 4, 5), ""),
+                *("the daily count", "x", (2, 3, 4, 5), ""),
                 ("This is done {n} times a day.", "It is repeated {n} times daily."),
                 "a day has {n} rounds",
                 ("How many drops is that a day?", "How many drops are used daily?"),
                 ("{p} needs {n} eye drops a day.",),
             ),
             Stage(
-                *("the drops in all", "x", (5, 6, 7, 8, 10, 20, 30), ""),
+                *("the total", "x", (5, 6, 7, 8, 10, 20, 30), ""),
                 ("Treatment takes {n} days.", "The order runs for {n} days."),
                 "treatment takes {n} days",
                 ("How many drops is that in all?", "How many drops are used in total?"),
@@ -153,7 +153,7 @@ CHAINS = (
         ("{p} breathes in {n} puffs at a time.", "One use of the inhaler of {p} is {n} puffs."),
         (
             Stage(
-                *("the puffs a day", "x", TIMES, ""),
+                *("the daily use", "x", TIMES, ""),
                 ("The inhaler is used {n} times a day.", "That happens {n} times daily."),
                 "a day has {n} uses",
                 ("How many puffs is that a day?",),
@@ -167,7 +167,7 @@ CHAINS = (
                 ("The inhaler of {p} lasts {n} days.",),
             ),
             Stage(
-                *("the days left", "-", (2, 3, 5, 6, 8, 10), "days"),
+                *("the rest", "-", (2, 3, 5, 6, 8, 10), "days"),
                 ("{p} opened it {n} days ago.", "{n} days have gone by."),
                 "{n} days are over",
                 ("How many days are left?", "For how many more days is there enough?"),
@@ -194,14 +194,14 @@ CHAINS = (
                 ("With its loading dose, the {drug} of {p} comes to {n} mg.",),
             ),
             Stage(
-                *("the vials used", "/", (10, 20, 30, 40, 50, 100), ""),
+                *("the vial count", "/", (10, 20, 30, 40, 50, 100), ""),
                 ("A vial has {n} mg.", "It comes in vials of {n} mg."),
                 "each vial has {n} mg",
                 ("How many vials are used?", "How many vials is that?"),
                 ("{p} uses {n} vials of {drug}.",),
             ),
             Stage(
-                *("the vials to fetch", "+", SMALL, ""),
+                *("the full count", "+", SMALL, ""),
                 ("{n} spare vials are kept too.", "The nurse wants {n} spares as well."),
                 "{n} spares are added",
                 ("How many vials must be fetched?",),

@@ -1,0 +1,149 @@
+"""Practice tasks: dosing, deadlines and fees, made by a program that knows the rationale.
+
+They need no download and no key. Because the numbers are easy and the rationales procedural, a
+model of 135 million parameters can learn them from a few dozen rationales. They are invented: never
+use them for a patient, a contract or an account.
+"""
+
+import dataclasses
+import random
+
+from bridge_jax.errors import UserError
+from bridge_jax.tasks.example import Example, Splits
+from bridge_jax.tasks.practice import (
+    deadlines,
+    deadlines_more,
+    dosing,
+    dosing_more,
+    fees,
+    fees_more,
+)
+from bridge_jax.tasks.practice.chain import LABEL_OPS, Problem, Window, draw, windows
+
+CHAINS = {
+    "dosing": (*dosing.CHAINS, *dosing_more.CHAINS),
+    "deadlines": (*deadlines.CHAINS, *deadlines_more.CHAINS),
+    "fees": (*fees.CHAINS, *fees_more.CHAINS),
+}
+WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORDS}
+
+# Shares within their domain; the rest is numeric. Our choice: few answers can be guessed.
+LABEL_SHARE = 0.4
+CHOICE_SHARE = 0.3
+
+_SKELETONS, _DRAWS = 100, 200
+
+
+def generate(
+    seed: int,
+    pool: int,
+    dev: int,
+    test: int,
+    domains: tuple[str, ...],
+    min_steps: int,
+    max_steps: int,
+) -> Splits:
+    """Returns practice examples, uniform over domains and over steps of reasoning.
+
+    The splits are drawn one after the other (test, dev, pool), each from its own stream, so that
+    test does not change with the sizes of dev and pool.
+
+    Args:
+      seed: same seed, same examples.
+      pool: how many examples of the pool.
+      dev: of dev.
+      test: of test.
+      domains: of `dosing`, `deadlines`, `fees`.
+      min_steps: steps of reasoning at least, 1 or more.
+      max_steps: at most, up to 5.
+
+    Raises:
+      UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
+    """
+    unknown = [domain for domain in domains if domain not in CHAINS]
+    if unknown or not domains:
+        raise UserError(f"data.domains={','.join(domains)}: some of {', '.join(CHAINS)}")
+    if not 1 <= min_steps <= max_steps <= 5:
+        raise UserError(
+            f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= 5"
+        )
+    cells = [(name, steps) for name in domains for steps in range(min_steps, max_steps + 1)]
+    seen: set[str] = set()
+    splits: dict[str, tuple[Example, ...]] = {}
+    for name, size in (("test", test), ("dev", dev), ("pool", pool)):
+        splits[name] = _split(random.Random(f"practice-{seed}-{name}"), cells, size, seen)
+    return Splits(pool=splits["pool"], dev=splits["dev"], test=splits["test"])
+
+
+def _split(
+    rng: random.Random, cells: list[tuple[str, int]], size: int, seen: set[str]
+) -> tuple[Example, ...]:
+    examples: list[Example] = []
+    while len(examples) < size:
+        block = rng.sample(cells, len(cells))
+        for domain, steps in block[: size - len(examples)]:
+            example = _unseen(rng, domain, steps, seen)
+            seen.add(example.question)
+            examples.append(example)
+    return tuple(examples)
+
+
+def _unseen(rng: random.Random, domain: str, steps: int, seen: set[str]) -> Example:
+    for _ in range(_SKELETONS):
+        window = _window(rng, domain, steps)
+        # The same skeleton again, so that those with rare friendly numbers are not crowded out.
+        for _ in range(_DRAWS):
+            problem = draw(rng, window, WORDS[domain])
+            if problem is None:
+                continue
+            example = _example(rng, f"practice-{domain}-{len(seen):05d}", domain, problem)
+            if example is not None and example.question not in seen:
+                return example
+    raise UserError(
+        f"practice tasks: no unseen {domain} question with {steps} steps after {len(seen):,} "
+        "examples; lower data.pool, data.dev or data.test"
+    )
+
+
+def _window(rng: random.Random, domain: str, steps: int) -> Window:
+    """Returns a skeleton: the kind of answer first, then the chain, then where it starts."""
+    found = windows(CHAINS[domain], steps)
+    label = rng.random() < LABEL_SHARE
+
+    def wanted(window: Window) -> bool:
+        return (window.last.op in LABEL_OPS) == label
+
+    group = [window for window in found if wanted(window)] or found
+    chain = rng.choice(sorted({window.chain.name for window in group}))
+    return rng.choice([window for window in group if window.chain.name == chain])
+
+
+def _example(rng: random.Random, name: str, domain: str, problem: Problem) -> Example | None:
+    example = Example(
+        id=name,
+        question=problem.question,
+        answer=problem.answer,
+        kind="label" if problem.labels else "numeric",
+        choices=problem.labels,
+        domain=domain,
+        rationales=problem.rationales,
+    )
+    if problem.labels or domain != "fees" or rng.random() >= CHOICE_SHARE:
+        return example
+    options = _options(rng, problem)
+    if options is None:
+        return None
+    listed = "\n".join(f"{letter}) {option}" for letter, option in zip("ABCD", options))
+    question = f"{problem.question}\n{listed}"
+    return dataclasses.replace(example, question=question, kind="choice", choices=options)
+
+
+def _options(rng: random.Random, problem: Problem) -> tuple[str, ...] | None:
+    """Returns the answer among three plausible errors: a step left out, or a slip."""
+    answer = int(problem.answer)
+    slips = {answer + 10, answer - 10, answer * 2, answer + 5, answer // 2, answer + 2}
+    near = sorted(value for value in slips if value > 0 and value != answer)
+    stops = [value for value in problem.values[-3:-1] if value != answer]
+    wrong = list(dict.fromkeys([*stops, *rng.sample(near, len(near))]))[:3]
+    options = rng.sample([answer, *wrong], len(wrong) + 1)
+    return tuple(map(str, options)) if len(options) == 4 else None

@@ -1,0 +1,56 @@
+"""Command lines: absl flags for the launcher, dotted flags for the config."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from bridge_jax.errors import UserError
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns (arguments for absl, "a.b=value" assignments).
+
+    `--config.budget.queries=200` and `--budget.queries=200` are the same; the value may also be
+    the next argument. Fields of the config itself need the prefix: `--config.seed=1`.
+    """
+    ours, theirs = [], []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or "." not in name:
+            theirs.append(argument)
+            continue
+        value = value if equals else next(arguments, "")
+        ours.append(f"{name.removeprefix('config.')}={value}")
+    return theirs, ours
+
+
+def run_main(main: Callable[[list[str]], int | None]) -> None:
+    """Runs an absl main that is given the config's assignments.
+
+    A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130.
+    """
+    theirs, assignments = split(sys.argv)
+
+    def guarded(_: list[str]) -> int | None:
+        try:
+            return main(assignments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                print(f"  {note}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            return 130
+
+    app.run(guarded, argv=theirs, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error}\nSee --help.", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,67 @@
+"""Requests and teachers for the tests; run as a program, one process that annotates.
+
+python fake_teacher.py LEDGER CALLS FIRST LAST QUERIES_CAP USD_CAP ANSWERED_THEN_HANG
+"""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
+from bridge_jax.teachers.prices import Prices
+from bridge_jax.teachers.protocol import Message, Reply, Request
+
+# 1 dollar per 10^6 input tokens, 10 per 10^6 output: `ask(n)` below costs 100 + 10 * 50 = 600
+# microdollars, and reserves 100 + 10 * 90 = 1000.
+PRICES = Prices(1.0, 10.0)
+USED_USD, RESERVED_USD = 600e-6, 1000e-6
+
+
+def ask(number: int) -> Request:
+    return Request(f"e{number}", "fake-1", (Message("user", f"question {number}"),), 90)
+
+
+class FakeTeacher:
+    """Answers 'reply to question N'; writes every call to a file that processes can share."""
+
+    name = "fake"
+
+    def __init__(self, calls: Path, answered_then_hang: int = -1, seconds: float = 0.0):
+        self.calls = calls
+        self.answers_left = answered_then_hang
+        self.seconds = seconds
+        self.lock = threading.Lock()
+
+    def estimate_input_tokens(self, request: Request) -> int:
+        return 100
+
+    def ask(self, request: Request) -> Reply:
+        with self.lock:
+            hang = self.answers_left == 0
+            self.answers_left -= self.answers_left > 0
+        line = f"{request.example_id}\n".encode()
+        file = os.open(self.calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, line)
+        os.close(file)
+        time.sleep(600 if hang else self.seconds)
+        return Reply(f"reply to {request.messages[-1].content}", 100, 50)
+
+    def asked(self) -> list[str]:
+        return self.calls.read_text().split() if self.calls.exists() else []
+
+
+def main(path: str, calls: str, first: str, last: str, queries: str, usd: str, hang: str) -> None:
+    teacher = FakeTeacher(Path(calls), int(hang), seconds=0.005)
+    requests = [ask(number) for number in range(int(first), int(last))]
+    with Ledger(path, int(queries), float(usd), PRICES) as ledger:
+        try:
+            annotate(teacher, ledger, requests, 4)
+        except BudgetExceeded:
+            sys.exit(3)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

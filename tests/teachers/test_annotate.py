@@ -1,0 +1,212 @@
+import signal
+import threading
+
+import pytest
+import tenacity
+from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
+
+from bridge_jax.errors import UserError
+from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
+from bridge_jax.teachers.protocol import Reply, TeacherError
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite", 100, 1.0, PRICES) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return FakeTeacher(tmp_path / "calls")
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch):
+    monkeypatch.setattr(annotate_module, "_BACKOFF", tenacity.wait_none())
+
+
+class Scripted(FakeTeacher):
+    """Does `before(call number of this request, request)` first."""
+
+    def __init__(self, calls, before):
+        super().__init__(calls)
+        self.before = before
+
+    def ask(self, request) -> Reply:
+        with self.lock:
+            call = self.asked().count(request.example_id) + 1
+        reply = super().ask(request)
+        self.before(call, request)
+        return reply
+
+
+def requests(count):
+    return [ask(number) for number in range(count)]
+
+
+def test_replies_come_in_order_and_are_free_the_second_time(teacher, ledger):
+    seen = []
+    first = annotate(teacher, ledger, requests(12), 5, lambda done, of: seen.append((done, of)))
+    assert [reply.text for reply in first] == [f"reply to question {n}" for n in range(12)]
+    assert seen == [(done, 12) for done in range(1, 13)]
+    assert annotate(teacher, ledger, requests(12), 5) == first
+    assert len(teacher.asked()) == 12
+    assert ledger.spend().usd == pytest.approx(12 * USED_USD)
+
+
+def test_equal_requests_of_one_list_are_asked_once(teacher, ledger):
+    seen = []
+    replies = annotate(teacher, ledger, [ask(1), ask(2), ask(1)], 3, lambda *at: seen.append(at))
+    assert replies[0] == replies[2] != replies[1]
+    assert sorted(teacher.asked()) == ["e1", "e2"]
+    assert seen[-1] == (3, 3)
+
+
+def test_nothing_to_ask(teacher, ledger):
+    assert annotate(teacher, ledger, [], 4) == []
+
+
+def test_concurrency_is_bounded_and_used(tmp_path, ledger):
+    running, most, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(3)
+
+    class Counting(FakeTeacher):
+        def ask(self, request):
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            together.wait(10)
+            with lock:
+                running -= 1
+            return super().ask(request)
+
+    annotate(Counting(tmp_path / "calls"), ledger, requests(9), 3)
+    assert most == 3
+
+
+def test_transient_failures_are_tried_again_within_one_reservation(tmp_path, ledger):
+    def before(call, request):
+        assert ledger.reserved().queries >= 1
+        if call < 3:
+            raise TeacherError("429", transient=True)
+
+    teacher = Scripted(tmp_path / "calls", before)
+    assert len(annotate(teacher, ledger, requests(4), 2)) == 4
+    assert len(teacher.asked()) == 12
+    assert ledger.spend().queries == 4
+
+
+def test_a_dead_teacher_is_given_up(tmp_path, ledger):
+    def before(call, request):
+        if request.example_id >= "e3":
+            raise TeacherError("503 overloaded", transient=True)
+
+    teacher = Scripted(tmp_path / "calls", before)
+    message = r"503 overloaded; 3 of 9 requests to fake are answered .*same command again"
+    with pytest.raises(UserError, match=message):
+        annotate(teacher, ledger, requests(9), 1)
+    assert len(teacher.asked()) == 3 + annotate_module._ATTEMPTS
+    assert (ledger.spend().queries, ledger.reserved().queries) == (3, 0)
+
+
+def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
+    failed, all_sent = threading.Event(), threading.Barrier(4)
+
+    def before(call, request):
+        if failed.is_set():
+            return
+        all_sent.wait(10)
+        if request.example_id == "e1":
+            failed.set()
+            raise TeacherError("401 bad key")
+        failed.wait(10)
+        threading.Event().wait(0.2)
+
+    teacher = Scripted(tmp_path / "calls", before)
+    with pytest.raises(UserError, match="401 bad key; 3 of 20"):
+        annotate(teacher, ledger, requests(20), 4)
+    assert len(teacher.asked()) == 4
+    assert (ledger.spend().queries, ledger.reserved().queries) == (3, 0)
+    assert len(annotate(teacher, ledger, requests(6), 4)) == 6
+    assert len(teacher.asked()) == 7
+
+
+def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
+    tmp_path, ledger, monkeypatch
+):
+    monkeypatch.setattr(annotate_module, "_BACKOFF", tenacity.wait_fixed(60))
+    both = threading.Barrier(2)
+
+    def before(call, request):
+        both.wait(10)
+        if request.example_id == "e0":
+            raise TeacherError("429 slow down", transient=True)
+        threading.Event().wait(0.2)
+        raise TeacherError("401 bad key")
+
+    with pytest.raises(UserError, match="401 bad key"):
+        annotate(Scripted(tmp_path / "calls", before), ledger, requests(2), 2)
+    assert ledger.reserved().queries == 0
+
+
+def test_an_unforeseen_error_leaves_a_reservation_that_can_be_retried(tmp_path, ledger):
+    def before(call, request):
+        if call == 1:
+            raise KeyError("choices")
+
+    teacher = Scripted(tmp_path / "calls", before)
+    with pytest.raises(KeyError) as caught:
+        annotate(teacher, ledger, requests(1), 1)
+    assert "0 of 1 requests to fake" in caught.value.__notes__[0]
+    assert ledger.reserved().queries == 1  # nobody knows whether it was billed
+    assert len(annotate(teacher, ledger, requests(1), 1)) == 1
+    assert (ledger.spend().queries, ledger.reserved().queries) == (1, 0)
+
+
+def test_an_interrupt_settles_what_is_in_flight(tmp_path, ledger):
+    main = threading.get_ident()
+
+    def before(call, request):
+        if request.example_id == "e2":
+            signal.pthread_kill(main, signal.SIGINT)
+            threading.Event().wait(0.3)
+
+    teacher = Scripted(tmp_path / "calls", before)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        annotate(teacher, ledger, requests(500), 1)
+    answered = ledger.spend().queries
+    assert 3 <= answered == len(teacher.asked()) < 50
+    assert ledger.reserved().queries == 0
+    assert f"{answered} of 500" in caught.value.__notes__[0]
+
+
+def test_the_cap_in_queries_is_used_up_and_named(teacher, tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite", 5, 1.0, PRICES) as ledger:
+        with pytest.raises(BudgetExceeded, match=r"budget\.queries=5 is reached.*5 of 8"):
+            annotate(teacher, ledger, requests(8), 4)
+        assert ledger.spend().queries == 5
+
+
+def test_a_cap_in_dollars_is_not_given_up_while_calls_in_flight_may_leave_room(teacher, tmp_path):
+    # After nine answers of 600 microdollars there is room to reserve one more, of 1000, and then
+    # none. Six calls in flight reserve more than the whole.
+    cap = 0.0064
+    with Ledger(tmp_path / "ledger.sqlite", 100, cap, PRICES) as ledger:
+        with pytest.raises(BudgetExceeded, match="10 of 16"):
+            annotate(teacher, ledger, requests(16), 8)
+        assert ledger.spend().queries == 10
+
+
+def test_a_full_disk_stops_the_calls(teacher, ledger):
+    annotate(teacher, ledger, requests(3), 1)
+    (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
+    ledger._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(UserError, match=r"ledger\.sqlite: .*full.* of 80 requests"):
+        annotate(teacher, ledger, requests(80), 4)
+    ledger._connection.execute("PRAGMA max_page_count = 100000")
+    assert len(annotate(teacher, ledger, requests(80), 4)) == 80
+    assert len(teacher.asked()) <= 80 + 4

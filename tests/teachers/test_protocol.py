@@ -1,0 +1,31 @@
+import dataclasses
+
+import pytest
+
+from bridge_jax.teachers.protocol import Message, Request
+
+BASE = Request("a", "m", (Message("system", "Be brief."), Message("user", "1 + 1?")), 64)
+
+
+def test_key_is_stable():
+    # Another key would pay every answer in existing ledgers again.
+    assert BASE.key == "31000c0606d2a1c11f5c48f77631ae76f32461829cfe1f5063763215f842c337"
+
+
+def test_the_example_does_not_identify_a_request():
+    assert dataclasses.replace(BASE, example_id="b").key == BASE.key
+    assert dataclasses.replace(BASE, temperature=0).key == BASE.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "n"},
+        {"messages": BASE.messages[1:]},
+        {"messages": (Message("user", "Be brief."), BASE.messages[1])},
+        {"max_output_tokens": 65},
+        {"temperature": 0.5},
+    ],
+)
+def test_everything_else_does(change):
+    assert dataclasses.replace(BASE, **change).key != BASE.key
