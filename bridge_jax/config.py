@@ -166,13 +166,11 @@ class InstructConfig:
     """The student's instruction warm-up.
 
     Attributes:
-      examples: how many generic instructions; 0 leaves the warm-up out.
-      path: JSONL with `question` and `answer` columns; empty uses the generated instructions.
+      examples: how many generated instructions; 0 leaves the warm-up out.
       train: how it is trained.
     """
 
     examples: int = 300
-    path: str = ""
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
 
 

@@ -177,6 +177,4 @@ class Engine:
         ends = np.flatnonzero(tokens == self._end_id)
         ended = len(ends) > 0
         count = int(ends[0]) if ended else len(tokens)
-        return Completion(
-            tokens[:count].tolist(), logprobs[: count + ended].tolist(), bool(ended)
-        )
+        return Completion(tokens[:count].tolist(), logprobs[: count + ended].tolist(), bool(ended))

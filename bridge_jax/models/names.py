@@ -22,12 +22,32 @@ LLAMA_HF = (
     Tensor("model.embed_tokens.weight", ("embedding",), "V D -> V D"),
     Tensor("lm_head.weight", ("head",), "V D -> V D"),
     Tensor("model.norm.weight", ("final_norm", "scale"), _PLAIN),
-    Tensor("model.layers.{i}.input_layernorm.weight", ("layers", "attention_norm", "scale"), _PLAIN),
-    Tensor("model.layers.{i}.post_attention_layernorm.weight", ("layers", "mlp_norm", "scale"), _PLAIN),
-    Tensor("model.layers.{i}.self_attn.q_proj.weight", ("layers", "attention", "query"), "(N H) D -> D N H"),
-    Tensor("model.layers.{i}.self_attn.k_proj.weight", ("layers", "attention", "key"), "(K H) D -> D K H"),
-    Tensor("model.layers.{i}.self_attn.v_proj.weight", ("layers", "attention", "value"), "(K H) D -> D K H"),
-    Tensor("model.layers.{i}.self_attn.o_proj.weight", ("layers", "attention", "out"), "D (N H) -> N H D"),
+    Tensor(
+        "model.layers.{i}.input_layernorm.weight", ("layers", "attention_norm", "scale"), _PLAIN
+    ),
+    Tensor(
+        "model.layers.{i}.post_attention_layernorm.weight", ("layers", "mlp_norm", "scale"), _PLAIN
+    ),
+    Tensor(
+        "model.layers.{i}.self_attn.q_proj.weight",
+        ("layers", "attention", "query"),
+        "(N H) D -> D N H",
+    ),
+    Tensor(
+        "model.layers.{i}.self_attn.k_proj.weight",
+        ("layers", "attention", "key"),
+        "(K H) D -> D K H",
+    ),
+    Tensor(
+        "model.layers.{i}.self_attn.v_proj.weight",
+        ("layers", "attention", "value"),
+        "(K H) D -> D K H",
+    ),
+    Tensor(
+        "model.layers.{i}.self_attn.o_proj.weight",
+        ("layers", "attention", "out"),
+        "D (N H) -> N H D",
+    ),
     Tensor("model.layers.{i}.mlp.gate_proj.weight", ("layers", "mlp", "gate"), "F D -> D F"),
     Tensor("model.layers.{i}.mlp.up_proj.weight", ("layers", "mlp", "up"), "F D -> D F"),
     Tensor("model.layers.{i}.mlp.down_proj.weight", ("layers", "mlp", "down"), "D F -> F D"),

@@ -26,9 +26,7 @@ RULES = (
 )
 
 
-def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None
-) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
     """Returns a mesh; `data=-1` takes the devices that the other axes leave."""
     devices = jax.devices() if devices is None else devices
     if data == -1:

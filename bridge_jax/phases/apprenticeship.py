@@ -16,7 +16,7 @@ from bridge_jax.phases.stages import Stage, write_json
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
-from bridge_jax.tasks.answers import parse_answer, split_completion
+from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import recorded
 from bridge_jax.teachers.annotate import annotate
@@ -77,9 +77,7 @@ def selection(run: Run, out: Path) -> None:
         embeddings = np.load(run.workdir / SCORES / "embeddings.npy")
     else:  # Random selection needs no scores.
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
-    result = select(
-        difficulty, embeddings, config.budget.queries, config.selection, config.seed
-    )
+    result = select(difficulty, embeddings, config.budget.queries, config.selection, config.seed)
     ids = [example.id for example in pool]
     clusters = result.clusters
     write_json(
@@ -112,9 +110,14 @@ def annotations(run: Run, out: Path) -> None:
         Ledger(path, config.budget.queries, config.budget.usd, prices) as ledger,
         track("teacher", len(requests), "answers") as advance,
     ):
-        replies = annotate(
-            teacher, ledger, requests, teacher_config.concurrency, lambda done, _: advance(1)
-        )
+        shown = 0
+
+        def show(done: int, _: int) -> None:
+            nonlocal shown
+            advance(done - shown)
+            shown = done
+
+        replies = annotate(teacher, ledger, requests, teacher_config.concurrency, show)
         spend = dataclasses.asdict(ledger.spend())
     rows = [_annotation(e, r.text, teacher_config.keep_wrong) for e, r in zip(examples, replies)]
     write_rows(out / "annotations.jsonl", rows)
@@ -134,9 +137,11 @@ def assistant(run: Run, out: Path) -> None:
 
 def _request(run: Run, example: Example) -> Request:
     chat = prompts.messages(example, "reason")
+    # A recorded teacher has several variants, and each is another model to the ledger.
+    model = f"{run.config.teacher.model}/{run.config.data.rationale}"
     return Request(
         example.id,
-        run.config.teacher.model,
+        model,
         tuple(Message(m["role"], m["content"]) for m in chat),
         run.config.teacher.max_output_tokens,
     )
@@ -145,7 +150,7 @@ def _request(run: Run, example: Example) -> Request:
 def _annotation(example: Example, text: str, keep_wrong: bool) -> dict[str, Any]:
     rationale, written = split_completion(text)
     answer = parse_answer(written, example)
-    kept = bool(rationale.strip()) and (keep_wrong or answer == example.answer)
+    kept = bool(rationale.strip()) and (keep_wrong or is_correct(answer, example))
     return {
         "id": example.id,
         "question": example.question,

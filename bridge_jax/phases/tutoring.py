@@ -13,7 +13,6 @@ from bridge_jax.phases import apprenticeship
 from bridge_jax.phases.completions import write_completions
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.stages import Stage
-from bridge_jax.tasks import sources
 from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.practice.instructions import generate_instructions
@@ -27,10 +26,7 @@ DIRECT = "baselines/direct"
 def instruct(run: Run, out: Path) -> None:
     """Trains the student on generic instructions, so that it does not stay blind to them."""
     config = run.config.instruct
-    if config.path:
-        examples = sources.load_instructions(Path(config.path), config.examples)
-    else:
-        examples = generate_instructions(run.config.seed, config.examples)
+    examples = generate_instructions(run.config.seed, config.examples)
     sequences = [run.sequence("student", e, e.rationales.get("medium")) for e in examples]
     run.train(out, "instructions", run.model("student", None), sequences, config.train)
 

@@ -122,9 +122,7 @@ def cover(
     orders = []
     for index, quota in enumerate(quotas(sizes, mass, budget)):
         members = np.flatnonzero(labels == index)
-        picked = _greedy(
-            difficulty[members], embeddings[members], int(quota), difficulty_weight
-        )
+        picked = _greedy(difficulty[members], embeddings[members], int(quota), difficulty_weight)
         orders.append(members[picked])
     # Round robin, so that a prefix of the selection covers all clusters too.
     turns = [(turn, c, i) for c, order in enumerate(orders) for turn, i in enumerate(order)]

@@ -26,7 +26,9 @@ def load_params(path: Path, like: Any) -> Any:
         raise UserError(f"{path}: no checkpoint here; run the stage that writes it")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+            return checkpointer.restore(
+                path.absolute(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            )
     except Exception as error:  # Orbax and TensorStore raise many kinds.
         raise UserError(
             f"{path}: the checkpoint is damaged ({type(error).__name__}: {str(error)[:200]}); "
