@@ -32,7 +32,8 @@ class DataConfig:
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       on_bad_row: a malformed row is an error, or is skipped and counted.
-      domains, min_steps, max_steps: practice only: the mix and the difficulty.
+      domains, min_steps, max_steps, families: practice only: the mix, the steps of reasoning, and
+        the kinds of problem per domain (0 is all).
     """
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
@@ -48,6 +49,7 @@ class DataConfig:
     domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
     min_steps: int = 1
     max_steps: int = 5
+    families: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +285,12 @@ def validate(config: RunConfig) -> RunConfig:
     require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
     require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
     require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
+    weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
+    require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
+    require(0 <= noise < 1, f"selection.noise_fraction={noise}: 0 to below 1")
+    for name in ("batch_size", "max_new_tokens"):
+        value = getattr(config.generation, name)
+        require(value > 0, f"generation.{name}={value}: above 0")
     require(
         data.min_steps >= 1 and data.max_steps <= 5 and data.min_steps <= data.max_steps,
         f"data.min_steps={data.min_steps}, data.max_steps={data.max_steps}: 1 <= min <= max <= 5",
@@ -309,6 +317,9 @@ def validate(config: RunConfig) -> RunConfig:
         train: Any = config
         for part in name.split("."):
             train = getattr(train, part)
+        for field in ("epochs", "batch_rows", "row_tokens", "accumulate", "checkpoint_every"):
+            value = getattr(train, field)
+            require(value > 0, f"{name}.{field}={value}: above 0")
         require(
             train.batch_rows % train.accumulate == 0,
             f"{name}.accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}",
@@ -326,7 +337,8 @@ def _set(node: Any, path: list[str], value: str, full: str) -> Any:
     if name not in hints:
         near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)
         prefix = full[: len(full) - len(".".join(path))]
-        raise UserError(f"unknown config key {full!r}: did you mean {prefix + near[0]!r}?")
+        meant = prefix + ".".join([near[0], *path[1:]])
+        raise UserError(f"unknown config key {full!r}: did you mean {meant!r}?")
     current = getattr(node, name)
     if len(path) > 1:
         if not dataclasses.is_dataclass(current):
@@ -350,6 +362,8 @@ def _parse(text: str, kind: Any, key: str) -> Any:
         return tuple(_parse(part, args[0], key) for part in text.split(",") if part)
     if origin is not None and issubclass(origin, Mapping):
         pairs = [part.partition(":") for part in text.split(",") if part]
+        if bad := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
+            raise UserError(f"{key}={bad[0]}: expected FIELD:COLUMN")
         return {left: right for left, _, right in pairs}
     if kind is bool:
         if text.lower() in ("true", "false"):

@@ -15,18 +15,22 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
+from bridge_jax.generation.sampling import sample
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import shard_batch
-from bridge_jax.generation.sampling import sample
 
 BUCKET = 32  # Prompt lengths are rounded up to multiples of this: few shapes, few compilations.
 
 
 class Completion(NamedTuple):
-    """What a model wrote: ids without the end token, the log-probability (nats) of each id
-    (and of the end token, if it was written), and whether it ended by itself.
-    """  # noqa: D205
+    """What a model wrote.
+
+    Attributes:
+      ids: the tokens, without the end token.
+      logprobs: nats, of each id and of the end token, if it was written.
+      ended: whether it ended by itself.
+    """
 
     ids: list[int]
     logprobs: list[float]

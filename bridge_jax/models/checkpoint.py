@@ -4,6 +4,7 @@ Tensors are read one at a time: beyond the parameters themselves no more than on
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -11,13 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import einops
+import flax.linen as nn
+import jax
 import numpy as np
 
 from bridge_jax.config import ModelConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import names
+from bridge_jax.models import decoder, names
 from bridge_jax.models.config import DecoderConfig, from_hf
-from bridge_jax.models.gguf_file import GGUFFile, bundled_smollm2
+from bridge_jax.models.gguf_file import bundled_smollm2, open_gguf
+
+
+# Harmless extras: constants that older exports kept, and the copy of a tied embedding.
+_IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$")
 
 
 class Source(NamedTuple):
@@ -35,8 +42,8 @@ def locate(checkpoint: str) -> Path:
     path = bundled_smollm2() if checkpoint == "smollm2-135m" else Path(checkpoint)
     if not path.exists():
         raise UserError(
-            f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json and "
-            "*.safetensors, a .gguf file, or 'smollm2-135m'"
+            f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json "
+            "and *.safetensors, a .gguf file, or 'smollm2-135m'"
         )
     return path
 
@@ -55,15 +62,22 @@ def load(model: ModelConfig) -> tuple[DecoderConfig, dict[str, Any]]:
     expected = {row.theirs.format(i=i) for row in rows for i in range(config.num_layers)}
     if missing := sorted(expected - source.names):
         raise UserError(f"{source.path}: tensors are missing: {', '.join(missing)}")
+    if extra := sorted(n for n in source.names - expected if not _IGNORED.search(n)):
+        raise UserError(
+            f"{source.path}: has tensors that a plain Llama has not: {', '.join(extra)}; without "
+            "them it would be another model, so it is not supported"
+        )
 
+    shapes = nn.unbox(jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0)))
     sizes = {"N": config.num_heads, "K": config.num_kv_heads, "two": 2}
     params: dict[str, Any] = {}
     for row in rows:
         words = set(re.findall(r"\w+", row.pattern))
         axes = {name: size for name, size in sizes.items() if name in words}
         stacked = "{i}" in row.theirs
+        shape = functools.reduce(dict.__getitem__, row.ours, shapes).shape[stacked:]
         tensors = [
-            einops.rearrange(source.read(row.theirs.format(i=i)), row.pattern, **axes)
+            _rearranged(source, row.theirs.format(i=i), row.pattern, axes, shape)
             for i in (layers if stacked else (0,))
         ]
         value = np.stack(tensors) if stacked else tensors[0]
@@ -74,11 +88,24 @@ def load(model: ModelConfig) -> tuple[DecoderConfig, dict[str, Any]]:
     return dataclasses.replace(config, num_layers=len(layers)), params
 
 
+def _rearranged(
+    source: Source, name: str, pattern: str, axes: dict[str, int], shape: tuple[int, ...]
+) -> np.ndarray:
+    value = source.read(name)
+    try:
+        ours = einops.rearrange(value, pattern, **axes)
+    except einops.EinopsError:
+        ours = None
+    if ours is None or ours.shape != shape:
+        raise UserError(f"{source.path}: {name} has shape {value.shape}, against its config")
+    return ours
+
+
 def read_config(model: ModelConfig) -> DecoderConfig:
     """Returns the config of a checkpoint, cut to `keep_layers`; no tensor is read."""
     path = locate(model.checkpoint)
     is_gguf = path.suffix == ".gguf"
-    config = from_hf(GGUFFile(path).hf_config() if is_gguf else _read_hf_config(path))
+    config = from_hf(open_gguf(path).hf_config() if is_gguf else _read_hf_config(path))
     return dataclasses.replace(config, num_layers=len(_kept_layers(model, config)))
 
 
@@ -92,7 +119,7 @@ def _kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
 
 def _open(path: Path) -> Source:
     if path.suffix == ".gguf":
-        file = GGUFFile(path)
+        file = open_gguf(path)
         return Source(path, file.hf_config(), names.LLAMA_GGUF, file.names(), file.tensor)
     return _open_safetensors(path)
 

@@ -75,6 +75,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Returns f[..., D], normed and scaled."""
         init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.float32)
@@ -89,6 +90,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x, positions, mask, cache, layer):
+        """Returns f[B, S, D], and the cache with this layer's keys and values written."""
         c = self.config
         d, n, k, h = c.model_dim, c.num_heads, c.num_kv_heads, c.head_dim
         w_query = _kernel(self, "query", ("embed", "heads", "head_dim"), (d, n, h))
@@ -121,6 +123,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Returns f[B, S, D]."""
         c = self.config
         gate = _kernel(self, "gate", ("embed", "mlp"), (c.model_dim, c.mlp_dim))
         up = _kernel(self, "up", ("embed", "mlp"), (c.model_dim, c.mlp_dim))
@@ -137,6 +140,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, carry, layer, positions, mask):
+        """Returns the new (stream f[B, S, D], cache), as `nn.scan` wants its carry."""
         x, cache = carry
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="attention_norm")(x)

@@ -1,5 +1,6 @@
 """A GGUF file (llama.cpp's format): its config, tokenizer parts and dequantised tensors."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def bundled_smollm2() -> Path:
 
 
 class GGUFFile:
-    """An open file.
+    """An open file. Parsing the header takes seconds: share one through `open_gguf`.
 
     Attributes:
       path: the file.
@@ -79,3 +80,9 @@ class GGUFFile:
             "max_position_embeddings": get("context_length", 2048),
             "tie_word_embeddings": "output.weight" not in self._tensors,
         }
+
+
+@functools.lru_cache(maxsize=4)
+def open_gguf(path: Path) -> GGUFFile:
+    """Returns the file at `path`, parsed once."""
+    return GGUFFile(path)

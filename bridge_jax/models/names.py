@@ -60,11 +60,17 @@ LLAMA_GGUF = (
     Tensor("output_norm.weight", ("final_norm", "scale"), _PLAIN),
     Tensor("blk.{i}.attn_norm.weight", ("layers", "attention_norm", "scale"), _PLAIN),
     Tensor("blk.{i}.ffn_norm.weight", ("layers", "mlp_norm", "scale"), _PLAIN),
-    Tensor("blk.{i}.attn_q.weight", ("layers", "attention", "query"), "(N half two) D -> D N (two half)"),
-    Tensor("blk.{i}.attn_k.weight", ("layers", "attention", "key"), "(K half two) D -> D K (two half)"),
+    Tensor(
+        "blk.{i}.attn_q.weight",
+        ("layers", "attention", "query"),
+        "(N half two) D -> D N (two half)",
+    ),
+    Tensor(
+        "blk.{i}.attn_k.weight", ("layers", "attention", "key"), "(K half two) D -> D K (two half)"
+    ),
     Tensor("blk.{i}.attn_v.weight", ("layers", "attention", "value"), "(K H) D -> D K H"),
     Tensor("blk.{i}.attn_output.weight", ("layers", "attention", "out"), "D (N H) -> N H D"),
     Tensor("blk.{i}.ffn_gate.weight", ("layers", "mlp", "gate"), "F D -> D F"),
     Tensor("blk.{i}.ffn_up.weight", ("layers", "mlp", "up"), "F D -> D F"),
     Tensor("blk.{i}.ffn_down.weight", ("layers", "mlp", "down"), "D F -> F D"),
-)  # fmt: skip
+)

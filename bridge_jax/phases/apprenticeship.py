@@ -7,7 +7,7 @@ rationales through the ledger, assistant training.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from bridge_jax.teachers import recorded
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.prices import Prices
-from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.teachers.protocol import Message, Request, Role
 from bridge_jax.text import prompts
 
 WARMUP = "apprenticeship/warmup"
@@ -71,11 +71,11 @@ def scores(run: Run, out: Path) -> None:
 def selection(run: Run, out: Path) -> None:
     """Chooses the examples that the budget is spent on."""
     config, pool = run.config, run.splits.pool
-    rows = run.rows(f"{SCORES}/scores.jsonl")
-    if rows:
+    if config.selection.strategy != "random":
+        rows = run.rows(f"{SCORES}/scores.jsonl")
         difficulty = np.array([row[config.selection.difficulty] for row in rows])
         embeddings = np.load(run.workdir / SCORES / "embeddings.npy")
-    else:  # Random selection needs no scores.
+    else:  # Random selection needs no scores; those of an earlier run may be of another pool.
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
     result = select(difficulty, embeddings, config.budget.queries, config.selection, config.seed)
     ids = [example.id for example in pool]
@@ -142,7 +142,7 @@ def _request(run: Run, example: Example) -> Request:
     return Request(
         example.id,
         model,
-        tuple(Message(m["role"], m["content"]) for m in chat),
+        tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat),
         run.config.teacher.max_output_tokens,
     )
 

@@ -17,6 +17,7 @@ from bridge_jax.generation.engine import Engine
 from bridge_jax.models import checkpoint, decoder
 from bridge_jax.models.config import DecoderConfig, compute_dtype
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.text import prompts, tokenizer
@@ -119,6 +120,8 @@ class Run:
         config: configs.TrainConfig,
     ) -> None:
         """Trains `model` (its parameters are consumed) and writes `out/params`."""
+        if (out / "params").is_dir():  # Written whole by a run that was killed right after.
+            return
         params = train(
             out,
             name,
@@ -153,11 +156,13 @@ class Run:
         Raises:
           UserError: the budget exceeds the pool, or a prompt exceeds the context.
         """
-        pool = self.splits.pool
-        if self.config.budget.queries > len(pool):
+        pool, queries = self.splits.pool, self.config.budget.queries
+        noisy = noise_count(len(pool), self.config.selection)
+        if queries > len(pool) - noisy:
+            less = f" less {noisy} set aside by selection.noise_fraction" if noisy else ""
             raise UserError(
-                f"budget.queries={self.config.budget.queries} exceeds the pool of {len(pool):,} "
-                "examples; lower it or add data"
+                f"budget.queries={queries} exceeds the pool of {len(pool):,} examples{less}; "
+                "lower it or add data"
             )
         for example in (*pool, *self.splits.test):
             self.prompt("student", example, "reason")

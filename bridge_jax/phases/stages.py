@@ -87,10 +87,10 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
     if started.get("fingerprint") != fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
         started = {"fingerprint": fingerprint, "seconds": 0.0}
-    partial.mkdir(parents=True, exist_ok=True)
-    write_json(partial / "started.json", started)
     began = time.perf_counter()
     try:
+        partial.mkdir(parents=True, exist_ok=True)
+        write_json(partial / "started.json", started)
         stage.run(context, partial)
     except OSError as error:
         raise UserError(
@@ -123,7 +123,7 @@ def _finish_rename(partial: Path, final: Path, fingerprint: str) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
 
 

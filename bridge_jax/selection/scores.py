@@ -18,6 +18,8 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.text import prompts
 
+Array = Any  # NumPy's outside of jit, JAX's inside.
+
 BUCKET = 32  # Lengths are rounded up to multiples of this.
 TARGETS = 8  # The number of answer tokens is rounded up to multiples of this.
 
@@ -55,10 +57,10 @@ class ScoreBatch(NamedTuple):
       target: int32[B, T], the answer tokens.
     """
 
-    tokens: np.ndarray
-    length: np.ndarray
-    prompt_length: np.ndarray
-    target: np.ndarray
+    tokens: Array
+    length: Array
+    prompt_length: Array
+    target: Array
 
 
 @functools.partial(jax.jit, static_argnames="config")

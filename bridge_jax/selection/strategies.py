@@ -13,6 +13,8 @@ from sklearn.cluster import KMeans
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
 
+COPY = 1e-5  # Nearer than this is the same question; scores differ by rounding between batches.
+
 
 class Selection(NamedTuple):
     """Indices into the pool.
@@ -49,7 +51,7 @@ def select(
     """
     if bad := int((~np.isfinite(difficulty)).sum() + (~np.isfinite(embeddings)).any(1).sum()):
         raise UserError(f"{bad} scores of the pool are not finite; the warm-up has diverged")
-    noisy = int(config.noise_fraction * len(difficulty)) if config.strategy != "random" else 0
+    noisy = noise_count(len(difficulty), config)
     by_difficulty = np.argsort(-difficulty, kind="stable")
     set_aside, candidates = by_difficulty[:noisy], np.sort(by_difficulty[noisy:])
     if budget > len(candidates):
@@ -73,10 +75,16 @@ def select(
     return Selection(chosen.tolist(), set_aside.tolist(), clusters)
 
 
+def noise_count(pool: int, config: SelectionConfig) -> int:
+    """Returns how many examples of a pool are set aside as suspected label noise."""
+    return 0 if config.strategy == "random" else int(config.noise_fraction * pool)
+
+
 def cluster(embeddings: np.ndarray, budget: int, seed: int) -> np.ndarray:
     """Returns int[N]: k-means labels with k = max(1, B / 5) (our default)."""
     k = max(1, budget // 5)
-    return KMeans(k, n_init=4, random_state=seed).fit_predict(embeddings)
+    kmeans = KMeans(k, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
+    return kmeans.fit_predict(embeddings)
 
 
 def quotas(sizes: np.ndarray, weights: np.ndarray, budget: int) -> np.ndarray:
@@ -114,7 +122,7 @@ def cover(
 
     Each cluster's quota is its share of size x mean difficulty. Inside a cluster the next one
     maximises w * difficulty rank + (1 - w) * distance to the chosen, both scaled to [0, 1]; the
-    first has no distance and is the hardest.
+    first has no distance and is the hardest. A copy of a chosen one comes after all others.
     """
     k = int(labels.max()) + 1
     sizes = np.bincount(labels, minlength=k)
@@ -141,6 +149,7 @@ def _greedy(
     nearest = np.linalg.norm(embeddings - embeddings[chosen[0]], axis=1) / 2
     while len(chosen) < count:
         value = difficulty_weight * rank + (1 - difficulty_weight) * nearest
+        value[nearest < COPY] -= 1
         value[chosen] = -np.inf
         best = int(np.argmax(value))
         chosen.append(best)

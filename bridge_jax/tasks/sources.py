@@ -42,6 +42,7 @@ def load(config: DataConfig, seed: int) -> Splits:
             config.domains,
             config.min_steps,
             config.max_steps,
+            config.families,
         )
     else:
         rows = _jsonl_rows(config) if config.source == "jsonl" else _hub_rows(config)

@@ -43,12 +43,15 @@ class HFTokenizer:
         self.pad_id = int(fast.pad_token_id if fast.pad_token_id is not None else self.end_id)
 
     def encode(self, text: str) -> list[int]:
+        """Returns the ids of `text`, nothing added."""
         return self._fast.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of `ids` without special tokens."""
         return self._fast.decode(ids, skip_special_tokens=True)
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Returns the ids of the messages, up to where the assistant begins to write."""
         text = self._fast.apply_chat_template(
             list(messages), add_generation_prompt=True, tokenize=False
         )
@@ -71,9 +74,9 @@ def _from_gguf(path: Path) -> Any:
     from tokenizers import decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from bridge_jax.models.gguf_file import GGUFFile
+    from bridge_jax.models.gguf_file import open_gguf
 
-    meta = GGUFFile(path).metadata
+    meta = open_gguf(path).metadata
     kind = (meta["tokenizer.ggml.model"], meta.get("tokenizer.ggml.pre"))
     if kind != ("gpt2", "smollm"):
         raise UserError(f"{path}: tokenizer {kind} is not supported; use a folder of safetensors")

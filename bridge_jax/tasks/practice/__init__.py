@@ -7,6 +7,7 @@ use them for a patient, a contract or an account.
 
 import dataclasses
 import random
+from collections.abc import Mapping, Sequence
 
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.example import Example, Splits
@@ -18,7 +19,7 @@ from bridge_jax.tasks.practice import (
     fees,
     fees_more,
 )
-from bridge_jax.tasks.practice.chain import LABEL_OPS, Problem, Window, draw, windows
+from bridge_jax.tasks.practice.chain import LABEL_OPS, Chain, Problem, Window, draw, windows
 
 CHAINS = {
     "dosing": (*dosing.CHAINS, *dosing_more.CHAINS),
@@ -31,6 +32,8 @@ WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORD
 LABEL_SHARE = 0.4
 CHOICE_SHARE = 0.3
 
+Chains = Mapping[str, Sequence[Chain]]
+
 _SKELETONS, _DRAWS = 100, 200
 
 
@@ -42,6 +45,7 @@ def generate(
     domains: tuple[str, ...],
     min_steps: int,
     max_steps: int,
+    families: int = 0,
 ) -> Splits:
     """Returns practice examples, uniform over domains and over steps of reasoning.
 
@@ -56,6 +60,7 @@ def generate(
       domains: of `dosing`, `deadlines`, `fees`.
       min_steps: steps of reasoning at least, 1 or more.
       max_steps: at most, up to 5.
+      families: kinds of problem per domain, the first of each list; 0 is all.
 
     Raises:
       UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
@@ -68,29 +73,32 @@ def generate(
             f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= 5"
         )
     cells = [(name, steps) for name in domains for steps in range(min_steps, max_steps + 1)]
+    chains = {name: CHAINS[name][: families or None] for name in domains}
     seen: set[str] = set()
     splits: dict[str, tuple[Example, ...]] = {}
     for name, size in (("test", test), ("dev", dev), ("pool", pool)):
-        splits[name] = _split(random.Random(f"practice-{seed}-{name}"), cells, size, seen)
+        splits[name] = _split(random.Random(f"practice-{seed}-{name}"), chains, cells, size, seen)
     return Splits(pool=splits["pool"], dev=splits["dev"], test=splits["test"])
 
 
 def _split(
-    rng: random.Random, cells: list[tuple[str, int]], size: int, seen: set[str]
+    rng: random.Random, chains: Chains, cells: list[tuple[str, int]], size: int, seen: set[str]
 ) -> tuple[Example, ...]:
     examples: list[Example] = []
     while len(examples) < size:
         block = rng.sample(cells, len(cells))
         for domain, steps in block[: size - len(examples)]:
-            example = _unseen(rng, domain, steps, seen)
+            example = _unseen(rng, chains, domain, steps, seen)
             seen.add(example.question)
             examples.append(example)
     return tuple(examples)
 
 
-def _unseen(rng: random.Random, domain: str, steps: int, seen: set[str]) -> Example:
+def _unseen(
+    rng: random.Random, chains: Chains, domain: str, steps: int, seen: set[str]
+) -> Example:
     for _ in range(_SKELETONS):
-        window = _window(rng, domain, steps)
+        window = _window(rng, chains[domain], steps)
         # The same skeleton again, so that those with rare friendly numbers are not crowded out.
         for _ in range(_DRAWS):
             problem = draw(rng, window, WORDS[domain])
@@ -105,9 +113,9 @@ def _unseen(rng: random.Random, domain: str, steps: int, seen: set[str]) -> Exam
     )
 
 
-def _window(rng: random.Random, domain: str, steps: int) -> Window:
+def _window(rng: random.Random, chains: Sequence[Chain], steps: int) -> Window:
     """Returns a skeleton: the kind of answer first, then the chain, then where it starts."""
-    found = windows(CHAINS[domain], steps)
+    found = windows(chains, steps)
     label = rng.random() < LABEL_SHARE
 
     def wanted(window: Window) -> bool:

@@ -1,0 +1,17 @@
+"""The baseline of `configs/medical_cpu.py`: the same student learns from the same paid answers.
+
+    python -m launch.run --config=configs/medical_cpu_direct.py --workdir=runs/medical_direct \
+        --data.path=DATA/med_pubmedqa.jsonl
+"""
+
+import dataclasses
+
+from bridge_jax.config import RunConfig
+from configs import medical_cpu
+
+
+def get_config() -> RunConfig:
+    """Returns the config of the bridge with the method changed; the budget is the same."""
+    return dataclasses.replace(
+        medical_cpu.get_config(), name="medical_cpu_direct", method="direct"
+    )

@@ -1,0 +1,45 @@
+"""Eight simulated CPU devices, and a tiny checkpoint that is written once."""
+
+import os
+
+# Before anything imports jax, which reads them once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A tiny Llama with a tokenizer, as a folder of safetensors. Read only."""
+    from tests import tiny
+
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(checkpoint):
+    """The tokenizer of `checkpoint`."""
+    from bridge_jax.text import tokenizer
+
+    return tokenizer.load(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(checkpoint):
+    """The config and parameters (numpy) of `checkpoint`."""
+    from bridge_jax.config import ModelConfig
+    from bridge_jax.models import checkpoint as checkpoints
+
+    return checkpoints.load(ModelConfig(str(checkpoint)))
+
+
+@pytest.fixture(scope="session")
+def one_device():
+    """A mesh of one device."""
+    import jax
+
+    from bridge_jax.parallel.sharding import make_mesh
+
+    return make_mesh(devices=jax.devices()[:1])

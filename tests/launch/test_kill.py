@@ -1,0 +1,77 @@
+"""Killed again and again, a run ends with the result of one that was left alone."""
+
+import random
+import sqlite3
+import time
+
+from tests.launch import tiny_run
+
+# Seconds after the stage's partial folder is seen, at most.
+KILLS = {
+    "apprenticeship/warmup": 3.0,
+    "apprenticeship/annotations": 0.1,
+    "apprenticeship/assistant": 3.0,
+    "tutoring/rationales": 2.0,
+    "tutoring/student": 2.0,
+    "evaluation/student": 0.05,
+}
+
+
+def kill_within(config, workdir, stage, seconds):
+    """Runs until `stage` has begun, and `seconds` longer; returns whether it was killed in it."""
+    partial = workdir / f"{stage}.partial"
+    process = tiny_run.start(config, workdir)
+    try:
+        while process.poll() is None and not partial.is_dir():
+            if (workdir / stage).is_dir():
+                break
+            time.sleep(0.001)
+        end = time.monotonic() + seconds
+        while process.poll() is None and partial.is_dir() and time.monotonic() < end:
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        _, err = process.communicate()
+    assert process.returncode in (-9, 0), err
+    return process.returncode == -9 and partial.is_dir()
+
+
+def artifacts(workdir):
+    """Returns what must not depend on interruptions: the report less its seconds, and the rows."""
+    report = tiny_run.report(workdir)
+    for key in ("seconds", "name"):
+        del report[key]
+    rows = {
+        path.relative_to(workdir).as_posix(): path.read_text()
+        for path in sorted(workdir.rglob("*.json*"))
+        if (path.suffix == ".jsonl" and path.name != "metrics.jsonl") or path.stem == "selection"
+    }
+    return report, rows
+
+
+def test_killed_at_every_stage(tiny_config, undisturbed, tmp_path):
+    rng = random.Random(0)
+    inside = [
+        stage
+        for stage, longest in KILLS.items()
+        if kill_within(tiny_config, tmp_path, stage, rng.uniform(0, longest))
+    ]
+    assert len(inside) >= 3, inside  # a short stage may end before it is seen
+    tiny_run.finish(tiny_config, tmp_path)
+
+    (report, rows), (expected, expected_rows) = artifacts(tmp_path), artifacts(undisturbed)
+    assert list(rows) == list(expected_rows)
+    assert "tutoring/rationales/rationales.jsonl" in rows
+    assert "evaluation/student/predictions.jsonl" in rows
+    for name in rows:
+        assert rows[name] == expected_rows[name], name
+    for key in ("accuracy", "compliance", "spend", "selection", "rationales"):
+        assert report[key] == expected[key]
+    assert report == expected
+    assert not list(tmp_path.rglob("*.partial"))
+
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
+        found = ledger.execute("SELECT key, state, example_id FROM requests").fetchall()
+    assert len(found) == len({key for key, _, _ in found}) == 10
+    assert {state for _, state, _ in found} == {"settled"}
+    assert sorted(example for _, _, example in found) == sorted(report["selection"]["ids"])

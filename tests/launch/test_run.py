@@ -1,0 +1,196 @@
+"""`launch.run` as its users meet it: from flags to report.json, in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.launch import tiny_run
+
+STAGES = [
+    "apprenticeship/warmup",
+    "apprenticeship/scores",
+    "apprenticeship/selection",
+    "apprenticeship/annotations",
+    "apprenticeship/assistant",
+    "tutoring/instruct",
+    "tutoring/rationales",
+    "tutoring/student",
+    "evaluation/student_base",
+    "evaluation/student_instruct",
+    "evaluation/student",
+    "evaluation/assistant_base",
+    "evaluation/assistant",
+]
+ROLES = {"student_base", "student_instruct", "student", "assistant_base", "assistant", "teacher"}
+
+
+def test_the_report_has_what_design_promises(undisturbed):
+    report = tiny_run.report(undisturbed)
+    assert set(report["accuracy"]) == set(report["compliance"]) == ROLES
+    assert report["accuracy"]["teacher"] == 1.0
+    spend = report["spend"]
+    assert (spend["queries"], spend["budget_queries"], spend["budget_usd"]) == (10, 10, 0.05)
+    assert spend["input_tokens"] > 0
+    assert spend["output_tokens"] > 0
+    price = (1.25 * spend["input_tokens"] + 10.0 * spend["output_tokens"]) / 1e6
+    assert spend["usd"] == pytest.approx(price, abs=1e-9)
+    selection = report["selection"]
+    assert selection["strategy"] == "coverage"
+    assert selection["size"] == len(set(selection["ids"])) == 10
+    rationales = report["rationales"]
+    assert rationales["written"] == 24
+    assert rationales["kept"] + rationales["rejected"] == 24
+    assert list(report["seconds"]) == STAGES
+    assert all(seconds > 0 for seconds in report["seconds"].values())
+    assert report["n_test"] == 8
+
+
+def test_the_workdir_is_laid_out_as_design_says(undisturbed):
+    for name in ("config.json", "ledger.sqlite", "report.json", "report.html"):
+        assert (undisturbed / name).stat().st_size > 0
+    assert (undisturbed / "apprenticeship/annotations/annotations.jsonl").is_file()
+    assert (undisturbed / "tutoring/rationales/rationales.jsonl").is_file()
+    assert not list(undisturbed.rglob("*.partial"))
+    set_aside = json.loads((undisturbed / "apprenticeship/selection/selection.json").read_text())
+    assert len(set_aside["set_aside"]) == 1  # 5% of 24
+
+
+def test_again_nothing_is_done_and_a_change_runs_what_depends_on_it(
+    tiny_config, undisturbed, tmp_path
+):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    before = time.time()
+    assert tiny_run.finish(tiny_config, workdir) == []
+    assert tiny_run.report(workdir) == tiny_run.report(undisturbed)
+    for manifest in workdir.rglob("manifest.json"):
+        assert manifest.stat().st_mtime < before
+
+    again = tiny_run.finish(tiny_config, workdir, "--config.student_training.epochs=1")
+    assert again == ["tutoring/student", "evaluation/student"]
+    assert len((workdir / "tutoring/student/metrics.jsonl").read_text().splitlines()) < len(
+        (undisturbed / "tutoring/student/metrics.jsonl").read_text().splitlines()
+    )
+
+
+def test_direct_and_random_need_no_assistant(tiny_config, tmp_path):
+    flags = ["--config.method=direct", "--selection.strategy=random", "--budget.queries", "3"]
+    done = tiny_run.finish(tiny_config, tmp_path / "run", *flags)
+    assert done == [
+        "apprenticeship/selection",
+        "apprenticeship/annotations",
+        "tutoring/instruct",
+        "tutoring/student",
+        "evaluation/student_base",
+        "evaluation/student_instruct",
+        "evaluation/student",
+    ]
+    report = tiny_run.report(tmp_path / "run")
+    assert report["method"] == "direct"
+    assert report["selection"]["strategy"] == "random"
+    assert len(report["selection"]["ids"]) == report["spend"]["queries"] == 3
+    assert set(report["accuracy"]) == ROLES - {"assistant_base", "assistant"}
+    assert "rationales" not in report
+
+
+def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_path):
+    """Direct distillation has the same warm-up and scores, and stops there for this phase."""
+    flags = ["--phase=apprenticeship", "--config.method=direct"]
+    assert tiny_run.finish(tiny_config, tmp_path, *flags, devices=8) == STAGES[:4]
+    found = [
+        json.loads((path / "apprenticeship/selection/selection.json").read_text())
+        for path in (tmp_path, undisturbed)
+    ]
+    assert found[0] == found[1]
+
+
+# One process makes all these mistakes: the imports take most of the time.
+DRIVER = """
+import contextlib, io, json, sys
+from absl import flags
+from launch import overrides, run
+
+found = []
+for argv in json.loads(sys.argv[1]):
+    sys.argv[:] = ["launch.run", *argv]
+    flags.FLAGS.unparse_flags()
+    with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.suppress(SystemExit):
+        code = None
+        try:
+            overrides.run_main(run.main)
+        except SystemExit as end:
+            code = end.code
+    found.append([code, err.getvalue()])
+print(json.dumps(found))
+"""
+
+MISTAKES = {
+    "--config.budget.querys=3": "unknown config key 'budget.querys': did you mean 'budget.queries'",
+    "--budget.queries=25": "budget.queries=25 exceeds the pool of 24 examples",
+    "--budget.queries=24": "exceeds the pool of 24 examples less 1 set aside",
+    "--budget.queries=0": "budget.queries=0: ask the teacher at least once",
+    "--config.max_prompt_tokens=20": "its prompt has",
+    "--config.data.source=jsonl --teacher.kind=replay": "data.path is empty",
+    "--data.source=jsonl --teacher.kind=replay --data.path=gone.jsonl": "gone.jsonl: no such file",
+    "--student.checkpoint=gone": "gone",
+    "--student.keep_layers=0,7": "7",
+    "--config.method": "method=: one of bridge, direct",
+}
+
+
+@pytest.fixture(scope="module")
+def mistakes(tiny_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("mistakes") / "run"
+    common = [f"--config={tiny_config}", f"--workdir={workdir}"]
+    argvs = [[*common, *mistake.split()] for mistake in MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(argvs)],
+        cwd=tiny_run.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(MISTAKES, json.loads(done.stdout.splitlines()[-1])))
+    assert not list(workdir.rglob("*.partial")), "a stage was begun"
+    assert not (workdir / "ledger.sqlite").exists()
+    return found
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_begun(mistakes, mistake):
+    code, err = mistakes[mistake]
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert MISTAKES[mistake] in err
+
+
+def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
+    _, err = mistakes["--config.max_prompt_tokens=20"]
+    assert "example 'practice" in err or "example '" in err
+    assert "max_prompt_tokens is 20" in err
+    assert "--config.on_long_prompt=truncate" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--phase=tutorin"], "should be one of <all|apprenticeship|tutoring|evaluate>"),
+        (["--pahse=all"], "Unknown command line flag 'pahse'"),
+    ],
+)
+def test_a_mistyped_flag_of_the_launcher(tiny_config, tmp_path, flags, message):
+    code, _, err = tiny_run.run(tiny_config, tmp_path, *flags)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_mistake_in_a_real_process(tiny_config, tmp_path):
+    code, out, err = tiny_run.run(tiny_config, tmp_path, "--config.budgt.queries=3")
+    assert (code, out) == (2, "")
+    assert err == "error: unknown config key 'budgt.queries': did you mean 'budget.queries'?\n"

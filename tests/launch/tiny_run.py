@@ -1,0 +1,82 @@
+"""A whole run of a tiny checkpoint in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+from bridge_jax.config import *
+
+def get_config():
+    train = TrainConfig(epochs=3, batch_rows=8, row_tokens=384, learning_rate=1e-3,
+                        checkpoint_every=1)
+    return RunConfig(
+        name="tiny",
+        max_prompt_tokens=256,
+        data=DataConfig(pool=24, dev=2, test=8, max_steps=1, rationale="short"),
+        budget=BudgetConfig(queries=10, usd=0.05),
+        assistant=ModelConfig({checkpoint!r}),
+        student=ModelConfig({checkpoint!r}, keep_layers=(0, 2)),
+        warmup=WarmupConfig(0.25, train),
+        selection=SelectionConfig(noise_fraction=0.05, batch_tokens=2048),
+        assistant_training=train,
+        instruct=InstructConfig(8, train),
+        student_training=train,
+        direct_training=train,
+        generation=GenerationConfig(max_new_tokens=4, batch_size=8),
+    )
+"""
+
+
+def write_config(folder: Path) -> Path:
+    """Writes the checkpoint and a config that names it; returns the config's path."""
+    checkpoint = tiny.write_checkpoint(folder / "checkpoint")
+    path = folder / "tiny_config.py"
+    path.write_text(CONFIG.format(checkpoint=str(checkpoint)))
+    return path
+
+
+def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen:
+    """Starts `python -m launch.run`. Compilations are shared by the runs of one config."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.run", f"--config={config}", f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compilations"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(config: Path, workdir: Path, *flags: str, devices: int = 1) -> tuple[int, str, str]:
+    """Returns (exit code, stdout, stderr) of a run."""
+    process = start(config, workdir, *flags, devices=devices)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def finish(config: Path, workdir: Path, *flags: str, devices: int = 1) -> list[str]:
+    """Runs to the end; returns the stages that were not cached."""
+    code, out, err = run(config, workdir, *flags, devices=devices)
+    assert code == 0, err
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    return [
+        line[0] for line in lines if len(line) == 2 and "/" in line[0] and line[1] != "done before"
+    ]
+
+
+def report(workdir: Path) -> dict:
+    """Returns `report.json`."""
+    return json.loads((workdir / "report.json").read_text())

@@ -1,0 +1,55 @@
+import jax.numpy as jnp
+import numpy as np
+
+from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
+
+CONFIG = DecoderConfig(16, 8, 1, 1, 1, 8, 8)
+
+
+def test_segment_mask_of_a_packed_row():
+    mask = decoder.segment_mask(jnp.asarray([[1, 1, 2, 2, 2, 0]]))
+    assert mask.shape == (1, 1, 6, 6)
+    expected = [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0],
+    ]
+    np.testing.assert_array_equal(np.asarray(mask[0, 0], int), expected)
+
+
+def left_padded(index):
+    # Prompts of 3 and 1 tokens in 3 slots, then 2 slots to write.
+    cache = decoder.init_cache(CONFIG, batch=2, length=5)
+    filled = jnp.asarray([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], bool)
+    return cache._replace(mask=filled, index=jnp.int32(index))
+
+
+def test_cache_mask_of_the_prefill():
+    mask = np.asarray(decoder.cache_mask(left_padded(0), 3), int)
+    assert mask.shape == (2, 1, 3, 5)
+    np.testing.assert_array_equal(
+        mask[0, 0], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
+    )
+    np.testing.assert_array_equal(
+        mask[1, 0], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
+    )
+
+
+def test_cache_mask_of_a_decoding_step():
+    mask = np.asarray(decoder.cache_mask(left_padded(3), 1), int)
+    np.testing.assert_array_equal(mask[:, 0, 0], [[1, 1, 1, 1, 0], [0, 0, 1, 1, 0]])
+
+
+def test_rope_by_hand():
+    # One pair of halves, position 2, theta irrelevant for the first frequency (1).
+    x = jnp.asarray([1.0, 0.0]).reshape(1, 1, 1, 2)
+    turned = decoder.rope(x, jnp.asarray([[2]]), 10_000.0).reshape(2)
+    np.testing.assert_allclose(turned, [np.cos(2), np.sin(2)], atol=1e-6)
+    # The second frequency of H=4 is theta^(-1/2).
+    x = jnp.asarray([0.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
+    turned = decoder.rope(x, jnp.asarray([[3]]), 100.0).reshape(4)
+    np.testing.assert_allclose(turned, [0, np.cos(0.3), 0, np.sin(0.3)], atol=1e-6)

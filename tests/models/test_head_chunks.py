@@ -1,0 +1,113 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.config import TrainConfig
+from bridge_jax.models import decoder, head
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.text.packing import Rows
+from bridge_jax.training.optimizer import make_optimizer
+from bridge_jax.training.step import TrainState, make_train_step
+
+N, V, D = 6, 40, 8
+
+
+def inputs():
+    keys = jax.random.split(jax.random.key(0), 3)
+    hidden = 3 * jax.random.normal(keys[0], (N, D))
+    table = jax.random.normal(keys[1], (V, D))
+    return hidden, table, jax.random.randint(keys[2], (N,), 0, V).at[0].set(V - 1)
+
+
+def dense(hidden, table, targets):
+    logprobs = jax.nn.log_softmax(hidden @ table.T)
+    nll = -jnp.take_along_axis(logprobs, targets[:, None], 1)[:, 0]
+    return head.TokenStatistics(nll, -(jnp.exp(logprobs) * logprobs).sum(-1))
+
+
+@pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39])  # dividing, whole, larger, and not dividing
+def test_chunks_equal_the_dense_softmax(chunk):
+    hidden, table, targets = inputs()
+
+    def chunked(*args):
+        return head.token_statistics(*args, chunk=chunk)
+
+    for a, b in zip(chunked(hidden, table, targets), dense(hidden, table, targets)):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+    def gradients(function, part):
+        def total(hidden, table):
+            return (jnp.arange(1.0, N + 1) * function(hidden, table, targets)[part]).mean()
+
+        return jax.grad(total, argnums=(0, 1))(hidden, table)
+
+    # Entropy is only reported, and its gradient cancels more digits.
+    for part, tolerance in ((0, 1e-5), (1, 1e-3)):
+        for a, b in zip(gradients(chunked, part), gradients(dense, part)):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def test_uniform_prediction_by_hand():
+    stats = head.token_statistics(jnp.zeros((1, D)), jnp.ones((V, D)), jnp.zeros(1, int), chunk=16)
+    np.testing.assert_allclose(stats.nll, np.log(V), rtol=1e-6)
+    np.testing.assert_allclose(stats.entropy, np.log(V), rtol=1e-6)
+
+
+def test_extreme_logits_stay_finite():
+    table = jnp.eye(V, D) * 1e4
+    stats = head.token_statistics(jnp.ones((1, D)), -table, jnp.asarray([0]), chunk=16)
+    np.testing.assert_allclose(stats.nll, 1e4 + np.log(V - D), rtol=1e-5)
+    np.testing.assert_allclose(stats.entropy, np.log(V - D), rtol=1e-4)
+
+
+def sizes(jaxpr):
+    """Yields the size of every intermediate array, those of inner jaxprs included."""
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield int(np.prod(getattr(variable.aval, "shape", ()))), equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from sizes(inner)
+
+
+BIG = DecoderConfig(100_000, 16, 2, 2, 1, 8, 32)
+ROWS, WIDTH, TARGETS = 8, 64, 32  # N = 256 targets: N x V is 25.6 million numbers
+
+
+def abstract(shape, dtype=jnp.int32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def big_params():
+    return nn.unbox(jax.eval_shape(functools.partial(decoder.init, BIG), jax.random.key(0)))
+
+
+def train_jaxpr():
+    optimizer = make_optimizer(TrainConfig(), 10)
+    params = big_params()
+    state = TrainState(params, jax.eval_shape(optimizer.init, params), abstract(()))
+    tokens, targets = abstract((ROWS, WIDTH)), abstract((ROWS, TARGETS))
+    weights = abstract((ROWS, TARGETS), jnp.float32)
+    rows = Rows(tokens, tokens, tokens, targets, targets, weights, weights)
+    return jax.make_jaxpr(make_train_step(BIG, optimizer, 0.5, 1))(state, rows)
+
+
+def score_jaxpr():
+    row = abstract((ROWS,))
+    batch = ScoreBatch(abstract((ROWS, WIDTH)), row, row, abstract((ROWS, TARGETS)))
+    return jax.make_jaxpr(score_batch, static_argnums=0)(BIG, big_params(), batch)
+
+
+@pytest.mark.parametrize("trace", [train_jaxpr, score_jaxpr])
+def test_no_array_of_all_logits_exists(trace):
+    limit = ROWS * TARGETS * BIG.vocab_size
+    found = list(sizes(trace().jaxpr))
+    assert any("scan" in str(equation.primitive) for _, equation in found)
+    largest, equation = max(found, key=lambda pair: pair[0])
+    # The largest is a chunk of logits, N x 8192, or the embedding, V x D.
+    assert largest <= ROWS * TARGETS * 8192 < limit, equation
+    assert largest >= BIG.vocab_size * BIG.model_dim  # the walk has seen the inner jaxprs

@@ -1,0 +1,111 @@
+"""Our decoder against transformers', live where torch is there, against kept values elsewhere."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests import tiny
+
+from bridge_jax.config import GenerationConfig, ModelConfig
+from bridge_jax.errors import UserError
+from bridge_jax.generation.engine import Engine
+from bridge_jax.models import checkpoint, decoder, gguf_file, head
+from bridge_jax.text import tokenizer
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
+
+SHAPES = {
+    "gqa": {"heads": 4, "kv_heads": 2, "head_dim": 8},
+    "mha": {"heads": 4, "kv_heads": 4, "head_dim": 8},
+    "untied": {"heads": 4, "kv_heads": 1, "head_dim": 8, "tied": False},
+    "wide_heads": {"heads": 2, "kv_heads": 1, "head_dim": 24, "dim": 40},
+    "rope_theta": {"heads": 4, "kv_heads": 2, "head_dim": 16, "rope_theta": 500.0},
+}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def all_logits(config, params, tokens):
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    hidden = decoder.hidden_states(config, params, tokens, positions, jnp.ones_like(tokens))
+    return head.logits(hidden, decoder.head_matrix(params))
+
+
+def greedy(config, params, prompts, count, mesh, end_id=-1):
+    settings = GenerationConfig(max_new_tokens=count, batch_size=len(prompts))
+    done = dict(next(Engine(config, params, end_id, 0, settings, mesh).complete(prompts)))
+    return [done[i].ids for i in range(len(prompts))]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_random_llama_has_transformers_logits_and_greedy_tokens(shape, tmp_path, one_device):
+    torch = pytest.importorskip("torch")
+    from transformers import LlamaForCausalLM
+
+    folder = tiny.write_checkpoint(tmp_path, seed=1, layers=2, vocab=320, **SHAPES[shape])
+    theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    config, params = checkpoint.load(ModelConfig(str(folder)))
+    assert config.num_params == theirs.num_parameters()
+
+    tokens = np.random.default_rng(0).integers(0, 320, (2, 24))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    assert expected.std() > 0.1  # or the comparison would say nothing
+    np.testing.assert_allclose(all_logits(config, params, tokens), expected, rtol=0, atol=1e-4)
+
+    prompt = torch.tensor(tokens[:1, :9])
+    with torch.no_grad():
+        written = theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=32,
+            do_sample=False, eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+    assert greedy(config, params, [prompt[0].tolist()], 32, one_device) == [written[0, 9:].tolist()]
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    try:
+        gguf_file.bundled_smollm2()
+    except UserError as error:
+        pytest.skip(str(error))
+    return checkpoint.load(ModelConfig("smollm2-135m"))
+
+
+def test_smollm2_has_the_kept_logits(smollm2):
+    golden = json.loads(GOLDEN.read_text())
+    config, params = smollm2
+    logits = np.asarray(all_logits(config, params, np.asarray([golden["tokens"]])))[0]
+    for row in golden["rows"]:
+        ours = logits[row["position"]]
+        top = np.argsort(-ours)[: len(row["ids"])]
+        np.testing.assert_array_equal(top, row["ids"])
+        np.testing.assert_allclose(ours[top], row["values"], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(ours.mean(), row["mean"], rtol=0, atol=1e-3)
+
+
+def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
+    golden = json.loads(GOLDEN.read_text())
+    prompt = tokenizer.load(gguf_file.bundled_smollm2()).render_chat(golden["messages"])
+    assert prompt == golden["tokens"]
+    config, params = smollm2
+    # Greedy decoding of transformers, made with the same weights by tests/golden/make.py.
+    assert greedy(config, params, [prompt], 32, one_device) == [golden["greedy"]]
+
+
+def test_smollm2_has_transformers_logits(smollm2):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("accelerate")
+    from transformers import AutoModelForCausalLM
+
+    path = gguf_file.bundled_smollm2()
+    theirs = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
+    config, params = smollm2
+    tokens = np.asarray([tokenizer.load(path).encode("A pharmacist gives 12 mg every 6 hours")])
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(all_logits(config, params, tokens), expected, rtol=0, atol=1e-3)

@@ -1,0 +1,205 @@
+"""Stages: cached, continued, run again, and killed between their last steps."""
+
+import errno
+import json
+
+import pytest
+
+from bridge_jax.errors import UserError
+from bridge_jax.phases.stages import Stage, execute, fingerprints, write_json
+
+CONFIG = {"a": 1, "b": 2, "c": 3}
+
+
+class Calls:
+    """A diamond of stages first -> left, right -> last that note who ran with what."""
+
+    def __init__(self, workdir):
+        self.workdir, self.config, self.made = workdir, dict(CONFIG), []
+
+    def make(self, name):
+        def run(context, out):
+            assert context is self
+            self.made.append(name)
+            (out / "value.json").write_text(json.dumps(self.config))
+
+        return run
+
+    def stages(self):
+        return [
+            Stage("p/first", self.make("first"), ("a",)),
+            Stage("p/left", self.make("left"), ("b",), ("p/first",)),
+            Stage("p/right", self.make("right"), (), ("p/first",)),
+            Stage("q/last", self.make("last"), ("c",), ("p/left",)),
+        ]
+
+    def run(self, stages=None):
+        """Returns (stages that were cached, stages that ran)."""
+        self.made.clear()
+        outcomes = list(
+            execute(stages or self.stages(), self, self.workdir, lambda key: self.config[key])
+        )
+        return [o.name[2:] for o in outcomes if o.cached], list(self.made)
+
+
+@pytest.fixture
+def calls(tmp_path):
+    return Calls(tmp_path)
+
+
+ALL = ["first", "left", "right", "last"]
+
+
+def test_what_is_done_is_not_done_again(calls):
+    assert calls.run() == ([], ALL)
+    assert calls.run() == (ALL, [])
+    manifest = json.loads((calls.workdir / "p/first/manifest.json").read_text())
+    assert manifest["stage"] == "p/first"
+    assert manifest["seconds"] >= 0
+    assert not list(calls.workdir.rglob("*.partial"))
+    assert not list(calls.workdir.rglob("started.json"))
+
+
+@pytest.mark.parametrize(
+    ("key", "again"),
+    [("a", ALL), ("b", ["left", "last"]), ("c", ["last"])],
+)
+def test_a_changed_key_runs_its_readers_and_what_follows_them(calls, key, again):
+    calls.run()
+    calls.config[key] = 10
+    assert calls.run() == ([name for name in ALL if name not in again], again)
+    assert json.loads((calls.workdir / "q/last/value.json").read_text())[key] == 10
+    assert calls.run() == (ALL, [])
+
+
+def test_going_back_runs_again(calls):
+    calls.run()
+    calls.config["c"] = 10
+    calls.run()
+    calls.config["c"] = 3
+    assert calls.run()[1] == ["last"]
+
+
+def test_the_fingerprint_is_of_name_config_and_ancestors(calls):
+    stages = calls.stages()
+    before = fingerprints(stages, CONFIG.get)
+    assert fingerprints(stages, CONFIG.get) == before
+    assert len(set(before.values())) == 4
+    after = fingerprints(stages, {**CONFIG, "b": 0}.get)
+    assert [name for name in before if before[name] != after[name]] == ["p/left", "q/last"]
+
+
+def interrupt(stage, text, error=KeyboardInterrupt):
+    """Returns a stage that writes a file and is interrupted."""
+
+    def run(context, out):
+        (out / "half.txt").write_text(text)
+        raise error
+
+    return Stage(stage.name, run, stage.reads, stage.after)
+
+
+def finish(stage, seen):
+    """Returns a stage that notes what it finds in its folder."""
+
+    def run(context, out):
+        half = out / "half.txt"
+        seen.append(half.read_text() if half.exists() else None)
+
+    return Stage(stage.name, run, stage.reads, stage.after)
+
+
+def test_an_interrupted_stage_continues_in_its_folder(calls):
+    stage, seen = calls.stages()[0], []
+    with pytest.raises(KeyboardInterrupt):
+        calls.run([interrupt(stage, "so far")])
+    assert not (calls.workdir / "p/first").exists()
+    first = json.loads((calls.workdir / "p/first.partial/started.json").read_text())["seconds"]
+    assert first > 0
+    calls.run([finish(stage, seen)])
+    assert seen == ["so far"]
+    # The seconds are those of both attempts.
+    assert json.loads((calls.workdir / "p/first/manifest.json").read_text())["seconds"] > first
+
+
+def test_a_changed_config_discards_what_was_begun(calls):
+    stage, seen = calls.stages()[0], []
+    with pytest.raises(KeyboardInterrupt):
+        calls.run([interrupt(stage, "of another config")])
+    calls.config["a"] = 10
+    calls.run([finish(stage, seen)])
+    assert seen == [None]
+
+
+def test_the_old_result_stays_until_the_new_one_is_whole(calls):
+    calls.run()
+    calls.config["a"] = 10
+    with pytest.raises(KeyboardInterrupt):
+        calls.run([interrupt(calls.stages()[0], "")])
+    assert json.loads((calls.workdir / "p/first/value.json").read_text())["a"] == 1
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["first time", "over an old result"])
+@pytest.mark.parametrize("started", [False, True])
+def test_killed_between_manifest_and_rename(calls, old, started):
+    calls.run()
+    final = calls.workdir / "q/last"
+    partial = final.with_name("last.partial")
+    if old:
+        calls.config["c"] = 10
+        calls.run()
+        # As a kill would leave it: the new result whole beside the old one.
+        final.rename(partial)
+        final.mkdir()
+        write_json(final / "manifest.json", {"stage": "q/last", "fingerprint": "old"})
+    else:
+        final.rename(partial)
+    if started:
+        write_json(partial / "started.json", {"fingerprint": "any", "seconds": 0})
+    assert calls.run() == (ALL, [])
+    assert final.is_dir()
+    assert not partial.exists()
+    assert json.loads((final / "value.json").read_text())["c"] == calls.config["c"]
+
+
+def test_a_whole_partial_folder_of_another_config_is_not_used(calls):
+    calls.run()
+    final = calls.workdir / "q/last"
+    final.rename(final.with_name("last.partial"))
+    calls.config["c"] = 10
+    assert calls.run()[1] == ["last"]
+
+
+def test_a_damaged_manifest_runs_the_stage_again(calls):
+    calls.run()
+    (calls.workdir / "p/left/manifest.json").write_text('{"stage": "p/l')
+    assert calls.run() == (["first", "right", "last"], ["left"])
+
+
+def test_a_full_disk_names_the_stage_and_keeps_the_rest(calls):
+    stages, seen = calls.stages(), []
+    full = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
+    stages[1] = interrupt(stages[1], "so far", full)
+    with pytest.raises(UserError, match=r"stage p/left: No space left on device \(/disk/file\)"):
+        calls.run(stages)
+    assert calls.run([calls.stages()[0], finish(stages[1], seen)])[0] == ["first"]
+    assert seen == ["so far"]
+
+
+def test_a_folder_that_cannot_be_written_names_the_stage(calls):
+    (calls.workdir / "p").write_text("a file where a folder has to be")
+    with pytest.raises(UserError, match="stage p/first: Not a directory"):
+        calls.run()
+
+
+def test_other_errors_pass_as_they_are(calls):
+    with pytest.raises(ZeroDivisionError):
+        calls.run([interrupt(calls.stages()[0], "", ZeroDivisionError)])
+
+
+def test_write_json_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}

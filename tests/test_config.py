@@ -1,0 +1,152 @@
+"""Overrides, validation and digests of the run config; every shipped config resolves."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from bridge_jax import config as configs
+from bridge_jax.config import RunConfig
+from bridge_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(
+    path
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.name != "__init__.py" and "def get_config" in path.read_text()
+)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("seed=7", 7),
+        ("name=a=b", "a=b"),
+        ("method=direct", "direct"),
+        ("compare_direct=true", True),
+        ("compare_direct=False", False),
+        ("budget.queries=40", 40),
+        ("budget.usd=2", 2.0),
+        ("budget.usd=1e-3", 0.001),
+        ("data.domains=fees,dosing", ("fees", "dosing")),
+        ("data.choices=yes,no,maybe", ("yes", "no", "maybe")),
+        ("data.columns=id:ID,answer:cop", {"id": "ID", "answer": "cop"}),
+        ("data.columns=", {}),
+        ("student.keep_layers=0,2,29", (0, 2, 29)),
+        ("student.keep_layers=", ()),
+        ("warmup.train.learning_rate=1e-4", 1e-4),
+        ("warmup.train.epochs=9", 9),
+    ],
+)
+def test_an_override_has_the_type_of_its_field(assignment, expected):
+    config = configs.override(RunConfig(), [assignment])
+    value = config
+    for part in assignment.partition("=")[0].split("."):
+        value = getattr(value, part)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_overrides_change_nothing_else_and_the_last_one_wins():
+    before = RunConfig()
+    after = configs.override(before, ["warmup.train.epochs=9", "seed=1", "seed=2"])
+    train = dataclasses.replace(before.warmup.train, epochs=9)
+    expected = dataclasses.replace(
+        before, seed=2, warmup=dataclasses.replace(before.warmup, train=train)
+    )
+    assert after == expected
+    assert before == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("budget.querys=3", "unknown config key 'budget.querys': did you mean 'budget.queries'?"),
+        ("buget.queries=3", "unknown config key 'buget.queries': did you mean 'budget.queries'?"),
+        ("warmup.train.epoch=3", "did you mean 'warmup.train.epochs'?"),
+        ("sed=3", "did you mean 'seed'?"),
+        ("budget=3", "config key 'budget' is a group: set one of queries, usd"),
+        ("seed.x=3", "config key 'seed.x': 'seed' is a value, it has no 'x'"),
+        ("budget.queries=many", "budget.queries=many: expected int"),
+        ("budget.queries=1.5", "budget.queries=1.5: expected int"),
+        ("budget.queries=", "budget.queries=: expected int"),
+        ("budget.usd=free", "budget.usd=free: expected float"),
+        ("student.keep_layers=0,one", "student.keep_layers=one: expected int"),
+        ("compare_direct=yes", "compare_direct=yes: true or false"),
+        ("method=bard", "method=bard: one of bridge, direct"),
+        ("data.domains=fees,law", "data.domains=law: one of dosing, deadlines, fees"),
+        ("data.columns=answer", "data.columns=answer: expected FIELD:COLUMN"),
+        ("seed", "--config.seed: give a value, --config.seed=VALUE"),
+    ],
+)
+def test_a_bad_override_says_what_would_be_right(assignment, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        configs.override(RunConfig(), [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        ("budget.queries=0", "budget.queries=0: ask the teacher at least once"),
+        ("budget.queries=-3", "budget.queries=-3"),
+        ("budget.usd=0", "budget.usd=0.0: the cap must be above 0 US dollars"),
+        ("budget.usd=nan", "budget.usd=nan"),
+        ("warmup.fraction=1.5", "warmup.fraction=1.5: 0 to 1"),
+        ("selection.noise_fraction=1", "selection.noise_fraction=1.0"),
+        ("selection.noise_fraction=-0.1", "selection.noise_fraction=-0.1"),
+        ("selection.difficulty_weight=2", "selection.difficulty_weight=2.0: 0 to 1"),
+        ("data.min_steps=0", "data.min_steps=0, data.max_steps=5: 1 <= min <= max <= 5"),
+        ("data.min_steps=4 data.max_steps=3", "data.min_steps=4, data.max_steps=3"),
+        ("data.source=jsonl teacher.kind=replay", "data.path is empty, but data.source=jsonl"),
+        ("teacher.kind=replay", "nothing recorded for practice tasks"),
+        ("data.source=jsonl data.path=x.jsonl", "teacher.kind=oracle knows practice tasks only"),
+        ("student_training.accumulate=3", "student_training.accumulate=3 does not divide"),
+        ("warmup.train.accumulate=0", "warmup.train.accumulate=0"),
+        ("warmup.train.rationale_weight=2", "warmup.train.rationale_weight=2.0: 0 to 1"),
+        ("instruct.train.epochs=0", "instruct.train.epochs=0"),
+        ("direct_training.batch_rows=0", "direct_training.batch_rows=0"),
+        ("generation.batch_size=0", "generation.batch_size=0"),
+        ("generation.max_new_tokens=0", "generation.max_new_tokens=0"),
+    ],
+)
+def test_validate_refuses_what_cannot_work(assignments, message):
+    config = configs.override(RunConfig(), assignments.split())
+    with pytest.raises(UserError, match=re.escape(message)):
+        configs.validate(config)
+
+
+def test_validate_returns_a_good_config():
+    assert configs.validate(RunConfig()) == RunConfig()
+
+
+def test_there_are_configs():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_shipped_config_resolves(path):
+    config = configs.load(path)
+    if not isinstance(config, RunConfig):
+        pytest.skip("not the config of a run")
+    if config.data.source != "practice" and not config.data.path:
+        config = configs.override(config, ["data.path=data.jsonl"])
+    assert configs.validate(config) is config
+    assert "--config=" in path.read_text().split('"""')[1], "the docstring gives the command"
+
+
+def test_load_says_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match=r"--config=.*gone\.py: no such file"):
+        configs.load(tmp_path / "gone.py")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"empty\.py: has no get_config\(\)"):
+        configs.load(tmp_path / "empty.py")
+
+
+def test_the_digest_is_of_the_content():
+    # A literal: a digest that changed between versions would rerun everything ever done.
+    assert configs.digest({"b": [1, 2.5], "a": None}) == "e57f5d37865437a8"
+    assert configs.digest({"a": None, "b": [1, 2.5]}) == configs.digest({"b": [1, 2.5], "a": None})
+    base = configs.digest(configs.to_json(RunConfig()))
+    assert base == configs.digest(configs.to_json(RunConfig()))
+    assert base != configs.digest(configs.to_json(RunConfig(seed=1)))

@@ -1,0 +1,100 @@
+"""Imports point one way (DESIGN.md), and importing the package costs no optional library."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# A part may import its own layer and those below it.
+LAYERS = [
+    {"errors"},
+    {"config", "progress", "tasks", "parallel"},
+    {"models", "text"},
+    {"selection", "teachers", "training", "generation", "evaluation"},
+    {"phases", "studies"},
+    {"launch"},
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+
+def modules():
+    for top in ("bridge_jax", "launch"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            yield path, ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(module):
+    """Returns the part a module of ours belongs to: `bridge_jax.text.packing` -> `text`."""
+    names = module.split(".")
+    if names[0] == "launch":
+        return "launch"
+    return names[1] if names[0] == "bridge_jax" and len(names) > 1 else None
+
+
+EDGES = [
+    (module, target, part(module), part(target))
+    for path, module in modules()
+    for target in imported(ast.parse(path.read_text()))
+    if part(target) and part(module) and part(module) != "__init__"
+]
+
+
+def test_every_part_has_a_layer():
+    assert {source for _, _, source, _ in EDGES} - set(LEVEL) == set()
+
+
+def test_imports_point_down():
+    wrong = [f"{m} -> {t}" for m, t, a, b in EDGES if b in LEVEL and LEVEL[b] > LEVEL[a]]
+    assert wrong == []
+
+
+def test_no_part_imports_itself_through_another():
+    graph: dict[str, set[str]] = {}
+    for _, _, source, target in EDGES:
+        if target in LEVEL and source != target:
+            graph.setdefault(source, set()).add(target)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_phases_and_studies_do_not_know_each_other():
+    assert [e[:2] for e in EDGES if {e[2], e[3]} == {"phases", "studies"}] == []
+
+
+def loaded(code, names):
+    """Returns which of the modules `names` are loaded in a new Python after `code`."""
+    code += f"\nimport sys; print(*sorted({set(names)!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_the_package_needs_no_optional_library():
+    """torch, the vendors' SDKs and `datasets` are imported where they are used, if at all."""
+    code = """
+import importlib, pkgutil, bridge_jax
+for found in pkgutil.walk_packages(bridge_jax.__path__, "bridge_jax."):
+    importlib.import_module(found.name)
+"""
+    optional = ["torch", "datasets", "google.genai", "google.generativeai", "openai", "gguf"]
+    assert loaded(code, [*optional, "tensorflow", "bridge_jax.phases.plan"]) == [
+        "bridge_jax.phases.plan"
+    ]
+
+
+def test_a_mistyped_flag_is_found_before_the_slow_imports():
+    assert loaded("import launch.run", ["jax", "flax", "absl"]) == ["absl"]

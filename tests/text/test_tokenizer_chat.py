@@ -1,0 +1,92 @@
+import dataclasses
+
+import pytest
+
+from bridge_jax.errors import UserError
+from bridge_jax.models import gguf_file
+from bridge_jax.tasks.example import Example
+from bridge_jax.text import prompts, tokenizer
+
+EXAMPLE = Example("e1", "How many pens are in 7 boxes of 12?", "84", "numeric")
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    try:
+        return tokenizer.load(gguf_file.bundled_smollm2())
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("text", ["Give 12.5 mg, twice.\n\tThen stop", "naïve café 東京 🙂", " a  b "])
+def test_round_trip(smollm2, tiny_tokenizer, text):
+    assert smollm2.decode(smollm2.encode(text)) == text
+    assert tiny_tokenizer.decode(tiny_tokenizer.encode(text)) == text
+
+
+def test_digits_are_single_tokens(smollm2):
+    assert smollm2.encode("1234") == [33, 34, 35, 36]
+    assert [smollm2.decode([i]) for i in smollm2.encode("2051")] == ["2", "0", "5", "1"]
+
+
+def test_special_tokens_are_single_ids_and_are_not_shown(smollm2):
+    assert smollm2.encode("<|im_start|>a<|im_end|>") == [1, *smollm2.encode("a"), 2]
+    assert (smollm2.end_id, smollm2.pad_id) == (2, 2)
+    assert smollm2.decode([1, *smollm2.encode("a"), 2]) == "a"
+
+
+def test_chat_of_the_gguf_template(smollm2):
+    chat = smollm2.render_chat(prompts.messages(EXAMPLE, "answer"))
+    text = (
+        "<|im_start|>system\nWrite only the answer.<|im_end|>\n"
+        "<|im_start|>user\nHow many pens are in 7 boxes of 12?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert chat == smollm2.encode(text)
+    assert chat.count(1) == 3 and chat.count(2) == 2
+    newline = smollm2.encode("\n")
+    parts = ["system\nWrite only the answer.", "user\nHow many pens are in 7 boxes of 12?"]
+    expected = [i for part in parts for i in [1, *smollm2.encode(part), 2, *newline]]
+    assert chat == [*expected, 1, *smollm2.encode("assistant\n")]
+
+
+def test_a_tokenizer_without_template(checkpoint, tmp_path):
+    from transformers import AutoTokenizer
+
+    fast = AutoTokenizer.from_pretrained(checkpoint)
+    fast.chat_template = None
+    fast.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no chat template"):
+        tokenizer.load(tmp_path)
+
+
+def test_training_sequence_keeps_the_parts_apart(tiny_tokenizer):
+    tok = tiny_tokenizer
+    sequence = prompts.training_sequence(tok, [7, 8], "7 boxes of 12 are 84.", "84")
+    assert sequence.prompt == [7, 8]
+    assert "7 boxes of 12 are 84." in tok.decode(sequence.rationale)
+    assert "84" in tok.decode(sequence.answer) and sequence.answer[-1] == tok.end_id
+    assert sequence.length == 2 + len(sequence.rationale) + len(sequence.answer)
+    direct = prompts.training_sequence(tok, [7, 8], None, "84")
+    assert direct.rationale == []
+    assert tok.decode(direct.answer) == tok.decode(sequence.answer).lstrip()
+
+
+def test_long_prompt_is_an_error_that_names_the_way_out(tiny_tokenizer):
+    with pytest.raises(UserError, match=r"'e1'.*max_prompt_tokens is 20.*on_long_prompt"):
+        prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 20, "error")
+
+
+def test_truncation_cuts_the_beginning_of_the_question(tiny_tokenizer):
+    long = dataclasses.replace(EXAMPLE, question="Lorem ipsum. " * 40 + EXAMPLE.question)
+    ids = prompts.render_prompt(tiny_tokenizer, long, "reason", 100, "truncate")
+    assert 80 < len(ids) <= 100
+    text = tiny_tokenizer.decode(ids)
+    assert EXAMPLE.question in text and prompts.INSTRUCTIONS["reason"] in text
+    with pytest.raises(UserError, match="instruction alone"):
+        prompts.render_prompt(tiny_tokenizer, long, "reason", 10, "truncate")
+
+
+def test_a_prompt_that_fits_is_left_alone(tiny_tokenizer):
+    ids = prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 200, "error")
+    assert ids == tiny_tokenizer.render_chat(prompts.messages(EXAMPLE, "reason"))

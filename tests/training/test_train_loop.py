@@ -1,0 +1,130 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bridge_jax.config import TrainConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models import decoder
+from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training import loop
+
+CONFIG = TrainConfig(
+    epochs=4, batch_rows=2, row_tokens=24, learning_rate=1e-2, checkpoint_every=2
+)
+RNG = np.random.default_rng(0)
+SEQUENCES = [
+    Sequence(
+        RNG.integers(3, 90, 4).tolist(), RNG.integers(3, 90, 5).tolist(), [*RNG.integers(3, 90, 2), 1]
+    )
+    for _ in range(8)
+]  # 12 tokens each: 4 rows, 2 steps an epoch, 8 steps
+
+
+def run(out, model, mesh, config=CONFIG, name="student"):
+    out.mkdir(exist_ok=True)
+    decoder_config, params = model
+    shardings = parameter_shardings(jax.eval_shape(lambda: decoder.init(decoder_config, jax.random.key(0))), mesh)
+    params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, shardings)
+    return loop.train(out, name, decoder_config, params, SEQUENCES, config, 0, 2, mesh)
+
+
+def lines(out):
+    """Returns the metrics, without those of the clock."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Makes the training step of later calls raise at a step, and counts the compilations."""
+    real = loop.make_train_step
+    made = []
+
+    def install(at, error=KeyboardInterrupt):
+        def make(*args):
+            step_fn = real(*args)
+            made.append(step_fn)
+
+            def step(state, batch):
+                if int(state.step) == at:
+                    raise error
+                return step_fn(state, batch)
+
+            return step
+
+        monkeypatch.setattr(loop, "make_train_step", make)
+        return made
+
+    return install
+
+
+def mesh_of(kind):
+    if kind == "one":
+        return make_mesh(devices=jax.devices()[:1])
+    return make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("kind", ["one", "four"])
+def test_resumed_training_is_the_same_to_the_bit(kind, tmp_path, tiny_model, stop_at):
+    mesh = mesh_of(kind)
+    made = stop_at(None)
+    expected = run(tmp_path / "whole", tiny_model, mesh)
+    assert [step._cache_size() for step in made] == [1]  # compiled once
+    whole = lines(tmp_path / "whole")
+    assert [row["step"] for row in whole] == list(range(8))
+    assert whole[-1]["loss"] < 0.8 * whole[0]["loss"]
+    assert not (tmp_path / "whole" / "state").exists()
+
+    stop_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", tiny_model, mesh)
+    assert len(lines(tmp_path / "cut")) == 5
+    assert (tmp_path / "cut" / "state").exists()
+
+    made = stop_at(None)
+    before = len(made)
+    found = run(tmp_path / "cut", tiny_model, mesh)
+    equal(found, expected)
+    assert lines(tmp_path / "cut") == whole
+    assert [step._cache_size() for step in made[before:]] == [1]
+
+
+def test_an_end_before_the_first_checkpoint_begins_again(tmp_path, tiny_model, one_device, stop_at):
+    stop_at(0)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", tiny_model, one_device)
+    stop_at(None)
+    equal(
+        run(tmp_path / "cut", tiny_model, one_device),
+        run(tmp_path / "whole", tiny_model, one_device),
+    )
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_finite_names_the_step(tmp_path, tiny_model, one_device):
+    config, params = tiny_model
+    broken = params | {"embedding": np.full_like(params["embedding"], np.nan)}
+    with pytest.raises(UserError, match=r"assistant: the loss is nan at step 0; lower learning_r"):
+        run(tmp_path, (config, broken), one_device, name="assistant")
+
+
+def test_damaged_state_names_the_folder(tmp_path, tiny_model, one_device, stop_at):
+    stop_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tiny_model, one_device)
+    data = [f for f in (tmp_path / "state").rglob("*") if f.is_file() and "d" in f.parent.name]
+    assert data
+    for file in data:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    stop_at(None)
+    with pytest.raises(UserError, match="state.*is damaged"):
+        run(tmp_path, tiny_model, one_device)
+
+
