@@ -1,4 +1,4 @@
-# make quickstart | make test | make check. Everything is installed into .venv.
+# make quickstart | make seeds | make test | make check. Everything is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,6 +8,9 @@ WORKDIR ?= runs/quickstart
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
+
+seeds: $(VENV)/.installed
+	$(BIN)/python -m launch.study --config=configs/studies/quickstart_seeds.py --workdir=runs/seeds
 
 test: $(VENV)/.installed-test check
 	$(BIN)/python -m pytest

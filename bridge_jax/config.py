@@ -239,8 +239,8 @@ class RunConfig:
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
-def load(path: str | Path) -> RunConfig:
-    """Returns `get_config()` of the Python file at `path`."""
+def load(path: str | Path, function: str = "get_config") -> Any:
+    """Returns what `function` of the Python file at `path` returns, a `RunConfig` or a study."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"--config={path}: no such file")
@@ -248,9 +248,9 @@ def load(path: str | Path) -> RunConfig:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path}: has no get_config() that returns a RunConfig")
-    return module.get_config()
+    if not hasattr(module, function):
+        raise UserError(f"{path}: has no {function}()")
+    return getattr(module, function)()
 
 
 def override(config: Any, assignments: Sequence[str], _prefix: str = "") -> Any:

@@ -50,9 +50,7 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
         warmup=WarmupConfig(0.1, short),
         selection=SelectionConfig(batch_tokens=3072),
-        assistant_training=TrainConfig(
-            epochs=3, batch_rows=4, row_tokens=768, learning_rate=2e-4
-        ),
+        assistant_training=TrainConfig(epochs=3, batch_rows=4, row_tokens=768, learning_rate=2e-4),
         instruct=InstructConfig(
             100, TrainConfig(epochs=1, batch_rows=4, row_tokens=256, learning_rate=5e-4)
         ),

@@ -12,6 +12,4 @@ from configs import medical_cpu
 
 def get_config() -> RunConfig:
     """Returns the config of the bridge with the method changed; the budget is the same."""
-    return dataclasses.replace(
-        medical_cpu.get_config(), name="medical_cpu_direct", method="direct"
-    )
+    return dataclasses.replace(medical_cpu.get_config(), name="medical_cpu_direct", method="direct")

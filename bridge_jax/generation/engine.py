@@ -84,7 +84,8 @@ def generate_batch(
 
     def forward(tokens, positions, cache):
         mask = decoder.cache_mask(cache, tokens.shape[1])
-        hidden, cache = model.apply({"params": params}, tokens, positions, mask, cache)  # type: ignore[misc]
+        out: Any = model.apply({"params": params}, tokens, positions, mask, cache)
+        hidden, cache = out
         return head.logits(hidden[:, -1], table), cache
 
     def choose(logits, key):

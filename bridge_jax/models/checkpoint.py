@@ -22,7 +22,6 @@ from bridge_jax.models import decoder, names
 from bridge_jax.models.config import DecoderConfig, from_hf
 from bridge_jax.models.gguf_file import bundled_smollm2, open_gguf
 
-
 # Harmless extras: constants that older exports kept, and the copy of a tied embedding.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$")
 

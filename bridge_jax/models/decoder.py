@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 
 from bridge_jax.models.config import DecoderConfig
 
@@ -63,7 +64,7 @@ def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
     return rotated.astype(x.dtype)
 
 
-def _kernel(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...]):
+def _kernel(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> Any:
     init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
     return module.param(name, init, shape, jnp.float32)
 
@@ -77,7 +78,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x):
         """Returns f[..., D], normed and scaled."""
         init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        scale: Any = self.param("scale", init, (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.eps)
         return (wide * scale).astype(x.dtype)
@@ -102,7 +103,7 @@ class Attention(nn.Module):
         key = jnp.einsum("BSD,DKH->BSKH", x, w_key.astype(c.dtype))
         value = jnp.einsum("BSD,DKH->BSKH", x, w_value.astype(c.dtype))
         query, key = rope(query, positions, c.rope_theta), rope(key, positions, c.rope_theta)
-        query = nn.with_logical_constraint(query, ("batch", None, "heads", None))
+        query = with_logical_constraint(query, ("batch", None, "heads", None))
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
             start = (layer, 0, cache.index, 0, 0)
@@ -129,7 +130,7 @@ class MLP(nn.Module):
         up = _kernel(self, "up", ("embed", "mlp"), (c.model_dim, c.mlp_dim))
         down = _kernel(self, "down", ("mlp", "embed"), (c.mlp_dim, c.model_dim))
         hidden = jax.nn.silu(x @ gate.astype(c.dtype)) * (x @ up.astype(c.dtype))
-        hidden = nn.with_logical_constraint(hidden, ("batch", None, "mlp"))
+        hidden = with_logical_constraint(hidden, ("batch", None, "mlp"))
         return hidden @ down.astype(c.dtype)
 
 
@@ -147,9 +148,9 @@ class Layer(nn.Module):
         mixed, cache = Attention(self.config, name="attention")(
             normed, positions, mask, cache, layer
         )
-        x = nn.with_logical_constraint(x + mixed, ("batch", None, "stream"))
+        x = with_logical_constraint(x + mixed, ("batch", None, "stream"))
         x = x + MLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
-        return (nn.with_logical_constraint(x, ("batch", None, "stream")), cache), None
+        return (with_logical_constraint(x, ("batch", None, "stream")), cache), None
 
 
 class Decoder(nn.Module):
@@ -180,7 +181,7 @@ class Decoder(nn.Module):
         embedding = _kernel(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.model_dim))
         if not c.tied:
             _kernel(self, "head", ("vocab", "embed"), (c.vocab_size, c.model_dim))
-        x = nn.with_logical_constraint(
+        x = with_logical_constraint(
             jnp.take(embedding, tokens, axis=0).astype(c.dtype), ("batch", None, "stream")
         )
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
@@ -188,7 +189,7 @@ class Decoder(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )

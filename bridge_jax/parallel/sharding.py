@@ -72,7 +72,28 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
+def on_mesh(tree: Any, mesh: Mesh) -> Any:
+    """Returns `tree` with what is not yet on the mesh (step counters) replicated over it."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def place(a: jax.Array) -> jax.Array:
+        there = isinstance(a.sharding, NamedSharding) and a.sharding.mesh == mesh
+        return a if there else jax.device_put(a, replicated)
+
+    return jax.tree.map(place, tree)
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Places this process's rows of a batch: the leading axis is split over data and fsdp."""
+    """Places this process's rows of a batch: the leading axis is split over data and fsdp.
+
+    Raises:
+      UserError: the devices do not divide the rows.
+    """
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
+    if rows % (parts := mesh.shape["data"] * mesh.shape["fsdp"]):
+        raise UserError(
+            f"a batch of {rows} rows is not divided by the {parts} devices of data x fsdp: make "
+            "batch_rows (training) or generation.batch_size a multiple of it"
+        )
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), batch)

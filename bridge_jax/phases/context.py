@@ -154,7 +154,8 @@ class Run:
         """Finds before anything is trained or paid what would stop the run later.
 
         Raises:
-          UserError: the budget exceeds the pool, or a prompt exceeds the context.
+          UserError: the budget exceeds the pool, a prompt exceeds the context, or a checkpoint is
+            missing or lacks a layer to keep.
         """
         pool, queries = self.splits.pool, self.config.budget.queries
         noisy = noise_count(len(pool), self.config.selection)
@@ -164,10 +165,12 @@ class Run:
                 f"budget.queries={queries} exceeds the pool of {len(pool):,} examples{less}; "
                 "lower it or add data"
             )
-        for example in (*pool, *self.splits.test):
-            self.prompt("student", example, "reason")
-            if self.config.method == "bridge":
-                self.prompt("assistant", example, "reason")
+        blind = self.config.method == "direct" and self.config.selection.strategy == "random"
+        roles: tuple[Role, ...] = ("student",) if blind else ("assistant", "student")
+        for role in roles:
+            checkpoint.read_config(getattr(self.config, role))
+            for example in (*pool, *self.splits.test):
+                self.prompt(role, example, "reason")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ The batch of a step is a function of (rows, seed, step), so a resumed run contin
 stopped by starting at its step.
 """
 
+from typing import Any
+
 import grain
 import jax
 import numpy as np
@@ -28,7 +30,7 @@ def batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> grain.MapDat
     part = batch_rows // jax.process_count()
     first = jax.process_index() * part
 
-    def assemble(indices: list[int]) -> Rows:
+    def assemble(indices: Any) -> Any:
         mine = np.asarray(indices)[first : first + part]
         return Rows(*(a[mine] for a in padded))
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.parallel.sharding import on_mesh, shard_batch
 from bridge_jax.progress import track
 from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import pack
@@ -48,9 +48,14 @@ def train(
     data = batches(rows, config.batch_rows, config.epochs, seed)
     optimizer = make_optimizer(config, total)
     rates = learning_rate(config, total)
-    step_fn = make_train_step(model, optimizer, config.rationale_weight, config.accumulate)
-
-    state = TrainState(params, optimizer.init(params), jnp.int32(0))
+    state = on_mesh(TrainState(params, optimizer.init(params), jnp.int32(0)), mesh)
+    step_fn = make_train_step(
+        model,
+        optimizer,
+        config.rationale_weight,
+        config.accumulate,
+        jax.tree.map(lambda a: a.sharding, state),
+    )
     checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
     state = checkpoints.restore(state)
     start = int(state.step)

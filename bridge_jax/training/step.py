@@ -73,8 +73,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     rationale_share: float,
     accumulate: int,
+    shardings: Any = None,
 ):
-    """Returns `(state, rows) -> (state, metrics)`, jitted, the old state donated."""
+    """Returns `(state, rows) -> (state, metrics)`, jitted, the old state donated.
+
+    The new state lies as `shardings` says, if given; when the old one does too, the step is
+    compiled once.
+    """
 
     def train_step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
         metrics, gradients = loss_and_gradients(
@@ -84,4 +89,4 @@ def make_train_step(
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))

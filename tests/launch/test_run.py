@@ -44,7 +44,7 @@ def test_the_report_has_what_design_promises(undisturbed):
     rationales = report["rationales"]
     assert rationales["written"] == 24
     assert rationales["kept"] + rationales["rejected"] == 24
-    assert list(report["seconds"]) == STAGES
+    assert set(report["seconds"]) == set(STAGES)
     assert all(seconds > 0 for seconds in report["seconds"].values())
     assert report["n_test"] == 8
 
@@ -65,7 +65,8 @@ def test_again_nothing_is_done_and_a_change_runs_what_depends_on_it(
     workdir = shutil.copytree(undisturbed, tmp_path / "run")
     before = time.time()
     assert tiny_run.finish(tiny_config, workdir) == []
-    assert tiny_run.report(workdir) == tiny_run.report(undisturbed)
+    report, expected = tiny_run.report(workdir), tiny_run.report(undisturbed)
+    assert report | {"page": ""} == expected | {"page": ""}
     for manifest in workdir.rglob("manifest.json"):
         assert manifest.stat().st_mtime < before
 
@@ -135,8 +136,8 @@ MISTAKES = {
     "--config.max_prompt_tokens=20": "its prompt has",
     "--config.data.source=jsonl --teacher.kind=replay": "data.path is empty",
     "--data.source=jsonl --teacher.kind=replay --data.path=gone.jsonl": "gone.jsonl: no such file",
-    "--student.checkpoint=gone": "gone",
-    "--student.keep_layers=0,7": "7",
+    "--student.checkpoint=gone": "checkpoint 'gone': no such folder or file",
+    "--student.keep_layers=0,7": "keep_layers=[7]",
     "--config.method": "method=: one of bridge, direct",
 }
 
@@ -171,7 +172,7 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(mistakes, mistake):
 
 def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
     _, err = mistakes["--config.max_prompt_tokens=20"]
-    assert "example 'practice" in err or "example '" in err
+    assert "error: example '" in err
     assert "max_prompt_tokens is 20" in err
     assert "--config.on_long_prompt=truncate" in err
 

@@ -31,12 +31,8 @@ def left_padded(index):
 def test_cache_mask_of_the_prefill():
     mask = np.asarray(decoder.cache_mask(left_padded(0), 3), int)
     assert mask.shape == (2, 1, 3, 5)
-    np.testing.assert_array_equal(
-        mask[0, 0], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
-    )
-    np.testing.assert_array_equal(
-        mask[1, 0], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
-    )
+    np.testing.assert_array_equal(mask[0, 0], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(mask[1, 0], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]])
 
 
 def test_cache_mask_of_a_decoding_step():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from safetensors.flax import save_file as save_jax
 from safetensors.numpy import load_file, save_file
-from tests import tiny
 
 from bridge_jax.config import ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import checkpoint as checkpoints
 from bridge_jax.models import gguf_file
+from tests import tiny
 
 
 @pytest.fixture
@@ -123,9 +123,7 @@ def test_tensors_in_several_files(folder):
     save_file({n: tensors[n] for n in names[::2]}, folder / "model-00001-of-00002.safetensors")
     save_file({n: tensors[n] for n in names[1::2]}, folder / "model-00002-of-00002.safetensors")
     _, params = load(folder)
-    np.testing.assert_array_equal(
-        params["layers"]["mlp"]["gate"], whole["layers"]["mlp"]["gate"]
-    )
+    np.testing.assert_array_equal(params["layers"]["mlp"]["gate"], whole["layers"]["mlp"]["gate"])
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine
 from bridge_jax.models import checkpoint, decoder, gguf_file, head
 from bridge_jax.text import tokenizer
+from tests import tiny
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
 

@@ -33,9 +33,7 @@ def test_rows_by_hand():
     np.testing.assert_array_equal(
         rows.target, [[14, 15, 16, 32, 33, 0, 0, 0, 0, 0], [25, 26, 0, 0, 0, 0, 0, 0, 0, 0]]
     )
-    np.testing.assert_array_equal(
-        rows.rationale_weight, [[1, 1, 0, 1, 0, 0, 0, 0, 0, 0], [0] * 10]
-    )
+    np.testing.assert_array_equal(rows.rationale_weight, [[1, 1, 0, 1, 0, 0, 0, 0, 0, 0], [0] * 10])
     np.testing.assert_array_equal(
         rows.answer_weight, [[0, 0, 1, 0, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0, 0, 0]]
     )

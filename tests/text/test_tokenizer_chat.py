@@ -18,7 +18,9 @@ def smollm2():
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("text", ["Give 12.5 mg, twice.\n\tThen stop", "naïve café 東京 🙂", " a  b "])
+@pytest.mark.parametrize(
+    "text", ["Give 12.5 mg, twice.\n\tThen stop", "naïve café 東京 🙂", " a  b "]
+)
 def test_round_trip(smollm2, tiny_tokenizer, text):
     assert smollm2.decode(smollm2.encode(text)) == text
     assert tiny_tokenizer.decode(tiny_tokenizer.encode(text)) == text

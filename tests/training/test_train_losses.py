@@ -114,5 +114,3 @@ def test_gradient_against_finite_differences(tiny_model):
         return float(compute(config, there, rows, 0.3, 1)[0].loss)
 
     np.testing.assert_allclose((moved(1) - moved(-1)) / (2 * step), norm**2, rtol=1e-2)
-
-

@@ -1,0 +1,17 @@
+"""The quickstart over three seeds: is the student better than the direct student?
+
+    python -m launch.study --config=configs/studies/quickstart_seeds.py --workdir=runs/seeds
+
+A seed changes the practice data, the selection, the batch order and the sampling.
+"""
+
+import dataclasses
+
+from bridge_jax.config import RunConfig
+from configs import quickstart
+
+
+def get_study() -> dict[str, RunConfig]:
+    """Returns a run for each seed."""
+    base = quickstart.get_config()
+    return {f"seed{seed}": dataclasses.replace(base, seed=seed) for seed in range(3)}

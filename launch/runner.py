@@ -1,0 +1,44 @@
+"""One run from its config to its report; what `launch.run` and `launch.study` share."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from bridge_jax import config as configs
+from bridge_jax.phases import plan
+from bridge_jax.phases.context import Run
+from bridge_jax.phases.stages import execute, write_json
+from bridge_jax.phases.workdir import lock
+from bridge_jax.progress import duration
+from bridge_jax.studies import report, terminal
+
+
+def run_to_report(
+    config: configs.RunConfig, workdir: Path, phase: str, console: Console
+) -> dict[str, Any]:
+    """Runs the stages of `phase` that are not done yet and returns the report."""
+    began = time.perf_counter()
+    with lock(workdir):
+        run = Run(configs.validate(config), workdir)
+        run.check_inputs()
+        splits = run.splits
+        console.print(
+            f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
+            f"{config.budget.queries} teacher queries, {len(splits.test):,} test questions; "
+            f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores",
+            soft_wrap=True,
+        )
+        if splits.skipped:
+            console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
+        write_json(workdir / "config.json", configs.to_json(config))
+        for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
+            note = "done before" if outcome.cached else duration(outcome.seconds)
+            console.print(f"  {outcome.name:<28} {note}")
+        result = report.write(workdir)
+        terminal.print_summary(result, console)
+    console.print(f"this command took {duration(time.perf_counter() - began)}")
+    return result
