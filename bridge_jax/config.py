@@ -32,8 +32,9 @@ class DataConfig:
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       on_bad_row: a malformed row is an error, or is skipped and counted.
-      domains, min_steps, max_steps, families: practice only: the mix, the steps of reasoning, and
-        the kinds of problem per domain (0 is all).
+      domains, min_steps, max_steps, families, label_share: practice only: the mix, the steps of
+        reasoning, the kinds of problem per domain (0 is all), and the share of questions with a
+        label as answer where a domain has such.
     """
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
@@ -50,6 +51,7 @@ class DataConfig:
     min_steps: int = 1
     max_steps: int = 5
     families: int = 0
+    label_share: float = 0.4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.spmd import with_logical_constraint
 
 from bridge_jax.models.config import DecoderConfig
 
@@ -103,7 +102,6 @@ class Attention(nn.Module):
         key = jnp.einsum("BSD,DKH->BSKH", x, w_key.astype(c.dtype))
         value = jnp.einsum("BSD,DKH->BSKH", x, w_value.astype(c.dtype))
         query, key = rope(query, positions, c.rope_theta), rope(key, positions, c.rope_theta)
-        query = with_logical_constraint(query, ("batch", None, "heads", None))
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
             start = (layer, 0, cache.index, 0, 0)
@@ -130,7 +128,6 @@ class MLP(nn.Module):
         up = _kernel(self, "up", ("embed", "mlp"), (c.model_dim, c.mlp_dim))
         down = _kernel(self, "down", ("mlp", "embed"), (c.mlp_dim, c.model_dim))
         hidden = jax.nn.silu(x @ gate.astype(c.dtype)) * (x @ up.astype(c.dtype))
-        hidden = with_logical_constraint(hidden, ("batch", None, "mlp"))
         return hidden @ down.astype(c.dtype)
 
 
@@ -148,9 +145,9 @@ class Layer(nn.Module):
         mixed, cache = Attention(self.config, name="attention")(
             normed, positions, mask, cache, layer
         )
-        x = with_logical_constraint(x + mixed, ("batch", None, "stream"))
+        x = x + mixed
         x = x + MLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
-        return (with_logical_constraint(x, ("batch", None, "stream")), cache), None
+        return (x, cache), None
 
 
 class Decoder(nn.Module):
@@ -181,9 +178,7 @@ class Decoder(nn.Module):
         embedding = _kernel(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.model_dim))
         if not c.tied:
             _kernel(self, "head", ("vocab", "embed"), (c.vocab_size, c.model_dim))
-        x = with_logical_constraint(
-            jnp.take(embedding, tokens, axis=0).astype(c.dtype), ("batch", None, "stream")
-        )
+        x = jnp.take(embedding, tokens, axis=0).astype(c.dtype)
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
         layers = nn.scan(
             layer,
@@ -209,11 +204,16 @@ def init(config: DecoderConfig, key: jax.Array) -> Params:
 
 
 def hidden_states(
-    config: DecoderConfig, params: Params, tokens: jax.Array, positions: jax.Array, segments
+    config: DecoderConfig,
+    params: Params,
+    tokens: jax.typing.ArrayLike,
+    positions: jax.typing.ArrayLike,
+    segments: Any,
 ) -> jax.Array:
     """Returns f[B, S, D] for packed rows; segment 0 is padding."""
-    x, _ = Decoder(config).apply({"params": params}, tokens, positions, segment_mask(segments))  # type: ignore[misc]
-    return x
+    mask = segment_mask(segments)
+    out: Any = Decoder(config).apply({"params": params}, tokens, positions, mask)
+    return out[0]
 
 
 def head_matrix(params: Params) -> jax.Array:

@@ -13,7 +13,6 @@ AXES = ("data", "fsdp", "tensor")
 
 # Logical axis -> mesh axes. A name without a rule is an error, so nothing is replicated unnoticed.
 RULES = (
-    ("batch", ("data", "fsdp")),
     ("vocab", "tensor"),
     ("embed", "fsdp"),
     ("heads", "tensor"),
@@ -22,7 +21,6 @@ RULES = (
     ("head_dim", None),
     ("layers", None),
     ("norm", None),
-    ("stream", None),
 )
 
 

@@ -43,6 +43,7 @@ def load(config: DataConfig, seed: int) -> Splits:
             config.min_steps,
             config.max_steps,
             config.families,
+            config.label_share,
         )
     else:
         rows = _jsonl_rows(config) if config.source == "jsonl" else _hub_rows(config)

@@ -70,7 +70,7 @@ def train(
                 began = time.perf_counter()
                 batch = shard_batch(data[step], mesh)
                 state, metrics = step_fn(state, batch)
-                values = {k: float(v) for k, v in metrics._asdict().items()}
+                values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}
                 if not np.isfinite(values["loss"]):
                     raise UserError(
                         f"{name}: the loss is {values['loss']} at step {step}; lower learning_rate "
@@ -78,7 +78,7 @@ def train(
                     )
                 seconds = time.perf_counter() - began
                 values["tokens_per_second"] = values.pop("tokens") / seconds
-                values["learning_rate"] = float(rates(step))
+                values["learning_rate"] = np.asarray(rates(step)).item()
                 file.write(json.dumps({"step": step} | values) + "\n")
                 file.flush()
                 if step + 1 < total:

@@ -9,15 +9,17 @@ from bridge_jax.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, total_steps: int) -> optax.Schedule:
-    """Returns step -> learning rate: from 0 to the peak, then a cosine to a tenth of it."""
+    """Returns step -> learning rate: a line up to the peak, then a cosine to a tenth of it."""
     warmup = max(1, round(config.warmup_fraction * total_steps))
-    return optax.warmup_cosine_decay_schedule(
+    schedule = optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
         warmup,
         max(total_steps, warmup + 1),
         0.1 * config.learning_rate,
     )
+    # One ahead: a first step at rate 0 would be paid for and train nothing.
+    return lambda step: schedule(step + 1)
 
 
 def make_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:

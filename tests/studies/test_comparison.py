@@ -1,8 +1,9 @@
 import io
 
 import pytest
-from bridge_jax.studies import comparison
 from rich.console import Console
+
+from bridge_jax.studies import comparison
 
 REPORTS = {
     "seed0": {"accuracy": {"student": 0.50, "student_direct": 0.30, "teacher": 1.0}},
@@ -30,7 +31,18 @@ def test_table_shows_each_run_and_the_interval():
     comparison.print_table(comparison.compare(REPORTS), console)
     lines = console.file.getvalue().splitlines()
     gain = next(line for line in lines if "bridge minus direct" in line)
-    assert gain.split() == "bridge minus direct 20.0% 40.0% 15.0% 25.0% -7.9% to 57.9%".split()
+    assert gain.split() == [
+        "bridge",
+        "minus",
+        "direct",
+        "20.0%",
+        "40.0%",
+        "15.0%",
+        "25.0%",
+        "-7.9%",
+        "to",
+        "57.9%",
+    ]
 
 
 def test_without_a_direct_student_there_is_no_difference():

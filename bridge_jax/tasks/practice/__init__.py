@@ -8,6 +8,7 @@ use them for a patient, a contract or an account.
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.example import Example, Splits
@@ -28,11 +29,16 @@ CHAINS = {
 }
 WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORDS}
 
-# Shares within their domain; the rest is numeric. Our choice: few answers can be guessed.
-LABEL_SHARE = 0.4
+# Share of the fees questions that list options. Our choice: few answers can be guessed.
 CHOICE_SHARE = 0.3
 
-Chains = Mapping[str, Sequence[Chain]]
+
+class _Table(NamedTuple):
+    """What the questions are drawn from."""
+
+    chains: Mapping[str, Sequence[Chain]]
+    label_share: float
+
 
 _SKELETONS, _DRAWS = 100, 200
 
@@ -46,6 +52,7 @@ def generate(
     min_steps: int,
     max_steps: int,
     families: int = 0,
+    label_share: float = 0.4,
 ) -> Splits:
     """Returns practice examples, uniform over domains and over steps of reasoning.
 
@@ -61,6 +68,7 @@ def generate(
       min_steps: steps of reasoning at least, 1 or more.
       max_steps: at most, up to 5.
       families: kinds of problem per domain, the first of each list; 0 is all.
+      label_share: share of questions with a label as answer, in domains that have such.
 
     Raises:
       UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
@@ -73,32 +81,30 @@ def generate(
             f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= 5"
         )
     cells = [(name, steps) for name in domains for steps in range(min_steps, max_steps + 1)]
-    chains = {name: CHAINS[name][: families or None] for name in domains}
+    table = _Table({name: CHAINS[name][: families or None] for name in domains}, label_share)
     seen: set[str] = set()
     splits: dict[str, tuple[Example, ...]] = {}
     for name, size in (("test", test), ("dev", dev), ("pool", pool)):
-        splits[name] = _split(random.Random(f"practice-{seed}-{name}"), chains, cells, size, seen)
+        splits[name] = _split(random.Random(f"practice-{seed}-{name}"), table, cells, size, seen)
     return Splits(pool=splits["pool"], dev=splits["dev"], test=splits["test"])
 
 
 def _split(
-    rng: random.Random, chains: Chains, cells: list[tuple[str, int]], size: int, seen: set[str]
+    rng: random.Random, table: _Table, cells: list[tuple[str, int]], size: int, seen: set[str]
 ) -> tuple[Example, ...]:
     examples: list[Example] = []
     while len(examples) < size:
         block = rng.sample(cells, len(cells))
         for domain, steps in block[: size - len(examples)]:
-            example = _unseen(rng, chains, domain, steps, seen)
+            example = _unseen(rng, table, domain, steps, seen)
             seen.add(example.question)
             examples.append(example)
     return tuple(examples)
 
 
-def _unseen(
-    rng: random.Random, chains: Chains, domain: str, steps: int, seen: set[str]
-) -> Example:
+def _unseen(rng: random.Random, table: _Table, domain: str, steps: int, seen: set[str]) -> Example:
     for _ in range(_SKELETONS):
-        window = _window(rng, chains[domain], steps)
+        window = _window(rng, table.chains[domain], steps, table.label_share)
         # The same skeleton again, so that those with rare friendly numbers are not crowded out.
         for _ in range(_DRAWS):
             problem = draw(rng, window, WORDS[domain])
@@ -113,10 +119,10 @@ def _unseen(
     )
 
 
-def _window(rng: random.Random, chains: Sequence[Chain], steps: int) -> Window:
+def _window(rng: random.Random, chains: Sequence[Chain], steps: int, label_share: float) -> Window:
     """Returns a skeleton: the kind of answer first, then the chain, then where it starts."""
     found = windows(chains, steps)
-    label = rng.random() < LABEL_SHARE
+    label = rng.random() < label_share
 
     def wanted(window: Window) -> bool:
         return (window.last.op in LABEL_OPS) == label
