@@ -18,20 +18,26 @@ from bridge_jax.config import (
 
 
 def get_config() -> RunConfig:
-    """Returns the config."""
-    student = TrainConfig(epochs=5, batch_rows=4, learning_rate=1e-3)
+    """Returns the config.
+
+    One step of reasoning with a label as answer is what a student of 8 layers can learn from a few
+    hundred rationales; arithmetic over several steps is not (`data.domains`, `data.max_steps` and
+    `data.label_share` make the task harder).
+    """
     return RunConfig(
         name="quickstart",
         compare_direct=True,
         max_prompt_tokens=120,
-        data=DataConfig(rationale="short", pool=300, dev=10, test=150, max_steps=2),
-        budget=BudgetConfig(queries=15, usd=0.05),
+        data=DataConfig(
+            pool=320, dev=10, test=150, domains=("deadlines",), max_steps=1, label_share=1.0
+        ),
+        budget=BudgetConfig(queries=16, usd=0.05),
         student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
-        warmup=WarmupConfig(0.1, TrainConfig(epochs=1, batch_rows=4, learning_rate=1e-4)),
-        assistant_training=TrainConfig(epochs=6, batch_rows=4, learning_rate=3e-4),
-        instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=4, learning_rate=1e-3)),
-        student_training=student,
-        direct_training=TrainConfig(epochs=20, batch_rows=4, learning_rate=1e-3),
-        generation=GenerationConfig(max_new_tokens=56, batch_size=64),
+        warmup=WarmupConfig(0.1, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-5)),
+        assistant_training=TrainConfig(epochs=6, batch_rows=2, learning_rate=1e-4),
+        instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-4)),
+        student_training=TrainConfig(epochs=3, batch_rows=2, learning_rate=5e-4),
+        direct_training=TrainConfig(epochs=10, batch_rows=2, learning_rate=5e-4),
+        generation=GenerationConfig(max_new_tokens=48, batch_size=64),
         evaluation=EvaluationConfig(assistant_examples=64),
     )
