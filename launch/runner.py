@@ -11,7 +11,7 @@ from rich.console import Console
 from bridge_jax import config as configs
 from bridge_jax.phases import plan
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.stages import execute, write_json
+from bridge_jax.phases.stages import execute, fingerprints, write_json
 from bridge_jax.phases.workdir import lock
 from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
@@ -35,6 +35,8 @@ def run_to_report(
         if splits.skipped:
             console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
         write_json(workdir / "config.json", configs.to_json(config))
+        # The whole plan, also when `phase` stops early: the report leaves out what is not of it.
+        write_json(workdir / "stages.json", fingerprints(plan.stages(config), run.describe))
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
             console.print(f"  {outcome.name:<28} {note}")

@@ -1,7 +1,9 @@
 """What a run has left in its workdir, read into memory. Every part may be missing."""
 
 import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,32 +82,45 @@ def load(path: Path) -> Run:
     """
     if not path.is_dir():
         raise UserError(f"--workdir={path}: no such folder; pass the workdir of a run")
-    apprenticeship = path / "apprenticeship"
+    current = functools.partial(_current, path, _json(path / "stages.json"))
+    scores = current("apprenticeship/scores")
+    annotations = current("apprenticeship/annotations")
     run = Run(
         path=path,
         config=_json(path / "config.json") or {},
-        scores=_jsonl(apprenticeship / "scores" / "scores.jsonl"),
-        embeddings=_array(apprenticeship / "scores" / "embeddings.npy"),
-        selection=_json(apprenticeship / "selection" / "selection.json"),
-        annotations=_jsonl(apprenticeship / "annotations" / "annotations.jsonl"),
-        spend=_json(apprenticeship / "annotations" / "spend.json"),
-        rationales=_jsonl(path / "tutoring" / "rationales" / "rationales.jsonl"),
+        scores=_jsonl(scores / "scores.jsonl"),
+        embeddings=_array(scores / "embeddings.npy"),
+        selection=_json(current("apprenticeship/selection") / "selection.json"),
+        annotations=_jsonl(annotations / "annotations.jsonl"),
+        spend=_json(annotations / "spend.json"),
+        rationales=_jsonl(current("tutoring/rationales") / "rationales.jsonl"),
         predictions=_present(
-            {role: _jsonl(path / "evaluation" / role / "predictions.jsonl") for role in ROLES}
+            {role: _jsonl(current(f"evaluation/{role}") / "predictions.jsonl") for role in ROLES}
         ),
         curves=_present(
-            {stage: _jsonl(path / stage / "metrics.jsonl") for stage in TRAINING_STAGES}
+            {stage: _jsonl(current(stage) / "metrics.jsonl") for stage in TRAINING_STAGES}
         ),
-        seconds=_seconds(path),
+        seconds=_seconds(path, current),
     )
     if run.embeddings is not None and len(run.embeddings) != len(run.scores):
         raise UserError(
-            f"{apprenticeship / 'scores'}: {len(run.embeddings)} embeddings for "
+            f"{scores}: {len(run.embeddings)} embeddings for "
             f"{len(run.scores)} scores; delete the folder to score the pool again"
         )
     if not any((run.config, run.scores, run.annotations, run.predictions, run.seconds)):
         raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
     return run
+
+
+def _current(path: Path, fingerprints: Row | None, stage: str) -> Path:
+    """Returns the folder of `stage`, or one that does not exist if it is of another config.
+
+    A workdir that was used with several configs holds stages of the earlier ones; `stages.json`
+    says what the last config expects. Without that file every folder counts.
+    """
+    manifest = _json(path / stage / "manifest.json") or {}
+    stale = fingerprints is not None and manifest.get("fingerprint") != fingerprints.get(stage, "")
+    return path / "of-another-config" if stale else path / stage
 
 
 def _present(parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
@@ -141,11 +156,12 @@ def _array(path: Path) -> np.ndarray | None:
     return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
 
-def _seconds(path: Path) -> dict[str, float]:
+def _seconds(path: Path, current: Callable[[str], Path]) -> dict[str, float]:
     found = {}
     for manifest in path.glob("*/*/manifest.json"):
-        seconds = (_json(manifest) or {}).get("seconds")
+        name = manifest.parent.relative_to(path).as_posix()
+        seconds = (_json(current(name) / "manifest.json") or {}).get("seconds")
         if seconds is not None:
-            found[manifest.parent.relative_to(path).as_posix()] = float(seconds)
+            found[name] = float(seconds)
     order = {stage: i for i, stage in enumerate(STAGES)}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))

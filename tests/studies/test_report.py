@@ -303,6 +303,25 @@ def test_any_part_may_be_missing(workdir, path):
     terminal.print_summary(result, Console(file=io.StringIO()))
 
 
+def test_stages_of_another_config_are_left_out(workdir):
+    before = report.write(workdir)
+    prints = {}
+    for number, manifest in enumerate(sorted(workdir.glob("*/*/manifest.json"))):
+        name = manifest.parent.relative_to(workdir).as_posix()
+        prints[name] = f"print{number}"
+        write_json(manifest, json.loads(manifest.read_text()) | {"fingerprint": prints[name]})
+    write_json(workdir / "stages.json", prints)
+    assert report.write(workdir)["seconds"] == before["seconds"]
+    # The config changed: the student's training and the selection are of the one before.
+    for name in ("tutoring/student", "apprenticeship/selection"):
+        prints[name] = "another"
+    write_json(workdir / "stages.json", prints)
+    after = report.write(workdir)
+    assert "selection" in before and "selection" not in after
+    gone = set(before["seconds"]) - set(after["seconds"])
+    assert gone == {"tutoring/student", "apprenticeship/selection"} & set(before["seconds"])
+
+
 def test_a_config_alone(workdir):
     for part in ("apprenticeship", "tutoring", "evaluation"):
         shutil.rmtree(workdir / part)
