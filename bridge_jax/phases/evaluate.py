@@ -8,7 +8,7 @@ from bridge_jax.generation.engine import Completion
 from bridge_jax.phases.completions import write_completions
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.phases.stages import Stage
-from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
+from bridge_jax.tasks.answers import answer_of, is_correct
 from bridge_jax.tasks.example import Example
 
 
@@ -30,7 +30,7 @@ def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
         text = model.tokenizer.decode(completion.ids)
-        answer = parse_answer(split_completion(text)[1], example)
+        answer = answer_of(text, example)
         return {
             "id": example.id,
             "domain": example.domain,
