@@ -119,6 +119,7 @@ class TrainConfig:
       weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
       rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
       checkpoint_every: steps between checkpoints.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
     """
 
     epochs: int = 3
@@ -131,6 +132,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     rationale_weight: float = 0.5
     checkpoint_every: int = 50
+    remat: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +226,7 @@ class RunConfig:
     method: Literal["bridge", "direct"] = "bridge"
     seed: int = 0
     compare_direct: bool = False
-    max_prompt_tokens: int = 192
+    max_prompt_tokens: int = 160
     on_long_prompt: Literal["error", "truncate"] = "error"
     data: DataConfig = DataConfig()
     budget: BudgetConfig = BudgetConfig()
@@ -308,6 +310,13 @@ def validate(config: RunConfig) -> RunConfig:
     require(
         data.source == "practice" or config.teacher.kind != "oracle",
         f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
+    )
+    longest = config.max_prompt_tokens + config.generation.max_new_tokens
+    require(
+        config.method == "direct" or longest <= config.student_training.row_tokens,
+        f"student_training.row_tokens={config.student_training.row_tokens} is too short for a "
+        f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
+        f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
     for name in (
         "warmup.train",

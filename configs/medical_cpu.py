@@ -25,22 +25,20 @@ from bridge_jax.config import (
 
 def get_config() -> RunConfig:
     """Returns the config; `data.path` is a flag."""
-    short = TrainConfig(epochs=1, batch_rows=4, row_tokens=768, learning_rate=1e-4)
-    student = TrainConfig(epochs=2, batch_rows=4, row_tokens=768, learning_rate=5e-4)
     return RunConfig(
         name="medical_cpu",
-        max_prompt_tokens=384,
+        max_prompt_tokens=304,
         on_long_prompt="truncate",
         data=DataConfig(
             source="jsonl",
             kind="label",
             choices=("yes", "no", "maybe"),
-            rationale="1",
+            rationale="0",
             pool=400,
             dev=100,
-            test=500,
+            test=256,
         ),
-        budget=BudgetConfig(queries=40, usd=1.0),
+        budget=BudgetConfig(queries=20, usd=1.0),
         teacher=TeacherConfig(
             kind="replay",
             model="text-davinci-002",
@@ -48,14 +46,18 @@ def get_config() -> RunConfig:
             usd_per_million_output=20.0,
         ),
         student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
-        warmup=WarmupConfig(0.1, short),
+        warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=5e-5)),
         selection=SelectionConfig(batch_tokens=3072),
-        assistant_training=TrainConfig(epochs=3, batch_rows=4, row_tokens=768, learning_rate=2e-4),
+        assistant_training=_training(epochs=6, learning_rate=1e-4),
         instruct=InstructConfig(
-            100, TrainConfig(epochs=1, batch_rows=4, row_tokens=256, learning_rate=5e-4)
+            100, TrainConfig(epochs=1, batch_rows=2, row_tokens=256, learning_rate=5e-4)
         ),
-        student_training=student,
-        direct_training=TrainConfig(epochs=6, batch_rows=4, row_tokens=768, learning_rate=5e-4),
-        generation=GenerationConfig(max_new_tokens=128, batch_size=32),
-        evaluation=EvaluationConfig(assistant_examples=100),
+        student_training=_training(epochs=2, learning_rate=5e-4),
+        direct_training=_training(epochs=20, learning_rate=5e-4),
+        generation=GenerationConfig(max_new_tokens=256, batch_size=64),
+        evaluation=EvaluationConfig(assistant_examples=64),
     )
+
+
+def _training(epochs: int, learning_rate: float) -> TrainConfig:
+    return TrainConfig(epochs, batch_rows=2, row_tokens=896, learning_rate=learning_rate)

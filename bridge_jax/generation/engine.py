@@ -114,6 +114,15 @@ def generate_batch(
     return loop.tokens, loop.logprobs
 
 
+def check_context(prompt: int, new: int, context: int) -> None:
+    """Raises a `UserError` if a prompt and its completion, in tokens, exceed the context."""
+    if prompt + new > context:
+        raise UserError(
+            f"a prompt of {prompt} tokens and generation.max_new_tokens={new} exceed the model's "
+            f"context of {context}; lower max_prompt_tokens or max_new_tokens"
+        )
+
+
 class Engine:
     """A model that writes."""
 
@@ -153,12 +162,9 @@ class Engine:
         for number, members in enumerate(self.plan(prompts)):
             if number < skip_batches:
                 continue
-            width = -(-max(len(prompts[i]) for i in members) // BUCKET) * BUCKET
-            if width + limit > self._config.max_positions:
-                raise UserError(
-                    f"a prompt of {width} tokens and max_new_tokens={limit} exceed the model's "
-                    f"context of {self._config.max_positions}; lower one of them"
-                )
+            longest = max(len(prompts[i]) for i in members)
+            check_context(longest, limit, self._config.max_positions)
+            width = -(-longest // BUCKET) * BUCKET
             tokens = np.full((self._settings.batch_size, width), self._pad_id, np.int32)
             lengths = np.zeros(self._settings.batch_size, np.int32)
             for row, index in enumerate(members):

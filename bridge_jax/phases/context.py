@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import jax
 
 from bridge_jax import config as configs
 from bridge_jax.errors import UserError
-from bridge_jax.generation.engine import Engine
+from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder
 from bridge_jax.models.config import DecoderConfig, compute_dtype
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
@@ -120,20 +121,20 @@ class Run:
         config: configs.TrainConfig,
     ) -> None:
         """Trains `model` (its parameters are consumed) and writes `out/params`."""
-        if (out / "params").is_dir():  # Written whole by a run that was killed right after.
-            return
-        params = train(
-            out,
-            name,
-            model.config,
-            model.params,
-            sequences,
-            config,
-            self.config.seed,
-            model.tokenizer.pad_id,
-            self.mesh,
-        )
-        save_params(out / "params", params)
+        if not (out / "params").is_dir():  # Else a run was killed right after it wrote them.
+            params = train(
+                out,
+                name,
+                model.config,
+                model.params,
+                sequences,
+                config,
+                self.config.seed,
+                model.tokenizer.pad_id,
+                self.mesh,
+            )
+            save_params(out / "params", params)
+        shutil.rmtree(out / "state", ignore_errors=True)
 
     def rows(self, file: str) -> list[dict[str, Any]]:
         """Returns the rows of a finished stage's JSONL file."""
@@ -154,8 +155,9 @@ class Run:
         """Finds before anything is trained or paid what would stop the run later.
 
         Raises:
-          UserError: the budget exceeds the pool, a prompt exceeds the context, or a checkpoint is
-            missing or lacks a layer to keep.
+          UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
+            is written after it, the model's context, or a checkpoint is missing or lacks a layer
+            to keep.
         """
         pool, queries = self.splits.pool, self.config.budget.queries
         noisy = noise_count(len(pool), self.config.selection)
@@ -168,9 +170,10 @@ class Run:
         blind = self.config.method == "direct" and self.config.selection.strategy == "random"
         roles: tuple[Role, ...] = ("student",) if blind else ("assistant", "student")
         for role in roles:
-            checkpoint.read_config(getattr(self.config, role))
-            for example in (*pool, *self.splits.test):
-                self.prompt(role, example, "reason")
+            context = checkpoint.read_config(getattr(self.config, role)).max_positions
+            examples = (*pool, *self.splits.test)
+            longest = max(len(self.prompt(role, example, "reason")) for example in examples)
+            check_context(longest, self.config.generation.max_new_tokens, context)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ A stage writes into `<name>.partial` and is renamed to `<name>` when it is whole
 holds a fingerprint of the config that it read and of the stages before it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -92,6 +93,14 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
         partial.mkdir(parents=True, exist_ok=True)
         write_json(partial / "started.json", started)
         stage.run(context, partial)
+        seconds = started["seconds"] + time.perf_counter() - began
+        write_json(
+            partial / "manifest.json",
+            {"stage": stage.name, "fingerprint": fingerprint, "seconds": seconds},
+        )
+        (partial / "started.json").unlink()
+        _finish_rename(partial, final, fingerprint)
+        return seconds
     except OSError as error:
         raise UserError(
             f"stage {stage.name}: {error.strerror or error} ({error.filename or partial}); "
@@ -99,17 +108,10 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
         ) from error
     finally:
         started["seconds"] += time.perf_counter() - began
-        if partial.is_dir() and stage_can_write(partial):
-            write_json(partial / "started.json", started)
-    write_json(partial / "manifest.json", {"stage": stage.name, **started})
-    (partial / "started.json").unlink()
-    _finish_rename(partial, final, fingerprint)
-    return started["seconds"]
-
-
-def stage_can_write(folder: Path) -> bool:
-    """Returns whether a few bytes still fit, so that a full disk is reported as what it is."""
-    return shutil.disk_usage(folder).free > 1 << 16
+        # The time of an interrupted stage is kept, unless that would hide why it was interrupted.
+        with contextlib.suppress(OSError):
+            if (partial / "started.json").is_file():
+                write_json(partial / "started.json", started)
 
 
 def _finish_rename(partial: Path, final: Path, fingerprint: str) -> None:

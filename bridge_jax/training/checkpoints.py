@@ -1,6 +1,5 @@
 """Orbax checkpoints: the parameters between stages, and the whole state within one."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,11 @@ class StateCheckpoints:
         self.folder = folder
         self.manager = ocp.CheckpointManager(
             folder.absolute(),
-            options=ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=1),
+            options=ocp.CheckpointManagerOptions(
+                # `save_interval_steps` would also save the first step, which is hardly worth it.
+                save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(every),
+                max_to_keep=1,
+            ),
         )
 
     def restore(self, state: Any) -> Any:
@@ -64,9 +67,7 @@ class StateCheckpoints:
         """Saves `state` if `step` is due."""
         self.manager.save(step, args=ocp.args.StandardSave(state))
 
-    def finish(self, keep: bool) -> None:
-        """Waits for the writer; the states of a finished stage are not kept."""
+    def close(self) -> None:
+        """Waits for the writer."""
         self.manager.wait_until_finished()
         self.manager.close()
-        if not keep:
-            shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """The training loop of every stage: batches in, parameters out, resumable at any step."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence as Seq
@@ -37,8 +38,8 @@ def train(
 ) -> Any:
     """Trains `params` on `sequences` and returns them.
 
-    Metrics go to `out/metrics.jsonl`, a line a step; states to `out/state` while it runs, from
-    which the same call continues with the same numbers. `params` is consumed (donated).
+    Metrics go to `out/metrics.jsonl`, a line a step; states to `out/state`, from which the same
+    call continues with the same numbers. `params` is consumed (donated).
 
     Raises:
       UserError: a loss is not finite; the last checkpoint is kept.
@@ -50,7 +51,7 @@ def train(
     rates = learning_rate(config, total)
     state = on_mesh(TrainState(params, optimizer.init(params), jnp.int32(0)), mesh)
     step_fn = make_train_step(
-        model,
+        dataclasses.replace(model, remat=config.remat),
         optimizer,
         config.rationale_weight,
         config.accumulate,
@@ -62,7 +63,6 @@ def train(
     metrics_path = out / "metrics.jsonl"
     _keep_lines(metrics_path, start)
 
-    keep = True
     try:
         with metrics_path.open("a") as file, track(name, total, "steps") as advance:
             advance(start)
@@ -84,9 +84,8 @@ def train(
                 if step + 1 < total:
                     checkpoints.save(step + 1, state)
                 advance(1, loss=values["loss"])
-        keep = False
     finally:
-        checkpoints.finish(keep)
+        checkpoints.close()
     return jax.block_until_ready(state.params)
 
 

@@ -115,6 +115,8 @@ def test_three_buckets_compile_three_times(tiny_model, one_device):
 
 
 def test_prompts_beyond_the_context(tiny_model, one_device):
-    settings = GenerationConfig(max_new_tokens=490, batch_size=1)
-    with pytest.raises(UserError, match=r"a prompt of 32 tokens and max_new_tokens=490.*of 512"):
+    settings = GenerationConfig(max_new_tokens=508, batch_size=1)
+    with pytest.raises(
+        UserError, match=r"a prompt of 5 tokens and generation.max_new_tokens=508.*of 512"
+    ):
         complete(tiny_model, PROMPTS[:1], one_device, settings)

@@ -68,7 +68,7 @@ def test_killed_at_every_stage(tiny_config, undisturbed, tmp_path):
     for key in ("accuracy", "compliance", "spend", "selection", "rationales"):
         assert report[key] == expected[key]
     assert report == expected
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("state"))
 
     with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
         found = ledger.execute("SELECT key, state, example_id FROM requests").fetchall()

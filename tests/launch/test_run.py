@@ -138,6 +138,8 @@ MISTAKES = {
     "--data.source=jsonl --teacher.kind=replay --data.path=gone.jsonl": "gone.jsonl: no such file",
     "--student.checkpoint=gone": "checkpoint 'gone': no such folder or file",
     "--student.keep_layers=0,7": "keep_layers=[7]",
+    "--student_training.row_tokens=128": "student_training.row_tokens=128 is too short",
+    "--generation.max_new_tokens=500 --student_training.row_tokens=999": "context of 512; lower",
     "--config.method": "method=: one of bridge, direct",
 }
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from bridge_jax.errors import UserError
+from bridge_jax.phases import stages as stages_module
 from bridge_jax.phases.stages import Stage, execute, fingerprints, write_json
 
 CONFIG = {"a": 1, "b": 2, "c": 3}
@@ -184,6 +185,22 @@ def test_a_full_disk_names_the_stage_and_keeps_the_rest(calls):
         calls.run(stages)
     assert calls.run([calls.stages()[0], finish(stages[1], seen)])[0] == ["first"]
     assert seen == ["so far"]
+
+
+def test_a_full_disk_at_the_manifest_keeps_the_work(calls, monkeypatch):
+    write_json = stages_module.write_json
+
+    def full(path, value):
+        if path.name == "manifest.json" and path.parent.name == "left.partial":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_json(path, value)
+
+    monkeypatch.setattr(stages_module, "write_json", full)
+    with pytest.raises(UserError, match=r"stage p/left: No space left on device \(.*manifest.json"):
+        calls.run()
+    monkeypatch.undo()
+    assert (calls.workdir / "p/left.partial/value.json").is_file()
+    assert calls.run() == (["first"], ["left", "right", "last"])
 
 
 def test_a_folder_that_cannot_be_written_names_the_stage(calls):
