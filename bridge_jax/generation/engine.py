@@ -75,7 +75,7 @@ def generate_batch(
     batch, width = prompts.shape
     limit = settings.max_new_tokens
     model = decoder.Decoder(config)
-    table = decoder.head_matrix(params)
+    table = decoder.output_head(config, params)
     pad = width - lengths
     slots = jnp.arange(width + limit)
     cache = decoder.init_cache(config, batch, width + limit)

@@ -1,114 +1,81 @@
-"""Pretrained weights into our parameters: safetensors folders and GGUF files.
+"""Pretrained weights into our parameters, from safetensors folders and GGUF files.
 
-Tensors are read one at a time: beyond the parameters themselves no more than one is in memory.
+Tensors are read one at a time and written at once into their (sharded) place: on the host no more
+than one tensor exists beside the parameters that live there.
 """
 
 import dataclasses
 import functools
-import json
+import math
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import einops
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import decoder, names
-from bridge_jax.models.config import DecoderConfig, from_hf
-from bridge_jax.models.gguf_file import bundled_smollm2, open_gguf
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.families import cut, from_hf
+from bridge_jax.models.files import Source, locate, open_source, read_hf_config
+from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 
 # Harmless extras: constants that older exports kept, and the copy of a tied embedding.
-_IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$")
+_IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$|^rope_freqs\.weight$")
 
 
-class Source(NamedTuple):
-    """A checkpoint on disk, its tensors not yet read."""
+def load(
+    model: ModelConfig, mesh: Mesh | None = None, dtype: Any = jnp.float32
+) -> tuple[DecoderConfig, dict[str, Any]]:
+    """Returns the config and the parameters of a checkpoint, cut to `keep_layers`.
 
-    path: Path
-    hf_config: dict[str, Any]
-    table: tuple[names.Tensor, ...]
-    names: set[str]
-    read: Callable[[str], np.ndarray]
-
-
-def locate(checkpoint: str) -> Path:
-    """Returns the folder or GGUF file that `checkpoint` names."""
-    path = bundled_smollm2() if checkpoint == "smollm2-135m" else Path(checkpoint)
-    if not path.exists():
-        raise UserError(
-            f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json "
-            "and *.safetensors, a .gguf file, or 'smollm2-135m'"
-        )
-    return path
-
-
-def load(model: ModelConfig) -> tuple[DecoderConfig, dict[str, Any]]:
-    """Returns the config and the f32 parameters (numpy) of a checkpoint, cut to `keep_layers`.
+    Args:
+      model: which checkpoint, and what is kept of it.
+      mesh: where the parameters go; None is the first device.
+      dtype: of the parameters.
 
     Raises:
-      UserError: the checkpoint is missing, truncated, of another family, or has other tensors
-        than its config promises (all are listed).
+      UserError: the checkpoint is missing, truncated, of another family, or has other tensors or
+        shapes than its config promises (all are listed).
     """
-    source = _open(locate(model.checkpoint))
-    config = from_hf(source.hf_config)
-    layers = _kept_layers(model, config)
-    rows = [row for row in source.table if row.ours != ("head",) or not config.tied]
-    expected = {row.theirs.format(i=i) for row in rows for i in range(config.num_layers)}
-    if missing := sorted(expected - source.names):
-        raise UserError(f"{source.path}: tensors are missing: {', '.join(missing)}")
-    if extra := sorted(n for n in source.names - expected if not _IGNORED.search(n)):
-        raise UserError(
-            f"{source.path}: has tensors that a plain Llama has not: {', '.join(extra)}; without "
-            "them it would be another model, so it is not supported"
-        )
-
-    shapes = nn.unbox(jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0)))
-    sizes = {"N": config.num_heads, "K": config.num_kv_heads, "two": 2}
-    params: dict[str, Any] = {}
+    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    source = open_source(locate(model.checkpoint))
+    whole = from_hf(source.hf_config)
+    layers = kept_layers(model, whole)
+    config = dataclasses.replace(from_hf(cut(source.hf_config, layers)), param_dtype=dtype)
+    rows = [row for row in source.table if row.ours != "head" or not config.tied]
+    boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
+    shapes = traverse_util.flatten_dict(nn.unbox(boxed), sep="/")
+    shardings = traverse_util.flatten_dict(parameter_shardings(boxed, mesh), sep="/")
+    _check(source, rows, whole, shapes)
+    params = {}
     for row in rows:
-        words = set(re.findall(r"\w+", row.pattern))
-        axes = {name: size for name, size in sizes.items() if name in words}
-        stacked = "{i}" in row.theirs
-        shape = functools.reduce(dict.__getitem__, row.ours, shapes).shape[stacked:]
-        tensors = [
-            _rearranged(source, row.theirs.format(i=i), row.pattern, axes, shape)
-            for i in (layers if stacked else (0,))
-        ]
-        value = np.stack(tensors) if stacked else tensors[0]
-        node = params
-        for part in row.ours[:-1]:
-            node = node.setdefault(part, {})
-        node[row.ours[-1]] = value
-    return dataclasses.replace(config, num_layers=len(layers)), params
-
-
-def _rearranged(
-    source: Source, name: str, pattern: str, axes: dict[str, int], shape: tuple[int, ...]
-) -> np.ndarray:
-    value = source.read(name)
-    try:
-        ours = einops.rearrange(value, pattern, **axes)
-    except einops.EinopsError:
-        ours = None
-    if ours is None or ours.shape != shape:
-        raise UserError(f"{source.path}: {name} has shape {value.shape}, against its config")
-    return ours
+        read = functools.partial(_read, source, row, config)
+        kept = layers if row.stacked else None
+        params[row.ours] = _place(read, kept, shapes[row.ours], shardings[row.ours])
+    return config, traverse_util.unflatten_dict(params, sep="/")
 
 
 def read_config(model: ModelConfig) -> DecoderConfig:
     """Returns the config of a checkpoint, cut to `keep_layers`; no tensor is read."""
-    path = locate(model.checkpoint)
-    is_gguf = path.suffix == ".gguf"
-    config = from_hf(open_gguf(path).hf_config() if is_gguf else _read_hf_config(path))
-    return dataclasses.replace(config, num_layers=len(_kept_layers(model, config)))
+    return from_hf(cut_hf_config(model))
 
 
-def _kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
+def cut_hf_config(model: ModelConfig) -> dict[str, Any]:
+    """Returns the `config.json` of a checkpoint, cut to `keep_layers`."""
+    hf = read_hf_config(locate(model.checkpoint))
+    return cut(hf, kept_layers(model, from_hf(hf)))
+
+
+def kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
+    """Returns the layers of the whole checkpoint that `model` keeps."""
     if bad := [i for i in model.keep_layers if not 0 <= i < config.num_layers]:
         raise UserError(
             f"keep_layers={bad}: {model.checkpoint} has layers 0 to {config.num_layers - 1}"
@@ -116,35 +83,73 @@ def _kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
     return model.keep_layers or tuple(range(config.num_layers))
 
 
-def _open(path: Path) -> Source:
-    if path.suffix == ".gguf":
-        file = open_gguf(path)
-        return Source(path, file.hf_config(), names.LLAMA_GGUF, file.names(), file.tensor)
-    return _open_safetensors(path)
+def axes_of(row: names.Tensor, config: DecoderConfig) -> dict[str, int]:
+    """Returns the sizes that the row's pattern needs to take axes apart."""
+    sizes = {"N": config.num_heads, "K": config.num_kv_heads, "two": 2}
+    return {name: size for name, size in sizes.items() if name in re.findall(r"\w+", row.pattern)}
 
 
-def _open_safetensors(folder: Path) -> Source:
-    from safetensors import SafetensorError, safe_open
+def _check(
+    source: Source, rows: list[names.Tensor], config: DecoderConfig, shapes: dict[str, Any]
+) -> None:
+    layer_of = {row: range(config.num_layers) if row.stacked else range(1) for row in rows}
+    expected = {row.theirs.format(i=i): row for row in rows for i in layer_of[row]}
+    there = set(source.shapes)
+    if missing := sorted(set(expected) - there):
+        raise UserError(f"{source.path}: tensors are missing: {', '.join(missing)}")
+    if extra := sorted(n for n in there - set(expected) if not _IGNORED.search(n)):
+        raise UserError(
+            f"{source.path}: has tensors that a {source.hf_config['model_type']} has not: "
+            f"{', '.join(extra)}; without them it would be another model, so it is not supported"
+        )
+    wrong = []
+    for name, row in expected.items():
+        ours = shapes[row.ours].shape[row.stacked :]
+        theirs = _their_shape(row, ours)
+        if source.shapes[name] != theirs:
+            wrong.append(f"{name} is {source.shapes[name]}, expected {theirs}")
+    if wrong:
+        raise UserError(f"{source.path}: shapes that its config does not allow: {'; '.join(wrong)}")
 
-    hf_config = _read_hf_config(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not read")
-    where = {}
-    for file in files:
-        try:
-            handle = safe_open(file, framework="flax")
-        except SafetensorError as error:
-            raise UserError(f"{file}: truncated or not safetensors ({error})") from error
-        where |= dict.fromkeys(handle.keys(), handle)
 
-    def read(name: str) -> np.ndarray:
-        return np.asarray(where[name].get_tensor(name), np.float32)
-
-    return Source(folder, hf_config, names.LLAMA_HF, set(where), read)
+def _their_shape(row: names.Tensor, ours: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape in the checkpoint of a tensor that has the shape `ours` here."""
+    plain = re.sub(r"half two|\(two half\)", "H", row.pattern)
+    left, right = plain.split(" -> ")
+    sizes = dict(zip(right.split(), ours))
+    return tuple(
+        math.prod(sizes[name] for name in re.findall(r"\w", axis))
+        for axis in re.findall(r"\([^)]*\)|\w", left)
+    )
 
 
-def _read_hf_config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: has no config.json")
-    return json.loads((folder / "config.json").read_text())
+def _read(source: Source, row: names.Tensor, config: DecoderConfig, layer: int) -> np.ndarray:
+    value = source.read(row.theirs.format(i=layer))
+    return einops.rearrange(value, row.pattern, **axes_of(row, config))
+
+
+def _place(
+    read: Callable[[int], np.ndarray],
+    layers: tuple[int, ...] | None,
+    shape: jax.ShapeDtypeStruct,
+    sharding: NamedSharding,
+) -> jax.Array:
+    """Returns one parameter on its devices, the layers stacked; each host copies its part only."""
+    if layers is None:
+        return _shard(read(0), shape.dtype, sharding)
+    one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    stack = jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=sharding)()
+    write = jax.jit(_write, donate_argnums=0, out_shardings=sharding)
+    for position, layer in enumerate(layers):
+        stack = write(stack, _shard(read(layer), shape.dtype, one), position)
+    return stack
+
+
+def _write(stack: jax.Array, layer: jax.Array, position: int) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, layer, position, 0)
+
+
+def _shard(value: np.ndarray, dtype: Any, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(
+        value.shape, sharding, lambda index: np.ascontiguousarray(value[index]).astype(dtype)
+    )

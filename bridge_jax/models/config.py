@@ -1,25 +1,58 @@
-"""The shape of a decoder, as read from a checkpoint."""
+"""The shape of a decoder: one dataclass for all families (`bridge_jax.models.families`)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from bridge_jax.errors import UserError
+from bridge_jax.config import LoraConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """Rotary positions (RoFormer, 2104.09864).
+
+    Attributes:
+      theta: base of the frequencies.
+      factor: frequencies are divided by it (position interpolation, 2306.15595); with
+        `original_context`, only the low ones.
+      original_context: tokens before Llama 3.1 stretched its context; 0 is linear scaling.
+      low, high: Llama 3.1's `low_freq_factor` and `high_freq_factor`: wavelengths above
+        original_context / low are divided, below original_context / high kept, between blended.
+    """
+
+    theta: float = 10_000.0
+    factor: float = 1.0
+    original_context: int = 0
+    low: float = 1.0
+    high: float = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder of the Llama family.
+    """A decoder.
 
     Attributes:
       vocab_size (V), model_dim (D), num_layers (L), num_heads (N), num_kv_heads (K), head_dim (H),
         mlp_dim (F): the sizes.
-      rope_theta: base of the rotary embedding.
+      rope: of all layers, or of those with full attention.
+      local_rope: of the layers with a window; None is `rope`.
+      window: tokens that a local layer sees, itself included.
+      local: which of the L layers are local; empty is none.
       norm_eps: epsilon of the RMS norms.
+      norm_offset: added to a norm's scale: Gemma stores scale - 1.
+      post_norms: attention and MLP are normed behind as well as before.
+      qkv_bias: queries, keys and values have a bias.
+      qk_norm: queries and keys are normed over H before they are rotated.
+      activation: of the MLP's gate.
+      scale_embedding: embeddings are multiplied by sqrt(D).
+      query_scale: attention scores are multiplied by it; None is H^-1/2.
+      attention_softcap, final_softcap: c * tanh(scores / c) on attention scores and logits.
       tied: the head is the embedding, transposed.
       max_positions: the context that the checkpoint was trained for.
+      lora: the adapter, None without one.
+      param_dtype: of the parameters; an adapter's are f32.
       dtype: of activations and matrix products; norms, softmax and losses are f32.
       remat: recompute each layer in the backward pass instead of keeping its activations.
     """
@@ -31,52 +64,26 @@ class DecoderConfig:
     num_kv_heads: int
     head_dim: int
     mlp_dim: int
-    rope_theta: float = 10_000.0
+    rope: Rope = Rope()
+    local_rope: Rope | None = None
+    window: int | None = None
+    local: tuple[bool, ...] = ()
     norm_eps: float = 1e-5
+    norm_offset: float = 0.0
+    post_norms: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    scale_embedding: bool = False
+    query_scale: float | None = None
+    attention_softcap: float | None = None
+    final_softcap: float | None = None
     tied: bool = True
     max_positions: int = 2048
+    lora: LoraConfig | None = None
+    param_dtype: Any = jnp.float32
     dtype: Any = jnp.float32
     remat: bool = False
-
-    @property
-    def num_params(self) -> int:
-        """Parameters, the embedding counted once when tied."""
-        d, f, h = self.model_dim, self.mlp_dim, self.head_dim
-        attention = d * h * (2 * self.num_heads + 2 * self.num_kv_heads)
-        layer = attention + 3 * d * f + 2 * d
-        tables = self.vocab_size * d * (1 if self.tied else 2)
-        return self.num_layers * layer + tables + d
-
-
-def from_hf(hf: dict[str, Any]) -> DecoderConfig:
-    """Returns the config of a checkpoint's `config.json`.
-
-    Raises:
-      UserError: the family or one of its features is not supported.
-    """
-    family = hf.get("model_type")
-    if family != "llama":
-        raise UserError(f"model_type={family!r} is not supported; supported: llama")
-    # transformers 5 moved rope_theta into rope_parameters; both spellings are in circulation.
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise UserError(f"rope scaling {rope} is not supported; use a checkpoint without it")
-    if hf.get("hidden_act", "silu") != "silu" or hf.get("attention_bias") or hf.get("mlp_bias"):
-        raise UserError("only silu activations without attention or MLP biases are supported")
-    heads = hf["num_attention_heads"]
-    return DecoderConfig(
-        vocab_size=hf["vocab_size"],
-        model_dim=hf["hidden_size"],
-        num_layers=hf["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=hf.get("num_key_value_heads") or heads,
-        head_dim=hf.get("head_dim") or hf["hidden_size"] // heads,
-        mlp_dim=hf["intermediate_size"],
-        rope_theta=float(rope.get("rope_theta") or hf.get("rope_theta") or 10_000.0),
-        norm_eps=float(hf.get("rms_norm_eps", 1e-5)),
-        tied=bool(hf.get("tie_word_embeddings", False)),
-        max_positions=hf.get("max_position_embeddings", 2048),
-    )
 
 
 def compute_dtype() -> Any:

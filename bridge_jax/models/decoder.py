@@ -2,16 +2,24 @@
 
 It returns the final hidden states. The head is applied by its users (`bridge_jax.models.head`) to
 the positions they need, in chunks of the vocabulary, so no B x S x V array exists.
-Left out: dropout (none of the supported checkpoints was trained with it).
+All families are one code path with switches in `DecoderConfig`; layers differ only in whether they
+are local, so one compiled body serves all. Left out: dropout outside of LoRA adapters (none of
+the supported checkpoints was trained with it).
 """
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bridge_jax.models.attention import attention
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.head import Head
+from bridge_jax.models.projection import Projection, parameter
+from bridge_jax.models.rotary import Rotation, rotate, rotation
 
 Params = Any
 
@@ -52,35 +60,35 @@ def cache_mask(cache: KVCache, steps: int) -> jax.Array:
     return (causal[None] & cache.mask[:, None, :])[:, None]
 
 
-def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotates f[B, S, N, H] by its positions int32[B, S] (RoFormer 2104.09864; halves layout)."""
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[:, :, None, None] * frequency
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
-    return rotated.astype(x.dtype)
+def near_mask(start: jax.Array | int, steps: int, slots: int, window: int) -> jax.Array:
+    """Returns bool[S, T]: slots that lie less than `window` before the S from `start` on."""
+    return start + jnp.arange(steps)[:, None] - jnp.arange(slots)[None, :] < window
 
 
-def _kernel(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> Any:
-    init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
-    return module.param(name, init, shape, jnp.float32)
+class Layout(NamedTuple):
+    """How one kind of layer sees positions: its mask bool[B, 1, S, T] and its rotation."""
+
+    mask: jax.Array
+    rotation: Rotation
 
 
 class RMSNorm(nn.Module):
     """Root mean square norm, computed in f32."""
 
-    eps: float
+    config: DecoderConfig
 
     @nn.compact
     def __call__(self, x):
         """Returns f[..., D], normed and scaled."""
-        init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-        scale: Any = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        offset = self.config.norm_offset
+        init = nn.initializers.zeros if offset else nn.initializers.ones
+        init = nn.with_logical_partitioning(init, ("norm",))
+        scale: Any = self.param("scale", init, (x.shape[-1],), self.config.param_dtype)
         wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.eps)
-        return (wide * scale).astype(x.dtype)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.config.norm_eps)
+        if offset:  # Gemma scales before it rounds, the others after.
+            return (wide * (offset + scale.astype(jnp.float32))).astype(x.dtype)
+        return wide.astype(x.dtype) * scale.astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -89,19 +97,21 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x, positions, mask, cache, layer):
+    def __call__(self, x, layout: Layout, cache, layer):
         """Returns f[B, S, D], and the cache with this layer's keys and values written."""
         c = self.config
-        d, n, k, h = c.model_dim, c.num_heads, c.num_kv_heads, c.head_dim
-        w_query = _kernel(self, "query", ("embed", "heads", "head_dim"), (d, n, h))
-        w_key = _kernel(self, "key", ("embed", "kv_heads", "head_dim"), (d, k, h))
-        w_value = _kernel(self, "value", ("embed", "kv_heads", "head_dim"), (d, k, h))
-        w_out = _kernel(self, "out", ("heads", "head_dim", "embed"), (n, h, d))
+        n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
+        heads, kv_heads = ("heads", "head_dim"), ("kv_heads", "head_dim")
 
-        query = jnp.einsum("BSD,DNH->BSNH", x, w_query.astype(c.dtype))
-        key = jnp.einsum("BSD,DKH->BSKH", x, w_key.astype(c.dtype))
-        value = jnp.einsum("BSD,DKH->BSKH", x, w_value.astype(c.dtype))
-        query, key = rope(query, positions, c.rope_theta), rope(key, positions, c.rope_theta)
+        def project(name, equation, axes, shape, bias=False):
+            return Projection(c, equation, axes, shape, bias, name=name)
+
+        query = project("query", "BSD,DNH->BSNH", ("embed", *heads), (n, h), c.qkv_bias)(x)
+        key = project("key", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
+        value = project("value", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
+        if c.qk_norm:
+            query, key = RMSNorm(c, name="query_norm")(query), RMSNorm(c, name="key_norm")(key)
+        query, key = rotate(query, layout.rotation), rotate(key, layout.rotation)
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
             start = (layer, 0, cache.index, 0, 0)
@@ -111,12 +121,14 @@ class Attention(nn.Module):
             )
             key = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)
             value = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
-        return jnp.einsum("BSNH,NHD->BSD", mixed, w_out.astype(c.dtype)), cache
+        scale = h**-0.5 if c.query_scale is None else c.query_scale
+        mixed = attention(query, key, value, layout.mask, scale, c.attention_softcap)
+        out = project("out", "BSNH,NHD->BSD", (*heads, "embed"), (c.model_dim,))
+        return out(mixed), cache
 
 
 class MLP(nn.Module):
-    """The gated feed-forward part (SwiGLU, 2002.05202)."""
+    """The gated feed-forward part (GLU variants, 2002.05202)."""
 
     config: DecoderConfig
 
@@ -124,30 +136,40 @@ class MLP(nn.Module):
     def __call__(self, x):
         """Returns f[B, S, D]."""
         c = self.config
-        gate = _kernel(self, "gate", ("embed", "mlp"), (c.model_dim, c.mlp_dim))
-        up = _kernel(self, "up", ("embed", "mlp"), (c.model_dim, c.mlp_dim))
-        down = _kernel(self, "down", ("mlp", "embed"), (c.mlp_dim, c.model_dim))
-        hidden = jax.nn.silu(x @ gate.astype(c.dtype)) * (x @ up.astype(c.dtype))
-        return hidden @ down.astype(c.dtype)
+        gate = Projection(c, "BSD,DF->BSF", ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)
+        up = Projection(c, "BSD,DF->BSF", ("embed", "mlp"), (c.mlp_dim,), name="up")(x)
+        activate = jax.nn.silu if c.activation == "silu" else jax.nn.gelu  # its tanh form
+        hidden = activate(gate) * up
+        return Projection(c, "BSF,FD->BSD", ("mlp", "embed"), (c.model_dim,), name="down")(hidden)
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each behind a norm and added to the stream."""
+    """Attention and MLP, each behind a norm (Gemma: between two) and added to the stream."""
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, carry, layer, positions, mask):
+    def __call__(self, carry, layer, is_local, layouts: tuple[Layout, ...]):
         """Returns the new (stream f[B, S, D], cache), as `nn.scan` wants its carry."""
         x, cache = carry
-        eps = self.config.norm_eps
-        normed = RMSNorm(eps, name="attention_norm")(x)
-        mixed, cache = Attention(self.config, name="attention")(
-            normed, positions, mask, cache, layer
+        c = self.config
+
+        def norm(name, y):
+            return RMSNorm(c, name=name)(y)
+
+        # One body for all layers: a local one picks the other mask and rotation.
+        layout = jax.tree.map(lambda full, *local: _pick(is_local, full, *local), *layouts)
+        mixed, cache = Attention(c, name="attention")(
+            norm("attention_norm", x), layout, cache, layer
         )
-        x = x + mixed
-        x = x + MLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
+        x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)
+        mixed = MLP(c, name="mlp")(norm("mlp_norm", x))
+        x = x + (norm("mlp_post_norm", mixed) if c.post_norms else mixed)
         return (x, cache), None
+
+
+def _pick(is_local: jax.Array, full: jax.Array, local: jax.Array | None = None) -> jax.Array:
+    return full if local is None else jnp.where(is_local, local, full)
 
 
 class Decoder(nn.Module):
@@ -175,29 +197,46 @@ class Decoder(nn.Module):
           f[B, S, D] after the final norm, and the cache with S more slots filled.
         """
         c = self.config
-        embedding = _kernel(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.model_dim))
+        table = ("vocab", "embed"), (c.vocab_size, c.model_dim)
+        embedding = parameter(self, "embedding", *table, c.param_dtype)
         if not c.tied:
-            _kernel(self, "head", ("vocab", "embed"), (c.vocab_size, c.model_dim))
+            parameter(self, "head", *table, c.param_dtype)
         x = jnp.take(embedding, tokens, axis=0).astype(c.dtype)
+        if c.scale_embedding:
+            x = x * jnp.asarray(c.model_dim**0.5, c.dtype)
         layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, 0, nn.broadcast),  # type: ignore[arg-type]
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
+        is_local = jnp.asarray(c.local or (False,) * c.num_layers)
+        layouts = _layouts(c, positions, mask, 0 if cache is None else cache.index)
         (x, cache), _ = layers(c, name="layers")(
-            (x, cache), jnp.arange(c.num_layers), positions, mask
+            (x, cache), jnp.arange(c.num_layers), is_local, layouts
         )
         if cache is not None:
             cache = cache._replace(index=cache.index + tokens.shape[1])
-        return RMSNorm(c.norm_eps, name="final_norm")(x), cache
+        return RMSNorm(c, name="final_norm")(x), cache
+
+
+def _layouts(
+    config: DecoderConfig, positions: jax.Array, mask: jax.Array, start: jax.Array | int
+) -> tuple[Layout, ...]:
+    full = Layout(mask, rotation(config.rope, config.head_dim, positions))
+    if not any(config.local):
+        return (full,)
+    assert config.window
+    near = near_mask(start, *mask.shape[2:], config.window)
+    local_rope = config.local_rope or config.rope
+    return full, Layout(mask & near, rotation(local_rope, config.head_dim, positions))
 
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
-    """Returns random f32 parameters, boxed with their logical axis names."""
+    """Returns random parameters, boxed with their logical axis names."""
     tokens = jnp.zeros((1, 2), jnp.int32)
     mask = jnp.ones((1, 1, 2, 2), bool)
     return Decoder(config).init(key, tokens, tokens, mask)["params"]
@@ -209,13 +248,25 @@ def hidden_states(
     tokens: jax.typing.ArrayLike,
     positions: jax.typing.ArrayLike,
     segments: Any,
+    dropout: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns f[B, S, D] for packed rows; segment 0 is padding."""
+    """Returns f[B, S, D] for packed rows; segment 0 is padding.
+
+    `dropout` is the random key of the adapter's dropout, while training.
+    """
     mask = segment_mask(segments)
-    out: Any = Decoder(config).apply({"params": params}, tokens, positions, mask)
+    rngs = None if dropout is None else {"dropout": dropout}
+    out: Any = Decoder(config).apply({"params": params}, tokens, positions, mask, rngs=rngs)
     return out[0]
 
 
-def head_matrix(params: Params) -> jax.Array:
-    """Returns the output table f[V, D]: the head, or the tied embedding."""
-    return params["head"] if "head" in params else params["embedding"]
+def output_head(config: DecoderConfig, params: Params) -> Head:
+    """Returns the output table f[V, D], its own or the tied embedding, and its soft cap."""
+    table = params["embedding"] if config.tied else params["head"]
+    return Head(table, config.final_softcap)
+
+
+def count_parameters(config: DecoderConfig) -> int:
+    """Returns how many numbers the parameters hold, the embedding counted once when tied."""
+    shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

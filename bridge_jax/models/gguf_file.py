@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 
 from bridge_jax.errors import UserError
+from bridge_jax.models.config import Rope
+from bridge_jax.models.rotary import frequencies
+
+_ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 
 
 def bundled_smollm2() -> Path:
@@ -49,9 +53,9 @@ class GGUFFile:
         self.metadata: dict[str, Any] = {k: f.contents() for k, f in reader.fields.items()}
         self._tensors = {t.name: t for t in reader.tensors}
 
-    def names(self) -> set[str]:
-        """Returns the names of the tensors."""
-        return set(self._tensors)
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each tensor, its axes in PyTorch's order."""
+        return {name: tuple(int(n) for n in t.shape[::-1]) for name, t in self._tensors.items()}
 
     def tensor(self, name: str) -> np.ndarray:
         """Returns one tensor as f32, its axes in PyTorch's order."""
@@ -66,8 +70,12 @@ class GGUFFile:
         def get(key: str, default: Any = None) -> Any:
             return meta.get(f"{family}.{key}", default)
 
-        return {
+        hf = {
+            "architectures": [_ARCHITECTURES.get(family)],
             "model_type": family,
+            "hidden_act": "silu",
+            "bos_token_id": meta.get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": meta.get("tokenizer.ggml.eos_token_id"),
             "vocab_size": len(meta["tokenizer.ggml.tokens"]),
             "hidden_size": get("embedding_length"),
             "num_hidden_layers": get("block_count"),
@@ -80,6 +88,29 @@ class GGUFFile:
             "max_position_embeddings": get("context_length", 2048),
             "tie_word_embeddings": "output.weight" not in self._tensors,
         }
+        hf["head_dim"] = hf["head_dim"] or hf["hidden_size"] // hf["num_attention_heads"]
+        if "rope_freqs.weight" in self._tensors:
+            hf["rope_scaling"] = self._llama3_scaling(hf["rope_theta"], hf["head_dim"])
+        return hf
+
+    def _llama3_scaling(self, theta: float, head_dim: int) -> dict[str, Any]:
+        """Returns Llama 3's numbers; the file keeps only the factor of each frequency."""
+        factors = self.tensor("rope_freqs.weight")
+        plain = frequencies(Rope(theta), head_dim)
+        for factor in (8.0, 32.0):  # of Llama 3.1 and of Llama 3.2
+            rope = Rope(theta, factor, 8192)
+            if np.allclose(plain / frequencies(rope, head_dim), factors, rtol=1e-4):
+                return {
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": rope.low,
+                    "high_freq_factor": rope.high,
+                    "original_max_position_embeddings": rope.original_context,
+                }
+        raise UserError(
+            f"{self.path}: its rope_freqs are not those of Llama 3.1 or 3.2; use the folder of "
+            "safetensors"
+        )
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,6 +11,22 @@ import jax
 import jax.numpy as jnp
 
 
+class Head(NamedTuple):
+    """What turns hidden states into logits.
+
+    Attributes:
+      table: f[V, D].
+      softcap: logits become c * tanh(logits / c); None leaves them.
+    """
+
+    table: jax.Array
+    softcap: float | None = None
+
+    def cap(self, logits: jax.Array) -> jax.Array:
+        """Returns the capped logits."""
+        return logits if self.softcap is None else self.softcap * jnp.tanh(logits / self.softcap)
+
+
 class TokenStatistics(NamedTuple):
     """Per position, in nats: f32[N] each."""
 
@@ -26,7 +42,7 @@ class _Running(NamedTuple):
 
 
 def token_statistics(
-    hidden: jax.Array, head: jax.Array, targets: jax.Array, chunk: int = 8192
+    hidden: jax.Array, head: Head, targets: jax.Array, chunk: int = 8192
 ) -> TokenStatistics:
     """Returns the NLL of `targets` and the entropy of the prediction at every position.
 
@@ -34,14 +50,14 @@ def token_statistics(
 
     Args:
       hidden: f[N, D], after the final norm.
-      head: f[V, D].
+      head: of V logits.
       targets: int32[N].
       chunk: vocabulary entries at a time; the largest array is N x chunk.
     """
-    vocab, dim = head.shape
+    vocab, dim = head.table.shape
     chunk = min(chunk, vocab)
     chunks = -(-vocab // chunk)
-    padded = jnp.pad(head, ((0, chunks * chunk - vocab), (0, 0))).reshape(chunks, chunk, dim)
+    padded = jnp.pad(head.table, ((0, chunks * chunk - vocab), (0, 0))).reshape(chunks, chunk, dim)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def step(run: _Running, inputs):
@@ -50,7 +66,7 @@ def token_statistics(
             "ND,VD->NV", hidden, rows.astype(hidden.dtype), preferred_element_type=jnp.float32
         )
         ids = index * chunk + jnp.arange(chunk)
-        logits = jnp.where(ids < vocab, logits, -jnp.inf)
+        logits = jnp.where(ids < vocab, head.cap(logits), -jnp.inf)
         # The maximum only keeps exp in range: its gradient cancels.
         top = jax.lax.stop_gradient(jnp.maximum(run.top, logits.max(-1)))
         scale = jnp.exp(run.top - top)
@@ -71,8 +87,13 @@ def token_statistics(
     return TokenStatistics(lse - run.target, lse - run.weighted / run.total)
 
 
-def logits(hidden: jax.Array, head: jax.Array) -> jax.Array:
+def logits(hidden: jax.Array, head: Head) -> jax.Array:
     """Returns f32[..., V]. For the few positions that sample a token."""
-    return jnp.einsum(
-        "...D,VD->...V", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
+    return head.cap(
+        jnp.einsum(
+            "...D,VD->...V",
+            hidden,
+            head.table.astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
+        )
     )

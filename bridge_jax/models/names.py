@@ -1,8 +1,8 @@
-"""Where each tensor of a checkpoint lives in our parameters: one table per format.
+"""Where each tensor of a checkpoint lies in our parameters: one table per family and format.
 
 A row is (their name, our path, einops pattern from their axes to ours). `{i}` is the layer; the
-patterns of layer rows describe one layer, and ours has all layers stacked in front. Read right
-to left the same patterns export.
+pattern of a layer's row describes one layer, and ours has all layers stacked in front. Read from
+right to left the same pattern exports.
 """
 
 from typing import NamedTuple
@@ -12,65 +12,105 @@ class Tensor(NamedTuple):
     """One tensor: their name, our path and how their axes become ours."""
 
     theirs: str
-    ours: tuple[str, ...]
+    ours: str
     pattern: str
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is one for each layer."""
+        return "{i}" in self.theirs
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a projection's weight, which an adapter may be beside."""
+        return self.ours.endswith("/kernel")
+
+
+def _table(prefix: str, layer: str, rows: dict[str, tuple[str, str]]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            theirs.replace("L.", layer, 1) if theirs.startswith("L.") else prefix + theirs,
+            ours.replace("L/", "layers/", 1),
+            pattern,
+        )
+        for theirs, (ours, pattern) in rows.items()
+    )
 
 
 _PLAIN = "D -> D"
 
-LLAMA_HF = (
-    Tensor("model.embed_tokens.weight", ("embedding",), "V D -> V D"),
-    Tensor("lm_head.weight", ("head",), "V D -> V D"),
-    Tensor("model.norm.weight", ("final_norm", "scale"), _PLAIN),
-    Tensor(
-        "model.layers.{i}.input_layernorm.weight", ("layers", "attention_norm", "scale"), _PLAIN
-    ),
-    Tensor(
-        "model.layers.{i}.post_attention_layernorm.weight", ("layers", "mlp_norm", "scale"), _PLAIN
-    ),
-    Tensor(
-        "model.layers.{i}.self_attn.q_proj.weight",
-        ("layers", "attention", "query"),
-        "(N H) D -> D N H",
-    ),
-    Tensor(
-        "model.layers.{i}.self_attn.k_proj.weight",
-        ("layers", "attention", "key"),
-        "(K H) D -> D K H",
-    ),
-    Tensor(
-        "model.layers.{i}.self_attn.v_proj.weight",
-        ("layers", "attention", "value"),
-        "(K H) D -> D K H",
-    ),
-    Tensor(
-        "model.layers.{i}.self_attn.o_proj.weight",
-        ("layers", "attention", "out"),
-        "D (N H) -> N H D",
-    ),
-    Tensor("model.layers.{i}.mlp.gate_proj.weight", ("layers", "mlp", "gate"), "F D -> D F"),
-    Tensor("model.layers.{i}.mlp.up_proj.weight", ("layers", "mlp", "up"), "F D -> D F"),
-    Tensor("model.layers.{i}.mlp.down_proj.weight", ("layers", "mlp", "down"), "D F -> F D"),
-)
+_HF = {
+    "embed_tokens.weight": ("embedding", "V D -> V D"),
+    "norm.weight": ("final_norm/scale", _PLAIN),
+    "L.input_layernorm.weight": ("L/attention_norm/scale", _PLAIN),
+    "L.self_attn.q_proj.weight": ("L/attention/query/kernel", "(N H) D -> D N H"),
+    "L.self_attn.k_proj.weight": ("L/attention/key/kernel", "(K H) D -> D K H"),
+    "L.self_attn.v_proj.weight": ("L/attention/value/kernel", "(K H) D -> D K H"),
+    "L.self_attn.o_proj.weight": ("L/attention/out/kernel", "D (N H) -> N H D"),
+    "L.mlp.gate_proj.weight": ("L/mlp/gate/kernel", "F D -> D F"),
+    "L.mlp.up_proj.weight": ("L/mlp/up/kernel", "F D -> D F"),
+    "L.mlp.down_proj.weight": ("L/mlp/down/kernel", "D F -> F D"),
+}
+_HF_PRE_NORM = {"L.post_attention_layernorm.weight": ("L/mlp_norm/scale", _PLAIN)}
+_HF_FOUR_NORMS = {
+    "L.post_attention_layernorm.weight": ("L/attention_post_norm/scale", _PLAIN),
+    "L.pre_feedforward_layernorm.weight": ("L/mlp_norm/scale", _PLAIN),
+    "L.post_feedforward_layernorm.weight": ("L/mlp_post_norm/scale", _PLAIN),
+}
+_HF_QKV_BIAS = {
+    "L.self_attn.q_proj.bias": ("L/attention/query/bias", "(N H) -> N H"),
+    "L.self_attn.k_proj.bias": ("L/attention/key/bias", "(K H) -> K H"),
+    "L.self_attn.v_proj.bias": ("L/attention/value/bias", "(K H) -> K H"),
+}
+_HF_QK_NORM = {
+    "L.self_attn.q_norm.weight": ("L/attention/query_norm/scale", "H -> H"),
+    "L.self_attn.k_norm.weight": ("L/attention/key_norm/scale", "H -> H"),
+}
 
-# llama.cpp interleaves the two rotary halves of queries and keys (half, 2); ours are (2, half).
-LLAMA_GGUF = (
-    Tensor("token_embd.weight", ("embedding",), "V D -> V D"),
-    Tensor("output.weight", ("head",), "V D -> V D"),
-    Tensor("output_norm.weight", ("final_norm", "scale"), _PLAIN),
-    Tensor("blk.{i}.attn_norm.weight", ("layers", "attention_norm", "scale"), _PLAIN),
-    Tensor("blk.{i}.ffn_norm.weight", ("layers", "mlp_norm", "scale"), _PLAIN),
-    Tensor(
-        "blk.{i}.attn_q.weight",
-        ("layers", "attention", "query"),
-        "(N half two) D -> D N (two half)",
-    ),
-    Tensor(
-        "blk.{i}.attn_k.weight", ("layers", "attention", "key"), "(K half two) D -> D K (two half)"
-    ),
-    Tensor("blk.{i}.attn_v.weight", ("layers", "attention", "value"), "(K H) D -> D K H"),
-    Tensor("blk.{i}.attn_output.weight", ("layers", "attention", "out"), "D (N H) -> N H D"),
-    Tensor("blk.{i}.ffn_gate.weight", ("layers", "mlp", "gate"), "F D -> D F"),
-    Tensor("blk.{i}.ffn_up.weight", ("layers", "mlp", "up"), "F D -> D F"),
-    Tensor("blk.{i}.ffn_down.weight", ("layers", "mlp", "down"), "D F -> F D"),
-)
+
+def _hf(*parts: dict[str, tuple[str, str]]) -> tuple[Tensor, ...]:
+    rows = {name: row for part in (_HF, *parts) for name, row in part.items()}
+    head = Tensor("lm_head.weight", "head", "V D -> V D")
+    return (*_table("model.", "model.layers.{i}.", rows), head)
+
+
+HF: dict[str, tuple[Tensor, ...]] = {
+    "llama": _hf(_HF_PRE_NORM),
+    "mistral": _hf(_HF_PRE_NORM),
+    "qwen2": _hf(_HF_PRE_NORM, _HF_QKV_BIAS),
+    "qwen3": _hf(_HF_PRE_NORM, _HF_QK_NORM),
+    "gemma2": _hf(_HF_FOUR_NORMS),
+    "gemma3_text": _hf(_HF_FOUR_NORMS, _HF_QK_NORM),
+}
+
+_GGUF = {
+    "token_embd.weight": ("embedding", "V D -> V D"),
+    "output.weight": ("head", "V D -> V D"),
+    "output_norm.weight": ("final_norm/scale", _PLAIN),
+    "L.attn_norm.weight": ("L/attention_norm/scale", _PLAIN),
+    "L.ffn_norm.weight": ("L/mlp_norm/scale", _PLAIN),
+    "L.attn_v.weight": ("L/attention/value/kernel", "(K H) D -> D K H"),
+    "L.attn_output.weight": ("L/attention/out/kernel", "D (N H) -> N H D"),
+    "L.ffn_gate.weight": ("L/mlp/gate/kernel", "F D -> D F"),
+    "L.ffn_up.weight": ("L/mlp/up/kernel", "F D -> D F"),
+    "L.ffn_down.weight": ("L/mlp/down/kernel", "D F -> F D"),
+}
+# For Llama, llama.cpp interleaves the two rotary halves of queries and keys: (half, two).
+_GGUF_INTERLEAVED = {
+    "L.attn_q.weight": ("L/attention/query/kernel", "(N half two) D -> D N (two half)"),
+    "L.attn_k.weight": ("L/attention/key/kernel", "(K half two) D -> D K (two half)"),
+}
+_GGUF_HALVES = {
+    "L.attn_q.weight": ("L/attention/query/kernel", "(N H) D -> D N H"),
+    "L.attn_k.weight": ("L/attention/key/kernel", "(K H) D -> D K H"),
+}
+_GGUF_QKV_BIAS = {
+    "L.attn_q.bias": ("L/attention/query/bias", "(N H) -> N H"),
+    "L.attn_k.bias": ("L/attention/key/bias", "(K H) -> K H"),
+    "L.attn_v.bias": ("L/attention/value/bias", "(K H) -> K H"),
+}
+
+GGUF: dict[str, tuple[Tensor, ...]] = {
+    "llama": _table("", "blk.{i}.", _GGUF | _GGUF_INTERLEAVED),
+    "qwen2": _table("", "blk.{i}.", _GGUF | _GGUF_HALVES | _GGUF_QKV_BIAS),
+}

@@ -19,6 +19,7 @@ RULES = (
     ("kv_heads", "tensor"),
     ("mlp", "tensor"),
     ("head_dim", None),
+    ("lora_rank", None),
     ("layers", None),
     ("norm", None),
 )

@@ -40,7 +40,7 @@ def warmup(run: Run, out: Path) -> None:
     count = max(1, round(config.warmup.fraction * len(pool)))
     drawn = np.random.default_rng(config.seed).permutation(len(pool))[:count]
     sequences = [run.sequence("assistant", pool[i], None) for i in drawn]
-    run.train(out, "warm-up", run.model("assistant", None), sequences, config.warmup.train)
+    run.train(out, "warm-up", run.trainable("assistant", None), sequences, config.warmup.train)
 
 
 def scores(run: Run, out: Path) -> None:
@@ -131,7 +131,7 @@ def assistant(run: Run, out: Path) -> None:
         for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl")
         if row["kept"]
     ]
-    model = run.model("assistant", WARMUP)
+    model = run.trainable("assistant", WARMUP)
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
 
 

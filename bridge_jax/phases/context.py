@@ -15,8 +15,9 @@ import jax
 from bridge_jax import config as configs
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
-from bridge_jax.models import checkpoint, decoder
+from bridge_jax.models import checkpoint, decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype
+from bridge_jax.models.files import locate
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
@@ -62,7 +63,7 @@ class Run:
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def tokenizer(self, role: Role) -> tokenizer.Tokenizer:
         """Returns the tokenizer of a role's checkpoint."""
-        return tokenizer.load(checkpoint.locate(getattr(self.config, role).checkpoint))
+        return tokenizer.load(locate(getattr(self.config, role).checkpoint))
 
     def prompt(self, role: Role, example: Example, mode: prompts.Mode) -> list[int]:
         """Returns the ids that ask a role's model about `example`."""
@@ -83,21 +84,39 @@ class Run:
         """Returns a role's model after `stage`, or its checkpoint as it was pretrained."""
         selected: configs.ModelConfig = getattr(self.config, role)
         if stage is None:
-            config, params = checkpoint.load(selected)
-            config = dataclasses.replace(config, dtype=compute_dtype())
-            params = jax.tree.map(jax.device_put, params, self._abstract(config)[1])
+            config, params = checkpoint.load(selected, self.mesh)
+        elif selected.lora.rank:
+            config, base = self._frozen(selected)
+            adapter = load_params(self.workdir / stage / "params", self._like(config, adapter=True))
+            params = lora.join(base, adapter)
         else:
-            config = dataclasses.replace(checkpoint.read_config(selected), dtype=compute_dtype())
-            like, shardings = self._abstract(config)
-            like = jax.tree.map(
-                lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), like, shardings
-            )
-            params = load_params(self.workdir / stage / "params", like)
+            config = checkpoint.read_config(selected)
+            params = load_params(self.workdir / stage / "params", self._like(config))
+        config = dataclasses.replace(config, dtype=compute_dtype())
         return Model(config, params, self.tokenizer(role))
 
-    def _abstract(self, config: DecoderConfig) -> tuple[Any, Any]:
+    def trainable(self, role: Role, stage: str | None) -> Model:
+        """Returns `model`, with a fresh adapter if it is to have one and has none yet."""
+        selected: configs.ModelConfig = getattr(self.config, role)
+        if stage is not None or not selected.lora.rank:
+            return self.model(role, stage)
+        config, base = self._frozen(selected)
+        adapter = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
+        return Model(config, lora.join(base, adapter), self.tokenizer(role))
+
+    def _frozen(self, selected: configs.ModelConfig) -> tuple[DecoderConfig, Any]:
+        # What is not trained needs no f32 copy.
+        config, base = checkpoint.load(selected, self.mesh, compute_dtype())
+        return dataclasses.replace(config, lora=selected.lora, dtype=compute_dtype()), base
+
+    def _like(self, config: DecoderConfig, adapter: bool = False) -> Any:
         boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
-        return nn.unbox(boxed), parameter_shardings(boxed, self.mesh)
+        like = jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+            nn.unbox(boxed),
+            parameter_shardings(boxed, self.mesh),
+        )
+        return lora.split(like)[0] if adapter else like
 
     def engine(self, model: Model) -> Engine:
         """Returns what writes completions with `model`."""
@@ -148,7 +167,7 @@ class Run:
             # Where the file lies does not matter, what is in it does.
             return configs.to_json(dataclasses.replace(value, path="")) | {"content": content}
         if isinstance(value, configs.ModelConfig):
-            return configs.to_json(value) | {"files": _sizes(checkpoint.locate(value.checkpoint))}
+            return configs.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
         return configs.to_json(value) if dataclasses.is_dataclass(value) else value
 
     def check_inputs(self) -> None:

@@ -28,7 +28,7 @@ def instruct(run: Run, out: Path) -> None:
     config = run.config.instruct
     examples = generate_instructions(run.config.seed, config.examples)
     sequences = [run.sequence("student", e, e.rationales.get("medium")) for e in examples]
-    run.train(out, "instructions", run.model("student", None), sequences, config.train)
+    run.train(out, "instructions", run.trainable("student", None), sequences, config.train)
 
 
 def rationales(run: Run, out: Path) -> None:
@@ -80,7 +80,7 @@ def direct(run: Run, out: Path) -> None:
 def _train_student(
     run: Run, out: Path, name: str, sequences: list[Any], config: configs.TrainConfig
 ) -> None:
-    run.train(out, name, run.model("student", instruct_stage(run.config)), sequences, config)
+    run.train(out, name, run.trainable("student", instruct_stage(run.config)), sequences, config)
 
 
 def _kept(run: Run, file: str) -> dict[str, str]:

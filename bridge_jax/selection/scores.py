@@ -76,7 +76,9 @@ def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> ScoreS
     weight = (at + 1 < batch.length[:, None]).astype(jnp.float32)
     picked = jnp.take_along_axis(hidden, jnp.minimum(at, width - 1)[..., None], axis=1)
     stats = head.token_statistics(
-        picked.reshape(-1, picked.shape[-1]), decoder.head_matrix(params), batch.target.reshape(-1)
+        picked.reshape(-1, picked.shape[-1]),
+        decoder.output_head(config, params),
+        batch.target.reshape(-1),
     )
     in_prompt = (slots < batch.prompt_length[:, None]).astype(jnp.float32)
     return ScoreSums(

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
+from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import on_mesh, shard_batch
 from bridge_jax.progress import track
@@ -36,10 +37,10 @@ def train(
     pad_id: int,
     mesh: Mesh,
 ) -> Any:
-    """Trains `params` on `sequences` and returns them.
+    """Trains `params` on `sequences`; returns what was trained: all of them, or the adapter.
 
     Metrics go to `out/metrics.jsonl`, a line a step; states to `out/state`, from which the same
-    call continues with the same numbers. `params` is consumed (donated).
+    call continues with the same numbers. What is trained is consumed (donated).
 
     Raises:
       UserError: a loss is not finite; the last checkpoint is kept.
@@ -49,13 +50,15 @@ def train(
     data = batches(rows, config.batch_rows, config.epochs, seed)
     optimizer = make_optimizer(config, total)
     rates = learning_rate(config, total)
-    state = on_mesh(TrainState(params, optimizer.init(params), jnp.int32(0)), mesh)
+    trained, frozen = lora.split(params) if model.lora else (params, {})
+    state = on_mesh(TrainState(trained, optimizer.init(trained), jnp.int32(0)), mesh)
     step_fn = make_train_step(
         dataclasses.replace(model, remat=config.remat),
         optimizer,
         config.rationale_weight,
         config.accumulate,
         jax.tree.map(lambda a: a.sharding, state),
+        seed,
     )
     checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
     state = checkpoints.restore(state)
@@ -69,7 +72,7 @@ def train(
             for step in range(start, total):
                 began = time.perf_counter()
                 batch = shard_batch(data[step], mesh)
-                state, metrics = step_fn(state, batch)
+                state, metrics = step_fn(state, frozen, batch)
                 values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}
                 if not np.isfinite(values["loss"]):
                     raise UserError(

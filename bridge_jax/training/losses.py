@@ -24,13 +24,17 @@ class PartSums(NamedTuple):
     answer_weight: jax.Array
 
 
-def part_sums(config: DecoderConfig, params: Any, rows: Rows) -> PartSums:
+def part_sums(
+    config: DecoderConfig, params: Any, rows: Rows, dropout: jax.Array | None = None
+) -> PartSums:
     """Returns the unnormalised losses of packed rows (`bridge_jax.text.packing.Rows`)."""
-    hidden = decoder.hidden_states(config, params, rows.tokens, rows.positions, rows.segments)
+    hidden = decoder.hidden_states(
+        config, params, rows.tokens, rows.positions, rows.segments, dropout
+    )
     picked = jnp.take_along_axis(hidden, rows.target_at[..., None], axis=1)  # B T D
     nll = head.token_statistics(
         picked.reshape(-1, picked.shape[-1]),
-        decoder.head_matrix(params),
+        decoder.output_head(config, params),
         jnp.asarray(rows.target).reshape(-1),
     ).nll.reshape(rows.target.shape)
     return PartSums(

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.text.packing import Rows
 from bridge_jax.training import losses
 
 
 class TrainState(NamedTuple):
-    """What a checkpoint holds: parameters, optimizer state, and the steps done (int32[])."""
+    """What a checkpoint holds: trained parameters, optimizer state, steps done (int32[])."""
 
     params: Any
     opt_state: Any
@@ -31,12 +32,27 @@ class StepMetrics(NamedTuple):
 
 
 def loss_and_gradients(
-    config: DecoderConfig, params: Any, rows: Rows, rationale_share: float, accumulate: int
+    config: DecoderConfig,
+    params: Any,
+    rows: Rows,
+    rationale_share: float,
+    accumulate: int,
+    frozen: Any = None,
+    dropout: jax.Array | None = None,
 ) -> tuple[StepMetrics, Any]:
     """Returns the metrics and gradients of a batch, computed in `accumulate` micro-batches.
 
     The parts' weights are summed over the whole batch first, so the result does not depend on
     how the batch is cut.
+
+    Args:
+      config: the model.
+      params: what is trained: all parameters, or an adapter's.
+      rows: the batch.
+      rationale_share: a of the loss.
+      accumulate: micro-batches; divides the rows.
+      frozen: the parameters that are not trained.
+      dropout: random key of an adapter's dropout.
     """
     rationale_tokens, answer_tokens = rows.rationale_weight.sum(), rows.answer_weight.sum()
     by_rationale, by_answer = losses.part_coefficients(
@@ -44,25 +60,27 @@ def loss_and_gradients(
     )
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def part(params: Any, micro: Rows):
-        sums = losses.part_sums(config, params, micro)
+    def part(params: Any, micro: Rows, index: jax.Array | int):
+        whole = lora.join(frozen, params) if frozen else params
+        key = None if dropout is None else jax.random.fold_in(dropout, index)
+        sums = losses.part_sums(config, whole, micro, key)
         return by_rationale * sums.rationale + by_answer * sums.answer, sums
 
-    def add(total: Any, micro: Rows):
-        return jax.tree.map(jnp.add, total, part(params, micro)), None
+    def add(total: Any, inputs: tuple[Rows, jax.Array]):
+        return jax.tree.map(jnp.add, total, part(params, *inputs)), None
 
     if accumulate == 1:
-        (loss, sums), gradients = part(params, rows)
+        (loss, sums), gradients = part(params, rows, 0)
     else:
         micro = jax.tree.map(lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), rows)
-        shapes = jax.eval_shape(part, params, jax.tree.map(lambda a: a[0], micro))
+        shapes = jax.eval_shape(part, params, jax.tree.map(lambda a: a[0], micro), 0)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        ((loss, sums), gradients), _ = jax.lax.scan(add, zeros, micro)
+        ((loss, sums), gradients), _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulate)))
     metrics = StepMetrics(
         loss,
         sums.rationale / jnp.maximum(rationale_tokens, 1),
         sums.answer / jnp.maximum(answer_tokens, 1),
-        optax.global_norm(gradients),
+        optax.tree.norm(gradients),
         (rows.segments > 0).sum().astype(jnp.float32),
     )
     return metrics, gradients
@@ -74,16 +92,19 @@ def make_train_step(
     rationale_share: float,
     accumulate: int,
     shardings: Any = None,
+    seed: int = 0,
 ):
-    """Returns `(state, rows) -> (state, metrics)`, jitted, the old state donated.
+    """Returns `(state, frozen, rows) -> (state, metrics)`, jitted, the old state donated.
 
     The new state lies as `shardings` says, if given; when the old one does too, the step is
-    compiled once.
+    compiled once. `seed` is of an adapter's dropout.
     """
+    has_dropout = config.lora is not None and config.lora.dropout > 0
 
-    def train_step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
+    def train_step(state: TrainState, frozen: Any, rows: Rows) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step) if has_dropout else None
         metrics, gradients = loss_and_gradients(
-            config, state.params, rows, rationale_share, accumulate
+            config, state.params, rows, rationale_share, accumulate, frozen, key
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)

@@ -26,7 +26,9 @@ def teacher_forced(model, ids):
     tokens = jnp.asarray([ids + [0] * (64 - len(ids))])
     at = jnp.arange(64)[None]
     hidden = _hidden(config, params, tokens, at, (at < len(ids)).astype(int))
-    return np.asarray(jax.nn.log_softmax(head.logits(hidden[0], decoder.head_matrix(params))))
+    return np.asarray(
+        jax.nn.log_softmax(head.logits(hidden[0], decoder.output_head(config, params)))
+    )
 
 
 _hidden = jax.jit(decoder.hidden_states, static_argnums=0)

@@ -1,8 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from bridge_jax.models import decoder
-from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models import decoder, rotary
+from bridge_jax.models.config import DecoderConfig, Rope
 
 CONFIG = DecoderConfig(16, 8, 1, 1, 1, 8, 8)
 
@@ -43,9 +43,9 @@ def test_cache_mask_of_a_decoding_step():
 def test_rope_by_hand():
     # One pair of halves, position 2, theta irrelevant for the first frequency (1).
     x = jnp.asarray([1.0, 0.0]).reshape(1, 1, 1, 2)
-    turned = decoder.rope(x, jnp.asarray([[2]]), 10_000.0).reshape(2)
+    turned = rotary.rotate(x, rotary.rotation(Rope(10_000.0), 2, jnp.asarray([[2]]))).reshape(2)
     np.testing.assert_allclose(turned, [np.cos(2), np.sin(2)], atol=1e-6)
     # The second frequency of H=4 is theta^(-1/2).
     x = jnp.asarray([0.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
-    turned = decoder.rope(x, jnp.asarray([[3]]), 100.0).reshape(4)
+    turned = rotary.rotate(x, rotary.rotation(Rope(100.0), 4, jnp.asarray([[3]]))).reshape(4)
     np.testing.assert_allclose(turned, [0, np.cos(0.3), 0, np.sin(0.3)], atol=1e-6)

@@ -34,8 +34,8 @@ def dense(hidden, table, targets):
 def test_chunks_equal_the_dense_softmax(chunk):
     hidden, table, targets = inputs()
 
-    def chunked(*args):
-        return head.token_statistics(*args, chunk=chunk)
+    def chunked(hidden, table, targets):
+        return head.token_statistics(hidden, head.Head(table), targets, chunk=chunk)
 
     for a, b in zip(chunked(hidden, table, targets), dense(hidden, table, targets)):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
@@ -53,14 +53,16 @@ def test_chunks_equal_the_dense_softmax(chunk):
 
 
 def test_uniform_prediction_by_hand():
-    stats = head.token_statistics(jnp.zeros((1, D)), jnp.ones((V, D)), jnp.zeros(1, int), chunk=16)
+    stats = head.token_statistics(
+        jnp.zeros((1, D)), head.Head(jnp.ones((V, D))), jnp.zeros(1, int), chunk=16
+    )
     np.testing.assert_allclose(stats.nll, np.log(V), rtol=1e-6)
     np.testing.assert_allclose(stats.entropy, np.log(V), rtol=1e-6)
 
 
 def test_extreme_logits_stay_finite():
     table = jnp.eye(V, D) * 1e4
-    stats = head.token_statistics(jnp.ones((1, D)), -table, jnp.asarray([0]), chunk=16)
+    stats = head.token_statistics(jnp.ones((1, D)), head.Head(-table), jnp.asarray([0]), chunk=16)
     np.testing.assert_allclose(stats.nll, 1e4 + np.log(V - D), rtol=1e-5)
     np.testing.assert_allclose(stats.entropy, np.log(V - D), rtol=1e-4)
 
@@ -93,7 +95,7 @@ def train_jaxpr():
     tokens, targets = abstract((ROWS, WIDTH)), abstract((ROWS, TARGETS))
     weights = abstract((ROWS, TARGETS), jnp.float32)
     rows = Rows(tokens, tokens, tokens, targets, targets, weights, weights)
-    return jax.make_jaxpr(make_train_step(BIG, optimizer, 0.5, 1))(state, rows)
+    return jax.make_jaxpr(make_train_step(BIG, optimizer, 0.5, 1))(state, {}, rows)
 
 
 def score_jaxpr():

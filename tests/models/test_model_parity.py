@@ -31,7 +31,7 @@ SHAPES = {
 def all_logits(config, params, tokens):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden = decoder.hidden_states(config, params, tokens, positions, jnp.ones_like(tokens))
-    return head.logits(hidden, decoder.head_matrix(params))
+    return head.logits(hidden, decoder.output_head(config, params))
 
 
 def greedy(config, params, prompts, count, mesh, end_id=-1):
@@ -48,7 +48,7 @@ def test_random_llama_has_transformers_logits_and_greedy_tokens(shape, tmp_path,
     folder = tiny.write_checkpoint(tmp_path, seed=1, layers=2, vocab=320, **SHAPES[shape])
     theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     config, params = checkpoint.load(ModelConfig(str(folder)))
-    assert config.num_params == theirs.num_parameters()
+    assert decoder.count_parameters(config) == theirs.num_parameters()
 
     tokens = np.random.default_rng(0).integers(0, 320, (2, 24))
     with torch.no_grad():

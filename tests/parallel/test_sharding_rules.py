@@ -38,11 +38,11 @@ def sharded(tiny_model, cube):
 
 def test_where_parameters_live(tiny_model, sharded):
     _, params = sharded
-    query = params["layers"]["attention"]["query"]  # L D N H
+    query = params["layers"]["attention"]["query"]["kernel"]  # L D N H
     assert query.sharding.spec == PartitionSpec(None, "fsdp", "tensor", None)
     assert query.addressable_shards[0].data.shape == (3, 16, 2, 8)
     assert params["embedding"].addressable_shards[0].data.shape == (256, 16)
-    assert params["layers"]["mlp"]["down"].addressable_shards[0].data.shape == (3, 32, 16)
+    assert params["layers"]["mlp"]["down"]["kernel"].addressable_shards[0].data.shape == (3, 32, 16)
 
 
 def test_loss_and_gradients_equal_those_of_one_device(tiny_model, sharded, cube, one_device):

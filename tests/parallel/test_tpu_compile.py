@@ -71,7 +71,7 @@ def test_train_step(mesh, params):
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights)
-    memory = check(make_train_step(CONFIG, optimizer, 0.5, 2, shardings).lower(state, rows))
+    memory = check(make_train_step(CONFIG, optimizer, 0.5, 2, shardings).lower(state, {}, rows))
     # The old state is donated: its bytes are the new one's.
     parameters = sum(p.size for p in jax.tree.leaves(params))
     assert memory.alias_size_in_bytes > 3 * 4 * parameters / 4 * 0.9

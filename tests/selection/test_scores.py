@@ -50,7 +50,7 @@ def dense(config, params, sequence):
     ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
     one = jnp.ones((1, len(ids)), jnp.int32)
     hidden = decoder.hidden_states(config, params, ids[None], jnp.arange(len(ids))[None], one)[0]
-    logp = jax.nn.log_softmax(hidden @ decoder.head_matrix(params).T, axis=-1)
+    logp = jax.nn.log_softmax(hidden @ params["head"].T, axis=-1)
     first = len(ids) - len(sequence.answer)
     predictions = np.asarray(logp, np.float64)[first - 1 : -1]
     nll = -predictions[np.arange(len(sequence.answer)), ids[first:]].mean()

@@ -56,10 +56,10 @@ def stop_at(monkeypatch):
             step_fn = real(*args)
             made.append(step_fn)
 
-            def step(state, batch):
+            def step(state, frozen, batch):
                 if int(state.step) == at:
                     raise error
-                return step_fn(state, batch)
+                return step_fn(state, frozen, batch)
 
             return step
 

@@ -65,7 +65,7 @@ def by_hand(config, params, sequence):
     tokens = np.asarray([sequence.prompt + sequence.rationale + sequence.answer])
     at = np.arange(tokens.shape[1])[None]
     hidden = decoder.hidden_states(config, params, tokens, at, np.ones_like(tokens))
-    logprobs = jax.nn.log_softmax(hidden[0] @ decoder.head_matrix(params).T)
+    logprobs = jax.nn.log_softmax(hidden[0] @ params["embedding"].T)
     return -np.asarray(logprobs)[np.arange(tokens.shape[1] - 1), tokens[0, 1:]]
 
 

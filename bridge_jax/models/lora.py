@@ -1,0 +1,74 @@
+"""Low-rank adapters beside the model's own parameters: found, drawn, merged.
+
+An adapter's matrices are the leaves `lora_a` (inputs, r) and `lora_b` (r, outputs) next to the
+`kernel` they change, stacked over layers as it is (`bridge_jax.models.projection`).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.projection import lora_scale
+from bridge_jax.parallel.sharding import parameter_shardings
+
+MATRICES = ("lora_a", "lora_b")
+
+
+def split(params: Any) -> tuple[Any, Any]:
+    """Returns (adapter, base): what is trained and what is frozen. Both keep their paths."""
+    flat = traverse_util.flatten_dict(params)
+    adapter = {path: leaf for path, leaf in flat.items() if path[-1] in MATRICES}
+    base = {path: leaf for path, leaf in flat.items() if path not in adapter}
+    return traverse_util.unflatten_dict(adapter), traverse_util.unflatten_dict(base)
+
+
+def join(*parts: Any) -> Any:
+    """Returns one tree of the parts of `split`."""
+    flat: dict[Any, Any] = {}
+    for part in parts:
+        flat |= traverse_util.flatten_dict(part)
+    return traverse_util.unflatten_dict(flat)
+
+
+def draw(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Any:
+    """Returns a fresh adapter for `config.lora`, which changes nothing before it is trained."""
+    initialise = functools.partial(decoder.init, config)
+    shardings, _ = split(parameter_shardings(jax.eval_shape(initialise, key), mesh))
+    make = jax.jit(lambda key: split(nn.unbox(initialise(key)))[0], out_shardings=shardings)
+    return make(key)
+
+
+def merge(config: DecoderConfig, params: Any) -> Any:
+    """Returns the parameters of the plain model that computes the same: kernel + s * A B."""
+    if config.lora is None:
+        return params
+    scale = lora_scale(config.lora)
+    flat = traverse_util.flatten_dict(params)
+    merged = {path: leaf for path, leaf in flat.items() if path[-1] not in MATRICES}
+    for path, a in flat.items():
+        if path[-1] == "lora_a":
+            kernel = (*path[:-1], "kernel")
+            merged[kernel] = _add(merged[kernel], a, flat[*path[:-1], "lora_b"], scale)
+    return traverse_util.unflatten_dict(merged)
+
+
+@jax.jit
+def _add(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    """Returns f[L, ...]; the sum is f32 and rounded once to the kernel's dtype."""
+    layers, rank = b.shape[:2]
+    change = jnp.einsum(
+        "LIR,LRO->LIO", a.reshape(layers, -1, rank), b.reshape(layers, rank, -1)
+    ).reshape(kernel.shape)
+    return (kernel.astype(jnp.float32) + scale * change).astype(kernel.dtype)
+
+
+def bytes_of(params: Any) -> int:
+    """Returns the bytes of all leaves, as if on one device."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

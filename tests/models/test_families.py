@@ -1,0 +1,59 @@
+"""Every family against transformers: logits, greedy tokens, and the way back."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.config import ModelConfig
+from bridge_jax.models import checkpoint, decoder
+from tests.models import families
+from tests.models.test_model_parity import all_logits, greedy
+
+torch = pytest.importorskip("torch")
+
+TOKENS = np.random.default_rng(0).integers(0, families.VOCAB, (2, 40))
+
+
+def logits_of(theirs):
+    with torch.no_grad():
+        return theirs(torch.tensor(TOKENS)).logits.float().numpy()
+
+
+@pytest.mark.parametrize("shape", families.SHAPES)
+def test_f32_logits_and_greedy_tokens_are_those_of_transformers(shape, tmp_path, one_device):
+    theirs = families.make(shape, tmp_path)
+    config, params = checkpoint.load(ModelConfig(str(tmp_path)))
+    assert decoder.count_parameters(config) == theirs.num_parameters()
+    expected = logits_of(theirs)
+    assert expected.std() > 0.1  # or the comparison would say nothing
+    np.testing.assert_allclose(all_logits(config, params, TOKENS), expected, rtol=0, atol=1e-4)
+
+    prompt = torch.tensor(TOKENS[:1, :9])
+    with torch.no_grad():
+        written = theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64,
+            do_sample=False, eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+    assert greedy(config, params, [prompt[0].tolist()], 64, one_device) == [written[0, 9:].tolist()]
+
+
+@pytest.mark.parametrize("shape", families.SHAPES)
+def test_bf16_logits_are_those_of_transformers(shape, tmp_path):
+    theirs = families.make(shape, tmp_path, "bfloat16")
+    config, params = checkpoint.load(ModelConfig(str(tmp_path)), dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    expected = logits_of(theirs)
+    ours = all_logits(dataclasses.replace(config, dtype=jnp.bfloat16), params, TOKENS)
+    truth = logits_of(theirs.float())
+    # Units in the last place of bf16 at the largest logit. Rounding differs between any two
+    # orders of summation, so it is the typical error that is compared, with f32 as the judge.
+    ulp = 2.0**-8 * np.abs(truth).max()
+    assert rms(ours - expected) < 2 * ulp
+    assert rms(ours - truth) < 1.2 * rms(expected - truth)
+
+
+def rms(a):
+    return float(np.sqrt(np.mean(np.square(a))))
