@@ -253,7 +253,7 @@ class RunConfig:
     data: DataConfig = DataConfig()
     budget: BudgetConfig = BudgetConfig()
     teacher: TeacherConfig = TeacherConfig()
-    assistant: ModelConfig = ModelConfig()
+    assistant: ModelConfig = ModelConfig(lora=LoraConfig(rank=16))
     student: ModelConfig = ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29))
     warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
     selection: SelectionConfig = SelectionConfig()
@@ -292,6 +292,18 @@ def override(config: Any, assignments: Sequence[str], _prefix: str = "") -> Any:
 def to_json(config: Any) -> dict[str, Any]:
     """Returns the config as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Returns the dataclass `kind` from what `to_json` gave; fields added since have defaults."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _from_json(hints[name], v) for name, v in values.items() if name in hints})
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_json(kind, value)
+    return tuple(value) if typing.get_origin(kind) is tuple else value
 
 
 def digest(value: Any) -> str:

@@ -45,6 +45,7 @@ def get_config() -> RunConfig:
             usd_per_million_input=20.0,
             usd_per_million_output=20.0,
         ),
+        assistant=ModelConfig(),
         student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
         warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=5e-5)),
         selection=SelectionConfig(batch_tokens=3072),

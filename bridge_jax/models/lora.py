@@ -67,8 +67,3 @@ def _add(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Arr
         "LIR,LRO->LIO", a.reshape(layers, -1, rank), b.reshape(layers, rank, -1)
     ).reshape(kernel.shape)
     return (kernel.astype(jnp.float32) + scale * change).astype(kernel.dtype)
-
-
-def bytes_of(params: Any) -> int:
-    """Returns the bytes of all leaves, as if on one device."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

@@ -19,6 +19,7 @@ from bridge_jax.models import checkpoint, decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype
 from bridge_jax.models.files import locate
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.phases.stages import write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
 from bridge_jax.tasks.example import Example, Splits
@@ -140,6 +141,9 @@ class Run:
         config: configs.TrainConfig,
     ) -> None:
         """Trains `model` (its parameters are consumed) and writes `out/params`."""
+        trained, frozen = lora.split(model.params) if model.config.lora else (model.params, {})
+        sizes = {"trained": _size_of(trained), "frozen": _size_of(frozen)}
+        write_json(out / "parameters.json", sizes)
         if not (out / "params").is_dir():  # Else a run was killed right after it wrote them.
             params = train(
                 out,
@@ -206,6 +210,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Writes a JSONL file."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _size_of(params: Any) -> dict[str, int]:
+    leaves = jax.tree.leaves(params)
+    return {
+        "parameters": sum(leaf.size for leaf in leaves),
+        "bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+    }
 
 
 def _sizes(path: Path) -> dict[str, int]:

@@ -83,6 +83,13 @@ def execute(
         yield Outcome(stage.name, False, _run(stage, context, partial, final, prints[stage.name]))
 
 
+def finished(workdir: Path, stage: str) -> bool:
+    """Returns whether a stage's folder is whole, and of the config that ran last."""
+    manifest = _read(workdir / stage / "manifest.json")
+    expected = _read(workdir / "stages.json") or {}
+    return manifest is not None and manifest["fingerprint"] == expected.get(stage)
+
+
 def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: str) -> float:
     started = _read(partial / "started.json") or {}
     if started.get("fingerprint") != fingerprint:

@@ -62,6 +62,7 @@ def summarise(run: Run) -> dict[str, Any]:
         kept = sum(bool(row["kept"]) for row in run.rationales)
         written = len(run.rationales)
         report["rationales"] = {"written": written, "kept": kept, "rejected": written - kept}
+    report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
     report["seconds"] = run.seconds
     report["warnings"] = failures.find(run, report)

@@ -35,6 +35,20 @@ STAGE_NAMES = {
 }
 
 
+TRAINED_IN = {"Assistant": "apprenticeship/assistant", "Student": "tutoring/student"}
+
+
+def trained(sizes: dict[str, dict[str, int]]) -> str:
+    """Returns what of a model was trained, as "trained 4.9M parameters (20 MB), ..."."""
+    text = "trained " + _size(sizes["trained"]).replace(" (", " parameters (", 1)
+    frozen = sizes["frozen"]
+    return f"{text}, {_size(frozen)} frozen" if frozen["parameters"] else text
+
+
+def _size(size: dict[str, int]) -> str:
+    return f"{size['parameters'] / 1e6:,.1f}M ({size['bytes'] / 1e6:,.0f} MB)"
+
+
 def stage_name(stage: str) -> str:
     """Returns the name of a stage folder; one that is not known keeps its path."""
     folder, _, role = stage.partition("/")

@@ -58,6 +58,7 @@ class Run:
       rationales: what the assistant wrote for the pool.
       predictions: role -> prediction rows on the test questions.
       curves: training stage -> rows of losses by step.
+      parameters: training stage -> `trained` and `frozen`, each `parameters` and `bytes`.
       seconds: stage folder -> wall time, in the order of the pipeline.
     """
 
@@ -71,6 +72,7 @@ class Run:
     rationales: list[Row]
     predictions: dict[str, list[Row]]
     curves: dict[str, list[Row]]
+    parameters: dict[str, Row]
     seconds: dict[str, float]
 
 
@@ -100,6 +102,11 @@ def load(path: Path) -> Run:
         curves=_present(
             {stage: _jsonl(current(stage) / "metrics.jsonl") for stage in TRAINING_STAGES}
         ),
+        parameters={
+            stage: sizes
+            for stage in TRAINING_STAGES
+            if (sizes := _json(current(stage) / "parameters.json"))
+        },
         seconds=_seconds(path, current),
     )
     if run.embeddings is not None and len(run.embeddings) != len(run.scores):

@@ -82,4 +82,11 @@ def make(shape: str, folder: Path, dtype: str = "float32") -> Any:
             tensor.normal_(offset, 0.15)
     model = model.to(getattr(torch, dtype))
     model.save_pretrained(folder, max_shard_size="30KB")  # several files and an index
-    return model
+    return load(folder)  # whose rotary frequencies are f32, unlike those of a model cast to bf16
+
+
+def load(folder: Path) -> Any:
+    """Returns transformers' model of a folder, in the dtype that its config names."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()

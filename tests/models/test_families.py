@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridge_jax.config import ModelConfig
-from bridge_jax.models import checkpoint, decoder
+from bridge_jax.models import checkpoint, decoder, export
 from tests.models import families
 from tests.models.test_model_parity import all_logits, greedy
 
@@ -57,3 +57,45 @@ def test_bf16_logits_are_those_of_transformers(shape, tmp_path):
 
 def rms(a):
     return float(np.sqrt(np.mean(np.square(a))))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", families.SHAPES)
+def test_export_gives_every_tensor_back(shape, dtype, tmp_path, monkeypatch):
+    from safetensors import safe_open
+
+    theirs = families.make(shape, tmp_path / "in", dtype)
+    model = ModelConfig(str(tmp_path / "in"))
+    config, params = checkpoint.load(model)
+    monkeypatch.setattr(export, "SHARD_BYTES", 20_000)
+    with export.folder(tmp_path / "out") as out:
+        export.write_model(out, config, params, checkpoint.cut_hf_config(model))
+
+    def tensors(folder):
+        found = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "pt") as handle:
+                found |= {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        return found
+
+    before, after = tensors(tmp_path / "in"), tensors(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert tensor.dtype == after[name].dtype == getattr(torch, dtype)
+        assert torch.equal(tensor, after[name]), name
+    again = families.load(tmp_path / "out")
+    assert again.dtype == getattr(torch, dtype)
+    np.testing.assert_array_equal(logits_of(again), logits_of(theirs))
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2_window", "gemma2", "gemma3"])
+def test_a_cut_model_is_the_same_model_in_transformers(shape, tmp_path):
+    families.make(shape, tmp_path / "in")
+    last = families.SHAPES[shape][1].get("num_hidden_layers", 3) - 1
+    model = ModelConfig(str(tmp_path / "in"), keep_layers=(0, last, 1))
+    config, params = checkpoint.load(model)
+    with export.folder(tmp_path / "out") as out:
+        export.write_model(out, config, params, checkpoint.cut_hf_config(model))
+    theirs = families.load(tmp_path / "out")
+    ours = all_logits(config, params, TOKENS)
+    np.testing.assert_allclose(ours, logits_of(theirs), rtol=0, atol=1e-4)

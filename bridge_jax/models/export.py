@@ -1,0 +1,193 @@
+"""Our parameters into a folder that transformers, vLLM and llama.cpp's converter load.
+
+The tables that import a checkpoint are read from right to left. A folder is written beside its
+final name and renamed when it is whole; nothing that was there before is touched.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from bridge_jax.config import LoraConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models import lora, names
+from bridge_jax.models.checkpoint import axes_of
+from bridge_jax.models.config import DecoderConfig
+
+SHARD_BYTES = 4 << 30
+
+
+class Tensor(NamedTuple):
+    """One tensor of a checkpoint to be: its name, and where it is taken from."""
+
+    name: str
+    row: names.Tensor
+    layer: int
+
+
+@contextlib.contextmanager
+def folder(out: Path) -> Iterator[Path]:
+    """Gives a folder to write into; it becomes `out` when the block ends without an error.
+
+    Raises:
+      UserError: `out` exists.
+    """
+    if out.exists():
+        raise UserError(f"--out={out}: exists already; name a new folder")
+    partial = out.with_name(out.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for file in partial.iterdir():  # Left there by an export that was interrupted.
+        file.unlink()
+    yield partial
+    partial.rename(out)
+
+
+def write_model(
+    out: Path, config: DecoderConfig, params: Any, hf_config: dict[str, Any], dtype: Any = None
+) -> None:
+    """Writes config.json and the weights; an adapter is merged.
+
+    Args:
+      out: an empty folder.
+      config, params: the model.
+      hf_config: config.json of the checkpoint that it came from, cut to the layers it has.
+      dtype: of the weights; None is that of the checkpoint it came from, f32 if it does not say.
+    """
+    name = hf_config.get("dtype") or hf_config.get("torch_dtype") or "float32"
+    dtype = jnp.dtype(dtype or name)
+    params = traverse_util.flatten_dict(lora.merge(config, params), sep="/")
+    tensors = list(_tensors(config, hf_config))
+    sizes = [_size(t, params) * dtype.itemsize for t in tensors]
+    files = _files(sizes)
+    weight_map = {}
+    for number, members in enumerate(files, 1):
+        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        name = "model.safetensors" if len(files) == 1 else name
+        _save(out / name, {tensors[i].name: _value(tensors[i], config, params, dtype)
+                           for i in members})  # fmt: skip
+        weight_map |= {tensors[i].name: name for i in members}
+    if len(files) > 1:
+        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
+        _write_json(out / "model.safetensors.index.json", index)
+    _write_json(
+        out / "config.json",
+        # Both spellings: transformers 5 reads the first, older releases and servers the second.
+        hf_config | {"dtype": dtype.name, "torch_dtype": dtype.name},
+    )
+
+
+def write_generation_config(out: Path, hf_config: dict[str, Any], end_id: int, pad_id: int) -> None:
+    """Writes generation_config.json: greedy, ending where the model was taught to end."""
+    known = hf_config.get("eos_token_id")
+    ends = known if isinstance(known, list) else [known]
+    config = {
+        "bos_token_id": hf_config.get("bos_token_id"),
+        "eos_token_id": [end_id, *(e for e in ends if e not in (None, end_id))],
+        "pad_token_id": pad_id,
+        "do_sample": False,
+    }
+    _write_json(out / "generation_config.json", {k: v for k, v in config.items() if v is not None})
+
+
+def write_adapter(
+    out: Path, config: DecoderConfig, params: Any, hf_config: dict[str, Any], base: str
+) -> None:
+    """Writes a LoRA adapter as PEFT does: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+      out: an empty folder.
+      config, params: the model with its adapter.
+      hf_config: config.json of the base.
+      base: the base model's folder or hub id, for the adapter's config.
+
+    Raises:
+      UserError: the model has no adapter.
+    """
+    if config.lora is None:
+        raise UserError("the model has no adapter: it was trained in full; export the model")
+    flat = traverse_util.flatten_dict(params, sep="/")
+    tensors, modules = {}, set()
+    for tensor in _tensors(config, hf_config):
+        path = tensor.row.ours.removesuffix("/kernel")
+        if f"{path}/lora_a" not in flat:
+            continue
+        module = tensor.name.removesuffix(".weight")
+        modules.add(module.rsplit(".", 1)[-1])
+        a, b = (np.asarray(flat[f"{path}/{side}"][tensor.layer]) for side in lora.MATRICES)
+        rank = config.lora.rank
+        prefix = f"base_model.model.{module}"
+        tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(a.reshape(-1, rank).T)
+        tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(b.reshape(rank, -1).T)
+    _save(out / "adapter_model.safetensors", tensors)
+    _write_json(out / "adapter_config.json", _peft(config.lora, sorted(modules), base))
+
+
+def _peft(config: LoraConfig, modules: list[str], base: str) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "use_rslora": config.rslora,
+        "target_modules": modules,
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def _tensors(config: DecoderConfig, hf_config: dict[str, Any]) -> Iterator[Tensor]:
+    rows = names.HF[hf_config["model_type"]]
+    rows = [row for row in rows if row.ours != "head" or not config.tied]
+    for row in rows:
+        if not row.stacked:
+            yield Tensor(row.theirs, row, 0)
+    for layer in range(config.num_layers):
+        for row in rows:
+            if row.stacked:
+                yield Tensor(row.theirs.format(i=layer), row, layer)
+
+
+def _size(tensor: Tensor, params: dict[str, Any]) -> int:
+    shape = params[tensor.row.ours].shape
+    return int(np.prod(shape[1:] if tensor.row.stacked else shape))
+
+
+def _files(sizes: list[int]) -> list[list[int]]:
+    """Returns which tensors share a file of at most `SHARD_BYTES`, in order."""
+    files: list[list[int]] = [[]]
+    filled = 0
+    for index, size in enumerate(sizes):
+        if files[-1] and filled + size > SHARD_BYTES:
+            files.append([])
+            filled = 0
+        files[-1].append(index)
+        filled += size
+    return files
+
+
+def _value(tensor: Tensor, config: DecoderConfig, params: dict[str, Any], dtype: Any) -> np.ndarray:
+    value: jax.Array = params[tensor.row.ours]
+    ours = np.asarray(value[tensor.layer] if tensor.row.stacked else value)
+    theirs, mine = tensor.row.pattern.split(" -> ")
+    there = einops.rearrange(ours, f"{mine} -> {theirs}", **axes_of(tensor.row, config))
+    return np.ascontiguousarray(there).astype(dtype)
+
+
+def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(tensors, file, metadata={"format": "pt"})  # which transformers asks for
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,90 @@
+"""The model card that goes with an exported model: what it is, what it cost, how good it is."""
+
+from typing import Any
+
+from bridge_jax.config import ModelConfig, RunConfig
+from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
+from bridge_jax.text.prompts import INSTRUCTIONS
+
+
+def render(report: dict[str, Any], config: RunConfig, role: str) -> str:
+    """Returns the card's Markdown.
+
+    Args:
+      report: what `report.json` holds.
+      config: of the run.
+      role: `student` or `assistant`.
+    """
+    model: ModelConfig = getattr(config, role)
+    parts = [
+        _front_matter(model),
+        f"# {config.name}: {ROLE_NAMES[role].lower()}",
+        _what(model, role),
+    ]
+    parts += ["## Training", _training(report, config, role)]
+    parts += ["## Scores", _scores(report), "## Use", _use(config)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(model: ModelConfig) -> str:
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+    if _on_hub(model):
+        lines.append(f"base_model: {model.checkpoint}")
+    return "\n".join([*lines, "tags: [distillation, bridge-jax]", "---"])
+
+
+def _on_hub(model: ModelConfig) -> bool:
+    return model.checkpoint.count("/") == 1 and not model.checkpoint.startswith((".", "/"))
+
+
+def _what(model: ModelConfig, role: str) -> str:
+    base = "SmolLM2-135M-Instruct" if model.checkpoint == "smollm2-135m" else model.checkpoint
+    if not _on_hub(model):
+        base = base.rstrip("/").rsplit("/", 1)[-1]  # A path says more about a disk than a model.
+    cut = f", of which the layers {', '.join(map(str, model.keep_layers))} were kept" * bool(
+        model.keep_layers
+    )
+    how = f", with a LoRA adapter of rank {model.lora.rank}" * bool(model.lora.rank)
+    return (
+        f"The {role} of a BRIDGE distillation (arXiv 2512.20403), made with BRIDGE-JAX from "
+        f"{base}{cut}{how}."
+    )
+
+
+def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
+    data = (
+        config.data.path.rsplit("/", 1)[-1] or f"practice tasks ({', '.join(config.data.domains)})"
+    )
+    lines = [
+        f"- data: {data}, {config.data.pool:,} examples in the pool, seed {config.seed}",
+        f"- teacher: {config.teacher.model}",
+    ]
+    if spend := report.get("spend"):
+        lines.append(
+            f"- paid: {spend['queries']:,} of {spend['budget_queries']:,} queries, "
+            f"${spend['usd']:.4f} of ${spend['budget_usd']:.2f}"
+        )
+    if (kept := report.get("rationales")) and role == "student":
+        lines.append(
+            f"- rationales by the assistant: {kept['kept']:,} kept of {kept['written']:,} written"
+        )
+    return "\n".join(lines)
+
+
+def _scores(report: dict[str, Any]) -> str:
+    rows = ["| model | questions | accuracy (95%) | answers that parse |", "|---|---|---|---|"]
+    for role, accuracy in report["accuracy"].items():
+        bounds = interval(report["accuracy_interval"][role])
+        rows.append(
+            f"| {ROLE_NAMES[role]} | {report['questions'][role]} | {percent(accuracy)} ({bounds}) "
+            f"| {percent(report['compliance'][role])} |"
+        )
+    return "\n".join(rows)
+
+
+def _use(config: RunConfig) -> str:
+    return (
+        "The chat template of the tokenizer, with this system message, is what the model was "
+        f"trained on; greedy decoding, {config.generation.max_new_tokens} new tokens at most:\n\n"
+        f"> {INSTRUCTIONS['reason']}"
+    )

@@ -1,0 +1,73 @@
+"""Writes a trained model as a folder that transformers, vLLM and llama.cpp's converter load.
+
+python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags, logging
+
+from launch.overrides import run_main
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_ROLE = flags.DEFINE_enum("role", "student", ["student", "assistant"], "Which model.")
+_OUT = flags.DEFINE_string("out", None, "The new folder.", required=True)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16", "float16"], "Of the weights; default: the checkpoint's."
+)
+_ADAPTER = flags.DEFINE_bool("adapter", False, "Write only the LoRA adapter, for PEFT.")
+
+
+def main(assignments: list[str]) -> None:
+    """Writes weights, config, tokenizer, generation config and model card."""
+    from bridge_jax.errors import UserError
+
+    if assignments:
+        raise UserError(f"launch.export takes its config from the workdir: {assignments[0]!r}")
+    # These imports take seconds, so a mistyped flag is reported before them.
+    from rich.console import Console
+
+    from bridge_jax import config as configs
+    from bridge_jax.models import checkpoint, export
+    from bridge_jax.phases import apprenticeship, tutoring
+    from bridge_jax.phases.context import Run
+    from bridge_jax.phases.stages import finished
+    from bridge_jax.studies import card, report
+
+    logging.set_verbosity(logging.WARNING)
+    workdir, out, role = Path(_WORKDIR.value), Path(_OUT.value), _ROLE.value
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
+    config = configs.from_json(configs.RunConfig, json.loads((workdir / "config.json").read_text()))
+    stage = {"student": tutoring.STUDENT, "assistant": apprenticeship.ASSISTANT}[role]
+    if not finished(workdir, stage):
+        raise UserError(
+            f"{workdir}: the stage {stage} is not done with this run's config; finish the run"
+        )
+    run = Run(config, workdir)
+    selected: configs.ModelConfig = getattr(config, role)
+    if _ADAPTER.value and selected.keep_layers:
+        raise UserError(
+            "an adapter beside a cut model has no base that others can load; export it whole"
+        )
+    hf_config = checkpoint.cut_hf_config(selected)
+    model = run.model(role, stage)
+    with export.folder(out) as folder:
+        if _ADAPTER.value:
+            export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
+        else:
+            export.write_model(folder, model.config, model.params, hf_config, _DTYPE.value)
+            export.write_generation_config(
+                folder, hf_config, model.tokenizer.end_id, model.tokenizer.pad_id
+            )
+        model.tokenizer.save(folder)
+        (folder / "README.md").write_text(card.render(report.write(workdir), config, role))
+    size = sum(file.stat().st_size for file in out.iterdir())
+    Console(highlight=False).print(
+        f"{out}: {size / 1e6:,.0f} MB. Try it: python -m launch.chat --model={out}", soft_wrap=True
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,106 @@
+"""`launch.export`: the folder answers in transformers what the model answered here."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.launch import tiny_run
+
+
+def export(workdir, out, *flags):
+    """Returns (exit code, stdout and stderr) of an export."""
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.export", f"--workdir={workdir}", f"--out={out}", *flags],
+        cwd=tiny_run.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def student(undisturbed, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "student"
+    code, said = export(undisturbed, out)
+    assert code == 0, said
+    assert f"launch.chat --model={out}" in said
+    return out
+
+
+def test_the_folder_is_whole(student, undisturbed):
+    names = {file.name for file in student.iterdir()}
+    assert {"config.json", "model.safetensors", "generation_config.json", "README.md"} < names
+    assert {"tokenizer.json", "tokenizer_config.json"} < names
+    assert not student.with_name("student.partial").exists()
+    config = json.loads((student / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["dtype"]) == (2, "float32")
+    card = (student / "README.md").read_text()
+    report = tiny_run.report(undisturbed)
+    assert "10 of 10 queries" in card and "layers 0, 2 were kept" in card
+    assert f"{report['rationales']['kept']} kept of 24 written" in card
+    assert str(undisturbed) not in card
+
+
+def test_transformers_answers_as_the_run_did(student, undisturbed):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from bridge_jax.text.prompts import INSTRUCTIONS
+
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    model = AutoModelForCausalLM.from_pretrained(student)
+    file = undisturbed / "evaluation/student/predictions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == 8
+    for row in rows:
+        chat = [
+            {"role": "system", "content": INSTRUCTIONS["reason"]},
+            {"role": "user", "content": row["question"]},
+        ]
+        prompt = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        with torch.no_grad():
+            written = model.generate(**prompt, max_new_tokens=4)
+        new = written[0, prompt["input_ids"].shape[1] :]
+        assert tokenizer.decode(new, skip_special_tokens=True) == row["completion"]
+
+
+def test_the_assistants_adapter_is_merged_or_apart(undisturbed, tiny_config, tmp_path):
+    for out, flags in (("merged", ()), ("adapter", ("--adapter",))):
+        code, said = export(undisturbed, tmp_path / out, "--role=assistant", *flags)
+        assert code == 0, said
+    peft_config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert (peft_config["r"], peft_config["lora_alpha"]) == (4, 32.0)
+    base = str(tiny_config.parent / "checkpoint")
+    assert peft_config["base_model_name_or_path"] == base
+
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    tokens = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        before = plain(tokens).logits.numpy()
+        adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter")(tokens).logits.numpy()
+        np.testing.assert_allclose(merged(tokens).logits.numpy(), adapted, rtol=0, atol=1e-4)
+    assert np.abs(adapted - before).max() > 1e-2
+
+
+def test_mistakes(student, undisturbed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for workdir, out, flags, message in (
+        (undisturbed, student, (), "exists already"),
+        (tmp_path / "empty", tmp_path / "x", (), "holds no run"),
+        (undisturbed, tmp_path / "x", ("--adapter",), "no base that others can load"),
+        (undisturbed, tmp_path / "x", ("--budget.queries=3",), "takes its config from the workdir"),
+    ):
+        code, said = export(workdir, out, *flags)
+        assert code == 2 and message in said and "Traceback" not in said
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,171 @@
+"""Adapters: what is trained, what it adds, merged and exported to PEFT."""
+
+import dataclasses
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.config import LoraConfig, ModelConfig, TrainConfig
+from bridge_jax.models import checkpoint, decoder, export, lora
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import make_mesh, on_mesh, parameter_shardings, shard_batch
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.optimizer import make_optimizer
+from bridge_jax.training.step import TrainState, loss_and_gradients, make_train_step
+from tests.models import families
+from tests.models.test_model_parity import all_logits
+
+LORA = LoraConfig(rank=4, alpha=8.0, targets=("attention/*", "mlp/down"))
+ADAPTED = {("attention", name) for name in ("query", "key", "value", "out")} | {("mlp", "down")}
+TOKENS = np.random.default_rng(0).integers(3, 120, (2, 20))
+ROWS = pack([Sequence([5, 6, 7, 8], [9, 10, 11], [12, 13])] * 4, 12, 0)
+
+
+def adapted(model, mesh, lora_config=LORA, trained=True, key=0):
+    """Returns (config, params) with an adapter; `trained` makes B differ from zero."""
+    config, params = model
+    config = dataclasses.replace(config, lora=lora_config)
+    adapter = lora.draw(config, mesh, jax.random.key(key))
+    if trained:
+        adapter = jax.tree.map(
+            lambda a: a + 0.05 * jnp.cos(jnp.arange(a.size)).reshape(a.shape), adapter
+        )
+    return config, lora.join(params, adapter)
+
+
+def test_a_fresh_adapter_is_on_the_chosen_projections_and_changes_nothing(tiny_model, one_device):
+    config, params = adapted(tiny_model, one_device, trained=False)
+    adapter, base = lora.split(params)
+    found = {
+        (part, name)
+        for part, projections in adapter["layers"].items()
+        for name, matrices in projections.items()
+        if set(matrices) == {"lora_a", "lora_b"}
+    }
+    assert found == ADAPTED
+    query = adapter["layers"]["attention"]["query"]
+    assert query["lora_a"].shape == (3, 32, 4) and query["lora_b"].shape == (3, 4, 4, 8)
+    # PEFT draws A uniformly within 1 / sqrt(inputs).
+    assert 0.9 / math.sqrt(32) < np.abs(query["lora_a"]).max() <= 1 / math.sqrt(32)
+    assert not np.any(query["lora_b"])
+    assert jax.tree.structure(base) == jax.tree.structure(tiny_model[1])
+    np.testing.assert_array_equal(
+        all_logits(config, params, TOKENS), all_logits(*tiny_model, TOKENS)
+    )
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_merged_logits_are_the_adapters(rslora, tiny_model, one_device):
+    config, params = adapted(tiny_model, one_device, dataclasses.replace(LORA, rslora=rslora))
+    merged = lora.merge(config, params)
+    plain = dataclasses.replace(config, lora=None)
+    ours, base = all_logits(config, params, TOKENS), all_logits(*tiny_model, TOKENS)
+    np.testing.assert_allclose(all_logits(plain, merged, TOKENS), ours, rtol=0, atol=1e-4)
+    assert np.abs(ours - base).max() > 0.1
+    # By hand for one projection: kernel + alpha / r (or sqrt r) * A B.
+    down = params["layers"]["mlp"]["down"]
+    scale = 8.0 / (2.0 if rslora else 4.0)
+    expected = down["kernel"][1] + scale * np.asarray(down["lora_a"][1]) @ np.asarray(
+        down["lora_b"][1]
+    )
+    np.testing.assert_allclose(merged["layers"]["mlp"]["down"]["kernel"][1], expected, atol=1e-5)
+
+
+def train(config, params, mesh, steps=3, seed=0):
+    optimizer = make_optimizer(TrainConfig(learning_rate=1e-2), 10)
+    adapter, base = lora.split(params)
+    adapter = jax.tree.map(jnp.array, adapter)  # the step consumes it
+    state = on_mesh(TrainState(adapter, optimizer.init(adapter), jnp.int32(0)), mesh)
+    shardings = jax.tree.map(lambda a: a.sharding, state)
+    step = make_train_step(config, optimizer, 0.5, 1, shardings, seed)
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, base, ROWS)
+        losses.append(float(metrics.loss))
+    assert step._cache_size() == 1
+    return state, losses
+
+
+def test_only_the_adapter_is_trained_and_in_the_optimizer(tiny_model, one_device):
+    config, params = adapted(tiny_model, one_device, trained=False)
+    adapter, base = lora.split(params)
+    state, losses = train(config, params, one_device)
+    assert losses[-1] < losses[0]
+    assert jax.tree.structure(state.params) == jax.tree.structure(adapter)
+    numbers = sum(a.size for a in jax.tree.leaves(state.opt_state))
+    assert numbers < 2.1 * sum(a.size for a in jax.tree.leaves(adapter)) + 10
+    for before, after in zip(jax.tree.leaves(adapter), jax.tree.leaves(state.params)):
+        assert np.any(np.asarray(before) != np.asarray(after))
+    assert sum(a.size for a in jax.tree.leaves(base)) == decoder.count_parameters(tiny_model[0])
+
+
+def test_dropout_depends_on_seed_and_step_only(tiny_model, one_device):
+    config, params = adapted(tiny_model, one_device, dataclasses.replace(LORA, dropout=0.5))
+    first, again, other = (train(config, params, one_device, seed=s)[1] for s in (0, 0, 1))
+    assert first == again and first != other
+    # Without a key, as in generation and scoring, nothing is dropped.
+    undropped = dataclasses.replace(config, lora=LORA)
+    np.testing.assert_array_equal(
+        all_logits(config, params, TOKENS), all_logits(undropped, params, TOKENS)
+    )
+
+
+def test_gradients_of_micro_batches_are_those_of_the_batch(tiny_model, one_device):
+    config, params = adapted(tiny_model, one_device)
+    adapter, base = lora.split(params)
+    whole, parts = (
+        jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))(config, adapter, ROWS, 0.5, n, base)
+        for n in (1, 2)
+    )
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_eight_devices_train_the_same_adapter(one_device):
+    config = DecoderConfig(64, 32, 2, 4, 2, 8, 64, lora=LORA)
+    results = []
+    for mesh in (one_device, make_mesh(2, 2, 2)):
+        base = lora.split(placed(config, mesh))[1]
+        params = lora.join(base, lora.draw(config, mesh, jax.random.key(1)))
+        adapter = lora.split(params)[0]
+        assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(adapter))
+        _, gradients = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))(
+            config, adapter, shard_batch(ROWS_OF_8, mesh), 0.5, 1, base
+        )
+        results.append(jax.tree.map(np.asarray, gradients))
+    for a, b in zip(*map(jax.tree.leaves, results)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+ROWS_OF_8 = pack([Sequence([i, 6, 7, 8], [9, 10, 11], [12, 13]) for i in range(8)], 9, 0)
+
+
+def placed(config, mesh):
+    initialise = functools.partial(decoder.init, config)
+    shardings = parameter_shardings(jax.eval_shape(initialise, jax.random.key(0)), mesh)
+    whole = jax.jit(lambda: nn.unbox(initialise(jax.random.key(0))))()
+    return jax.device_put(whole, shardings)
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2", "gemma3"])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_peft_loads_the_adapter_with_equal_logits(shape, rslora, tmp_path, one_device):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    theirs = families.make(shape, tmp_path / "base")
+    model = ModelConfig(str(tmp_path / "base"))
+    chosen = dataclasses.replace(LORA, targets=("*",), rslora=rslora)
+    config, params = adapted(checkpoint.load(model), one_device, chosen)
+    with export.folder(tmp_path / "adapter") as out:
+        hf = checkpoint.cut_hf_config(model)
+        export.write_adapter(out, config, params, hf, model.checkpoint)
+    loaded = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        expected = loaded(torch.tensor(TOKENS)).logits.numpy()
+    np.testing.assert_allclose(all_logits(config, params, TOKENS), expected, rtol=0, atol=1e-4)

@@ -1,0 +1,54 @@
+"""The pairs of models that run configs are made of; the configs themselves are in test_config."""
+
+import dataclasses
+import re
+
+import pytest
+
+from bridge_jax.config import RunConfig, override, validate
+from bridge_jax.models import decoder, presets
+from bridge_jax.models.families import from_hf
+from configs import models
+
+# (assistant, its adapter, student), parameters. The adapters' are what others report of rank 16 on
+# all projections of these models.
+QWEN_7B, LLAMA_8B, GEMMA_9B = 7_615_616_512, 8_030_261_248, 9_241_705_984
+SIZES = {
+    "qwen2.5-7b to qwen2.5-0.5b": (QWEN_7B, 40_370_176, 494_032_768),
+    "qwen2.5-7b to gemma-3-270m": (QWEN_7B, 40_370_176, 268_098_176),
+    "llama-3.1-8b to llama-3.2-1b": (LLAMA_8B, 41_943_040, 1_235_814_400),
+    "llama-3.1-8b to smollm2-360m": (LLAMA_8B, 41_943_040, 361_821_120),
+    "gemma-2-9b to gemma-3-270m": (GEMMA_9B, 54_018_048, 268_098_176),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_pair_resolves_to_models_of_these_sizes(name):
+    assistant, student = models.PAIRS[name]
+    whole = from_hf(presets.hf_config(assistant.checkpoint))
+    base = decoder.count_parameters(whole)
+    adapted = decoder.count_parameters(dataclasses.replace(whole, lora=assistant.lora))
+    small = decoder.count_parameters(from_hf(presets.hf_config(student.checkpoint)))
+    assert (base, adapted - base, small) == SIZES[name]
+    assert student.lora.rank == 0
+    assert not student.keep_layers
+    assert not assistant.keep_layers
+
+
+def test_no_pair_is_untested():
+    assert set(models.PAIRS) == set(SIZES)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_pair_fits_into_a_run_config_and_can_be_overridden(name):
+    pair = models.PAIRS[name]
+    config = validate(RunConfig(assistant=pair.assistant, student=pair.student))
+    config = override(config, ["assistant.lora.rank=32"])
+    assert config.assistant == dataclasses.replace(
+        pair.assistant, lora=dataclasses.replace(pair.assistant.lora, rank=32)
+    )
+
+
+def test_the_docstring_uses_a_pair_that_exists():
+    (used,) = re.findall(r'PAIRS\["(.*?)"\]', models.__doc__)
+    assert used in models.PAIRS
