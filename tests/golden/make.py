@@ -15,6 +15,12 @@ MESSAGES = [
     {"role": "system", "content": "Reason step by step, then write the answer."},
     {"role": "user", "content": "A box holds 12 pens. How many pens are in 7 boxes?"},
 ]
+TEXT = (
+    "The pharmacist checked the label twice before she handed the bottle over. Each tablet held "
+    "250 mg, and the doctor had written three tablets a day for a week. 'Take them with food,' she "
+    "said, 'and call us if the rash has not gone by Friday.' The invoice was due within thirty "
+    "days of delivery; after that, interest ran at four per cent a year on the whole amount."
+)
 POSITIONS, TOP = (0, 7, 15, -1), 5
 
 
@@ -31,11 +37,13 @@ def main() -> None:
         written = model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
-            max_new_tokens=32,
+            max_new_tokens=64,
             do_sample=False,
             eos_token_id=None,
             pad_token_id=0,
         )
+        text_ids = tokenizer(TEXT, add_special_tokens=False, return_tensors="pt").input_ids
+        perplexity = float(model(text_ids, labels=text_ids).loss.exp())
     rows = []
     for position in POSITIONS:
         top = logits[position].topk(TOP)
@@ -52,6 +60,8 @@ def main() -> None:
         "text": text,
         "tokens": tokens[0].tolist(),
         "rows": rows,
+        "perplexity_text": TEXT,
+        "perplexity": perplexity,
         "greedy": written[0, tokens.shape[1] :].tolist(),
     }
     Path(__file__).with_name("smollm2.json").write_text(json.dumps(golden) + "\n")

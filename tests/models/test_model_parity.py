@@ -12,7 +12,7 @@ import pytest
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine
-from bridge_jax.models import checkpoint, decoder, gguf_file, head
+from bridge_jax.models import checkpoint, decoder, export, gguf_file, head
 from bridge_jax.text import tokenizer
 from tests import tiny
 
@@ -92,7 +92,41 @@ def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
     assert prompt == golden["tokens"]
     config, params = smollm2
     # Greedy decoding of transformers, made with the same weights by tests/golden/make.py.
-    assert greedy(config, params, [prompt], 32, one_device) == [golden["greedy"]]
+    assert greedy(config, params, [prompt], 64, one_device) == [golden["greedy"]]
+
+
+def test_smollm2_has_the_kept_perplexity(smollm2):
+    golden = json.loads(GOLDEN.read_text())
+    config, params = smollm2
+    ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(golden["perplexity_text"])
+    logprobs = jax.nn.log_softmax(all_logits(config, params, np.asarray([ids]))[0, :-1])
+    nll = -np.take_along_axis(np.asarray(logprobs), np.asarray(ids)[1:, None], 1).mean()
+    assert f"{np.exp(nll):.4g}" == f"{golden['perplexity']:.4g}"
+    assert 5 < np.exp(nll) < 50
+
+
+def test_smollm2_goes_out_and_loads_in_transformers(smollm2, tmp_path):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    golden = json.loads(GOLDEN.read_text())
+    config, params = smollm2
+    model = ModelConfig("smollm2-135m")
+    with export.folder(tmp_path / "out") as out:
+        export.write_model(out, config, params, checkpoint.cut_hf_config(model))
+        tokenizer.load(gguf_file.bundled_smollm2()).save(out)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokens = np.asarray([golden["tokens"]])
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(all_logits(config, params, tokens), expected, rtol=0, atol=1e-3)
+    chat = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(
+        golden["messages"], add_generation_prompt=True, return_dict=False
+    )
+    assert chat == golden["tokens"]
+    # And back in again, without a change of a bit.
+    _, again = checkpoint.load(ModelConfig(str(tmp_path / "out")))
+    jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
 def test_smollm2_has_transformers_logits(smollm2):

@@ -1,0 +1,101 @@
+"""The byte-level BPE tokenizers inside GGUF files, as Hugging Face fast tokenizers."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from bridge_jax.errors import UserError
+from bridge_jax.models.gguf_file import open_gguf
+
+# llama.cpp's token types: control for markers such as <|im_end|>, user-defined for those that
+# are shown, such as Qwen's <tool_call>.
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+class _Recipe(NamedTuple):
+    """What a family does to text before the merges, from its published tokenizer.json.
+
+    Attributes:
+      cut: splits the text; merges do not cross.
+      normalizer: runs before it. llama.cpp leaves Qwen's NFC out; transformers does not.
+      ignore_merges: what is in the vocabulary as a whole is not merged from its parts.
+    """
+
+    cut: Any
+    normalizer: Any = None
+    ignore_merges: bool = False
+
+
+def _split(regex: str) -> Any:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(regex), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+# By the value of `tokenizer.ggml.pre`. The regexes differ in how many digits a token may have.
+_RECIPES = {
+    "smollm": _Recipe(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+        )
+    ),
+    "qwen2": _Recipe(
+        _split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        normalizer=normalizers.NFC(),
+    ),
+    "llama-bpe": _Recipe(
+        _split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        ignore_merges=True,
+    ),
+}
+
+
+def read(path: Path) -> Any:
+    """Returns the tokenizer in a GGUF file as a transformers fast tokenizer.
+
+    Raises:
+      UserError: it is of a kind not in the table above.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    meta = open_gguf(path).metadata
+    kind = (meta["tokenizer.ggml.model"], meta.get("tokenizer.ggml.pre"))
+    if kind[0] != "gpt2" or kind[1] not in _RECIPES:
+        raise UserError(f"{path}: tokenizer {kind} is not supported; use a folder of safetensors")
+    recipe = _RECIPES[kind[1]]
+    tokens = meta["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ", 1)) for merge in meta["tokenizer.ggml.merges"]]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    bpe = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=recipe.ignore_merges))
+    bpe.pre_tokenizer = recipe.cut
+    bpe.decoder = decoders.ByteLevel()
+    if recipe.normalizer:
+        bpe.normalizer = recipe.normalizer
+    typed = list(zip(tokens, meta["tokenizer.ggml.token_type"]))
+    bpe.add_special_tokens([t for t, kind in typed if kind == _CONTROL])
+    bpe.add_tokens(
+        [tokenizers.AddedToken(t, normalized=False) for t, kind in typed if kind == _USER_DEFINED]
+    )
+
+    def named(role: str) -> str | None:
+        i = meta.get(f"tokenizer.ggml.{role}_token_id")
+        return None if i is None else tokens[i]
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=named("bos"),
+        eos_token=named("eos"),
+        pad_token=named("padding"),
+        chat_template=meta.get("tokenizer.chat_template"),
+    )
