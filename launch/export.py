@@ -31,12 +31,13 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import config as configs
     from bridge_jax.models import checkpoint, export
     from bridge_jax.phases import apprenticeship, tutoring
-    from bridge_jax.phases.context import Run
+    from bridge_jax.phases.context import Role, Run
     from bridge_jax.phases.stages import finished
     from bridge_jax.studies import card, report
 
     logging.set_verbosity(logging.WARNING)
-    workdir, out, role = Path(_WORKDIR.value), Path(_OUT.value), _ROLE.value
+    workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
+    role: Role = _ROLE.value  # type: ignore[assignment]
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
     config = configs.from_json(configs.RunConfig, json.loads((workdir / "config.json").read_text()))

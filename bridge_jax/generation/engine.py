@@ -49,6 +49,47 @@ class _Loop(NamedTuple):
     key: jax.Array
 
 
+def forward(
+    config: DecoderConfig,
+    params: Any,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: decoder.KVCache,
+) -> tuple[jax.Array, decoder.KVCache]:
+    """Returns the logits f32[B, V] behind the last of tokens int32[B, S], and the longer cache."""
+    mask = decoder.cache_mask(cache, tokens.shape[1])
+    out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, mask, cache)
+    hidden, cache = out
+    return head.logits(hidden[:, -1], decoder.output_head(config, params)), cache
+
+
+def read_prompts(
+    config: DecoderConfig, params: Any, prompts: jax.Array, lengths: jax.Array, slots: int
+) -> tuple[jax.Array, decoder.KVCache]:
+    """Returns the logits f32[B, V] behind the prompts, and a cache of `slots` that holds them.
+
+    Args:
+      config, params: the model.
+      prompts: int32[B, S], padded on the left.
+      lengths: int32[B], tokens of each prompt.
+      slots: S and the tokens to be written, at least.
+    """
+    batch, width = prompts.shape
+    pad = width - lengths
+    cache = decoder.init_cache(config, batch, slots)
+    cache = cache._replace(mask=(jnp.arange(slots) >= pad[:, None]))
+    positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
+    return forward(config, params, prompts, positions, cache)
+
+
+def draw(
+    logits: jax.Array, key: jax.Array, settings: GenerationConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the next token int32[B], its log-probability f32[B], and the key for the rest."""
+    key, used = jax.random.split(key)
+    return *sample(logits, used, settings.temperature, settings.top_p), key
+
+
 @functools.partial(jax.jit, static_argnames=("config", "settings", "end_id"))
 def generate_batch(
     config: DecoderConfig,
@@ -74,37 +115,21 @@ def generate_batch(
     """
     batch, width = prompts.shape
     limit = settings.max_new_tokens
-    model = decoder.Decoder(config)
-    table = decoder.output_head(config, params)
-    pad = width - lengths
-    slots = jnp.arange(width + limit)
-    cache = decoder.init_cache(config, batch, width + limit)
-    cache = cache._replace(mask=(slots >= pad[:, None]))
-    positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
-
-    def forward(tokens, positions, cache):
-        mask = decoder.cache_mask(cache, tokens.shape[1])
-        out: Any = model.apply({"params": params}, tokens, positions, mask, cache)
-        hidden, cache = out
-        return head.logits(hidden[:, -1], table), cache
-
-    def choose(logits, key):
-        return sample(logits, key, settings.temperature, settings.top_p)
 
     def advance(loop: _Loop) -> _Loop:
         tokens = loop.tokens.at[:, loop.step].set(jnp.where(loop.done, end_id, loop.token))
         logprobs = loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob))
         done = loop.done | (loop.token == end_id)
-        logits, cache = forward(loop.token[:, None], loop.position[:, None], loop.cache)
-        key, used = jax.random.split(loop.key)
-        token, logprob = choose(logits, used)
+        logits, cache = forward(
+            config, params, loop.token[:, None], loop.position[:, None], loop.cache
+        )
+        token, logprob, key = draw(logits, loop.key, settings)
         return _Loop(
             cache, token, logprob, loop.position + 1, done, tokens, logprobs, loop.step + 1, key
         )
 
-    logits, cache = forward(prompts, positions, cache)
-    key, used = jax.random.split(key)
-    token, logprob = choose(logits, used)
+    logits, cache = read_prompts(config, params, prompts, lengths, width + limit)
+    token, logprob, key = draw(logits, key, settings)
     out = jnp.full((batch, limit), end_id, jnp.int32)
     loop = _Loop(
         cache, token, logprob, lengths, lengths == 0, out, jnp.zeros((batch, limit)),

@@ -52,8 +52,10 @@ def load(
     config = dataclasses.replace(from_hf(cut(source.hf_config, layers)), param_dtype=dtype)
     rows = [row for row in source.table if row.ours != "head" or not config.tied]
     boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
-    shapes = traverse_util.flatten_dict(nn.unbox(boxed), sep="/")
-    shardings = traverse_util.flatten_dict(parameter_shardings(boxed, mesh), sep="/")
+    shapes: dict[str, Any] = traverse_util.flatten_dict(nn.unbox(boxed), sep="/")
+    shardings: dict[str, Any] = traverse_util.flatten_dict(
+        parameter_shardings(boxed, mesh), sep="/"
+    )
     _check(source, rows, whole, shapes)
     params = {}
     for row in rows:

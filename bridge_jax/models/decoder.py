@@ -230,7 +230,7 @@ def _layouts(
     if not any(config.local):
         return (full,)
     assert config.window
-    near = near_mask(start, *mask.shape[2:], config.window)
+    near = near_mask(start, mask.shape[2], mask.shape[3], config.window)
     local_rope = config.local_rope or config.rope
     return full, Layout(mask & near, rotation(local_rope, config.head_dim, positions))
 

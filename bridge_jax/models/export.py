@@ -113,7 +113,7 @@ def write_adapter(
     """
     if config.lora is None:
         raise UserError("the model has no adapter: it was trained in full; export the model")
-    flat = traverse_util.flatten_dict(params, sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     tensors, modules = {}, set()
     for tensor in _tensors(config, hf_config):
         path = tensor.row.ours.removesuffix("/kernel")

@@ -13,7 +13,7 @@ from bridge_jax.models import names
 from bridge_jax.models.gguf_file import bundled_smollm2, open_gguf
 
 # What is fetched from the hub; neither pickles nor code are.
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt")
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
 
 
 class Source(NamedTuple):

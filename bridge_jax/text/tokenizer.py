@@ -90,4 +90,11 @@ def load(checkpoint: Path) -> Tokenizer:
         return SentencePieceTokenizer(checkpoint)
     from transformers import AutoTokenizer
 
-    return HFTokenizer(AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False))
+    try:
+        fast = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint}: has no tokenizer that can be read ({str(error).splitlines()[0]}); put "
+            "the checkpoint's tokenizer.json and tokenizer_config.json there"
+        ) from error
+    return HFTokenizer(fast)

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import pytest
 
@@ -92,3 +93,9 @@ def test_truncation_cuts_the_beginning_of_the_question(tiny_tokenizer):
 def test_a_prompt_that_fits_is_left_alone(tiny_tokenizer):
     ids = prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 200, "error")
     assert ids == tiny_tokenizer.render_chat(prompts.messages(EXAMPLE, "reason"))
+
+
+def test_a_folder_without_a_tokenizer_is_an_error(checkpoint, tmp_path):
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    with pytest.raises(UserError, match=r"has no tokenizer that can be read"):
+        tokenizer.load(tmp_path)

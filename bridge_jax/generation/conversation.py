@@ -1,0 +1,123 @@
+"""A conversation: what was said so far, as a prompt, and the reply as it is written."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from bridge_jax.config import GenerationConfig
+from bridge_jax.errors import UserError
+from bridge_jax.generation.stream import Detokenizer, stream
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.text.tokenizer import Tokenizer
+
+
+class Conversation:
+    """Questions and replies, the oldest of which are forgotten when the context is full.
+
+    Attributes:
+      turns: (question, reply) of what is remembered, in order.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, system: str, room: int):
+        """Begins a conversation.
+
+        Args:
+          tokenizer: renders the prompts.
+          system: the system message; empty is none.
+          room: tokens that a prompt may have.
+
+        Raises:
+          UserError: the system message alone needs more.
+        """
+        self.turns: list[tuple[str, str]] = []
+        self._tokenizer, self._room = tokenizer, room
+        self._system = [{"role": "system", "content": system}] if system else []
+        empty = len(self._render(""))
+        if empty > room:
+            raise UserError(
+                f"an empty question already needs {empty} tokens, and the context leaves "
+                f"{max(room, 0)}; shorten the system message or lower max_new_tokens"
+            )
+
+    def prompt(self, question: str) -> tuple[list[int], int]:
+        """Returns the ids of the prompt that asks `question`, and how many turns it forgot.
+
+        Raises:
+          UserError: the question alone has no room; nothing is forgotten.
+        """
+        alone = len(self._render(question))
+        if alone > self._room:
+            raise UserError(
+                f"the question has {alone} tokens, and the context leaves {self._room}; shorten "
+                "it or lower max_new_tokens"
+            )
+        before = len(self.turns)
+        while len(ids := self._render(question, self.turns)) > self._room:
+            del self.turns[0]
+        return ids, before - len(self.turns)
+
+    def _render(self, question: str, turns: list[tuple[str, str]] | None = None) -> list[int]:
+        messages = list(self._system)
+        for asked, replied in turns or ():
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": replied})
+        return self._tokenizer.render_chat([*messages, {"role": "user", "content": question}])
+
+
+@dataclasses.dataclass
+class Reply:
+    """What was written so far.
+
+    Attributes:
+      text: whole characters only.
+      tokens: how many.
+      first, last: when the first and the last token came, in seconds.
+      note: why it ends where it does, if not by itself.
+    """
+
+    text: str = ""
+    tokens: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    note: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second behind the first, which took the prompt; 0 if there are none."""
+        return (self.tokens - 1) / (self.last - self.first) if self.tokens > 1 else 0.0
+
+
+@dataclasses.dataclass
+class Writer:
+    """A model that replies."""
+
+    config: DecoderConfig
+    params: Any
+    tokenizer: Tokenizer
+    settings: GenerationConfig
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt may have."""
+        return self.config.max_positions - self.settings.max_new_tokens
+
+    def write(self, prompt: list[int], key: jax.Array, reply: Reply) -> Iterator[str]:
+        """Yields the text of a reply in pieces, and keeps `reply` up to date."""
+        words = Detokenizer(self.tokenizer)
+        end_id, pad_id = self.tokenizer.end_id, self.tokenizer.pad_id
+        for token in stream(self.config, self.params, prompt, key, self.settings, end_id, pad_id):
+            reply.last = time.perf_counter()
+            reply.first = reply.first or reply.last
+            reply.tokens += 1
+            yield _append(reply, words.add(token))
+        yield _append(reply, words.finish())
+        if reply.tokens == self.settings.max_new_tokens:
+            reply.note = f"cut at max_new_tokens={reply.tokens}"
+
+
+def _append(reply: Reply, piece: str) -> str:
+    reply.text += piece
+    return piece

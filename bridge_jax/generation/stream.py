@@ -1,0 +1,132 @@
+"""One reply, token by token, for a person who watches it being written.
+
+The same forward pass and choice of tokens as `engine`, but each token leaves the device as soon
+as it is there. Shapes are rounded up, so that the turns of a growing conversation rarely compile:
+prompts to 32, 64, 128 ... tokens, caches to multiples of 512 slots.
+Left out: keeping the cache between turns; every turn reads its whole prompt.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bridge_jax.config import GenerationConfig
+from bridge_jax.generation.engine import BUCKET, check_context, draw, forward, read_prompts
+from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.text.tokenizer import Tokenizer
+
+SLOTS = 512
+
+_HALF = "\ufffd"  # What bytes that are no whole character decode to.
+
+
+class _Written(NamedTuple):
+    """The last token, not yet in the cache, its position, and the key for those behind it."""
+
+    token: jax.Array
+    position: jax.Array
+    key: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("config", "slots", "settings"))
+def _prefill(
+    config: DecoderConfig,
+    params: Any,
+    prompt: jax.Array,
+    length: jax.Array,
+    key: jax.Array,
+    slots: int,
+    settings: GenerationConfig,
+) -> tuple[decoder.KVCache, _Written]:
+    logits, cache = read_prompts(config, params, prompt, length, slots)
+    token, _, key = draw(logits, key, settings)
+    return cache, _Written(token, length, key)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "settings"), donate_argnames="cache")
+def _step(
+    config: DecoderConfig,
+    params: Any,
+    cache: decoder.KVCache,
+    last: _Written,
+    settings: GenerationConfig,
+) -> tuple[decoder.KVCache, _Written]:
+    logits, cache = forward(config, params, last.token[:, None], last.position[:, None], cache)
+    token, _, key = draw(logits, last.key, settings)
+    return cache, _Written(token, last.position + 1, key)
+
+
+def stream(
+    config: DecoderConfig,
+    params: Any,
+    prompt: Sequence[int],
+    key: jax.Array,
+    settings: GenerationConfig,
+    end_id: int,
+    pad_id: int,
+) -> Iterator[int]:
+    """Yields the tokens of a completion, without the end token.
+
+    They are those that `engine.generate_batch` writes for the same prompt and key; there are
+    `settings.max_new_tokens` of them only if the completion was cut.
+
+    Args:
+      config, params: the model.
+      prompt: token ids.
+      key: random key for sampling.
+      settings: how to write; `batch_size` has no meaning here.
+      end_id: the token that ends a completion.
+      pad_id: any token; it fills the prompt on the left and is not seen.
+
+    Raises:
+      UserError: prompt and completion exceed the model's context; raised at the first token.
+    """
+    check_context(len(prompt), settings.max_new_tokens, config.max_positions)
+    width = bucket(len(prompt))
+    slots = -(-(width + settings.max_new_tokens) // SLOTS) * SLOTS
+    tokens = np.full((1, width), pad_id, np.int32)
+    tokens[0, width - len(prompt) :] = prompt
+    length = np.asarray([len(prompt)], np.int32)
+    cache, last = _prefill(config, params, tokens, length, key, slots, settings)
+    for left in reversed(range(settings.max_new_tokens)):
+        token = last.token
+        if left:
+            # Asked for before this token is looked at, so that the device does not wait for us;
+            # and the one compilation lies before the first token, not among the others.
+            cache, last = _step(config, params, cache, last, settings)
+        written = int(token[0])
+        if written == end_id:
+            return
+        yield written
+
+
+def bucket(length: int) -> int:
+    """Returns the width of a prompt of `length` tokens: `BUCKET` doubled until it fits."""
+    return BUCKET << (-(-length // BUCKET) - 1).bit_length()
+
+
+class Detokenizer:
+    """Tokens to text piece by piece; a character is held back until all its bytes are there."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._told = 0
+
+    def add(self, token: int) -> str:
+        """Returns the text that `token` completes; often a word, sometimes nothing."""
+        self._ids.append(token)
+        return self._tell(self._tokenizer.decode(self._ids).rstrip(_HALF))
+
+    def finish(self) -> str:
+        """Returns what is held back: the mark of half a character, if the text ends in one."""
+        return self._tell(self._tokenizer.decode(self._ids))
+
+    def _tell(self, text: str) -> str:
+        new = text[self._told :]
+        self._told = max(self._told, len(text))
+        return new

@@ -1,0 +1,235 @@
+"""Talks with a model: `python -m launch.chat --model=DIR`.
+
+Every line is a question; `/new` starts over, `/quit` or the end of the input leaves, Ctrl-C stops
+a reply. Questions may be piped in: then the replies alone go to standard output, as written.
+"""
+
+import contextlib
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from absl import flags
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.spinner import Spinner
+from rich.text import Text
+
+from bridge_jax.errors import UserError
+from bridge_jax.tasks.answers import ANSWER_MARK, split_completion
+from bridge_jax.text.prompts import INSTRUCTIONS
+from launch.overrides import run_main
+
+if TYPE_CHECKING:
+    from bridge_jax.generation.conversation import Conversation, Reply, Writer
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "A model folder, a .gguf file, a hub id, or smollm2-135m.", required=True
+)
+_MAX_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens", 256, "Length of a reply, in tokens, at most.", lower_bound=1
+)
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 is greedy.", lower_bound=0.0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "Nucleus sampling, with --temperature above 0.")
+_SYSTEM = flags.DEFINE_string(
+    "system",
+    INSTRUCTIONS["reason"],
+    "The system message; the default is what students are trained with, --system= is none.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+
+flags.register_validator(_TOP_P, lambda p: 0 < p <= 1, "must be above 0 and at most 1")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # A model must not steer the terminal.
+
+
+def main(assignments: list[str]) -> int:
+    """Loads the model and answers; 130 on a Ctrl-C that neither stops a reply nor leaves."""
+    if assignments:
+        raise UserError(f"unexpected --{assignments[0]}; see --help")
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    out = Console(highlight=False, force_terminal=None if interactive else False)
+    notes = Console(highlight=False, stderr=True, force_terminal=None if interactive else False)
+    try:
+        with notes.status(f"loading {_MODEL.value}") if interactive else contextlib.nullcontext():
+            writer, conversation = load()
+        if interactive:
+            say(notes, describe(writer))
+        talk(writer, conversation, out, notes, interactive)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def load() -> "tuple[Writer, Conversation]":
+    """Returns the model that the flags name, on the first device, and an empty conversation."""
+    # These imports take seconds, so a mistyped flag is reported before them.
+    from absl import logging
+
+    from bridge_jax.config import GenerationConfig, ModelConfig
+    from bridge_jax.generation.conversation import Conversation, Writer
+    from bridge_jax.models import checkpoint
+    from bridge_jax.models.config import compute_dtype
+    from bridge_jax.models.files import locate
+    from bridge_jax.text import tokenizer
+
+    logging.set_verbosity(logging.WARNING)
+    path, dtype = locate(_MODEL.value), compute_dtype()
+    config, params = checkpoint.load(ModelConfig(str(path)), dtype=dtype)
+    settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
+    config = dataclasses.replace(config, dtype=dtype)
+    writer = Writer(config, params, tokenizer.load(path), settings)
+    return writer, Conversation(writer.tokenizer, _SYSTEM.value, writer.room)
+
+
+def describe(writer: "Writer") -> str:
+    """Returns a line for the beginning."""
+    import jax
+
+    from bridge_jax.models.decoder import count_parameters
+
+    return (
+        f"{count_parameters(writer.config) / 1e6:,.0f} million parameters on "
+        f"{jax.default_backend()}, context {writer.config.max_positions:,}; "
+        "/new starts over, /quit leaves"
+    )
+
+
+def talk(
+    writer: "Writer", conversation: "Conversation", out: Console, notes: Console, interactive: bool
+) -> None:
+    """Answers questions until there are no more."""
+    import jax
+
+    from bridge_jax.generation.conversation import Reply
+
+    key = jax.random.key(_SEED.value)
+    show = show_live if interactive and not out.is_dumb_terminal else show_plain
+    for number, question in enumerate(questions(interactive)):
+        if question == "/quit":
+            return
+        if question == "/new":
+            conversation.turns.clear()
+            say(notes, "a new conversation")
+            continue
+        if re.fullmatch(r"/\w*", question):
+            say(notes, f"{question} is no command; there are /new and /quit")
+            continue
+        try:
+            prompt, forgotten = conversation.prompt(question)
+        except UserError as error:
+            say(notes, str(error))
+            continue
+        if forgotten:
+            what = (
+                "question and its reply" if forgotten == 1 else f"{forgotten} questions and replies"
+            )
+            say(notes, f"the context is full: forgot the oldest {what}")
+        reply = Reply()
+        try:
+            show(writer.write(prompt, jax.random.fold_in(key, number), reply), reply, out)
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            reply.note = "stopped"
+        say(notes, summary(reply))
+        if interactive:
+            out.print()
+        if reply.text:
+            conversation.turns.append((question, reply.text))
+
+
+def questions(interactive: bool) -> Iterator[str]:
+    """Yields the lines of standard input that are not blank."""
+    for line in _typed() if interactive else _piped():
+        if line.strip():
+            yield line.strip()
+
+
+def _typed() -> Iterator[str]:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives `input` its line editing
+    while True:
+        try:
+            yield input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+
+
+def _piped() -> Iterator[str]:
+    with open(sys.stdin.fileno(), encoding="utf-8", errors="replace", closefd=False) as lines:
+        yield from lines
+
+
+def show_plain(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
+    """Writes a reply as the model does: the answer stands in a line of its own already."""
+    try:
+        for piece in pieces:
+            out.out(piece, end="", highlight=False)
+    finally:
+        out.out("\n", highlight=False)
+
+
+def show_live(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
+    """Shows a reply while it is written, as much of it as the screen holds, and then the whole."""
+    out.print()
+    try:
+        with Live(_Tail(reply), console=out, refresh_per_second=15, transient=True):
+            for _ in pieces:
+                pass
+    finally:
+        out.print(layout(reply.text, complete=True), end="\n\n")
+
+
+class _Tail:
+    """The last lines of a reply that is being written: what scrolls away cannot be redrawn."""
+
+    def __init__(self, reply: "Reply"):
+        self._reply = reply
+        self._waiting = Spinner("dots", style="dim")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self._reply.text:
+            yield self._waiting
+            return
+        text = layout(self._reply.text, complete=False)
+        lines = console.render_lines(text, options.update(height=None), pad=False)
+        for number, line in enumerate(lines[-(options.size.height - 1) :]):
+            if number:
+                yield Segment.line()
+            yield from line
+
+
+def layout(reply: str, complete: bool) -> Text:
+    """Returns a reply with its rationale dim and its answer bold.
+
+    A reply that ends without an answer is neither; before, it is taken to be a rationale.
+    """
+    reply = _CONTROL.sub("", reply)
+    rationale, answer = split_completion(reply)
+    if answer is None:
+        return Text(rationale, "" if complete else "dim")
+    rest = reply.rpartition(ANSWER_MARK)[2].strip().partition("\n")[2].strip()
+    parts = (rationale, "dim"), (f"{ANSWER_MARK} {answer}", "bold"), (rest, "dim")
+    return Text("\n\n").join(Text(text, style) for text, style in parts if text)
+
+
+def summary(reply: "Reply") -> str:
+    """Returns a line about a reply: tokens, tokens per second, and why it ends where it does."""
+    parts = [f"{reply.tokens} token{'s' * (reply.tokens != 1)}"]
+    if reply.rate:
+        parts.append(f"{reply.rate:.1f} tokens/s")
+    return ", ".join([*parts, reply.note] if reply.note else parts)
+
+
+def say(notes: Console, text: str) -> None:
+    """Prints a remark of ours, dim."""
+    notes.print(Text(text, "dim"), soft_wrap=not notes.is_terminal)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,162 @@
+"""`launch.chat` as its users meet it: piped questions, and a terminal."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import chat
+from tests import tiny
+from tests.launch.tiny_run import ROOT
+
+QUESTION = "Fee is 5. Sum?"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model with room for a long reply, that the tests of this file share."""
+    folder = tmp_path_factory.mktemp("chat") / "model"
+    return tiny.write_checkpoint(folder, max_positions=100_000)
+
+
+def environment(folder):
+    return os.environ | {
+        "XLA_FLAGS": "",
+        "TERM": "xterm-256color",
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compilations"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+
+
+def talk(model, text, *flags):
+    """Returns (exit code, stdout, stderr) of a chat with piped questions."""
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.chat", f"--model={model}", *flags],
+        input=text.encode(), cwd=ROOT, env=environment(model), capture_output=True, timeout=300,
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def replies(out):
+    """Returns the replies; a model that writes blank lines itself would mislead it."""
+    return out.removesuffix("\n\n").split("\n\n")
+
+
+def test_piped_questions_and_a_new_conversation(model):
+    lines = f"{QUESTION}\n\n{QUESTION}\n/new\n  {QUESTION}\n/what\n/quit\nnot asked\n"
+    code, out, err = talk(model, lines, "--max_new_tokens=8")
+    assert code == 0, err
+    first, second, fresh = replies(out)
+    assert fresh == first != second
+    assert "\x1b" not in out + err
+    notes = err.splitlines()
+    assert len(notes) == 5
+    for line in (notes[0], notes[1], notes[3]):
+        head, tail = line.split(" tokens/s, ")
+        assert head.startswith("8 tokens, ") and float(head.split()[2]) > 0
+        assert tail == "cut at max_new_tokens=8"
+    assert notes[2] == "a new conversation"
+    assert notes[4] == "/what is no command; there are /new and /quit"
+
+
+def test_the_seed_and_the_system_message_matter(model):
+    sampled = ("--max_new_tokens=8", "--temperature=1")
+    runs = [talk(model, QUESTION, *sampled, *more) for more in ((), ("--seed=1",), ("--system=",))]
+    assert [code for code, _, _ in runs] == [0, 0, 0]
+    assert len({out for _, out, _ in runs}) == 3
+
+
+def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):
+    """The context is 512 tokens."""
+    lines = f"{QUESTION}\n{'7' * 150}\n{'8' * 150}\n{'9' * 500}\n{QUESTION}\n"
+    code, _, err = talk(checkpoint, lines, "--max_new_tokens=150")
+    assert code == 0, err
+    assert "the context is full: forgot the oldest " in err
+    assert "tokens, and the context leaves 362; shorten it or lower max_new_tokens" in err
+    assert err.count(" tokens/s") == 4
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--model=/nowhere"], "error: checkpoint '/nowhere': no such folder or file; give "),
+        (["--model={empty}"], "has no config.json"),
+        (["--model={model}", "--max_new_tokens=99990"], "an empty question already needs "),
+        (["--model={model}", "--max_new_tokens=0"], "error: flag --max_new_tokens=0"),
+        (["--model={model}", "--top_p=0"], "must be above 0 and at most 1"),
+        (["--model={model}", "--a.b=1"], "error: unexpected --a.b=1"),
+        ([], "error: flag --model=None"),
+    ],
+)
+def test_mistakes_are_a_line_and_exit_with_2(model, tmp_path, flags, message):
+    flags = [flag.format(model=model, empty=tmp_path) for flag in flags]
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.chat", *flags], input=b"", cwd=ROOT,
+        env=environment(model), capture_output=True, timeout=300,
+    )  # fmt: skip
+    err = done.stderr.decode()
+    assert done.returncode == 2, err
+    assert message in err and "Traceback" not in err
+    assert done.stdout == b""
+
+
+def test_a_mistyped_flag_is_found_before_the_slow_imports():
+    code = "import launch.chat, sys; print({'jax', 'flax', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == b"set()\n"
+
+
+TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+def test_a_terminal_ctrl_c_stops_the_reply_and_then_leaves(model):
+    command = [sys.executable, "-m", "launch.chat", f"--model={model}", "--max_new_tokens=90000"]
+    terminal = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, *command], cwd=ROOT, env=environment(model),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+    )  # fmt: skip
+    assert terminal.stdin and terminal.stdout
+
+    def wait_for(text):
+        seen, until = b"", time.monotonic() + 120
+        while text not in seen:
+            assert time.monotonic() < until, seen
+            if select.select([terminal.stdout], [], [], 0.1)[0]:
+                seen += terminal.stdout.read(65536)
+        return seen
+
+    assert b"million parameters" in wait_for(b"> ")
+    terminal.stdin.write(QUESTION.encode() + b"\r")
+    wait_for(b"\x1b[2m")  # the spinner is dim, and so is a rationale
+    time.sleep(1)
+    terminal.stdin.write(b"\x03")
+    assert b", stopped" in wait_for(b"> ")
+    terminal.stdin.write(b"\x03")
+    terminal.communicate(timeout=60)
+    assert terminal.returncode == 0
+
+
+def styles(text):
+    return [(text.plain[span.start : span.end], span.style) for span in text.spans]
+
+
+def test_rationale_and_answer_apart():
+    shown = chat.layout("3 x 20 = 60\nAnswer: 60 mg\nand more", complete=True)
+    assert shown.plain == "3 x 20 = 60\n\nAnswer: 60 mg\n\nand more"
+    assert styles(shown) == [
+        ("3 x 20 = 60", "dim"), ("Answer: 60 mg", "bold"), ("and more", "dim"),
+    ]  # fmt: skip
+    assert styles(chat.layout("Answer: yes", complete=True)) == [("Answer: yes", "bold")]
+
+
+def test_without_an_answer_it_is_dim_only_while_it_may_come():
+    assert chat.layout("Well", complete=False).style == "dim"
+    assert chat.layout("Well", complete=True).style == ""
+
+
+def test_a_model_does_not_steer_the_terminal():
+    assert chat.layout("a\x1b[2Jb\r[bold]c\n\td", complete=True).plain == "a[2Jb[bold]c\n\td"
