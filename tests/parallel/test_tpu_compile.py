@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bridge_jax.config import GenerationConfig, TrainConfig
+from bridge_jax.config import GenerationConfig, LoraConfig, TrainConfig
 from bridge_jax.generation.engine import generate_batch
-from bridge_jax.models import decoder
-from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models import decoder, lora
+from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows
@@ -20,6 +20,22 @@ from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
 
 CONFIG = DecoderConfig(4096, 256, 2, 4, 2, 64, 512, dtype=jnp.bfloat16, remat=True)
+WINDOWED = dataclasses.replace(
+    CONFIG,
+    window=64,
+    local=(True, False),
+    local_rope=Rope(),
+    qk_norm=True,
+    qkv_bias=True,
+    post_norms=True,
+    norm_offset=1.0,
+    attention_softcap=50.0,
+    final_softcap=30.0,
+)
+ADAPTED = dataclasses.replace(
+    CONFIG, lora=LoraConfig(rank=8, dropout=0.1), param_dtype=jnp.bfloat16
+)
+MODELS = pytest.mark.parametrize("config", [CONFIG, WINDOWED], ids=["plain", "windowed"])
 B, S, T = 8, 256, 64
 HBM = 16 * 2**30  # bytes of a v5e chip
 
@@ -33,9 +49,8 @@ def mesh():
     return make_mesh(fsdp=2, tensor=2, devices=topology.devices)
 
 
-@pytest.fixture(scope="module")
-def params(mesh):
-    boxed = jax.eval_shape(functools.partial(decoder.init, CONFIG), jax.random.key(0))
+def params_of(config, mesh):
+    boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
         nn.unbox(boxed),
@@ -55,36 +70,56 @@ def check(lowered):
     return memory
 
 
-def test_train_step(mesh, params):
+def train_step(config, trained, frozen, mesh):
+    """Returns the compiled step's memory."""
     optimizer = make_optimizer(TrainConfig(), 10)
     # Moments lie as their parameters, counters everywhere.
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_shape = {p.shape: p.sharding for p in jax.tree.leaves(params)}
+    by_shape = {p.shape: p.sharding for p in jax.tree.leaves(trained)}
     opt_state = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(
             a.shape, a.dtype, sharding=by_shape.get(a.shape, everywhere)
         ),
-        jax.eval_shape(optimizer.init, params),
+        jax.eval_shape(optimizer.init, trained),
     )
-    state = TrainState(params, opt_state, array(mesh))
+    state = TrainState(trained, opt_state, array(mesh))
     shardings = jax.tree.map(lambda a: a.sharding, state)
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights)
-    memory = check(make_train_step(CONFIG, optimizer, 0.5, 2, shardings).lower(state, {}, rows))
+    step = make_train_step(config, optimizer, 0.5, 2, shardings)
+    return check(step.lower(state, frozen, rows))
+
+
+@MODELS
+def test_train_step(config, mesh):
+    params = params_of(config, mesh)
+    memory = train_step(config, params, {}, mesh)
     # The old state is donated: its bytes are the new one's.
     parameters = sum(p.size for p in jax.tree.leaves(params))
     assert memory.alias_size_in_bytes > 3 * 4 * parameters / 4 * 0.9
 
 
-def test_scoring_step(mesh, params):
+def test_adapter_train_step(mesh):
+    adapter, base = lora.split(params_of(ADAPTED, mesh))
+    memory = train_step(ADAPTED, adapter, base, mesh)
+    frozen = sum(2 * p.size for p in jax.tree.leaves(base)) / 4
+    # No gradient and no moment of the base: it is read, and beside it there is little.
+    assert memory.argument_size_in_bytes < 2 * frozen
+    assert memory.output_size_in_bytes < frozen
+
+
+@MODELS
+def test_scoring_step(config, mesh):
     row = array(mesh, B)
     batch = ScoreBatch(array(mesh, B, S), row, row, array(mesh, B, T))  # type: ignore[arg-type]
-    check(score_batch.lower(CONFIG, params, batch))
+    check(score_batch.lower(config, params_of(config, mesh), batch))
 
 
-def test_generation(mesh, params):
-    config = dataclasses.replace(CONFIG, remat=False)
+@MODELS
+def test_generation(config, mesh):
+    config = dataclasses.replace(config, remat=False)
     key = jax.eval_shape(lambda: jax.random.key(0))
     settings = GenerationConfig(max_new_tokens=32, temperature=0.7, top_p=0.9)
-    check(generate_batch.lower(config, params, array(mesh, B, S), array(mesh, B), key, settings, 2))
+    inputs = array(mesh, B, S), array(mesh, B), key
+    check(generate_batch.lower(config, params_of(config, mesh), *inputs, settings, 2))
