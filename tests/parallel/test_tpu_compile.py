@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bridge_jax.config import GenerationConfig, LoraConfig, TrainConfig
+from bridge_jax.generation import stream
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
@@ -123,3 +124,28 @@ def test_generation(config, mesh):
     settings = GenerationConfig(max_new_tokens=32, temperature=0.7, top_p=0.9)
     inputs = array(mesh, B, S), array(mesh, B), key
     check(generate_batch.lower(config, params_of(config, mesh), *inputs, settings, 2))
+
+
+def test_chat_on_one_chip(mesh):
+    one = make_mesh(devices=mesh.devices.ravel()[:1])
+    config = dataclasses.replace(WINDOWED, remat=False)
+    params, settings = params_of(config, one), GenerationConfig(max_new_tokens=32)
+    everywhere = NamedSharding(one, PartitionSpec())
+
+    def placed(tree):
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), tree
+        )
+
+    inputs = placed(
+        (
+            jax.ShapeDtypeStruct((1, 64), jnp.int32),
+            jax.ShapeDtypeStruct((1,), jnp.int32),
+            jax.eval_shape(lambda: jax.random.key(0)),
+        )
+    )
+    prefill = functools.partial(stream._prefill, config, slots=512, settings=settings)
+    cache, last = placed(jax.eval_shape(prefill, params, *inputs))
+    check(stream._prefill.lower(config, params, *inputs, slots=512, settings=settings))
+    memory = check(stream._step.lower(config, params, cache, last, settings))
+    assert memory.alias_size_in_bytes > 0.9 * 2 * cache.keys.size * 2  # updated in place
