@@ -6,6 +6,7 @@ A config file is Python with a `get_config() -> RunConfig`. Every field below ca
 
 import dataclasses
 import difflib
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -18,6 +19,15 @@ from typing import Any, Literal
 from bridge_jax.errors import UserError
 
 Domain = Literal["dosing", "deadlines", "fees"]
+PROJECTIONS = (
+    "attention/query",
+    "attention/key",
+    "attention/value",
+    "attention/out",
+    "mlp/gate",
+    "mlp/up",
+    "mlp/down",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +107,8 @@ class LoraConfig:
       rank: r; 0 trains the model itself.
       alpha: the adapter is scaled by alpha / r.
       dropout: of the adapter's input, while training.
-      targets: patterns of the projections that have one: `attention/query`, `key`, `value`, `out`,
-        `mlp/gate`, `up`, `down`. All of them is QLoRA's finding (2305.14314).
+      targets: patterns of the `PROJECTIONS` that have one; all of them is QLoRA's finding
+        (2305.14314).
       rslora: scale by alpha / sqrt(r) (2312.03732).
     """
 
@@ -352,6 +362,16 @@ def validate(config: RunConfig) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    for role in ("assistant", "student"):
+        lora: LoraConfig = getattr(config, role).lora
+        require(lora.rank >= 0, f"{role}.lora.rank={lora.rank}: above 0, or 0 for no adapter")
+        require(0 <= lora.dropout < 1, f"{role}.lora.dropout={lora.dropout}: 0 to below 1")
+        for pattern in lora.targets if lora.rank else ():
+            require(
+                any(fnmatch.fnmatch(name, pattern) for name in PROJECTIONS),
+                f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}",
+            )
+        require(bool(lora.targets), f"{role}.lora.targets is empty: name a projection")
     for name in (
         "warmup.train",
         "assistant_training",

@@ -140,6 +140,8 @@ MISTAKES = {
     "--student.keep_layers=0,7": "keep_layers=[7]",
     "--student_training.row_tokens=128": "student_training.row_tokens=128 is too short",
     "--generation.max_new_tokens=500 --student_training.row_tokens=999": "context of 512; lower",
+    "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
+    "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
     "--config.method": "method=: one of bridge, direct",
 }
 
