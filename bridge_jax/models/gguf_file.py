@@ -83,8 +83,8 @@ class GGUFFile:
             "num_key_value_heads": get("attention.head_count_kv"),
             "head_dim": get("attention.key_length"),
             "intermediate_size": get("feed_forward_length"),
-            "rope_theta": get("rope.freq_base", 10_000.0),
-            "rms_norm_eps": get("attention.layer_norm_rms_epsilon", 1e-5),
+            "rope_theta": _decimal(get("rope.freq_base", 10_000.0)),
+            "rms_norm_eps": _decimal(get("attention.layer_norm_rms_epsilon", 1e-5)),
             "max_position_embeddings": get("context_length", 2048),
             "tie_word_embeddings": "output.weight" not in self._tensors,
         }
@@ -111,6 +111,11 @@ class GGUFFile:
             f"{self.path}: its rope_freqs are not those of Llama 3.1 or 3.2; use the folder of "
             "safetensors"
         )
+
+
+def _decimal(stored: float) -> float:
+    """Returns the number that was meant: 1e-5 is stored as the f32 nearest to it."""
+    return float(f"{stored:.6g}")
 
 
 @functools.lru_cache(maxsize=4)

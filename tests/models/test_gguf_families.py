@@ -1,0 +1,125 @@
+"""GGUF files of the Llama and Qwen2 families, written here, against the folders they came from."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bridge_jax.config import ModelConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models import checkpoint
+from bridge_jax.models.config import Rope
+from bridge_jax.models.rotary import frequencies
+from tests import tiny
+
+gguf = pytest.importorskip("gguf")
+
+# llama.cpp's names, spelled out apart from bridge_jax.models.names.
+NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+    "input_layernorm.weight": "attn_norm.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def their_name(name):
+    for hf, llama_cpp in NAMES.items():
+        name = name.replace(hf, llama_cpp)
+    return name.replace("model.layers.", "blk.")
+
+
+def interleaved(weight, heads):
+    """Returns queries or keys with the two rotary halves interleaved, as for Llama."""
+    halves = weight.reshape(heads, 2, -1, weight.shape[1])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(folder, path, factors=None):
+    config = json.loads((folder / "config.json").read_text())
+    family = config["model_type"]
+    writer = gguf.GGUFWriter(path, family)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_token_list([f"t{i}" for i in range(config["vocab_size"])])
+    for name, value in load_file(folder / "model.safetensors").items():
+        if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            kind = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
+            value = interleaved(value, config[kind])
+        writer.add_tensor(their_name(name), np.ascontiguousarray(value))
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def as_qwen2(folder):
+    """Makes a Qwen2 of the tiny Llama: its family's name, and biases."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    tensors, rng = load_file(folder / "model.safetensors"), np.random.default_rng(7)
+    for name in list(tensors):
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            bias = rng.normal(size=len(tensors[name])).astype(np.float32)
+            tensors[name.replace(".weight", ".bias")] = bias
+    save_file(tensors, folder / "model.safetensors")
+
+
+def load(path):
+    config, params = checkpoint.load(ModelConfig(str(path)))
+    return config, params
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gguf_file_is_the_folder_it_came_from(family, tied, tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder", tied=tied, rope_theta=3e4, head_dim=12)
+    if family == "qwen2":
+        as_qwen2(folder)
+    config, params = load(folder)
+    there, again = load(write_gguf(folder, tmp_path / "model.gguf"))
+    assert there.rope == Rope(3e4) and there.tied == tied
+    assert there.qkv_bias == (family == "qwen2")
+    assert there == config
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_llama3_rope_is_recognised_by_its_factors(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder", rope_theta=500_000.0, head_dim=64)
+    plain = frequencies(Rope(500_000.0), 64)
+    for factor in (8.0, 32.0):
+        stretched = Rope(500_000.0, factor, 8192)
+        factors = plain / frequencies(stretched, 64)
+        assert factors[0] == 1.0 and factors[-1] == pytest.approx(factor)
+        config, _ = load(write_gguf(folder, tmp_path / f"{factor}.gguf", factors))
+        assert config.rope == stretched
+    with pytest.raises(UserError, match="not those of Llama 3"):
+        load(write_gguf(folder, tmp_path / "other.gguf", np.full(32, 3.0)))
+
+
+def test_another_family_is_named(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gemma2"}))
+    with pytest.raises(UserError, match=r"model_type='gemma2' is not supported in GGUF"):
+        load(write_gguf(folder, tmp_path / "model.gguf"))
