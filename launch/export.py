@@ -26,6 +26,7 @@ def main(assignments: list[str]) -> None:
     if assignments:
         raise UserError(f"launch.export takes its config from the workdir: {assignments[0]!r}")
     # These imports take seconds, so a mistyped flag is reported before them.
+    import jax.numpy as jnp
     from rich.console import Console
 
     from bridge_jax import config as configs
@@ -53,7 +54,7 @@ def main(assignments: list[str]) -> None:
             "an adapter beside a cut model has no base that others can load; export it whole"
         )
     hf_config = checkpoint.cut_hf_config(selected)
-    model = run.model(role, stage)
+    model = run.model(role, stage, jnp.float32)  # rounded once, when it is written
     with export.folder(out) as folder:
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from bridge_jax import config as configs
 from bridge_jax.errors import UserError
@@ -81,43 +82,43 @@ class Run:
         prompt = self.prompt(role, example, "reason" if rationale else "answer")
         return prompts.training_sequence(self.tokenizer(role), prompt, rationale, example.answer)
 
-    def model(self, role: Role, stage: str | None) -> Model:
-        """Returns a role's model after `stage`, or its checkpoint as it was pretrained."""
+    def model(self, role: Role, stage: str | None, dtype: Any = None) -> Model:
+        """Returns a role's model after `stage`, or its checkpoint as it was pretrained.
+
+        Its parameters are of `dtype`, or of the compute dtype, which is enough to run it.
+        """
         selected: configs.ModelConfig = getattr(self.config, role)
+        dtype = dtype or compute_dtype()
         if stage is None:
-            config, params = checkpoint.load(selected, self.mesh)
+            config, params = checkpoint.load(selected, self.mesh, dtype)
         elif selected.lora.rank:
-            config, base = self._frozen(selected)
-            adapter = load_params(self.workdir / stage / "params", self._like(config, adapter=True))
-            params = lora.join(base, adapter)
+            config, base = checkpoint.load(selected, self.mesh, dtype)
+            config = dataclasses.replace(config, lora=selected.lora)
+            like = lora.split(self._like(config))[0]
+            params = lora.join(base, load_params(self.workdir / stage / "params", like))
         else:
-            config = checkpoint.read_config(selected)
+            config = dataclasses.replace(checkpoint.read_config(selected), param_dtype=dtype)
             params = load_params(self.workdir / stage / "params", self._like(config))
         config = dataclasses.replace(config, dtype=compute_dtype())
         return Model(config, params, self.tokenizer(role))
 
     def trainable(self, role: Role, stage: str | None) -> Model:
-        """Returns `model`, with a fresh adapter if it is to have one and has none yet."""
-        selected: configs.ModelConfig = getattr(self.config, role)
-        if stage is not None or not selected.lora.rank:
-            return self.model(role, stage)
-        config, base = self._frozen(selected)
-        adapter = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
-        return Model(config, lora.join(base, adapter), self.tokenizer(role))
+        """Returns `model` with what is trained in f32: all of it, or an adapter, new at first."""
+        adapter: configs.LoraConfig = getattr(self.config, role).lora
+        model = self.model(role, stage, None if adapter.rank else jnp.float32)
+        if stage is not None or not adapter.rank:
+            return model
+        config = dataclasses.replace(model.config, lora=adapter)
+        drawn = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
+        return Model(config, lora.join(model.params, drawn), model.tokenizer)
 
-    def _frozen(self, selected: configs.ModelConfig) -> tuple[DecoderConfig, Any]:
-        # What is not trained needs no f32 copy.
-        config, base = checkpoint.load(selected, self.mesh, compute_dtype())
-        return dataclasses.replace(config, lora=selected.lora, dtype=compute_dtype()), base
-
-    def _like(self, config: DecoderConfig, adapter: bool = False) -> Any:
+    def _like(self, config: DecoderConfig) -> Any:
         boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
-        like = jax.tree.map(
+        return jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
             nn.unbox(boxed),
             parameter_shardings(boxed, self.mesh),
         )
-        return lora.split(like)[0] if adapter else like
 
     def engine(self, model: Model) -> Engine:
         """Returns what writes completions with `model`."""

@@ -23,11 +23,11 @@ def learning_rate(config: TrainConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of one stage; norms are not decayed."""
+    """Returns the optimizer of one stage; norms and biases are not decayed."""
 
     def decayed(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "norm" not in jax.tree_util.keystr(path), params
+            lambda path, _: path[-1].key not in ("scale", "bias"), params
         )
 
     return optax.chain(

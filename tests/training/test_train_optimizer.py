@@ -24,19 +24,23 @@ def test_schedule_of_very_short_stages():
 def params():
     return {
         "embedding": jnp.ones((3, 2)),
-        "layers": {"attention_norm": {"scale": jnp.ones(2)}, "mlp": {"up": jnp.ones((2, 2))}},
+        "layers": {
+            "attention_norm": {"scale": jnp.ones(2)},
+            "mlp": {"up": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
+        },
         "final_norm": {"scale": jnp.ones(2)},
     }
 
 
-def test_norms_are_not_decayed():
+def test_norms_and_biases_are_not_decayed():
     config = TrainConfig(learning_rate=1.0, weight_decay=0.5, warmup_fraction=0.0)
     optimizer = make_optimizer(config, 10)
     state = optimizer.init(params())
     zeros = jax.tree.map(jnp.zeros_like, params())
     updates, state = optimizer.update(zeros, state, params())
     np.testing.assert_allclose(updates["embedding"], -0.5)
-    np.testing.assert_allclose(updates["layers"]["mlp"]["up"], -0.5)
+    np.testing.assert_allclose(updates["layers"]["mlp"]["up"]["kernel"], -0.5)
+    assert not np.any(updates["layers"]["mlp"]["up"]["bias"])
     assert not np.any(updates["layers"]["attention_norm"]["scale"])
     assert not np.any(updates["final_norm"]["scale"])
 
