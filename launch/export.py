@@ -1,14 +1,18 @@
-"""Writes a trained model as a folder that transformers, vLLM and llama.cpp's converter load.
+"""Writes a trained model as a folder in the format of Hugging Face, or its adapter for PEFT.
 
 python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
 """
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from launch.overrides import run_main
+
+if TYPE_CHECKING:
+    from bridge_jax.config import ModelConfig
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _ROLE = flags.DEFINE_enum("role", "student", ["student", "assistant"], "Which model.")
@@ -34,7 +38,8 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.phases import apprenticeship, tutoring
     from bridge_jax.phases.context import Role, Run
     from bridge_jax.phases.stages import finished
-    from bridge_jax.studies import card, report
+    from bridge_jax.studies import card, summary
+    from bridge_jax.studies import workdir as files
 
     logging.set_verbosity(logging.WARNING)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
@@ -49,10 +54,9 @@ def main(assignments: list[str]) -> None:
         )
     run = Run(config, workdir)
     selected: configs.ModelConfig = getattr(config, role)
-    if _ADAPTER.value and selected.keep_layers:
-        raise UserError(
-            "an adapter beside a cut model has no base that others can load; export it whole"
-        )
+    if _ADAPTER.value:
+        _check_adapter(selected)
+    text = card.render(summary.summarise(files.load(workdir)), config, role)
     hf_config = checkpoint.cut_hf_config(selected)
     model = run.model(role, stage, jnp.float32)  # rounded once, when it is written
     with export.folder(out) as folder:
@@ -64,11 +68,25 @@ def main(assignments: list[str]) -> None:
                 folder, hf_config, model.tokenizer.end_id, model.tokenizer.pad_id
             )
         model.tokenizer.save(folder)
-        (folder / "README.md").write_text(card.render(report.write(workdir), config, role))
-    size = sum(file.stat().st_size for file in out.iterdir())
-    Console(highlight=False).print(
-        f"{out}: {size / 1e6:,.0f} MB. Try it: python -m launch.chat --model={out}", soft_wrap=True
-    )
+        (folder / "README.md").write_text(text)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    use = f"PEFT loads it beside {selected.checkpoint}"
+    if not _ADAPTER.value:
+        use = f"Try it: python -m launch.chat --model={out}"
+    Console(highlight=False).print(f"{out}: {size / 1e6:,.0f} MB. {use}", soft_wrap=True)
+
+
+def _check_adapter(model: "ModelConfig") -> None:
+    from bridge_jax.errors import UserError
+
+    if not model.lora.rank:
+        raise UserError("--adapter: the model was trained in full; leave the flag out")
+    if _DTYPE.value:
+        raise UserError("--dtype: an adapter is always f32")
+    if model.keep_layers:
+        raise UserError("--adapter: others have no base for it, layers were cut; export it whole")
+    if model.checkpoint == "smollm2-135m" or model.checkpoint.endswith(".gguf"):
+        raise UserError(f"--adapter: PEFT cannot load its base {model.checkpoint}; export it whole")
 
 
 if __name__ == "__main__":

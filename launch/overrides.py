@@ -26,7 +26,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return theirs, ours
 
 
-def run_main(main: Callable[[list[str]], int | None]) -> None:
+def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") -> None:
     """Runs an absl main that is given the config's assignments.
 
     A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130.
@@ -42,7 +42,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
                 print(f"  {note}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            print(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}", file=sys.stderr)
             return 130
 
     app.run(guarded, argv=theirs, flags_parser=_parse)

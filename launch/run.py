@@ -33,4 +33,4 @@ def main(assignments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, on_interrupt="the same command goes on from here")

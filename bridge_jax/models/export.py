@@ -1,4 +1,4 @@
-"""Our parameters into a folder that transformers, vLLM and llama.cpp's converter load.
+"""Our parameters into a folder that transformers loads, and what reads its format.
 
 The tables that import a checkpoint are read from right to left. A folder is written beside its
 final name and renamed when it is whole; nothing that was there before is touched.
@@ -6,12 +6,13 @@ final name and renamed when it is whole; nothing that was there before is touche
 
 import contextlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import einops
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -25,7 +26,7 @@ from bridge_jax.models.config import DecoderConfig
 SHARD_BYTES = 4 << 30
 
 
-class Tensor(NamedTuple):
+class Target(NamedTuple):
     """One tensor of a checkpoint to be: its name, and where it is taken from."""
 
     name: str
@@ -38,22 +39,30 @@ def folder(out: Path) -> Iterator[Path]:
     """Gives a folder to write into; it becomes `out` when the block ends without an error.
 
     Raises:
-      UserError: `out` exists.
+      UserError: `out` exists, or the disk is full or cannot be written.
     """
     if out.exists():
         raise UserError(f"--out={out}: exists already; name a new folder")
-    partial = out.with_name(out.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    for file in partial.iterdir():  # Left there by an export that was interrupted.
-        file.unlink()
-    yield partial
-    partial.rename(out)
+    partial = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        partial.chmod(0o755)
+        yield partial
+        partial.rename(out)
+    except OSError as error:
+        raise UserError(
+            f"--out={out}: {error.strerror or error}; free some space or choose another place"
+        ) from error
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_model(
     out: Path, config: DecoderConfig, params: Any, hf_config: dict[str, Any], dtype: Any = None
 ) -> None:
-    """Writes config.json and the weights; an adapter is merged.
+    """Writes config.json and the weights; an adapter is merged, one tensor at a time.
 
     Args:
       out: an empty folder.
@@ -63,7 +72,7 @@ def write_model(
     """
     name = hf_config.get("dtype") or hf_config.get("torch_dtype") or "float32"
     dtype = jnp.dtype(dtype or name)
-    params = traverse_util.flatten_dict(lora.merge(config, params), sep="/")
+    params = traverse_util.flatten_dict(params, sep="/")
     tensors = list(_tensors(config, hf_config))
     sizes = [_size(t, params) * dtype.itemsize for t in tensors]
     files = _files(sizes)
@@ -145,19 +154,19 @@ def _peft(config: LoraConfig, modules: list[str], base: str) -> dict[str, Any]:
     }
 
 
-def _tensors(config: DecoderConfig, hf_config: dict[str, Any]) -> Iterator[Tensor]:
+def _tensors(config: DecoderConfig, hf_config: dict[str, Any]) -> Iterator[Target]:
     rows = names.HF[hf_config["model_type"]]
     rows = [row for row in rows if row.ours != "head" or not config.tied]
     for row in rows:
         if not row.stacked:
-            yield Tensor(row.theirs, row, 0)
+            yield Target(row.theirs, row, 0)
     for layer in range(config.num_layers):
         for row in rows:
             if row.stacked:
-                yield Tensor(row.theirs.format(i=layer), row, layer)
+                yield Target(row.theirs.format(i=layer), row, layer)
 
 
-def _size(tensor: Tensor, params: dict[str, Any]) -> int:
+def _size(tensor: Target, params: dict[str, Any]) -> int:
     shape = params[tensor.row.ours].shape
     return int(np.prod(shape[1:] if tensor.row.stacked else shape))
 
@@ -175,9 +184,15 @@ def _files(sizes: list[int]) -> list[list[int]]:
     return files
 
 
-def _value(tensor: Tensor, config: DecoderConfig, params: dict[str, Any], dtype: Any) -> np.ndarray:
-    value: jax.Array = params[tensor.row.ours]
-    ours = np.asarray(value[tensor.layer] if tensor.row.stacked else value)
+def _value(tensor: Target, config: DecoderConfig, params: dict[str, Any], dtype: Any) -> np.ndarray:
+    value = params[tensor.row.ours]
+    if tensor.row.stacked:
+        value = value[tensor.layer]
+        path = tensor.row.ours.removesuffix("/kernel")
+        if config.lora is not None and f"{path}/lora_a" in params:
+            a, b = (params[f"{path}/{side}"][tensor.layer] for side in lora.MATRICES)
+            value = lora.merge(config.lora, value, a, b)
+    ours = np.asarray(value)
     theirs, mine = tensor.row.pattern.split(" -> ")
     there = einops.rearrange(ours, f"{mine} -> {theirs}", **axes_of(tensor.row, config))
     return np.ascontiguousarray(there).astype(dtype)

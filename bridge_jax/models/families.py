@@ -23,6 +23,13 @@ TRAITS: dict[str, dict[str, Any]] = {
 }
 
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+)
 # Keys that would make another model of it when they are set.
 _UNSUPPORTED = ("attention_bias", "mlp_bias", "use_bidirectional_attention", "quantization_config")
 
@@ -36,6 +43,8 @@ def from_hf(hf: dict[str, Any]) -> DecoderConfig:
     family = hf.get("model_type", "")
     if family not in TRAITS:
         raise UserError(f"model_type={family!r} is not supported; supported: {', '.join(TRAITS)}")
+    if missing := [key for key in _REQUIRED if key not in hf]:
+        raise UserError(f"config.json of a {family} lacks {', '.join(missing)}")
     if wrong := [key for key in _UNSUPPORTED if hf.get(key)]:
         raise UserError(f"{family} with {', '.join(wrong)} is not supported")
     traits = TRAITS[family]
@@ -108,7 +117,7 @@ def _rope(hf: dict[str, Any], kind: str) -> Rope:
     given = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
     given = given.get(kind, given)
     theta = hf.get("rope_theta")
-    if kind == "sliding_attention" and "rope_parameters" not in hf:
+    if kind == "sliding_attention" and not hf.get("rope_parameters"):
         given, theta = {}, hf.get("rope_local_base_freq", 10_000.0)
     default = 1e6 if (hf["model_type"], kind) == ("gemma3_text", "full_attention") else 10_000.0
     theta = float(given.get("rope_theta") or theta or default)

@@ -1,5 +1,6 @@
 """Checkpoints on disk: where they are, their config and their tensors, not yet read."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from bridge_jax.models import names
 from bridge_jax.models.gguf_file import bundled_smollm2, open_gguf
 
 # What is fetched from the hub; neither pickles nor code are.
+_HUB_COPIES = ["consolidated*", "original/*"]  # the same weights in their makers' own format
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
 
 
@@ -43,7 +45,7 @@ def locate(checkpoint: str) -> Path:
     path = bundled_smollm2() if checkpoint == "smollm2-135m" else Path(checkpoint)
     if path.exists():
         return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint):
+    if is_hub_id(checkpoint):
         return _from_hub(checkpoint)
     raise UserError(
         f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json "
@@ -51,29 +53,49 @@ def locate(checkpoint: str) -> Path:
     )
 
 
+def is_hub_id(checkpoint: str) -> bool:
+    """Returns whether `checkpoint` reads as ORGANISATION/NAME."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", checkpoint) is not None
+
+
+@functools.cache  # The hub is asked once a process: a run does not change its base half-way.
 def _from_hub(checkpoint: str) -> Path:
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(checkpoint, allow_patterns=_HUB_FILES))
+        folder = huggingface_hub.snapshot_download(
+            checkpoint, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_COPIES
+        )
+        return Path(folder)
     except Exception as error:  # The hub's client and its HTTP library raise many kinds.
         raise UserError(
             f"checkpoint {checkpoint!r}: no such folder, and it cannot be had from the Hugging "
-            f"Face hub ({type(error).__name__}: {str(error).splitlines()[0][:200]}); for a gated "
+            f"Face hub ({type(error).__name__}: {str(error)[:200]}); for a gated "
             "model accept its terms and set HF_TOKEN"
         ) from error
 
 
 def read_hf_config(path: Path) -> dict[str, Any]:
-    """Returns the config.json of a folder, or what a GGUF file says in its place."""
+    """Returns the config.json of a folder, or what a GGUF file says in its place.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
     if path.suffix == ".gguf":
         return open_gguf(path).hf_config()
     if not (path / "config.json").is_file():
         raise UserError(f"{path}: has no config.json")
+    return _read_json(path / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((path / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}/config.json: not JSON ({error})") from error
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); download it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a JSON object is expected, not {type(value).__name__}")
+    return value
 
 
 def open_source(path: Path) -> Source:
@@ -120,10 +142,9 @@ def _open_safetensors(
 def _safetensors_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return sorted(
-            {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
-        )
-    files = sorted(folder.glob("*.safetensors"))
+        weight_map: dict[str, str] = _read_json(index).get("weight_map", {})
+        return sorted({folder / name for name in weight_map.values()})
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not read")
     return files

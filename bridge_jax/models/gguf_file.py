@@ -63,13 +63,21 @@ class GGUFFile:
         return np.asarray(self._dequantize(tensor.data, tensor.tensor_type), np.float32)
 
     def hf_config(self) -> dict[str, Any]:
-        """Returns the header as the keys of a Hugging Face config.json."""
+        """Returns the header as the keys of a Hugging Face config.json.
+
+        Raises:
+          UserError: positions are stretched, or a window is used, in a way that we do not know.
+        """
         meta = self.metadata
         family = meta["general.architecture"]
 
         def get(key: str, default: Any = None) -> Any:
             return meta.get(f"{family}.{key}", default)
 
+        if (scaling := get("rope.scaling.type", "none")) not in ("none", "linear"):
+            raise UserError(f"{self.path}: rope scaling {scaling!r} is not supported in GGUF")
+        if get("attention.sliding_window"):
+            raise UserError(f"{self.path}: a sliding window is not supported in GGUF")
         hf = {
             "architectures": [_ARCHITECTURES.get(family)],
             "model_type": family,
@@ -89,6 +97,9 @@ class GGUFFile:
             "tie_word_embeddings": "output.weight" not in self._tensors,
         }
         hf["head_dim"] = hf["head_dim"] or hf["hidden_size"] // hf["num_attention_heads"]
+        if get("rope.scaling.type") == "linear":
+            factor = _decimal(get("rope.scaling.factor", 1.0))
+            hf["rope_scaling"] = {"rope_type": "linear", "factor": factor}
         if "rope_freqs.weight" in self._tensors:
             hf["rope_scaling"] = self._llama3_scaling(hf["rope_theta"], hf["head_dim"])
         return hf

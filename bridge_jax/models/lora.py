@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from bridge_jax.config import LoraConfig
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.projection import lora_scale
@@ -45,25 +46,19 @@ def draw(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Any:
     return make(key)
 
 
-def merge(config: DecoderConfig, params: Any) -> Any:
-    """Returns the parameters of the plain model that computes the same: kernel + s * A B."""
-    if config.lora is None:
-        return params
-    scale = lora_scale(config.lora)
-    flat = traverse_util.flatten_dict(params)
-    merged = {path: leaf for path, leaf in flat.items() if path[-1] not in MATRICES}
-    for path, a in flat.items():
-        if path[-1] == "lora_a":
-            kernel = (*path[:-1], "kernel")
-            merged[kernel] = _add(merged[kernel], a, flat[*path[:-1], "lora_b"], scale)
-    return traverse_util.unflatten_dict(merged)
+@functools.partial(jax.jit, static_argnums=0)
+def merge(lora: LoraConfig, kernel: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the kernel, of one layer, that computes the same without an adapter: W + s * A B.
 
-
-@jax.jit
-def _add(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
-    """Returns f[L, ...]; the sum is f32 and rounded once to the kernel's dtype."""
-    layers, rank = b.shape[:2]
-    change = jnp.einsum(
-        "LIR,LRO->LIO", a.reshape(layers, -1, rank), b.reshape(layers, rank, -1)
-    ).reshape(kernel.shape)
-    return (kernel.astype(jnp.float32) + scale * change).astype(kernel.dtype)
+    Args:
+      lora: how the adapter is scaled.
+      kernel: f[inputs..., outputs...].
+      a: f32[inputs..., r].
+      b: f32[r, outputs...].
+    """
+    rank = b.shape[0]
+    change = jnp.matmul(
+        a.reshape(-1, rank), b.reshape(rank, -1), precision=jax.lax.Precision.HIGHEST
+    )
+    merged = kernel.astype(jnp.float32) + lora_scale(lora) * change.reshape(kernel.shape)
+    return merged.astype(kernel.dtype)

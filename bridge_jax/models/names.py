@@ -20,11 +20,6 @@ class Tensor(NamedTuple):
         """Whether there is one for each layer."""
         return "{i}" in self.theirs
 
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it is a projection's weight, which an adapter may be beside."""
-        return self.ours.endswith("/kernel")
-
 
 def _table(prefix: str, layer: str, rows: dict[str, tuple[str, str]]) -> tuple[Tensor, ...]:
     return tuple(

@@ -1,8 +1,10 @@
 """The model card that goes with an exported model: what it is, what it cost, how good it is."""
 
+from pathlib import Path
 from typing import Any
 
 from bridge_jax.config import ModelConfig, RunConfig
+from bridge_jax.models.files import is_hub_id
 from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
 from bridge_jax.text.prompts import INSTRUCTIONS
 
@@ -34,7 +36,7 @@ def _front_matter(model: ModelConfig) -> str:
 
 
 def _on_hub(model: ModelConfig) -> bool:
-    return model.checkpoint.count("/") == 1 and not model.checkpoint.startswith((".", "/"))
+    return is_hub_id(model.checkpoint) and not Path(model.checkpoint).exists()
 
 
 def _what(model: ModelConfig, role: str) -> str:
@@ -55,8 +57,9 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
     data = (
         config.data.path.rsplit("/", 1)[-1] or f"practice tasks ({', '.join(config.data.domains)})"
     )
+    size = f"{report['pool']['size']:,} examples in the pool, " if "pool" in report else ""
     lines = [
-        f"- data: {data}, {config.data.pool:,} examples in the pool, seed {config.seed}",
+        f"- data: {data}, {size}seed {config.seed}",
         f"- teacher: {config.teacher.model}",
     ]
     if spend := report.get("spend"):
@@ -73,10 +76,15 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
 
 def _scores(report: dict[str, Any]) -> str:
     rows = ["| model | questions | accuracy (95%) | answers that parse |", "|---|---|---|---|"]
+    if not report["accuracy"]:
+        return "Not evaluated."
     for role, accuracy in report["accuracy"].items():
+        name = ROLE_NAMES[role]
+        if role == "teacher" and report.get("teacher_measured_on") == "annotations":
+            name += ", on the pool's questions that it was asked"
         bounds = interval(report["accuracy_interval"][role])
         rows.append(
-            f"| {ROLE_NAMES[role]} | {report['questions'][role]} | {percent(accuracy)} ({bounds}) "
+            f"| {name} | {report['questions'][role]} | {percent(accuracy)} ({bounds}) "
             f"| {percent(report['compliance'][role])} |"
         )
     return "\n".join(rows)

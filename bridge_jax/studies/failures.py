@@ -8,6 +8,9 @@ from bridge_jax.studies.workdir import Row, Run
 # A domain with a smaller share may be missing by chance.
 LARGE_DOMAIN = 0.1
 LOWEST_COMPLIANCE = 0.9
+SAME_ANSWER = 0.9
+FEW_ANSWERS = 6  # different gold answers at most, for one of them to be a strategy
+MANY_QUESTIONS = 20
 
 
 def find(run: Run, report: dict[str, Any]) -> list[str]:
@@ -15,7 +18,9 @@ def find(run: Run, report: dict[str, Any]) -> list[str]:
 
     *Semantic collapse*: a domain with a tenth of the pool or more is in none of the selected
     questions, or in none of the rationales that the student learns from. *Instruction blindness*:
-    answers cannot be parsed from a tenth of what the student writes. *Budget waste*: what the
+    answers cannot be parsed from a tenth of what the student writes. *Answer collapse*: the student
+    says nearly always the same, or is right less often than one answer to all would be. *Budget
+    waste*: what the
     teacher was paid for left the assistant no better.
     """
     warnings = []
@@ -35,6 +40,7 @@ def find(run: Run, report: dict[str, Any]) -> list[str]:
                 f"Instruction blindness: an answer can be parsed from only {share:.0%} of what "
                 f"the {whose} writes (below {LOWEST_COMPLIANCE:.0%})."
             )
+    warnings += _one_answer(run.predictions.get("student", []))
     before, after = (report["accuracy"].get(role) for role in ("assistant_base", "assistant"))
     if before is not None and after is not None and after <= before:
         warnings.append(
@@ -46,6 +52,30 @@ def find(run: Run, report: dict[str, Any]) -> list[str]:
         warnings.append(
             f"The models were tested on different numbers of questions "
             f"({min(tested)} to {max(tested)}): their accuracies are not comparable."
+        )
+    return warnings
+
+
+def _one_answer(rows: list[Row]) -> list[str]:
+    """Returns the warnings of answer collapse, where questions share a few answers."""
+    gold = Counter(row["gold"] for row in rows)
+    said = Counter(row["answer"] for row in rows if row["answer"] is not None)
+    if not said or len(gold) > FEW_ANSWERS or len(rows) < MANY_QUESTIONS:
+        return []
+    warnings = []
+    answer, count = said.most_common(1)[0]
+    share, true_share = count / said.total(), gold[answer] / len(rows)
+    if share >= SAME_ANSWER > true_share:
+        warnings.append(
+            f"Answer collapse: {answer!r} is {share:.0%} of the student's answers, and right for "
+            f"{true_share:.0%} of the questions."
+        )
+    common, count = gold.most_common(1)[0]
+    accuracy = sum(row["correct"] for row in rows) / len(rows)
+    if accuracy < count / len(rows):
+        warnings.append(
+            f"Below the commonest answer: {common!r} to every question would be right "
+            f"{count / len(rows):.0%} of the time, the student is {accuracy:.0%}."
         )
     return warnings
 

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from bridge_jax.errors import UserError
 from bridge_jax.text import chat
 
+# Llama 3's template writes the day it is rendered on; a prompt must not depend on that.
+DATE = "26 Jul 2024"
+
 
 class Tokenizer(Protocol):
     """Text to ids and back.
@@ -60,7 +63,10 @@ class HFTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
         shown = [i for i in ids if i != self.end_id]
-        return self._fast.decode(shown, skip_special_tokens=True)
+        # Clean-up would rewrite what the model wrote, " ," to "," and so on.
+        return self._fast.decode(
+            shown, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Returns the ids of the messages, up to where the assistant begins to write."""
@@ -72,7 +78,7 @@ class HFTokenizer:
 
     def _template(self, messages: chat.Messages, open_turn: bool) -> str:
         return self._fast.apply_chat_template(
-            list(messages), add_generation_prompt=open_turn, tokenize=False
+            list(messages), add_generation_prompt=open_turn, tokenize=False, date_string=DATE
         )
 
 
@@ -92,9 +98,9 @@ def load(checkpoint: Path) -> Tokenizer:
 
     try:
         fast = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises a bare one for a damaged tokenizer.json
         raise UserError(
-            f"{checkpoint}: has no tokenizer that can be read ({str(error).splitlines()[0]}); put "
+            f"{checkpoint}: has no tokenizer that can be read ({str(error)[:200]}); put "
             "the checkpoint's tokenizer.json and tokenizer_config.json there"
         ) from error
     return HFTokenizer(fast)

@@ -36,7 +36,7 @@ def test_the_folder_is_whole(student, undisturbed):
     names = {file.name for file in student.iterdir()}
     assert {"config.json", "model.safetensors", "generation_config.json", "README.md"} < names
     assert {"tokenizer.json", "tokenizer_config.json"} < names
-    assert not student.with_name("student.partial").exists()
+    assert [folder.name for folder in student.parent.iterdir()] == ["student"]
     config = json.loads((student / "config.json").read_text())
     assert (config["num_hidden_layers"], config["dtype"]) == (2, "float32")
     card = (student / "README.md").read_text()
@@ -98,9 +98,24 @@ def test_mistakes(student, undisturbed, tmp_path):
     for workdir, out, flags, message in (
         (undisturbed, student, (), "exists already"),
         (tmp_path / "empty", tmp_path / "x", (), "holds no run"),
-        (undisturbed, tmp_path / "x", ("--adapter",), "no base that others can load"),
+        (undisturbed, tmp_path / "x", ("--adapter",), "was trained in full"),
+        (undisturbed, tmp_path / "x", ("--role=assistant", "--adapter", "--dtype=float32"), "f32"),
         (undisturbed, tmp_path / "x", ("--budget.queries=3",), "takes its config from the workdir"),
     ):
         code, said = export(workdir, out, *flags)
         assert code == 2 and message in said and "Traceback" not in said
-    assert not (tmp_path / "x").exists()
+    assert [folder.name for folder in tmp_path.iterdir()] == ["empty"]
+
+
+def test_dtype(undisturbed, student, tmp_path):
+    from safetensors import safe_open
+
+    code, said = export(undisturbed, tmp_path / "half", "--dtype=bfloat16")
+    assert code == 0, said
+    name = "model.norm.weight"
+    with safe_open(student / "model.safetensors", "np") as file:
+        whole = file.get_tensor(name)
+    with safe_open(tmp_path / "half/model.safetensors", "np") as file:
+        half = file.get_tensor(name)
+    assert half.dtype == "bfloat16"
+    np.testing.assert_array_equal(half, whole.astype(half.dtype))

@@ -45,7 +45,7 @@ def interleaved(weight, heads):
     return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(folder, path, factors=None):
+def write_gguf(folder, path, factors=None, scaling=None):
     config = json.loads((folder / "config.json").read_text())
     family = config["model_type"]
     writer = gguf.GGUFWriter(path, family)
@@ -58,6 +58,9 @@ def write_gguf(folder, path, factors=None):
     writer.add_key_length(config["head_dim"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if scaling:
+        writer.add_rope_scaling_type(scaling)
+        writer.add_rope_scaling_factor(4.0)
     writer.add_token_list([f"t{i}" for i in range(config["vocab_size"])])
     for name, value in load_file(folder / "model.safetensors").items():
         if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -115,6 +118,15 @@ def test_llama3_rope_is_recognised_by_its_factors(tmp_path):
         assert config.rope == stretched
     with pytest.raises(UserError, match="not those of Llama 3"):
         load(write_gguf(folder, tmp_path / "other.gguf", np.full(32, 3.0)))
+
+
+def test_rope_scaling_is_read_or_refused(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder")
+    kinds = gguf.RopeScalingType
+    config, _ = load(write_gguf(folder, tmp_path / "linear.gguf", scaling=kinds.LINEAR))
+    assert config.rope == Rope(10_000.0, 4.0)
+    with pytest.raises(UserError, match="rope scaling 'yarn' is not supported"):
+        load(write_gguf(folder, tmp_path / "yarn.gguf", scaling=kinds.YARN))
 
 
 def test_another_family_is_named(tmp_path):

@@ -27,6 +27,11 @@ TOKENS = np.random.default_rng(0).integers(3, 120, (2, 20))
 ROWS = pack([Sequence([5, 6, 7, 8], [9, 10, 11], [12, 13])] * 4, 12, 0)
 
 
+@pytest.fixture(scope="module")
+def checkpoint_model(request):
+    return ModelConfig(str(request.getfixturevalue("checkpoint")))
+
+
 def adapted(model, mesh, lora_config=LORA, trained=True, key=0):
     """Returns (config, params) with an adapter; `trained` makes B differ from zero."""
     config, params = model
@@ -61,20 +66,29 @@ def test_a_fresh_adapter_is_on_the_chosen_projections_and_changes_nothing(tiny_m
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-def test_merged_logits_are_the_adapters(rslora, tiny_model, one_device):
-    config, params = adapted(tiny_model, one_device, dataclasses.replace(LORA, rslora=rslora))
-    merged = lora.merge(config, params)
-    plain = dataclasses.replace(config, lora=None)
-    ours, base = all_logits(config, params, TOKENS), all_logits(*tiny_model, TOKENS)
+def test_merged_logits_are_the_adapters(rslora, checkpoint_model, tmp_path, one_device):
+    model = checkpoint.load(checkpoint_model)
+    config, params = adapted(model, one_device, dataclasses.replace(LORA, rslora=rslora))
+    with export.folder(tmp_path / "out") as out:
+        export.write_model(out, config, params, checkpoint.cut_hf_config(checkpoint_model))
+    plain, merged = checkpoint.load(ModelConfig(str(tmp_path / "out")))
+    ours, base = all_logits(config, params, TOKENS), all_logits(*model, TOKENS)
     np.testing.assert_allclose(all_logits(plain, merged, TOKENS), ours, rtol=0, atol=1e-4)
     assert np.abs(ours - base).max() > 0.1
     # By hand for one projection: kernel + alpha / r (or sqrt r) * A B.
-    down = params["layers"]["mlp"]["down"]
+    down = jax.tree.map(np.asarray, params["layers"]["mlp"]["down"])
     scale = 8.0 / (2.0 if rslora else 4.0)
-    expected = down["kernel"][1] + scale * np.asarray(down["lora_a"][1]) @ np.asarray(
-        down["lora_b"][1]
-    )
+    expected = down["kernel"][1] + scale * down["lora_a"][1] @ down["lora_b"][1]
     np.testing.assert_allclose(merged["layers"]["mlp"]["down"]["kernel"][1], expected, atol=1e-5)
+
+
+def test_a_bf16_kernel_is_rounded_once():
+    kernel = jnp.full((2, 3), 1.0, jnp.bfloat16)
+    a, b = jnp.full((2, 1), 2.0**-9), jnp.ones((1, 3))
+    chosen = LoraConfig(rank=1, alpha=1.0)
+    # Half a unit in the last place: to even. A little more, and it is the next number.
+    assert np.all(np.asarray(lora.merge(chosen, kernel, a * 2, b), np.float32) == 1.0)
+    assert np.all(np.asarray(lora.merge(chosen, kernel, a * 2.1, b), np.float32) == 1 + 2.0**-7)
 
 
 def train(config, params, mesh, steps=3, seed=0):

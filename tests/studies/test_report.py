@@ -249,6 +249,34 @@ def test_nine_tenths_that_parse_are_enough(workdir):
     assert report.write(workdir)["warnings"] == []
 
 
+def test_answer_collapse(workdir):
+    path = workdir / "evaluation" / "student" / "predictions.jsonl"
+    gold = ["yes"] * 30 + ["no"] * 20
+    said = ["no"] * 46 + [None] * 4
+
+    def warnings(said):
+        write_predictions(workdir, "student", "r" * 50)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_rows(
+            path,
+            [
+                {**row, "gold": g, "answer": a, "correct": a == g}
+                for row, g, a in zip(rows, gold, said, strict=True)
+            ],
+        )
+        found = report.write(workdir)["warnings"]
+        return [w for w in found if "answer" in w.split(":")[0].lower()]
+
+    assert warnings(said) == [
+        "Answer collapse: 'no' is 100% of the student's answers, "
+        "and right for 40% of the questions.",
+        "Below the commonest answer: 'yes' to every question would be right 60% of the time, "
+        "the student is 32%.",
+    ]
+    assert warnings(gold) == []
+    assert len(warnings(["yes"] * 50)) == 1  # collapsed, though not below
+
+
 def test_only_the_apprenticeship(workdir):
     shutil.rmtree(workdir / "tutoring")
     shutil.rmtree(workdir / "evaluation")

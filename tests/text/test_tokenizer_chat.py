@@ -95,6 +95,16 @@ def test_a_prompt_that_fits_is_left_alone(tiny_tokenizer):
     assert ids == tiny_tokenizer.render_chat(prompts.messages(EXAMPLE, "reason"))
 
 
+def test_a_prompt_does_not_depend_on_the_day(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    dated = "{% if not date_string %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    file = folder / "chat_template.jinja"
+    file.write_text(dated + "{{ date_string }} " + file.read_text())
+    tok = tokenizer.load(folder)
+    text = tok.decode(tok.render_chat([{"role": "user", "content": "Hello"}]))
+    assert text.startswith("26 Jul 2024")
+
+
 def test_a_folder_without_a_tokenizer_is_an_error(checkpoint, tmp_path):
     shutil.copy(checkpoint / "config.json", tmp_path)
     with pytest.raises(UserError, match=r"has no tokenizer that can be read"):
