@@ -187,6 +187,8 @@ class SelectionConfig:
     Attributes:
       strategy: `random`, `difficulty` (top-B) or `coverage` (difficulty within clusters).
       difficulty: `nll` of the gold answer, or `entropy` of the predictions over it.
+      within_labels: compare the difficulty of an example only with those of the same gold label
+        (`rank_within`; where the answers are labels).
       difficulty_weight: w in w * difficulty_rank + (1 - w) * distance to the chosen (coverage).
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
@@ -194,6 +196,7 @@ class SelectionConfig:
 
     strategy: Literal["random", "difficulty", "coverage"] = "coverage"
     difficulty: Literal["nll", "entropy"] = "nll"
+    within_labels: bool = True
     difficulty_weight: float = 0.5
     noise_fraction: float = 0.01
     batch_tokens: int = 4096

@@ -5,6 +5,7 @@ selection for a larger budget are the selection for B, except for `coverage`, wh
 depend on B; there they are nested within the clusters.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,24 @@ def select(
         clusters = np.full(len(difficulty), -1)
         clusters[candidates] = labels
     return Selection(chosen.tolist(), set_aside.tolist(), clusters)
+
+
+def rank_within(groups: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
+    """Returns each example's difficulty as its rank in its group: f64[N], above 0 and below 1.
+
+    The NLL of a gold label is high where the label is rare, whatever the question; over the whole
+    pool the hardest questions are then all of one label, and so is all that the teacher is paid for.
+
+    Args:
+      groups: the gold label of each example.
+      difficulty: f32[N].
+    """
+    ranks, labels = np.empty(len(difficulty)), np.asarray(groups)
+    for label in set(groups):
+        members = np.flatnonzero(labels == label)
+        order = np.argsort(np.argsort(difficulty[members], kind="stable"), kind="stable")
+        ranks[members] = (order + 1) / (len(members) + 1)
+    return ranks
 
 
 def noise_count(pool: int, config: SelectionConfig) -> int:

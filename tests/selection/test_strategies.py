@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
-from bridge_jax.selection.strategies import cluster, cover, quotas, select
+from bridge_jax.selection.strategies import cluster, cover, quotas, rank_within, select
 
 TOP = SelectionConfig(strategy="difficulty", noise_fraction=0.0)
 COVERAGE = SelectionConfig(strategy="coverage", noise_fraction=0.0)
@@ -213,3 +213,19 @@ def test_the_seed_decides(config):
     assert len(set(one)) == 20
     if config is RANDOM:
         assert one != other
+
+
+def test_difficulty_within_a_label_does_not_prefer_rare_labels():
+    # Every "no" is harder than every "yes", as after a warm-up that has seen mostly "yes".
+    labels = ["yes"] * 6 + ["no"] * 3
+    difficulty = np.array([0.1, 0.6, 0.2, 0.5, 0.3, 0.4, 3.0, 1.0, 2.0])
+    ranks = rank_within(labels, difficulty)
+    np.testing.assert_allclose(ranks[:6], np.array([1, 6, 2, 5, 3, 4]) / 7)
+    np.testing.assert_allclose(ranks[6:], np.array([3, 1, 2]) / 4)
+    hardest = {labels[i] for i in np.argsort(-difficulty)[:3]}
+    assert hardest == {"no"}
+    assert [labels[i] for i in np.argsort(-ranks)[:3]] == ["yes", "no", "yes"]
+    # One group is the plain order.
+    np.testing.assert_array_equal(
+        np.argsort(rank_within([""] * 9, difficulty)), np.argsort(difficulty)
+    )
