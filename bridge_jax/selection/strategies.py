@@ -80,7 +80,7 @@ def rank_within(groups: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
     """Returns each example's difficulty as its rank in its group: f64[N], above 0 and below 1.
 
     The NLL of a gold label is high where the label is rare, whatever the question; over the whole
-    pool the hardest questions are then all of one label, and so is all that the teacher is paid for.
+    pool the hardest questions are then all of one label, and so is all that is paid for.
 
     Args:
       groups: the gold label of each example.
