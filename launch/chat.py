@@ -167,9 +167,10 @@ def _piped() -> Iterator[str]:
 
 def show_plain(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
     """Writes a reply as the model does: the answer stands in a line of its own already."""
+    to_screen = sys.stdout.isatty()
     try:
         for piece in pieces:
-            out.out(piece, end="", highlight=False)
+            out.out(_CONTROL.sub("", piece) if to_screen else piece, end="", highlight=False)
     finally:
         out.out("\n", highlight=False)
 

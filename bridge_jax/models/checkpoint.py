@@ -9,10 +9,9 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import einops
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +24,7 @@ from bridge_jax.models import decoder, names
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.families import cut, from_hf
 from bridge_jax.models.files import Source, locate, open_source, read_hf_config
-from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.parallel.sharding import make_mesh
 
 # Harmless extras: constants that older exports kept, and the copy of a tied embedding.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$|^rope_freqs\.weight$")
@@ -51,17 +50,14 @@ def load(
     layers = kept_layers(model, whole)
     config = dataclasses.replace(from_hf(cut(source.hf_config, layers)), param_dtype=dtype)
     rows = [row for row in source.table if row.ours != "head" or not config.tied]
-    boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
-    shapes: dict[str, Any] = traverse_util.flatten_dict(nn.unbox(boxed), sep="/")
-    shardings: dict[str, Any] = traverse_util.flatten_dict(
-        parameter_shardings(boxed, mesh), sep="/"
-    )
+    abstract = decoder.abstract(config, mesh)
+    shapes: dict[str, Any] = traverse_util.flatten_dict(abstract, sep="/")
     _check(source, rows, whole, shapes)
     params = {}
     for row in rows:
         read = functools.partial(_read, source, row, config)
         kept = layers if row.stacked else None
-        params[row.ours] = _place(read, kept, shapes[row.ours], shardings[row.ours])
+        params[row.ours] = _place(read, kept, shapes[row.ours])
     return config, traverse_util.unflatten_dict(params, sep="/")
 
 
@@ -134,9 +130,9 @@ def _place(
     read: Callable[[int], np.ndarray],
     layers: tuple[int, ...] | None,
     shape: jax.ShapeDtypeStruct,
-    sharding: NamedSharding,
 ) -> jax.Array:
     """Returns one parameter on its devices, the layers stacked; each host copies its part only."""
+    sharding = cast(NamedSharding, shape.sharding)
     if layers is None:
         return _shard(read(0), shape.dtype, sharding)
     one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))

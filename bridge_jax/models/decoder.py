@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bridge_jax.models.attention import attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
 from bridge_jax.models.projection import Projection, parameter
 from bridge_jax.models.rotary import Rotation, rotate, rotation
+from bridge_jax.parallel.sharding import parameter_shardings
 
 Params = Any
 
@@ -242,6 +244,16 @@ def init(config: DecoderConfig, key: jax.Array) -> Params:
     return Decoder(config).init(key, tokens, tokens, mask)["params"]
 
 
+def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
+    """Returns the parameters as `jax.ShapeDtypeStruct`s, each with its place on the mesh."""
+    boxed = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+        nn.unbox(boxed),
+        parameter_shardings(boxed, mesh),
+    )
+
+
 def hidden_states(
     config: DecoderConfig,
     params: Params,
@@ -267,6 +279,6 @@ def output_head(config: DecoderConfig, params: Params) -> Head:
 
 
 def count_parameters(config: DecoderConfig) -> int:
-    """Returns how many numbers the parameters hold, the embedding counted once when tied."""
+    """Returns how many numbers the parameters hold, an adapter's too, a tied embedding once."""
     shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -17,7 +17,6 @@ from bridge_jax.config import LoraConfig
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.projection import lora_scale
-from bridge_jax.parallel.sharding import parameter_shardings
 
 MATRICES = ("lora_a", "lora_b")
 
@@ -40,10 +39,10 @@ def join(*parts: Any) -> Any:
 
 def draw(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Any:
     """Returns a fresh adapter for `config.lora`, which changes nothing before it is trained."""
-    initialise = functools.partial(decoder.init, config)
-    shardings, _ = split(parameter_shardings(jax.eval_shape(initialise, key), mesh))
-    make = jax.jit(lambda key: split(nn.unbox(initialise(key)))[0], out_shardings=shardings)
-    return make(key)
+    shardings = jax.tree.map(lambda a: a.sharding, split(decoder.abstract(config, mesh))[0])
+    return jax.jit(
+        lambda key: split(nn.unbox(decoder.init(config, key)))[0], out_shardings=shardings
+    )(key)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +18,7 @@ from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype
 from bridge_jax.models.files import locate
-from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.stages import write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
@@ -94,11 +93,13 @@ class Run:
         elif selected.lora.rank:
             config, base = checkpoint.load(selected, self.mesh, dtype)
             config = dataclasses.replace(config, lora=selected.lora)
-            like = lora.split(self._like(config))[0]
+            like = lora.split(decoder.abstract(config, self.mesh))[0]
             params = lora.join(base, load_params(self.workdir / stage / "params", like))
         else:
             config = dataclasses.replace(checkpoint.read_config(selected), param_dtype=dtype)
-            params = load_params(self.workdir / stage / "params", self._like(config))
+            params = load_params(
+                self.workdir / stage / "params", decoder.abstract(config, self.mesh)
+            )
         config = dataclasses.replace(config, dtype=compute_dtype())
         return Model(config, params, self.tokenizer(role))
 
@@ -111,14 +112,6 @@ class Run:
         config = dataclasses.replace(model.config, lora=adapter)
         drawn = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
         return Model(config, lora.join(model.params, drawn), model.tokenizer)
-
-    def _like(self, config: DecoderConfig) -> Any:
-        boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
-        return jax.tree.map(
-            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-            nn.unbox(boxed),
-            parameter_shardings(boxed, self.mesh),
-        )
 
     def engine(self, model: Model) -> Engine:
         """Returns what writes completions with `model`."""

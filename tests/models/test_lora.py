@@ -1,7 +1,6 @@
 """Adapters: what is trained, what it adds, merged and exported to PEFT."""
 
 import dataclasses
-import functools
 import math
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ import pytest
 from bridge_jax.config import LoraConfig, ModelConfig, TrainConfig
 from bridge_jax.models import checkpoint, decoder, export, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import make_mesh, on_mesh, parameter_shardings, shard_batch
+from bridge_jax.parallel.sharding import make_mesh, on_mesh, shard_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.optimizer import make_optimizer
@@ -161,9 +160,8 @@ ROWS_OF_8 = pack([Sequence([i, 6, 7, 8], [9, 10, 11], [12, 13]) for i in range(8
 
 
 def placed(config, mesh):
-    initialise = functools.partial(decoder.init, config)
-    shardings = parameter_shardings(jax.eval_shape(initialise, jax.random.key(0)), mesh)
-    whole = jax.jit(lambda: nn.unbox(initialise(jax.random.key(0))))()
+    whole = jax.jit(lambda: nn.unbox(decoder.init(config, jax.random.key(0))))()
+    shardings = jax.tree.map(lambda a: a.sharding, decoder.abstract(config, mesh))
     return jax.device_put(whole, shardings)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -14,7 +13,7 @@ from bridge_jax.generation import stream
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
-from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.optimizer import make_optimizer
@@ -48,15 +47,6 @@ def mesh():
 
     topology = topologies.get_topology_desc("v5e:2x2", platform="tpu")
     return make_mesh(fsdp=2, tensor=2, devices=topology.devices)
-
-
-def params_of(config, mesh):
-    boxed = jax.eval_shape(functools.partial(decoder.init, config), jax.random.key(0))
-    return jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-        nn.unbox(boxed),
-        parameter_shardings(boxed, mesh),
-    )
 
 
 def array(mesh, *shape, dtype=jnp.int32):
@@ -94,7 +84,7 @@ def train_step(config, trained, frozen, mesh):
 
 @MODELS
 def test_train_step(config, mesh):
-    params = params_of(config, mesh)
+    params = decoder.abstract(config, mesh)
     memory = train_step(config, params, {}, mesh)
     # The old state is donated: its bytes are the new one's.
     parameters = sum(p.size for p in jax.tree.leaves(params))
@@ -102,7 +92,7 @@ def test_train_step(config, mesh):
 
 
 def test_adapter_train_step(mesh):
-    adapter, base = lora.split(params_of(ADAPTED, mesh))
+    adapter, base = lora.split(decoder.abstract(ADAPTED, mesh))
     memory = train_step(ADAPTED, adapter, base, mesh)
     frozen = sum(2 * p.size for p in jax.tree.leaves(base)) / 4
     # No gradient and no moment of the base: it is read, and beside it there is little.
@@ -114,7 +104,7 @@ def test_adapter_train_step(mesh):
 def test_scoring_step(config, mesh):
     row = array(mesh, B)
     batch = ScoreBatch(array(mesh, B, S), row, row, array(mesh, B, T))  # type: ignore[arg-type]
-    check(score_batch.lower(config, params_of(config, mesh), batch))
+    check(score_batch.lower(config, decoder.abstract(config, mesh), batch))
 
 
 @MODELS
@@ -123,13 +113,13 @@ def test_generation(config, mesh):
     key = jax.eval_shape(lambda: jax.random.key(0))
     settings = GenerationConfig(max_new_tokens=32, temperature=0.7, top_p=0.9)
     inputs = array(mesh, B, S), array(mesh, B), key
-    check(generate_batch.lower(config, params_of(config, mesh), *inputs, settings, 2))
+    check(generate_batch.lower(config, decoder.abstract(config, mesh), *inputs, settings, 2))
 
 
 def test_chat_on_one_chip(mesh):
     one = make_mesh(devices=mesh.devices.ravel()[:1])
     config = dataclasses.replace(WINDOWED, remat=False)
-    params, settings = params_of(config, one), GenerationConfig(max_new_tokens=32)
+    params, settings = decoder.abstract(config, one), GenerationConfig(max_new_tokens=32)
     everywhere = NamedSharding(one, PartitionSpec())
 
     def placed(tree):
