@@ -26,9 +26,8 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
             for row in wording.spend_rows(report["spend"])
         ]
         say(f"Spent    {parts[0]} queries, {parts[1]}; {parts[2]} tokens in, {parts[3]} out")
-    for role, stage in wording.TRAINED_IN.items():
-        if sizes := report["parameters"].get(stage):
-            say(f"{role:<9}{wording.trained(sizes)}")
+    if trained := wording.trained(report["parameters"]):
+        say(f"Trained  {trained}")
     if report["seconds"]:
         say(f"Time     {duration(sum(report['seconds'].values()))}")
     for warning in report["warnings"]:

@@ -35,18 +35,22 @@ STAGE_NAMES = {
 }
 
 
-TRAINED_IN = {"Assistant": "apprenticeship/assistant", "Student": "tutoring/student"}
+TRAINED_IN = {"assistant": "apprenticeship/assistant", "student": "tutoring/student"}
 
 
-def trained(sizes: dict[str, dict[str, int]]) -> str:
-    """Returns what of a model was trained, as "trained 4.9M parameters (20 MB), ..."."""
-    text = "trained " + _size(sizes["trained"]).replace(" (", " parameters (", 1)
-    frozen = sizes["frozen"]
-    return f"{text}, {_size(frozen)} frozen" if frozen["parameters"] else text
+def trained(parameters: dict[str, Any]) -> str:
+    """Returns such as "assistant 4.9M parameters (20 MB) beside 134.5M (538 MB) frozen"."""
+    parts = []
+    for role, stage in TRAINED_IN.items():
+        if sizes := parameters.get(stage):
+            text = f"{role} {_size(sizes['trained'], ' parameters')}"
+            frozen = sizes["frozen"]
+            parts.append(f"{text} beside {_size(frozen)} frozen" if frozen["parameters"] else text)
+    return ", ".join(parts)
 
 
-def _size(size: dict[str, int]) -> str:
-    return f"{size['parameters'] / 1e6:,.1f}M ({size['bytes'] / 1e6:,.0f} MB)"
+def _size(size: dict[str, int], what: str = "") -> str:
+    return f"{size['parameters'] / 1e6:,.1f}M{what} ({size['bytes'] / 1e6:,.0f} MB)"
 
 
 def stage_name(stage: str) -> str:

@@ -49,6 +49,18 @@ def test_the_report_has_what_design_promises(undisturbed):
     assert report["n_test"] == 8
 
 
+def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config):
+    sizes = tiny_run.report(undisturbed)["parameters"]["apprenticeship/assistant"]
+    # Rank 4 on all seven projections of three layers: r * (inputs + outputs) each.
+    a_layer = 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    assert sizes["trained"] == {"parameters": 3 * a_layer, "bytes": 4 * 3 * a_layer}
+    assert sizes["frozen"]["bytes"] == 4 * sizes["frozen"]["parameters"] > 100_000
+    student = tiny_run.report(undisturbed)["parameters"]["tutoring/student"]
+    assert student["frozen"] == {"parameters": 0, "bytes": 0}
+    _, out, _ = tiny_run.run(tiny_config, undisturbed)
+    assert "Trained  assistant 0.0M parameters" in out and "frozen, student" in out
+
+
 def test_the_workdir_is_laid_out_as_design_says(undisturbed):
     for name in ("config.json", "ledger.sqlite", "report.json", "report.html"):
         assert (undisturbed / name).stat().st_size > 0
