@@ -33,30 +33,31 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import config as configs
+    from bridge_jax import config_io
+    from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.models import checkpoint, export
     from bridge_jax.phases import apprenticeship, tutoring
     from bridge_jax.phases.context import Role, Run
     from bridge_jax.phases.stages import finished
     from bridge_jax.studies import card, summary
-    from bridge_jax.studies import workdir as files
+    from bridge_jax.studies.workdir import load as load_run
 
     logging.set_verbosity(logging.WARNING)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     role: Role = _ROLE.value  # type: ignore[assignment]
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
-    config = configs.from_json(configs.RunConfig, json.loads((workdir / "config.json").read_text()))
+    config = config_io.from_json(RunConfig, json.loads((workdir / "config.json").read_text()))
     stage = {"student": tutoring.STUDENT, "assistant": apprenticeship.ASSISTANT}[role]
     if not finished(workdir, stage):
         raise UserError(
             f"{workdir}: the stage {stage} is not done with this run's config; finish the run"
         )
     run = Run(config, workdir)
-    selected: configs.ModelConfig = getattr(config, role)
+    selected: ModelConfig = getattr(config, role)
     if _ADAPTER.value:
         _check_adapter(selected)
-    text = card.render(summary.summarise(files.load(workdir)), config, role)
+    text = card.render(summary.summarise(load_run(workdir)), config, role, adapter=_ADAPTER.value)
     hf_config = checkpoint.cut_hf_config(selected)
     model = run.model(role, stage, jnp.float32)  # rounded once, when it is written
     with export.folder(out) as folder:

@@ -19,10 +19,11 @@ _PHASE = flags.DEFINE_enum(
 
 def main(assignments: list[str]) -> None:
     """Loads the config, runs the stages, writes the report."""
-    from bridge_jax import config as configs
+    from bridge_jax import config_io
+    from bridge_jax.config_checks import validate
 
-    config = configs.override(configs.load(_CONFIG.value), assignments)
-    configs.validate(config)
+    config = config_io.override(config_io.load(_CONFIG.value), assignments)
+    validate(config)
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from bridge_jax import config as configs
+from bridge_jax.config import RunConfig
+from bridge_jax.config_checks import validate
+from bridge_jax.config_io import to_json
 from bridge_jax.phases import plan
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.stages import execute, fingerprints, write_json
@@ -17,13 +19,11 @@ from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
 
 
-def run_to_report(
-    config: configs.RunConfig, workdir: Path, phase: str, console: Console
-) -> dict[str, Any]:
+def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console) -> dict[str, Any]:
     """Runs the stages of `phase` that are not done yet and returns the report."""
     began = time.perf_counter()
     with lock(workdir):
-        run = Run(configs.validate(config), workdir)
+        run = Run(validate(config), workdir)
         run.check_inputs()
         splits = run.splits
         console.print(
@@ -34,7 +34,7 @@ def run_to_report(
         )
         if splits.skipped:
             console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
-        write_json(workdir / "config.json", configs.to_json(config))
+        write_json(workdir / "config.json", to_json(config))
         # The whole plan, also when `phase` stops early: the report leaves out what is not of it.
         write_json(workdir / "stages.json", fingerprints(plan.stages(config), run.describe))
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):

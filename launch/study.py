@@ -18,7 +18,8 @@ def main(assignments: list[str]) -> None:
     """Runs every config of the study, with the overrides applied to each, and compares them."""
     from rich.console import Console
 
-    from bridge_jax import config as configs
+    from bridge_jax import config_io
+    from bridge_jax.config_checks import validate
     from bridge_jax.phases.stages import write_json
     from bridge_jax.studies import comparison
     from launch.runner import run_to_report
@@ -27,8 +28,8 @@ def main(assignments: list[str]) -> None:
     console = Console(highlight=False)
     workdir = Path(_WORKDIR.value)
     runs = {
-        name: configs.validate(configs.override(config, assignments))
-        for name, config in configs.load(_CONFIG.value, "get_study").items()
+        name: validate(config_io.override(config, assignments))
+        for name, config in config_io.load(_CONFIG.value, "get_study").items()
     }
     reports = {
         name: run_to_report(config, workdir / name, "all", console) for name, config in runs.items()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge_jax import config as configs
+from bridge_jax import config_io
 from bridge_jax.config import RunConfig
+from bridge_jax.config_checks import validate
 from bridge_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ CONFIGS = sorted(
     ],
 )
 def test_an_override_has_the_type_of_its_field(assignment, expected):
-    config = configs.override(RunConfig(), [assignment])
+    config = config_io.override(RunConfig(), [assignment])
     value = config
     for part in assignment.partition("=")[0].split("."):
         value = getattr(value, part)
@@ -50,7 +51,7 @@ def test_an_override_has_the_type_of_its_field(assignment, expected):
 
 def test_overrides_change_nothing_else_and_the_last_one_wins():
     before = RunConfig()
-    after = configs.override(before, ["warmup.train.epochs=9", "seed=1", "seed=2"])
+    after = config_io.override(before, ["warmup.train.epochs=9", "seed=1", "seed=2"])
     train = dataclasses.replace(before.warmup.train, epochs=9)
     expected = dataclasses.replace(
         before, seed=2, warmup=dataclasses.replace(before.warmup, train=train)
@@ -82,7 +83,7 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
 )
 def test_a_bad_override_says_what_would_be_right(assignment, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        configs.override(RunConfig(), [assignment])
+        config_io.override(RunConfig(), [assignment])
 
 
 @pytest.mark.parametrize(
@@ -111,13 +112,13 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
     ],
 )
 def test_validate_refuses_what_cannot_work(assignments, message):
-    config = configs.override(RunConfig(), assignments.split())
+    config = config_io.override(RunConfig(), assignments.split())
     with pytest.raises(UserError, match=re.escape(message)):
-        configs.validate(config)
+        validate(config)
 
 
 def test_validate_returns_a_good_config():
-    assert configs.validate(RunConfig()) == RunConfig()
+    assert validate(RunConfig()) == RunConfig()
 
 
 def test_there_are_configs():
@@ -126,27 +127,29 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_every_shipped_config_resolves(path):
-    config = configs.load(path)
+    config = config_io.load(path)
     if not isinstance(config, RunConfig):
         pytest.skip("not the config of a run")
     if config.data.source != "practice" and not config.data.path:
-        config = configs.override(config, ["data.path=data.jsonl"])
-    assert configs.validate(config) is config
+        config = config_io.override(config, ["data.path=data.jsonl"])
+    assert validate(config) is config
     assert "--config=" in path.read_text().split('"""')[1], "the docstring gives the command"
 
 
 def test_load_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"--config=.*gone\.py: no such file"):
-        configs.load(tmp_path / "gone.py")
+        config_io.load(tmp_path / "gone.py")
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(UserError, match=r"empty\.py: has no get_config\(\)"):
-        configs.load(tmp_path / "empty.py")
+        config_io.load(tmp_path / "empty.py")
 
 
 def test_the_digest_is_of_the_content():
     # A literal: a digest that changed between versions would rerun everything ever done.
-    assert configs.digest({"b": [1, 2.5], "a": None}) == "e57f5d37865437a8"
-    assert configs.digest({"a": None, "b": [1, 2.5]}) == configs.digest({"b": [1, 2.5], "a": None})
-    base = configs.digest(configs.to_json(RunConfig()))
-    assert base == configs.digest(configs.to_json(RunConfig()))
-    assert base != configs.digest(configs.to_json(RunConfig(seed=1)))
+    assert config_io.digest({"b": [1, 2.5], "a": None}) == "e57f5d37865437a8"
+    assert config_io.digest({"a": None, "b": [1, 2.5]}) == config_io.digest(
+        {"b": [1, 2.5], "a": None}
+    )
+    base = config_io.digest(config_io.to_json(RunConfig()))
+    assert base == config_io.digest(config_io.to_json(RunConfig()))
+    assert base != config_io.digest(config_io.to_json(RunConfig(seed=1)))

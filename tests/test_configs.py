@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from bridge_jax.config import RunConfig, override, validate
+from bridge_jax.config import RunConfig
+from bridge_jax.config_checks import validate
+from bridge_jax.config_io import override
 from bridge_jax.models import decoder, presets
 from bridge_jax.models.families import from_hf
 from configs import models

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A part may import its own layer and those below it.
 LAYERS = [
     {"errors"},
-    {"config", "progress", "tasks", "parallel"},
+    {"config", "config_checks", "config_io", "progress", "tasks", "parallel"},
     {"models", "text"},
     {"selection", "teachers", "training", "generation", "evaluation"},
     {"phases", "studies"},

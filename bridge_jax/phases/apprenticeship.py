@@ -15,7 +15,7 @@ from bridge_jax.phases.context import Run, write_rows
 from bridge_jax.phases.stages import Stage, write_json
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import score
-from bridge_jax.selection.strategies import rank_within, select
+from bridge_jax.selection.strategies import select
 from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import recorded
@@ -74,14 +74,14 @@ def selection(run: Run, out: Path) -> None:
     if config.selection.strategy != "random":
         rows = run.rows(f"{SCORES}/scores.jsonl")
         difficulty = np.array([row[config.selection.difficulty] for row in rows])
-        if config.selection.within_labels and np.isfinite(difficulty).all():
-            # An answer that is no label has no group of its own: numbers are compared as one.
-            groups = [e.answer if e.kind == "label" else "" for e in pool]
-            difficulty = rank_within(groups, difficulty)
         embeddings = np.load(run.workdir / SCORES / "embeddings.npy")
     else:  # Random selection needs no scores; those of an earlier run may be of another pool.
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
-    result = select(difficulty, embeddings, config.budget.queries, config.selection, config.seed)
+    # An answer that is no label has no group of its own: numbers are compared as one.
+    labels = [example.answer if example.kind == "label" else "" for example in pool]
+    result = select(
+        difficulty, embeddings, config.budget.queries, config.selection, config.seed, labels
+    )
     ids = [example.id for example in pool]
     clusters = result.clusters
     write_json(

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from bridge_jax import config as configs
+from bridge_jax import config_io
+from bridge_jax.config import DataConfig, LoraConfig, ModelConfig, RunConfig, TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
@@ -48,7 +49,7 @@ class Run:
       mesh: over all devices.
     """
 
-    def __init__(self, config: configs.RunConfig, workdir: Path):
+    def __init__(self, config: RunConfig, workdir: Path):
         self.config, self.workdir, self.mesh = config, workdir, make_mesh()
 
     @functools.cached_property
@@ -86,7 +87,7 @@ class Run:
 
         Its parameters are of `dtype`, or of the compute dtype, which is enough to run it.
         """
-        selected: configs.ModelConfig = getattr(self.config, role)
+        selected: ModelConfig = getattr(self.config, role)
         dtype = dtype or compute_dtype()
         if stage is None:
             config, params = checkpoint.load(selected, self.mesh, dtype)
@@ -105,7 +106,7 @@ class Run:
 
     def trainable(self, role: Role, stage: str | None) -> Model:
         """Returns `model` with what is trained in f32: all of it, or an adapter, new at first."""
-        adapter: configs.LoraConfig = getattr(self.config, role).lora
+        adapter: LoraConfig = getattr(self.config, role).lora
         model = self.model(role, stage, None if adapter.rank else jnp.float32)
         if stage is not None or not adapter.rank:
             return model
@@ -132,7 +133,7 @@ class Run:
         name: str,
         model: Model,
         sequences: Sequence[prompts.Sequence],
-        config: configs.TrainConfig,
+        config: TrainConfig,
     ) -> None:
         """Trains `model` (its parameters are consumed) and writes `out/params`."""
         trained, frozen = lora.split(model.params) if model.config.lora else (model.params, {})
@@ -160,13 +161,13 @@ class Run:
     def describe(self, key: str) -> Any:
         """Returns the config under `key`, with the size or hash of the files it names."""
         value = functools.reduce(getattr, key.split("."), self.config)
-        if isinstance(value, configs.DataConfig) and value.path and Path(value.path).is_file():
+        if isinstance(value, DataConfig) and value.path and Path(value.path).is_file():
             content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
             # Where the file lies does not matter, what is in it does.
-            return configs.to_json(dataclasses.replace(value, path="")) | {"content": content}
-        if isinstance(value, configs.ModelConfig):
-            return configs.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
-        return configs.to_json(value) if dataclasses.is_dataclass(value) else value
+            return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
+        if isinstance(value, ModelConfig):
+            return config_io.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
+        return config_io.to_json(value) if dataclasses.is_dataclass(value) else value
 
     def check_inputs(self) -> None:
         """Finds before anything is trained or paid what would stop the run later.

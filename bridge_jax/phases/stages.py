@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge_jax import config as configs
+from bridge_jax import config_io
 from bridge_jax.errors import UserError
 
 FORMAT = 1  # Raised when the files of a stage change their meaning.
@@ -56,7 +56,7 @@ def fingerprints(stages: Sequence[Stage], describe: Callable[[str], Any]) -> dic
     """
     known: dict[str, str] = {}
     for stage in stages:
-        known[stage.name] = configs.digest(
+        known[stage.name] = config_io.digest(
             {
                 "format": FORMAT,
                 "stage": stage.name,

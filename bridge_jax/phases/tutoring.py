@@ -7,7 +7,7 @@ and the student learns from those whose answer is gold.
 from pathlib import Path
 from typing import Any
 
-from bridge_jax import config as configs
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.generation.engine import Completion
 from bridge_jax.phases import apprenticeship
 from bridge_jax.phases.completions import write_completions
@@ -78,7 +78,7 @@ def direct(run: Run, out: Path) -> None:
 
 
 def _train_student(
-    run: Run, out: Path, name: str, sequences: list[Any], config: configs.TrainConfig
+    run: Run, out: Path, name: str, sequences: list[Any], config: TrainConfig
 ) -> None:
     run.train(out, name, run.trainable("student", instruct_stage(run.config)), sequences, config)
 
@@ -91,7 +91,7 @@ def _bought(run: Run) -> dict[str, str]:
     return _kept(run, f"{apprenticeship.ANNOTATIONS}/annotations.jsonl")
 
 
-def instruct_stage(config: configs.RunConfig) -> str | None:
+def instruct_stage(config: RunConfig) -> str | None:
     """Returns where the student's training begins: after its warm-up, if it has one."""
     return INSTRUCT if config.instruct.examples else None
 
@@ -103,7 +103,7 @@ RATIONALES_STAGE = Stage(
 )
 
 
-def student_stage(config: configs.RunConfig) -> Stage:
+def student_stage(config: RunConfig) -> Stage:
     """Returns the student's training for a method: from the assistant, or from the teacher."""
     first = tuple(filter(None, [instruct_stage(config)]))
     if config.method == "direct":
@@ -112,7 +112,7 @@ def student_stage(config: configs.RunConfig) -> Stage:
     return Stage(STUDENT, student, ("student_training", *_TO_STUDENT), after)
 
 
-def direct_stage(config: configs.RunConfig, name: str = DIRECT) -> Stage:
+def direct_stage(config: RunConfig, name: str = DIRECT) -> Stage:
     """Returns the training of the direct student, as the run's method or beside it."""
     first = tuple(filter(None, [instruct_stage(config)]))
     after = (*first, apprenticeship.ANNOTATIONS)

@@ -37,6 +37,7 @@ def select(
     budget: int,
     config: SelectionConfig,
     seed: int,
+    labels: Sequence[str] | None = None,
 ) -> Selection:
     """Selects `budget` examples of the pool.
 
@@ -46,12 +47,15 @@ def select(
       budget: B.
       config: the strategy and its settings.
       seed: of the random order and of k-means.
+      labels: the gold label of each example, compared within where `within_labels` says so.
 
     Raises:
       UserError: the budget exceeds the pool (less what is set aside), or a score is not finite.
     """
     if bad := int((~np.isfinite(difficulty)).sum() + (~np.isfinite(embeddings)).any(1).sum()):
         raise UserError(f"{bad} scores of the pool are not finite; the warm-up has diverged")
+    if labels is not None and config.within_labels:
+        difficulty = rank_within(labels, difficulty)
     noisy = noise_count(len(difficulty), config)
     by_difficulty = np.argsort(-difficulty, kind="stable")
     set_aside, candidates = by_difficulty[:noisy], np.sort(by_difficulty[noisy:])
@@ -66,29 +70,29 @@ def select(
     elif config.strategy == "difficulty":
         chosen = candidates[np.argsort(-difficulty[candidates], kind="stable")][:budget]
     else:
-        labels = cluster(embeddings[candidates], budget, seed)
+        found = cluster(embeddings[candidates], budget, seed)
         chosen = candidates[
-            cover(difficulty[candidates], embeddings[candidates], labels, budget,
+            cover(difficulty[candidates], embeddings[candidates], found, budget,
                   config.difficulty_weight)
         ]  # fmt: skip
         clusters = np.full(len(difficulty), -1)
-        clusters[candidates] = labels
+        clusters[candidates] = found
     return Selection(chosen.tolist(), set_aside.tolist(), clusters)
 
 
-def rank_within(groups: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
-    """Returns each example's difficulty as its rank in its group: f64[N], above 0 and below 1.
+def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
+    """Returns each example's difficulty as its rank within its label: f64[N], above 0 and below 1.
 
     The NLL of a gold label is high where the label is rare, whatever the question; over the whole
     pool the hardest questions are then all of one label, and so is all that is paid for.
 
     Args:
-      groups: the gold label of each example.
+      labels: the gold label of each example.
       difficulty: f32[N].
     """
-    ranks, labels = np.empty(len(difficulty)), np.asarray(groups)
-    for label in set(groups):
-        members = np.flatnonzero(labels == label)
+    ranks = np.empty(len(difficulty))
+    for label in set(labels):
+        members = np.flatnonzero(np.asarray(labels) == label)
         order = np.argsort(np.argsort(difficulty[members], kind="stable"), kind="stable")
         ranks[members] = (order + 1) / (len(members) + 1)
     return ranks

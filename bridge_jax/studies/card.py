@@ -9,17 +9,18 @@ from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
 from bridge_jax.text.prompts import INSTRUCTIONS
 
 
-def render(report: dict[str, Any], config: RunConfig, role: str) -> str:
+def render(report: dict[str, Any], config: RunConfig, role: str, *, adapter: bool = False) -> str:
     """Returns the card's Markdown.
 
     Args:
       report: what `report.json` holds.
       config: of the run.
       role: `student` or `assistant`.
+      adapter: the folder holds a LoRA adapter for PEFT, not the model.
     """
     model: ModelConfig = getattr(config, role)
     parts = [
-        _front_matter(model),
+        _front_matter(model, adapter),
         f"# {config.name}: {ROLE_NAMES[role].lower()}",
         _what(model, role),
     ]
@@ -28,8 +29,9 @@ def render(report: dict[str, Any], config: RunConfig, role: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(model: ModelConfig) -> str:
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+def _front_matter(model: ModelConfig, adapter: bool) -> str:
+    library = "peft" if adapter else "transformers"
+    lines = ["---", f"library_name: {library}", "pipeline_tag: text-generation"]
     if _on_hub(model):
         lines.append(f"base_model: {model.checkpoint}")
     return "\n".join([*lines, "tags: [distillation, bridge-jax]", "---"])

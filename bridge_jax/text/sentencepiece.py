@@ -8,7 +8,6 @@ A marker that a user wrote into a message becomes the marker, as with Hugging Fa
 """
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -188,49 +187,17 @@ def _read_model(path: Path) -> tuple[Any, Any]:
             "pip install 'bridge-jax[tf-text]'"
         ) from None
     from google.protobuf.message import DecodeError
+    from transformers.convert_slow_tokenizer import import_protobuf
 
     # TensorFlow would take the memory of the GPUs that JAX runs on.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     data = path.read_bytes()
     try:
-        proto = _message().FromString(data)
+        proto = import_protobuf().ModelProto.FromString(data)
     except DecodeError as error:
         raise UserError(f"{path}: not a whole SentencePiece file; download it again") from error
     # The normalizer's settings stand after the pieces: without them the end of the file is missing.
     if not (proto.pieces and proto.HasField("normalizer_spec")):
         raise UserError(f"{path}: not a whole SentencePiece file; download it again")
     return tensorflow_text.SentencepieceTokenizer(data), proto
-
-
-@functools.cache
-def _message() -> Any:
-    """Returns the class of sentencepiece_model.proto's ModelProto, of the fields read here.
-
-    Protobuf skips the others. Its own pool keeps it apart from a sentencepiece library's.
-    """
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    field = descriptor_pb2.FieldDescriptorProto
-    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    text, number, message = field.TYPE_STRING, field.TYPE_INT32, field.TYPE_MESSAGE
-    flag = field.TYPE_BOOL
-
-    file = descriptor_pb2.FileDescriptorProto(name="model.proto", syntax="proto2")
-    piece = file.message_type.add(name="Piece").field
-    piece.add(name="piece", number=1, label=one, type=text)
-    piece.add(name="type", number=3, label=one, type=number, default_value="1")
-    trainer = file.message_type.add(name="Trainer").field
-    for at, default in enumerate(("<unk>", "<s>", "</s>", "<pad>"), 45):
-        name = ("unk_piece", "bos_piece", "eos_piece", "pad_piece")[at - 45]
-        trainer.add(name=name, number=at, label=one, type=text, default_value=default)
-    rules = file.message_type.add(name="Normalizer").field
-    rules.add(name="add_dummy_prefix", number=3, label=one, type=flag, default_value="true")
-    rules.add(name="remove_extra_whitespaces", number=4, label=one, type=flag, default_value="true")
-    model = file.message_type.add(name="Model").field
-    model.add(name="pieces", number=1, label=many, type=message, type_name=".Piece")
-    model.add(name="trainer_spec", number=2, label=one, type=message, type_name=".Trainer")
-    model.add(name="normalizer_spec", number=3, label=one, type=message, type_name=".Normalizer")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Model"))

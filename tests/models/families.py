@@ -34,6 +34,14 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": False}),
     "llama_tied_one_kv_head": ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
     "llama_all_heads": ("llama", {"num_key_value_heads": 4, "hidden_size": 40}),
+    "llama_wide_heads": (
+        "llama",
+        {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 24, "hidden_size": 40},
+    ),
+    "llama_rope_theta": (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "head_dim": 16},
+    ),
     "llama3_rope": ("llama", {"rope_parameters": _LLAMA3, "head_dim": 16}),
     "llama_linear_rope": ("llama", {"rope_parameters": _LINEAR}),
     "mistral": ("mistral", {"sliding_window": None}),

@@ -118,7 +118,7 @@ def test_only_the_adapter_is_trained_and_in_the_optimizer(tiny_model, one_device
     assert sum(a.size for a in jax.tree.leaves(base)) == decoder.count_parameters(tiny_model[0])
 
 
-def test_dropout_depends_on_seed_and_step_only(tiny_model, one_device):
+def test_dropout_is_drawn_from_the_seed(tiny_model, one_device):
     config, params = adapted(tiny_model, one_device, dataclasses.replace(LORA, dropout=0.5))
     first, again, other = (train(config, params, one_device, seed=s)[1] for s in (0, 0, 1))
     assert first == again and first != other

@@ -1,5 +1,7 @@
 """Selections of hand-made pools."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -225,7 +227,10 @@ def test_difficulty_within_a_label_does_not_prefer_rare_labels():
     hardest = {labels[i] for i in np.argsort(-difficulty)[:3]}
     assert hardest == {"no"}
     assert [labels[i] for i in np.argsort(-ranks)[:3]] == ["yes", "no", "yes"]
-    # One group is the plain order.
+    assert select(difficulty, unit(np.zeros(9)), 3, TOP, 0, labels).chosen == [1, 6, 3]
+    plain = dataclasses.replace(TOP, within_labels=False)
+    assert select(difficulty, unit(np.zeros(9)), 3, plain, 0, labels).chosen == [6, 8, 7]
+    # One label is the plain order.
     np.testing.assert_array_equal(
         np.argsort(rank_within([""] * 9, difficulty)), np.argsort(difficulty)
     )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bridge_jax.config import BudgetConfig, RunConfig, to_json
+from bridge_jax.config import BudgetConfig, RunConfig
+from bridge_jax.config_io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.studies import plots, report, terminal, wording
 

@@ -1,0 +1,81 @@
+"""The checks of a config that need no data, made before anything is run."""
+
+import fnmatch
+from typing import Any
+
+from bridge_jax.config import PROJECTIONS, LoraConfig, RunConfig
+from bridge_jax.errors import UserError
+
+
+def validate(config: RunConfig) -> RunConfig:
+    """Returns `config` after the checks that need no data."""
+
+    def require(ok: bool, message: str) -> None:
+        if not ok:
+            raise UserError(message)
+
+    budget, data = config.budget, config.data
+    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
+    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
+    require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
+    weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
+    require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
+    require(0 <= noise < 1, f"selection.noise_fraction={noise}: 0 to below 1")
+    for name in ("batch_size", "max_new_tokens"):
+        value = getattr(config.generation, name)
+        require(value > 0, f"generation.{name}={value}: above 0")
+    require(
+        data.min_steps >= 1 and data.max_steps <= 5 and data.min_steps <= data.max_steps,
+        f"data.min_steps={data.min_steps}, data.max_steps={data.max_steps}: 1 <= min <= max <= 5",
+    )
+    require(
+        data.source == "practice" or bool(data.path),
+        f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
+    )
+    require(
+        data.source != "practice" or config.teacher.kind == "oracle",
+        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle",
+    )
+    require(
+        data.source == "practice" or config.teacher.kind != "oracle",
+        f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
+    )
+    longest = config.max_prompt_tokens + config.generation.max_new_tokens
+    require(
+        config.method == "direct" or longest <= config.student_training.row_tokens,
+        f"student_training.row_tokens={config.student_training.row_tokens} is too short for a "
+        f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
+        f"generation.max_new_tokens={config.generation.max_new_tokens}",
+    )
+    for role in ("assistant", "student"):
+        lora: LoraConfig = getattr(config, role).lora
+        require(lora.rank >= 0, f"{role}.lora.rank={lora.rank}: above 0, or 0 for no adapter")
+        require(0 <= lora.dropout < 1, f"{role}.lora.dropout={lora.dropout}: 0 to below 1")
+        for pattern in lora.targets if lora.rank else ():
+            require(
+                any(fnmatch.fnmatch(name, pattern) for name in PROJECTIONS),
+                f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}",
+            )
+        require(bool(lora.targets), f"{role}.lora.targets is empty: name a projection")
+    for name in (
+        "warmup.train",
+        "assistant_training",
+        "instruct.train",
+        "student_training",
+        "direct_training",
+    ):
+        train: Any = config
+        for part in name.split("."):
+            train = getattr(train, part)
+        for field in ("epochs", "batch_rows", "row_tokens", "accumulate", "checkpoint_every"):
+            value = getattr(train, field)
+            require(value > 0, f"{name}.{field}={value}: above 0")
+        require(
+            train.batch_rows % train.accumulate == 0,
+            f"{name}.accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}",
+        )
+        require(
+            0 <= train.rationale_weight <= 1,
+            f"{name}.rationale_weight={train.rationale_weight}: 0 to 1",
+        )
+    return config
