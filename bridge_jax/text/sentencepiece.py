@@ -193,8 +193,9 @@ def _read_model(path: Path) -> tuple[Any, Any]:
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     data = path.read_bytes()
+    messages: Any = import_protobuf()
     try:
-        proto = import_protobuf().ModelProto.FromString(data)
+        proto = messages.ModelProto.FromString(data)
     except DecodeError as error:
         raise UserError(f"{path}: not a whole SentencePiece file; download it again") from error
     # The normalizer's settings stand after the pieces: without them the end of the file is missing.
