@@ -92,16 +92,19 @@ def stream(
     tokens[0, width - len(prompt) :] = prompt
     length = np.asarray([len(prompt)], np.int32)
     cache, last = _prefill(config, params, tokens, length, key, slots, settings)
-    for left in reversed(range(settings.max_new_tokens)):
-        token = last.token
-        if left:
-            # Asked for before this token is looked at, so that the device does not wait for us;
-            # and the one compilation lies before the first token, not among the others.
-            cache, last = _step(config, params, cache, last, settings)
-        written = int(token[0])
-        if written == end_id:
-            return
-        yield written
+    try:
+        for left in reversed(range(settings.max_new_tokens)):
+            token = last.token
+            if left:
+                # Asked for before this token is looked at, so that the device does not wait for us;
+                # and the one compilation lies before the first token, not among the others.
+                cache, last = _step(config, params, cache, last, settings)
+            written = int(token[0])
+            if written == end_id:
+                return
+            yield written
+    finally:  # A process that ends while a step is computed may crash.
+        jax.block_until_ready(last.token)
 
 
 def bucket(length: int) -> int:
