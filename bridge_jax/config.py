@@ -141,7 +141,8 @@ class TrainConfig:
       weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
       rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
       checkpoint_every: steps between checkpoints.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      remat: what the backward pass recomputes instead of keeping it: the `full` layer, all but
+        its matrix products (`dots`), or `none`.
     """
 
     epochs: int = 3
@@ -154,7 +155,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     rationale_weight: float = 0.5
     checkpoint_every: int = 50
-    remat: bool = True
+    remat: Literal["full", "dots", "none"] = "full"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +236,24 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out; at most one size is -1: the devices that the others leave.
+
+    No result depends on it, up to rounding.
+
+    Attributes:
+      data: copies of the parameters; each sees its part of the batch.
+      fsdp: parts that parameters, gradients and moments are cut into (ZeRO-3, 1910.02054); each
+        sees its part of the batch.
+      tensor: parts that heads, hidden layers and vocabulary are cut into (1909.08053).
+    """
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -266,3 +285,4 @@ class RunConfig:
     direct_training: TrainConfig = TrainConfig()
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    mesh: MeshConfig = MeshConfig()

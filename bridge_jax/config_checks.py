@@ -1,19 +1,47 @@
 """The checks of a config that need no data, made before anything is run."""
 
 import fnmatch
-from typing import Any
 
-from bridge_jax.config import PROJECTIONS, LoraConfig, RunConfig
+from bridge_jax.config import PROJECTIONS, LoraConfig, RunConfig, TrainConfig
 from bridge_jax.errors import UserError
 
 
-def validate(config: RunConfig) -> RunConfig:
-    """Returns `config` after the checks that need no data."""
+def require(ok: bool, message: str) -> None:
+    """Raises a `UserError` unless `ok`."""
+    if not ok:
+        raise UserError(message)
 
-    def require(ok: bool, message: str) -> None:
-        if not ok:
-            raise UserError(message)
 
+def trainings(config: RunConfig) -> dict[str, TrainConfig]:
+    """Returns the config of each training stage, by its key."""
+    return {
+        "warmup.train": config.warmup.train,
+        "assistant_training": config.assistant_training,
+        "instruct.train": config.instruct.train,
+        "student_training": config.student_training,
+        "direct_training": config.direct_training,
+    }
+
+
+def check_batches(config: RunConfig, parts: int) -> None:
+    """Raises a `UserError` for a batch that cannot be split over data x fsdp = `parts` devices."""
+    size = config.generation.batch_size
+    require(
+        size % parts == 0,
+        f"generation.batch_size={size} is not divided by the {parts} devices of data x fsdp: "
+        "make it a multiple, or set mesh.tensor",
+    )
+    for name, train in trainings(config).items():
+        require(
+            train.batch_rows // train.accumulate % parts == 0,
+            f"{name}.batch_rows={train.batch_rows} with accumulate={train.accumulate} is not "
+            f"divided by the {parts} devices of data x fsdp: make it a multiple of "
+            f"{parts * train.accumulate}, or set mesh.tensor",
+        )
+
+
+def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
+    """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
     budget, data = config.budget, config.data
     require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
     require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
@@ -29,7 +57,7 @@ def validate(config: RunConfig) -> RunConfig:
         f"data.min_steps={data.min_steps}, data.max_steps={data.max_steps}: 1 <= min <= max <= 5",
     )
     require(
-        data.source == "practice" or bool(data.path),
+        data.source == "practice" or bool(data.path) or not has_data,
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
     require(
@@ -47,6 +75,11 @@ def validate(config: RunConfig) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    require(
+        all(size == -1 or size > 0 for size in mesh) and mesh.count(-1) <= 1,
+        "mesh.data={}, mesh.fsdp={}, mesh.tensor={}: above 0, or -1 for one of them".format(*mesh),
+    )
     for role in ("assistant", "student"):
         lora: LoraConfig = getattr(config, role).lora
         require(lora.rank >= 0, f"{role}.lora.rank={lora.rank}: above 0, or 0 for no adapter")
@@ -57,16 +90,7 @@ def validate(config: RunConfig) -> RunConfig:
                 f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}",
             )
         require(bool(lora.targets), f"{role}.lora.targets is empty: name a projection")
-    for name in (
-        "warmup.train",
-        "assistant_training",
-        "instruct.train",
-        "student_training",
-        "direct_training",
-    ):
-        train: Any = config
-        for part in name.split("."):
-            train = getattr(train, part)
+    for name, train in trainings(config).items():
         for field in ("epochs", "batch_rows", "row_tokens", "accumulate", "checkpoint_every"):
             value = getattr(train, field)
             require(value > 0, f"{name}.{field}={value}: above 0")

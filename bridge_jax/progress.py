@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from bridge_jax.parallel import hosts
+
 SECONDS_BETWEEN_LINES = 10.0
 
 Advance = Callable[..., None]
@@ -39,7 +41,9 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
       `advance(n=1, **info)`: n more units are done; `info` is shown beside them, as it was last
       given. Only one block at a time may be entered.
     """
-    if sys.stderr.isatty():
+    if not hosts.is_first():
+        yield lambda n=1, **info: None
+    elif sys.stderr.isatty():
         yield from _bar(description, total, unit)
     else:
         yield from _lines(description, total, unit)

@@ -29,11 +29,15 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") -> None:
     """Runs an absl main that is given the config's assignments.
 
-    A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130.
+    A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130, and
+    SIGTERM, once what was trained is saved, with 75.
     """
     theirs, assignments = split(sys.argv)
 
     def guarded(_: list[str]) -> int | None:
+        from bridge_jax.parallel import preemption  # takes a second: flags are read before
+
+        preemption.stop_at_notice()
         try:
             return main(assignments)
         except UserError as error:
@@ -41,9 +45,9 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
             for note in getattr(error, "__notes__", ()):
                 print(f"  {note}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, preemption.Preempted) as error:
             print(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}", file=sys.stderr)
-            return 130
+            return 130 if isinstance(error, KeyboardInterrupt) else preemption.EXIT_CODE
 
     app.run(guarded, argv=theirs, flags_parser=_parse)
 

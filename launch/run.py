@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from launch import cluster
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
@@ -24,13 +25,16 @@ def main(assignments: list[str]) -> None:
 
     config = config_io.override(config_io.load(_CONFIG.value), assignments)
     validate(config)
+    cluster.join()
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 
+    from bridge_jax.parallel import hosts
     from launch.runner import run_to_report
 
     logging.set_verbosity(logging.WARNING)
-    run_to_report(config, Path(_WORKDIR.value), _PHASE.value, Console(highlight=False))
+    console = Console(highlight=False, quiet=not hosts.is_first())
+    run_to_report(config, Path(_WORKDIR.value), _PHASE.value, console)
 
 
 if __name__ == "__main__":

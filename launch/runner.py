@@ -1,5 +1,6 @@
 """One run from its config to its report; what `launch.run` and `launch.study` share."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -11,9 +12,11 @@ from rich.console import Console
 from bridge_jax.config import RunConfig
 from bridge_jax.config_checks import validate
 from bridge_jax.config_io import to_json
+from bridge_jax.parallel import hosts
 from bridge_jax.phases import plan
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.stages import execute, fingerprints, write_json
+from bridge_jax.phases.files import write_json
+from bridge_jax.phases.stages import execute, fingerprints
 from bridge_jax.phases.workdir import lock
 from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
@@ -22,14 +25,15 @@ from bridge_jax.studies import report, terminal
 def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console) -> dict[str, Any]:
     """Runs the stages of `phase` that are not done yet and returns the report."""
     began = time.perf_counter()
-    with lock(workdir):
+    with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         run = Run(validate(config), workdir)
         run.check_inputs()
         splits = run.splits
         console.print(
             f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
             f"{config.budget.queries} teacher queries, {len(splits.test):,} test questions; "
-            f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores",
+            f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
+            f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
             soft_wrap=True,
         )
         if splits.skipped:
@@ -40,7 +44,7 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
             console.print(f"  {outcome.name:<28} {note}")
-        result = report.write(workdir)
+        result = hosts.agree(report.write(workdir) if hosts.is_first() else None)
         terminal.print_summary(result, console)
     console.print(f"this command took {duration(time.perf_counter() - began)}")
     return result

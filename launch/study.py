@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from launch import cluster
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_study().", required=True)
@@ -16,16 +17,18 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the study's files go.", r
 
 def main(assignments: list[str]) -> None:
     """Runs every config of the study, with the overrides applied to each, and compares them."""
+    cluster.join()
     from rich.console import Console
 
     from bridge_jax import config_io
     from bridge_jax.config_checks import validate
-    from bridge_jax.phases.stages import write_json
+    from bridge_jax.parallel import hosts
+    from bridge_jax.phases.files import write_json
     from bridge_jax.studies import comparison
     from launch.runner import run_to_report
 
     logging.set_verbosity(logging.WARNING)
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=not hosts.is_first())
     workdir = Path(_WORKDIR.value)
     runs = {
         name: validate(config_io.override(config, assignments))

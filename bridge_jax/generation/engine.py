@@ -18,6 +18,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation.sampling import sample
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
 
 BUCKET = 32  # Prompt lengths are rounded up to multiples of this: few shapes, few compilations.
@@ -195,15 +196,17 @@ class Engine:
             for row, index in enumerate(members):
                 tokens[row, width - len(prompts[index]) :] = prompts[index]
                 lengths[row] = len(prompts[index])
-            written, logprobs = generate_batch(
-                self._config,
-                self._params,
-                *shard_batch((tokens, lengths), self._mesh),
-                jax.random.fold_in(self._key, number),
-                self._settings,
-                self._end_id,
-            )
-            written, logprobs = np.asarray(written), np.asarray(logprobs)
+            with jax.set_mesh(self._mesh):
+                written, logprobs = fetch(
+                    generate_batch(
+                        self._config,
+                        self._params,
+                        *shard_batch((tokens, lengths), self._mesh),
+                        jax.random.fold_in(self._key, number),
+                        self._settings,
+                        self._end_id,
+                    )
+                )
             yield [
                 (index, self._completion(written[row], logprobs[row]))
                 for row, index in enumerate(members)

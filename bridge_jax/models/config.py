@@ -54,7 +54,7 @@ class DecoderConfig:
       lora: the adapter, None without one.
       param_dtype: of the parameters; an adapter's are f32.
       dtype: of activations and matrix products; norms, softmax and losses are f32.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      remat: what of a layer the backward pass recomputes (`TrainConfig.remat`).
     """
 
     vocab_size: int
@@ -83,9 +83,9 @@ class DecoderConfig:
     lora: LoraConfig | None = None
     param_dtype: Any = jnp.float32
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: Literal["full", "dots", "none"] = "none"
 
 
-def compute_dtype() -> Any:
-    """Returns bf16 on TPU and GPU, f32 on CPU, where bf16 is slower."""
-    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+def compute_dtype(platform: str | None = None) -> Any:
+    """Returns bf16 on TPU and GPU, f32 on CPU, where bf16 is slower; by default of this machine."""
+    return jnp.float32 if (platform or jax.default_backend()) == "cpu" else jnp.bfloat16

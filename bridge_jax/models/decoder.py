@@ -21,7 +21,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
 from bridge_jax.models.projection import Projection, parameter
 from bridge_jax.models.rotary import Rotation, rotate, rotation
-from bridge_jax.parallel.sharding import parameter_shardings
+from bridge_jax.parallel.sharding import constrain, parameter_shardings
 
 Params = Any
 
@@ -45,6 +45,7 @@ def init_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
     """Returns an empty cache for `length` slots."""
     shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
     zeros = jnp.zeros(shape, config.dtype)
+    zeros = constrain(zeros, "layers", "batch", None, "kv_heads", "head_dim")
     return KVCache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.int32(0))
 
 
@@ -108,12 +109,17 @@ class Attention(nn.Module):
         def project(name, equation, axes, shape, bias=False):
             return Projection(c, equation, axes, shape, bias, name=name)
 
+        def on_heads(x, name):
+            return constrain(x, "batch", None, name, "head_dim")
+
         query = project("query", "BSD,DNH->BSNH", ("embed", *heads), (n, h), c.qkv_bias)(x)
         key = project("key", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
         value = project("value", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
         if c.qk_norm:
             query, key = RMSNorm(c, name="query_norm")(query), RMSNorm(c, name="key_norm")(key)
-        query, key = rotate(query, layout.rotation), rotate(key, layout.rotation)
+        query = on_heads(rotate(query, layout.rotation), "heads")
+        key = on_heads(rotate(key, layout.rotation), "kv_heads")
+        value = on_heads(value, "kv_heads")
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
             start = (layer, 0, cache.index, 0, 0)
@@ -141,7 +147,7 @@ class MLP(nn.Module):
         gate = Projection(c, "BSD,DF->BSF", ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)
         up = Projection(c, "BSD,DF->BSF", ("embed", "mlp"), (c.mlp_dim,), name="up")(x)
         activate = jax.nn.silu if c.activation == "silu" else jax.nn.gelu  # its tanh form
-        hidden = activate(gate) * up
+        hidden = constrain(activate(gate) * up, "batch", None, "mlp")
         return Projection(c, "BSF,FD->BSD", ("mlp", "embed"), (c.model_dim,), name="down")(hidden)
 
 
@@ -167,6 +173,7 @@ class Layer(nn.Module):
         x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)
         mixed = MLP(c, name="mlp")(norm("mlp_norm", x))
         x = x + (norm("mlp_post_norm", mixed) if c.post_norms else mixed)
+        x = constrain(x, "batch", None, None)
         return (x, cache), None
 
 
@@ -204,9 +211,14 @@ class Decoder(nn.Module):
         if not c.tied:
             parameter(self, "head", *table, c.param_dtype)
         x = jnp.take(embedding, tokens, axis=0).astype(c.dtype)
+        x = constrain(x, "batch", None, None)
         if c.scale_embedding:
             x = x * jnp.asarray(c.model_dim**0.5, c.dtype)
-        layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+        layer: Any = Layer
+        if c.remat != "none":
+            policies = jax.checkpoint_policies
+            kept = policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
+            layer = nn.remat(Layer, prevent_cse=False, policy=kept)
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bridge_jax.parallel.sharding import constrain
+
 
 class Head(NamedTuple):
     """What turns hidden states into logits.
@@ -57,11 +59,13 @@ def token_statistics(
     vocab, dim = head.table.shape
     chunk = min(chunk, vocab)
     chunks = -(-vocab // chunk)
+    hidden = constrain(hidden, "batch", None)
     padded = jnp.pad(head.table, ((0, chunks * chunk - vocab), (0, 0))).reshape(chunks, chunk, dim)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def step(run: _Running, inputs):
         index, rows = inputs
+        rows = constrain(rows, "vocab", None)  # Gathered: partial logits would be larger to add up.
         logits = jnp.einsum(
             "ND,VD->NV", hidden, rows.astype(hidden.dtype), preferred_element_type=jnp.float32
         )

@@ -1,41 +1,58 @@
 """The device mesh and where each array lives on it."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from bridge_jax.config import MeshConfig
 from bridge_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
 
 # Logical axis -> mesh axes. A name without a rule is an error, so nothing is replicated unnoticed.
-RULES = (
-    ("vocab", "tensor"),
-    ("embed", "fsdp"),
-    ("heads", "tensor"),
-    ("kv_heads", "tensor"),
-    ("mlp", "tensor"),
-    ("head_dim", None),
-    ("lora_rank", None),
-    ("layers", None),
-    ("norm", None),
-)
+RULES: dict[str, str | tuple[str, ...] | None] = {
+    "batch": BATCH,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "head_dim": None,
+    "lora_rank": None,
+    "layers": None,
+    "norm": None,
+}
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
-    """Returns a mesh; `data=-1` takes the devices that the other axes leave."""
+def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh of `config`; neighbours on it are neighbours in the hardware.
+
+    Args:
+      config: the sizes of the axes; all devices on fsdp by default.
+      devices: all of them by default.
+
+    Raises:
+      UserError: the sizes do not match the devices.
+    """
+    config = config or MeshConfig()
     devices = jax.devices() if devices is None else devices
-    if data == -1:
-        data = len(devices) // (fsdp * tensor)
-    if data * fsdp * tensor != len(devices):
+    asked = {axis: getattr(config, axis) for axis in AXES}
+    given = math.prod(size for size in asked.values() if size != -1)
+    sizes = {axis: len(devices) // given if size == -1 else size for axis, size in asked.items()}
+    if math.prod(sizes.values()) != len(devices):
         raise UserError(
-            f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {data * fsdp * tensor} devices, "
-            f"there are {len(devices)}"
+            f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} takes "
+            f"{'a multiple of ' * (-1 in asked.values())}{given} devices, there are {len(devices)}"
         )
-    return Mesh(np.asarray(devices).reshape(data, fsdp, tensor), AXES)
+    return jax.make_mesh(
+        tuple(sizes.values()), AXES, (AxisType.Auto,) * len(AXES), devices=list(devices)
+    )
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
@@ -48,20 +65,19 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     Raises:
       UserError: an axis has no rule, or its size is not divided by the mesh axis.
     """
-    rules = dict(RULES)
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         names = leaf.names if isinstance(leaf, nn.Partitioned) else ()
         where = jax.tree_util.keystr(path)
         spec = []
         for name, size in zip(names, leaf.value.shape):
-            if name not in rules:
+            if name not in RULES:
                 raise UserError(f"parameter {where}: axis {name!r} has no rule in RULES")
-            axis = rules[name]
+            axis = RULES[name]
             if isinstance(axis, str) and size % mesh.shape[axis]:
                 raise UserError(
                     f"parameter {where}: axis {name!r} of size {size} is not divided by mesh "
-                    f"axis {axis}={mesh.shape[axis]}"
+                    f"axis {axis}={mesh.shape[axis]}; choose another mesh.{axis}"
                 )
             spec.append(axis)
         return NamedSharding(mesh, PartitionSpec(*spec))
@@ -71,28 +87,37 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
-def on_mesh(tree: Any, mesh: Mesh) -> Any:
-    """Returns `tree` with what is not yet on the mesh (step counters) replicated over it."""
-    replicated = NamedSharding(mesh, PartitionSpec())
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Returns `x`, inside of jit, with its axes placed as the rules of their names say.
 
-    def place(a: jax.Array) -> jax.Array:
-        there = isinstance(a.sharding, NamedSharding) and a.sharding.mesh == mesh
-        return a if there else jax.device_put(a, replicated)
-
-    return jax.tree.map(place, tree)
+    Outside of `jax.set_mesh` it is `x`.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    spec = PartitionSpec(*(name and RULES[name] for name in names))
+    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Places this process's rows of a batch: the leading axis is split over data and fsdp.
+    """Places a batch that every process holds: the leading axis is split over data and fsdp.
 
     Raises:
       UserError: the devices do not divide the rows.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
-    if rows % (parts := mesh.shape["data"] * mesh.shape["fsdp"]):
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+    rows, parts = len(jax.tree.leaves(batch)[0]), batch_devices(mesh)
+    if rows % parts:
         raise UserError(
             f"a batch of {rows} rows is not divided by the {parts} devices of data x fsdp: make "
-            "batch_rows (training) or generation.batch_size a multiple of it"
+            "batch_rows / accumulate (training) or generation.batch_size a multiple of it"
         )
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), batch)
+
+    def place(a: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
+
+    return jax.tree.map(place, batch)
+
+
+def batch_devices(mesh: Mesh) -> int:
+    """Returns how many parts a batch is split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)

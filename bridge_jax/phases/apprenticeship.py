@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge_jax.phases.context import Run, write_rows
-from bridge_jax.phases.stages import Stage, write_json
+from bridge_jax.parallel import hosts
+from bridge_jax.phases.context import Run
+from bridge_jax.phases.files import write_json, write_rows
+from bridge_jax.phases.stages import Stage
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
@@ -58,7 +60,8 @@ def scores(run: Run, out: Path) -> None:
             run.mesh,
             advance,
         )
-    np.save(out / "embeddings.npy", result.embeddings)
+    if hosts.is_first():
+        np.save(out / "embeddings.npy", result.embeddings)
     write_rows(
         out / "scores.jsonl",
         (
@@ -98,6 +101,8 @@ def selection(run: Run, out: Path) -> None:
 
 def annotations(run: Run, out: Path) -> None:
     """Asks the teacher about the selected examples, every request through the ledger."""
+    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+        return
     config, teacher_config = run.config, run.config.teacher
     chosen = json.loads((run.workdir / SELECTION / "selection.json").read_text())["ids"]
     examples = [run.pool_by_id[key] for key in chosen]

@@ -1,13 +1,12 @@
 """Completions of many examples into a JSONL file that survives a kill between any two batches."""
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bridge_jax.generation.engine import Completion, Engine
-from bridge_jax.phases.context import read_rows, write_rows
+from bridge_jax.parallel import hosts
+from bridge_jax.phases.files import append_rows, read_rows, write_rows
 from bridge_jax.progress import track
 from bridge_jax.tasks.example import Example
 
@@ -25,18 +24,15 @@ def write_completions(
     A batch is written whole and then synced; after an interruption the whole batches are kept
     and the rest is made in the same batches as before, so the numbers are the same.
     """
-    done = len(read_rows(path))
+    rows = read_rows(path)
     skip = kept = 0
     for members in engine.plan(prompts):
-        if kept + len(members) > done:
+        if kept + len(members) > len(rows):
             break
         skip, kept = skip + 1, kept + len(members)
-    write_rows(path, read_rows(path)[:kept])
-    with path.open("a") as file, track(name, len(prompts) - kept, "examples") as advance:
+    skip, kept = hosts.agree([skip, kept])
+    write_rows(path, rows[:kept])
+    with track(name, len(prompts) - kept, "examples") as advance:
         for batch in engine.complete(prompts, skip_batches=skip):
-            for index, completion in batch:
-                row = to_row(examples[index], completion)
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            append_rows(path, [to_row(examples[index], done) for index, done in batch])
             advance(len(batch))

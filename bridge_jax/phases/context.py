@@ -3,24 +3,25 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from bridge_jax import config_io
+from bridge_jax import config_io, timing
 from bridge_jax.config import DataConfig, LoraConfig, ModelConfig, RunConfig, TrainConfig
+from bridge_jax.config_checks import check_batches
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype
 from bridge_jax.models.files import locate
-from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.phases.stages import write_json
+from bridge_jax.parallel import hosts
+from bridge_jax.parallel.sharding import batch_devices, make_mesh
+from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
 from bridge_jax.tasks.example import Example, Splits
@@ -46,11 +47,12 @@ class Run:
     Attributes:
       config: validated.
       workdir: where the stages' folders are.
-      mesh: over all devices.
+      mesh: of the devices given, by default of all.
     """
 
-    def __init__(self, config: RunConfig, workdir: Path):
-        self.config, self.workdir, self.mesh = config, workdir, make_mesh()
+    def __init__(self, config: RunConfig, workdir: Path, devices: Any = None):
+        self.config, self.workdir = config, workdir
+        self.mesh = make_mesh(config.mesh, devices)
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -139,7 +141,8 @@ class Run:
         trained, frozen = lora.split(model.params) if model.config.lora else (model.params, {})
         sizes = {"trained": _size_of(trained), "frozen": _size_of(frozen)}
         write_json(out / "parameters.json", sizes)
-        if not (out / "params").is_dir():  # Else a run was killed right after it wrote them.
+        # It is there when a run was killed right after it had written it.
+        if not hosts.agree((out / "params").is_dir()):
             params = train(
                 out,
                 name,
@@ -151,8 +154,10 @@ class Run:
                 model.tokenizer.pad_id,
                 self.mesh,
             )
-            save_params(out / "params", params)
-        shutil.rmtree(out / "state", ignore_errors=True)
+            with timing.span("checkpoint"):
+                save_params(out / "params", params)
+        if hosts.is_first():
+            shutil.rmtree(out / "state", ignore_errors=True)
 
     def rows(self, file: str) -> list[dict[str, Any]]:
         """Returns the rows of a finished stage's JSONL file."""
@@ -173,10 +178,11 @@ class Run:
         """Finds before anything is trained or paid what would stop the run later.
 
         Raises:
-          UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
-            is written after it, the model's context, or a checkpoint is missing or lacks a layer
-            to keep.
+          UserError: the devices do not divide a batch, the budget exceeds the pool, a prompt
+            exceeds max_prompt_tokens or, with what is written after it, the model's context, or a
+            checkpoint is missing or lacks a layer to keep.
         """
+        check_batches(self.config, batch_devices(self.mesh))
         pool, queries = self.splits.pool, self.config.budget.queries
         noisy = noise_count(len(pool), self.config.selection)
         if queries > len(pool) - noisy:
@@ -192,19 +198,6 @@ class Run:
             examples = (*pool, *self.splits.test)
             longest = max(len(self.prompt(role, example, "reason")) for example in examples)
             check_context(longest, self.config.generation.max_new_tokens, context)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole rows of a JSONL file; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes a JSONL file."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _size_of(params: Any) -> dict[str, int]:

@@ -6,18 +6,19 @@ holds a fingerprint of the config that it read and of the stages before it.
 
 import contextlib
 import dataclasses
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge_jax import config_io
+from bridge_jax import config_io, timing
 from bridge_jax.errors import UserError
+from bridge_jax.parallel import hosts
+from bridge_jax.phases.files import read_json, write_json
 
 FORMAT = 1  # Raised when the files of a stage change their meaning.
+STARTED = "started.json"  # Marks a folder that is not whole.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,72 +76,73 @@ def execute(
     for stage in stages:
         final = workdir / stage.name
         partial = final.with_name(final.name + ".partial")
-        _finish_rename(partial, final, prints[stage.name])
-        manifest = _read(final / "manifest.json")
-        if manifest and manifest.get("fingerprint") == prints[stage.name]:
-            yield Outcome(stage.name, True, manifest["seconds"])
+        before = hosts.agree(_done_before(partial, final, prints[stage.name]))
+        if before is not None:
+            yield Outcome(stage.name, True, before)
             continue
         yield Outcome(stage.name, False, _run(stage, context, partial, final, prints[stage.name]))
 
 
 def finished(workdir: Path, stage: str) -> bool:
     """Returns whether a stage's folder is whole, and of the config that ran last."""
-    manifest = _read(workdir / stage / "manifest.json")
-    expected = _read(workdir / "stages.json") or {}
+    manifest = read_json(workdir / stage / "manifest.json")
+    expected = read_json(workdir / "stages.json") or {}
     return manifest is not None and manifest["fingerprint"] == expected.get(stage)
 
 
-def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: str) -> float:
-    started = _read(partial / "started.json") or {}
-    if started.get("fingerprint") != fingerprint:
-        shutil.rmtree(partial, ignore_errors=True)
-        started = {"fingerprint": fingerprint, "seconds": 0.0}
-    began = time.perf_counter()
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        write_json(partial / "started.json", started)
-        stage.run(context, partial)
-        seconds = started["seconds"] + time.perf_counter() - began
-        write_json(
-            partial / "manifest.json",
-            {"stage": stage.name, "fingerprint": fingerprint, "seconds": seconds},
-        )
-        (partial / "started.json").unlink()
+def _done_before(partial: Path, final: Path, fingerprint: str) -> float | None:
+    """Returns the seconds that a stage has taken, if it is whole and of this config."""
+    if hosts.is_first():
         _finish_rename(partial, final, fingerprint)
-        return seconds
+    manifest = read_json(final / "manifest.json")
+    matches = manifest is not None and manifest.get("fingerprint") == fingerprint
+    return manifest["seconds"] if manifest and matches else None
+
+
+def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: str) -> float:
+    began = time.perf_counter()
+    started = {"fingerprint": fingerprint, "seconds": 0.0, "restarts": 0}
+    try:
+        if hosts.is_first():
+            started = _begin(partial, started)
+        hosts.meet(f"{stage.name} begins")
+        timing.take()  # What came before is not the stage's.
+        stage.run(context, partial)
+        hosts.meet(f"{stage.name} ends")
+        started["seconds"] += time.perf_counter() - began
+        if hosts.is_first():
+            manifest = {"stage": stage.name} | started | timing.take()
+            write_json(partial / "manifest.json", manifest)
+            (partial / STARTED).unlink()
+            _finish_rename(partial, final, fingerprint)
+        return hosts.agree(started["seconds"])
     except OSError as error:
         raise UserError(
             f"stage {stage.name}: {error.strerror or error} ({error.filename or partial}); "
             "free some space or mend the disk, and run the same command: it goes on from here"
         ) from error
     finally:
-        started["seconds"] += time.perf_counter() - began
         # The time of an interrupted stage is kept, unless that would hide why it was interrupted.
         with contextlib.suppress(OSError):
-            if (partial / "started.json").is_file():
-                write_json(partial / "started.json", started)
+            if hosts.is_first() and (partial / STARTED).is_file():
+                spent = started["seconds"] + time.perf_counter() - began
+                write_json(partial / STARTED, started | {"seconds": spent})
+
+
+def _begin(partial: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
+    earlier = read_json(partial / STARTED) or {}
+    if earlier.get("fingerprint") == fresh["fingerprint"]:
+        return fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(partial / STARTED, fresh)
+    return fresh
 
 
 def _finish_rename(partial: Path, final: Path, fingerprint: str) -> None:
     """Puts a whole partial folder in place; also after a kill between its last two steps."""
-    manifest = _read(partial / "manifest.json")
+    manifest = read_json(partial / "manifest.json")
     if manifest and manifest["fingerprint"] == fingerprint:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.parallel.hosts import fetch
+from bridge_jax.parallel.sharding import batch_devices, shard_batch
 from bridge_jax.text import prompts
 
 Array = Any  # NumPy's outside of jit, JAX's inside.
@@ -112,8 +113,9 @@ def score(
     count = len(sequences)
     nll, entropy = np.zeros(count, np.float32), np.zeros(count, np.float32)
     embeddings = np.zeros((count, config.model_dim), np.float32)
-    for members, batch in _batches(sequences, batch_tokens, pad_id, mesh.size):
-        sums = jax.tree.map(np.asarray, score_batch(config, params, shard_batch(batch, mesh)))
+    for members, batch in _batches(sequences, batch_tokens, pad_id, mesh):
+        with jax.set_mesh(mesh):
+            sums = fetch(score_batch(config, params, shard_batch(batch, mesh)))
         keep = slice(0, len(members))
         nll[members] = (sums.nll / np.maximum(sums.weight, 1))[keep]
         entropy[members] = (sums.entropy / np.maximum(sums.weight, 1))[keep]
@@ -123,12 +125,18 @@ def score(
     return Scores(nll, entropy, embeddings / np.maximum(norms, 1e-12))
 
 
-def _batches(sequences: Sequence[prompts.Sequence], batch_tokens: int, pad_id: int, devices: int):
+def rows_a_batch(batch_tokens: int, width: int, mesh: Mesh) -> int:
+    """Returns how many sequences of `width` tokens are scored together: the devices divide it."""
+    parts = batch_devices(mesh)
+    return max(1, batch_tokens // width // parts) * parts
+
+
+def _batches(sequences: Sequence[prompts.Sequence], batch_tokens: int, pad_id: int, mesh: Mesh):
     targets = -(-max(len(s.answer) for s in sequences) // TARGETS) * TARGETS
     widths = [-(-s.length // BUCKET) * BUCKET for s in sequences]
     for width in sorted(set(widths)):
         inside = [i for i, w in enumerate(widths) if w == width]
-        rows = max(1, batch_tokens // width // devices) * devices
+        rows = rows_a_batch(batch_tokens, width, mesh)
         for start in range(0, len(inside), rows):
             members = inside[start : start + rows]
             batch = ScoreBatch(

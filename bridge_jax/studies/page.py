@@ -34,6 +34,7 @@ def render(run: Run, report: dict[str, Any]) -> str:
         selection_is_hard=report.get("selection", {}).get("strategy", "random") != "random",
         spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
         times=wording.time_rows(report["seconds"]),
+        time=wording.time(report["time"]),
         examples=examples.choose(run),
         curve_names=[name for _, name, _, _ in plots.CURVES],
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",

@@ -64,7 +64,8 @@ def summarise(run: Run) -> dict[str, Any]:
         report["rationales"] = {"written": written, "kept": kept, "rejected": written - kept}
     report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
-    report["seconds"] = run.seconds
+    report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}
+    report["time"] = _time(run)
     report["warnings"] = failures.find(run, report)
     return report
 
@@ -85,6 +86,26 @@ def _roles(run: Run) -> dict[str, dict[str, Any]]:
 def _intervals(roles: dict[str, dict[str, Any]], metric: str) -> dict[str, list[float]]:
     return {
         role: [result[f"{metric}_low"], result[f"{metric}_high"]] for role, result in roles.items()
+    }
+
+
+def _time(run: Run) -> dict[str, float]:
+    """Returns seconds in all and of what is not the work itself; goodput is the share of the work.
+
+    Before a restart nobody kept count: those seconds are in the total alone.
+    """
+    stages = list(run.manifests.values())
+    total = sum(stage["seconds"] for stage in stages)
+    parts = {
+        part: sum(stage.get("spans", {}).get(part, 0.0) for stage in stages)
+        for part in ("compile", "data", "checkpoint")
+    }
+    return {
+        "total": total,
+        **parts,
+        "goodput": 1 - sum(parts.values()) / total if total else 1.0,
+        "compilations": sum(stage.get("compilations", 0) for stage in stages),
+        "restarts": sum(stage.get("restarts", 0) for stage in stages),
     }
 
 

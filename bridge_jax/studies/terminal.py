@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bridge_jax.progress import duration
 from bridge_jax.studies import wording
 
 
@@ -29,7 +28,7 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
     if trained := wording.trained(report["parameters"]):
         say(f"Trained  {trained}")
     if report["seconds"]:
-        say(f"Time     {duration(sum(report['seconds'].values()))}")
+        say(f"Time     {wording.time(report['time'])}")
     for warning in report["warnings"]:
         console.print(f"[bold]Warning[/]  {escape(warning)}", highlight=False, soft_wrap=True)
     say(f"Report   {report['page']}")

@@ -185,6 +185,20 @@ def spend_rows(spend: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def time(parts: dict[str, float]) -> str:
+    """Returns where the time went, as in "8 min 11 s; 12% of it compiling (41 programs)"."""
+    total = parts["total"]
+    names = {"compile": "compiling", "data": "waiting for data", "checkpoint": "saving"}
+    shares = [
+        f"{percent(parts[key] / total)} {word}"
+        + f" ({count(int(parts['compilations']), 'program')})" * (key == "compile")
+        for key, word in names.items()
+        if total and parts[key] / total >= 0.005
+    ]
+    restarts = count(int(parts["restarts"]), "restart") if parts["restarts"] else ""
+    return "; ".join(filter(None, [duration(total), ", ".join(shares), restarts]))
+
+
 def time_rows(seconds: dict[str, float]) -> list[dict[str, Any]]:
     """Returns the stages: `name`, `time` in words and `share` of the longest."""
     longest = max(seconds.values(), default=0) or 1

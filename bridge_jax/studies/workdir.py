@@ -59,7 +59,7 @@ class Run:
       predictions: role -> prediction rows on the test questions.
       curves: training stage -> rows of losses by step.
       parameters: training stage -> `trained` and `frozen`, each `parameters` and `bytes`.
-      seconds: stage folder -> wall time, in the order of the pipeline.
+      manifests: stage folder -> its manifest, in the order of the pipeline.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Run:
     predictions: dict[str, list[Row]]
     curves: dict[str, list[Row]]
     parameters: dict[str, Row]
-    seconds: dict[str, float]
+    manifests: dict[str, Row]
 
 
 def load(path: Path) -> Run:
@@ -107,14 +107,14 @@ def load(path: Path) -> Run:
             for stage in TRAINING_STAGES
             if (sizes := _json(current(stage) / "parameters.json"))
         },
-        seconds=_seconds(path, current),
+        manifests=_manifests(path, current),
     )
     if run.embeddings is not None and len(run.embeddings) != len(run.scores):
         raise UserError(
             f"{scores}: {len(run.embeddings)} embeddings for "
             f"{len(run.scores)} scores; delete the folder to score the pool again"
         )
-    if not any((run.config, run.scores, run.annotations, run.predictions, run.seconds)):
+    if not any((run.config, run.scores, run.annotations, run.predictions, run.manifests)):
         raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
     return run
 
@@ -163,12 +163,12 @@ def _array(path: Path) -> np.ndarray | None:
     return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
 
-def _seconds(path: Path, current: Callable[[str], Path]) -> dict[str, float]:
+def _manifests(path: Path, current: Callable[[str], Path]) -> dict[str, Row]:
     found = {}
-    for manifest in path.glob("*/*/manifest.json"):
-        name = manifest.parent.relative_to(path).as_posix()
-        seconds = (_json(current(name) / "manifest.json") or {}).get("seconds")
-        if seconds is not None:
-            found[name] = float(seconds)
+    for file in path.glob("*/*/manifest.json"):
+        name = file.parent.relative_to(path).as_posix()
+        manifest = _json(current(name) / "manifest.json") or {}
+        if "seconds" in manifest:
+            found[name] = manifest
     order = {stage: i for i, stage in enumerate(STAGES)}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))

@@ -63,9 +63,9 @@ class StateCheckpoints:
                 f"{str(error)[:200]}); delete {self.folder} to begin this stage again"
             ) from error
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves `state` if `step` is due."""
-        self.manager.save(step, args=ocp.args.StandardSave(state))
+    def save(self, step: int, state: Any, force: bool = False) -> None:
+        """Saves `state` if `step` is due, or `force` says so."""
+        self.manager.save(step, args=ocp.args.StandardSave(state), force=force)
 
     def close(self) -> None:
         """Waits for the writer."""

@@ -1,29 +1,30 @@
 """The training loop of every stage: batches in, parameters out, resumable at any step."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from bridge_jax import timing
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import on_mesh, shard_batch
+from bridge_jax.parallel import preemption
+from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
 from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.checkpoints import StateCheckpoints
+from bridge_jax.training.metrics import MetricsLog
 from bridge_jax.training.optimizer import learning_rate, make_optimizer
-from bridge_jax.training.step import TrainState, make_train_step
+from bridge_jax.training.step import init_state, make_train_step
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
 
     Raises:
       UserError: a loss is not finite; the last checkpoint is kept.
+      Preempted: the machine is about to go; the state after the last step is saved.
     """
     rows = pack(sequences, config.row_tokens, pad_id)
     total = steps_per_epoch(rows, config.batch_rows) * config.epochs
@@ -51,7 +53,7 @@ def train(
     optimizer = make_optimizer(config, total)
     rates = learning_rate(config, total)
     trained, frozen = lora.split(params) if model.lora else (params, {})
-    state = on_mesh(TrainState(trained, optimizer.init(trained), jnp.int32(0)), mesh)
+    state = init_state(optimizer, trained, mesh)
     step_fn = make_train_step(
         dataclasses.replace(model, remat=config.remat),
         optimizer,
@@ -63,15 +65,18 @@ def train(
     checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
     state = checkpoints.restore(state)
     start = int(state.step)
-    metrics_path = out / "metrics.jsonl"
-    _keep_lines(metrics_path, start)
-
+    log = MetricsLog(out / "metrics.jsonl", start)
     try:
-        with metrics_path.open("a") as file, track(name, total, "steps") as advance:
+        with (
+            jax.set_mesh(mesh),
+            preemption.deferred() as stop_asked,
+            track(name, total, "steps") as advance,
+        ):
             advance(start)
             for step in range(start, total):
+                with timing.span("data"):
+                    batch = shard_batch(data[step], mesh)
                 began = time.perf_counter()
-                batch = shard_batch(data[step], mesh)
                 state, metrics = step_fn(state, frozen, batch)
                 values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}
                 if not np.isfinite(values["loss"]):
@@ -82,18 +87,17 @@ def train(
                 seconds = time.perf_counter() - began
                 values["tokens_per_second"] = values.pop("tokens") / seconds
                 values["learning_rate"] = np.asarray(rates(step)).item()
-                file.write(json.dumps({"step": step} | values) + "\n")
-                file.flush()
-                if step + 1 < total:
-                    checkpoints.save(step + 1, state)
+                log.write({"step": step} | values)
                 advance(1, loss=values["loss"])
+                if step + 1 == total:
+                    break  # The parameters are saved instead.
+                stop = stop_asked(step + 1)
+                with timing.span("checkpoint"):
+                    checkpoints.save(step + 1, state, force=stop)
+                if stop:
+                    raise preemption.Preempted
     finally:
-        checkpoints.close()
+        log.close()
+        with timing.span("checkpoint"):
+            checkpoints.close()
     return jax.block_until_ready(state.params)
-
-
-def _keep_lines(path: Path, count: int) -> None:
-    """Drops what was logged after the checkpoint that training continues from."""
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[:count]))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
@@ -19,6 +20,38 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     step: jax.Array
+
+
+def abstract_state(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> TrainState:
+    """Returns the state as `jax.ShapeDtypeStruct`s: moments lie as their parameters do.
+
+    Args:
+      optimizer: of the stage.
+      params: arrays or `ShapeDtypeStruct`s with shardings.
+      mesh: where counters are replicated.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def placed(a: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
+
+    opt_state = optax.tree.map_params(
+        optimizer,
+        lambda a, p: placed(a, p.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda a: placed(a, everywhere),
+    )
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return TrainState(jax.tree.map(lambda a: placed(a, a.sharding), params), opt_state, step)
+
+
+def init_state(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> TrainState:
+    """Returns the state before the first step; `params` are in it, not copied."""
+    like = abstract_state(optimizer, params, mesh)
+    places = jax.tree.map(lambda a: a.sharding, like)
+    opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
+    return TrainState(params, opt_state, jax.device_put(jnp.int32(0), places.step))
 
 
 class StepMetrics(NamedTuple):

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.config import LoraConfig, ModelConfig, TrainConfig
+from bridge_jax.config import LoraConfig, MeshConfig, ModelConfig, TrainConfig
 from bridge_jax.models import checkpoint, decoder, export, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import make_mesh, on_mesh, shard_batch
+from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.step import TrainState, loss_and_gradients, make_train_step
+from bridge_jax.training.step import init_state, loss_and_gradients, make_train_step
 from tests.models import families
 from tests.models.test_model_parity import all_logits
 
@@ -94,7 +94,7 @@ def train(config, params, mesh, steps=3, seed=0):
     optimizer = make_optimizer(TrainConfig(learning_rate=1e-2), 10)
     adapter, base = lora.split(params)
     adapter = jax.tree.map(jnp.array, adapter)  # the step consumes it
-    state = on_mesh(TrainState(adapter, optimizer.init(adapter), jnp.int32(0)), mesh)
+    state = init_state(optimizer, adapter, mesh)
     shardings = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(config, optimizer, 0.5, 1, shardings, seed)
     losses = []
@@ -143,7 +143,7 @@ def test_gradients_of_micro_batches_are_those_of_the_batch(tiny_model, one_devic
 def test_eight_devices_train_the_same_adapter(one_device):
     config = DecoderConfig(64, 32, 2, 4, 2, 8, 64, lora=LORA)
     results = []
-    for mesh in (one_device, make_mesh(2, 2, 2)):
+    for mesh in (one_device, make_mesh(MeshConfig(2, 2, 2))):
         base = lora.split(placed(config, mesh))[1]
         params = lora.join(base, lora.draw(config, mesh, jax.random.key(1)))
         adapter = lora.split(params)[0]

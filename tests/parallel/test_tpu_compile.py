@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bridge_jax.config import GenerationConfig, LoraConfig, TrainConfig
+from bridge_jax.config import GenerationConfig, LoraConfig, MeshConfig, TrainConfig
 from bridge_jax.generation import stream
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
@@ -19,7 +19,7 @@ from bridge_jax.text.packing import Rows
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
 
-CONFIG = DecoderConfig(4096, 256, 2, 4, 2, 64, 512, dtype=jnp.bfloat16, remat=True)
+CONFIG = DecoderConfig(4096, 256, 2, 4, 2, 64, 512, dtype=jnp.bfloat16, remat="full")
 WINDOWED = dataclasses.replace(
     CONFIG,
     window=64,
@@ -46,7 +46,7 @@ def mesh():
     from jax.experimental import topologies
 
     topology = topologies.get_topology_desc("v5e:2x2", platform="tpu")
-    return make_mesh(fsdp=2, tensor=2, devices=topology.devices)
+    return make_mesh(MeshConfig(1, 2, 2), topology.devices)
 
 
 def array(mesh, *shape, dtype=jnp.int32):
@@ -109,7 +109,7 @@ def test_scoring_step(config, mesh):
 
 @MODELS
 def test_generation(config, mesh):
-    config = dataclasses.replace(config, remat=False)
+    config = dataclasses.replace(config, remat="none")
     key = jax.eval_shape(lambda: jax.random.key(0))
     settings = GenerationConfig(max_new_tokens=32, temperature=0.7, top_p=0.9)
     inputs = array(mesh, B, S), array(mesh, B), key
@@ -118,7 +118,7 @@ def test_generation(config, mesh):
 
 def test_chat_on_one_chip(mesh):
     one = make_mesh(devices=mesh.devices.ravel()[:1])
-    config = dataclasses.replace(WINDOWED, remat=False)
+    config = dataclasses.replace(WINDOWED, remat="none")
     params, settings = decoder.abstract(config, one), GenerationConfig(max_new_tokens=32)
     everywhere = NamedSharding(one, PartitionSpec())
 

@@ -7,7 +7,8 @@ import pytest
 
 from bridge_jax.errors import UserError
 from bridge_jax.phases import stages as stages_module
-from bridge_jax.phases.stages import Stage, execute, fingerprints, write_json
+from bridge_jax.phases.files import write_json
+from bridge_jax.phases.stages import Stage, execute, fingerprints
 
 CONFIG = {"a": 1, "b": 2, "c": 3}
 

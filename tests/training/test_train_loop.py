@@ -1,13 +1,16 @@
+import dataclasses
 import json
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from bridge_jax.config import ModelConfig, TrainConfig
+from bridge_jax.config import MeshConfig, ModelConfig, TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import checkpoint as checkpoints
 from bridge_jax.models import decoder
+from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import loop
@@ -70,9 +73,11 @@ def stop_at(monkeypatch):
 
 
 def mesh_of(kind):
+    if kind == "eight":
+        return make_mesh(MeshConfig(2, 2, 2))
     if kind == "one":
         return make_mesh(devices=jax.devices()[:1])
-    return make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
+    return make_mesh(MeshConfig(1, 2, 2), jax.devices()[:4])
 
 
 def equal(a, b):
@@ -133,3 +138,39 @@ def test_damaged_state_names_the_folder(tmp_path, tiny_model, one_device, stop_a
     stop_at(None)
     with pytest.raises(UserError, match=r"state.*is damaged"):
         run(tmp_path, tiny_model, one_device)
+
+
+def test_a_run_goes_on_with_fewer_devices(tmp_path, tiny_model, stop_at):
+    config = dataclasses.replace(CONFIG, batch_rows=4, epochs=8)
+    stop_at(None)
+    expected = run(tmp_path / "whole", tiny_model, mesh_of("eight"), config)
+    stop_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", tiny_model, mesh_of("eight"), config)
+    stop_at(None)
+    found = run(tmp_path / "cut", tiny_model, mesh_of("four"), config)
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(found)} == {4}
+    for a, b in zip(lines(tmp_path / "cut"), lines(tmp_path / "whole"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=0, abs=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), found, expected)
+
+
+def test_a_notice_saves_the_step_and_ends(tmp_path, tiny_model, one_device, monkeypatch):
+    config = dataclasses.replace(CONFIG, checkpoint_every=100)
+    expected = run(tmp_path / "whole", tiny_model, one_device, config)
+    shard_batch, seen = loop.shard_batch, []
+
+    def with_notice(batch, mesh):
+        seen.append(batch)
+        if len(seen) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return shard_batch(batch, mesh)
+
+    monkeypatch.setattr(loop, "shard_batch", with_notice)
+    with pytest.raises(preemption.Preempted):
+        run(tmp_path / "cut", tiny_model, one_device, config)
+    assert [p.name for p in (tmp_path / "cut" / "state").iterdir()] == ["4"]
+    assert len(lines(tmp_path / "cut")) == 4  # the step of the notice is the last
+    equal(run(tmp_path / "cut", tiny_model, one_device, config), expected)
+    assert len(seen) == 8  # no step twice
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")

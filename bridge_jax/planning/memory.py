@@ -1,0 +1,123 @@
+"""What a step needs on each chip: the step itself is compiled, on the mesh where it would run."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bridge_jax.config import GenerationConfig, TrainConfig
+from bridge_jax.generation.engine import generate_batch
+from bridge_jax.models import decoder, lora
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import BATCH, batch_devices
+from bridge_jax.roofline.costs import cache_bytes
+from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.text.packing import Rows
+from bridge_jax.training.optimizer import make_optimizer
+from bridge_jax.training.step import abstract_state, make_train_step
+
+
+class Memory(NamedTuple):
+    """Bytes on each chip while a step runs.
+
+    Attributes:
+      parameters: trained and frozen.
+      optimizer: moments and counters.
+      cache: keys and values.
+      temporary: activations, gradients, and what the compiler keeps between operations.
+      program: the compiled step.
+    """
+
+    parameters: int
+    optimizer: int
+    cache: int
+    temporary: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+
+def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Mesh) -> Memory:
+    """Compiles a training step and returns what it needs.
+
+    Args:
+      config: of the model, its compute dtype and adapter included.
+      train: the batch and how it is computed.
+      targets: a row.
+      mesh: of devices that need not be there.
+    """
+    base = config.dtype if config.lora else jnp.float32
+    config = dataclasses.replace(config, param_dtype=base, remat=train.remat)
+    params = decoder.abstract(config, mesh)
+    trained, frozen = lora.split(params) if config.lora else (params, {})
+    optimizer = make_optimizer(train, 100)
+    state = abstract_state(optimizer, trained, mesh)
+    wide = _ints(mesh, train.batch_rows, train.row_tokens)
+    narrow = _ints(mesh, train.batch_rows, targets)
+    weight = _array(mesh, (train.batch_rows, targets), jnp.float32)
+    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight)  # type: ignore[arg-type]
+    step = make_train_step(
+        config, optimizer, train.rationale_weight, train.accumulate,
+        jax.tree.map(lambda a: a.sharding, state),
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        compiled = step.lower(state, frozen, rows).compile()
+    return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
+
+
+def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Mesh) -> Memory:
+    """Compiles the scoring of a batch and returns what it needs."""
+    params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
+    batch: Any = ScoreBatch(
+        _ints(mesh, rows, width), _ints(mesh, rows), _ints(mesh, rows), _ints(mesh, rows, targets)
+    )
+    with jax.set_mesh(mesh):
+        compiled = score_batch.lower(config, params, batch).compile()
+    return _memory(compiled, local_bytes(params), 0, 0)
+
+
+def generation_step(
+    config: DecoderConfig, settings: GenerationConfig, width: int, mesh: Mesh
+) -> Memory:
+    """Compiles the generation of a batch of prompts of `width` tokens; returns what it needs."""
+    params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
+    prompts, lengths = _ints(mesh, settings.batch_size, width), _ints(mesh, settings.batch_size)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with jax.set_mesh(mesh):
+        compiled = generate_batch.lower(
+            config, params, prompts, lengths, key, settings, 0
+        ).compile()
+    rows = settings.batch_size // batch_devices(mesh)
+    cache = cache_bytes(config, rows, width + settings.max_new_tokens) // mesh.shape["tensor"]
+    return _memory(compiled, local_bytes(params), 0, cache)
+
+
+def local_bytes(tree: Any) -> int:
+    """Returns the bytes of abstract arrays on one chip."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _memory(compiled: Any, parameters: int, optimizer: int, cache: int) -> Memory:
+    found = compiled.memory_analysis()
+    arguments = found.argument_size_in_bytes + found.output_size_in_bytes
+    working = arguments - found.alias_size_in_bytes + found.temp_size_in_bytes
+    rest = working - parameters - optimizer - cache
+    return Memory(parameters, optimizer, cache, rest, found.generated_code_size_in_bytes)
+
+
+def _array(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _ints(mesh: Mesh, *shape: int) -> Any:
+    return _array(mesh, shape, jnp.int32)

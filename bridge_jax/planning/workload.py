@@ -1,0 +1,227 @@
+"""What a run will compute: for each stage, the shapes of its step and how often it is taken.
+
+Lengths come from the data and the tokenizers. Where one of them is not here, every prompt and every
+rationale is taken to be as long as the config allows.
+"""
+
+import math
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
+
+import numpy as np
+
+from bridge_jax.config import TrainConfig
+from bridge_jax.config_checks import trainings
+from bridge_jax.errors import UserError
+from bridge_jax.generation import engine
+from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
+from bridge_jax.phases.context import Role, Run
+from bridge_jax.selection import scores
+from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.practice.instructions import generate_instructions
+from bridge_jax.teachers.prices import Prices, in_usd
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Sequence
+
+SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
+ANSWER = 16  # Tokens of an answer, where they cannot be counted.
+
+
+class Training(NamedTuple):
+    """Steps of `train.batch_rows` packed rows with `targets` targets each."""
+
+    stage: str
+    role: Role
+    train: TrainConfig
+    targets: int
+    steps: int
+
+
+class Scoring(NamedTuple):
+    """Batches of int32[rows, width] with `targets` answer tokens each."""
+
+    stage: str
+    role: Role
+    rows: int
+    width: int
+    targets: int
+    steps: int
+
+
+class Generation(NamedTuple):
+    """Batches of prompts of `width` tokens."""
+
+    stage: str
+    role: Role
+    width: int
+    steps: int
+
+
+Work = Training | Scoring | Generation
+
+
+class Spending(NamedTuple):
+    """What the teacher is expected to cost, and between which bounds.
+
+    Attributes:
+      queries: requests.
+      input_tokens, output_tokens, usd: expected.
+      usd_low, usd_high: the cheapest and the dearest selection.
+    """
+
+    queries: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    usd_low: float
+    usd_high: float
+
+
+class Lengths:
+    """Sequences as the run will make them, or as long as its config allows.
+
+    Attributes:
+      counted: whether lengths are those of data and tokenizer, by role.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.config = run, run.config
+        self.counted: dict[str, bool] = {}
+        has_data = run.config.data.source == "practice" or bool(run.config.data.path)
+        for role in ("assistant", "student"):
+            try:
+                self.counted[role] = has_data and bool(run.tokenizer(role).pad_id + 1)
+            except UserError:
+                self.counted[role] = False
+        counted = all(self.counted.values())
+        self.pool: Seq[Example] = run.splits.pool if counted else ()
+        self.pool_size = len(self.pool) or run.config.data.pool
+        self.test_size = len(run.splits.test) if counted else run.config.data.test
+
+    def sequences(self, role: Role, count: int, reasoned: bool) -> list[Sequence]:
+        """Returns at most `SAMPLE` of the `count` training sequences of a stage."""
+        count = min(count, SAMPLE)
+        if not self.pool:
+            rationale = [0] * (self.config.generation.max_new_tokens - ANSWER) * reasoned
+            return [Sequence([0] * self.config.max_prompt_tokens, rationale, [0] * ANSWER)] * count
+        chosen = [self.pool[i % len(self.pool)] for i in range(count)]
+        return [self.run.sequence(role, e, self.rationale(e) if reasoned else None) for e in chosen]
+
+    def rationale(self, example: Example) -> str | None:
+        """Returns what a recorded teacher says about an example."""
+        return example.rationales.get(self.config.data.rationale)
+
+
+def workloads(run: Run) -> tuple[list[Work], Spending]:
+    """Returns the work of each stage that runs a model, in order, and what is paid."""
+    config, lengths = run.config, Lengths(run)
+    by_stage = {
+        apprenticeship.WARMUP: lambda: _warmup(lengths),
+        apprenticeship.SCORES: lambda: _scoring(lengths),
+        apprenticeship.ASSISTANT: lambda: _training(
+            apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,
+            config.budget.queries,
+        ),
+        tutoring.INSTRUCT: lambda: _instruct(lengths),
+        tutoring.RATIONALES: lambda: _generation(
+            tutoring.RATIONALES, "assistant", lengths, lengths.pool_size
+        ),
+        tutoring.DIRECT: lambda: _training(
+            tutoring.DIRECT, "student", "direct_training", lengths, config.budget.queries
+        ),
+        tutoring.STUDENT: lambda: _student(lengths),
+    }  # fmt: skip
+    for candidate in plan.candidates(config):
+        count = lengths.test_size
+        if candidate.role == "assistant":
+            count = config.evaluation.assistant_examples or count
+        by_stage[evaluate.stage(candidate).name] = lambda c=candidate, n=count: _generation(
+            evaluate.stage(c).name, c.role, lengths, n
+        )
+    names = [stage.name for stage in plan.stages(config)]
+    return [by_stage[name]() for name in names if name in by_stage], _spending(lengths)
+
+
+def _training(
+    stage: str, role: Role, key: str, lengths: Lengths, count: int, reasoned: bool = True
+) -> Training:
+    return _packed(
+        stage, role, trainings(lengths.config)[key], lengths.sequences(role, count, reasoned), count
+    )
+
+
+def _warmup(lengths: Lengths) -> Training:
+    count = max(1, round(lengths.config.warmup.fraction * lengths.pool_size))
+    return _training(
+        apprenticeship.WARMUP, "assistant", "warmup.train", lengths, count, reasoned=False
+    )
+
+
+def _instruct(lengths: Lengths) -> Training:
+    config, count = lengths.config.instruct, lengths.config.instruct.examples
+    sequences = lengths.sequences("student", count, True)
+    if lengths.pool:
+        examples = generate_instructions(lengths.config.seed, min(count, SAMPLE))
+        sequences = [
+            lengths.run.sequence("student", e, e.rationales.get("medium")) for e in examples
+        ]
+    return _packed(tutoring.INSTRUCT, "student", config.train, sequences, count)
+
+
+def _student(lengths: Lengths) -> Training:
+    config = lengths.config
+    if config.method == "direct":
+        count = config.budget.queries
+        return _training(tutoring.STUDENT, "student", "direct_training", lengths, count)
+    return _training(tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size)
+
+
+def _packed(
+    stage: str, role: Role, train: TrainConfig, sequences: list[Sequence], count: int
+) -> Training:
+    rows = pack(sequences, train.row_tokens, 0)
+    number = math.ceil(len(rows.tokens) * count / len(sequences))
+    steps = math.ceil(number / train.batch_rows) * train.epochs
+    return Training(stage, role, train, rows.target.shape[1], steps)
+
+
+def _scoring(lengths: Lengths) -> Scoring:
+    config, run = lengths.config, lengths.run
+    sequences = lengths.sequences("assistant", lengths.pool_size, reasoned=False)
+    targets = _up(max(len(s.answer) for s in sequences), scores.TARGETS)
+    width = _up(max(s.length for s in sequences), scores.BUCKET)
+    rows = scores.rows_a_batch(config.selection.batch_tokens, width, run.mesh)
+    mean = np.mean([_up(s.length, scores.BUCKET) for s in sequences])
+    steps = math.ceil(lengths.pool_size * mean / (rows * width))
+    return Scoring(apprenticeship.SCORES, "assistant", rows, width, targets, steps)
+
+
+def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:
+    prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True)]
+    batches = math.ceil(count / lengths.config.generation.batch_size)
+    return Generation(stage, role, _up(max(prompts), engine.BUCKET), batches)
+
+
+def _spending(lengths: Lengths) -> Spending:
+    config, role = lengths.config, "student"
+    prices = Prices(config.teacher.usd_per_million_input, config.teacher.usd_per_million_output)
+    queries, most = config.budget.queries, config.teacher.max_output_tokens
+    if not lengths.pool:
+        cost = queries * prices.cost(config.max_prompt_tokens, most)
+        tokens = queries * config.max_prompt_tokens, queries * most
+        return Spending(queries, *tokens, in_usd(cost), 0.0, in_usd(cost))
+    run, pairs = lengths.run, []
+    for example in lengths.pool[:SAMPLE]:
+        said = lengths.rationale(example)
+        written = most if said is None else len(run.tokenizer(role).encode(said)) + ANSWER
+        pairs.append((len(run.prompt(role, example, "reason")), min(written, most)))
+    costs = sorted(prices.cost(*pair) for pair in pairs)
+    few = min(queries, len(costs))
+    low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
+    inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))
+    usd = in_usd(round(float(np.mean(costs)) * queries))
+    return Spending(queries, inputs, outputs, usd, in_usd(round(low)), in_usd(round(high)))
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

@@ -1,0 +1,166 @@
+"""FLOPs, memory traffic and traffic between chips of a step, by arithmetic.
+
+XLA's own count of a compiled step takes the body of a scan once, so it is of no use here. Matrix
+products and attention are counted; norms, rotations and softmax are not. All figures are sums over
+the chips. F = forward pass over the layers.
+
+    training      F + head, its double backward (once for an adapter), and F + head again where
+                  activations are recomputed
+    scoring       F + head at the answer tokens
+    generation    F of the prompts, then F + head for each token
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge_jax.config import TrainConfig
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.projection import is_adapted
+
+F32 = 4
+# A layer's activations that go through memory in a pass, in multiples of its widths: each is
+# written once and read about twice.
+TOUCHES = 3
+
+
+class Cost(NamedTuple):
+    """Of one step: floating point operations, bytes to and from memory, bytes between chips."""
+
+    flops: float
+    bytes: float
+    collective_bytes: float
+
+    def times(self, steps: int) -> "Cost":
+        """Returns the cost of `steps` steps."""
+        return Cost(*(steps * part for part in self))
+
+
+class _Mesh(NamedTuple):
+    data: int
+    fsdp: int
+    tensor: int
+
+    @property
+    def chips(self) -> int:
+        return self.data * self.fsdp * self.tensor
+
+
+def layer_parameters(config: DecoderConfig) -> int:
+    """Returns the entries of the matrices of all layers."""
+    c = config
+    attention = 2 * c.model_dim * c.head_dim * (c.num_heads + c.num_kv_heads)
+    return c.num_layers * (attention + 3 * c.model_dim * c.mlp_dim)
+
+
+def head_parameters(config: DecoderConfig) -> int:
+    """Returns the entries of the output head."""
+    return config.vocab_size * config.model_dim
+
+
+def adapter_parameters(config: DecoderConfig) -> int:
+    """Returns the entries of the adapter."""
+    c, lora = config, config.lora
+    if lora is None:
+        return 0
+    heads, kv, mlp = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim, c.mlp_dim
+    outs = {
+        "attention/query": heads, "attention/key": kv, "attention/value": kv,
+        "attention/out": heads, "mlp/gate": mlp, "mlp/up": mlp, "mlp/down": mlp,
+    }  # fmt: skip
+    widths = (c.model_dim + out for name, out in outs.items() if is_adapted(lora, name))
+    return c.num_layers * lora.rank * sum(widths)
+
+
+def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Any) -> Cost:
+    """Returns the cost of a step of `train.batch_rows` rows with `targets` targets each."""
+    m = _Mesh(**mesh.shape)
+    rows, steps = train.batch_rows, train.row_tokens
+    body = _forward(config, rows * steps, steps)
+    head = 2 * head_parameters(config) * rows * targets
+    backward = 1 if config.lora else 2
+    again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
+    # The head recomputes its logits always, chunk by chunk.
+    flops = body * (1 + backward + again) + head * (2 + backward)
+    flops += 3 * 2 * adapter_parameters(config) * rows * steps
+
+    width = _bytes(config)
+    trained, total = _trained(config), layer_parameters(config) + head_parameters(config)
+    passes = 2 + again
+    micro = train.accumulate
+    weights = m.data * m.fsdp * total * width * passes * micro  # every replica reads them all
+    # Gradient read, parameter and two moments read and written.
+    update = m.data * trained * F32 * 7
+    traffic = (
+        weights + update + _activations(config, rows * steps, steps, width) * (passes + backward)
+    )
+
+    gathered = 2 * micro * total * width + micro * trained * F32  # gathers, and one scatter
+    between = m.data * gathered * (m.fsdp - 1)
+    between += 2 * trained * F32 * (m.data - 1)
+    sums = 2 * (1 + again + 1)  # after attention and after the MLP, in each pass
+    between += _tensor_sums(config, rows * steps, m) * sums
+    return Cost(flops, traffic, between)
+
+
+def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Any) -> Cost:
+    """Returns the cost of a batch of `rows` sequences of `width` tokens."""
+    m = _Mesh(**mesh.shape)
+    tokens, total = rows * width, layer_parameters(config) + head_parameters(config)
+    flops = _forward(config, tokens, width) + 2 * head_parameters(config) * rows * targets
+    size = _bytes(config)
+    traffic = m.data * m.fsdp * total * size + _activations(config, tokens, width, size)
+    between = m.data * total * size * (m.fsdp - 1) + 2 * _tensor_sums(config, tokens, m)
+    return Cost(flops, traffic, between)
+
+
+def generation_step(config: DecoderConfig, rows: int, width: int, new: int, mesh: Any) -> Cost:
+    """Returns the cost of a batch: `rows` prompts of `width` tokens, `new` tokens behind each."""
+    m = _Mesh(**mesh.shape)
+    prefill = scoring_step(config, rows, width, 1, mesh)
+    head = 2 * head_parameters(config) * rows
+    matrices = 2 * layer_parameters(config) * rows + head
+    slots = width + new  # the cache is read whole at every token
+    attend = 4 * config.num_layers * config.num_heads * config.head_dim * slots * rows
+    total, size = layer_parameters(config) + head_parameters(config), _bytes(config)
+    cache = cache_bytes(config, rows, slots)
+    a_token = Cost(
+        matrices + attend,
+        m.data * m.fsdp * total * size + cache,
+        m.data * total * size * (m.fsdp - 1) + 2 * _tensor_sums(config, rows, m),
+    )
+    return Cost(*(a + b for a, b in zip(prefill, a_token.times(new))))
+
+
+def cache_bytes(config: DecoderConfig, rows: int, slots: int) -> int:
+    """Returns the bytes of the keys and values of `rows` sequences of `slots` tokens."""
+    c = config
+    return 2 * c.num_layers * rows * slots * c.num_kv_heads * c.head_dim * _bytes(c)
+
+
+def _forward(config: DecoderConfig, tokens: int, context: int) -> float:
+    matrices = 2 * (layer_parameters(config) + adapter_parameters(config)) * tokens
+    scores = 4 * config.num_layers * config.num_heads * config.head_dim * context * tokens
+    return matrices + scores
+
+
+def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -> float:
+    """Returns the bytes that a pass over the layers moves besides the weights."""
+    c = config
+    widths = 4 * c.model_dim + 2 * (c.num_heads + c.num_kv_heads) * c.head_dim + 3 * c.mlp_dim
+    scores = c.num_heads * context * F32
+    return TOUCHES * c.num_layers * tokens * (widths * width + scores)
+
+
+def _tensor_sums(config: DecoderConfig, tokens: int, m: _Mesh) -> float:
+    """Returns the bytes of one sum over `tensor` of every layer's output."""
+    return 2 * (m.tensor - 1) * config.num_layers * tokens * config.model_dim * _bytes(config)
+
+
+def _trained(config: DecoderConfig) -> int:
+    whole = layer_parameters(config) + head_parameters(config) * (1 if config.tied else 2)
+    return adapter_parameters(config) if config.lora else whole
+
+
+def _bytes(config: DecoderConfig) -> int:
+    return np.dtype(config.dtype).itemsize

@@ -1,0 +1,63 @@
+"""BRIDGE at the size of the paper: Qwen2.5-7B teaches Qwen2.5-0.5B on medical questions.
+
+    python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
+    python -m launch.run --config=configs/medical_7b.py --workdir=DIR --data.path=DATA.jsonl
+
+Planned for 16 chips of TPU v5e; it has not been run. Lengths are PubMedQA's: an abstract of 300 to
+400 tokens as the question, a rationale of about 200. The pool of 5,000 and the 250 questions paid
+for (5%) are for a data set of that size; with a smaller one lower `data.pool` and `budget.queries`.
+"""
+
+from bridge_jax.config import (
+    BudgetConfig,
+    DataConfig,
+    GenerationConfig,
+    InstructConfig,
+    MeshConfig,
+    RunConfig,
+    SelectionConfig,
+    TeacherConfig,
+    TrainConfig,
+    WarmupConfig,
+)
+from configs.models import PAIRS
+
+
+def get_config() -> RunConfig:
+    """Returns the config; `data.path` is a flag."""
+    pair = PAIRS["qwen2.5-7b to qwen2.5-0.5b"]
+    return RunConfig(
+        name="medical_7b",
+        max_prompt_tokens=512,
+        on_long_prompt="truncate",
+        data=DataConfig(
+            source="jsonl",
+            kind="label",
+            choices=("yes", "no", "maybe"),
+            rationale="0",
+            pool=5000,
+            dev=250,
+            test=500,
+        ),
+        budget=BudgetConfig(queries=250, usd=10.0),
+        teacher=TeacherConfig(
+            kind="replay",
+            model="text-davinci-002",
+            usd_per_million_input=20.0,
+            usd_per_million_output=20.0,
+        ),
+        assistant=pair.assistant,
+        student=pair.student,
+        warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=1e-4)),
+        selection=SelectionConfig(batch_tokens=32_768),
+        assistant_training=_training(epochs=6, learning_rate=2e-4),
+        instruct=InstructConfig(2000, _training(epochs=1, learning_rate=2e-5)),
+        student_training=_training(epochs=3, learning_rate=2e-5),
+        direct_training=_training(epochs=20, learning_rate=2e-5),
+        generation=GenerationConfig(max_new_tokens=256, batch_size=64),
+        mesh=MeshConfig(fsdp=-1),
+    )
+
+
+def _training(epochs: int, learning_rate: float) -> TrainConfig:
+    return TrainConfig(epochs, batch_rows=16, row_tokens=2048, learning_rate=learning_rate)

@@ -1,0 +1,62 @@
+"""What a run needs before it is run: memory of each stage, time, and the teacher's bill.
+
+python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
+
+Each step is compiled for the topology (`pip install 'bridge-jax[libtpu]'`; no TPU is needed), or
+for the devices here if none is named. Nothing is run or paid.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags, logging
+
+from launch.overrides import run_main
+
+_CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
+_TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU, such as v5e:4x4; default: what is here.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
+_PROPOSE = flags.DEFINE_bool("propose", False, "Look for the largest batches that fit (slow).")
+
+
+def main(assignments: list[str]) -> None:
+    """Plans the run and prints a table."""
+    from bridge_jax import config_io
+    from bridge_jax.config_checks import check_batches, validate
+
+    config = config_io.override(config_io.load(_CONFIG.value), assignments)
+    validate(config, has_data=bool(config.data.path))
+    # These imports take seconds, so a mistyped flag is reported before them.
+    import jax
+    from rich.console import Console
+
+    from bridge_jax.parallel.sharding import batch_devices
+    from bridge_jax.phases.context import Run
+    from bridge_jax.planning import page, plan, workload
+    from bridge_jax.roofline import chips
+
+    logging.set_verbosity(logging.WARNING)
+    if _TOPOLOGY.value:
+        devices, chip = chips.topology(_TOPOLOGY.value)
+    else:
+        devices, chip = jax.devices(), chips.local(jax.devices()[0])
+    run = Run(config, Path(), devices)
+    check_batches(config, batch_devices(run.mesh))
+    works, spending = workload.workloads(run)
+    name = _TOPOLOGY.value or f"{len(devices)} {devices[0].device_kind}"
+    console = Console(highlight=False, stderr=_JSON.value)
+    with console.status("compiling the steps"):
+        stages = list(plan.plan_stages(config, works, run.mesh, chip))
+    if _JSON.value:
+        print(json.dumps(page.to_json(stages, spending, name), indent=2))
+        return
+    page.show(console, run, stages, spending, name)
+    if _PROPOSE.value:
+        for stage in stages:
+            if isinstance(stage.work, workload.Training):
+                model = plan.decoder_config(getattr(config, stage.work.role), run.mesh)
+                page.show_proposal(console, stage, plan.propose(model, stage.work, run.mesh, chip))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,89 @@
+"""Several processes as one run, and the notice that a machine is about to go."""
+
+import json
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.launch import tiny_run
+
+
+def start_two(config, workdir, *flags):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    common = [f"--coordinator=localhost:{port}", "--num_processes=2", *flags]
+    return [
+        tiny_run.start(config, workdir, *common, f"--process_id={i}", devices=4) for i in range(2)
+    ]
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path):
+    processes = start_two(tiny_config, tmp_path)
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "8 cpu device(s)" in outputs[0][0] and "2 hosts" in outputs[0][0]
+    ours = [line for line in outputs[1][0].splitlines() if not line.startswith("[Gloo]")]
+    assert ours == []  # one of them speaks
+    found, expected = tiny_run.report(tmp_path), tiny_run.report(undisturbed)
+    for key in ("accuracy", "compliance", "spend", "selection", "rationales", "parameters"):
+        assert found[key] == expected[key], key
+    for stage in ("apprenticeship/assistant", "tutoring/student"):
+        rows = [
+            [json.loads(line)["loss"] for line in (run / stage / "metrics.jsonl").open()]
+            for run in (tmp_path, undisturbed)
+        ]
+        assert rows[0] == pytest.approx(rows[1], rel=0, abs=1e-4)
+
+
+def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
+    processes = start_two(tiny_config, tmp_path, "--lost_timeout=10")
+    wait_for(tmp_path / "apprenticeship/warmup.partial", processes[0])
+    processes[1].kill()
+    _, err = processes[0].communicate(timeout=60)
+    assert processes[0].returncode != 0
+    assert "another" in err.lower() or "peer" in err.lower(), err
+    processes[1].communicate()
+
+
+def test_a_process_that_never_joins_is_named(tiny_config, tmp_path):
+    first, other = start_two(tiny_config, tmp_path, "--join_timeout=5")
+    other.kill()
+    other.communicate()
+    _, err = first.communicate(timeout=60)
+    assert first.returncode != 0
+    assert "join" in err, err
+
+
+def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
+    flags = [
+        f"--config.{stage}.checkpoint_every=100" for stage in ("warmup.train", "assistant_training")
+    ]
+    process = tiny_run.start(tiny_config, tmp_path, *flags)
+    wait_for(tmp_path / "apprenticeship/assistant.partial/metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "interrupted; the same command goes on from here" in err
+    assert "Traceback" not in err
+    (saved,) = (tmp_path / "apprenticeship/assistant.partial/state").iterdir()
+    steps = (tmp_path / "apprenticeship/assistant.partial/metrics.jsonl").read_text().splitlines()
+    assert int(saved.name) == len(steps)
+    tiny_run.finish(tiny_config, tmp_path, *flags)
+    found, expected = tiny_run.report(tmp_path), tiny_run.report(undisturbed)
+    assert found["accuracy"] == expected["accuracy"]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_incomplete_flags(tiny_config, tmp_path):
+    code, _, err = tiny_run.run(tiny_config, tmp_path, "--num_processes=2")
+    assert code == 2
+    assert "--coordinator, --num_processes, --process_id: pass all three" in err

@@ -1,0 +1,131 @@
+"""`launch.plan` as its users meet it, and what it says against what a run then did."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bridge_jax.config import MeshConfig, RunConfig
+from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.planning import plan, workload
+from bridge_jax.roofline import chips
+from tests.launch import tiny_run
+
+KEYS = {
+    "stage", "role", "chips", "gib_per_chip", "hbm_gib", "fits", "flops", "bytes",
+    "collective_bytes", "seconds", "bound_by",
+}  # fmt: skip
+
+
+def planned(*flags):
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.plan", *flags],
+        cwd=tiny_run.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny_plan(tiny_config):
+    code, out, err = planned(f"--config={tiny_config}", "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_json_is_what_design_promises(tiny_plan):
+    assert set(tiny_plan) == {"stages", "teacher", "topology"}
+    for stage in tiny_plan["stages"]:
+        assert set(stage) >= KEYS
+        assert stage["fits"] is True
+        assert 0 < stage["gib_per_chip"] < stage["hbm_gib"]
+        assert stage["gib_per_chip"] == pytest.approx(sum(stage["gib_by_kind"].values()))
+        assert stage["seconds"] > 0
+        assert stage["bound_by"] in ("compute", "memory", "interconnect")
+    assert {s["chips"] for s in tiny_plan["stages"]} == {8}
+
+
+def test_every_stage_that_runs_a_model_is_planned(tiny_plan, undisturbed):
+    free = {"apprenticeship/selection", "apprenticeship/annotations"}
+    ran = set(tiny_run.report(undisturbed)["seconds"]) - free
+    assert {stage["stage"] for stage in tiny_plan["stages"]} == ran
+
+
+def test_steps_are_those_that_the_run_took(tiny_plan, undisturbed):
+    steps = {stage["stage"]: stage["steps"] for stage in tiny_plan["stages"]}
+    # The student's rationales are not written yet: how many rows they fill is not known before.
+    for stage in ("apprenticeship/warmup", "apprenticeship/assistant", "tutoring/instruct"):
+        lines = (undisturbed / stage / "metrics.jsonl").read_text().splitlines()
+        assert steps[stage] == len(lines), stage
+
+
+def test_the_bill_is_between_the_bounds(tiny_plan, undisturbed):
+    teacher, spend = tiny_plan["teacher"], tiny_run.report(undisturbed)["spend"]
+    assert teacher["queries"] == spend["queries"] == 10
+    assert teacher["usd_low"] <= spend["usd"] <= teacher["usd_high"]
+    assert teacher["usd_low"] < teacher["usd"] < teacher["usd_high"] < 3 * teacher["usd_low"]
+
+
+def test_nothing_is_run_and_the_table_says_so(tiny_config, tmp_path):
+    code, out, err = planned(f"--config={tiny_config}", "--student_training.epochs=1")
+    assert code == 0, err
+    assert "Nothing was run or paid." in out
+    assert "tutoring/rationales" in out
+
+
+def test_mistakes(tiny_config):
+    code, _, err = planned(f"--config={tiny_config}", "--topology=v5x:4x4")
+    assert code == 2
+    assert "--topology=v5x:4x4: a TPU as in v5e:4x4; known are v4, v5e, v5p, v6e" in err
+    code, _, err = planned(f"--config={tiny_config}", "--generation.batch_size=12")
+    assert code == 2
+    assert "generation.batch_size=12 is not divided by the 8 devices" in err
+
+
+def test_without_data_the_limits_of_the_config_are_planned():
+    from configs import medical_7b
+
+    config = medical_7b.get_config()
+    run = workload.Run(config, None, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())  # type: ignore[arg-type]
+    works, spending = workload.workloads(run)
+    by_stage = {work.stage: work for work in works}
+    # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 in 125 rows, 16 a step.
+    assert by_stage["apprenticeship/assistant"].steps == 8 * 6
+    assert by_stage["tutoring/rationales"].width == 512
+    assert by_stage["tutoring/rationales"].steps == 79
+    assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
+
+
+def test_the_largest_batch_is_found_from_two(one_device):
+    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 200) == 8
+    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 219) == 8
+    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 220) == 12
+    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 139) == 0
+
+
+def test_a_published_model_needs_no_download(one_device):
+    model = plan.decoder_config(RunConfig().assistant, one_device)
+    assert model.num_layers == 30
+    assert model.lora is not None
+    from configs.models import PAIRS
+
+    big = plan.decoder_config(PAIRS["qwen2.5-7b to qwen2.5-0.5b"].assistant, one_device)
+    assert (big.num_layers, big.model_dim, big.num_kv_heads) == (28, 3584, 4)
+
+
+def test_chips_are_found_by_what_devices_call_themselves():
+    class Device:
+        platform = "tpu"
+
+        def __init__(self, kind):
+            self.device_kind = kind
+
+    for kind, name in {
+        "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e",
+        "TPU v4": "v4",
+    }.items():  # fmt: skip
+        assert chips.local(Device(kind)) == chips.CHIPS[name], kind
+    assert chips.local(Device("NVIDIA H100 80GB HBM3")).flops == 989e12

@@ -1,0 +1,125 @@
+"""Every step on eight devices, in every shape of mesh, against its one-device result."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from bridge_jax.config import GenerationConfig, LoraConfig, MeshConfig, SelectionConfig
+from bridge_jax.generation.engine import Engine
+from bridge_jax.models import decoder, lora
+from bridge_jax.models.config import DecoderConfig, Rope
+from bridge_jax.parallel.sharding import make_mesh, shard_batch
+from bridge_jax.selection.scores import score
+from bridge_jax.selection.strategies import select
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.step import loss_and_gradients
+
+VOCAB, PAD = 256, 0
+PLAIN = DecoderConfig(VOCAB, 64, 3, 8, 4, 8, 96, remat="full")
+MODELS = {
+    "plain": PLAIN,
+    "windowed": dataclasses.replace(
+        PLAIN,
+        window=6,
+        local=(True, False, True),
+        local_rope=Rope(theta=500.0),
+        qk_norm=True,
+        qkv_bias=True,
+        post_norms=True,
+        norm_offset=1.0,
+        attention_softcap=20.0,
+        final_softcap=10.0,
+        tied=False,
+    ),
+    "adapter": dataclasses.replace(PLAIN, lora=LoraConfig(rank=4)),
+}
+MESHES = {
+    "8x1x1": MeshConfig(8, 1, 1),
+    "1x8x1": MeshConfig(1, 8, 1),
+    "2x2x2": MeshConfig(2, 2, 2),
+    "1x2x4": MeshConfig(1, 2, 4),
+}
+on_models = pytest.mark.parametrize("model", MODELS)
+on_bases = pytest.mark.parametrize("model", ["plain", "windowed"])
+on_meshes = pytest.mark.parametrize("mesh", MESHES)
+
+
+def sequences(count, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def ids(most):
+        return rng.integers(3, VOCAB, rng.integers(1, most)).tolist()
+
+    return [Sequence(ids(9), ids(8), ids(5)) for _ in range(count)]
+
+
+def placed(config, mesh):
+    """Returns random parameters, the same on every mesh; adapters are not zero."""
+    like = decoder.abstract(config, mesh)
+    leaves, tree = jax.tree.flatten(like)
+    rng = np.random.default_rng(1)
+    drawn = [rng.normal(0, 0.15, leaf.shape).astype(leaf.dtype) for leaf in leaves]
+    return jax.tree.map(lambda a, s: jax.device_put(a, s.sharding), tree.unflatten(drawn), like)
+
+
+def gradients(config, mesh):
+    rows = pack(sequences(48), 32, PAD)
+    rows = jax.tree.map(lambda a: a[:16], rows)
+    assert len(rows.tokens) == 16
+    params = placed(config, mesh)
+    trained, frozen = lora.split(params) if config.lora else (params, {})
+    step = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))
+    with jax.set_mesh(mesh):
+        found = step(config, trained, shard_batch(rows, mesh), 0.4, 2, frozen)
+    return jax.tree.map(np.asarray, found)
+
+
+@on_meshes
+@on_models
+def test_losses_and_gradients(model, mesh, one_device):
+    expected = gradients(MODELS[model], one_device)
+    assert expected[0].grad_norm > 0.1
+    found = gradients(MODELS[model], make_mesh(MESHES[mesh]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, expected)
+
+
+def written(config, mesh):
+    config = dataclasses.replace(config, remat="none")
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(3, VOCAB, n).tolist() for n in (3, 9, 20, 31, 5, 6, 7, 8, 40, 33)]
+    settings = GenerationConfig(max_new_tokens=12, batch_size=8)
+    engine = Engine(config, placed(config, mesh), 2, PAD, settings, mesh)
+    return {index: done for batch in engine.complete(prompts) for index, done in batch}
+
+
+@on_meshes
+@on_bases
+def test_generation(model, mesh, one_device):
+    expected = written(MODELS[model], one_device)
+    found = written(MODELS[model], make_mesh(MESHES[mesh]))
+    assert {i: done.ids for i, done in found.items()} == {
+        i: done.ids for i, done in expected.items()
+    }
+    for i, done in expected.items():
+        np.testing.assert_allclose(found[i].logprobs, done.logprobs, rtol=0, atol=1e-5)
+
+
+def scored(config, mesh):
+    config = dataclasses.replace(config, remat="none")
+    found = [Sequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]
+    return score(config, placed(config, mesh), found, 512, PAD, mesh)
+
+
+@on_meshes
+@on_bases
+def test_scores_and_selection(model, mesh, one_device):
+    expected = scored(MODELS[model], one_device)
+    found = scored(MODELS[model], make_mesh(MESHES[mesh]))
+    for a, b in zip(found, expected):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+    chosen = (select(s.nll, s.embeddings, 10, SelectionConfig(), seed=0) for s in (found, expected))
+    first, second = chosen
+    assert first.chosen == second.chosen
