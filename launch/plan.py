@@ -47,10 +47,11 @@ def main(assignments: list[str]) -> None:
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("compiling the steps"):
         stages = list(plan.plan_stages(config, works, run.mesh, chip))
+    resident = page.resident(stages) if devices[0].platform == "cpu" else None
     if _JSON.value:
-        print(json.dumps(page.to_json(stages, spending, name), indent=2))
+        print(json.dumps(page.to_json(stages, spending, name, resident), indent=2))
         return
-    page.show(console, run, stages, spending, name)
+    page.show(console, run, stages, spending, name, resident)
     if _PROPOSE.value:
         for stage in stages:
             if isinstance(stage.work, workload.Training):

@@ -6,6 +6,7 @@ rationales through the ledger, assistant training.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,14 +107,9 @@ def annotations(run: Run, out: Path) -> None:
     config, teacher_config = run.config, run.config.teacher
     chosen = json.loads((run.workdir / SELECTION / "selection.json").read_text())["ids"]
     examples = [run.pool_by_id[key] for key in chosen]
-    make = {"oracle": recorded.oracle, "replay": recorded.replay}[teacher_config.kind]
-
-    def count_tokens(text: str) -> int:
-        return len(run.tokenizer("student").encode(text))
-
-    teacher = make(examples, config.data.rationale, count_tokens)
+    teacher = make_teacher(run, examples)
     prices = Prices(teacher_config.usd_per_million_input, teacher_config.usd_per_million_output)
-    requests = [_request(run, example) for example in examples]
+    requests = [make_request(run, example) for example in examples]
     path = run.workdir / "ledger.sqlite"
     with (
         Ledger(path, config.budget.queries, config.budget.usd, prices) as ledger,
@@ -144,7 +140,18 @@ def assistant(run: Run, out: Path) -> None:
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
 
 
-def _request(run: Run, example: Example) -> Request:
+def make_teacher(run: Run, examples: Sequence[Example]) -> recorded.RecordedTeacher:
+    """Returns the teacher of the config, who knows `examples`."""
+    make = {"oracle": recorded.oracle, "replay": recorded.replay}[run.config.teacher.kind]
+
+    def count_tokens(text: str) -> int:
+        return len(run.tokenizer("student").encode(text))
+
+    return make(examples, run.config.data.rationale, count_tokens)
+
+
+def make_request(run: Run, example: Example) -> Request:
+    """Returns what the teacher is sent about an example."""
     chat = prompts.messages(example, "reason")
     # A recorded teacher has several variants, and each is another model to the ledger.
     model = f"{run.config.teacher.model}/{run.config.data.rationale}"

@@ -1,7 +1,10 @@
 """A plan as a table for people and as JSON for programs."""
 
+import contextlib
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,22 +17,45 @@ from bridge_jax.progress import duration
 from bridge_jax.roofline.chips import GIB
 
 
-def to_json(stages: list[StagePlan], spending: Spending, topology: str) -> dict[str, Any]:
+def to_json(
+    stages: list[StagePlan], spending: Spending, topology: str, resident: float | None
+) -> dict[str, Any]:
     """Returns what `launch.plan --json` prints."""
     return {
         "stages": [stage.to_json() for stage in stages],
         "teacher": spending._asdict(),
         "topology": topology,
+        "resident_gib": resident and resident / GIB,
     }
 
 
+def resident(stages: list[StagePlan]) -> float | None:
+    """Returns the peak resident bytes of a run on this machine's CPU; None if that is unknown.
+
+    This process has the libraries and the compiled steps of the run; the largest stage comes on
+    top of it, and its parameters once more: as they were read from the checkpoint.
+    """
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        needs = [(s.memory.total + s.memory.parameters) * s.chips for s in stages]
+        largest = max(needs, default=0)
+        return pages * os.sysconf("SC_PAGE_SIZE") + largest
+    return None
+
+
 def show(
-    console: Console, run: Run, stages: list[StagePlan], spending: Spending, topology: str
+    console: Console,
+    run: Run,
+    stages: list[StagePlan],
+    spending: Spending,
+    topology: str,
+    resident: float | None,
 ) -> None:
     """Prints the plan."""
     mesh = " ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
     console.print(f"[bold]{run.config.name}[/] on {topology}, mesh {mesh}\n")
     table = Table(box=None, pad_edge=False)
+    console.width = max(console.width, 120)  # A row is not broken, wherever it is printed.
     for name in ("stage", "steps", "parameters", "optimizer", "cache", "temporary", "GiB a chip",
                  "of", "fits", "at least", "bound by"):  # fmt: skip
         table.add_column(name, justify="left" if name in ("stage", "bound by") else "right")
@@ -45,6 +71,8 @@ def show(
     console.print(table)
     total = sum(stage.seconds for stage in stages)
     console.print(f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h")
+    if resident:
+        console.print(f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
     console.print(
         f"Teacher  {spending.queries:,} queries, about {spending.input_tokens:,} tokens in and "
         f"{spending.output_tokens:,} out: ${spending.usd:,.4f} "

@@ -85,10 +85,8 @@ def plan_stages(
         seconds, bound_by = max(
             (total / rate / mesh.size, name) for total, rate, name in zip(cost, rates, names)
         )
-        yield StagePlan(
-            work, mesh.size, compiled(config.generation, shape, model, mesh), chip.memory, cost, seconds,
-            bound_by,
-        )  # fmt: skip
+        needs = compiled(config.generation, shape, model, mesh)
+        yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
 
 
 def decoder_config(model: ModelConfig, mesh: Mesh) -> DecoderConfig:

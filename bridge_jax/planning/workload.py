@@ -4,6 +4,7 @@ Lengths come from the data and the tokenizers. Where one of them is not here, ev
 rationale is taken to be as long as the config allows.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
@@ -203,18 +204,21 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
 
 
 def _spending(lengths: Lengths) -> Spending:
-    config, role = lengths.config, "student"
+    config = lengths.config
     prices = Prices(config.teacher.usd_per_million_input, config.teacher.usd_per_million_output)
     queries, most = config.budget.queries, config.teacher.max_output_tokens
     if not lengths.pool:
         cost = queries * prices.cost(config.max_prompt_tokens, most)
         tokens = queries * config.max_prompt_tokens, queries * most
         return Spending(queries, *tokens, in_usd(cost), 0.0, in_usd(cost))
-    run, pairs = lengths.run, []
-    for example in lengths.pool[:SAMPLE]:
-        said = lengths.rationale(example)
-        written = most if said is None else len(run.tokenizer(role).encode(said)) + ANSWER
-        pairs.append((len(run.prompt(role, example, "reason")), min(written, most)))
+    run, sample = lengths.run, lengths.pool[:SAMPLE]
+    teacher, pairs = apprenticeship.make_teacher(run, sample), []
+    for example in sample:
+        request = apprenticeship.make_request(run, example)
+        written = most
+        with contextlib.suppress(UserError):  # Nothing is recorded, or more than may be written.
+            written = teacher.ask(request).output_tokens
+        pairs.append((teacher.estimate_input_tokens(request), written))
     costs = sorted(prices.cost(*pair) for pair in pairs)
     few = min(queries, len(costs))
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))

@@ -37,7 +37,7 @@ def tiny_plan(tiny_config):
 
 
 def test_json_is_what_design_promises(tiny_plan):
-    assert set(tiny_plan) == {"stages", "teacher", "topology"}
+    assert set(tiny_plan) == {"stages", "teacher", "topology", "resident_gib"}
     for stage in tiny_plan["stages"]:
         assert set(stage) >= KEYS
         assert stage["fits"] is True
