@@ -24,21 +24,14 @@ def model(tmp_path_factory):
     return tiny.write_checkpoint(folder, max_positions=100_000)
 
 
-def environment(folder):
-    return os.environ | {
-        "XLA_FLAGS": "",
-        "TERM": "xterm-256color",
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compilations"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
+ENVIRONMENT = os.environ | {"XLA_FLAGS": "", "TERM": "xterm-256color"}
 
 
 def talk(model, text, *flags):
     """Returns (exit code, stdout, stderr) of a chat with piped questions."""
     done = subprocess.run(
         [sys.executable, "-m", "launch.chat", f"--model={model}", *flags],
-        input=text.encode(), cwd=ROOT, env=environment(model), capture_output=True, timeout=300,
+        input=text.encode(), cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=300,
     )  # fmt: skip
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -98,7 +91,7 @@ def test_mistakes_are_a_line_and_exit_with_2(model, tmp_path, flags, message):
     flags = [flag.format(model=model, empty=tmp_path) for flag in flags]
     done = subprocess.run(
         [sys.executable, "-m", "launch.chat", *flags], input=b"", cwd=ROOT,
-        env=environment(model), capture_output=True, timeout=300,
+        env=ENVIRONMENT, capture_output=True, timeout=300,
     )  # fmt: skip
     err = done.stderr.decode()
     assert done.returncode == 2, err
@@ -124,7 +117,7 @@ def has_ended(process, seconds):
 def test_a_terminal_ctrl_c_stops_the_reply_and_then_leaves(model):
     command = [sys.executable, "-m", "launch.chat", f"--model={model}", "--max_new_tokens=90000"]
     terminal = subprocess.Popen(
-        [sys.executable, "-c", TERMINAL, *command], cwd=ROOT, env=environment(model),
+        [sys.executable, "-c", TERMINAL, *command], cwd=ROOT, env=ENVIRONMENT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
     assert terminal.stdin and terminal.stdout

@@ -43,17 +43,11 @@ def write_config(folder: Path) -> Path:
 
 
 def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen:
-    """Starts `python -m launch.run`. Compilations are shared by the runs of one config."""
+    """Starts `python -m launch.run`."""
     return subprocess.Popen(
         [sys.executable, "-m", "launch.run", f"--config={config}", f"--workdir={workdir}", *flags],
         cwd=ROOT,
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compilations"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-        },
+        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,6 +1,7 @@
 """Every step on eight devices, in every shape of mesh, against its one-device result."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -65,6 +66,7 @@ def placed(config, mesh):
     return jax.tree.map(lambda a, s: jax.device_put(a, s.sharding), tree.unflatten(drawn), like)
 
 
+@functools.cache
 def gradients(config, mesh):
     rows = pack(sequences(48), 32, PAD)
     rows = jax.tree.map(lambda a: a[:16], rows)
@@ -86,6 +88,7 @@ def test_losses_and_gradients(model, mesh, one_device):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, expected)
 
 
+@functools.cache
 def written(config, mesh):
     config = dataclasses.replace(config, remat="none")
     rng = np.random.default_rng(2)
@@ -107,6 +110,7 @@ def test_generation(model, mesh, one_device):
         np.testing.assert_allclose(found[i].logprobs, done.logprobs, rtol=0, atol=1e-5)
 
 
+@functools.cache
 def scored(config, mesh):
     config = dataclasses.replace(config, remat="none")
     found = [Sequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]

@@ -17,7 +17,9 @@ pytest.importorskip("libtpu")
 CONFIG = medical_7b.get_config()
 TRAIN = CONFIG.assistant_training
 TARGETS = 1024
-FULL = dataclasses.replace(CONFIG.assistant, lora=dataclasses.replace(CONFIG.assistant.lora, rank=0))
+FULL = dataclasses.replace(
+    CONFIG.assistant, lora=dataclasses.replace(CONFIG.assistant.lora, rank=0)
+)
 FREE = 0.9  # of a chip's memory may be planned
 
 
