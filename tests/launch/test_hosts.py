@@ -26,6 +26,7 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path):
     processes = start_two(tiny_config, tmp_path)
     outputs = [process.communicate(timeout=300) for process in processes]
@@ -44,6 +45,7 @@ def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path
         assert rows[0] == pytest.approx(rows[1], rel=0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
     processes = start_two(tiny_config, tmp_path, "--lost_timeout=10")
     wait_for(tmp_path / "apprenticeship/warmup.partial", processes[0])
@@ -54,6 +56,7 @@ def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
     processes[1].communicate()
 
 
+@pytest.mark.slow
 def test_a_process_that_never_joins_is_named(tiny_config, tmp_path):
     first, other = start_two(tiny_config, tmp_path, "--join_timeout=5")
     other.kill()

@@ -13,6 +13,7 @@ from bridge_jax.roofline import chips
 from configs import medical_7b
 
 pytest.importorskip("libtpu")
+pytestmark = pytest.mark.slow
 
 CONFIG = medical_7b.get_config()
 TRAIN = CONFIG.assistant_training
