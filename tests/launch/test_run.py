@@ -47,6 +47,11 @@ def test_the_report_has_what_design_promises(undisturbed):
     assert set(report["seconds"]) == set(STAGES)
     assert all(seconds > 0 for seconds in report["seconds"].values())
     assert report["n_test"] == 8
+    time = report["time"]
+    assert time["total"] == pytest.approx(sum(report["seconds"].values()))
+    assert 0 < time["goodput"] < 1
+    # Thirteen stages of seven kinds; a shape that crept in would show here.
+    assert 0 < time["compilations"] < 140
 
 
 def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config):

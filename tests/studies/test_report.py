@@ -89,13 +89,23 @@ def workdir(tmp_path):
     write_rows(root / "tutoring" / "rationales" / "rationales.jsonl", rationales)
     for role, outcomes in OUTCOMES.items():
         write_predictions(root, role, outcomes)
-    for stage, seconds in (("apprenticeship/warmup", 2.5), ("tutoring/student", 61.0)):
+    for stage, seconds, restarts in (
+        ("apprenticeship/warmup", 2.5, 0),
+        ("tutoring/student", 61.0, 1),
+    ):
         losses = [
             {"step": s, "loss": 2 / s, "rationale_loss": None, "answer_loss": 1 / s}
             for s in (1, 2, 3)
         ]
         write_rows(root / stage / "metrics.jsonl", losses)
-        write_json(root / stage / "manifest.json", {"stage": stage, "seconds": seconds})
+        manifest = {
+            "stage": stage,
+            "seconds": seconds,
+            "restarts": restarts,
+            "compilations": 3,
+            "spans": {"compile": seconds / 5, "checkpoint": seconds / 10},
+        }
+        write_json(root / stage / "manifest.json", manifest)
     return root
 
 
@@ -166,6 +176,13 @@ def test_numbers(workdir):
     )
     assert set(result["gaps_interval"]) == {"assistant_student", "student_student_direct"}
     assert result["seconds"] == {"apprenticeship/warmup": 2.5, "tutoring/student": 61.0}
+    time = result["time"]
+    assert time["total"] == 63.5
+    assert time["compile"] == pytest.approx(12.7) and time["data"] == 0
+    assert time["goodput"] == pytest.approx(0.7)
+    assert (time["compilations"], time["restarts"]) == (6, 1)
+    words = "1 min 04 s; 20% compiling (6 programs), 10% saving; 1 restart"
+    assert wording.time(time) == words
     assert result["warnings"] == []
 
 
