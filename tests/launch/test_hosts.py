@@ -66,6 +66,7 @@ def test_a_process_that_never_joins_is_named(tiny_config, tmp_path):
     assert "join" in err, err
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
     flags = [
         f"--config.{stage}.checkpoint_every=100" for stage in ("warmup.train", "assistant_training")

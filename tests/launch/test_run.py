@@ -114,6 +114,7 @@ def test_direct_and_random_need_no_assistant(tiny_config, tmp_path):
     assert "rationales" not in report
 
 
+@pytest.mark.slow
 def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_path):
     """Direct distillation has the same warm-up and scores, and stops there for this phase."""
     flags = ["--phase=apprenticeship", "--config.method=direct"]

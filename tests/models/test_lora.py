@@ -140,6 +140,7 @@ def test_gradients_of_micro_batches_are_those_of_the_batch(tiny_model, one_devic
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_the_same_adapter(one_device):
     config = DecoderConfig(64, 32, 2, 4, 2, 8, 64, lora=LORA)
     results = []

@@ -84,7 +84,7 @@ def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("kind", ["one", "four"])
+@pytest.mark.parametrize("kind", ["one", pytest.param("four", marks=pytest.mark.slow)])
 def test_resumed_training_is_the_same_to_the_bit(kind, tmp_path, tiny_model, stop_at):
     mesh = mesh_of(kind)
     made = stop_at(None)
@@ -140,6 +140,7 @@ def test_damaged_state_names_the_folder(tmp_path, tiny_model, one_device, stop_a
         run(tmp_path, tiny_model, one_device)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_fewer_devices(tmp_path, tiny_model, stop_at):
     config = dataclasses.replace(CONFIG, batch_rows=4, epochs=8)
     stop_at(None)
