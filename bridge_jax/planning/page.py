@@ -55,10 +55,11 @@ def show(
     mesh = " ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
     console.print(f"[bold]{run.config.name}[/] on {topology}, mesh {mesh}\n")
     table = Table(box=None, pad_edge=False)
-    console.width = max(console.width, 120)  # A row is not broken, wherever it is printed.
+    console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     for name in ("stage", "steps", "parameters", "optimizer", "cache", "temporary", "GiB a chip",
                  "of", "fits", "at least", "bound by"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("stage", "bound by") else "right")
+        left = name in ("stage", "bound by")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for stage in stages:
         kinds = stage.memory
         parts = (kinds.parameters, kinds.optimizer, kinds.cache, kinds.temporary + kinds.program)
