@@ -1,6 +1,7 @@
 """Eight simulated CPU devices, and a tiny checkpoint that is written once."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before anything imports jax, which reads them once.
@@ -15,6 +16,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import pytest
+
+# A shell tells what it starts in the background to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -105,12 +105,7 @@ def test_a_mistyped_flag_is_found_before_the_slow_imports():
     assert done.stdout == b"set()\n"
 
 
-# What was started in the background of a shell may have been told to ignore Ctrl-C.
-TERMINAL = """
-import os, pty, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
-"""
+TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
 def has_ended(process, seconds):
