@@ -29,14 +29,14 @@ def check_batches(config: RunConfig, parts: int) -> None:
     require(
         size % parts == 0,
         f"generation.batch_size={size} is not divided by the {parts} devices of data x fsdp: "
-        "make it a multiple, or set mesh.tensor",
+        "make it a multiple, set mesh.tensor, or use fewer devices",
     )
     for name, train in trainings(config).items():
         require(
             train.batch_rows // train.accumulate % parts == 0,
             f"{name}.batch_rows={train.batch_rows} with accumulate={train.accumulate} is not "
             f"divided by the {parts} devices of data x fsdp: make it a multiple of "
-            f"{parts * train.accumulate}, or set mesh.tensor",
+            f"{parts * train.accumulate}, set mesh.tensor, or use fewer devices",
         )
 
 

@@ -91,7 +91,8 @@ class Lengths:
         has_data = run.config.data.source == "practice" or bool(run.config.data.path)
         for role in ("assistant", "student"):
             try:
-                self.counted[role] = has_data and bool(run.tokenizer(role).pad_id + 1)
+                run.tokenizer(role)
+                self.counted[role] = has_data
             except UserError:
                 self.counted[role] = False
         counted = all(self.counted.values())
