@@ -120,11 +120,14 @@ class ModelConfig:
         how ShortGPT (2403.03853) and "The Unreasonable Ineffectiveness of the Deeper Layers"
         (2403.17887) prune, and how DistilBERT (1910.01108) initialised its student.
       lora: train an adapter instead of the model.
+      attention: `auto` takes the kernel made for the chip (splash attention on TPU, cuDNN's on
+        GPU); `plain` does without.
     """
 
     checkpoint: str = "smollm2-135m"
     keep_layers: tuple[int, ...] = ()
     lora: LoraConfig = LoraConfig()
+    attention: Literal["auto", "plain"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,8 +58,8 @@ def forward(
     cache: decoder.KVCache,
 ) -> tuple[jax.Array, decoder.KVCache]:
     """Returns the logits f32[B, V] behind the last of tokens int32[B, S], and the longer cache."""
-    mask = decoder.cache_mask(cache, tokens.shape[1])
-    out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, mask, cache)
+    visible = decoder.in_cache(cache, tokens.shape[1])
+    out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
     hidden, cache = out
     return head.logits(hidden[:, -1], decoder.output_head(config, params)), cache
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from bridge_jax.config import LoraConfig
 
+Kernel = Literal["plain", "splash", "cudnn"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
@@ -54,6 +56,7 @@ class DecoderConfig:
       lora: the adapter, None without one.
       param_dtype: of the parameters; an adapter's are f32.
       dtype: of activations and matrix products; norms, softmax and losses are f32.
+      kernel: of attention (`bridge_jax.models.attention`).
       remat: what of a layer the backward pass recomputes (`TrainConfig.remat`).
     """
 
@@ -83,9 +86,21 @@ class DecoderConfig:
     lora: LoraConfig | None = None
     param_dtype: Any = jnp.float32
     dtype: Any = jnp.float32
+    kernel: Kernel = "plain"
     remat: Literal["full", "dots", "none"] = "none"
 
 
 def compute_dtype(platform: str | None = None) -> Any:
     """Returns bf16 on TPU and GPU, f32 on CPU, where bf16 is slower; by default of this machine."""
     return jnp.float32 if (platform or jax.default_backend()) == "cpu" else jnp.bfloat16
+
+
+def computing_on(
+    config: DecoderConfig, attention: Literal["auto", "plain"] = "auto", platform: str | None = None
+) -> DecoderConfig:
+    """Returns `config` with the compute dtype of a platform and, if `auto`, its kernel."""
+    kernels: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn"}
+    kernel = kernels.get(platform or jax.default_backend(), "plain")
+    return dataclasses.replace(
+        config, dtype=compute_dtype(platform), kernel=kernel if attention == "auto" else "plain"
+    )

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from bridge_jax.models.attention import attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
+from bridge_jax.models.kernels import Visible, Window
 from bridge_jax.models.projection import Projection, parameter
 from bridge_jax.models.rotary import Rotation, rotate, rotation
 from bridge_jax.parallel.sharding import constrain, parameter_shardings
@@ -49,30 +50,10 @@ def init_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
     return KVCache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.int32(0))
 
 
-def segment_mask(segments: jax.Array) -> jax.Array:
-    """Returns bool[B, 1, S, S]: earlier or same position, same segment, not padding (segment 0)."""
-    same = segments[:, :, None] == segments[:, None, :]
-    causal = jnp.tril(jnp.ones((segments.shape[1],) * 2, bool))
-    return (same & causal & (segments > 0)[:, None, :])[:, None]
-
-
-def cache_mask(cache: KVCache, steps: int) -> jax.Array:
-    """Returns bool[B, 1, S, T]: what the `steps` tokens written from `cache.index` may see."""
-    slots = jnp.arange(cache.mask.shape[1])
-    causal = slots[None, :] <= cache.index + jnp.arange(steps)[:, None]
-    return (causal[None] & cache.mask[:, None, :])[:, None]
-
-
-def near_mask(start: jax.Array | int, steps: int, slots: int, window: int) -> jax.Array:
-    """Returns bool[S, T]: slots that lie less than `window` before the S from `start` on."""
-    return start + jnp.arange(steps)[:, None] - jnp.arange(slots)[None, :] < window
-
-
-class Layout(NamedTuple):
-    """How one kind of layer sees positions: its mask bool[B, 1, S, T] and its rotation."""
-
-    mask: jax.Array
-    rotation: Rotation
+def in_cache(cache: KVCache, steps: int) -> Visible:
+    """Returns what the `steps` tokens written from `cache.index` on may see."""
+    batch = cache.mask.shape[0]
+    return Visible(jnp.ones((batch, steps), int), cache.mask.astype(int), cache.index)
 
 
 class RMSNorm(nn.Module):
@@ -100,7 +81,7 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x, layout: Layout, cache, layer):
+    def __call__(self, x, rotate_by: Rotation, visible: Visible, is_local, cache, layer):
         """Returns f[B, S, D], and the cache with this layer's keys and values written."""
         c = self.config
         n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
@@ -117,8 +98,8 @@ class Attention(nn.Module):
         value = project("value", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
         if c.qk_norm:
             query, key = RMSNorm(c, name="query_norm")(query), RMSNorm(c, name="key_norm")(key)
-        query = on_heads(rotate(query, layout.rotation), "heads")
-        key = on_heads(rotate(key, layout.rotation), "kv_heads")
+        query = on_heads(rotate(query, rotate_by), "heads")
+        key = on_heads(rotate(key, rotate_by), "kv_heads")
         value = on_heads(value, "kv_heads")
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
@@ -130,7 +111,8 @@ class Attention(nn.Module):
             key = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)
             value = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)
         scale = h**-0.5 if c.query_scale is None else c.query_scale
-        mixed = attention(query, key, value, layout.mask, scale, c.attention_softcap)
+        window = Window(c.window, is_local) if c.window and any(c.local) else None
+        mixed = attention(query, key, value, visible, scale, c.attention_softcap, window, c.kernel)
         out = project("out", "BSNH,NHD->BSD", (*heads, "embed"), (c.model_dim,))
         return out(mixed), cache
 
@@ -157,7 +139,7 @@ class Layer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, carry, layer, is_local, layouts: tuple[Layout, ...]):
+    def __call__(self, carry, layer, is_local, rotations: tuple[Rotation, ...], visible: Visible):
         """Returns the new (stream f[B, S, D], cache), as `nn.scan` wants its carry."""
         x, cache = carry
         c = self.config
@@ -165,10 +147,10 @@ class Layer(nn.Module):
         def norm(name, y):
             return RMSNorm(c, name=name)(y)
 
-        # One body for all layers: a local one picks the other mask and rotation.
-        layout = jax.tree.map(lambda full, *local: _pick(is_local, full, *local), *layouts)
+        # One body for all layers: a local one picks the other rotation.
+        rotation = jax.tree.map(lambda full, *local: _pick(is_local, full, *local), *rotations)
         mixed, cache = Attention(c, name="attention")(
-            norm("attention_norm", x), layout, cache, layer
+            norm("attention_norm", x), rotation, visible, is_local, cache, layer
         )
         x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)
         mixed = MLP(c, name="mlp")(norm("mlp_norm", x))
@@ -191,7 +173,7 @@ class Decoder(nn.Module):
         self,
         tokens: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        visible: Visible,
         cache: KVCache | None = None,
     ) -> tuple[jax.Array, KVCache | None]:
         """Applies the decoder.
@@ -199,7 +181,7 @@ class Decoder(nn.Module):
         Args:
           tokens: int32[B, S].
           positions: int32[B, S], restarting at 0 for each packed segment.
-          mask: bool[B, 1, S, T], who sees whom (`segment_mask`, `cache_mask`).
+          visible: who sees whom.
           cache: the tokens before, for generation; its `mask` already covers these S tokens.
 
         Returns:
@@ -223,37 +205,30 @@ class Decoder(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, 0, nn.broadcast),  # type: ignore[arg-type]
+            in_axes=(0, 0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         is_local = jnp.asarray(c.local or (False,) * c.num_layers)
-        layouts = _layouts(c, positions, mask, 0 if cache is None else cache.index)
         (x, cache), _ = layers(c, name="layers")(
-            (x, cache), jnp.arange(c.num_layers), is_local, layouts
+            (x, cache), jnp.arange(c.num_layers), is_local, _rotations(c, positions), visible
         )
         if cache is not None:
             cache = cache._replace(index=cache.index + tokens.shape[1])
         return RMSNorm(c, name="final_norm")(x), cache
 
 
-def _layouts(
-    config: DecoderConfig, positions: jax.Array, mask: jax.Array, start: jax.Array | int
-) -> tuple[Layout, ...]:
-    full = Layout(mask, rotation(config.rope, config.head_dim, positions))
-    if not any(config.local):
+def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
+    full = rotation(config.rope, config.head_dim, positions)
+    if config.local_rope is None or not any(config.local):
         return (full,)
-    assert config.window
-    near = near_mask(start, mask.shape[2], mask.shape[3], config.window)
-    local_rope = config.local_rope or config.rope
-    return full, Layout(mask & near, rotation(local_rope, config.head_dim, positions))
+    return full, rotation(config.local_rope, config.head_dim, positions)
 
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
     """Returns random parameters, boxed with their logical axis names."""
     tokens = jnp.zeros((1, 2), jnp.int32)
-    mask = jnp.ones((1, 1, 2, 2), bool)
-    return Decoder(config).init(key, tokens, tokens, mask)["params"]
+    return Decoder(config).init(key, tokens, tokens, Visible(tokens, tokens))["params"]
 
 
 def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
@@ -278,9 +253,9 @@ def hidden_states(
 
     `dropout` is the random key of the adapter's dropout, while training.
     """
-    mask = segment_mask(segments)
+    visible = Visible(segments, segments)
     rngs = None if dropout is None else {"dropout": dropout}
-    out: Any = Decoder(config).apply({"params": params}, tokens, positions, mask, rngs=rngs)
+    out: Any = Decoder(config).apply({"params": params}, tokens, positions, visible, rngs=rngs)
     return out[0]
 
 

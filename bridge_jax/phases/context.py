@@ -17,7 +17,7 @@ from bridge_jax.config_checks import check_batches
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
-from bridge_jax.models.config import DecoderConfig, compute_dtype
+from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.files import locate
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices, make_mesh
@@ -103,7 +103,7 @@ class Run:
             params = load_params(
                 self.workdir / stage / "params", decoder.abstract(config, self.mesh)
             )
-        config = dataclasses.replace(config, dtype=compute_dtype())
+        config = computing_on(config, selected.attention)
         return Model(config, params, self.tokenizer(role))
 
     def trainable(self, role: Role, stage: str | None) -> Model:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig, ModelConfig, RunConfig
 from bridge_jax.models import presets
 from bridge_jax.models.checkpoint import kept_layers
-from bridge_jax.models.config import DecoderConfig, compute_dtype
+from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.families import cut, from_hf
 from bridge_jax.models.files import is_hub_id, locate, read_hf_config
 from bridge_jax.parallel.sharding import batch_devices
@@ -95,8 +95,8 @@ def decoder_config(model: ModelConfig, mesh: Mesh) -> DecoderConfig:
     published = is_hub_id(name) and not Path(name).exists() and name in presets.PRESETS
     hf = presets.hf_config(name) if published else read_hf_config(locate(name))
     config = from_hf(cut(hf, kept_layers(model, from_hf(hf))))
-    dtype = compute_dtype(mesh.devices.flat[0].platform)
-    return dataclasses.replace(config, lora=model.lora if model.lora.rank else None, dtype=dtype)
+    config = dataclasses.replace(config, lora=model.lora if model.lora.rank else None)
+    return computing_on(config, model.attention, mesh.devices.flat[0].platform)
 
 
 def propose(

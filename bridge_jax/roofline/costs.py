@@ -10,6 +10,7 @@ the chips. F = forward pass over the layers.
     generation    F of the prompts, then F + head for each token
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,7 +118,7 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
 def generation_step(config: DecoderConfig, rows: int, width: int, new: int, mesh: Any) -> Cost:
     """Returns the cost of a batch: `rows` prompts of `width` tokens, `new` tokens behind each."""
     m = _Mesh(**mesh.shape)
-    prefill = scoring_step(config, rows, width, 1, mesh)
+    prefill = scoring_step(dataclasses.replace(config, kernel="plain"), rows, width, 1, mesh)
     head = 2 * head_parameters(config) * rows
     matrices = 2 * layer_parameters(config) * rows + head
     slots = width + new  # the cache is read whole at every token
@@ -148,7 +149,7 @@ def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -
     """Returns the bytes that a pass over the layers moves besides the weights."""
     c = config
     widths = 4 * c.model_dim + 2 * (c.num_heads + c.num_kv_heads) * c.head_dim + 3 * c.mlp_dim
-    scores = c.num_heads * context * F32
+    scores = c.num_heads * context * F32 * (c.kernel == "plain")  # Kernels keep them on the chip.
     return TOUCHES * c.num_layers * tokens * (widths * width + scores)
 
 

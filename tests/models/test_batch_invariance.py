@@ -53,8 +53,8 @@ def _padded(config, params, tokens, lengths):
     cache = decoder.init_cache(config, len(tokens), width)
     cache = cache._replace(mask=jnp.arange(width) >= pad)
     positions = jnp.maximum(jnp.arange(width) - pad, 0)
-    mask = decoder.cache_mask(cache, width)
-    hidden, _ = decoder.Decoder(config).apply({"params": params}, tokens, positions, mask, cache)
+    visible = decoder.in_cache(cache, width)
+    hidden, _ = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
     return head.logits(hidden, decoder.output_head(config, params))
 
 

@@ -31,6 +31,12 @@ def greedy(config, params, prompts, count, mesh, end_id=-1):
     return [done[i].ids for i in range(len(prompts))]
 
 
+def assert_same_logits(ours, theirs):
+    """Both are f32, of logits up to 45: their own distance from f64 is up to 1e-4."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-4)
+    assert np.sqrt(np.mean((np.asarray(ours) - theirs) ** 2)) < 3e-5
+
+
 @pytest.fixture(scope="module")
 def smollm2():
     try:
@@ -85,7 +91,7 @@ def test_smollm2_goes_out_and_loads_in_transformers(smollm2, tmp_path):
     tokens = np.asarray([golden["tokens"]])
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
-    np.testing.assert_allclose(all_logits(config, params, tokens), expected, rtol=0, atol=1e-3)
+    assert_same_logits(all_logits(config, params, tokens), expected)
     chat = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(
         golden["messages"], add_generation_prompt=True, return_dict=False
     )
@@ -108,4 +114,4 @@ def test_smollm2_has_transformers_logits(smollm2):
     tokens = np.asarray([tokenizer.load(path).encode("A pharmacist gives 12 mg every 6 hours")])
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
-    np.testing.assert_allclose(all_logits(config, params, tokens), expected, rtol=0, atol=1e-3)
+    assert_same_logits(all_logits(config, params, tokens), expected)

@@ -19,7 +19,9 @@ from bridge_jax.text.packing import Rows
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
 
-CONFIG = DecoderConfig(4096, 256, 2, 4, 2, 64, 512, dtype=jnp.bfloat16, remat="full")
+CONFIG = DecoderConfig(
+    4096, 256, 2, 4, 2, 64, 512, dtype=jnp.bfloat16, kernel="splash", remat="full"
+)
 WINDOWED = dataclasses.replace(
     CONFIG,
     window=64,
@@ -54,8 +56,11 @@ def array(mesh, *shape, dtype=jnp.int32):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
-def check(lowered):
-    memory = lowered.compile().memory_analysis()
+def check(lowered, kernel=False):
+    """Returns the memory of the compiled step, which has the kernel for TPUs in it or has not."""
+    compiled = lowered.compile()
+    assert ("splash" in compiled.as_text()) == kernel
+    memory = compiled.memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     assert 0 < used < HBM
     return memory
@@ -79,7 +84,8 @@ def train_step(config, trained, frozen, mesh):
     weights = array(mesh, B, T, dtype=jnp.float32)
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights)
     step = make_train_step(config, optimizer, 0.5, 2, shardings)
-    return check(step.lower(state, frozen, rows))
+    with jax.set_mesh(mesh):
+        return check(step.lower(state, frozen, rows), kernel=True)
 
 
 @MODELS
@@ -104,7 +110,9 @@ def test_adapter_train_step(mesh):
 def test_scoring_step(config, mesh):
     row = array(mesh, B)
     batch = ScoreBatch(array(mesh, B, S), row, row, array(mesh, B, T))  # type: ignore[arg-type]
-    check(score_batch.lower(config, decoder.abstract(config, mesh), batch))
+    params = decoder.abstract(config, mesh)
+    with jax.set_mesh(mesh):
+        check(score_batch.lower(config, params, batch), kernel=True)
 
 
 @MODELS

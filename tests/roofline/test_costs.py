@@ -49,6 +49,14 @@ def test_flops_of_training(one_device):
     assert found == 3 * (forward + 2 * adapter * tokens) + 3 * head + 3 * 2 * adapter * tokens
 
 
+def test_a_kernel_leaves_the_scores_on_the_chip(one_device):
+    kernel = dataclasses.replace(CONFIG, kernel="splash")
+    plain, less = (costs.scoring_step(c, 4, 6, 2, one_device) for c in (CONFIG, kernel))
+    # 3 times 24 tokens x 2 layers x 2 heads x 6 slots in f32.
+    assert plain.bytes - less.bytes == 3 * 24 * 2 * 2 * 6 * 4
+    assert plain.flops == less.flops
+
+
 def test_one_device_sends_nothing(one_device):
     assert costs.train_step(CONFIG, TRAIN, 5, one_device).collective_bytes == 0
     assert costs.scoring_step(CONFIG, 4, 6, 2, one_device).collective_bytes == 0
