@@ -23,21 +23,23 @@ def trainings(config: RunConfig) -> dict[str, TrainConfig]:
     }
 
 
-def check_batches(config: RunConfig, parts: int) -> None:
-    """Raises a `UserError` for a batch that cannot be split over data x fsdp = `parts` devices."""
-    size = config.generation.batch_size
-    require(
-        size % parts == 0,
-        f"generation.batch_size={size} is not divided by the {parts} devices of data x fsdp: "
-        "make it a multiple, set mesh.tensor, or use fewer devices",
+def idle_rows(config: RunConfig, parts: int) -> str:
+    """Returns a note on batches that data x fsdp = `parts` devices do not divide; "" if none."""
+    sizes = {"generation.batch_size": (config.generation.batch_size, parts)} | {
+        f"{name}.batch_rows": (train.batch_rows, parts * train.accumulate)
+        for name, train in trainings(config).items()
+    }
+    uneven = [
+        f"{name}={rows} to a multiple of {step}"
+        for name, (rows, step) in sizes.items()
+        if rows % step
+    ]
+    if not uneven:
+        return ""
+    return (
+        f"{parts} devices do not divide these batches, which are filled up with empty rows: "
+        f"{', '.join(uneven)}; larger batches or fewer devices would do the same for less"
     )
-    for name, train in trainings(config).items():
-        require(
-            train.batch_rows // train.accumulate % parts == 0,
-            f"{name}.batch_rows={train.batch_rows} with accumulate={train.accumulate} is not "
-            f"divided by the {parts} devices of data x fsdp: make it a multiple of "
-            f"{parts * train.accumulate}, set mesh.tensor, or use fewer devices",
-        )
 
 
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:

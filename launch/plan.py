@@ -22,7 +22,7 @@ _PROPOSE = flags.DEFINE_bool("propose", False, "Look for the largest batches tha
 def main(assignments: list[str]) -> None:
     """Plans the run and prints a table."""
     from bridge_jax import config_io
-    from bridge_jax.config_checks import check_batches, validate
+    from bridge_jax.config_checks import idle_rows, validate
 
     config = config_io.override(config_io.load(_CONFIG.value), assignments)
     validate(config, has_data=bool(config.data.path))
@@ -41,7 +41,6 @@ def main(assignments: list[str]) -> None:
     else:
         devices, chip = jax.devices(), chips.local(jax.devices()[0])
     run = Run(config, Path(), devices)
-    check_batches(config, batch_devices(run.mesh))
     works, spending = workload.workloads(run)
     name = _TOPOLOGY.value or f"{len(devices)} {devices[0].device_kind}"
     console = Console(highlight=False, stderr=_JSON.value)
@@ -52,6 +51,8 @@ def main(assignments: list[str]) -> None:
         print(json.dumps(page.to_json(stages, spending, name, resident), indent=2))
         return
     page.show(console, run, stages, spending, name, resident)
+    if note := idle_rows(config, batch_devices(run.mesh)):
+        console.print(note)
     if _PROPOSE.value:
         for stage in stages:
             if isinstance(stage.work, workload.Training):

@@ -10,9 +10,10 @@ import jax
 from rich.console import Console
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_checks import validate
+from bridge_jax.config_checks import idle_rows, validate
 from bridge_jax.config_io import to_json
 from bridge_jax.parallel import hosts
+from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.phases import plan
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json
@@ -36,6 +37,8 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
             soft_wrap=True,
         )
+        if note := idle_rows(config, batch_devices(run.mesh)):
+            console.print(f"[yellow]{note}[/]", soft_wrap=True)
         if splits.skipped:
             console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
         write_json(workdir / "config.json", to_json(config))

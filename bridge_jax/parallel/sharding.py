@@ -98,24 +98,26 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
+def shard_batch(batch: Any, mesh: Mesh, accumulate: int = 1) -> Any:
     """Places a batch that every process holds: the leading axis is split over data and fsdp.
 
-    Raises:
-      UserError: the devices do not divide the rows.
+    Rows that the devices do not divide, in each of `accumulate` micro-batches, are filled up with
+    zeros: empty rows.
     """
     sharding = NamedSharding(mesh, PartitionSpec(BATCH))
-    rows, parts = len(jax.tree.leaves(batch)[0]), batch_devices(mesh)
-    if rows % parts:
-        raise UserError(
-            f"a batch of {rows} rows is not divided by the {parts} devices of data x fsdp: make "
-            "batch_rows / accumulate (training) or generation.batch_size a multiple of it"
-        )
 
     def place(a: np.ndarray) -> jax.Array:
+        missing = filled_rows(len(a), mesh, accumulate) - len(a)
+        a = np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a
         return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
 
     return jax.tree.map(place, batch)
+
+
+def filled_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> int:
+    """Returns how many rows a batch of `rows` has on the mesh, empty ones included."""
+    parts = batch_devices(mesh) * accumulate
+    return -(-rows // parts) * parts
 
 
 def batch_devices(mesh: Mesh) -> int:

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 
 from bridge_jax import config_io, timing
 from bridge_jax.config import DataConfig, LoraConfig, ModelConfig, RunConfig, TrainConfig
-from bridge_jax.config_checks import check_batches
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.files import locate
 from bridge_jax.parallel import hosts
-from bridge_jax.parallel.sharding import batch_devices, make_mesh
+from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
@@ -182,7 +181,6 @@ class Run:
             exceeds max_prompt_tokens or, with what is written after it, the model's context, or a
             checkpoint is missing or lacks a layer to keep.
         """
-        check_batches(self.config, batch_devices(self.mesh))
         pool, queries = self.splits.pool, self.config.budget.queries
         noisy = noise_count(len(pool), self.config.selection)
         if queries > len(pool) - noisy:

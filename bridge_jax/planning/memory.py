@@ -12,7 +12,7 @@ from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import BATCH, batch_devices
+from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
 from bridge_jax.roofline.costs import cache_bytes
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows
@@ -58,9 +58,9 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
     trained, frozen = lora.split(params) if config.lora else (params, {})
     optimizer = make_optimizer(train, 100)
     state = abstract_state(optimizer, trained, mesh)
-    wide = _ints(mesh, train.batch_rows, train.row_tokens)
-    narrow = _ints(mesh, train.batch_rows, targets)
-    weight = _array(mesh, (train.batch_rows, targets), jnp.float32)
+    count = filled_rows(train.batch_rows, mesh, train.accumulate)
+    wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
+    weight = _array(mesh, (count, targets), jnp.float32)
     rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight)  # type: ignore[arg-type]
     step = make_train_step(
         config, optimizer, train.rationale_weight, train.accumulate,
@@ -87,13 +87,14 @@ def generation_step(
 ) -> Memory:
     """Compiles the generation of a batch of prompts of `width` tokens; returns what it needs."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
-    prompts, lengths = _ints(mesh, settings.batch_size, width), _ints(mesh, settings.batch_size)
+    count = filled_rows(settings.batch_size, mesh)
+    prompts, lengths = _ints(mesh, count, width), _ints(mesh, count)
     key = jax.eval_shape(lambda: jax.random.key(0))
     with jax.set_mesh(mesh):
         compiled = generate_batch.lower(
             config, params, prompts, lengths, key, settings, 0
         ).compile()
-    rows = settings.batch_size // batch_devices(mesh)
+    rows = count // batch_devices(mesh)
     cache = cache_bytes(config, rows, width + settings.max_new_tokens) // mesh.shape["tensor"]
     return _memory(compiled, local_bytes(params), 0, cache)
 

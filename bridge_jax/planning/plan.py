@@ -18,7 +18,7 @@ from bridge_jax.models.checkpoint import kept_layers
 from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.families import cut, from_hf
 from bridge_jax.models.files import is_hub_id, locate, read_hf_config
-from bridge_jax.parallel.sharding import batch_devices
+from bridge_jax.parallel.sharding import batch_devices, filled_rows
 from bridge_jax.planning import memory
 from bridge_jax.planning.workload import Generation, Scoring, Training, Work
 from bridge_jax.roofline import costs
@@ -143,5 +143,5 @@ def _cost(settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Me
         case Scoring():
             return costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case Generation():
-            rows, new = settings.batch_size, settings.max_new_tokens
+            rows, new = filled_rows(settings.batch_size, mesh), settings.max_new_tokens
             return costs.generation_step(model, rows, work.width, new, mesh)

@@ -18,6 +18,7 @@ import numpy as np
 from bridge_jax.config import TrainConfig
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.projection import is_adapted
+from bridge_jax.parallel.sharding import filled_rows
 
 F32 = 4
 # A layer's activations that go through memory in a pass, in multiples of its widths: each is
@@ -76,7 +77,7 @@ def adapter_parameters(config: DecoderConfig) -> int:
 def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Any) -> Cost:
     """Returns the cost of a step of `train.batch_rows` rows with `targets` targets each."""
     m = _Mesh(**mesh.shape)
-    rows, steps = train.batch_rows, train.row_tokens
+    rows, steps = filled_rows(train.batch_rows, mesh, train.accumulate), train.row_tokens
     body = _forward(config, rows * steps, steps)
     head = 2 * head_parameters(config) * rows * targets
     backward = 1 if config.lora else 2

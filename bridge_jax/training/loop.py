@@ -75,7 +75,7 @@ def train(
             advance(start)
             for step in range(start, total):
                 with timing.span("data"):
-                    batch = shard_batch(data[step], mesh)
+                    batch = shard_batch(data[step], mesh, config.accumulate)
                 began = time.perf_counter()
                 state, metrics = step_fn(state, frozen, batch)
                 values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}

@@ -65,6 +65,10 @@ def test_mesh_sizes():
         sharding.make_mesh(MeshConfig(tensor=3))
 
 
-def test_batch_that_does_not_divide(cube):
-    with pytest.raises(UserError, match=r"a batch of 6 rows is not divided by the 4 devices"):
-        sharding.shard_batch((np.zeros((6, 3)),), cube)
+def test_a_batch_that_does_not_divide_is_filled_up(cube):
+    rows = np.arange(1, 7).reshape(6, 1)
+    (filled,) = sharding.shard_batch((rows,), cube)
+    assert filled[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 0, 0]
+    assert filled.addressable_shards[0].data.shape == (2, 1)
+    assert sharding.filled_rows(6, cube, accumulate=3) == 12
+    assert sharding.filled_rows(8, cube) == 8

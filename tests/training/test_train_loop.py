@@ -161,11 +161,11 @@ def test_a_notice_saves_the_step_and_ends(tmp_path, tiny_model, one_device, monk
     expected = run(tmp_path / "whole", tiny_model, one_device, config)
     shard_batch, seen = loop.shard_batch, []
 
-    def with_notice(batch, mesh):
+    def with_notice(batch, mesh, accumulate):
         seen.append(batch)
         if len(seen) == 4:
             signal.raise_signal(signal.SIGTERM)
-        return shard_batch(batch, mesh)
+        return shard_batch(batch, mesh, accumulate)
 
     monkeypatch.setattr(loop, "shard_batch", with_notice)
     with pytest.raises(preemption.Preempted):
