@@ -8,44 +8,32 @@ Planned for 16 chips of TPU v5e; it has not been run. Lengths are PubMedQA's: an
 for (5%) are for a data set of that size; with a smaller one lower `data.pool` and `budget.queries`.
 """
 
+import dataclasses
+
 from bridge_jax.config import (
     BudgetConfig,
-    DataConfig,
+    EvaluationConfig,
     GenerationConfig,
     InstructConfig,
     MeshConfig,
     RunConfig,
     SelectionConfig,
-    TeacherConfig,
     TrainConfig,
     WarmupConfig,
 )
+from configs import medical_cpu
 from configs.models import PAIRS
 
 
 def get_config() -> RunConfig:
     """Returns the config; `data.path` is a flag."""
-    pair = PAIRS["qwen2.5-7b to qwen2.5-0.5b"]
-    return RunConfig(
+    small, pair = medical_cpu.get_config(), PAIRS["qwen2.5-7b to qwen2.5-0.5b"]
+    return dataclasses.replace(
+        small,
         name="medical_7b",
         max_prompt_tokens=512,
-        on_long_prompt="truncate",
-        data=DataConfig(
-            source="jsonl",
-            kind="label",
-            choices=("yes", "no", "maybe"),
-            rationale="0",
-            pool=5000,
-            dev=250,
-            test=500,
-        ),
+        data=dataclasses.replace(small.data, pool=5000, dev=250, test=500),
         budget=BudgetConfig(queries=250, usd=10.0),
-        teacher=TeacherConfig(
-            kind="replay",
-            model="text-davinci-002",
-            usd_per_million_input=20.0,
-            usd_per_million_output=20.0,
-        ),
         assistant=pair.assistant,
         student=pair.student,
         warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=1e-4)),
@@ -55,6 +43,7 @@ def get_config() -> RunConfig:
         student_training=_training(epochs=3, learning_rate=2e-5),
         direct_training=_training(epochs=20, learning_rate=2e-5),
         generation=GenerationConfig(max_new_tokens=256, batch_size=64),
+        evaluation=EvaluationConfig(),
         mesh=MeshConfig(fsdp=-1),
     )
 

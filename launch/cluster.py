@@ -5,6 +5,7 @@ TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; o
 """
 
 import os
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -32,12 +33,15 @@ def join() -> None:
         return
     import jax
 
+    from bridge_jax.parallel import preemption
+
     try:
         jax.distributed.initialize(
             *explicit,
             initialization_timeout=_JOIN.value,
             heartbeat_timeout_seconds=_LOST.value,
         )
+        preemption.stop_at_notice()
     except (RuntimeError, ValueError) as error:
         who = "" if _PROCESS.value is None else f"process {_PROCESS.value} of {_PROCESSES.value}: "
         raise UserError(
@@ -47,7 +51,7 @@ def join() -> None:
         ) from error
 
 
-def is_one_of_several(environment: os._Environ[str] | dict[str, str]) -> bool:
+def is_one_of_several(environment: Mapping[str, str]) -> bool:
     """Returns whether a scheduler has started several processes of this run."""
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("OMPI_COMM_WORLD_SIZE")
     workers = environment.get("TPU_WORKER_HOSTNAMES", "").count(",") + 1

@@ -4,12 +4,17 @@ Every process runs the same stages over its own devices. The first one alone wri
 reports and calls the teacher; all of them see the workdir, which lies on a shared disk.
 """
 
+import itertools
 import json
 from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+
+_LONGEST = 7 * 24 * 3600  # Seconds until a wait for the others is given up.
+_meetings = itertools.count()  # No name is met at twice.
 
 
 def is_first() -> bool:
@@ -18,8 +23,15 @@ def is_first() -> bool:
 
 
 def meet(name: str) -> None:
-    """Waits until every process is here, so that what was written before can be read."""
-    multihost_utils.sync_global_devices(name)
+    """Waits until every process is here, so that what was written before can be read.
+
+    It waits on the host: while the first one asks the teacher, which may take a day, no chip of
+    the others is in a computation that could time out. A lost process still ends the wait.
+    """
+    everyone = set(range(jax.process_count()))
+    ocp.multihost.sync_global_processes(
+        f"{name} {next(_meetings)}", timeout=_LONGEST, processes=everyone
+    )
 
 
 def agree(value: Any) -> Any:

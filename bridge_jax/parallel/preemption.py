@@ -1,7 +1,9 @@
 """The notice that a machine is about to be taken away: SIGTERM, from Slurm, GKE or a TPU VM.
 
 While a model is trained the notice waits for the end of the step, so that the state can be saved;
-everywhere else it stops the run at once, since what is done is on the disk already.
+everywhere else it stops the run at once, since what is done is on the disk already. Of several
+processes none may leave a computation that the others wait in: they stop together, where all of
+them come by.
 """
 
 import contextlib
@@ -11,9 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here.
+_notices: list[int] = []  # What a signal handler leaves has to lie somewhere.
 
 
 class Preempted(Exception):  # noqa: N818 - a notice, no error
@@ -21,30 +25,45 @@ class Preempted(Exception):  # noqa: N818 - a notice, no error
 
 
 def stop_at_notice() -> None:
-    """Makes SIGTERM raise `Preempted` in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+    """Makes SIGTERM raise `Preempted` in the main thread, as Ctrl-C raises KeyboardInterrupt.
+
+    To be called again after `jax.distributed.initialize`, which takes the signal for itself.
+    """
     signal.signal(signal.SIGTERM, _stop)
 
 
-def _stop(*_: Any) -> None:
-    raise Preempted
+def _stop(number: int, _: Any) -> None:
+    if not jax.distributed.is_initialized():
+        raise Preempted
+    _notices.append(number)
+
+
+def stop_together() -> None:
+    """Raises `Preempted` on all of several processes if one was told to stop; all must call it."""
+    if jax.process_count() > 1 and _any_noticed():
+        raise Preempted
+
+
+def _any_noticed() -> bool:
+    return bool(multihost_utils.process_allgather(np.int32(len(_notices))).any())
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Callable[[int], bool]]:
+def deferred() -> Iterator[Callable[[], bool]]:
     """Lets SIGTERM wait while the block runs.
 
     Yields:
-      `asked(step)`: whether to save and stop after this step. With several processes they all
-        hear of it at the same step.
+      `asked()`: whether to save and stop after this step. Several processes must all call it, and
+        all are told the same.
     """
-    if jax.process_count() > 1:  # JAX's coordination service listens to the signal.
-        yield multihost_utils.reached_preemption_sync_point
+    if jax.process_count() > 1:
+        yield _any_noticed
     elif threading.current_thread() is not threading.main_thread():
-        yield lambda step: False
+        yield lambda: False
     else:
         notices: list[int] = []
         before = signal.signal(signal.SIGTERM, lambda number, _: notices.append(number))
         try:
-            yield lambda step: bool(notices)
+            yield lambda: bool(notices)
         finally:
             signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_jax.generation.engine import Completion, Engine
-from bridge_jax.parallel import hosts
+from bridge_jax.parallel import hosts, preemption
 from bridge_jax.phases.files import append_rows, read_rows, write_rows
 from bridge_jax.progress import track
 from bridge_jax.tasks.example import Example
@@ -36,3 +36,4 @@ def write_completions(
         for batch in engine.complete(prompts, skip_batches=skip):
             append_rows(path, [to_row(examples[index], done) for index, done in batch])
             advance(len(batch))
+            preemption.stop_together()

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import batch_devices, shard_batch
 from bridge_jax.text import prompts
@@ -121,6 +122,7 @@ def score(
         entropy[members] = (sums.entropy / np.maximum(sums.weight, 1))[keep]
         embeddings[members] = (sums.hidden / np.maximum(sums.hidden_weight, 1)[:, None])[keep]
         advance(len(members))
+        preemption.stop_together()
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return Scores(nll, entropy, embeddings / np.maximum(norms, 1e-12))
 

@@ -91,7 +91,7 @@ def train(
                 advance(1, loss=values["loss"])
                 if step + 1 == total:
                     break  # The parameters are saved instead.
-                stop = stop_asked(step + 1)
+                stop = stop_asked()
                 with timing.span("checkpoint"):
                     checkpoints.save(step + 1, state, force=stop)
                 if stop:

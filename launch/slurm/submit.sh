@@ -9,18 +9,8 @@
 set -euo pipefail
 
 nodes=1 gpus=8 time=24:00:00 partition='' dry_run=''
-while (($#)); do
-  case $1 in
-    --nodes=* | --gpus=* | --time=* | --partition=*)
-      key=${1%%=*}
-      printf -v "${key#--}" %s "${1#*=}"
-      ;;
-    --dry_run) dry_run=1 ;;
-    --) shift && break ;;
-    *) echo "error: unknown flag $1; see the top of $0" >&2 && exit 2 ;;
-  esac
-  shift
-done
+. "$(dirname "$0")/../flags.sh"
+read_flags "nodes gpus time partition" "$@"
 cd "$(dirname "$0")/../.."
 
 # Slurm sends SIGTERM two minutes before the end; 75 says that the state is saved.
@@ -38,7 +28,7 @@ ${partition:+#SBATCH --partition=$partition
 #SBATCH --open-mode=append
 #SBATCH --output=bridge-%j.log
 code=0
-srun --kill-on-bad-exit=0 .venv/bin/python -m launch.run $(printf '%q ' "$@") || code=\$?
+srun --kill-on-bad-exit=0 .venv/bin/python -m launch.run $(printf '%q ' "${rest[@]}") || code=\$?
 if [[ \$code == 75 ]]; then scontrol requeue "\$SLURM_JOB_ID"; fi
 exit \$code
 BATCH

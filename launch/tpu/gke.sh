@@ -12,28 +12,16 @@ set -euo pipefail
 
 name=bridge type=v5litepod-16 slices=1 restarts=20
 project='' zone='' cluster='' image='' dry_run=''
-while (($#)); do
-  case $1 in
-    --name=* | --type=* | --slices=* | --restarts=* | --project=* | --zone=* | --cluster=* | --image=*)
-      key=${1%%=*}
-      printf -v "${key#--}" %s "${1#*=}"
-      ;;
-    --dry_run) dry_run=1 ;;
-    --) shift && break ;;
-    *) echo "error: unknown flag $1; see the top of $0" >&2 && exit 2 ;;
-  esac
-  shift
-done
-for key in project zone cluster image; do
-  [[ -n ${!key} ]] || { echo "error: --$key is missing; see the top of $0" >&2 && exit 2; }
-done
+. "$(dirname "$0")/../flags.sh"
+read_flags "name type slices restarts project zone cluster image" "$@"
+require_flags project zone cluster image
 
 # 75 says that a notice came and the state is saved: the restarted pods go on from there.
 command=(
   xpk workload create --workload="$name" --project="$project" --zone="$zone" --cluster="$cluster"
   --tpu-type="$type" --num-slices="$slices" --docker-image="$image"
   --max-restarts="$restarts" --restart-on-exit-codes=75
-  --command="python -m launch.run --multihost $(printf '%q ' "$@")"
+  --command="python -m launch.run --multihost $(printf '%q ' "${rest[@]}")"
 )
 if [[ -n $dry_run ]]; then
   printf '%q ' "${command[@]}" && echo

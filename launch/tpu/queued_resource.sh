@@ -13,22 +13,9 @@ set -euo pipefail
 
 name=bridge type=v5litepod-16 runtime=v2-alpha-tpuv5-lite
 project='' zone='' nfs='' repo='' spot='' dry_run=''
-while (($#)); do
-  case $1 in
-    --name=* | --type=* | --runtime=* | --project=* | --zone=* | --nfs=* | --repo=*)
-      key=${1%%=*}
-      printf -v "${key#--}" %s "${1#*=}"
-      ;;
-    --spot) spot=--spot ;;
-    --dry_run) dry_run=1 ;;
-    --) shift && break ;;
-    *) echo "error: unknown flag $1; see the top of $0" >&2 && exit 2 ;;
-  esac
-  shift
-done
-for key in project zone nfs repo; do
-  [[ -n ${!key} ]] || { echo "error: --$key is missing; see the top of $0" >&2 && exit 2; }
-done
+. "$(dirname "$0")/../flags.sh"
+read_flags "name type runtime project zone nfs repo spot" "$@"
+require_flags project zone nfs repo
 where=(--project="$project" --zone="$zone")
 
 run() {
@@ -60,7 +47,7 @@ obtain() {
 
 remove() { run gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet; }
 
-flags=$(printf '%q ' "$@")
+flags=$(printf '%q ' "${rest[@]}")
 # 75 says that a notice came and the state is saved: the same command goes on.
 command="cd bridge-jax && while :; do .venv/bin/python -m launch.run --multihost --workdir=/mnt/bridge/runs/$name $flags; code=\$?; [ \$code = 75 ] || exit \$code; done"
 

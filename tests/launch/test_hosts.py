@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from launch import cluster
 from tests.launch import tiny_run
 
 
@@ -85,6 +86,38 @@ def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
     found, expected = tiny_run.report(tmp_path), tiny_run.report(undisturbed)
     assert found["accuracy"] == expected["accuracy"]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["apprenticeship/assistant", "tutoring/rationales"])
+def test_sigterm_stops_several_processes_together(stage, tiny_config, undisturbed, tmp_path):
+    processes = start_two(tiny_config, tmp_path)
+    file = {"apprenticeship/assistant": "metrics.jsonl", "tutoring/rationales": "rationales.jsonl"}
+    wait_for(tmp_path / f"{stage}.partial" / file[stage], processes[0])
+    processes[1].send_signal(signal.SIGTERM)  # one is told, all have to stop
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [75, 75], outputs
+    assert (tmp_path / f"{stage}.partial").is_dir()
+    for process in start_two(tiny_config, tmp_path):
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    found, expected = tiny_run.report(tmp_path), tiny_run.report(undisturbed)
+    for key in ("accuracy", "spend", "selection", "rationales"):
+        assert found[key] == expected[key], key
+
+
+def test_what_schedulers_say():
+    for environment in (
+        {"SLURM_STEP_NUM_TASKS": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "8"},
+        {"TPU_WORKER_HOSTNAMES": "host-0,host-1"},
+        {"TPU_WORKER_HOSTNAMES": "host-0", "MEGASCALE_NUM_SLICES": "2"},
+    ):
+        assert cluster.is_one_of_several(environment), environment
+    for environment in (
+        {}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "host-0"}
+    ):  # fmt: skip
+        assert not cluster.is_one_of_several(environment), environment
 
 
 def test_incomplete_flags(tiny_config, tmp_path):
