@@ -4,8 +4,13 @@ TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; o
 `--multihost`; elsewhere `--coordinator`, `--num_processes` and `--process_id`.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+import re
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from absl import flags
 
@@ -15,6 +20,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
 _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Let JAX find the hosts (TPU VMs).")
+_LOST_PEER = re.compile(r"gloo|peer|another task|heartbeat|connection (reset|closed)", re.I)
 _JOIN = flags.DEFINE_integer("join_timeout", 300, "Seconds to wait for the others at the start.")
 _LOST = flags.DEFINE_integer("lost_timeout", 100, "Seconds without a sign of life until the end.")
 
@@ -35,20 +41,53 @@ def join() -> None:
 
     from bridge_jax.parallel import preemption
 
+    who = "" if _PROCESS.value is None else f"process {_PROCESS.value} of {_PROCESSES.value}: "
+
+    def give_up() -> None:
+        print(
+            f"error: {who}the processes did not all join within --join_timeout={_JOIN.value} s; "
+            "see that each of them is started with the same --coordinator and --num_processes, and "
+            "reaches the coordinator's port",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)  # JAX waits in its own code, and would end with a stack trace for a message.
+
+    timer = threading.Timer(_JOIN.value, give_up)
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             *explicit,
-            initialization_timeout=_JOIN.value,
-            heartbeat_timeout_seconds=_LOST.value,
+            initialization_timeout=_JOIN.value + 60,
+            heartbeat_timeout_seconds=_LOST.value + 60,
         )
-        preemption.stop_at_notice()
     except (RuntimeError, ValueError) as error:
-        who = "" if _PROCESS.value is None else f"process {_PROCESS.value} of {_PROCESSES.value}: "
         raise UserError(
-            f"{who}the processes did not all join within --join_timeout={_JOIN.value} s: "
-            f"{str(error).splitlines()[0]}; see that each of them is started and reaches the "
-            "coordinator's port"
+            f"{who}the processes could not join: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        timer.cancel()
+    preemption.stop_at_notice()
+
+
+@contextlib.contextmanager
+def together(workdir: Path) -> Iterator[None]:
+    """Runs the block as one of several processes: when one of them is lost, all end."""
+    import jax
+
+    from bridge_jax.parallel import heartbeat
+
+    with heartbeat.together(workdir / "hosts", _LOST.value):
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
+                raise
+            raise UserError(
+                f"another process of the run was lost: {str(error).splitlines()[0][:200]}. Run the "
+                "same command again on all hosts: it goes on from here"
+            ) from error
 
 
 def is_one_of_several(environment: Mapping[str, str]) -> bool:

@@ -1,5 +1,6 @@
 """Command lines: absl flags for the launcher, dotted flags for the config."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -35,7 +36,10 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
     theirs, assignments = split(sys.argv)
 
     def guarded(_: list[str]) -> int | None:
-        from bridge_jax.parallel import preemption  # takes a second: flags are read before
+        # These take a second: flags are read before.
+        import jax
+
+        from bridge_jax.parallel import preemption
 
         preemption.stop_at_notice()
         try:
@@ -44,6 +48,10 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
             print(f"error: {error}", file=sys.stderr)
             for note in getattr(error, "__notes__", ()):
                 print(f"  {note}", file=sys.stderr)
+            if jax.distributed.is_initialized():  # At its exit JAX would wait for all the others.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(2)
             return 2
         except (KeyboardInterrupt, preemption.Preempted) as error:
             print(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}", file=sys.stderr)

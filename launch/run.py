@@ -34,7 +34,9 @@ def main(assignments: list[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
-    run_to_report(config, Path(_WORKDIR.value), _PHASE.value, console)
+    workdir = Path(_WORKDIR.value)
+    with cluster.together(workdir):
+        run_to_report(config, workdir, _PHASE.value, console)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,11 @@ def main(assignments: list[str]) -> None:
         name: validate(config_io.override(config, assignments))
         for name, config in config_io.load(_CONFIG.value, "get_study").items()
     }
-    reports = {
-        name: run_to_report(config, workdir / name, "all", console) for name, config in runs.items()
-    }
+    with cluster.together(workdir):
+        reports = {
+            name: run_to_report(config, workdir / name, "all", console)
+            for name, config in runs.items()
+        }
     result = comparison.compare(reports)
     write_json(workdir / "study.json", result)
     comparison.print_table(result, console)

@@ -1,0 +1,65 @@
+import time
+
+import pytest
+
+from bridge_jax.parallel import heartbeat
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """Returns (watches of two processes, what they said at their end, a clock to set)."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    ends = []
+    watches = [heartbeat._Watch(tmp_path, "7", i, 2, 10.0, ends.append) for i in range(2)]
+    return watches, ends, clock
+
+
+def test_who_beats_is_alive(two):
+    (first, second), ends, clock = two
+    for _ in range(5):
+        clock[0] += 9
+        second.beat()
+        first.look()
+    assert ends == []
+
+
+def test_silence_is_noticed_and_named(two):
+    (first, second), ends, clock = two
+    second.beat()
+    first.look()
+    clock[0] += 10
+    first.look()
+    assert ends == []
+    clock[0] += 1
+    first.look()
+    assert ends[0].startswith("process 1 of 2 gave no sign of life for 10 s (--lost_timeout)")
+
+
+def test_a_process_that_never_beats_is_lost(two):
+    (first, _), ends, clock = two
+    clock[0] += 11
+    first.look()
+    assert "process 1 of 2" in ends[0]
+
+
+def test_who_is_done_may_be_silent_and_who_failed_ends_all(two):
+    (first, second), ends, clock = two
+    second.stop(heartbeat.DONE)
+    for _ in range(3):
+        clock[0] += 11
+        first.look()
+    assert ends == []
+    second.stop(heartbeat.FAILED)
+    first.look()
+    assert ends == ["process 1 of 2 has failed; its output says why"]
+
+
+def test_files_of_an_earlier_run_say_nothing(two, tmp_path):
+    (first, _), ends, clock = two
+    (tmp_path / "1").write_text("6 failed")
+    first.look()
+    assert ends == []
+    clock[0] += 11
+    first.look()
+    assert "no sign of life" in ends[0]
