@@ -1,4 +1,4 @@
-"""The ledger's SQLite file: its table, opening it, and its errors in a user's words."""
+"""The ledger's SQLite file: opening it, and its errors in a user's words."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,26 +8,9 @@ from pathlib import Path
 import tenacity
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers.ledger_schema import prepare
 
-_VERSION = 1
 _BUSY_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE requests (
-  key TEXT PRIMARY KEY,
-  state TEXT NOT NULL CHECK (state IN ('reserved', 'settled')),
-  model TEXT NOT NULL,
-  example_id TEXT NOT NULL,
-  request TEXT NOT NULL,          -- JSON: messages and sampling settings
-  reply TEXT,                     -- JSON string
-  input_tokens INTEGER NOT NULL,  -- estimated while reserved
-  output_tokens INTEGER NOT NULL, -- the highest possible while reserved
-  nanodollars INTEGER NOT NULL,
-  owner TEXT,                     -- who holds the reservation; NULL: the call's outcome is unknown
-  pid INTEGER,                    -- for people
-  reserved_at REAL NOT NULL,      -- seconds since 1970
-  settled_at REAL
-)
-"""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -38,15 +21,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version == 0 and tables == 0:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
-            raise UserError(
-                f"{path}: a SQLite file, but no ledger of this version; give another path"
-            )
+        prepare(connection, path)
         connection.execute("COMMIT")
         _switch_to_wal(connection)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()

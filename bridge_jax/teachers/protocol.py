@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from bridge_jax.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
+Finish = Literal["stop", "length", "refused", "empty", "malformed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,17 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What a teacher said, and the tokens that it bills."""
+    """What a teacher said, and the tokens that it bills.
+
+    Attributes:
+      finish: `stop`, or why the text is no answer: cut off at `length`, `refused`, `empty` or
+        `malformed`. It is paid for all the same.
+    """
 
     text: str
     input_tokens: int
     output_tokens: int
+    finish: Finish = "stop"
 
 
 class Teacher(Protocol):

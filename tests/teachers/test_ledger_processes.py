@@ -13,7 +13,7 @@ from fake_teacher import PRICES, RESERVED_USD, USED_USD, FakeTeacher, ask
 
 import bridge_jax
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import Ledger, RequestInFlight
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
 from bridge_jax.teachers.owner import Owner, is_alive
 from bridge_jax.teachers.protocol import Reply
 
@@ -70,8 +70,8 @@ def test_all_the_same_requests_in_several_processes_are_paid_once(tmp_path):
 def test_killed_in_mid_ask(tmp_path):
     path, calls = tmp_path / "ledger.sqlite", tmp_path / "calls"
     teacher = FakeTeacher(calls)
-    process = start(path, calls, 0, 20, 20, 1.0, 6)
-    with Ledger(path, 20, 1.0, PRICES) as ledger:
+    process = start(path, calls, 0, 20, 24, 1.0, 6)
+    with Ledger(path, 24, 1.0, PRICES) as ledger:
         # Four are in flight and will never come back; while their process lives, nobody else asks.
         wait_until(lambda: len(teacher.asked()) == 10 and ledger.spend().queries == 6)
         hanging = set(teacher.asked()) - {f"e{number}" for number in _settled(ledger)}
@@ -82,12 +82,14 @@ def test_killed_in_mid_ask(tmp_path):
         process.wait()
 
         assert ledger.reserved().queries == 4  # maybe billed: they go on counting
-        # The cap leaves no room for counting any request twice.
         replies = annotate(teacher, ledger, [ask(number) for number in range(20)], 4)
         assert [reply.text for reply in replies] == [
             f"reply to question {number}" for number in range(20)
         ]
         assert (ledger.spend().queries, ledger.reserved().queries) == (20, 0)
+        assert ledger.unknown().queries == 4
+        with pytest.raises(BudgetExceeded, match=r"for 4 that were cut off"):
+            ledger.reserve(ask(20), 100)
     times = Counter(teacher.asked())
     assert len(times) == 20
     assert {name for name, count in times.items() if count > 1} == hanging

@@ -13,7 +13,7 @@ from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Reply
 
-QUERIES_CAP, USD_CAP = 4, 0.0000035
+QUERIES_CAP, USD_CAP, USD_CAP_NANO = 6, 0.000006, 6000
 PRICES = Prices(0.003, 0.007)  # 3 and 7 nanodollars a token
 NUMBERS = st.integers(0, 6)
 
@@ -25,7 +25,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "ledger.sqlite"
         self.settled: dict[int, int] = {}  # request -> nanodollars
         self.held: dict[int, int] = {}  # request -> input tokens estimated
-        self.orphans: dict[int, int] = {}
+        self.unknown: list[int] = []  # nanodollars at most
         self.open()
 
     def open(self):
@@ -35,12 +35,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.close()
         self.folder.cleanup()
 
-    def reserved_nanodollars(self, leave_out: int | None = None) -> int:
-        return sum(
-            3 * tokens + 7 * 90
-            for number, tokens in (self.held | self.orphans).items()
-            if number != leave_out
-        )
+    def counted(self) -> list[int]:
+        """Nanodollars of all that counts towards the caps."""
+        held = [3 * tokens + 7 * 90 for tokens in self.held.values()]
+        return [*self.settled.values(), *held, *self.unknown]
 
     @rule(number=NUMBERS, tokens=st.integers(0, 300))
     def reserve(self, number, tokens):
@@ -49,16 +47,15 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.reserve(ask(number), tokens)
         elif number in self.settled:
             assert self.ledger.reserve(ask(number), tokens) is not None
+        elif (
+            len(self.counted()) + 1 > QUERIES_CAP
+            or sum(self.counted()) + 3 * tokens + 7 * 90 > USD_CAP_NANO
+        ):
+            with pytest.raises(BudgetExceeded):
+                self.ledger.reserve(ask(number), tokens)
         else:
-            total = sum(self.settled.values()) + self.reserved_nanodollars(number)
-            count = len(self.settled | self.held | self.orphans | {number: 0})
-            if count > QUERIES_CAP or total + 3 * tokens + 7 * 90 > 3500:
-                with pytest.raises(BudgetExceeded):
-                    self.ledger.reserve(ask(number), tokens)
-            else:
-                assert self.ledger.reserve(ask(number), tokens) is None
-                self.orphans.pop(number, None)
-                self.held[number] = tokens
+            assert self.ledger.reserve(ask(number), tokens) is None
+            self.held[number] = tokens
 
     @rule(data=st.data(), output_tokens=st.integers(0, 90))
     def settle(self, data, output_tokens):
@@ -76,23 +73,33 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def abandon(self, number):
         self.ledger.abandon(ask(number))
-        if number in self.held:
-            self.orphans[number] = self.held.pop(number)
+        self.cut_off([number] if number in self.held else [])
 
     @rule()
     def crash_and_reopen(self):
         self.ledger.close()
-        self.orphans |= self.held
-        self.held = {}
+        self.cut_off(list(self.held))
         self.open()
 
+    def cut_off(self, numbers):
+        self.unknown += [3 * self.held.pop(number) + 7 * 90 for number in numbers]
+
     @invariant()
-    def caps_hold(self):
-        spent, reserved = self.ledger.spend(), self.ledger.reserved()
-        assert spent.queries + reserved.queries <= QUERIES_CAP
-        assert round(1e9 * spent.usd) + round(1e9 * reserved.usd) <= 3500
-        assert round(1e9 * spent.usd) == sum(self.settled.values())
-        assert round(1e9 * reserved.usd) == self.reserved_nanodollars()
+    def caps_hold_and_totals_are_those_of_the_rows(self):
+        ledger = self.ledger
+        totals = [ledger.spend(), ledger.reserved(), ledger.unknown()]
+        assert sum(total.queries for total in totals) <= QUERIES_CAP
+        assert sum(round(1e9 * total.usd) for total in totals) == sum(self.counted())
+        assert sum(self.counted()) <= USD_CAP_NANO
+        assert round(1e9 * totals[0].usd) == sum(self.settled.values())
+        assert round(1e9 * totals[2].usd) == sum(self.unknown)
+        for state, total in zip(("settled", "reserved", "unknown"), totals):
+            rows = ledger._connection.execute(
+                "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0)"
+                " FROM requests WHERE state = ?",
+                (state,),
+            )
+            assert rows.fetchone() == (total.queries, total.input_tokens, total.output_tokens)
 
 
 TestLedgerMachine = LedgerMachine.TestCase

@@ -1,0 +1,103 @@
+"""Batch jobs: reservations that outlive their process, because the vendor goes on working."""
+
+import dataclasses
+import sqlite3
+import time
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A batch job of a run that has not been closed.
+
+    Attributes:
+      name: ours, unique; the vendor keeps it beside the job (metadata, display name).
+      id: the vendor's. None: the process died while it submitted the job, or is doing so; ask the
+        vendor whether it has a job of that name.
+      vendor: who works on it.
+      keys: of its requests, those settled meanwhile included.
+      submitted_at: when it was begun, seconds since 1970.
+    """
+
+    name: str
+    id: str | None
+    vendor: str
+    keys: tuple[str, ...]
+    submitted_at: float
+
+
+def begin(connection: sqlite3.Connection, job: Job, run: str, owner: str) -> None:
+    """Writes a new job and hands it its requests, which `owner` has reserved.
+
+    Raises:
+      ValueError: a job has this name or id already, or a key is not reserved by `owner`.
+    """
+    if connection.execute(
+        "SELECT 1 FROM jobs WHERE name = ? OR id = ?", (job.name, job.id)
+    ).fetchone():
+        raise ValueError(f"a batch job {job.name!r} is on the ledger already")
+    for key in job.keys:
+        row = connection.execute(
+            "SELECT owner, job FROM requests WHERE key = ? AND state = 'reserved'", (key,)
+        ).fetchone()
+        if row != (owner, None):
+            raise ValueError(f"batch job {job.name!r} holds a request without a reservation: {key}")
+    connection.execute(
+        "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, NULL)",
+        (job.name, job.id, job.vendor, run, job.submitted_at),
+    )
+    connection.executemany(
+        "UPDATE requests SET job = ?, sent = 1 WHERE key = ? AND state = 'reserved'",
+        [(job.name, key) for key in job.keys],
+    )
+
+
+def record(connection: sqlite3.Connection, name: str, job_id: str, run: str) -> None:
+    """Writes the vendor's id of a job that was begun; the same id again does nothing.
+
+    Raises:
+      ValueError: no such job of this run is open, or it has another id.
+    """
+    row = connection.execute(
+        "SELECT id FROM jobs WHERE name = ? AND run = ? AND closed_at IS NULL", (name, run)
+    ).fetchone()
+    if row is None or row[0] not in (None, job_id):
+        raise ValueError(f"batch job {name!r} is not open, or has another id than {job_id!r}")
+    connection.execute("UPDATE jobs SET id = ? WHERE name = ?", (job_id, name))
+
+
+def still_open(connection: sqlite3.Connection, run: str) -> list[Job]:
+    """Returns the open jobs of a run, oldest first."""
+    rows = connection.execute(
+        "SELECT name, id, vendor, begun_at FROM jobs WHERE run = ? AND closed_at IS NULL"
+        " ORDER BY begun_at, name",
+        (run,),
+    ).fetchall()
+    return [
+        Job(
+            name,
+            job_id,
+            vendor,
+            tuple(
+                key
+                for (key,) in connection.execute(
+                    "SELECT key FROM requests WHERE job = ? ORDER BY id", (name,)
+                )
+            ),
+            begun_at,
+        )
+        for name, job_id, vendor, begun_at in rows
+    ]
+
+
+def close(connection: sqlite3.Connection, name_or_id: str, run: str) -> int:
+    """Closes a job; what is still reserved for it becomes unknown. Returns how many that are."""
+    row = connection.execute(
+        "SELECT name FROM jobs WHERE (name = ? OR id = ?) AND run = ? AND closed_at IS NULL",
+        (name_or_id, name_or_id, run),
+    ).fetchone()
+    if row is None:
+        return 0
+    connection.execute("UPDATE jobs SET closed_at = ? WHERE name = ?", (time.time(), row[0]))
+    return connection.execute(
+        "UPDATE requests SET state = 'unknown' WHERE job = ? AND state = 'reserved'", row
+    ).rowcount
