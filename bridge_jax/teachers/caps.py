@@ -1,6 +1,7 @@
 """The caps of one run: what counts towards them, and the refusal when they are reached."""
 
 import dataclasses
+import functools
 import sqlite3
 
 from bridge_jax.errors import UserError
@@ -47,8 +48,10 @@ class Caps:
     queries: int
     usd: float
 
-    def __post_init__(self):
-        cap_in_nanodollars(self.usd)
+    @functools.cached_property
+    def nanodollars(self) -> int:
+        """The cap as the ledger counts."""
+        return cap_in_nanodollars(self.usd)
 
     def check(self, connection: sqlite3.Connection, run: str, cost: int) -> None:
         """Raises `BudgetExceeded` if one more request of `cost` nanodollars does not fit."""
@@ -61,7 +64,7 @@ class Caps:
         }
         if sum(queries for queries, _ in totals.values()) + 1 > self.queries:
             name, exceeded = "budget.queries", f"budget.queries={self.queries} is reached"
-        elif sum(nano for _, nano in totals.values()) + cost > cap_in_nanodollars(self.usd):
+        elif sum(nano for _, nano in totals.values()) + cost > self.nanodollars:
             name = "budget.usd"
             exceeded = (
                 f"the next request may cost up to {in_usd(cost):.6f} US dollars, which "

@@ -8,6 +8,7 @@ DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 198
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -15,6 +16,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 _Waiting = tuple[Operation, "Future[Any]"]
+
+
+_MOMENT = 0.001  # seconds
 
 
 class Writer:
@@ -56,15 +60,32 @@ class Writer:
         self._thread.join()
 
     def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            while not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    self._queue.put(None)  # Nothing is queued behind it.
-                    break
-                batch.append(following)
+        size = 1
+        while self._open or not self._queue.empty():
+            batch = self._next(size)
+            size = len(batch)
             self._commit(batch)
+
+    def _next(self, expected: int) -> list[_Waiting]:
+        """Returns what is queued, after a moment for those who have just been answered.
+
+        They come back within microseconds, but not before this thread: without the moment a commit
+        would hold one change and the next one all the others. A single caller is never made to
+        wait. (PostgreSQL's `commit_delay` is the same.)
+        """
+        batch: list[_Waiting] = []
+        deadline = None
+        while len(batch) < expected or not self._queue.empty():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                waiting = self._queue.get(timeout=left)
+            except queue.Empty:
+                break
+            if waiting is None:
+                break
+            batch.append(waiting)
+            deadline = deadline or time.monotonic() + _MOMENT
+        return batch
 
     def _commit(self, batch: list[_Waiting]) -> None:
         try:

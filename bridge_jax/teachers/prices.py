@@ -33,18 +33,23 @@ class Prices:
 
     def cost(self, input_tokens: int, output_tokens: int, batch: bool = False) -> int:
         """Returns the nanodollars of one request, rounded up."""
-        per_input, per_output = _nanodollars_per_token(self)[batch]
-        return math.ceil(input_tokens * per_input + output_tokens * per_output)
+        per_input, per_output, unit = _per_token(self)[batch]
+        return -(-(input_tokens * per_input + output_tokens * per_output) // unit)
 
 
 @functools.cache
-def _nanodollars_per_token(prices: Prices) -> tuple[tuple[Fraction, Fraction], ...]:
-    """Returns (input, output) at the list price and in batch mode."""
+def _per_token(prices: Prices) -> list[tuple[int, int, int]]:
+    """Returns what a token costs at the list price and in batch mode: input, output, and the unit.
+
+    The unit is how many of it are a nanodollar, so that all three are whole numbers.
+    """
     listed = (prices.usd_per_million_input, prices.usd_per_million_output)
-    return tuple(
-        (share * NANO / 10**6 * _exact(listed[0]), share * NANO / 10**6 * _exact(listed[1]))
-        for share in (Fraction(1), _exact(prices.batch_share))
-    )
+    result = []
+    for share in (Fraction(1), _exact(prices.batch_share)):
+        costs = [share * _exact(usd) * NANO / 10**6 for usd in listed]
+        unit = math.lcm(*(cost.denominator for cost in costs))
+        result.append((int(costs[0] * unit), int(costs[1] * unit), unit))
+    return result
 
 
 def cap_in_nanodollars(usd: float) -> int:

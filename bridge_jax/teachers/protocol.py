@@ -1,6 +1,7 @@
 """What a teacher is asked, what it replies, and what makes it a teacher."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Literal, Protocol
@@ -37,7 +38,7 @@ class Request:
     max_output_tokens: int
     temperature: float = 0.0
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """SHA-256 (64 hex digits) of the model, the messages and the sampling settings."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
