@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import ledger_jobs, ledger_rows
+from bridge_jax.teachers import ledger_jobs, ledger_rows, owner
 from bridge_jax.teachers.caps import BudgetExceeded as BudgetExceeded
 from bridge_jax.teachers.caps import Caps, total
 from bridge_jax.teachers.caps import Spend as Spend
@@ -79,6 +79,7 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = connect(self.path)
             try:
+                owner.clear(self.path)
                 self._owner = Owner(self.path)
             except BaseException:
                 self._connection.close()

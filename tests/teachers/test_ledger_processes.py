@@ -1,5 +1,6 @@
 """Several processes on one ledger, and processes that are killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from fake_teacher import PRICES, RESERVED_USD, USED_USD, FakeTeacher, ask
 import bridge_jax
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
-from bridge_jax.teachers.owner import Owner, is_alive
+from bridge_jax.teachers.owner import Owner, clear, is_alive
 from bridge_jax.teachers.protocol import Reply
 
 
@@ -128,3 +129,23 @@ def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
     assert os.waitpid(child, 0)[1] == 0
     ledger.settle(ask(1), Reply("mine", 1, 1))
     ledger.close()
+
+
+def test_an_owner_whose_file_is_taken_away_before_it_is_locked_makes_another(tmp_path, monkeypatch):
+    path, locks = tmp_path / "ledger.sqlite", []
+    flock = fcntl.flock
+
+    def meddled(file, how):
+        if how == fcntl.LOCK_EX and not locks:
+            clear(path)  # by another process, which finds the file and nobody who holds it
+            assert not list(tmp_path.iterdir())
+        locks.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", meddled)
+    owner = Owner(path)
+    assert is_alive(path, owner.token)
+    clear(path)
+    assert is_alive(path, owner.token)
+    owner.close()
+    assert not list(tmp_path.iterdir())
