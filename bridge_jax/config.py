@@ -61,10 +61,13 @@ class BudgetConfig:
     Attributes:
       queries: teacher requests at most; also the size of the selection.
       usd: US dollars at most.
+      ledger: a ledger to share with other runs, whose answers are free then; the caps count what
+        this run pays itself. Empty: one of its own, in the workdir.
     """
 
     queries: int = 25
     usd: float = 1.0
+    ledger: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ Warm-up on labels, scores by free local inference, selection under the budget, t
 rationales through the ledger, assistant training.
 """
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +21,8 @@ from bridge_jax.selection.strategies import select
 from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import recorded
+from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Request, Role
 from bridge_jax.text import prompts
@@ -110,9 +109,9 @@ def annotations(run: Run, out: Path) -> None:
     teacher = make_teacher(run, examples)
     prices = Prices(teacher_config.usd_per_million_input, teacher_config.usd_per_million_output)
     requests = [make_request(run, example) for example in examples]
-    path = run.workdir / "ledger.sqlite"
     with (
-        Ledger(path, config.budget.queries, config.budget.usd, prices) as ledger,
+        # Recorded teachers run here and bill nobody.
+        open_ledger(run.workdir, config.budget, prices, local=True) as ledger,
         track("teacher", len(requests), "answers") as advance,
     ):
         shown = 0
@@ -123,7 +122,7 @@ def annotations(run: Run, out: Path) -> None:
             shown = done
 
         replies = annotate(teacher, ledger, requests, teacher_config.concurrency, show)
-        spend = dataclasses.asdict(ledger.spend())
+        spend = ledger.bill()
     rows = [_annotation(e, r.text, teacher_config.keep_wrong) for e, r in zip(examples, replies)]
     write_rows(out / "annotations.jsonl", rows)
     write_json(out / "spend.json", spend)

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.prices import cap_in_nanodollars, in_usd
@@ -31,6 +33,23 @@ def total(connection: sqlite3.Connection, run: str, state: str) -> Spend:
     ).fetchone()
     queries, inputs, outputs, nano = row or (0, 0, 0, 0)
     return Spend(queries, inputs, outputs, in_usd(nano))
+
+
+def bill(connection: sqlite3.Connection, run: str, of_others: Sequence[int]) -> dict[str, Any]:
+    """Returns what `Ledger.bill` does; `of_others` are nanodollars."""
+    no_answer = connection.execute(
+        "SELECT finish, count(*) FROM requests"
+        " WHERE run = ? AND state = 'settled' AND finish != 'stop' GROUP BY finish",
+        (run,),
+    ).fetchall()
+    unknown = total(connection, run, "unknown")
+    parts = {
+        "no_answer": dict(no_answer),
+        "unknown": {"queries": unknown.queries, "usd": unknown.usd},
+        "of_others": {"queries": len(of_others), "usd": in_usd(sum(of_others))},
+    }
+    there = {name: part for name, part in parts.items() if any(part.values())}
+    return dataclasses.asdict(total(connection, run, "settled")) | there
 
 
 @dataclasses.dataclass(frozen=True)

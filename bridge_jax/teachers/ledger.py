@@ -15,16 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import ledger_jobs, ledger_rows, owner
 from bridge_jax.teachers.caps import BudgetExceeded as BudgetExceeded
-from bridge_jax.teachers.caps import Caps, total
+from bridge_jax.teachers.caps import Caps, bill, total
 from bridge_jax.teachers.caps import Spend as Spend
 from bridge_jax.teachers.ledger_file import connect, explained
 from bridge_jax.teachers.ledger_jobs import Job
-from bridge_jax.teachers.ledger_rows import Holder, InFlight
+from bridge_jax.teachers.ledger_rows import Holder, InFlight, Stored
 from bridge_jax.teachers.ledger_writer import Writer
 from bridge_jax.teachers.owner import Owner
 from bridge_jax.teachers.prices import Prices
@@ -74,6 +74,7 @@ class Ledger:
         self.prices = prices
         self.run = run
         self._local = local
+        self._of_others: dict[str, Stored] = {}
         self._closing = threading.Lock()
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ class Ledger:
         cost = self.prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
         key, sent = request.key, not (batch or self._local)
 
-        def operation(connection: sqlite3.Connection) -> Reply | InFlight | None:
+        def operation(connection: sqlite3.Connection) -> Stored | InFlight | None:
             found = ledger_rows.find(connection, self.path, key, self._holder)
             if found is None:
                 self.caps.check(connection, self.run, cost)
@@ -148,7 +149,11 @@ class Ledger:
                 f"{self.path}: the request about example {request.example_id!r} is being answered "
                 f"by {found.by}; wait for it to end"
             )
-        return found
+        if found is None:
+            return None
+        if found.run != self.run:
+            self._of_others[key] = found
+        return found.reply
 
     def settle(self, request: Request, reply: Reply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
@@ -234,6 +239,21 @@ class Ledger:
     def unknown(self) -> Spend:
         """Returns what was cut off in this run, at its highest possible cost."""
         return self._do(lambda c: total(c, self.run, "unknown"))
+
+    def bill(self) -> dict[str, Any]:
+        """Returns what this run has to pay, as JSON values.
+
+        `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
+        `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
+        beside those paid) and `of_others` (`queries` and `usd` of the answers that were taken from
+        other runs since the ledger was opened, free for this one).
+        """
+        others = [answer.nanodollars for answer in list(self._of_others.values())]
+        return self._do(lambda c: bill(c, self.run, others))
+
+    def register(self, name: str) -> bool:
+        """Writes down what people call this run; returns whether the ledger knew it before."""
+        return self._do(lambda c: ledger_rows.register(c, self.run, name))
 
     def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         if os.getpid() != self._holder.pid:

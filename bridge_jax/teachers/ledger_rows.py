@@ -23,6 +23,15 @@ _HELD = "state = 'reserved' AND (owner = ? OR (job IS NOT NULL AND run = ?))"
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored:
+    """A request that is settled, and who paid what for it."""
+
+    reply: Reply
+    run: str
+    nanodollars: int
+
+
+@dataclasses.dataclass(frozen=True)
 class InFlight:
     """A request that somebody alive has reserved."""
 
@@ -31,18 +40,20 @@ class InFlight:
 
 def find(
     connection: sqlite3.Connection, path: Path, key: str, holder: Holder
-) -> Reply | InFlight | None:
-    """Returns the stored reply or who is at work on it; None if it may be reserved."""
+) -> Stored | InFlight | None:
+    """Returns the answer to `key` or who is at work on it; None if it may be reserved."""
     row = connection.execute(
-        "SELECT state, reply, input_tokens, output_tokens, finish, owner, pid, job"
+        "SELECT state, reply, input_tokens, output_tokens, finish, run, nanodollars, owner, pid,"
+        " job"
         " FROM requests WHERE key = ? AND state != 'unknown'",
         (key,),
     ).fetchone()
     if row is None:
         return None
-    state, reply, input_tokens, output_tokens, finish, owner, pid, job = row
+    state, text, input_tokens, output_tokens, finish, run, nanodollars, owner, pid, job = row
     if state == "settled":
-        return Reply(json.loads(reply), input_tokens, output_tokens, finish)
+        reply = Reply(json.loads(text), input_tokens, output_tokens, finish)
+        return Stored(reply, run, nanodollars)
     if job is not None:
         return InFlight(f"batch job {job!r}")
     if owner == holder.owner or is_alive(path, owner):
@@ -121,6 +132,16 @@ def sweep(connection: sqlite3.Connection, path: Path) -> None:
         if not is_alive(path, owner):
             which = "state = 'reserved' AND job IS NULL AND owner = ?"
             _cut_off(connection, which, (owner,))
+
+
+def register(connection: sqlite3.Connection, run: str, name: str) -> bool:
+    """Writes down what people call a run; returns whether it was known before."""
+    known = connection.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is not None
+    connection.execute(
+        "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name",
+        (run, name, time.time()),
+    )
+    return known
 
 
 def _cut_off(connection: sqlite3.Connection, which: str, values: tuple[str, ...]) -> None:
