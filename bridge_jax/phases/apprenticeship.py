@@ -24,7 +24,7 @@ from bridge_jax.teachers import recorded
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.prices import Prices
-from bridge_jax.teachers.protocol import Message, Request, Role
+from bridge_jax.teachers.protocol import Failure, Message, Reply, Request, Role
 from bridge_jax.text import prompts
 
 WARMUP = "apprenticeship/warmup"
@@ -121,9 +121,9 @@ def annotations(run: Run, out: Path) -> None:
             advance(done - shown)
             shown = done
 
-        replies = annotate(teacher, ledger, requests, teacher_config.concurrency, show)
+        outcomes = annotate(teacher, ledger, requests, teacher_config.concurrency, show)
         spend = ledger.bill()
-    rows = [_annotation(e, r.text, teacher_config.keep_wrong) for e, r in zip(examples, replies)]
+    rows = [_annotation(e, o, teacher_config.keep_wrong) for e, o in zip(examples, outcomes)]
     write_rows(out / "annotations.jsonl", rows)
     write_json(out / "spend.json", spend)
 
@@ -162,8 +162,9 @@ def make_request(run: Run, example: Example) -> Request:
     )
 
 
-def _annotation(example: Example, text: str, keep_wrong: bool) -> dict[str, Any]:
-    rationale, written = split_completion(text)
+def _annotation(example: Example, outcome: Reply | Failure, keep_wrong: bool) -> dict[str, Any]:
+    said = outcome.text if isinstance(outcome, Reply) and outcome.finish == "stop" else ""
+    rationale, written = split_completion(said)
     answer = parse_answer(written, example)
     kept = bool(rationale.strip()) and (keep_wrong or is_correct(answer, example))
     return {

@@ -10,6 +10,7 @@ from bridge_jax.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "refused", "empty", "malformed"]
+Trouble = Literal["fatal", "rejected", "transient", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +30,18 @@ class Request:
       model: the model's name, as the vendor and the ledger know it.
       messages: the chat so far.
       max_output_tokens: the longest reply, tokens.
-      temperature: of sampling; 0 is greedy.
+      temperature: of sampling; 0 is greedy, None the vendor's default.
+      sample: which of several replies to the same words.
+      structured: whether the reply is JSON of `teachers.structured.SCHEMA`.
     """
 
     example_id: str
     model: str
     messages: tuple[Message, ...]
     max_output_tokens: int
-    temperature: float = 0.0
+    temperature: float | None = 0.0
+    sample: int = 0
+    structured: bool = False
 
     @functools.cached_property
     def key(self) -> str:
@@ -47,7 +52,12 @@ class Request:
         """Returns everything that determines the reply, as canonical JSON."""
         value = dataclasses.asdict(self)
         del value["example_id"]
-        value["temperature"] = float(self.temperature)
+        if self.temperature is not None:
+            value["temperature"] = float(self.temperature)
+        # Left out, they do not change the keys of requests that were made before they existed.
+        for name in ("sample", "structured"):
+            if not value[name]:
+                del value[name]
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
@@ -79,10 +89,10 @@ class Teacher(Protocol):
         ...
 
     def ask(self, request: Request) -> Reply:
-        """Returns the reply to one paid call.
+        """Returns the reply to one paid call, which it makes once.
 
         Raises:
-          TeacherError: no reply, and to the teacher's knowledge nothing to pay.
+          TeacherError: no reply. Unless its `trouble` is unknown, there is nothing to pay.
         """
         ...
 
@@ -91,9 +101,21 @@ class TeacherError(UserError):
     """A call that failed.
 
     Attributes:
-      transient: whether the same call may succeed later (rate limit, timeout, overload).
+      trouble: what to do now. `fatal`: stop, every further call would fail too (no key, a wrong
+        one). `rejected`: give this request up, go on with the others. `transient`: nothing to pay,
+        the same call may succeed later (rate limit, overload, nobody listens). `unknown`: it was
+        sent, and nobody knows whether it is billed; it may be asked again, as a further request.
+      retry_after: how long the vendor asks to wait, seconds.
     """
 
-    def __init__(self, message: str, *, transient: bool = False):
+    def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
         super().__init__(message)
-        self.transient = transient
+        self.trouble: Trouble = trouble
+        self.retry_after = retry_after
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A request that has no reply and will have none in this run."""
+
+    reason: str
