@@ -8,7 +8,7 @@ from pathlib import Path
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.ledger_schema import prepare
+from bridge_jax.teachers.ledger_schema import VERSION, check, prepare
 
 _BUSY_SECONDS = 60.0
 
@@ -22,11 +22,28 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         prepare(connection, path)
+        # Writing something now finds a file that must not be written, which BEGIN does not.
+        connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
         _switch_to_wal(connection)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.replace("\n", " "))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Returns a connection to a ledger of this version; the file need not be writable."""
+    # mode=rw makes no file, and where it must not write it reads. (mode=ro would leave the files
+    # of the WAL behind.) The path may hold what means something in a URI: `as_uri` quotes it.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+    )
+    try:
+        check(connection, path)
     except BaseException:
         connection.close()
         raise
