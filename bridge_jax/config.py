@@ -81,6 +81,9 @@ class TeacherConfig:
       max_output_tokens: the longest reply; what a request reserves before it is sent.
       concurrency: requests in flight at once.
       keep_wrong: keep teacher rationales whose answer differs from gold.
+      replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.replay`), that
+        answers in place of `kind`; no key is needed and nobody is paid. The rest of the config
+        stays that of the recorded run.
     """
 
     kind: Literal["oracle", "replay"] = "oracle"
@@ -90,6 +93,7 @@ class TeacherConfig:
     max_output_tokens: int = 512
     concurrency: int = 8
     keep_wrong: bool = False
+    replay_from: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The checks of a config that need no data, made before anything is run."""
 
 import fnmatch
+from pathlib import Path
 
 from bridge_jax.config import PROJECTIONS, LoraConfig, RunConfig, TrainConfig
 from bridge_jax.errors import UserError
@@ -46,6 +47,12 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
     require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
     require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
+    has_replay = bool(config.teacher.replay_from)
+    require(
+        not has_replay or Path(config.teacher.replay_from).is_file(),
+        f"teacher.replay_from={config.teacher.replay_from}: no such file; name a ledger or a "
+        "JSONL file",
+    )
     weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
     require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
     require(0 <= noise < 1, f"selection.noise_fraction={noise}: 0 to below 1")
@@ -61,8 +68,9 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
     require(
-        data.source != "practice" or config.teacher.kind == "oracle",
-        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle",
+        data.source != "practice" or config.teacher.kind != "replay" or has_replay,
+        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle, or "
+        "name a ledger or a JSONL file with teacher.replay_from",
     )
     require(
         data.source == "practice" or config.teacher.kind != "oracle",

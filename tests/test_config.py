@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge_jax import config_io
-from bridge_jax.config import RunConfig
+from bridge_jax.config import RunConfig, TeacherConfig
 from bridge_jax.config_checks import validate
 from bridge_jax.errors import UserError
 
@@ -101,6 +101,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("data.min_steps=4 data.max_steps=3", "data.min_steps=4, data.max_steps=3"),
         ("data.source=jsonl teacher.kind=replay", "data.path is empty, but data.source=jsonl"),
         ("teacher.kind=replay", "nothing recorded for practice tasks"),
+        ("teacher.replay_from=gone.sqlite", "teacher.replay_from=gone.sqlite: no such file"),
         ("data.source=jsonl data.path=x.jsonl", "teacher.kind=oracle knows practice tasks only"),
         ("student_training.accumulate=3", "student_training.accumulate=3 does not divide"),
         ("warmup.train.accumulate=0", "warmup.train.accumulate=0"),
@@ -119,6 +120,13 @@ def test_validate_refuses_what_cannot_work(assignments, message):
 
 def test_validate_returns_a_good_config():
     assert validate(RunConfig()) == RunConfig()
+
+
+def test_what_is_recorded_answers_practice_tasks_too(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    teacher = TeacherConfig(kind="replay", replay_from=str(tmp_path / "a.jsonl"))
+    config = RunConfig(teacher=teacher)
+    assert validate(config) is config
 
 
 def test_there_are_configs():

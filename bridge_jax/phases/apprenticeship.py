@@ -20,11 +20,11 @@ from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
 from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
-from bridge_jax.teachers import recorded
+from bridge_jax.teachers import recorded, replay
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.prices import Prices
-from bridge_jax.teachers.protocol import Failure, Message, Reply, Request, Role
+from bridge_jax.teachers.protocol import Failure, Message, Reply, Request, Role, Teacher
 from bridge_jax.text import prompts
 
 WARMUP = "apprenticeship/warmup"
@@ -139,13 +139,16 @@ def assistant(run: Run, out: Path) -> None:
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
 
 
-def make_teacher(run: Run, examples: Sequence[Example]) -> recorded.RecordedTeacher:
+def make_teacher(run: Run, examples: Sequence[Example]) -> Teacher:
     """Returns the teacher of the config, who knows `examples`."""
-    make = {"oracle": recorded.oracle, "replay": recorded.replay}[run.config.teacher.kind]
+    config = run.config.teacher
 
     def count_tokens(text: str) -> int:
         return len(run.tokenizer("student").encode(text))
 
+    if config.replay_from:
+        return replay.open_replay(Path(config.replay_from), count_tokens)
+    make = {"oracle": recorded.oracle, "replay": recorded.replay}[config.kind]
     return make(examples, run.config.data.rationale, count_tokens)
 
 
@@ -154,6 +157,8 @@ def make_request(run: Run, example: Example) -> Request:
     chat = prompts.messages(example, "reason")
     # A recorded teacher has several variants, and each is another model to the ledger.
     model = f"{run.config.teacher.model}/{run.config.data.rationale}"
+    if source := run.config.teacher.replay_from:
+        model = replay.recorded_model(Path(source), model)
     return Request(
         example.id,
         model,

@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from bridge_jax import config_io, timing
-from bridge_jax.config import DataConfig, LoraConfig, ModelConfig, RunConfig, TrainConfig
+from bridge_jax.config import (
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    RunConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from bridge_jax.config_checks import check_batches
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
@@ -25,6 +32,7 @@ from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
 from bridge_jax.tasks.example import Example, Splits
+from bridge_jax.teachers import replay
 from bridge_jax.text import prompts, tokenizer
 from bridge_jax.training.checkpoints import load_params, save_params
 from bridge_jax.training.loop import train
@@ -170,6 +178,11 @@ class Run:
             content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
             # Where the file lies does not matter, what is in it does.
             return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
+        if isinstance(value, TeacherConfig) and value.replay_from:
+            content = replay.digest(Path(value.replay_from))
+            return config_io.to_json(dataclasses.replace(value, replay_from="")) | {
+                "content": content
+            }
         if isinstance(value, ModelConfig):
             return config_io.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
         return config_io.to_json(value) if dataclasses.is_dataclass(value) else value
