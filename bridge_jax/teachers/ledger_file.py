@@ -1,5 +1,6 @@
 """The ledger's SQLite file: opening it, and its errors in a user's words."""
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +9,11 @@ from pathlib import Path
 import tenacity
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers.disk import on_network
 from bridge_jax.teachers.ledger_schema import VERSION, check, prepare
 
 _BUSY_SECONDS = 60.0
+_NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -25,7 +28,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # Writing something now finds a file that must not be written, which BEGIN does not.
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
-        _switch_to_wal(connection)
+        _set_journal(connection, "DELETE" if on_network(path) else "WAL")
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.replace("\n", " "))
@@ -52,16 +55,16 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 
 # SQLite's own waiting does not cover this switch when several processes open a new file at once.
 @tenacity.retry(
-    retry=tenacity.retry_if_exception(lambda error: _code(error) == sqlite3.SQLITE_BUSY),
+    retry=tenacity.retry_if_exception(lambda error: code_of(error) == sqlite3.SQLITE_BUSY),
     stop=tenacity.stop_after_delay(_BUSY_SECONDS),
     wait=tenacity.wait_random(0.01, 0.1),
     reraise=True,
 )
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
+    connection.execute(f"PRAGMA journal_mode = {mode}")
 
 
-def _code(error: BaseException) -> int:
+def code_of(error: BaseException) -> int:
     """Returns SQLite's primary result code, 0 where there is none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -74,13 +77,17 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.DatabaseError, OSError) as error:
-        match _code(error):
+        match code_of(error):
             case sqlite3.SQLITE_NOTADB:
                 remedy = "it is no ledger; give another path"
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 remedy = f"another process has held it for {_BUSY_SECONDS:.0f} s; end that one"
             case sqlite3.SQLITE_CORRUPT | 0 if type(error) is sqlite3.DatabaseError:
                 remedy = "it is damaged; put a copy in its place, or move it away and pay again"
+            case sqlite3.SQLITE_PROTOCOL:
+                remedy = _NO_LOCKS
+            case 0 if getattr(error, "errno", 0) in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                remedy = _NO_LOCKS
             case _:
                 remedy = (
                     "free disk space or make the folder writable, then run the same command "

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from bridge_jax.teachers.ledger_file import code_of
+
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 _Waiting = tuple[Operation, "Future[Any]"]
@@ -93,7 +95,7 @@ class Writer:
         except sqlite3.Error as error:
             # One of them may be too large for the disk: the others need not fail with it. (Nobody
             # gets a locked file, and each would wait for it in turn.)
-            if len(batch) > 1 and getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_BUSY:
+            if len(batch) > 1 and code_of(error) != sqlite3.SQLITE_BUSY:
                 for waiting in batch:
                     self._commit([waiting])
             else:
