@@ -23,15 +23,15 @@ def connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict.replace("\n", " "))
         connection.execute("BEGIN IMMEDIATE")
         prepare(connection, path)
         # Writing something now finds a file that must not be written, which BEGIN does not.
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
         _set_journal(connection, "DELETE" if on_network(path) else "WAL")
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict.replace("\n", " "))
     except BaseException:
         connection.close()
         raise

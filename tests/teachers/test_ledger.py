@@ -7,6 +7,7 @@ import pytest
 from fake_teacher import PRICES, RESERVED_USD, ask
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers import ledger_file
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight, Spend
 from bridge_jax.teachers.protocol import Message, Reply, Request
 
@@ -253,6 +254,32 @@ def test_a_damaged_ledger_is_not_gone_on_with(path):
     path.write_bytes(content[:6000] + b"\xff" * 8000 + content[14000:])
     with pytest.raises(UserError, match=r"ledger\.sqlite: .*it is damaged"):
         open_ledger(path)
+
+
+@pytest.mark.parametrize("left", [50, 4096, 0.5])
+def test_a_ledger_that_was_cut_short_is_not_gone_on_with(path, left):
+    with open_ledger(path) as ledger:
+        for number in range(100):
+            ledger.reserve(ask(number), 100)
+            ledger.settle(ask(number), REPLY)
+    content = path.read_bytes()
+    short = content[: left if isinstance(left, int) else int(left * len(content))]
+    path.write_bytes(short)
+    with pytest.raises(UserError, match=r"ledger\.sqlite: .*(it is damaged|it is no ledger)"):
+        open_ledger(path)
+    assert path.read_bytes() == short
+
+
+def test_a_ledger_that_is_locked_when_it_is_opened(path, monkeypatch):
+    open_ledger(path).close()
+    monkeypatch.setattr(ledger_file, "_BUSY_SECONDS", 0.1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(UserError, match=r"ledger\.sqlite: .*locked: another process has held it"):
+        open_ledger(path)
+    other.execute("ROLLBACK")
+    other.close()
+    open_ledger(path).close()
 
 
 def test_a_folder_in_the_way(tmp_path):

@@ -68,6 +68,24 @@ def test_all_the_same_requests_in_several_processes_are_paid_once(tmp_path):
     assert sorted(FakeTeacher(calls).asked()) == sorted(f"e{number}" for number in range(15))
 
 
+def test_two_runs_at_once_on_one_ledger_pay_each_for_itself_and_nothing_twice(tmp_path):
+    path, calls = tmp_path / "ledger.sqlite", tmp_path / "calls"
+    processes = [
+        start(path, calls, 0, 60, 25, 1.0, -1, "a"),
+        start(path, calls, 0, 60, 60, 1.0, -1, "b"),
+    ]
+    codes = [process.wait(60) for process in processes]
+    assert codes[1] == 0 and codes[0] in (0, 3)
+    assert sorted(FakeTeacher(calls).asked()) == sorted(f"e{number}" for number in range(60))
+    paid = {}
+    for run in ("a", "b"):
+        with Ledger(path, 1, 1.0, PRICES, run) as ledger:
+            paid[run] = ledger.spend().queries
+            assert ledger.unknown().queries == ledger.reserved().queries == 0
+    assert paid["a"] + paid["b"] == 60
+    assert paid["a"] <= 25
+
+
 def test_killed_in_mid_ask(tmp_path):
     path, calls = tmp_path / "ledger.sqlite", tmp_path / "calls"
     teacher = FakeTeacher(calls)
