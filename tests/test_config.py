@@ -103,6 +103,26 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("teacher.kind=replay", "nothing recorded for practice tasks"),
         ("teacher.replay_from=gone.sqlite", "teacher.replay_from=gone.sqlite: no such file"),
         ("data.source=jsonl data.path=x.jsonl", "teacher.kind=oracle knows practice tasks only"),
+        ("teacher.kind=gemini", "teacher.model=oracle: give the vendor's name of the model"),
+        ("teacher.attempts=0", "teacher.attempts=0: above 0"),
+        ("teacher.timeout=0", "teacher.timeout=0.0: above 0"),
+        ("teacher.requests_per_minute=-1", "teacher.requests_per_minute=-1: 0 or more"),
+        ("teacher.retries=1", "teacher.kind=oracle always says the same"),
+        (
+            "teacher.kind=openai teacher.model=m teacher.temperature=0 teacher.retries=1",
+            "teacher.temperature=0 says the same in every sample and retry",
+        ),
+        ("teacher.min_agreement=0.5", "teacher.min_agreement=0.5 needs teacher.samples above 1"),
+        ("teacher.min_agreement=2", "teacher.min_agreement=2.0: 0 to 1"),
+        (
+            "teacher.min_rationale_tokens=9 teacher.max_rationale_tokens=8",
+            "teacher.min_rationale_tokens=9 is above teacher.max_rationale_tokens=8",
+        ),
+        (
+            "teacher.kind=openai teacher.model=m teacher.samples=4 selection.size=7",
+            "budget.queries=25 does not pay for 7 examples at teacher.samples=4 requests each",
+        ),
+        ("selection.size=26", "budget.queries=25 does not pay for 26 examples"),
         ("student_training.accumulate=3", "student_training.accumulate=3 does not divide"),
         ("warmup.train.accumulate=0", "warmup.train.accumulate=0"),
         ("warmup.train.rationale_weight=2", "warmup.train.rationale_weight=2.0: 0 to 1"),
@@ -116,6 +136,17 @@ def test_validate_refuses_what_cannot_work(assignments, message):
     config = config_io.override(RunConfig(), assignments.split())
     with pytest.raises(UserError, match=re.escape(message)):
         validate(config)
+
+
+def test_the_selection_is_what_the_budget_pays_for_unless_its_size_is_given():
+    def selected(*assignments):
+        config = config_io.override(RunConfig(), ["teacher.kind=openai", "teacher.model=m"])
+        return validate(config_io.override(config, assignments)).selected
+
+    assert selected() == 25
+    assert selected("teacher.samples=3") == 8
+    assert selected("teacher.samples=3", "selection.size=5") == 5
+    assert selected("selection.size=20", "teacher.retries=2") == 20
 
 
 def test_validate_returns_a_good_config():

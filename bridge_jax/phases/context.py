@@ -39,6 +39,8 @@ from bridge_jax.training.loop import train
 
 Role = Literal["assistant", "student"]
 
+_SPEED = ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout")
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -178,11 +180,13 @@ class Run:
             content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
             # Where the file lies does not matter, what is in it does.
             return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
-        if isinstance(value, TeacherConfig) and value.replay_from:
-            content = replay.digest(Path(value.replay_from))
-            return config_io.to_json(dataclasses.replace(value, replay_from="")) | {
-                "content": content
-            }
+        if isinstance(value, TeacherConfig):
+            # How fast it is asked changes nothing of what it says.
+            values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}
+            if value.replay_from:
+                content = replay.digest(Path(value.replay_from))
+                values |= {"replay_from": "", "content": content}
+            return values
         if isinstance(value, ModelConfig):
             return config_io.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
         return config_io.to_json(value) if dataclasses.is_dataclass(value) else value
@@ -196,13 +200,14 @@ class Run:
             checkpoint is missing or lacks a layer to keep.
         """
         check_batches(self.config, batch_devices(self.mesh))
-        pool, queries = self.splits.pool, self.config.budget.queries
+        pool, selected = self.splits.pool, self.config.selected
         noisy = noise_count(len(pool), self.config.selection)
-        if queries > len(pool) - noisy:
+        if selected > len(pool) - noisy:
             less = f" less {noisy} set aside by selection.noise_fraction" if noisy else ""
+            size = self.config.selection.size
+            name = f"selection.size={size}" if size else f"budget.queries={selected}"
             raise UserError(
-                f"budget.queries={queries} exceeds the pool of {len(pool):,} examples{less}; "
-                "lower it or add data"
+                f"{name} exceeds the pool of {len(pool):,} examples{less}; lower it or add data"
             )
         blind = self.config.method == "direct" and self.config.selection.strategy == "random"
         roles: tuple[Role, ...] = ("student",) if blind else ("assistant", "student")

@@ -37,6 +37,7 @@ def annotate(
     on_reply: Callable[[int, int], None] | None = None,
     attempts: int = ATTEMPTS,
     pace: Pace | None = None,
+    optional: bool = False,
 ) -> list[Reply | Failure]:
     """Returns what came of each request, in order. What the ledger already holds is free.
 
@@ -56,13 +57,17 @@ def annotate(
         are not the caller's.
       attempts: calls per request at most.
       pace: the vendor's limits; None for none.
+      optional: a request that no longer fits the caps is a `Failure`, not an error.
 
     Raises:
       BudgetExceeded: a cap is reached and nothing is in flight that could leave room.
       UserError: the teacher failed for good, or the ledger cannot be written. The message says
         how many are answered.
     """
-    work = _Work(teacher, ledger, requests, max(1, concurrency), on_reply, attempts, pace or Pace())
+    work = _Work(
+        *(teacher, ledger, requests, max(1, concurrency)),
+        *(on_reply, attempts, pace or Pace(), optional),
+    )
     # It has its own thread: an interrupt, which only reaches the main one, cannot fall between a
     # reservation and its call.
     with ThreadPoolExecutor(1, "annotate") as loop:
@@ -93,6 +98,7 @@ class _Work:
     on_reply: Callable[[int, int], None] | None
     attempts: int
     pace: Pace
+    optional: bool
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
     failure: BaseException | None = None
@@ -141,7 +147,11 @@ class _Work:
         except TeacherError as error:
             if error.trouble == "fatal":
                 raise
-            return self._give_up(request, error)
+            return self._give_up(error)
+        except BudgetExceeded as error:
+            if not self.optional:
+                raise
+            return Failure(f"not asked: {error}")
 
     def _attempt(self, request: Request) -> Reply:
         """Returns the stored reply, or makes the paid call; the ledger says what came of it."""
@@ -237,7 +247,7 @@ class _Work:
             if self.on_reply:
                 self.on_reply(self.done, len(self.keys))
 
-    def _give_up(self, request: Request, error: TeacherError) -> Failure:
+    def _give_up(self, error: TeacherError) -> Failure:
         if error.trouble == "rejected":
             return Failure(str(error))
         with self.changed:
