@@ -50,7 +50,9 @@ class Request:
 
     def to_json(self) -> str:
         """Returns everything that determines the reply, as canonical JSON."""
-        value = dataclasses.asdict(self)
+        # Not asdict(), which copies every word and takes half of a reservation's time.
+        value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        value["messages"] = [{"role": m.role, "content": m.content} for m in self.messages]
         del value["example_id"]
         if self.temperature is not None:
             value["temperature"] = float(self.temperature)
