@@ -64,9 +64,9 @@ class Writer:
     def _work(self) -> None:
         size = 1
         while self._open or not self._queue.empty():
-            batch = self._next(size)
-            size = len(batch)
-            self._commit(batch)
+            if batch := self._next(size):
+                size = len(batch)
+                self._commit(batch)
 
     def _next(self, expected: int) -> list[_Waiting]:
         """Returns what is queued, after a moment for those who have just been answered.
