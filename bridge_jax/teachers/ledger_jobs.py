@@ -1,8 +1,11 @@
 """Batch jobs: reservations that outlive their process, because the vendor goes on working."""
 
 import dataclasses
+import json
 import sqlite3
 import time
+
+from bridge_jax.teachers.protocol import Message, Request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Job:
       vendor: who works on it.
       keys: of its requests, those settled meanwhile included.
       submitted_at: when it was begun, seconds since 1970.
+      waiting: its requests that have no answer yet, as they were made: the config may have changed
+        since, and their answers are paid for all the same.
     """
 
     name: str
@@ -23,6 +28,7 @@ class Job:
     vendor: str
     keys: tuple[str, ...]
     submitted_at: float
+    waiting: tuple[Request, ...] = ()
 
 
 def begin(connection: sqlite3.Connection, job: Job, run: str, owner: str) -> None:
@@ -72,21 +78,22 @@ def still_open(connection: sqlite3.Connection, run: str) -> list[Job]:
         " ORDER BY begun_at, name",
         (run,),
     ).fetchall()
-    return [
-        Job(
-            name,
-            job_id,
-            vendor,
-            tuple(
-                key
-                for (key,) in connection.execute(
-                    "SELECT key FROM requests WHERE job = ? ORDER BY id", (name,)
-                )
-            ),
-            begun_at,
-        )
-        for name, job_id, vendor, begun_at in rows
-    ]
+    jobs = []
+    for name, job_id, vendor, begun_at in rows:
+        requests = connection.execute(
+            "SELECT key, state, example_id, request FROM requests WHERE job = ? ORDER BY id",
+            (name,),
+        ).fetchall()
+        waiting = tuple(_request(*row[2:]) for row in requests if row[1] == "reserved")
+        jobs.append(Job(name, job_id, vendor, tuple(r[0] for r in requests), begun_at, waiting))
+    return jobs
+
+
+def _request(example_id: str, words: str) -> Request:
+    """Returns the request of which `words` is the JSON."""
+    value = json.loads(words)
+    value["messages"] = tuple(Message(**message) for message in value["messages"])
+    return Request(example_id, **value)
 
 
 def close(connection: sqlite3.Connection, name_or_id: str, run: str) -> int:

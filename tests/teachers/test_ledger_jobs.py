@@ -1,5 +1,7 @@
 """Batch jobs on the ledger: they outlive their process, at half the price."""
 
+import dataclasses
+
 import pytest
 from fake_teacher import PRICES, ask
 
@@ -35,10 +37,12 @@ def test_a_job_is_collected_by_a_later_process_at_half_the_price(path):
         (job,) = ledger.open_jobs()
         assert (job.name, job.id, job.vendor) == ("ours-1", "batch_abc", "openai")
         assert job.keys == tuple(keys)
+        assert job.waiting == (ask(1), ask(2), ask(3))
         assert (ledger.reserved().queries, ledger.unknown().queries) == (3, 0)
         with pytest.raises(RequestInFlight, match="batch job 'ours-1'"):
             ledger.reserve(ask(1), 100)
-        ledger.settle(ask(1), REPLY)
+        ledger.settle(job.waiting[0], REPLY)
+        assert [r.example_id for r in ledger.open_jobs()[0].waiting] == ["e2", "e3"]
         ledger.release(ask(2))  # the vendor says: not processed, not billed
         assert ledger.close_job("batch_abc") == 1  # of the third it says nothing
         assert ledger.open_jobs() == []
@@ -63,6 +67,16 @@ def test_a_crash_while_submitting_leaves_a_job_without_an_id(path):
         assert ledger.close_job("ours-2") == 0
         assert [job.id for job in ledger.open_jobs()] == ["batches/7"]
         assert (ledger.reserved().queries, ledger.unknown().queries) == (2, 0)
+
+
+def test_the_requests_of_a_job_come_back_with_every_setting(path):
+    made = dataclasses.replace(ask(1), temperature=None, sample=2, structured=True)
+    with open_ledger(path) as ledger:
+        ledger.reserve(made, 100, batch=True)
+        ledger.begin_job("ours-1", "openai", [made.key])
+        ((again,),) = [job.waiting for job in ledger.open_jobs()]
+    assert again == made
+    assert again.key == made.key
 
 
 def test_what_was_reserved_for_a_job_that_was_never_begun_costs_nothing(path):
