@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from rich.console import Console
@@ -43,9 +44,7 @@ def _show_ledger(workdir: Path, console: Console) -> None:
         raise UserError(f"--workdir={workdir}: no such folder; pass the workdir of a run")
     account = accounts.account_of(workdir)
     entries = statement.read(account.ledger)
-    config = workdir / "config.json"
-    budget = json.loads(config.read_text())["budget"] if config.is_file() else {}
-    ledger_table.print_ledger(entries, account.run, budget, console)
+    ledger_table.print_ledger(entries, account.run, _budget(workdir / "config.json"), console)
     if CSV.value:
         statement.write_csv(entries, Path(CSV.value))
         console.print(
@@ -54,6 +53,16 @@ def _show_ledger(workdir: Path, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _budget(config: Path) -> dict[str, Any]:
+    """Returns the caps; none where they are not known."""
+    try:
+        return json.loads(config.read_text())["budget"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{config}: damaged ({error}); the next run writes it again") from None
 
 
 if __name__ == "__main__":

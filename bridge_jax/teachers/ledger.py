@@ -9,6 +9,7 @@ No secrets are stored, only the words that were exchanged.
 """
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -31,6 +32,12 @@ from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Reply, Request
 
 T = TypeVar("T")
+
+_CUT_OFF = (
+    "%s: %d requests were cut off when a process died; the vendor may have billed them, so they "
+    "count towards the caps. launch.report --ledger lists them."
+)
+_log = logging.getLogger(__name__)
 
 
 class RequestInFlight(UserError):  # noqa: N818
@@ -88,7 +95,8 @@ class Ledger:
         self._holder = Holder(self._owner.token, os.getpid(), run)
         self._writer = Writer(self._connection)
         try:
-            self._do(lambda c: ledger_rows.sweep(c, self.path))
+            if count := self._do(lambda c: ledger_rows.sweep(c, self.path)):
+                _log.warning(_CUT_OFF, self.path, count)
         except BaseException:
             self.close()
             raise
@@ -182,14 +190,8 @@ class Ledger:
     def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
         """Hands reserved requests to a batch job that is about to be submitted.
 
-        A crash between submitting and writing the vendor's id down must not lose a job that is
-        paid for. So it goes on the ledger first, under a name of ours that is given to the vendor
-        with the job. In the next start `open_jobs` has it with `id=None`: ask the vendor for its
-        jobs. If one has the name, `record_job`; if not, it was never submitted: `release` its
-        requests and `close_job`.
-
-        From now on the reservations outlive their process, and any process of this run may
-        settle, release or abandon them.
+        From now on they outlive their process, and any process of this run may settle, release or
+        abandon them. `ledger_jobs` says what a job goes through, and a crash within.
 
         Args:
           name: new and unique, say a UUID.

@@ -1,4 +1,15 @@
-"""Batch jobs: reservations that outlive their process, because the vendor goes on working."""
+"""Batch jobs: reservations that outlive their process, because the vendor goes on working.
+
+A crash between submitting a job and writing down its id must not lose what is paid for. So:
+
+1. `reserve(..., batch=True)` each request. Nothing is sent: after a crash here they are forgotten.
+2. `begin_job` under a new name of ours, which the vendor is given with the job.
+3. Submit it, then `record_job` the vendor's id.
+4. In every start, `open_jobs`. One without an id was cut off in step 3: if the vendor has a job of
+   that name, `record_job`; if not, it was never submitted: `release` its requests and `close_job`.
+5. When the vendor has done it, `settle` what it answered, `release` what it says it has not billed,
+   and `close_job`: what then still waits is unknown.
+"""
 
 import dataclasses
 import json

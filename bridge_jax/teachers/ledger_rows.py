@@ -123,15 +123,14 @@ def abandon(connection: sqlite3.Connection, key: str, holder: Holder) -> None:
     _cut_off(connection, f"key = ? AND {_HELD}", (key, holder.owner, holder.run))
 
 
-def sweep(connection: sqlite3.Connection, path: Path) -> None:
-    """Ends the reservations of processes that have died."""
+def sweep(connection: sqlite3.Connection, path: Path) -> int:
+    """Ends the reservations of processes that have died. Returns how many are unknown now."""
     owners = connection.execute(
         "SELECT DISTINCT owner FROM requests WHERE state = 'reserved' AND job IS NULL"
     ).fetchall()
-    for (owner,) in owners:
-        if not is_alive(path, owner):
-            which = "state = 'reserved' AND job IS NULL AND owner = ?"
-            _cut_off(connection, which, (owner,))
+    which = "state = 'reserved' AND job IS NULL AND owner = ?"
+    dead = [owner for owner in owners if not is_alive(path, *owner)]
+    return sum(_cut_off(connection, which, owner) for owner in dead)
 
 
 def register(connection: sqlite3.Connection, run: str, name: str) -> bool:
@@ -144,7 +143,9 @@ def register(connection: sqlite3.Connection, run: str, name: str) -> bool:
     return known
 
 
-def _cut_off(connection: sqlite3.Connection, which: str, values: tuple[str, ...]) -> None:
+def _cut_off(connection: sqlite3.Connection, which: str, values: tuple[str, ...]) -> int:
     """Makes reservations unknown; forgets those that the vendor cannot have billed."""
     connection.execute(f"DELETE FROM requests WHERE NOT sent AND {which}", values)
-    connection.execute(f"UPDATE requests SET state = 'unknown' WHERE {which}", values)
+    return connection.execute(
+        f"UPDATE requests SET state = 'unknown' WHERE {which}", values
+    ).rowcount

@@ -143,6 +143,19 @@ def test_what_was_cut_off_counts_for_ever_beside_its_repetition(path, how):
         assert (ledger.spend().queries, ledger.unknown().queries) == (1, 2)
 
 
+def test_what_a_dead_process_left_is_said_once(path, caplog):
+    ledger = open_ledger(path)
+    for number in (1, 2):
+        ledger.reserve(ask(number), 100)
+    assert caplog.messages == []
+    ledger._owner.close()  # as the kernel does when the process is killed
+    for _ in range(2):
+        open_ledger(path).close()
+    (message,) = caplog.messages
+    assert "ledger.sqlite: 2 requests were cut off when a process died" in message
+    ledger.close()
+
+
 def test_a_local_teacher_bills_nothing_for_what_was_cut_off(path):
     with Ledger(path, 2, 1.0, PRICES, local=True) as ledger:
         ledger.reserve(ask(1), 100)
