@@ -84,6 +84,9 @@ class TeacherConfig:
       base_url: of another server than the vendor's, such as http://localhost:8000/v1.
       backend: the SDK that asks Gemini.
       usd_per_million_input, usd_per_million_output: the price list, US dollars per 10^6 tokens.
+      batch: ask an API through its vendor's batch mode: half the price, within a day.
+      batch_share: what a request costs there, as a share of the price list.
+      batch_poll_seconds: between two looks at a batch job.
       max_output_tokens: the longest reply; what a request reserves before it is sent.
       temperature: of an API; below 0 is the vendor's default, the only one reasoning models take.
       concurrency: requests in flight at once.
@@ -109,6 +112,9 @@ class TeacherConfig:
     backend: Literal["google-genai", "google-generativeai"] = "google-genai"
     usd_per_million_input: float = 1.25
     usd_per_million_output: float = 10.0
+    batch: bool = False
+    batch_share: float = 0.5
+    batch_poll_seconds: float = 30.0
     max_output_tokens: int = 512
     temperature: float = -1.0
     concurrency: int = 8

@@ -57,7 +57,8 @@ def _check_teacher(config: RunConfig) -> None:
         data.source == "practice" or teacher.kind != "oracle",
         f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
     )
-    for name in ("max_output_tokens", "concurrency", "attempts", "samples", "timeout"):
+    positive = ("max_output_tokens", "concurrency", "attempts", "samples", "batch_poll_seconds")
+    for name in (*positive, "timeout"):
         value = getattr(teacher, name)
         require(value > 0, f"teacher.{name}={value}: above 0")
     lengths = ("min_rationale_tokens", "max_rationale_tokens")
@@ -83,6 +84,18 @@ def _check_teacher(config: RunConfig) -> None:
         f"budget.queries={config.budget.queries} does not pay for {max(1, config.selected)} "
         f"examples at teacher.samples={teacher.samples} requests each; lower selection.size or "
         "teacher.samples, or raise it",
+    )
+    require(
+        not teacher.batch or teacher.kind in API_TEACHERS,
+        f"teacher.batch: teacher.kind={teacher.kind} has no batch mode",
+    )
+    require(
+        not teacher.batch or teacher.backend == "google-genai",
+        f"teacher.backend={teacher.backend} has no batch mode: use google-genai",
+    )
+    require(
+        0 <= teacher.batch_share <= 1,
+        f"teacher.batch_share={teacher.batch_share}: 0 to 1, a share of the list price",
     )
     several = teacher.samples > 1 or teacher.retries > 0
     if teacher.kind not in API_TEACHERS:

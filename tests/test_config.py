@@ -113,6 +113,13 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
             "teacher.temperature=0 says the same in every sample and retry",
         ),
         ("teacher.min_agreement=0.5", "teacher.min_agreement=0.5 needs teacher.samples above 1"),
+        ("teacher.batch=true", "teacher.batch: teacher.kind=oracle has no batch mode"),
+        (
+            "teacher.kind=gemini teacher.model=m teacher.batch=true "
+            "teacher.backend=google-generativeai",
+            "teacher.backend=google-generativeai has no batch mode",
+        ),
+        ("teacher.batch_share=2", "teacher.batch_share=2.0: 0 to 1"),
         ("teacher.min_agreement=2", "teacher.min_agreement=2.0: 0 to 1"),
         (
             "teacher.min_rationale_tokens=9 teacher.max_rationale_tokens=8",

@@ -39,7 +39,10 @@ from bridge_jax.training.loop import train
 
 Role = Literal["assistant", "student"]
 
-_SPEED = ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout")
+_SPEED = (
+    *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"),
+    *("batch", "batch_share", "batch_poll_seconds"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Run:
             # Where the file lies does not matter, what is in it does.
             return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
         if isinstance(value, TeacherConfig):
-            # How fast it is asked changes nothing of what it says.
+            # How it is asked changes nothing of what it says.
             values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}
             if value.replay_from:
                 content = replay.digest(Path(value.replay_from))

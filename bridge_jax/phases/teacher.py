@@ -13,7 +13,10 @@ from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded, replay
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.batch import annotate_in_batches
+from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
+from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.prices import Prices
@@ -48,6 +51,11 @@ def check_key(config: RunConfig, workdir: Path) -> None:
     asked = (workdir / "apprenticeship" / "annotations").is_dir()
     if is_paid(config.teacher) and not asked:
         _api_teacher(config.teacher).check()
+
+
+def prices_of(config: TeacherConfig) -> Prices:
+    """Returns the price list."""
+    return Prices(config.usd_per_million_input, config.usd_per_million_output, config.batch_share)
 
 
 def make_request(run: Run, example: Example) -> Request:
@@ -95,12 +103,17 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
     """
     config, rules = run.config.teacher, rules_of(run)
     teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
-    prices = Prices(config.usd_per_million_input, config.usd_per_million_output)
+    prices = prices_of(config)
     with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
 
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
             what = "teacher, again" if optional else "teacher"
             with track(what, len(requests), "answers") as advance:
+                if is_paid(config) and config.batch:
+                    return annotate_in_batches(
+                        *(_batch_teacher(config), ledger, requests, config.batch_poll_seconds),
+                        *(_steps(advance), config.attempts, optional),
+                    )
                 return annotate(
                     *(teacher, ledger, requests, config.concurrency, _steps(advance)),
                     *(config.attempts, pace, optional),
@@ -120,6 +133,11 @@ def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
     if config.kind == "openai":
         return OpenAITeacher(config.model, config.base_url, config.timeout)
     return GeminiTeacher(config.model, config.base_url, config.timeout, config.backend)
+
+
+def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
+    make = {"openai": OpenAIBatches, "gemini": GeminiBatches}[config.kind]
+    return make(config.model, config.base_url, config.timeout)
 
 
 def _limits(config: TeacherConfig) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from bridge_jax.phases.context import Role, Run
 from bridge_jax.selection import scores
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.practice.instructions import generate_instructions
-from bridge_jax.teachers.prices import Prices, in_usd
+from bridge_jax.teachers.prices import in_usd
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 
@@ -206,11 +206,11 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
 
 def _spending(lengths: Lengths) -> Spending:
     config = lengths.config
-    prices = Prices(config.teacher.usd_per_million_input, config.teacher.usd_per_million_output)
+    prices, batch = teacher.prices_of(config.teacher), config.teacher.batch
     queries = config.selected * config.teacher.samples
     most = config.teacher.max_output_tokens
     if not lengths.pool:
-        cost = queries * prices.cost(config.max_prompt_tokens, most)
+        cost = queries * prices.cost(config.max_prompt_tokens, most, batch)
         tokens = queries * config.max_prompt_tokens, queries * most
         return Spending(queries, *tokens, in_usd(cost), 0.0, in_usd(cost))
     run, sample = lengths.run, lengths.pool[:SAMPLE]
@@ -225,7 +225,7 @@ def _spending(lengths: Lengths) -> Spending:
             with contextlib.suppress(UserError):  # Nothing is recorded, or more than it may write.
                 written = asked.ask(request).output_tokens
         pairs.append((said, written))
-    costs = sorted(prices.cost(*pair) for pair in pairs)
+    costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
     few = min(queries, len(costs))
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
     inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))

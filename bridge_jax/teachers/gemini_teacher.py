@@ -169,8 +169,8 @@ class GoogleGenai:
         )
         return response.sdk_http_response.body
 
-    def config(self, request: Request, system: str) -> Any:
-        """Returns the SDK's GenerateContentConfig."""
+    def config(self, request: Request, system: str) -> dict[str, Any]:
+        """Returns the SDK's GenerateContentConfig as a dict."""
         config: dict[str, Any] = {
             "max_output_tokens": request.max_output_tokens,
             "automatic_function_calling": {"disable": True},
