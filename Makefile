@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[gguf,datasets,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[gguf,datasets,openai,gemini,generativeai,test]'
 	touch $@
 
 clean:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 Domain = Literal["dosing", "deadlines", "fees"]
+API_TEACHERS = ("openai", "gemini")
 PROJECTIONS = (
     "attention/query",
     "attention/key",
@@ -59,34 +60,77 @@ class BudgetConfig:
     """The hard cap on what the teacher may cost.
 
     Attributes:
-      queries: teacher requests at most; also the size of the selection.
+      queries: teacher requests at most; also the size of the selection, unless `selection.size`
+        says otherwise.
       usd: US dollars at most.
+      ledger: a ledger to share with other runs, whose answers are free then; the caps count what
+        this run pays itself. Empty: one of its own, in the workdir.
     """
 
     queries: int = 25
     usd: float = 1.0
+    ledger: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """The expensive model.
+    """The expensive model. What is said of an API holds for `openai` and `gemini` alone.
 
     Attributes:
-      kind: `oracle` (the program behind practice tasks) or `replay` (recorded answers).
+      kind: `oracle` (the program behind practice tasks), `replay` (recorded answers), `openai` (GPT
+        and every server that speaks its protocol) or `gemini`. Keys are read from the environment:
+        OPENAI_API_KEY, GEMINI_API_KEY.
       model: the name in requests and in the ledger.
+      base_url: of another server than the vendor's, such as http://localhost:8000/v1.
+      backend: the SDK that asks Gemini.
       usd_per_million_input, usd_per_million_output: the price list, US dollars per 10^6 tokens.
+      batch: ask an API through its vendor's batch mode: half the price, within a day.
+      batch_share: what a request costs there, as a share of the price list.
+      batch_poll_seconds: between two looks at a batch job.
       max_output_tokens: the longest reply; what a request reserves before it is sent.
+      temperature: of an API; below 0 is the vendor's default, the only one reasoning models take.
       concurrency: requests in flight at once.
+      requests_per_minute, tokens_per_minute: of an API, at most; 0 is no limit.
+      timeout: seconds without a byte of an API's answer after which it is lost.
+      attempts: calls per request at most, where they fail.
+      structured: ask an API for JSON. Without it, or where the JSON is none, the text is read.
+      show_gold: show an API the gold answer, and ask for the reasoning alone.
+      samples: replies of an API per example.
+      retries: further ones, where none is good, as far as the budget allows.
       keep_wrong: keep teacher rationales whose answer differs from gold.
+      min_agreement: share of the samples at least that gives the answer of the kept rationale.
+      min_rationale_tokens, max_rationale_tokens: lengths kept, in the student's tokens; a maximum
+        of 0 is none.
+      replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.replay`), that
+        answers in place of `kind`; no key is needed and nobody is paid. The rest of the config
+        stays that of the recorded run.
     """
 
-    kind: Literal["oracle", "replay"] = "oracle"
+    kind: Literal["oracle", "replay", "openai", "gemini"] = "oracle"
     model: str = "oracle"
+    base_url: str = ""
+    backend: Literal["google-genai", "google-generativeai"] = "google-genai"
     usd_per_million_input: float = 1.25
     usd_per_million_output: float = 10.0
+    batch: bool = False
+    batch_share: float = 0.5
+    batch_poll_seconds: float = 30.0
     max_output_tokens: int = 512
+    temperature: float = -1.0
     concurrency: int = 8
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    timeout: float = 120.0
+    attempts: int = 6
+    structured: bool = True
+    show_gold: bool = False
+    samples: int = 1
+    retries: int = 0
     keep_wrong: bool = False
+    min_agreement: float = 0.0
+    min_rationale_tokens: int = 0
+    max_rationale_tokens: int = 0
+    replay_from: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +223,8 @@ class SelectionConfig:
     """Which examples the teacher is asked about.
 
     Attributes:
+      size: how many; 0 is what `budget.queries` pays for at `teacher.samples` requests each. Fewer
+        leave room for `teacher.retries` and for calls that are lost.
       strategy: `random`, `difficulty` (top-B) or `coverage` (difficulty within clusters).
       difficulty: `nll` of the gold answer, or `entropy` of the predictions over it.
       within_labels: compare the difficulty of an example only with those of the same gold label
@@ -188,6 +234,7 @@ class SelectionConfig:
       batch_tokens: tokens a scoring batch, padding included.
     """
 
+    size: int = 0
     strategy: Literal["random", "difficulty", "coverage"] = "coverage"
     difficulty: Literal["nll", "entropy"] = "nll"
     within_labels: bool = True
@@ -289,3 +336,8 @@ class RunConfig:
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     mesh: MeshConfig = MeshConfig()
+
+    @property
+    def selected(self) -> int:
+        """How many examples the teacher is asked about."""
+        return self.selection.size or self.budget.queries // self.teacher.samples

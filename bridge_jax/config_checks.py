@@ -1,8 +1,9 @@
 """The checks of a config that need no data, made before anything is run."""
 
 import fnmatch
+from pathlib import Path
 
-from bridge_jax.config import PROJECTIONS, LoraConfig, RunConfig, TrainConfig
+from bridge_jax.config import API_TEACHERS, PROJECTIONS, LoraConfig, RunConfig, TrainConfig
 from bridge_jax.errors import UserError
 
 
@@ -42,6 +43,80 @@ def idle_rows(config: RunConfig, parts: int) -> str:
     )
 
 
+def _check_teacher(config: RunConfig) -> None:
+    teacher, data = config.teacher, config.data
+    has_replay = bool(teacher.replay_from)
+    require(
+        not has_replay or Path(teacher.replay_from).is_file(),
+        f"teacher.replay_from={teacher.replay_from}: no such file; name a ledger or a JSONL file",
+    )
+    require(
+        data.source != "practice" or teacher.kind != "replay" or has_replay,
+        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle, or "
+        "name a ledger or a JSONL file with teacher.replay_from",
+    )
+    require(
+        data.source == "practice" or teacher.kind != "oracle",
+        f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
+    )
+    positive = ("max_output_tokens", "concurrency", "attempts", "samples", "batch_poll_seconds")
+    for name in (*positive, "timeout"):
+        value = getattr(teacher, name)
+        require(value > 0, f"teacher.{name}={value}: above 0")
+    lengths = ("min_rationale_tokens", "max_rationale_tokens")
+    for name in ("requests_per_minute", "tokens_per_minute", "retries", *lengths):
+        value = getattr(teacher, name)
+        require(value >= 0, f"teacher.{name}={value}: 0 or more")
+    low, high = (getattr(teacher, name) for name in lengths)
+    require(
+        not high or low <= high,
+        f"teacher.min_rationale_tokens={low} is above teacher.max_rationale_tokens={high}",
+    )
+    require(
+        0 <= teacher.min_agreement <= 1, f"teacher.min_agreement={teacher.min_agreement}: 0 to 1"
+    )
+    require(
+        teacher.samples > 1 or not teacher.min_agreement,
+        f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1",
+    )
+    require(config.selection.size >= 0, f"selection.size={config.selection.size}: 0 or more")
+    needed = max(1, config.selected) * teacher.samples
+    require(
+        needed <= config.budget.queries,
+        f"budget.queries={config.budget.queries} does not pay for {max(1, config.selected)} "
+        f"examples at teacher.samples={teacher.samples} requests each; lower selection.size or "
+        "teacher.samples, or raise it",
+    )
+    require(
+        not teacher.batch or teacher.kind in API_TEACHERS,
+        f"teacher.batch: teacher.kind={teacher.kind} has no batch mode",
+    )
+    require(
+        not teacher.batch or teacher.backend == "google-genai",
+        f"teacher.backend={teacher.backend} has no batch mode: use google-genai",
+    )
+    require(
+        0 <= teacher.batch_share <= 1,
+        f"teacher.batch_share={teacher.batch_share}: 0 to 1, a share of the list price",
+    )
+    several = teacher.samples > 1 or teacher.retries > 0
+    if teacher.kind not in API_TEACHERS:
+        require(
+            not several,
+            f"teacher.samples={teacher.samples}, teacher.retries={teacher.retries}: "
+            f"teacher.kind={teacher.kind} always says the same",
+        )
+        return
+    require(
+        teacher.model not in ("", "oracle"),
+        f"teacher.model={teacher.model}: give the vendor's name of the model",
+    )
+    require(
+        not several or teacher.temperature != 0,
+        "teacher.temperature=0 says the same in every sample and retry; raise it",
+    )
+
+
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
     budget, data = config.budget, config.data
@@ -62,14 +137,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         data.source == "practice" or bool(data.path) or not has_data,
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
-    require(
-        data.source != "practice" or config.teacher.kind == "oracle",
-        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle",
-    )
-    require(
-        data.source == "practice" or config.teacher.kind != "oracle",
-        f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
-    )
+    _check_teacher(config)
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
     require(
         config.method == "direct" or longest <= config.student_training.row_tokens,

@@ -1,19 +1,27 @@
 """Rebuilds `report.json` and `report.html` of a run from the files in its workdir.
 
 python -m launch.report --workdir=runs/quickstart
+
+With `--ledger` it prints instead who cost what, also while the run goes on, and what was cut off
+before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from rich.console import Console
 
 from bridge_jax.errors import UserError
-from bridge_jax.studies import report, terminal
+from bridge_jax.studies import ledger_table, report, terminal
+from bridge_jax.teachers import accounts, statement
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+LEDGER = flags.DEFINE_bool("ledger", False, "Print who cost what; the report is left as it is.")
+CSV = flags.DEFINE_string("csv", None, "Write every request of the ledger to this file.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,10 +29,40 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: pass --workdir=DIR")
-        terminal.print_summary(report.write(Path(WORKDIR.value)), Console())
+        workdir = Path(WORKDIR.value)
+        if LEDGER.value or CSV.value:
+            _show_ledger(workdir, Console())
+        else:
+            terminal.print_summary(report.write(workdir), Console())
     except UserError as error:
         print(f"launch.report: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _show_ledger(workdir: Path, console: Console) -> None:
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={workdir}: no such folder; pass the workdir of a run")
+    account = accounts.account_of(workdir)
+    entries = statement.read(account.ledger)
+    ledger_table.print_ledger(entries, account.run, _budget(workdir / "config.json"), console)
+    if CSV.value:
+        statement.write_csv(entries, Path(CSV.value))
+        console.print(
+            f"\n{len(entries.entries):,} requests written to {CSV.value}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _budget(config: Path) -> dict[str, Any]:
+    """Returns the caps; none where they are not known."""
+    try:
+        return json.loads(config.read_text())["budget"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{config}: damaged ({error}); the next run writes it again") from None
 
 
 if __name__ == "__main__":

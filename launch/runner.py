@@ -18,6 +18,7 @@ from bridge_jax.phases import plan
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json
 from bridge_jax.phases.stages import execute, fingerprints
+from bridge_jax.phases.teacher import check_key
 from bridge_jax.phases.workdir import lock
 from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
@@ -29,6 +30,8 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         run = Run(validate(config), workdir)
         run.check_inputs()
+        if hosts.is_first():
+            check_key(run.config, workdir)
         splits = run.splits
         console.print(
             f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "

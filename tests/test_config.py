@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge_jax import config_io
-from bridge_jax.config import RunConfig
+from bridge_jax.config import RunConfig, TeacherConfig
 from bridge_jax.config_checks import validate
 from bridge_jax.errors import UserError
 
@@ -101,7 +101,35 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("data.min_steps=4 data.max_steps=3", "data.min_steps=4, data.max_steps=3"),
         ("data.source=jsonl teacher.kind=replay", "data.path is empty, but data.source=jsonl"),
         ("teacher.kind=replay", "nothing recorded for practice tasks"),
+        ("teacher.replay_from=gone.sqlite", "teacher.replay_from=gone.sqlite: no such file"),
         ("data.source=jsonl data.path=x.jsonl", "teacher.kind=oracle knows practice tasks only"),
+        ("teacher.kind=gemini", "teacher.model=oracle: give the vendor's name of the model"),
+        ("teacher.attempts=0", "teacher.attempts=0: above 0"),
+        ("teacher.timeout=0", "teacher.timeout=0.0: above 0"),
+        ("teacher.requests_per_minute=-1", "teacher.requests_per_minute=-1: 0 or more"),
+        ("teacher.retries=1", "teacher.kind=oracle always says the same"),
+        (
+            "teacher.kind=openai teacher.model=m teacher.temperature=0 teacher.retries=1",
+            "teacher.temperature=0 says the same in every sample and retry",
+        ),
+        ("teacher.min_agreement=0.5", "teacher.min_agreement=0.5 needs teacher.samples above 1"),
+        ("teacher.batch=true", "teacher.batch: teacher.kind=oracle has no batch mode"),
+        (
+            "teacher.kind=gemini teacher.model=m teacher.batch=true "
+            "teacher.backend=google-generativeai",
+            "teacher.backend=google-generativeai has no batch mode",
+        ),
+        ("teacher.batch_share=2", "teacher.batch_share=2.0: 0 to 1"),
+        ("teacher.min_agreement=2", "teacher.min_agreement=2.0: 0 to 1"),
+        (
+            "teacher.min_rationale_tokens=9 teacher.max_rationale_tokens=8",
+            "teacher.min_rationale_tokens=9 is above teacher.max_rationale_tokens=8",
+        ),
+        (
+            "teacher.kind=openai teacher.model=m teacher.samples=4 selection.size=7",
+            "budget.queries=25 does not pay for 7 examples at teacher.samples=4 requests each",
+        ),
+        ("selection.size=26", "budget.queries=25 does not pay for 26 examples"),
         ("student_training.accumulate=3", "student_training.accumulate=3 does not divide"),
         ("warmup.train.accumulate=0", "warmup.train.accumulate=0"),
         ("warmup.train.rationale_weight=2", "warmup.train.rationale_weight=2.0: 0 to 1"),
@@ -117,8 +145,26 @@ def test_validate_refuses_what_cannot_work(assignments, message):
         validate(config)
 
 
+def test_the_selection_is_what_the_budget_pays_for_unless_its_size_is_given():
+    def selected(*assignments):
+        config = config_io.override(RunConfig(), ["teacher.kind=openai", "teacher.model=m"])
+        return validate(config_io.override(config, assignments)).selected
+
+    assert selected() == 25
+    assert selected("teacher.samples=3") == 8
+    assert selected("teacher.samples=3", "selection.size=5") == 5
+    assert selected("selection.size=20", "teacher.retries=2") == 20
+
+
 def test_validate_returns_a_good_config():
     assert validate(RunConfig()) == RunConfig()
+
+
+def test_what_is_recorded_answers_practice_tasks_too(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    teacher = TeacherConfig(kind="replay", replay_from=str(tmp_path / "a.jsonl"))
+    config = RunConfig(teacher=teacher)
+    assert validate(config) is config
 
 
 def test_there_are_configs():

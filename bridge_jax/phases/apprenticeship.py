@@ -4,11 +4,8 @@ Warm-up on labels, scores by free local inference, selection under the budget, t
 rationales through the ledger, assistant training.
 """
 
-import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -16,17 +13,11 @@ from bridge_jax.parallel import hosts
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json, write_rows
 from bridge_jax.phases.stages import Stage
+from bridge_jax.phases.teacher import ask, rules_of
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
-from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
-from bridge_jax.tasks.example import Example
-from bridge_jax.teachers import recorded
-from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import Ledger
-from bridge_jax.teachers.prices import Prices
-from bridge_jax.teachers.protocol import Message, Request, Role
-from bridge_jax.text import prompts
+from bridge_jax.teachers.verification import annotation
 
 WARMUP = "apprenticeship/warmup"
 SCORES = "apprenticeship/scores"
@@ -83,9 +74,7 @@ def selection(run: Run, out: Path) -> None:
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
     # An answer that is no label has no group of its own: numbers are compared as one.
     labels = [example.answer if example.kind == "label" else "" for example in pool]
-    result = select(
-        difficulty, embeddings, config.budget.queries, config.selection, config.seed, labels
-    )
+    result = select(difficulty, embeddings, config.selected, config.selection, config.seed, labels)
     ids = [example.id for example in pool]
     clusters = result.clusters
     write_json(
@@ -104,28 +93,14 @@ def annotations(run: Run, out: Path) -> None:
     """Asks the teacher about the selected examples, every request through the ledger."""
     if not hosts.is_first():  # One asks; the others read its rows in the next stage.
         return
-    config, teacher_config = run.config, run.config.teacher
     chosen = json.loads((run.workdir / SELECTION / "selection.json").read_text())["ids"]
     examples = [run.pool_by_id[key] for key in chosen]
-    teacher = make_teacher(run, examples)
-    prices = Prices(teacher_config.usd_per_million_input, teacher_config.usd_per_million_output)
-    requests = [make_request(run, example) for example in examples]
-    path = run.workdir / "ledger.sqlite"
-    with (
-        Ledger(path, config.budget.queries, config.budget.usd, prices) as ledger,
-        track("teacher", len(requests), "answers") as advance,
-    ):
-        shown = 0
-
-        def show(done: int, _: int) -> None:
-            nonlocal shown
-            advance(done - shown)
-            shown = done
-
-        replies = annotate(teacher, ledger, requests, teacher_config.concurrency, show)
-        spend = dataclasses.asdict(ledger.spend())
-    rows = [_annotation(e, r.text, teacher_config.keep_wrong) for e, r in zip(examples, replies)]
-    write_rows(out / "annotations.jsonl", rows)
+    outcomes, spend = ask(run, examples)
+    rules = rules_of(run)
+    write_rows(
+        out / "annotations.jsonl",
+        (annotation(example, said, rules) for example, said in zip(examples, outcomes)),
+    )
     write_json(out / "spend.json", spend)
 
 
@@ -140,47 +115,10 @@ def assistant(run: Run, out: Path) -> None:
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
 
 
-def make_teacher(run: Run, examples: Sequence[Example]) -> recorded.RecordedTeacher:
-    """Returns the teacher of the config, who knows `examples`."""
-    make = {"oracle": recorded.oracle, "replay": recorded.replay}[run.config.teacher.kind]
-
-    def count_tokens(text: str) -> int:
-        return len(run.tokenizer("student").encode(text))
-
-    return make(examples, run.config.data.rationale, count_tokens)
-
-
-def make_request(run: Run, example: Example) -> Request:
-    """Returns what the teacher is sent about an example."""
-    chat = prompts.messages(example, "reason")
-    # A recorded teacher has several variants, and each is another model to the ledger.
-    model = f"{run.config.teacher.model}/{run.config.data.rationale}"
-    return Request(
-        example.id,
-        model,
-        tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat),
-        run.config.teacher.max_output_tokens,
-    )
-
-
-def _annotation(example: Example, text: str, keep_wrong: bool) -> dict[str, Any]:
-    rationale, written = split_completion(text)
-    answer = parse_answer(written, example)
-    kept = bool(rationale.strip()) and (keep_wrong or is_correct(answer, example))
-    return {
-        "id": example.id,
-        "question": example.question,
-        "rationale": rationale,
-        "answer": answer,
-        "gold": example.answer,
-        "kept": kept,
-    }
-
-
 _TO_WARMUP = ("assistant", "warmup", *_PROMPTS)
 WARMUP_STAGE = Stage(WARMUP, warmup, _TO_WARMUP)
 SCORES_STAGE = Stage(SCORES, scores, (), (WARMUP,))
-SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "budget.queries"), (SCORES,))
-BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "budget.queries", "data", "seed"))
+SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected"), (SCORES,))
+BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
 ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
 ASSISTANT_STAGE = Stage(ASSISTANT, assistant, ("assistant_training",), (WARMUP, ANNOTATIONS))

@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from bridge_jax import config_io, timing
-from bridge_jax.config import DataConfig, LoraConfig, ModelConfig, RunConfig, TrainConfig
+from bridge_jax.config import (
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    RunConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
@@ -24,11 +31,17 @@ from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import sources
 from bridge_jax.tasks.example import Example, Splits
+from bridge_jax.teachers import replay
 from bridge_jax.text import prompts, tokenizer
 from bridge_jax.training.checkpoints import load_params, save_params
 from bridge_jax.training.loop import train
 
 Role = Literal["assistant", "student"]
+
+_SPEED = (
+    *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"),
+    *("batch", "batch_share", "batch_poll_seconds"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +182,13 @@ class Run:
             content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
             # Where the file lies does not matter, what is in it does.
             return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
+        if isinstance(value, TeacherConfig):
+            # How it is asked changes nothing of what it says.
+            values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}
+            if value.replay_from:
+                content = replay.digest(Path(value.replay_from))
+                values |= {"replay_from": "", "content": content}
+            return values
         if isinstance(value, ModelConfig):
             return config_io.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
         return config_io.to_json(value) if dataclasses.is_dataclass(value) else value
@@ -181,13 +201,14 @@ class Run:
             exceeds max_prompt_tokens or, with what is written after it, the model's context, or a
             checkpoint is missing or lacks a layer to keep.
         """
-        pool, queries = self.splits.pool, self.config.budget.queries
+        pool, selected = self.splits.pool, self.config.selected
         noisy = noise_count(len(pool), self.config.selection)
-        if queries > len(pool) - noisy:
+        if selected > len(pool) - noisy:
             less = f" less {noisy} set aside by selection.noise_fraction" if noisy else ""
+            size = self.config.selection.size
+            name = f"selection.size={size}" if size else f"budget.queries={selected}"
             raise UserError(
-                f"budget.queries={queries} exceeds the pool of {len(pool):,} examples{less}; "
-                "lower it or add data"
+                f"{name} exceeds the pool of {len(pool):,} examples{less}; lower it or add data"
             )
         blind = self.config.method == "direct" and self.config.selection.strategy == "random"
         roles: tuple[Role, ...] = ("student",) if blind else ("assistant", "student")

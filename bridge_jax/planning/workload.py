@@ -15,12 +15,12 @@ from bridge_jax.config import TrainConfig
 from bridge_jax.config_checks import trainings
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
-from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
+from bridge_jax.phases import apprenticeship, evaluate, plan, teacher, tutoring
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.selection import scores
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.practice.instructions import generate_instructions
-from bridge_jax.teachers.prices import Prices, in_usd
+from bridge_jax.teachers.prices import in_usd
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 
@@ -122,14 +122,14 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
         apprenticeship.SCORES: lambda: _scoring(lengths),
         apprenticeship.ASSISTANT: lambda: _training(
             apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,
-            config.budget.queries,
+            config.selected,
         ),
         tutoring.INSTRUCT: lambda: _instruct(lengths),
         tutoring.RATIONALES: lambda: _generation(
             tutoring.RATIONALES, "assistant", lengths, lengths.pool_size
         ),
         tutoring.DIRECT: lambda: _training(
-            tutoring.DIRECT, "student", "direct_training", lengths, config.budget.queries
+            tutoring.DIRECT, "student", "direct_training", lengths, config.selected
         ),
         tutoring.STUDENT: lambda: _student(lengths),
     }  # fmt: skip
@@ -173,7 +173,7 @@ def _instruct(lengths: Lengths) -> Training:
 def _student(lengths: Lengths) -> Training:
     config = lengths.config
     if config.method == "direct":
-        count = config.budget.queries
+        count = config.selected
         return _training(tutoring.STUDENT, "student", "direct_training", lengths, count)
     return _training(tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size)
 
@@ -206,21 +206,26 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
 
 def _spending(lengths: Lengths) -> Spending:
     config = lengths.config
-    prices = Prices(config.teacher.usd_per_million_input, config.teacher.usd_per_million_output)
-    queries, most = config.budget.queries, config.teacher.max_output_tokens
+    prices, batch = teacher.prices_of(config.teacher), config.teacher.batch
+    queries = config.selected * config.teacher.samples
+    most = config.teacher.max_output_tokens
     if not lengths.pool:
-        cost = queries * prices.cost(config.max_prompt_tokens, most)
+        cost = queries * prices.cost(config.max_prompt_tokens, most, batch)
         tokens = queries * config.max_prompt_tokens, queries * most
         return Spending(queries, *tokens, in_usd(cost), 0.0, in_usd(cost))
     run, sample = lengths.run, lengths.pool[:SAMPLE]
-    teacher, pairs = apprenticeship.make_teacher(run, sample), []
+    asked, pairs = teacher.make_teacher(run, sample), []
+    count = run.tokenizer("student").encode
     for example in sample:
-        request = apprenticeship.make_request(run, example)
+        request = teacher.make_request(run, example)
+        said = sum(len(count(message.content)) for message in request.messages)
         written = most
-        with contextlib.suppress(UserError):  # Nothing is recorded, or more than may be written.
-            written = teacher.ask(request).output_tokens
-        pairs.append((teacher.estimate_input_tokens(request), written))
-    costs = sorted(prices.cost(*pair) for pair in pairs)
+        if not teacher.is_paid(config.teacher):
+            said = asked.estimate_input_tokens(request)
+            with contextlib.suppress(UserError):  # Nothing is recorded, or more than it may write.
+                written = asked.ask(request).output_tokens
+        pairs.append((said, written))
+    costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
     few = min(queries, len(costs))
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
     inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))

@@ -33,6 +33,7 @@ def render(run: Run, report: dict[str, Any]) -> str:
         flow=wording.flow(report),
         selection_is_hard=report.get("selection", {}).get("strategy", "random") != "random",
         spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
+        spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
         times=wording.time_rows(report["seconds"]),
         time=wording.time(report["time"]),
         examples=examples.choose(run),

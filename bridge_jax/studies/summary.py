@@ -14,6 +14,8 @@ GAPS = {
     "teacher_student_direct": ("teacher", "student_direct"),
     "student_student_direct": ("student", "student_direct"),
 }
+# What `Ledger.bill` has only where there is any.
+_SPEND_PARTS = ("no_answer", "unknown", "of_others")
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def summarise(run: Run) -> dict[str, Any]:
             **{key: run.spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
             "budget_queries": budget.get("queries"),
             "budget_usd": budget.get("usd"),
+            **{part: run.spend[part] for part in _SPEND_PARTS if part in run.spend},
         }
     if run.selection:
         report["selection"] = {key: run.selection[key] for key in ("strategy", "size", "ids")}

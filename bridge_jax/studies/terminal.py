@@ -25,6 +25,8 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
             for row in wording.spend_rows(report["spend"])
         ]
         say(f"Spent    {parts[0]} queries, {parts[1]}; {parts[2]} tokens in, {parts[3]} out")
+        for note in wording.spend_notes(report["spend"]):
+            say(f"         {note}")
     if trained := wording.trained(report["parameters"]):
         say(f"Trained  {trained}")
     if report["seconds"]:

@@ -185,6 +185,34 @@ def spend_rows(spend: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def spend_notes(spend: dict[str, Any]) -> list[str]:
+    """Returns a sentence for each thing about the bill that is not as one would wish."""
+    notes = []
+    if kinds := spend.get("no_answer"):
+        said = {
+            "length": "cut off at the limit",
+            "refused": "refused",
+            "empty": "empty",
+            "malformed": "malformed",
+        }
+        parts = ", ".join(f"{kinds[kind]:,} {word}" for kind, word in said.items() if kind in kinds)
+        replies = count(sum(kinds.values()), "paid reply is", "paid replies are")
+        notes.append(f"{replies} no answer ({parts}): nothing was trained on them.")
+    if unknown := spend.get("unknown"):
+        calls = count(unknown["queries"], "query was", "queries were")
+        notes.append(
+            f"{calls} cut off before the answer and may have been billed, up to "
+            f"{dollars(unknown['usd'])} more; the caps count them."
+        )
+    if others := spend.get("of_others"):
+        answers = count(others["queries"], "answer was", "answers were")
+        notes.append(
+            f"{answers} paid by other runs that share the ledger ({dollars(others['usd'])}), "
+            "free for this one."
+        )
+    return notes
+
+
 def time(parts: dict[str, float]) -> str:
     """Returns where the time went, as in "8 min 11 s; 12% of it compiling (41 programs)"."""
     total = parts["total"]

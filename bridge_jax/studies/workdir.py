@@ -54,7 +54,7 @@ class Run:
       embeddings: float32 [N, D], in the order of `scores`.
       selection: `strategy`, `size`, `ids`, `clusters`, `set_aside`.
       annotations: the teacher's answers.
-      spend: `queries`, `input_tokens`, `output_tokens`, `usd`.
+      spend: what `Ledger.bill` returned.
       rationales: what the assistant wrote for the pool.
       predictions: role -> prediction rows on the test questions.
       curves: training stage -> rows of losses by step.

@@ -1,23 +1,30 @@
-"""Asks a teacher many questions at once, every one of them through the ledger."""
+"""Asks a teacher many questions at once, every one of them through the ledger.
+
+Threads, not asyncio: the ledger blocks until its writes are on disk, and the vendors' SDKs are no
+faster asynchronously (`benchmarks/teachers.py` measures both).
+"""
 
 import contextlib
 import dataclasses
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NoReturn
 
 import tenacity
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
-from bridge_jax.teachers.protocol import Reply, Request, Teacher, TeacherError
+from bridge_jax.teachers.pacing import Pace
+from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
 
-_ATTEMPTS = 6
+ATTEMPTS = 6
 _BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
 _POLL_SECONDS = 0.1
+# So many requests in a row given up, none answered between: the teacher is down, not a request bad.
+_HOPELESS = 10
 
 _log = logging.getLogger(__name__)
 
@@ -28,29 +35,41 @@ def annotate(
     requests: Sequence[Request],
     concurrency: int,
     on_reply: Callable[[int, int], None] | None = None,
-) -> list[Reply]:
-    """Returns a reply for each request, in order. What the ledger already holds is free.
+    attempts: int = ATTEMPTS,
+    pace: Pace | None = None,
+    optional: bool = False,
+) -> list[Reply | Failure]:
+    """Returns what came of each request, in order. What the ledger already holds is free.
 
-    Requests are reserved in order. A transient failure is tried again with exponential backoff.
-    When a request does not fit the caps, it waits for those in flight, which may cost less than
-    they reserve. The first fatal error, or an interrupt (Ctrl-C), stops new calls; those in flight
-    are settled before it is raised.
+    Requests are begun in order. A failure that may pass is tried again with jittered exponential
+    backoff, or when the vendor says; where it is unknown whether the failed call is billed, it goes
+    on counting and the next one is reserved beside it. A request that is refused for good, or
+    fails at every attempt, becomes a `Failure`. When a request does not fit the caps, it waits for
+    those in flight, which may cost less than they reserve. The first fatal error, or an interrupt
+    (Ctrl-C), stops new calls; those in flight are settled before it is raised.
 
     Args:
       teacher: who is asked.
       ledger: who pays.
       requests: equal ones are asked once.
       concurrency: calls in flight at most.
-      on_reply: called with (requests answered, requests in all), from one thread, not the caller's.
+      on_reply: called with (requests done, requests in all), one call at a time, from threads that
+        are not the caller's.
+      attempts: calls per request at most.
+      pace: the vendor's limits; None for none.
+      optional: a request that no longer fits the caps is a `Failure`, not an error.
 
     Raises:
       BudgetExceeded: a cap is reached and nothing is in flight that could leave room.
       UserError: the teacher failed for good, or the ledger cannot be written. The message says
         how many are answered.
     """
-    work = _Work(teacher, ledger, requests, max(1, concurrency), on_reply)
-    # The loop has its own thread: an interrupt, which only reaches the main one, cannot fall
-    # between a reservation and its call.
+    work = _Work(
+        *(teacher, ledger, requests, max(1, concurrency)),
+        *(on_reply, attempts, pace or Pace(), optional),
+    )
+    # It has its own thread: an interrupt, which only reaches the main one, cannot fall between a
+    # reservation and its call.
     with ThreadPoolExecutor(1, "annotate") as loop:
         done = loop.submit(work.run)
         try:
@@ -64,48 +83,43 @@ def annotate(
             raise
 
 
+class _Stopped(Exception):  # noqa: N818
+    """The run is stopping: what was about to be tried is not."""
+
+
 @dataclasses.dataclass
 class _Work:
-    """One call of `annotate`. Only the loop's thread changes it, apart from `_fail` and `stop`."""
+    """One call of `annotate`. What its threads share is changed under `changed`."""
 
     teacher: Teacher
     ledger: Ledger
     requests: Sequence[Request]
     concurrency: int
     on_reply: Callable[[int, int], None] | None
+    attempts: int
+    pace: Pace
+    optional: bool
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
-    replies: dict[str, Reply] = dataclasses.field(default_factory=dict)
+    outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
     failure: BaseException | None = None
 
     def __post_init__(self):
         self.keys = [request.key for request in self.requests]
         self.copies = Counter(self.keys)
-        self.answered = 0
-        self.failing = threading.Lock()
+        self.waiting = deque(dict(zip(self.keys, self.requests)).items())
+        self.answered = self.done = self.given_up_in_a_row = 0
+        self.changed = threading.Condition()
+        self.reserving = self.reserved = self.freed = 0
 
-    def run(self) -> list[Reply]:
-        """Keeps up to `concurrency` calls in flight until all is answered, or `stop` is set."""
-        waiting = deque(dict(zip(self.keys, self.requests)).items())
-        in_flight: dict[Future[Reply], str] = {}
-        with ThreadPoolExecutor(self.concurrency, "teacher") as pool:
-            while in_flight or (waiting and not self.stop.is_set()):
-                with self._stopping_on_failure():
-                    while waiting and len(in_flight) < self.concurrency:
-                        if self.stop.is_set() or not self._start(*waiting[0], pool, in_flight):
-                            break
-                        waiting.popleft()
-                if in_flight:
-                    finished, _ = wait(in_flight, _POLL_SECONDS, FIRST_COMPLETED)
-                else:
-                    finished = ()
-                    if waiting:
-                        self.stop.wait(_POLL_SECONDS)
-                for future in finished:
-                    with self._stopping_on_failure():
-                        self._record(in_flight.pop(future), future.result())
+    def run(self) -> list[Reply | Failure]:
+        """Keeps `concurrency` requests at work until all is done, or `stop` is set."""
+        threads = min(self.concurrency, len(self.waiting))
+        if threads:
+            with ThreadPoolExecutor(threads, "teacher") as pool:
+                wait([pool.submit(self._work) for _ in range(threads)])
         if self.failure:
             self._raise(self.failure)
-        return [self.replies[key] for key in self.keys if key in self.replies]
+        return [self.outcomes[key] for key in self.keys if key in self.outcomes]
 
     def progress(self) -> str:
         """Returns how far it came, for an error message."""
@@ -114,80 +128,143 @@ class _Work:
             f"and kept; run the same command again to continue"
         )
 
-    def _start(
-        self,
-        key: str,
-        request: Request,
-        pool: ThreadPoolExecutor,
-        in_flight: dict[Future[Reply], str],
-    ) -> bool:
-        """Takes the stored reply or sends the request; False if it has to wait for others."""
+    def _work(self) -> None:
         try:
-            stored = self.ledger.reserve(request, self.teacher.estimate_input_tokens(request))
-        except RequestInFlight:
-            return False
-        except BudgetExceeded:
-            if not in_flight:
-                raise
-            return False
-        if stored is None:
-            in_flight[pool.submit(self._answer, request)] = key
-        else:
-            self._record(key, stored)
-        return True
-
-    def _answer(self, request: Request) -> Reply:
-        """Makes the paid call and writes what came of it to the ledger."""
-        try:
-            reply = self._retrying()(self.teacher.ask, request)
-            self.ledger.settle(request, reply)
-        except TeacherError as error:
+            while not self.stop.is_set():
+                with self.changed:
+                    if not self.waiting:
+                        return
+                    key, request = self.waiting.popleft()
+                self._record(key, self._outcome(request))
+        except _Stopped:
+            pass
+        except BaseException as error:
             self._fail(error)
-            self.ledger.release(request)
+
+    def _outcome(self, request: Request) -> Reply | Failure:
+        try:
+            return self._retrying()(self._attempt, request)
+        except TeacherError as error:
+            if error.trouble == "fatal":
+                raise
+            return self._give_up(error)
+        except BudgetExceeded as error:
+            if not self.optional:
+                raise
+            return Failure(f"not asked: {error}")
+
+    def _attempt(self, request: Request) -> Reply:
+        """Returns the stored reply, or makes the paid call; the ledger says what came of it."""
+        estimate = self.teacher.estimate_input_tokens(request)
+        most = estimate + request.max_output_tokens
+        stored = self._reserve(request, estimate)
+        if stored is not None:
+            return stored
+        if seconds := self.pace.take(most):
+            # No reservation is held while waiting: a crash would count it as maybe billed.
+            self._free(self.ledger.release, request)
+            self._sleep(seconds)
+            stored = self._reserve(request, estimate)
+            if stored is not None:
+                self.pace.give_back(most, requests=1)
+                return stored
+        try:
+            reply = self.teacher.ask(request)
+            self._free(self.ledger.settle, request, reply)
+        except TeacherError as error:
+            if error.trouble == "fatal":
+                self._fail(error)
+            unknown = error.trouble == "unknown"
+            self._free(self.ledger.abandon if unknown else self.ledger.release, request)
             raise
         except BaseException as error:
             self._fail(error)
             # Whether this was billed is unknown. (A full disk may refuse this too: then closing
             # the ledger does the same.)
             with contextlib.suppress(UserError):
-                self.ledger.abandon(request)
+                self._free(self.ledger.abandon, request)
             raise
+        self.pace.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
         return reply
+
+    def _reserve(self, request: Request, estimate: int) -> Reply | None:
+        """Reserves, or returns the stored reply; waits while others leave no room for it."""
+        while not self.stop.is_set():
+            with self.changed:
+                self.reserving += 1
+                freed = self.freed
+            stored = refusal = None
+            try:
+                stored = self.ledger.reserve(request, estimate)
+            except (RequestInFlight, BudgetExceeded) as error:
+                refusal = error
+            finally:
+                with self.changed:
+                    self.reserving -= 1
+                    self.reserved += refusal is None and stored is None
+            if refusal is None:
+                return stored
+            with self.changed:
+                room_may_come = self.reserving or self.reserved or self.freed != freed
+                if isinstance(refusal, BudgetExceeded) and not room_may_come:
+                    raise refusal
+                self.changed.wait(_POLL_SECONDS)
+        raise _Stopped
+
+    def _free(self, how: Callable[..., None], *what: object) -> None:
+        """Settles, releases or abandons a reservation, which may leave room for others."""
+        how(*what)
+        with self.changed:
+            self.reserved -= 1
+            self.freed += 1
+            self.changed.notify_all()
 
     def _retrying(self) -> tenacity.Retrying:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, TeacherError) and error.transient
+                lambda error: (
+                    isinstance(error, TeacherError) and error.trouble in ("transient", "unknown")
+                )
             ),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=_BACKOFF,
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=_backoff,
             sleep=self._sleep,
-            before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
+            before_sleep=tenacity.before_sleep_log(_log, logging.INFO),
             reraise=True,
         )
 
     def _sleep(self, seconds: float) -> None:
         if self.stop.wait(seconds):
-            raise TeacherError("not tried again: the run is stopping")
+            raise _Stopped
 
-    def _record(self, key: str, reply: Reply) -> None:
-        self.replies[key] = reply
-        self.answered += self.copies[key]
-        if self.on_reply:
-            self.on_reply(self.answered, len(self.keys))
+    def _record(self, key: str, outcome: Reply | Failure) -> None:
+        with self.changed:
+            self.outcomes[key] = outcome
+            self.done += self.copies[key]
+            if isinstance(outcome, Reply):
+                self.answered += self.copies[key]
+                self.given_up_in_a_row = 0
+            if self.on_reply:
+                self.on_reply(self.done, len(self.keys))
 
-    @contextlib.contextmanager
-    def _stopping_on_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._fail(error)
+    def _give_up(self, error: TeacherError) -> Failure:
+        if error.trouble == "rejected":
+            return Failure(str(error))
+        with self.changed:
+            self.given_up_in_a_row += 1
+            if self.given_up_in_a_row >= _HOPELESS:
+                raise UserError(
+                    f"{self.given_up_in_a_row} requests in a row had no answer after "
+                    f"{self.attempts} attempts each, the last of them: {error}"
+                )
+        return Failure(f"given up after {self.attempts} attempts: {error}")
 
     def _fail(self, error: BaseException) -> None:
         """Stops new calls and retries; what they raise because of it hides no first error."""
-        with self.failing:
+        with self.changed:
             self.failure = self.failure or error
-        self.stop.set()
+            self.stop.set()
+            self.changed.notify_all()
 
     def _raise(self, error: BaseException) -> NoReturn:
         if isinstance(error, BudgetExceeded):
@@ -195,3 +272,8 @@ class _Work:
         if isinstance(error, UserError):
             raise UserError(f"{error}; {self.progress()}") from error
         raise error
+
+
+def _backoff(state: tenacity.RetryCallState) -> float:
+    error = state.outcome and state.outcome.exception()
+    return max(_BACKOFF(state), getattr(error, "retry_after", 0.0))

@@ -1,84 +1,105 @@
 """The ledger: what was asked, what it cost, and the caps that hold whatever happens.
 
 One SQLite file, shared by the threads of a process and by any number of processes of one machine.
-A row is a request: *reserved* at its highest possible cost before the call, *settled* with the
-answer and its actual cost after it. No secrets are stored, only the words that were exchanged.
-
-What it leaves out: a cap cannot know what a vendor bills for a call whose answer never arrived.
-Such a reservation stays, and counts, until the same request is made again.
+A row is a request. It is *reserved* at its highest possible cost before the call, and *settled*
+with the answer and its actual cost after it. Where the call was cut off (the process died, the
+connection broke), it is *unknown*: the vendor may have billed it, so it goes on counting at its
+highest possible cost and stays listed, also when the same request is made again beside it.
+No secrets are stored, only the words that were exchanged.
 """
 
-import dataclasses
-import json
+import contextlib
+import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers import ledger_jobs, ledger_rows, owner
+from bridge_jax.teachers.caps import BudgetExceeded as BudgetExceeded
+from bridge_jax.teachers.caps import Caps, bill, total
+from bridge_jax.teachers.caps import Spend as Spend
 from bridge_jax.teachers.ledger_file import connect, explained
-from bridge_jax.teachers.owner import Owner, is_alive
-from bridge_jax.teachers.prices import Prices, cap_in_nanodollars, in_usd
+from bridge_jax.teachers.ledger_jobs import Job
+from bridge_jax.teachers.ledger_rows import Holder, InFlight, Stored
+from bridge_jax.teachers.ledger_writer import Writer
+from bridge_jax.teachers.owner import Owner
+from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Reply, Request
 
+T = TypeVar("T")
 
-class BudgetExceeded(UserError):  # noqa: N818
-    """The next request could exceed a cap. Nothing was sent."""
+_CUT_OFF = (
+    "%s: %d requests were cut off when a process died; the vendor may have billed them, so they "
+    "count towards the caps. launch.report --ledger lists them."
+)
+_log = logging.getLogger(__name__)
 
 
 class RequestInFlight(UserError):  # noqa: N818
-    """The same request is being answered now, by another thread or process."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Spend:
-    """Totals. `usd` is for reading; the ledger adds up whole nanodollars."""
-
-    queries: int
-    input_tokens: int
-    output_tokens: int
-    usd: float
+    """The same request is being answered now, by another thread, process or batch job."""
 
 
 class Ledger:
     """The open ledger of a run; a context manager.
 
-    It may be used from several threads, but not in a forked child: each process opens its own.
-    On reopening, caps and prices may differ: what is settled keeps its cost, and counts.
+    Every method may be called from many threads, and returns when what it did is on disk; what is
+    called at the same time shares a commit. A forked child opens its own. On reopening, caps and
+    prices may differ: what is settled keeps its cost, and counts.
 
-    A process that died (or was closed) between `reserve` and `settle` leaves an orphan. The vendor
-    may have billed it, so it goes on counting towards both caps; when the same request is reserved
-    again, the new reservation takes its place, so that it counts once.
+    Several runs may share a file: the answers of all are free for each, and what a run pays
+    counts towards its own caps alone.
 
     Args:
       path: the SQLite file; made if there is none, with its folders.
-      queries_cap: requests at most, settled and reserved together.
-      usd_cap: US dollars at most, settled and reserved together.
+      queries_cap: requests of this run at most: settled, reserved and unknown together.
+      usd_cap: US dollars of this run at most, likewise.
       prices: what requests made from now on cost.
+      run: who pays, where runs share the file (`accounts.open_ledger` knows).
+      local: the teacher runs in this process and bills nobody: a call that is cut off is
+        forgotten, not counted.
 
     Raises:
       UserError: no ledger can be opened at `path`.
     """
 
-    def __init__(self, path: str | Path, queries_cap: int, usd_cap: float, prices: Prices):
+    def __init__(
+        self,
+        path: str | Path,
+        queries_cap: int,
+        usd_cap: float,
+        prices: Prices,
+        run: str = "",
+        local: bool = False,
+    ):
         self.path = Path(path).absolute()
-        self.queries_cap = queries_cap
-        self.usd_cap = usd_cap
+        self.caps = Caps(queries_cap, usd_cap)
         self.prices = prices
-        self._nano_cap = cap_in_nanodollars(usd_cap)
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self.run = run
+        self._local = local
+        self._of_others: dict[str, Stored] = {}
+        self._closing = threading.Lock()
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = connect(self.path)
             try:
+                owner.clear(self.path)
                 self._owner = Owner(self.path)
             except BaseException:
                 self._connection.close()
                 raise
+        self._holder = Holder(self._owner.token, os.getpid(), run)
+        self._writer = Writer(self._connection)
+        try:
+            if count := self._do(lambda c: ledger_rows.sweep(c, self.path)):
+                _log.warning(_CUT_OFF, self.path, count)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "Ledger":
         return self
@@ -87,172 +108,157 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Closes the file. What is still reserved becomes an orphan."""
-        if os.getpid() != self._pid:
+        """Closes the file. What is still reserved becomes unknown, batch jobs excepted."""
+        if os.getpid() != self._holder.pid:
             return
-        with self._lock, explained(self.path):
+        with self._closing, explained(self.path):
             self._owner.close()
+            # If a full disk refuses this, the next opening does it. A second close finds it done.
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.run(lambda c: ledger_rows.sweep(c, self.path))
+            self._writer.close()
             self._connection.close()
 
-    def reserve(self, request: Request, input_tokens_estimate: int) -> Reply | None:
+    def reserve(
+        self, request: Request, input_tokens_estimate: int, batch: bool = False
+    ) -> Reply | None:
         """Returns the stored reply, or reserves the request's highest possible cost.
 
-        After None the caller makes the call, then `settle`s, `release`s or `abandon`s it.
+        After None the caller makes the call, then `settle`s, `release`s or `abandon`s it; or it
+        puts the request into a batch job, before which nothing of it may be sent.
 
         Args:
           request: its `max_output_tokens` are reserved.
           input_tokens_estimate: tokens to reserve for the input.
+          batch: whether it goes into a batch job, at the price of those.
 
         Raises:
-          BudgetExceeded: spent + reserved + this one would exceed a cap.
-          RequestInFlight: somebody alive has reserved the same request.
+          BudgetExceeded: what counts towards a cap and this one together would exceed it.
+          RequestInFlight: somebody alive, or an open batch job, has reserved the same request.
         """
-        tokens = (input_tokens_estimate, request.max_output_tokens)
-        cost = self.prices.cost(*tokens)
-        with self._transaction() as connection:
-            row = connection.execute(
-                "SELECT state, reply, input_tokens, output_tokens, owner, pid"
-                " FROM requests WHERE key = ?",
-                (request.key,),
-            ).fetchone()
-            if row and row[0] == "settled":
-                return Reply(json.loads(row[1]), row[2], row[3])
-            if row and self._is_alive(row[4]):
-                raise RequestInFlight(
-                    f"{self.path}: the request about example {request.example_id!r} is being "
-                    f"answered by process {row[5]}; wait for it to end"
+        cost = self.prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
+        key, sent = request.key, not (batch or self._local)
+
+        def operation(connection: sqlite3.Connection) -> Stored | InFlight | None:
+            found = ledger_rows.find(connection, self.path, key, self._holder)
+            if found is None:
+                self.caps.check(connection, self.run, cost)
+                ledger_rows.reserve(
+                    connection, request, self._holder, input_tokens_estimate, cost, batch, sent
                 )
-            self._check_caps(request.key, cost)
-            connection.execute(
-                "INSERT OR REPLACE INTO requests VALUES (?,'reserved',?,?,?,NULL,?,?,?,?,?,?,NULL)",
-                (
-                    request.key,
-                    request.model,
-                    request.example_id,
-                    request.to_json(),
-                    *tokens,
-                    cost,
-                    self._owner.token,
-                    self._pid,
-                    time.time(),
-                ),
+            return found
+
+        try:
+            found = self._do(operation)
+        except BudgetExceeded as error:
+            raise BudgetExceeded(f"{self.path}: {error}") from None
+        if isinstance(found, InFlight):
+            raise RequestInFlight(
+                f"{self.path}: the request about example {request.example_id!r} is being answered "
+                f"by {found.by}; wait for it to end"
             )
-        return None
+        if found is None:
+            return None
+        if found.run != self.run:
+            self._of_others[key] = found
+        return found.reply
 
     def settle(self, request: Request, reply: Reply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
 
-        A cost above what was reserved is written all the same: paid is paid.
+        A cost above what was reserved is written all the same: paid is paid. Requests of a batch
+        job may be settled by any process of the run; those that are settled already are left.
 
         Raises:
           UserError: it could not be written. The reservation still counts; settle again, or lose
             this answer.
           ValueError: this ledger holds no reservation for the request.
         """
-        cost = self.prices.cost(reply.input_tokens, reply.output_tokens)
-        with self._transaction() as connection:
-            written = connection.execute(
-                "UPDATE requests SET state = 'settled', reply = ?, input_tokens = ?,"
-                " output_tokens = ?, nanodollars = ?, settled_at = ?"
-                " WHERE key = ? AND state = 'reserved' AND owner = ?",
-                (
-                    json.dumps(reply.text),
-                    reply.input_tokens,
-                    reply.output_tokens,
-                    cost,
-                    time.time(),
-                    request.key,
-                    self._owner.token,
-                ),
-            ).rowcount
-            if not written:
-                raise ValueError(f"settled without a reservation: {request.example_id!r}")
+        tokens, key = (reply.input_tokens, reply.output_tokens), request.key
+        costs = [self.prices.cost(*tokens, batch) for batch in (False, True)]
+        if not self._do(lambda c: ledger_rows.settle(c, key, reply, self._holder, *costs)):
+            raise ValueError(f"settled without a reservation: {request.example_id!r}")
 
     def release(self, request: Request) -> None:
         """Takes back a reservation whose call failed and costs nothing."""
-        with self._transaction() as connection:
-            connection.execute(
-                "DELETE FROM requests WHERE key = ? AND state = 'reserved' AND owner = ?",
-                (request.key, self._owner.token),
-            )
+        self._do(lambda c: ledger_rows.release(c, request.key, self._holder))
 
     def abandon(self, request: Request) -> None:
-        """Leaves a reservation whose call has an unknown outcome: it counts until made again."""
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE requests SET owner = NULL"
-                " WHERE key = ? AND state = 'reserved' AND owner = ?",
-                (request.key, self._owner.token),
-            )
+        """Ends a reservation whose call has an unknown outcome: it stays listed, and counts."""
+        self._do(lambda c: ledger_rows.abandon(c, request.key, self._holder))
+
+    def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
+        """Hands reserved requests to a batch job that is about to be submitted.
+
+        From now on they outlive their process, and any process of this run may settle, release or
+        abandon them. `ledger_jobs` says what a job goes through, and a crash within.
+
+        Args:
+          name: new and unique, say a UUID.
+          vendor: who gets the job.
+          keys: of requests that this ledger has reserved.
+
+        Raises:
+          ValueError: the name is taken, or a request is not reserved.
+        """
+        job = Job(name, None, vendor, tuple(keys), time.time())
+        self._do(lambda c: ledger_jobs.begin(c, job, self.run, self._owner.token))
+
+    def record_job(self, job_id: str, vendor: str, keys: Sequence[str], name: str = "") -> None:
+        """Writes the vendor's id of a submitted job; `name` is what `begin_job` called it.
+
+        Without a name the job is begun here, under its id: a crash before this loses the job, and
+        what it costs.
+
+        Raises:
+          ValueError: there is no such open job, or a request is not reserved.
+        """
+        if name:
+            self._do(lambda c: ledger_jobs.record(c, name, job_id, self.run))
+        else:
+            job = Job(job_id, job_id, vendor, tuple(keys), time.time())
+            self._do(lambda c: ledger_jobs.begin(c, job, self.run, self._owner.token))
+
+    def open_jobs(self) -> list[Job]:
+        """Returns the jobs of this run that are not closed, oldest first."""
+        return self._do(lambda c: ledger_jobs.still_open(c, self.run))
+
+    def close_job(self, name_or_id: str) -> int:
+        """Closes a job, if it is open. Returns how many requests are now unknown.
+
+        Those are what was neither settled nor released: nobody knows what they cost.
+        """
+        return self._do(lambda c: ledger_jobs.close(c, name_or_id, self.run))
 
     def spend(self) -> Spend:
-        """Returns what is settled."""
-        return self._total("settled")
+        """Returns what this run has settled."""
+        return self._do(lambda c: total(c, self.run, "settled"))
 
     def reserved(self) -> Spend:
-        """Returns what is reserved, orphans included, at its highest possible cost."""
-        return self._total("reserved")
+        """Returns what this run has in flight, at its highest possible cost."""
+        return self._do(lambda c: total(c, self.run, "reserved"))
 
-    def _total(self, state: str) -> Spend:
-        with self._lock, explained(self.path):
-            queries, inputs, outputs, nano = self._connection.execute(
-                "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),"
-                " coalesce(sum(nanodollars), 0) FROM requests WHERE state = ?",
-                (state,),
-            ).fetchone()
-        return Spend(queries, inputs, outputs, in_usd(nano))
+    def unknown(self) -> Spend:
+        """Returns what was cut off in this run, at its highest possible cost."""
+        return self._do(lambda c: total(c, self.run, "unknown"))
 
-    def _check_caps(self, key: str, cost: int) -> None:
-        """Raises if one more request of `cost` nanodollars does not fit beside all but `key`."""
-        totals = {"settled": (0, 0), "reserved": (0, 0)}
-        totals |= {
-            state: (queries, nano)
-            for state, queries, nano in self._connection.execute(
-                "SELECT state, count(*), sum(nanodollars) FROM requests WHERE key != ?"
-                " GROUP BY state",
-                (key,),
-            )
-        }
-        (settled, spent), (reserved, held) = totals["settled"], totals["reserved"]
-        if settled + reserved + 1 > self.queries_cap:
-            name, exceeded = "budget.queries", f"budget.queries={self.queries_cap} is reached"
-        elif spent + held + cost > self._nano_cap:
-            name = "budget.usd"
-            exceeded = (
-                f"the next request may cost up to {in_usd(cost):.6f} US dollars, which "
-                f"budget.usd={self.usd_cap} no longer covers"
-            )
-        else:
-            return
-        raise BudgetExceeded(
-            f"{self.path}: {exceeded}: spent {in_usd(spent):.6f} US dollars on {settled} answers, "
-            f"reserved {in_usd(held):.6f} for {reserved} requests"
-            f"{self._orphans_in_words(key)}; raise {name} to go on: what is answered is "
-            f"not paid twice"
-        )
+    def bill(self) -> dict[str, Any]:
+        """Returns what this run has to pay, as JSON values.
 
-    def _orphans_in_words(self, key: str) -> str:
-        rows = self._connection.execute(
-            "SELECT owner, count(*) FROM requests WHERE state = 'reserved' AND key != ?"
-            " GROUP BY owner",
-            (key,),
-        ).fetchall()
-        orphans = sum(count for owner, count in rows if not self._is_alive(owner))
-        return f" ({orphans} of them cut off before the answer, maybe billed)" if orphans else ""
+        `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
+        `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
+        beside those paid) and `of_others` (`queries` and `usd` of the answers that were taken from
+        other runs since the ledger was opened, free for this one).
+        """
+        others = [answer.nanodollars for answer in list(self._of_others.values())]
+        return self._do(lambda c: bill(c, self.run, others))
 
-    def _is_alive(self, owner: str | None) -> bool:
-        return owner is not None and (owner == self._owner.token or is_alive(self.path, owner))
+    def register(self, name: str) -> bool:
+        """Writes down what people call this run; returns whether the ledger knew it before."""
+        return self._do(lambda c: ledger_rows.register(c, self.run, name))
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Holds the file's write lock; commits to disk, or leaves everything as it was."""
-        if os.getpid() != self._pid:
+    def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        if os.getpid() != self._holder.pid:
             raise RuntimeError(f"{self.path}: opened before a fork; open it again in this process")
-        with self._lock, explained(self.path):
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+        with explained(self.path):
+            return self._writer.run(operation)

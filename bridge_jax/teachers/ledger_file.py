@@ -1,5 +1,6 @@
-"""The ledger's SQLite file: its table, opening it, and its errors in a user's words."""
+"""The ledger's SQLite file: opening it, and its errors in a user's words."""
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,26 +9,11 @@ from pathlib import Path
 import tenacity
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers.disk import on_network
+from bridge_jax.teachers.ledger_schema import VERSION, check, prepare
 
-_VERSION = 1
 _BUSY_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE requests (
-  key TEXT PRIMARY KEY,
-  state TEXT NOT NULL CHECK (state IN ('reserved', 'settled')),
-  model TEXT NOT NULL,
-  example_id TEXT NOT NULL,
-  request TEXT NOT NULL,          -- JSON: messages and sampling settings
-  reply TEXT,                     -- JSON string
-  input_tokens INTEGER NOT NULL,  -- estimated while reserved
-  output_tokens INTEGER NOT NULL, -- the highest possible while reserved
-  nanodollars INTEGER NOT NULL,
-  owner TEXT,                     -- who holds the reservation; NULL: the call's outcome is unknown
-  pid INTEGER,                    -- for people
-  reserved_at REAL NOT NULL,      -- seconds since 1970
-  settled_at REAL
-)
-"""
+_NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -37,21 +23,30 @@ def connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version == 0 and tables == 0:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
-            raise UserError(
-                f"{path}: a SQLite file, but no ledger of this version; give another path"
-            )
-        connection.execute("COMMIT")
-        _switch_to_wal(connection)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.replace("\n", " "))
+        connection.execute("BEGIN IMMEDIATE")
+        prepare(connection, path)
+        # Writing something now finds a file that must not be written, which BEGIN does not.
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+        _set_journal(connection, "DELETE" if on_network(path) else "WAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Returns a connection to a ledger of this version; the file need not be writable."""
+    # mode=rw makes no file, and where it must not write it reads. (mode=ro would leave the files
+    # of the WAL behind.) The path may hold what means something in a URI: `as_uri` quotes it.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+    )
+    try:
+        check(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -60,16 +55,16 @@ def connect(path: Path) -> sqlite3.Connection:
 
 # SQLite's own waiting does not cover this switch when several processes open a new file at once.
 @tenacity.retry(
-    retry=tenacity.retry_if_exception(lambda error: _code(error) == sqlite3.SQLITE_BUSY),
+    retry=tenacity.retry_if_exception(lambda error: code_of(error) == sqlite3.SQLITE_BUSY),
     stop=tenacity.stop_after_delay(_BUSY_SECONDS),
     wait=tenacity.wait_random(0.01, 0.1),
     reraise=True,
 )
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
+    connection.execute(f"PRAGMA journal_mode = {mode}")
 
 
-def _code(error: BaseException) -> int:
+def code_of(error: BaseException) -> int:
     """Returns SQLite's primary result code, 0 where there is none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -82,13 +77,17 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.DatabaseError, OSError) as error:
-        match _code(error):
+        match code_of(error):
             case sqlite3.SQLITE_NOTADB:
                 remedy = "it is no ledger; give another path"
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 remedy = f"another process has held it for {_BUSY_SECONDS:.0f} s; end that one"
             case sqlite3.SQLITE_CORRUPT | 0 if type(error) is sqlite3.DatabaseError:
                 remedy = "it is damaged; put a copy in its place, or move it away and pay again"
+            case sqlite3.SQLITE_PROTOCOL:
+                remedy = _NO_LOCKS
+            case 0 if getattr(error, "errno", 0) in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                remedy = _NO_LOCKS
             case _:
                 remedy = (
                     "free disk space or make the folder writable, then run the same command "

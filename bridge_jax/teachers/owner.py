@@ -5,11 +5,13 @@ process ends, however it ends, reboots included. Unlike a process id with its st
 cannot be fooled by a reused id, a clock that is set, or a container with its own ids.
 """
 
+import contextlib
 import fcntl
 import os
 import uuid
 import weakref
 from pathlib import Path
+from typing import IO
 
 
 class Owner:
@@ -22,9 +24,18 @@ class Owner:
     def __init__(self, ledger: Path):
         self.token = uuid.uuid4().hex
         self._path = _lock_path(ledger, self.token)
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = self._lock()
         _open_owners.add(self)
+
+    def _lock(self) -> IO[str]:
+        while True:
+            file = self._path.open("w")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Before it was locked, somebody may have taken it for that of a dead process.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                    return file
+            file.close()
 
     def close(self) -> None:
         """Gives up what is still reserved: it counts as left by a dead process."""
@@ -50,6 +61,14 @@ def is_alive(ledger: Path, token: str) -> bool:
             return True
         path.unlink(missing_ok=True)
         return False
+
+
+def clear(ledger: Path) -> None:
+    """Removes the files of owners that are dead, those who never reserved anything included."""
+    prefix = _lock_path(ledger, "").name
+    for path in list(ledger.parent.iterdir()):
+        if path.name.startswith(prefix):
+            is_alive(ledger, path.name.removeprefix(prefix))
 
 
 def _lock_path(ledger: Path, token: str) -> Path:

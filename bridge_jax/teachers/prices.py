@@ -5,6 +5,7 @@ two or three decimals, need no rounding at all. Where it is needed, costs go up 
 """
 
 import dataclasses
+import functools
 import math
 from fractions import Fraction
 
@@ -15,22 +16,40 @@ NANO = 10**9
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """A price list, US dollars per 10^6 tokens."""
+    """A price list, US dollars per 10^6 tokens.
+
+    Attributes:
+      batch_share: what a request costs in the vendor's batch mode, as a share of the list price;
+        half of it at OpenAI and at Gemini.
+    """
 
     usd_per_million_input: float
     usd_per_million_output: float
+    batch_share: float = 0.5
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _exact(getattr(self, field.name), f"teacher.{field.name}")
 
-    def cost(self, input_tokens: int, output_tokens: int) -> int:
+    def cost(self, input_tokens: int, output_tokens: int, batch: bool = False) -> int:
         """Returns the nanodollars of one request, rounded up."""
-        per_token = NANO // 10**6
-        return math.ceil(
-            per_token * input_tokens * _exact(self.usd_per_million_input)
-            + per_token * output_tokens * _exact(self.usd_per_million_output)
-        )
+        per_input, per_output, unit = _per_token(self)[batch]
+        return -(-(input_tokens * per_input + output_tokens * per_output) // unit)
+
+
+@functools.cache
+def _per_token(prices: Prices) -> list[tuple[int, int, int]]:
+    """Returns what a token costs at the list price and in batch mode: input, output, and the unit.
+
+    The unit is how many of it are a nanodollar, so that all three are whole numbers.
+    """
+    listed = (prices.usd_per_million_input, prices.usd_per_million_output)
+    result = []
+    for share in (Fraction(1), _exact(prices.batch_share)):
+        costs = [share * _exact(usd) * NANO / 10**6 for usd in listed]
+        unit = math.lcm(*(cost.denominator for cost in costs))
+        result.append((int(costs[0] * unit), int(costs[1] * unit), unit))
+    return result
 
 
 def cap_in_nanodollars(usd: float) -> int:

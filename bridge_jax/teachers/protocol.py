@@ -1,6 +1,7 @@
 """What a teacher is asked, what it replies, and what makes it a teacher."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Literal, Protocol
@@ -8,6 +9,8 @@ from typing import Literal, Protocol
 from bridge_jax.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
+Finish = Literal["stop", "length", "refused", "empty", "malformed"]
+Trouble = Literal["fatal", "rejected", "transient", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,35 +30,52 @@ class Request:
       model: the model's name, as the vendor and the ledger know it.
       messages: the chat so far.
       max_output_tokens: the longest reply, tokens.
-      temperature: of sampling; 0 is greedy.
+      temperature: of sampling; 0 is greedy, None the vendor's default.
+      sample: which of several replies to the same words.
+      structured: whether the reply is JSON of `teachers.structured.SCHEMA`.
     """
 
     example_id: str
     model: str
     messages: tuple[Message, ...]
     max_output_tokens: int
-    temperature: float = 0.0
+    temperature: float | None = 0.0
+    sample: int = 0
+    structured: bool = False
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """SHA-256 (64 hex digits) of the model, the messages and the sampling settings."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Returns everything that determines the reply, as canonical JSON."""
-        value = dataclasses.asdict(self)
+        # Not asdict(), which copies every word and takes half of a reservation's time.
+        value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        value["messages"] = [{"role": m.role, "content": m.content} for m in self.messages]
         del value["example_id"]
-        value["temperature"] = float(self.temperature)
+        if self.temperature is not None:
+            value["temperature"] = float(self.temperature)
+        # Left out, they do not change the keys of requests that were made before they existed.
+        for name in ("sample", "structured"):
+            if not value[name]:
+                del value[name]
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What a teacher said, and the tokens that it bills."""
+    """What a teacher said, and the tokens that it bills.
+
+    Attributes:
+      finish: `stop`, or why the text is no answer: cut off at `length`, `refused`, `empty` or
+        `malformed`. It is paid for all the same.
+    """
 
     text: str
     input_tokens: int
     output_tokens: int
+    finish: Finish = "stop"
 
 
 class Teacher(Protocol):
@@ -71,10 +91,10 @@ class Teacher(Protocol):
         ...
 
     def ask(self, request: Request) -> Reply:
-        """Returns the reply to one paid call.
+        """Returns the reply to one paid call, which it makes once.
 
         Raises:
-          TeacherError: no reply, and to the teacher's knowledge nothing to pay.
+          TeacherError: no reply. Unless its `trouble` is unknown, there is nothing to pay.
         """
         ...
 
@@ -83,9 +103,21 @@ class TeacherError(UserError):
     """A call that failed.
 
     Attributes:
-      transient: whether the same call may succeed later (rate limit, timeout, overload).
+      trouble: what to do now. `fatal`: stop, every further call would fail too (no key, a wrong
+        one). `rejected`: give this request up, go on with the others. `transient`: nothing to pay,
+        the same call may succeed later (rate limit, overload, nobody listens). `unknown`: it was
+        sent, and nobody knows whether it is billed; it may be asked again, as a further request.
+      retry_after: how long the vendor asks to wait, seconds.
     """
 
-    def __init__(self, message: str, *, transient: bool = False):
+    def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
         super().__init__(message)
-        self.transient = transient
+        self.trouble: Trouble = trouble
+        self.retry_after = retry_after
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A request that has no reply and will have none in this run."""
+
+    reason: str

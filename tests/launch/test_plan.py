@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from bridge_jax import config_io
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.phases.context import Run
 from bridge_jax.planning import plan, workload
 from bridge_jax.roofline import chips
 from tests.launch import tiny_run
@@ -96,6 +98,21 @@ def test_without_data_the_limits_of_the_config_are_planned():
     assert by_stage["tutoring/rationales"].width == 512
     assert by_stage["tutoring/rationales"].steps == 79
     assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
+
+
+def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    config = config_io.override(
+        config_io.load(tiny_config), ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
+    )
+    work, spending = workload.workloads(Run(config, tmp_path))
+    assert {item.stage for item in work} >= {"apprenticeship/assistant"}
+    # Every reply may be as long as it is allowed to be.
+    assert (spending.queries, spending.output_tokens) == (4, 4 * 512)
+    assert spending.input_tokens > 4 * 50
+    assert spending.usd == pytest.approx(
+        1.25e-6 * spending.input_tokens + 10e-6 * spending.output_tokens, rel=0.01
+    )
 
 
 def test_the_largest_batch_is_found_from_two(one_device):

@@ -186,6 +186,31 @@ def test_numbers(workdir):
     assert result["warnings"] == []
 
 
+def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
+    path = workdir / "apprenticeship" / "annotations" / "spend.json"
+    parts = {
+        "no_answer": {"refused": 2, "length": 1},
+        "unknown": {"queries": 2, "usd": 0.0021},
+        "of_others": {"queries": 1, "usd": 1.5},
+    }
+    write_json(path, json.loads(path.read_text()) | parts)
+    result = report.write(workdir)
+    assert {part: result["spend"][part] for part in parts} == parts
+    notes = [
+        "3 paid replies are no answer (1 cut off at the limit, 2 refused): nothing was trained on "
+        "them.",
+        "2 queries were cut off before the answer and may have been billed, up to $0.0021 more; "
+        "the caps count them.",
+        "1 answer was paid by other runs that share the ledger ($1.50), free for this one.",
+    ]
+    assert wording.spend_notes(result["spend"]) == notes
+    page = (workdir / "report.html").read_text()
+    out = io.StringIO()
+    terminal.print_summary(result, Console(file=out, width=80))
+    for note in notes:
+        assert note in page and note in out.getvalue()
+
+
 def test_files(workdir):
     result = report.write(workdir)
     assert json.loads((workdir / "report.json").read_text()) == result

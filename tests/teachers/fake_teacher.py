@@ -1,6 +1,6 @@
 """Requests and teachers for the tests; run as a program, one process that annotates.
 
-python fake_teacher.py LEDGER CALLS FIRST LAST QUERIES_CAP USD_CAP ANSWERED_THEN_HANG
+python fake_teacher.py LEDGER CALLS FIRST LAST QUERIES_CAP USD_CAP ANSWERED_THEN_HANG [RUN]
 """
 
 import os
@@ -53,10 +53,12 @@ class FakeTeacher:
         return self.calls.read_text().split() if self.calls.exists() else []
 
 
-def main(path: str, calls: str, first: str, last: str, queries: str, usd: str, hang: str) -> None:
+def main(
+    path: str, calls: str, first: str, last: str, queries: str, usd: str, hang: str, run: str = ""
+) -> None:
     teacher = FakeTeacher(Path(calls), int(hang), seconds=0.005)
     requests = [ask(number) for number in range(int(first), int(last))]
-    with Ledger(path, int(queries), float(usd), PRICES) as ledger:
+    with Ledger(path, int(queries), float(usd), PRICES, run) as ledger:
         try:
             annotate(teacher, ledger, requests, 4)
         except BudgetExceeded:

@@ -1,5 +1,7 @@
 import signal
 import threading
+import time
+from typing import cast
 
 import pytest
 import tenacity
@@ -9,7 +11,8 @@ from bridge_jax.errors import UserError
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
-from bridge_jax.teachers.protocol import Reply, TeacherError
+from bridge_jax.teachers.pacing import Pace
+from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 
 
 @pytest.fixture
@@ -88,11 +91,11 @@ def test_concurrency_is_bounded_and_used(tmp_path, ledger):
     assert most == 3
 
 
-def test_transient_failures_are_tried_again_within_one_reservation(tmp_path, ledger):
+def test_a_transient_failure_is_tried_again_and_holds_nothing_while_it_waits(tmp_path, ledger):
     def before(call, request):
-        assert ledger.reserved().queries >= 1
+        assert ledger.reserved().queries <= 2
         if call < 3:
-            raise TeacherError("429", transient=True)
+            raise TeacherError("429", "transient")
 
     teacher = Scripted(tmp_path / "calls", before)
     assert len(annotate(teacher, ledger, requests(4), 2)) == 4
@@ -100,17 +103,83 @@ def test_transient_failures_are_tried_again_within_one_reservation(tmp_path, led
     assert ledger.spend().queries == 4
 
 
-def test_a_dead_teacher_is_given_up(tmp_path, ledger):
+def test_the_vendor_says_how_long_to_wait(tmp_path, ledger):
     def before(call, request):
-        if request.example_id >= "e3":
-            raise TeacherError("503 overloaded", transient=True)
+        waited.append((time.monotonic(), ledger.reserved().queries))
+        if call == 1:
+            raise TeacherError("429", "transient", retry_after=0.3)
+
+    waited = []
+    annotate(Scripted(tmp_path / "calls", before), ledger, requests(1), 1)
+    assert 0.3 <= waited[1][0] - waited[0][0] < 0.6
+
+
+def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path, ledger):
+    class Noting:
+        """The ledger, with a note of each change."""
+
+        def __getattr__(self, name):
+            def noted(*what):
+                notes.append(name)
+                return getattr(ledger, name)(*what)
+
+            return noted
+
+    def before(call, request):
+        if call == 1:
+            raise TeacherError("cut off", "unknown")
+
+    notes = []
+    annotate(Scripted(tmp_path / "calls", before), cast(Ledger, Noting()), requests(1), 1)
+    assert notes == ["reserve", "abandon", "reserve", "settle"]
+
+
+def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger):
+    def before(call, request):
+        if request.example_id == "e2":
+            raise TeacherError("400: too long", "rejected")
+        if request.example_id == "e3":
+            raise TeacherError("503 overloaded", "transient")
 
     teacher = Scripted(tmp_path / "calls", before)
-    message = r"503 overloaded; 3 of 9 requests to fake are answered .*same command again"
+    outcomes = annotate(teacher, ledger, requests(6), 2, attempts=4)
+    assert outcomes[2:4] == [
+        Failure("400: too long"),
+        Failure("given up after 4 attempts: 503 overloaded"),
+    ]
+    assert [o.text for o in outcomes if isinstance(o, Reply)] == [
+        f"reply to question {n}" for n in (0, 1, 4, 5)
+    ]
+    assert (teacher.asked().count("e2"), teacher.asked().count("e3")) == (1, 4)
+    assert (ledger.spend().queries, ledger.reserved().queries) == (4, 0)
+
+
+def test_a_dead_teacher_is_given_up(tmp_path, ledger):
+    def before(call, request):
+        if int(request.example_id[1:]) >= 3:
+            raise TeacherError("503 overloaded", "transient")
+
+    teacher = Scripted(tmp_path / "calls", before)
+    message = r"10 requests in a row .* 503 overloaded; 3 of 90 requests to fake .*same command"
     with pytest.raises(UserError, match=message):
-        annotate(teacher, ledger, requests(9), 1)
-    assert len(teacher.asked()) == 3 + annotate_module._ATTEMPTS
+        annotate(teacher, ledger, requests(90), 1)
+    assert len(teacher.asked()) == 3 + 10 * annotate_module.ATTEMPTS
     assert (ledger.spend().queries, ledger.reserved().queries) == (3, 0)
+
+
+def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, ledger):
+    def before(call, request):
+        asked.append(time.monotonic())
+        reserved.append(ledger.reserved().queries)
+
+    asked, reserved = [], []
+    teacher = Scripted(tmp_path / "calls", before)
+    annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=600))
+    assert 0.45 <= asked[-1] - asked[0] < 3
+    assert max(reserved[2:]) <= 2
+    began = time.monotonic()
+    annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=60))
+    assert time.monotonic() - began < 0.5  # what is stored does not wait
 
 
 def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
@@ -144,7 +213,7 @@ def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
     def before(call, request):
         both.wait(10)
         if request.example_id == "e0":
-            raise TeacherError("429 slow down", transient=True)
+            raise TeacherError("429 slow down", "transient")
         threading.Event().wait(0.2)
         raise TeacherError("401 bad key")
 
@@ -153,7 +222,7 @@ def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
     assert ledger.reserved().queries == 0
 
 
-def test_an_unforeseen_error_leaves_a_reservation_that_can_be_retried(tmp_path, ledger):
+def test_after_an_unforeseen_error_the_request_is_unknown_and_can_be_made_again(tmp_path, ledger):
     def before(call, request):
         if call == 1:
             raise KeyError("choices")
@@ -162,9 +231,10 @@ def test_an_unforeseen_error_leaves_a_reservation_that_can_be_retried(tmp_path, 
     with pytest.raises(KeyError) as caught:
         annotate(teacher, ledger, requests(1), 1)
     assert "0 of 1 requests to fake" in caught.value.__notes__[0]
-    assert ledger.reserved().queries == 1  # nobody knows whether it was billed
+    assert ledger.unknown().queries == 1  # nobody knows whether it was billed
     assert len(annotate(teacher, ledger, requests(1), 1)) == 1
     assert (ledger.spend().queries, ledger.reserved().queries) == (1, 0)
+    assert ledger.unknown().queries == 1  # it may have been billed twice
 
 
 def test_an_interrupt_settles_what_is_in_flight(tmp_path, ledger):

@@ -7,6 +7,7 @@ import pytest
 from fake_teacher import PRICES, RESERVED_USD, ask
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers import ledger_file
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight, Spend
 from bridge_jax.teachers.protocol import Message, Reply, Request
 
@@ -78,8 +79,11 @@ def test_usd_cap_is_met_to_the_last_nanodollar(path):
         for number in range(3):
             ledger.settle(ask(number), REPLY)  # 0.0018 in all: room for one more of 0.001
         assert ledger.reserve(ask(3), 100) is None
-    with open_ledger(path, usd=0.0028 - 1e-9) as ledger, pytest.raises(BudgetExceeded):
-        ledger.reserve(ask(3), 100)  # its own orphan does not count twice, but the cap fell
+    # 0.0018 spent, and up to 0.001 for the one that was cut off here.
+    with open_ledger(path, usd=0.0038 - 1e-9) as ledger, pytest.raises(BudgetExceeded):
+        ledger.reserve(ask(3), 100)
+    with open_ledger(path, usd=0.0038) as ledger:
+        assert ledger.reserve(ask(3), 100) is None
 
 
 def test_a_larger_cap_goes_on(path):
@@ -115,20 +119,70 @@ def test_a_request_in_flight_is_not_made_again(path):
 
 
 @pytest.mark.parametrize("how", ["closed", "abandoned"])
-def test_an_orphan_counts_until_it_is_asked_again(path, how):
-    with open_ledger(path, queries=2) as ledger:
+def test_what_was_cut_off_counts_for_ever_beside_its_repetition(path, how):
+    with open_ledger(path) as ledger:
         ledger.reserve(ask(1), 100)
         if how == "abandoned":
             ledger.abandon(ask(1))
-            assert ledger.reserve(ask(1), 100) is None
-            ledger.abandon(ask(1))
-    with open_ledger(path, queries=2) as ledger:
-        ledger.reserve(ask(2), 100)
-        with pytest.raises(BudgetExceeded, match=r"2 requests \(1 of them cut off .*billed\)"):
-            ledger.reserve(ask(3), 100)
+            ledger.abandon(ask(1))  # there is nothing to abandon now: no effect
+            assert (ledger.reserved().queries, ledger.unknown().queries) == (0, 1)
+    with open_ledger(path, queries=3) as ledger:
+        assert ledger.unknown() == Spend(1, 100, 90, 0.001)
         assert ledger.reserve(ask(1), 100) is None
         ledger.settle(ask(1), REPLY)
-        assert (ledger.spend().queries, ledger.reserved().queries) == (1, 1)
+        ledger.reserve(ask(2), 100)
+        message = (
+            r"spent 0\.000600 US dollars on 1 answers, reserved 0\.001000 for 1 requests, "
+            r"0\.001000 for 1 that were cut off and may have been billed; raise budget\.queries"
+        )
+        with pytest.raises(BudgetExceeded, match=message):
+            ledger.reserve(ask(3), 100)
+        assert ledger.unknown() == Spend(1, 100, 90, 0.001)
+    with open_ledger(path) as ledger:
+        assert ledger.reserve(ask(1), 100) == REPLY
+        assert (ledger.spend().queries, ledger.unknown().queries) == (1, 2)
+
+
+def test_what_a_dead_process_left_is_said_once(path, caplog):
+    ledger = open_ledger(path)
+    for number in (1, 2):
+        ledger.reserve(ask(number), 100)
+    assert caplog.messages == []
+    ledger._owner.close()  # as the kernel does when the process is killed
+    for _ in range(2):
+        open_ledger(path).close()
+    (message,) = caplog.messages
+    assert "ledger.sqlite: 2 requests were cut off when a process died" in message
+    ledger.close()
+
+
+def test_a_local_teacher_bills_nothing_for_what_was_cut_off(path):
+    with Ledger(path, 2, 1.0, PRICES, local=True) as ledger:
+        ledger.reserve(ask(1), 100)
+        ledger.reserve(ask(2), 100)
+        ledger.abandon(ask(2))
+        assert (ledger.reserved().queries, ledger.unknown().queries) == (1, 0)
+    with Ledger(path, 1, 1.0, PRICES) as ledger:
+        assert (ledger.reserved().queries, ledger.unknown().queries) == (0, 0)
+        assert ledger.reserve(ask(1), 100) is None
+
+
+@pytest.mark.parametrize("finish", ["length", "refused", "empty", "malformed"])
+def test_what_is_no_answer_is_paid_once_and_kept_as_such(path, finish):
+    reply = Reply("", 100, 50, finish)
+    with open_ledger(path) as ledger:
+        ledger.reserve(ask(1), 100)
+        ledger.settle(ask(1), reply)
+        assert ledger.reserve(ask(1), 100) == reply
+        assert ledger.spend() == Spend(1, 100, 50, 0.0006)
+
+
+def test_a_closed_ledger_says_so(path):
+    ledger = open_ledger(path)
+    ledger.close()
+    ledger.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        ledger.reserve(ask(1), 100)
 
 
 @pytest.mark.parametrize(("queries", "usd"), [(20, 1.0), (1000, 20 * RESERVED_USD)])
@@ -213,6 +267,32 @@ def test_a_damaged_ledger_is_not_gone_on_with(path):
     path.write_bytes(content[:6000] + b"\xff" * 8000 + content[14000:])
     with pytest.raises(UserError, match=r"ledger\.sqlite: .*it is damaged"):
         open_ledger(path)
+
+
+@pytest.mark.parametrize("left", [50, 4096, 0.5])
+def test_a_ledger_that_was_cut_short_is_not_gone_on_with(path, left):
+    with open_ledger(path) as ledger:
+        for number in range(100):
+            ledger.reserve(ask(number), 100)
+            ledger.settle(ask(number), REPLY)
+    content = path.read_bytes()
+    short = content[: left if isinstance(left, int) else int(left * len(content))]
+    path.write_bytes(short)
+    with pytest.raises(UserError, match=r"ledger\.sqlite: .*(it is damaged|it is no ledger)"):
+        open_ledger(path)
+    assert path.read_bytes() == short
+
+
+def test_a_ledger_that_is_locked_when_it_is_opened(path, monkeypatch):
+    open_ledger(path).close()
+    monkeypatch.setattr(ledger_file, "_BUSY_SECONDS", 0.1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(UserError, match=r"ledger\.sqlite: .*locked: another process has held it"):
+        open_ledger(path)
+    other.execute("ROLLBACK")
+    other.close()
+    open_ledger(path).close()
 
 
 def test_a_folder_in_the_way(tmp_path):

@@ -1,5 +1,6 @@
 """Several processes on one ledger, and processes that are killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from fake_teacher import PRICES, RESERVED_USD, USED_USD, FakeTeacher, ask
 
 import bridge_jax
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import Ledger, RequestInFlight
-from bridge_jax.teachers.owner import Owner, is_alive
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
+from bridge_jax.teachers.owner import Owner, clear, is_alive
 from bridge_jax.teachers.protocol import Reply
 
 
@@ -67,11 +68,29 @@ def test_all_the_same_requests_in_several_processes_are_paid_once(tmp_path):
     assert sorted(FakeTeacher(calls).asked()) == sorted(f"e{number}" for number in range(15))
 
 
+def test_two_runs_at_once_on_one_ledger_pay_each_for_itself_and_nothing_twice(tmp_path):
+    path, calls = tmp_path / "ledger.sqlite", tmp_path / "calls"
+    processes = [
+        start(path, calls, 0, 60, 25, 1.0, -1, "a"),
+        start(path, calls, 0, 60, 60, 1.0, -1, "b"),
+    ]
+    codes = [process.wait(60) for process in processes]
+    assert codes[1] == 0 and codes[0] in (0, 3)
+    assert sorted(FakeTeacher(calls).asked()) == sorted(f"e{number}" for number in range(60))
+    paid = {}
+    for run in ("a", "b"):
+        with Ledger(path, 1, 1.0, PRICES, run) as ledger:
+            paid[run] = ledger.spend().queries
+            assert ledger.unknown().queries == ledger.reserved().queries == 0
+    assert paid["a"] + paid["b"] == 60
+    assert paid["a"] <= 25
+
+
 def test_killed_in_mid_ask(tmp_path):
     path, calls = tmp_path / "ledger.sqlite", tmp_path / "calls"
     teacher = FakeTeacher(calls)
-    process = start(path, calls, 0, 20, 20, 1.0, 6)
-    with Ledger(path, 20, 1.0, PRICES) as ledger:
+    process = start(path, calls, 0, 20, 24, 1.0, 6)
+    with Ledger(path, 24, 1.0, PRICES) as ledger:
         # Four are in flight and will never come back; while their process lives, nobody else asks.
         wait_until(lambda: len(teacher.asked()) == 10 and ledger.spend().queries == 6)
         hanging = set(teacher.asked()) - {f"e{number}" for number in _settled(ledger)}
@@ -82,12 +101,14 @@ def test_killed_in_mid_ask(tmp_path):
         process.wait()
 
         assert ledger.reserved().queries == 4  # maybe billed: they go on counting
-        # The cap leaves no room for counting any request twice.
         replies = annotate(teacher, ledger, [ask(number) for number in range(20)], 4)
         assert [reply.text for reply in replies] == [
             f"reply to question {number}" for number in range(20)
         ]
         assert (ledger.spend().queries, ledger.reserved().queries) == (20, 0)
+        assert ledger.unknown().queries == 4
+        with pytest.raises(BudgetExceeded, match=r"for 4 that were cut off"):
+            ledger.reserve(ask(20), 100)
     times = Counter(teacher.asked())
     assert len(times) == 20
     assert {name for name, count in times.items() if count > 1} == hanging
@@ -126,3 +147,23 @@ def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
     assert os.waitpid(child, 0)[1] == 0
     ledger.settle(ask(1), Reply("mine", 1, 1))
     ledger.close()
+
+
+def test_an_owner_whose_file_is_taken_away_before_it_is_locked_makes_another(tmp_path, monkeypatch):
+    path, locks = tmp_path / "ledger.sqlite", []
+    flock = fcntl.flock
+
+    def meddled(file, how):
+        if how == fcntl.LOCK_EX and not locks:
+            clear(path)  # by another process, which finds the file and nobody who holds it
+            assert not list(tmp_path.iterdir())
+        locks.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", meddled)
+    owner = Owner(path)
+    assert is_alive(path, owner.token)
+    clear(path)
+    assert is_alive(path, owner.token)
+    owner.close()
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,12 @@ def test_cost_is_exact_and_rounded_up(prices, tokens, nanodollars):
     assert Prices(*prices).cost(*tokens) == nanodollars
 
 
+def test_batch_mode_costs_half():
+    assert Prices(1.25, 10.0).cost(1000, 200, batch=True) == 1_625_000
+    assert Prices(0.003, 0.007).cost(1, 0, batch=True) == 2  # 1.5 nanodollars, rounded up
+    assert Prices(1.0, 1.0, batch_share=0.3).cost(10, 0, batch=True) == 3000
+
+
 def test_cap_is_rounded_down():
     assert cap_in_nanodollars(0.3) == 300_000_000
     assert cap_in_nanodollars(1e-9 * 2.5) == 2

@@ -25,6 +25,9 @@ def test_the_example_does_not_identify_a_request():
         {"messages": (Message("user", "Be brief."), BASE.messages[1])},
         {"max_output_tokens": 65},
         {"temperature": 0.5},
+        {"temperature": None},
+        {"sample": 1},
+        {"structured": True},
     ],
 )
 def test_everything_else_does(change):

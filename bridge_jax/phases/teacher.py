@@ -1,0 +1,163 @@
+"""The run's teacher: who it is, what it is sent about an example, and what of it is kept."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from bridge_jax.config import API_TEACHERS, RunConfig, TeacherConfig
+from bridge_jax.phases.context import Run
+from bridge_jax.progress import Advance, track
+from bridge_jax.tasks.example import Example
+from bridge_jax.teachers import prompts as teacher_prompts
+from bridge_jax.teachers import recorded, replay
+from bridge_jax.teachers.accounts import open_ledger
+from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.batch import annotate_in_batches
+from bridge_jax.teachers.gemini_batch import GeminiBatches
+from bridge_jax.teachers.gemini_teacher import GeminiTeacher
+from bridge_jax.teachers.openai_batch import OpenAIBatches
+from bridge_jax.teachers.openai_teacher import OpenAITeacher
+from bridge_jax.teachers.pacing import Pace
+from bridge_jax.teachers.prices import Prices
+from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
+from bridge_jax.teachers.rounds import ask_in_rounds
+from bridge_jax.teachers.verification import Outcome, Rules, is_good
+from bridge_jax.text import prompts
+
+
+def make_teacher(run: Run, examples: Sequence[Example]) -> Teacher:
+    """Returns the teacher of the config; a recorded one knows `examples`."""
+    config = run.config.teacher
+    if config.replay_from:
+        return replay.open_replay(Path(config.replay_from), _counter(run))
+    if config.kind in API_TEACHERS:
+        return _api_teacher(config)
+    make = {"oracle": recorded.oracle, "replay": recorded.replay}[config.kind]
+    return make(examples, run.config.data.rationale, _counter(run))
+
+
+def is_paid(config: TeacherConfig) -> bool:
+    """Whether asking costs money: the others say what is recorded, here and for nothing."""
+    return config.kind in API_TEACHERS and not config.replay_from
+
+
+def check_key(config: RunConfig, workdir: Path) -> None:
+    """Finds a missing key or SDK before the stages that come before the teacher are run.
+
+    Raises:
+      UserError: there is none, and the teacher has not been asked yet.
+    """
+    asked = (workdir / "apprenticeship" / "annotations").is_dir()
+    if is_paid(config.teacher) and not asked:
+        _api_teacher(config.teacher).check()
+
+
+def prices_of(config: TeacherConfig) -> Prices:
+    """Returns the price list."""
+    return Prices(config.usd_per_million_input, config.usd_per_million_output, config.batch_share)
+
+
+def make_request(run: Run, example: Example) -> Request:
+    """Returns what the teacher is sent about an example."""
+    config = run.config.teacher
+    if config.kind in API_TEACHERS:
+        request = Request(
+            example.id,
+            config.model,
+            teacher_prompts.messages(example, config.show_gold, config.structured),
+            config.max_output_tokens,
+            None if config.temperature < 0 else config.temperature,
+            structured=config.structured,
+        )
+    else:
+        chat = prompts.messages(example, "reason")
+        # A recorded teacher has several variants, and each is another model to the ledger.
+        model = f"{config.model}/{run.config.data.rationale}"
+        words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
+        request = Request(example.id, model, words, config.max_output_tokens)
+    if not config.replay_from:
+        return request
+    model = replay.recorded_model(Path(config.replay_from), request.model)
+    return dataclasses.replace(request, model=model)
+
+
+def rules_of(run: Run) -> Rules:
+    """Returns what is asked of the teacher's rationales."""
+    config = run.config.teacher
+    return Rules(
+        _counter(run),
+        config.keep_wrong,
+        config.min_rationale_tokens,
+        config.max_rationale_tokens,
+        config.samples,
+        config.min_agreement,
+    )
+
+
+def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dict[str, Any]]:
+    """Asks about the examples, every request through the ledger.
+
+    Returns:
+      The outcomes per example, and the bill.
+    """
+    config, rules = run.config.teacher, rules_of(run)
+    teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
+    prices = prices_of(config)
+    with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
+
+        def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
+            what = "teacher, again" if optional else "teacher"
+            with track(what, len(requests), "answers") as advance:
+                if is_paid(config) and config.batch:
+                    return annotate_in_batches(
+                        *(_batch_teacher(config), ledger, requests, config.batch_poll_seconds),
+                        *(_steps(advance), config.attempts, optional),
+                    )
+                return annotate(
+                    *(teacher, ledger, requests, config.concurrency, _steps(advance)),
+                    *(config.attempts, pace, optional),
+                )
+
+        outcomes = ask_in_rounds(
+            [make_request(run, example) for example in examples],
+            config.samples,
+            config.retries,
+            lambda n, said: is_good(examples[n], said, rules),
+            ask_all,
+        )
+        return outcomes, ledger.bill()
+
+
+def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
+    if config.kind == "openai":
+        return OpenAITeacher(config.model, config.base_url, config.timeout)
+    return GeminiTeacher(config.model, config.base_url, config.timeout, config.backend)
+
+
+def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
+    make = {"openai": OpenAIBatches, "gemini": GeminiBatches}[config.kind]
+    return make(config.model, config.base_url, config.timeout)
+
+
+def _limits(config: TeacherConfig) -> tuple[int, int]:
+    return config.requests_per_minute, config.tokens_per_minute
+
+
+def _counter(run: Run) -> Callable[[str], int]:
+    def count_tokens(text: str) -> int:
+        return len(run.tokenizer("student").encode(text))
+
+    return count_tokens
+
+
+def _steps(advance: Advance) -> Callable[[int, int], None]:
+    """Returns `advance` for the totals that `annotate` reports."""
+    shown = 0
+
+    def show(done: int, _: int) -> None:
+        nonlocal shown
+        advance(done - shown)
+        shown = done
+
+    return show

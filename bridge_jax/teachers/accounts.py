@@ -1,0 +1,96 @@
+"""Which ledger a run pays from, and on whose account.
+
+A run has a ledger of its own in its workdir, unless `budget.ledger` names one that it shares with
+other runs. There, answers that any of them paid for are free for all, and the caps of a run count
+what it has paid itself: an answer that another run paid counts for nothing. Who pays is written to
+`account.json` in the workdir, so that it holds after the workdir is moved.
+"""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge_jax.config import BudgetConfig
+from bridge_jax.errors import UserError
+from bridge_jax.teachers.ledger import Ledger
+from bridge_jax.teachers.prices import Prices
+
+LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
+
+
+class Account(NamedTuple):
+    """The ledger of a run, and its name there; '' in a ledger of its own."""
+
+    ledger: Path
+    run: str
+
+
+def account_of(workdir: Path) -> Account:
+    """Returns the account that the run in `workdir` has used, or would use by default."""
+    path = workdir / ACCOUNT
+    if not path.exists():
+        return Account(workdir / LEDGER, "")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return Account(Path(value["ledger"]), value["run"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: damaged ({error}), and without it the caps of this run are not known; "
+            "put a copy in its place, or use a new workdir"
+        ) from None
+
+
+def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool) -> Ledger:
+    """Opens the ledger that the run in `workdir` pays from.
+
+    One process at a time opens the ledger of a workdir (`phases.workdir.lock`).
+
+    Args:
+      workdir: the run's folder.
+      budget: the caps, and the shared ledger if there is one.
+      prices: what requests made from now on cost.
+      local: the teacher bills nobody (`Ledger`).
+
+    Raises:
+      UserError: the run has paid from another ledger before, or this one cannot be opened.
+    """
+    before, own = account_of(workdir), workdir / LEDGER
+    path = Path(budget.ledger).expanduser().absolute() if budget.ledger else own
+    if path.resolve() == own.resolve():
+        if before.run:
+            raise _elsewhere(workdir, budget.ledger, before.ledger)
+        return Ledger(own, budget.queries, budget.usd, prices, local=local)
+    if not before.run and own.exists():
+        raise _elsewhere(workdir, budget.ledger, own)
+    run = before.run or uuid.uuid4().hex
+    ledger = Ledger(path, budget.queries, budget.usd, prices, run, local)
+    try:
+        known = ledger.register(str(workdir.resolve()))
+        if before.run and not known:
+            raise _elsewhere(workdir, budget.ledger, before.ledger)
+        # Only after that: an account that the ledger does not know would be an error.
+        if before != (path, run):
+            _write(workdir / ACCOUNT, {"ledger": str(path), "run": run})
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def _elsewhere(workdir: Path, given: str, before: Path) -> UserError:
+    return UserError(
+        f"budget.ledger={given or '(empty)'}: the run in {workdir} has paid from {before} before, "
+        f"and the caps would not count that; pass --budget.ledger={before}, or use a new workdir"
+    )
+
+
+def _write(path: Path, value: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,306 @@
+"""Asks a teacher through its vendor's batch mode: at half the price, within a day.
+
+A job is on the ledger before it is submitted, under a name that the vendor keeps with it. So it
+outlives this process: whoever runs the same command next collects it, and one that was killed
+between submitting and noting the vendor's id finds the job by its name.
+"""
+
+import dataclasses
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import tenacity
+
+from bridge_jax.errors import UserError
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
+from bridge_jax.teachers.ledger_jobs import Job
+from bridge_jax.teachers.protocol import Failure, Reply, Request, TeacherError
+
+T = TypeVar("T")
+
+# Below what the vendors take in one job: OpenAI 50,000 requests and 200 MB, Gemini 20 MB inline.
+REQUESTS_PER_JOB, BYTES_PER_JOB = 10_000, 15_000_000
+_BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where a job is.
+
+    Attributes:
+      words: the vendor's own for it.
+      done: requests done, as far as the vendor says.
+      ended: whether its results can be collected.
+    """
+
+    words: str
+    done: int = 0
+    ended: bool = False
+
+
+class BatchTeacher(Protocol):
+    """A teacher that takes jobs. Every method raises `TeacherError`, as `Teacher.ask` does."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def vendor(self) -> str:
+        """Who works on a job; one vendor's job is not for another to collect."""
+        ...
+
+    def estimate_input_tokens(self, request: Request) -> int:
+        """Returns the input tokens to reserve."""
+        ...
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job `name` with these requests by key."""
+        ...
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`, if there is one."""
+        ...
+
+    def state(self, job_id: str) -> State:
+        """Returns where a job is."""
+        ...
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns what came of the requests of a job that has ended.
+
+        What is not among them may be billed, and an error is not.
+
+        Raises:
+          TeacherError: fatal where the job as a whole was refused, and nothing of it is billed.
+        """
+        ...
+
+
+def annotate_in_batches(
+    teacher: BatchTeacher,
+    ledger: Ledger,
+    requests: Sequence[Request],
+    poll_seconds: float,
+    on_reply: Callable[[int, int], None] | None = None,
+    attempts: int = 6,
+    optional: bool = False,
+) -> list[Reply | Failure]:
+    """Returns what came of each request, in order, as `annotate` does.
+
+    Jobs that an earlier process left open are collected first. What failed and may succeed later
+    (a job that expired, an overload) goes into a further job, `attempts` in all.
+
+    Args:
+      teacher: who is asked.
+      ledger: who pays.
+      requests: equal ones are asked once.
+      poll_seconds: between two questions for a job's state.
+      on_reply: called with (requests done, requests in all).
+      attempts: jobs per request at most.
+      optional: a request that no longer fits the caps is a `Failure`, not an error.
+
+    Raises:
+      BudgetExceeded: a cap is reached, after those that fitted were collected.
+      UserError: a job was refused, or the ledger cannot be written.
+    """
+    work = _Batches(teacher, ledger, {r.key: r for r in requests}, poll_seconds, on_reply)
+    work.collect(work.left_open())
+    exceeded: BudgetExceeded | None = None
+    for _ in range(attempts):
+        jobs, exceeded = work.submit()
+        if not jobs:
+            break
+        work.collect(jobs)
+    for key in work.missing():
+        work.outcomes[key] = Failure(f"not asked: {exceeded}" if exceeded else work.reasons[key])
+    if exceeded and not optional:
+        raise BudgetExceeded(f"{exceeded}; run the same command again to continue") from exceeded
+    return [work.outcomes[request.key] for request in requests]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unasked(Request):
+    """A request of an open job that this run does not ask: what it cost and said is kept too."""
+
+    known_as: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key on the ledger."""
+        return self.known_as
+
+
+@dataclasses.dataclass
+class _Batches:
+    """One call of `annotate_in_batches`."""
+
+    teacher: BatchTeacher
+    ledger: Ledger
+    requests: Mapping[str, Request]
+    poll_seconds: float
+    on_reply: Callable[[int, int], None] | None
+    outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        """Returns the keys that have no outcome yet, in order."""
+        return [key for key in self.requests if key not in self.outcomes]
+
+    def left_open(self) -> list[Job]:
+        """Returns the vendor's jobs of an earlier process; forgets those that it never submitted.
+
+        Raises:
+          UserError: one cannot be looked for.
+        """
+        jobs = []
+        for job in self.ledger.open_jobs():
+            if job.vendor != self.teacher.vendor:
+                _log.warning("batch job %s is %s's: it stays open", job.name, job.vendor)
+                continue
+            job_id = job.id or self._insist(self.teacher.find, job.name)
+            if job_id is None:
+                self._forget(job)
+                continue
+            self.ledger.record_job(job_id, job.vendor, job.keys, name=job.name)
+            jobs.append(dataclasses.replace(job, id=job_id))
+        return jobs
+
+    def submit(self) -> tuple[list[Job], BudgetExceeded | None]:
+        """Submits what has no outcome yet, as far as the caps allow; takes what is stored."""
+        reserved: dict[str, Request] = {}
+        exceeded = None
+        for key in self.missing():
+            request = self.requests[key]
+            estimate = self.teacher.estimate_input_tokens(request)
+            try:
+                stored = self.ledger.reserve(request, estimate, batch=True)
+            except BudgetExceeded as error:
+                exceeded = error
+                break
+            if stored is None:
+                reserved[key] = request
+            else:
+                self.outcomes[key] = stored
+        self._show(0)
+        return [self._submit_one(part) for part in _parts(reserved)], exceeded
+
+    def collect(self, jobs: Sequence[Job]) -> None:
+        """Waits for jobs and writes what came of them to the ledger."""
+        waiting = list(jobs)
+        while waiting:
+            states = {job.name: self._insist(self.teacher.state, str(job.id)) for job in waiting}
+            for job in [job for job in waiting if states[job.name].ended]:
+                self._settle(job)
+                waiting.remove(job)
+            self._show(sum(states[job.name].done for job in waiting))
+            if waiting:
+                words = {f"{job.id}: {states[job.name].words}" for job in waiting}
+                _log.info("%s works on %s", self.teacher.name, "; ".join(sorted(words)))
+                time.sleep(self.poll_seconds)
+
+    def _submit_one(self, requests: Mapping[str, Request]) -> Job:
+        name, vendor = f"bridge-{uuid.uuid4().hex}", self.teacher.vendor
+        self.ledger.begin_job(name, vendor, list(requests))
+        job = Job(name, None, vendor, tuple(requests), time.time())
+        tried = False
+
+        def submit() -> str:
+            # A vendor that says "try again" may have made the job all the same.
+            nonlocal tried
+            found = self.teacher.find(name) if tried else None
+            tried = True
+            return found or self.teacher.submit(name, requests)
+
+        try:
+            job_id = self._insist(submit, passing=("transient",))
+        except TeacherError as error:
+            if error.trouble == "unknown":
+                raise UserError(
+                    f"{error}: whether the batch job {name} was submitted is unknown; run the same "
+                    "command again, which looks for it"
+                ) from error
+            self._forget(job)
+            raise
+        self.ledger.record_job(job_id, vendor, job.keys, name=name)
+        return dataclasses.replace(job, id=job_id)
+
+    def _settle(self, job: Job) -> None:
+        requests = {
+            key: self.requests.get(key) or _Unasked("", "", (), 0, known_as=key) for key in job.keys
+        }
+        try:
+            results = self._insist(self.teacher.results, str(job.id), requests)
+        except TeacherError as error:
+            if error.trouble == "fatal":
+                self._forget(job)
+            raise
+        for key in job.keys:
+            outcome = results.get(key)
+            if isinstance(outcome, Reply):
+                self.ledger.settle(requests[key], outcome)
+                self.outcomes[key] = outcome
+            elif outcome is not None:
+                self.ledger.release(requests[key])
+                self.reasons[key] = str(outcome)
+                if outcome.trouble in ("rejected", "fatal"):
+                    self.outcomes[key] = Failure(str(outcome))
+            else:
+                self.reasons[key] = f"batch job {job.id} has no result for it"
+        # What has no result at all may be billed: it becomes unknown, and counts.
+        self.ledger.close_job(job.name)
+
+    def _forget(self, job: Job) -> None:
+        """Takes back the reservations of a job that the vendor does not have."""
+        for key in job.keys:
+            self.ledger.release(_Unasked("", "", (), 0, known_as=key))
+        self.ledger.close_job(job.name)
+
+    def _insist(
+        self,
+        call: Callable[..., T],
+        *what: object,
+        passing: Sequence[str] = ("transient", "unknown"),
+    ) -> T:
+        """Returns what the vendor says; tries again while it cannot be reached, for half an hour.
+
+        Reading costs nothing, so an answer that was lost is asked for again.
+        """
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, TeacherError) and error.trouble in passing
+            ),
+            stop=tenacity.stop_after_delay(1800),
+            wait=_BACKOFF,
+            before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
+            reraise=True,
+        )(call, *what)
+
+    def _show(self, in_jobs: int) -> None:
+        if self.on_reply:
+            self.on_reply(len(self.outcomes) + in_jobs, len(self.requests))
+
+
+def _parts(requests: Mapping[str, Request]) -> list[dict[str, Request]]:
+    """Splits requests into as many jobs as the vendors' limits make necessary."""
+    size = 0
+
+    def number(place: int, request: Request) -> tuple[int, int]:
+        nonlocal size
+        size += len(request.to_json().encode())
+        return place // REQUESTS_PER_JOB, size // BYTES_PER_JOB
+
+    placed = [(number(i, request), key) for i, (key, request) in enumerate(requests.items())]
+    return [
+        {key: requests[key] for _, key in part}
+        for _, part in itertools.groupby(placed, key=lambda item: item[0])
+    ]

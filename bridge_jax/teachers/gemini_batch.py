@@ -1,0 +1,101 @@
+"""Gemini's batch mode, with the requests and the answers in the job itself.
+
+What it leaves out: files for jobs above 20 MB. `batch` splits them into several jobs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bridge_jax.teachers import calls
+from bridge_jax.teachers.batch import State
+from bridge_jax.teachers.gemini_teacher import GeminiTeacher, GoogleGenai, contents_of
+from bridge_jax.teachers.protocol import Reply, Request, TeacherError
+
+_ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}
+# A job is looked for among as many of the account's latest.
+_LATEST = 1000
+# Of google.rpc.Code: the vendor's own trouble, which may pass.
+_PASSING = {4, 8, 10, 13, 14}
+
+
+class GeminiBatches(GeminiTeacher):
+    """The teacher, with jobs in place of calls (`batch.BatchTeacher`)."""
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job."""
+        jobs, inline = self._jobs(), []
+        for key, request in requests.items():
+            system, contents = contents_of(request)
+            config = self._sdk().config(request, system)
+            for of_a_call in ("automatic_function_calling", "should_return_http_response"):
+                del config[of_a_call]
+            inline.append({"contents": contents, "config": config, "metadata": {"key": key}})
+        model = next(iter(requests.values())).model
+        job = self.call(lambda: jobs.create(model=model, src=inline, config={"display_name": name}))
+        return job.name
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`."""
+        jobs = self._jobs()
+
+        def look() -> str | None:
+            for place, job in enumerate(jobs.list(config={"page_size": 100})):
+                if job.display_name == name:
+                    return job.name
+                if place >= _LATEST:
+                    break
+            return None
+
+        return self.call(look)
+
+    def state(self, job_id: str) -> State:
+        """Returns where a job is; how many requests are done Gemini does not say."""
+        words = _words(self._job(job_id))
+        return State(words, 0, words in _ENDED)
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns what came of the requests of a job that has ended."""
+        job = self._job(job_id)
+        words, keys = _words(job), list(requests)
+        answers = (job.dest.inlined_responses if job.dest else None) or []
+        if words == "FAILED" and not answers:
+            said = job.error.message if job.error else "it does not say why"
+            raise TeacherError(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+        found: dict[str, Reply | TeacherError] = {}
+        for place, answer in enumerate(answers):
+            # They come in the order of the requests; the key is for those who sort them anew.
+            key = (answer.metadata or {}).get("key") or (keys[place] if place < len(keys) else "")
+            if key in requests:
+                found[key] = self._result(requests[key], answer)
+        if words in ("EXPIRED", "CANCELLED"):
+            cut_off = TeacherError(f"batch job {job_id} {words.lower()} before it", "transient")
+            found = {key: found.get(key, cut_off) for key in requests}
+        return found
+
+    def _sdk(self) -> GoogleGenai:
+        self.check()
+        assert isinstance(self.sdk, GoogleGenai)  # config_checks: the other SDK has no jobs.
+        return self.sdk
+
+    def _jobs(self) -> Any:
+        return self._sdk().client.batches
+
+    def _job(self, job_id: str) -> Any:
+        jobs = self._jobs()
+        return self.call(lambda: jobs.get(name=job_id))
+
+    def _result(self, request: Request, answer: Any) -> Reply | TeacherError:
+        if answer.error or not answer.response:
+            code, said = (answer.error.code, answer.error.message) if answer.error else (0, "")
+            if code in _PASSING:
+                return TeacherError(self.secret.hide(f"{self.name}: {said}"), "transient")
+            status, body = 401 if code in (7, 16) else 400, {"message": said}
+            return calls.refused(self.name, self.secret, status, {}, body)
+        values = answer.response.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return self.reply(request, values)
+
+
+def _words(job: Any) -> str:
+    return str(getattr(job.state, "name", job.state)).removeprefix("JOB_STATE_")

@@ -1,0 +1,110 @@
+"""OpenAI's batch mode: a file of requests, a job, a file of answers and one of errors."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bridge_jax.teachers import calls
+from bridge_jax.teachers.batch import State
+from bridge_jax.teachers.openai_teacher import OpenAITeacher
+from bridge_jax.teachers.protocol import Reply, Request, TeacherError
+
+_ENDPOINT = "/v1/chat/completions"
+_ENDED = {"completed", "failed", "expired", "cancelled"}
+# A job is looked for among as many of the account's latest.
+_LATEST = 1000
+
+
+class OpenAIBatches(OpenAITeacher):
+    """The teacher, with jobs in place of calls (`batch.BatchTeacher`)."""
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job."""
+        lines = (
+            json.dumps(
+                {
+                    "custom_id": key,
+                    "method": "POST",
+                    "url": _ENDPOINT,
+                    "body": self.body(request),
+                }
+            )
+            for key, request in requests.items()
+        )
+        content = ("\n".join(lines) + "\n").encode()
+        self.check()
+        try:
+            file = self.call(
+                lambda: self.client.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+            )
+        except TeacherError as error:
+            if error.trouble == "unknown":  # A file that was uploaded twice costs nothing.
+                raise TeacherError(str(error), "transient") from None
+            raise
+        job = self.call(
+            lambda: self.client.batches.create(
+                input_file_id=file.id,
+                endpoint=_ENDPOINT,
+                completion_window="24h",
+                metadata={"name": name},
+            )
+        )
+        return job.id
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`."""
+        self.check()
+
+        def look() -> str | None:
+            for place, job in enumerate(self.client.batches.list(limit=100)):
+                if (job.metadata or {}).get("name") == name:
+                    return job.id
+                if place >= _LATEST:
+                    break
+            return None
+
+        return self.call(look)
+
+    def state(self, job_id: str) -> State:
+        """Returns where a job is."""
+        job = self._job(job_id)
+        done = job.request_counts.completed if job.request_counts else 0
+        return State(job.status, done, job.status in _ENDED)
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns what came of the requests of a job that has ended."""
+        job = self._job(job_id)
+        files = [file for file in (job.output_file_id, job.error_file_id) if file]
+        if job.status == "failed" and not files:
+            errors = job.errors.data if job.errors and job.errors.data else []
+            said = "; ".join(str(error.message) for error in errors) or "it does not say why"
+            raise TeacherError(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+        found: dict[str, Reply | TeacherError] = {}
+        for file in files:
+            content = self.call(lambda file=file: self.client.files.content(file).text)
+            # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
+            for line in filter(None, content.split("\n")):
+                row = json.loads(line)
+                if row["custom_id"] in requests:
+                    found[row["custom_id"]] = self._result(requests[row["custom_id"]], row)
+        if job.status in ("expired", "cancelled"):
+            cut_off = TeacherError(f"batch job {job_id} was {job.status} before it", "transient")
+            found = {key: found.get(key, cut_off) for key in requests}
+        return found
+
+    def _job(self, job_id: str) -> Any:
+        self.check()
+        return self.call(lambda: self.client.batches.retrieve(job_id))
+
+    def _result(self, request: Request, row: dict[str, Any]) -> Reply | TeacherError:
+        response, error = row.get("response") or {}, row.get("error")
+        if error:
+            said = f"{self.name}: {error.get('message') or error.get('code')}"
+            passing = error.get("code") in ("batch_expired", "batch_cancelled")
+            return TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
+        if response.get("status_code") != 200:
+            status = response.get("status_code") or 500
+            return calls.refused(self.name, self.secret, status, {}, response.get("body"))
+        return self.reply(request, response["body"])

@@ -1,0 +1,51 @@
+"""`python -m launch.report --ledger`."""
+
+import json
+import subprocess
+import sys
+
+from bridge_jax.config import BudgetConfig, RunConfig
+from bridge_jax.config_io import to_json
+from bridge_jax.teachers.accounts import open_ledger
+from bridge_jax.teachers.prices import Prices
+from bridge_jax.teachers.protocol import Message, Reply, Request
+from tests.launch.tiny_run import ROOT
+
+
+def report(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "launch.report", *map(str, flags)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
+    workdir, bill = tmp_path / "run", tmp_path / "bill.csv"
+    workdir.mkdir()
+    budget = BudgetConfig(7, 0.5, str(tmp_path / "shared.sqlite"))
+    (workdir / "config.json").write_text(json.dumps(to_json(RunConfig(budget=budget))))
+    with open_ledger(workdir, budget, Prices(1.0, 10.0), local=False) as ledger:
+        for number in range(3):
+            request = Request(f"e{number}", "gpt", (Message("user", f"{number}?"),), 90)
+            ledger.reserve(request, 100)
+            if number < 2:
+                ledger.settle(request, Reply("yes", 100, 50))
+    done = report(f"--workdir={workdir}", "--ledger", f"--csv={bill}")
+    assert done.returncode == 0, done.stderr
+    assert f"Ledger   {tmp_path}/shared.sqlite" in done.stdout
+    assert "Paid     2 of 7 queries, $0.001200 of $0.50" in done.stdout
+    assert "Besides  1 query without an answer, up to $0.001000" in done.stdout
+    assert f"3 requests written to {bill}" in done.stdout
+    assert len(bill.read_text().splitlines()) == 4
+    assert not (workdir / "report.json").exists()
+
+
+def test_without_a_ledger_it_says_so(tmp_path):
+    done = report(f"--workdir={tmp_path}", "--ledger")
+    assert done.returncode == 2
+    assert f"launch.report: {tmp_path}/ledger.sqlite: no such ledger" in done.stderr
+    done = report(f"--workdir={tmp_path}/none", "--ledger")
+    assert done.returncode == 2 and "no such folder" in done.stderr

@@ -1,0 +1,61 @@
+"""A run that is killed again and again, as a program; started by test_vendor_storm.py.
+
+python killed_run.py KIND URL LEDGER REQUESTS KILLS
+
+The SDK is imported once, by a parent that has no threads; each run is a child of it, which opens
+the ledger and the teacher anew. The parent kills it (SIGKILL) after a random time. The last run may
+end; how many were killed while they were at work is printed.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import tenacity
+import vendors
+
+from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.ledger import Ledger
+from bridge_jax.teachers.protocol import Reply
+
+SECONDS_AT_MOST = 0.25
+
+
+def run(kind: str, url: str, ledger: Path, requests: int) -> bool:
+    """Returns whether all is answered."""
+    annotate_module._BACKOFF = tenacity.wait_random(0, 0.02)
+    teacher = vendors.make(kind, url, timeout=2.0)
+    with Ledger(ledger, 10**6, 1e6, vendors.PRICES) as opened:
+        outcomes = annotate(teacher, opened, [vendors.ask(n) for n in range(requests)], 16)
+    return all(isinstance(outcome, Reply) for outcome in outcomes)
+
+
+def start(*what) -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if run(*what) else 1)
+    return child
+
+
+def main(kind: str, url: str, ledger: str, requests: str, kills: str) -> None:
+    draw = random.Random(0)
+    what = (kind, url, Path(ledger), int(requests))
+    vendors.make(kind, url).check() if kind != "google-generativeai" else None
+    in_mid_run = 0
+    for _ in range(int(kills)):
+        child = start(*what)
+        time.sleep(draw.uniform(0, SECONDS_AT_MOST))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        in_mid_run += os.WIFSIGNALED(status)
+    _, status = os.waitpid(start(*what), 0)
+    print(in_mid_run)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

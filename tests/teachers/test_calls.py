@@ -1,0 +1,70 @@
+import datetime
+import email.utils
+
+import pytest
+
+from bridge_jax.teachers.calls import Secret, broken, most_input_tokens, refused
+from bridge_jax.teachers.protocol import Message, Request
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-1234567")
+    return Secret(["OTHER_KEY", "SOME_KEY"], True, "a test")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "trouble"),
+    [
+        (400, {"message": "too long"}, "rejected"),
+        (400, {"message": "x", "details": [{"reason": "API_KEY_INVALID"}]}, "fatal"),
+        (401, {}, "fatal"),
+        (402, {}, "fatal"),
+        (403, {"status": "PERMISSION_DENIED"}, "fatal"),
+        (404, {"message": "no such model"}, "fatal"),
+        (408, {}, "transient"),
+        (413, {}, "rejected"),
+        (429, {"message": "slow down"}, "transient"),
+        (429, {"code": "insufficient_quota"}, "fatal"),
+        (500, "<html>Bad gateway", "transient"),
+        (503, None, "transient"),
+    ],
+)
+def test_what_a_status_means(secret, status, error, trouble):
+    assert refused("t", secret, status, {}, {"error": error}).trouble == trouble
+    assert refused("t", secret, status, {}, error).trouble == trouble
+
+
+def test_the_message_has_the_reason_and_not_the_key(secret):
+    error = refused("gpt", secret, 401, {}, {"error": {"message": "bad key sk-1234567."}})
+    assert str(error) == (
+        "gpt answers HTTP 401: bad key [SOME_KEY].; give SOME_KEY a key that it accepts"
+    )
+    assert "1234567" not in repr(secret)
+
+
+def test_when_to_come_back(secret):
+    def wait(headers=None, error=None):
+        return refused("t", secret, 429, headers or {}, {"error": error or {}}).retry_after
+
+    assert wait() == 0
+    assert wait({"retry-after": "2.5"}) == 2.5
+    assert wait({"Retry-After": "soon"}) == 0
+    date = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
+    assert 25 < wait({"retry-after": email.utils.format_datetime(date, usegmt=True)}) <= 30
+    assert wait(error={"details": [{"reason": "x"}, {"retryDelay": "34.5s"}]}) == 34.5
+
+
+def test_errors_that_are_not_of_the_connection_are_left(secret):
+    assert broken("t", secret, TypeError("bug")) is None
+    assert broken("t", secret, ConnectionResetError("by peer")).trouble == "unknown"
+    assert broken("t", secret, TimeoutError()).trouble == "unknown"
+    assert broken("t", secret, ConnectionRefusedError()).trouble == "transient"
+
+
+def test_the_bound_of_the_input_is_one_token_a_byte():
+    words = "Ⅷ und 8"
+    request = Request("e", "m", (Message("user", words),), 10)
+    assert most_input_tokens(request) - most_input_tokens(
+        Request("e", "m", (Message("user", ""),), 10)
+    ) == len(words.encode())

@@ -1,0 +1,31 @@
+"""The teachers behind an API, as the tests make them: real SDKs, a vendor on loopback."""
+
+import pytest
+from fake_vendor import KEY
+
+from bridge_jax.teachers.gemini_teacher import GeminiTeacher
+from bridge_jax.teachers.openai_teacher import OpenAITeacher
+from bridge_jax.teachers.prices import Prices
+from bridge_jax.teachers.protocol import Message, Request
+
+KINDS = ("openai", "google-genai", "google-generativeai")
+PRICES = Prices(1.25, 10.0)
+
+
+def make(kind: str, url: str, timeout: float = 5.0) -> OpenAITeacher | GeminiTeacher:
+    """Returns a teacher that asks the vendor at `url`."""
+    pytest.importorskip({"openai": "openai"}.get(kind, kind.replace("-", ".", 1)))
+    if kind == "openai":
+        return OpenAITeacher("fake", f"{url}/v1", timeout)
+    return GeminiTeacher("fake", url, timeout, kind)
+
+
+def set_keys(monkeypatch: pytest.MonkeyPatch, key: str = KEY) -> None:
+    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(name, key)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+
+
+def ask(number: int, **settings) -> Request:
+    words = (Message("system", "Be brief."), Message("user", f"question {number}"))
+    return Request(f"e{number}", "fake", words, 90, **settings)
