@@ -314,6 +314,7 @@ class RunConfig:
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.
       on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
+      tensorboard: write the curves of training for TensorBoard too (`--logdir` is the workdir).
     """
 
     name: str = "run"
@@ -322,6 +323,7 @@ class RunConfig:
     compare_direct: bool = False
     max_prompt_tokens: int = 160
     on_long_prompt: Literal["error", "truncate"] = "error"
+    tensorboard: bool = False
     data: DataConfig = DataConfig()
     budget: BudgetConfig = BudgetConfig()
     teacher: TeacherConfig = TeacherConfig()

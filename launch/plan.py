@@ -17,6 +17,7 @@ _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config()."
 _TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU, such as v5e:4x4; default: what is here.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
 _PROPOSE = flags.DEFINE_bool("propose", False, "Look for the largest batches that fit (slow).")
+_SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter lies, too.")
 
 
 def main(assignments: list[str]) -> None:
@@ -53,6 +54,10 @@ def main(assignments: list[str]) -> None:
     page.show(console, run, stages, spending, name, resident)
     if note := idle_rows(config, batch_devices(run.mesh)):
         console.print(note)
+    if _SHARDINGS.value:
+        for role in ("assistant", "student"):
+            model = plan.decoder_config(getattr(config, role), run.mesh)
+            page.show_shardings(console, role, model, run.mesh)
     if _PROPOSE.value:
         for stage in stages:
             if isinstance(stage.work, workload.Training):

@@ -165,6 +165,7 @@ class Run:
                 self.config.seed,
                 model.tokenizer.pad_id,
                 self.mesh,
+                self.config.tensorboard,
             )
             with timing.span("checkpoint"):
                 save_params(out / "params", params)

@@ -7,10 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
 from bridge_jax.phases.context import Run
+from bridge_jax.planning.memory import local_bytes
 from bridge_jax.planning.plan import HEADROOM, StagePlan
 from bridge_jax.planning.workload import Spending
 from bridge_jax.progress import duration
@@ -92,6 +97,26 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
         f"{stage.work.stage}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
         + ", ".join(words)
     )
+
+
+def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
+    """Prints where each parameter of a model lies: its axes, the mesh axes that cut them, MiB."""
+    table = Table(box=None, pad_edge=False, title=f"\n{role}", title_justify="left")
+    for name in ("parameter", "shape", "cut by", "MiB a chip"):
+        table.add_column(name, justify="right" if name == "MiB a chip" else "left", no_wrap=True)
+    leaves = jax.tree_util.tree_leaves_with_path(decoder.abstract(model, mesh))
+    for path, leaf in leaves:
+        spec = leaf.sharding.spec
+        cut = [axis for axis in spec if axis and mesh.shape[axis] > 1]
+        table.add_row(
+            jax.tree_util.keystr(path, simple=True, separator="/"),
+            " x ".join(f"{size:,}" for size in leaf.shape),
+            ", ".join(
+                f"{axis} ({mesh.shape[axis]}) on axis {spec.index(axis)}" for axis in cut
+            ) or "on every chip",
+            f"{local_bytes(leaf) / 2**20:,.2f}",
+        )  # fmt: skip
+    console.print(table)
 
 
 def _gib(size: float) -> str:

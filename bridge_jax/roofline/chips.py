@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +80,16 @@ def local(device: Any) -> Chip:
         if kind.startswith(start):
             return CHIPS[name]
     raise UserError(f"device {kind!r} is not known to bridge_jax.roofline.chips; add its figures")
+
+
+def peak_flops(devices: Sequence[Any]) -> float | None:
+    """Returns what all devices together can do in a second, None for CPUs and unknown ones."""
+    if devices[0].platform == "cpu":
+        return None
+    try:
+        return len(devices) * local(devices[0]).flops
+    except UserError:
+        return None
 
 
 def _measure() -> tuple[float, float]:

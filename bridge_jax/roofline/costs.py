@@ -82,9 +82,8 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     head = 2 * head_parameters(config) * rows * targets
     backward = 1 if config.lora else 2
     again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
-    # The head recomputes its logits always, chunk by chunk.
-    flops = body * (1 + backward + again) + head * (2 + backward)
-    flops += 3 * 2 * adapter_parameters(config) * rows * steps
+    flops = model_flops(config, rows, steps, targets) + body * again
+    flops += head  # It recomputes its logits always, chunk by chunk.
 
     width = _bytes(config)
     trained, total = _trained(config), layer_parameters(config) + head_parameters(config)
@@ -103,6 +102,17 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     sums = 2 * (1 + again + 1)  # after attention and after the MLP, in each pass
     between += _tensor_sums(config, rows * steps, m) * sums
     return Cost(flops, traffic, between)
+
+
+def model_flops(config: DecoderConfig, rows: int, steps: int, targets: int) -> float:
+    """Returns the FLOPs that the mathematics of a training step needs, nothing computed twice.
+
+    Model FLOPs utilisation (2204.02311, appendix B) is their share of what the chips can do.
+    """
+    backward = 1 if config.lora else 2
+    head = 2 * head_parameters(config) * rows * targets
+    adapter = 3 * 2 * adapter_parameters(config) * rows * steps
+    return (_forward(config, rows * steps, steps) + head) * (1 + backward) + adapter
 
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Any) -> Cost:

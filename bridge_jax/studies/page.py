@@ -34,7 +34,7 @@ def render(run: Run, report: dict[str, Any]) -> str:
         selection_is_hard=report.get("selection", {}).get("strategy", "random") != "random",
         spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
         spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
-        times=wording.time_rows(report["seconds"]),
+        times=wording.time_rows(report["seconds"], report["training"]),
         time=wording.time(report["time"]),
         examples=examples.choose(run),
         curve_names=[name for _, name, _, _ in plots.CURVES],

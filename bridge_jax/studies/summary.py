@@ -1,5 +1,6 @@
 """From the artifacts of a run to the numbers of `report.json`."""
 
+import statistics
 from collections import Counter
 from typing import Any
 
@@ -69,6 +70,7 @@ def summarise(run: Run) -> dict[str, Any]:
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
     report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}
     report["time"] = _time(run)
+    report["training"] = _speed(run)
     report["warnings"] = failures.find(run, report)
     return report
 
@@ -109,6 +111,16 @@ def _time(run: Run) -> dict[str, float]:
         "goodput": 1 - sum(parts.values()) / total if total else 1.0,
         "compilations": sum(stage.get("compilations", 0) for stage in stages),
         "restarts": sum(stage.get("restarts", 0) for stage in stages),
+    }
+
+
+def _speed(run: Run) -> dict[str, dict[str, float]]:
+    """Returns the median step of each training stage: seconds, tokens a second, MFU on a chip."""
+    keys = ("step_seconds", "tokens_per_second", "mfu")
+    return {
+        stage: {key: statistics.median(row[key] for row in rows) for key in keys if key in rows[0]}
+        for stage, rows in run.curves.items()
+        if rows
     }
 
 

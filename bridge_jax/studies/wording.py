@@ -227,10 +227,27 @@ def time(parts: dict[str, float]) -> str:
     return "; ".join(filter(None, [duration(total), ", ".join(shares), restarts]))
 
 
-def time_rows(seconds: dict[str, float]) -> list[dict[str, Any]]:
-    """Returns the stages: `name`, `time` in words and `share` of the longest."""
+def time_rows(
+    seconds: dict[str, float], training: dict[str, dict[str, float]]
+) -> list[dict[str, Any]]:
+    """Returns the stages: `name`, `time` in words, `share` of the longest, and `speed`."""
     longest = max(seconds.values(), default=0) or 1
     return [
-        {"name": stage_name(stage), "time": duration(value), "share": value / longest}
+        {
+            "name": stage_name(stage),
+            "time": duration(value),
+            "share": value / longest,
+            "speed": speed(training.get(stage, {})),
+        }
         for stage, value in seconds.items()
     ]
+
+
+def speed(found: dict[str, float]) -> str:
+    """Returns the speed of training, as in "1,230 tokens/s, 41% MFU"."""
+    words = []
+    if "tokens_per_second" in found:
+        words.append(f"{found['tokens_per_second']:,.0f} tokens/s")
+    if "mfu" in found:
+        words.append(f"{percent(found['mfu'])} MFU")
+    return ", ".join(words)

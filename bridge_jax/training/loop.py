@@ -18,6 +18,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
+from bridge_jax.roofline import chips, costs
 from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
@@ -37,11 +38,13 @@ def train(
     seed: int,
     pad_id: int,
     mesh: Mesh,
+    tensorboard: bool = False,
 ) -> Any:
     """Trains `params` on `sequences`; returns what was trained: all of them, or the adapter.
 
-    Metrics go to `out/metrics.jsonl`, a line a step; states to `out/state`, from which the same
-    call continues with the same numbers. What is trained is consumed (donated).
+    Metrics go to `out/metrics.jsonl`, a line a step, and with `tensorboard` to its files too;
+    states go to `out/state`, from which the same call continues with the same numbers. What is
+    trained is consumed (donated).
 
     Raises:
       UserError: a loss is not finite; the last checkpoint is kept.
@@ -65,7 +68,9 @@ def train(
     checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
     state = checkpoints.restore(state)
     start = int(state.step)
-    log = MetricsLog(out / "metrics.jsonl", start)
+    log = MetricsLog(out / "metrics.jsonl", start, tensorboard)
+    flops = costs.model_flops(model, config.batch_rows, config.row_tokens, rows.target.shape[1])
+    peak = chips.peak_flops(mesh.devices.ravel())
     try:
         with (
             jax.set_mesh(mesh),
@@ -85,7 +90,10 @@ def train(
                         f"({config.learning_rate}) or clip_norm ({config.clip_norm}) and run again"
                     )
                 seconds = time.perf_counter() - began
+                values["step_seconds"] = seconds
                 values["tokens_per_second"] = values.pop("tokens") / seconds
+                if peak:
+                    values["mfu"] = flops / seconds / peak
                 values["learning_rate"] = np.asarray(rates(step)).item()
                 log.write({"step": step} | values)
                 advance(1, loss=values["loss"])

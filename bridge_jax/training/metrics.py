@@ -1,30 +1,53 @@
-"""The numbers of each training step, as they come: a line a step."""
+"""The numbers of each training step, as they come: a line a step, and live curves if wanted."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 
 
 class MetricsLog:
     """A JSONL file of steps; with several processes, the first one writes it."""
 
-    def __init__(self, path: Path, start: int):
-        """Opens the file and drops what was logged after the `start` steps to continue from."""
-        self._file = None
-        if hosts.is_first():
-            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            path.write_text("".join(lines[:start]))
-            self._file = path.open("a")
+    def __init__(self, path: Path, start: int, tensorboard: bool = False):
+        """Opens the file and drops what was logged after the `start` steps to continue from.
+
+        Raises:
+          UserError: TensorBoard is wanted, and its writer is not installed.
+        """
+        self._file = self._board = None
+        if not hosts.is_first():
+            return
+        if tensorboard:
+            self._board = _summary_writer()(str(path.parent / "tensorboard"), purge_step=start)
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(lines[:start]))
+        self._file = path.open("a")
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Adds a line."""
+        """Adds a line; `values` has the step."""
         if self._file:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
+        if self._board:
+            for name, value in values.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(values["step"]))
 
     def close(self) -> None:
-        """Ends the file."""
-        if self._file:
-            self._file.close()
+        """Ends the files."""
+        for file in (self._file, self._board):
+            if file:
+                file.close()
+
+
+def _summary_writer():
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "tensorboard=true needs its writer: pip install 'bridge-jax[tensorboard]'"
+        ) from error
+    return SummaryWriter

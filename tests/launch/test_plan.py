@@ -80,6 +80,17 @@ def test_nothing_is_run_and_the_table_says_so(tiny_config, tmp_path):
     assert "tutoring/rationales" in out
 
 
+def test_where_each_parameter_lies(tiny_config):
+    code, out, err = planned(f"--config={tiny_config}", "--shardings", "--mesh.tensor=2")
+    assert code == 0, err
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    # 3 layers of 32 x 4 x 8 in f32, cut by 4 x 2 devices; the student has two of the layers.
+    query = "layers/attention/query/kernel"
+    assert f"{query} 3 x 32 x 4 x 8 fsdp (4) on axis 1, tensor (2) on axis 2 0.00" in rows
+    assert f"{query} 2 x 32 x 4 x 8 fsdp (4) on axis 1, tensor (2) on axis 2 0.00" in rows
+    assert "final_norm/scale 32 on every chip 0.00" in rows
+
+
 def test_mistakes(tiny_config):
     code, _, err = planned(f"--config={tiny_config}", "--topology=v5x:4x4")
     assert code == 2

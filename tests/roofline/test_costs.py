@@ -49,6 +49,16 @@ def test_flops_of_training(one_device):
     assert found == 3 * (forward + 2 * adapter * tokens) + 3 * head + 3 * 2 * adapter * tokens
 
 
+def test_model_flops_count_nothing_twice(one_device):
+    tokens, attend = 24, 4 * 2 * 2 * 4 * 6 * 24
+    forward, head = 2 * LAYERS * tokens + attend, 2 * HEAD * 4 * 5
+    assert costs.model_flops(CONFIG, 4, 6, 5) == 3 * (forward + head)
+    adapted = dataclasses.replace(CONFIG, lora=LoraConfig(rank=1, targets=("mlp/up",)))
+    adapter = 2 * 1 * (8 + 16) * tokens  # forward; its gradients cost twice that
+    found = costs.model_flops(adapted, 4, 6, 5)
+    assert found == 2 * (forward + 2 * adapter + head) + 3 * 2 * adapter
+
+
 def test_a_kernel_leaves_the_scores_on_the_chip(one_device):
     kernel = dataclasses.replace(CONFIG, kernel="splash")
     plain, less = (costs.scoring_step(c, 4, 6, 2, one_device) for c in (CONFIG, kernel))

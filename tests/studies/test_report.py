@@ -95,6 +95,7 @@ def workdir(tmp_path):
     ):
         losses = [
             {"step": s, "loss": 2 / s, "rationale_loss": None, "answer_loss": 1 / s}
+            | {"step_seconds": 0.5 * s, "tokens_per_second": 1000.0 * s, "mfu": 0.2 * s}
             for s in (1, 2, 3)
         ]
         write_rows(root / stage / "metrics.jsonl", losses)
@@ -181,6 +182,10 @@ def test_numbers(workdir):
     assert time["compile"] == pytest.approx(12.7) and time["data"] == 0
     assert time["goodput"] == pytest.approx(0.7)
     assert (time["compilations"], time["restarts"]) == (6, 1)
+    assert result["training"]["tutoring/student"] == pytest.approx(
+        {"step_seconds": 1.0, "tokens_per_second": 2000.0, "mfu": 0.4}
+    )
+    assert wording.speed(result["training"]["tutoring/student"]) == "2,000 tokens/s, 40% MFU"
     words = "1 min 04 s; 20% compiling (6 programs), 10% saving; 1 restart"
     assert wording.time(time) == words
     assert result["warnings"] == []

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import signal
+import struct
 
 import jax
 import numpy as np
@@ -33,19 +34,20 @@ def tiny_model(checkpoint):
     return checkpoints.load(ModelConfig(str(checkpoint), keep_layers=(1,)))
 
 
-def run(out, model, mesh, config=CONFIG, name="student"):
+def run(out, model, mesh, config=CONFIG, name="student", **options):
     out.mkdir(exist_ok=True)
     decoder_config, params = model
     boxed = jax.eval_shape(lambda: decoder.init(decoder_config, jax.random.key(0)))
     shardings = parameter_shardings(boxed, mesh)
     params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, shardings)
-    return loop.train(out, name, decoder_config, params, SEQUENCES, config, 0, 2, mesh)
+    return loop.train(out, name, decoder_config, params, SEQUENCES, config, 0, 2, mesh, **options)
 
 
 def lines(out):
     """Returns the metrics, without those of the clock."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
+    clock = ("step_seconds", "tokens_per_second")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows]
 
 
 @pytest.fixture
@@ -175,3 +177,39 @@ def test_a_notice_saves_the_step_and_ends(tmp_path, tiny_model, one_device, monk
     equal(run(tmp_path / "cut", tiny_model, one_device, config), expected)
     assert len(seen) == 8  # no step twice
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_utilisation_is_logged_where_the_chip_is_known(
+    tmp_path, tiny_model, one_device, monkeypatch
+):
+    monkeypatch.setattr(loop.chips, "peak_flops", lambda devices: 1e9 * len(devices))
+    run(tmp_path / "out", tiny_model, one_device)
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    # 2 rows of 24 tokens, of which 64 places hold targets at most.
+    flops = loop.costs.model_flops(tiny_model[0], 2, 24, 24)
+    for row in rows:
+        assert row["mfu"] * row["step_seconds"] == pytest.approx(flops / 1e9)
+
+
+def scalars(folder):
+    """Returns {(tag, step): value} of TensorBoard's files; later files win."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = {}
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:  # records: length, its checksum, an event, its checksum
+            (length,) = struct.unpack("<Q", data[:8])
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+            data = data[16 + length :]
+    return found
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, tiny_model, one_device):
+    run(tmp_path / "out", tiny_model, one_device, tensorboard=True)
+    found = scalars(tmp_path / "out" / "tensorboard")
+    rows = lines(tmp_path / "out")
+    assert {step for _, step in found} - {0} == set(range(1, 8))
+    for row in rows:
+        assert found["loss", row["step"]] == pytest.approx(row["loss"], rel=1e-6)
+    assert ("tokens_per_second", 3) in found and ("step", 3) not in found
