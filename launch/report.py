@@ -16,7 +16,7 @@ from absl import app, flags
 from rich.console import Console
 
 from bridge_jax.errors import UserError
-from bridge_jax.studies import ledger_table, report, terminal
+from bridge_jax.studies import ledger_table
 from bridge_jax.teachers import accounts, statement
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -33,6 +33,8 @@ def main(argv: Sequence[str]) -> None:
         if LEDGER.value or CSV.value:
             _show_ledger(workdir, Console())
         else:
+            from bridge_jax.studies import report, terminal  # takes seconds: the ledger needs none
+
             terminal.print_summary(report.write(workdir), Console())
     except UserError as error:
         print(f"launch.report: {error}", file=sys.stderr)

@@ -128,18 +128,6 @@ def annotate_in_batches(
     return [work.outcomes[request.key] for request in requests]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Unasked(Request):
-    """A request of an open job that this run does not ask: what it cost and said is kept too."""
-
-    known_as: str = ""
-
-    @property
-    def key(self) -> str:
-        """The key on the ledger."""
-        return self.known_as
-
-
 @dataclasses.dataclass
 class _Batches:
     """One call of `annotate_in_batches`."""
@@ -211,7 +199,8 @@ class _Batches:
     def _submit_one(self, requests: Mapping[str, Request]) -> Job:
         name, vendor = f"bridge-{uuid.uuid4().hex}", self.teacher.vendor
         self.ledger.begin_job(name, vendor, list(requests))
-        job = Job(name, None, vendor, tuple(requests), time.time())
+        waiting = tuple(requests.values())
+        job = Job(name, None, vendor, tuple(requests), time.time(), waiting)
         tried = False
 
         def submit() -> str:
@@ -235,22 +224,21 @@ class _Batches:
         return dataclasses.replace(job, id=job_id)
 
     def _settle(self, job: Job) -> None:
-        requests = {
-            key: self.requests.get(key) or _Unasked("", "", (), 0, known_as=key) for key in job.keys
-        }
+        # Also of those that this run no longer asks: they are paid for all the same.
+        requests = {request.key: request for request in job.waiting}
         try:
             results = self._insist(self.teacher.results, str(job.id), requests)
         except TeacherError as error:
             if error.trouble == "fatal":
                 self._forget(job)
             raise
-        for key in job.keys:
+        for key, request in requests.items():
             outcome = results.get(key)
             if isinstance(outcome, Reply):
-                self.ledger.settle(requests[key], outcome)
+                self.ledger.settle(request, outcome)
                 self.outcomes[key] = outcome
             elif outcome is not None:
-                self.ledger.release(requests[key])
+                self.ledger.release(request)
                 self.reasons[key] = str(outcome)
                 if outcome.trouble in ("rejected", "fatal"):
                     self.outcomes[key] = Failure(str(outcome))
@@ -261,8 +249,8 @@ class _Batches:
 
     def _forget(self, job: Job) -> None:
         """Takes back the reservations of a job that the vendor does not have."""
-        for key in job.keys:
-            self.ledger.release(_Unasked("", "", (), 0, known_as=key))
+        for request in job.waiting:
+            self.ledger.release(request)
         self.ledger.close_job(job.name)
 
     def _insist(
