@@ -115,7 +115,7 @@ class _Recorder:
     ):
         self._name, self._config, self._log, self._advance = name, config, log, advance
         self._rates = np.asarray(jax.vmap(learning_rate(config, total))(np.arange(total)))
-        peak = chips.peak_flops(mesh.devices.ravel())
+        peak = chips.peak_flops(list(mesh.devices.flat))
         self._flops_share = flops / peak if peak else None
         self._waiting: tuple[int, StepMetrics] | None = None
         self._ended = time.perf_counter()

@@ -51,6 +51,12 @@ class MetricsLog:
                 file.close()
 
 
+def check(tensorboard: bool) -> None:
+    """Raises a `UserError` if TensorBoard is wanted and its writer is not installed."""
+    if tensorboard:
+        _summary_writer()
+
+
 def _summary_writer() -> Any:
     try:
         from tensorboardX import SummaryWriter
