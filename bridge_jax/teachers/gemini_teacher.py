@@ -160,14 +160,23 @@ class GoogleGenai:
             ),
         )
         self._errors: Any = genai.errors.APIError
+        self._make_config = types.GenerateContentConfig
+        self._configs: dict[tuple, Any] = {}
 
     def generate(self, request: Request) -> str:
         """Returns the response's text; parsing it here takes less time than the SDK's models."""
         system, contents = contents_of(request)
         response = self.client.models.generate_content(
-            model=request.model, contents=contents, config=self.config(request, system)
+            model=request.model, contents=contents, config=self._built(request, system)
         )
         return response.sdk_http_response.body
+
+    def _built(self, request: Request, system: str) -> Any:
+        """Returns the SDK's GenerateContentConfig; building it for each request takes time."""
+        key = (system, request.max_output_tokens, request.temperature, request.structured)
+        if key not in self._configs:
+            self._configs[key] = self._make_config(**self.config(request, system))
+        return self._configs[key]
 
     def config(self, request: Request, system: str) -> dict[str, Any]:
         """Returns the SDK's GenerateContentConfig as a dict."""
