@@ -16,6 +16,8 @@ from bridge_jax.teachers.structured import SCHEMA, is_malformed
 
 Backend = Literal["google-genai", "google-generativeai"]
 
+# What reading a GenerateContentResponse raises where it is none.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 _CONNECTIONS = threading.Lock()
 _ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
 # https://ai.google.dev/api/generate-content#FinishReason
@@ -85,7 +87,7 @@ class GeminiTeacher:
         answer = self.call(lambda: self.sdk.generate(request))
         try:
             return self.reply(request, answer if isinstance(answer, dict) else json.loads(answer))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             said = str(answer)[:100]
             raise calls.lost(self.name, f"what it answered is no content: {said!r}") from None
 

@@ -14,6 +14,8 @@ from bridge_jax.teachers import calls
 from bridge_jax.teachers.protocol import Finish, Reply, Request
 from bridge_jax.teachers.structured import SCHEMA, is_malformed
 
+# What reading a chat completion raises where it is none.
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 _CONNECTIONS = threading.Lock()
 
 
@@ -78,7 +80,7 @@ class OpenAITeacher:
         text = self.call(lambda: self.client.post("/chat/completions", cast_to=str, body=body))
         try:
             return self.reply(request, json.loads(text))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except UNREADABLE:
             said = f"what it answered is no chat completion: {text[:100]!r}"
             raise calls.lost(self.name, said) from None
 
