@@ -97,7 +97,8 @@ class OpenAIBatches(OpenAITeacher):
         return self.call(lambda: self.client.batches.retrieve(job_id))
 
     def _result(self, request: Request, row: dict[str, Any]) -> Reply | TeacherError:
-        response, error = row.get("response"), row.get("error")
+        response: Any = row.get("response")
+        error = row.get("error")
         if error:
             said = f"{self.name}: {error.get('message') or error.get('code')}"
             passing = error.get("code") in ("batch_expired", "batch_cancelled")
