@@ -102,16 +102,21 @@ class GeminiTeacher:
             raise calls.broken(self.name, self.secret, error) or error from None
 
     def reply(self, request: Request, answer: dict[str, Any]) -> Reply:
-        """Returns the reply in a GenerateContentResponse (JSON of the REST API)."""
+        """Returns the reply in a GenerateContentResponse (JSON of the REST API).
+
+        One without usage is taken at its worst case.
+        """
         candidate = next(iter(answer.get("candidates") or [{}]))
         if not candidate and "promptFeedback" not in answer:
             raise KeyError("candidates")
         parts = (candidate.get("content") or {}).get("parts") or []
         text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
         usage = answer.get("usageMetadata") or {}
-        inputs = usage.get("promptTokenCount", self.estimate_input_tokens(request))
+        inputs, in_all = (usage.get(f"{of}TokenCount") or 0 for of in ("prompt", "total"))
         # Thoughts are billed as output, and are only in the total.
-        outputs = usage.get("totalTokenCount", inputs + request.max_output_tokens) - inputs
+        outputs = in_all - inputs
+        if not inputs or outputs < 0:
+            inputs, outputs = self.estimate_input_tokens(request), request.max_output_tokens
         blocked = bool((answer.get("promptFeedback") or {}).get("blockReason"))
         reason = "SAFETY" if blocked else candidate.get("finishReason", "")
         return Reply(text, inputs, outputs, _finish(request, text, reason))

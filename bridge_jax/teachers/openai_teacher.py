@@ -119,10 +119,13 @@ class OpenAITeacher:
         choice = completion["choices"][0]
         message, usage = choice["message"], completion.get("usage") or {}
         text, reason = message.get("content") or "", choice.get("finish_reason")
+        inputs, outputs = usage.get("prompt_tokens") or 0, usage.get("completion_tokens")
+        if not inputs or outputs is None:
+            inputs, outputs = self.estimate_input_tokens(request), request.max_output_tokens
         return Reply(
             text or message.get("refusal") or "",
-            usage.get("prompt_tokens", self.estimate_input_tokens(request)),
-            usage.get("completion_tokens", request.max_output_tokens),
+            inputs,
+            outputs,
             _finish(request, text, reason, message.get("refusal")),
         )
 
