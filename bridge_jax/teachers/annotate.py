@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NoReturn
 
@@ -112,11 +112,15 @@ class _Work:
         self.reserving = self.reserved = self.freed = 0
 
     def run(self) -> list[Reply | Failure]:
-        """Keeps `concurrency` requests at work until all is done, or `stop` is set."""
+        """Keeps `concurrency` calls in flight until all is done, or `stop` is set."""
         threads = min(self.concurrency, len(self.waiting))
         if threads:
-            with ThreadPoolExecutor(threads, "teacher") as pool:
-                wait([pool.submit(self._work) for _ in range(threads)])
+            # Settling waits for the disk; who asks goes on meanwhile.
+            with (
+                ThreadPoolExecutor(threads, "settle") as settling,
+                ThreadPoolExecutor(threads, "teacher") as asking,
+            ):
+                wait([asking.submit(self._work, settling) for _ in range(threads)])
         if self.failure:
             self._raise(self.failure)
         return [self.outcomes[key] for key in self.keys if key in self.outcomes]
@@ -128,35 +132,63 @@ class _Work:
             f"and kept; run the same command again to continue"
         )
 
-    def _work(self) -> None:
+    def _work(self, settling: ThreadPoolExecutor) -> None:
         try:
             while not self.stop.is_set():
                 with self.changed:
                     if not self.waiting:
                         return
                     key, request = self.waiting.popleft()
-                self._record(key, self._outcome(request))
+                outcome, unsettled = self._outcome(request)
+                if unsettled and isinstance(outcome, Reply):
+                    settling.submit(self._settle, key, request, outcome)
+                else:
+                    self._record(key, outcome)
         except _Stopped:
             pass
         except BaseException as error:
             self._fail(error)
 
-    def _outcome(self, request: Request) -> Reply | Failure:
+    def _outcome(self, request: Request) -> tuple[Reply | Failure, bool]:
+        """Returns what came of a request, and whether that is still to be settled."""
         try:
             return self._retrying()(self._attempt, request)
         except TeacherError as error:
             if error.trouble == "fatal":
                 raise
-            return self._give_up(error)
+            return self._give_up(error), False
         except BudgetExceeded as error:
             if not self.optional:
                 raise
-            return Failure(f"not asked: {error}")
+            return Failure(f"not asked: {error}"), False
 
-    def _attempt(self, request: Request) -> Reply:
-        """Returns the stored reply, or makes the paid call; the ledger says what came of it."""
+    def _attempt(self, request: Request) -> tuple[Reply, bool]:
+        """Returns the stored reply, or makes the paid call; whether the reply is to be settled."""
         estimate = self.teacher.estimate_input_tokens(request)
         most = estimate + request.max_output_tokens
+        stored = self._in_turn(request, estimate, most)
+        if stored is not None:
+            return stored, False
+        with self._unknown_if_it_fails(request):
+            try:
+                reply = self.teacher.ask(request)
+            except TeacherError as error:
+                if error.trouble == "fatal":
+                    self._fail(error)
+                unknown = error.trouble == "unknown"
+                self._free(self.ledger.abandon if unknown else self.ledger.release, request)
+                raise
+        self.pace.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
+        return reply, True
+
+    def _settle(self, key: str, request: Request, reply: Reply) -> None:
+        """Writes a paid reply to the ledger; only then is it an outcome."""
+        with contextlib.suppress(BaseException), self._unknown_if_it_fails(request):
+            self._free(self.ledger.settle, request, reply)
+            self._record(key, reply)
+
+    def _in_turn(self, request: Request, estimate: int, most: int) -> Reply | None:
+        """Reserves when the vendor's limits let the request be sent, or returns the reply."""
         stored = self._reserve(request, estimate)
         if stored is not None:
             return stored
@@ -167,25 +199,21 @@ class _Work:
             stored = self._reserve(request, estimate)
             if stored is not None:
                 self.pace.give_back(most, requests=1)
-                return stored
+        return stored
+
+    @contextlib.contextmanager
+    def _unknown_if_it_fails(self, request: Request) -> Iterator[None]:
+        """Stops the run at an error that nobody foresaw; whether the call is billed is unknown."""
         try:
-            reply = self.teacher.ask(request)
-            self._free(self.ledger.settle, request, reply)
-        except TeacherError as error:
-            if error.trouble == "fatal":
-                self._fail(error)
-            unknown = error.trouble == "unknown"
-            self._free(self.ledger.abandon if unknown else self.ledger.release, request)
+            yield
+        except TeacherError:
             raise
         except BaseException as error:
             self._fail(error)
-            # Whether this was billed is unknown. (A full disk may refuse this too: then closing
-            # the ledger does the same.)
+            # (A full disk may refuse this too: then closing the ledger does the same.)
             with contextlib.suppress(UserError):
                 self._free(self.ledger.abandon, request)
             raise
-        self.pace.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
-        return reply
 
     def _reserve(self, request: Request, estimate: int) -> Reply | None:
         """Reserves, or returns the stored reply; waits while others leave no room for it."""

@@ -5,12 +5,13 @@ outlives this process: whoever runs the same command next collects it, and one t
 between submitting and noting the vendor's id finds the job by its name.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import tenacity
@@ -27,6 +28,10 @@ REQUESTS_PER_JOB, BYTES_PER_JOB = 10_000, 15_000_000
 _BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
 
 _log = logging.getLogger(__name__)
+
+
+class JobRefused(TeacherError):  # noqa: N818
+    """The vendor says that a job as a whole came to nothing: none of it is billed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +83,10 @@ class BatchTeacher(Protocol):
     ) -> Mapping[str, Reply | TeacherError]:
         """Returns what came of the requests of a job that has ended.
 
-        What is not among them may be billed, and an error is not.
+        What is not among them may be billed; an error is not, unless its trouble is unknown.
 
         Raises:
-          TeacherError: fatal where the job as a whole was refused, and nothing of it is billed.
+          JobRefused: nothing of the job is billed.
         """
         ...
 
@@ -155,7 +160,8 @@ class _Batches:
             if job.vendor != self.teacher.vendor:
                 _log.warning("batch job %s is %s's: it stays open", job.name, job.vendor)
                 continue
-            job_id = job.id or self._insist(self.teacher.find, job.name)
+            with _stays_open(job):
+                job_id = job.id or self._insist(self.teacher.find, job.name)
             if job_id is None:
                 self._forget(job)
                 continue
@@ -186,7 +192,7 @@ class _Batches:
         """Waits for jobs and writes what came of them to the ledger."""
         waiting = list(jobs)
         while waiting:
-            states = {job.name: self._insist(self.teacher.state, str(job.id)) for job in waiting}
+            states = {job.name: self._state(job) for job in waiting}
             for job in [job for job in waiting if states[job.name].ended]:
                 self._settle(job)
                 waiting.remove(job)
@@ -201,36 +207,42 @@ class _Batches:
         self.ledger.begin_job(name, vendor, list(requests))
         waiting = tuple(requests.values())
         job = Job(name, None, vendor, tuple(requests), time.time(), waiting)
-        tried = False
+        tries = 0
 
         def submit() -> str:
             # A vendor that says "try again" may have made the job all the same.
-            nonlocal tried
-            found = self.teacher.find(name) if tried else None
-            tried = True
+            nonlocal tries
+            tries += 1
+            found = self.teacher.find(name) if tries > 1 else None
             return found or self.teacher.submit(name, requests)
 
-        try:
-            job_id = self._insist(submit, passing=("transient",))
-        except TeacherError as error:
-            if error.trouble == "unknown":
-                raise UserError(
-                    f"{error}: whether the batch job {name} was submitted is unknown; run the same "
-                    "command again, which looks for it"
-                ) from error
+        with _stays_open(job):
+            try:
+                job_id = self._insist(submit, passing=("transient",))
+            except TeacherError as error:
+                if tries > 1 or error.trouble not in ("fatal", "rejected"):
+                    raise
+                refusal = error
+            else:
+                refusal = None
+        if refusal:
             self._forget(job)
-            raise
+            raise refusal
         self.ledger.record_job(job_id, vendor, job.keys, name=name)
         return dataclasses.replace(job, id=job_id)
+
+    def _state(self, job: Job) -> State:
+        with _stays_open(job):
+            return self._insist(self.teacher.state, str(job.id))
 
     def _settle(self, job: Job) -> None:
         # Also of those that this run no longer asks: they are paid for all the same.
         requests = {request.key: request for request in job.waiting}
         try:
-            results = self._insist(self.teacher.results, str(job.id), requests)
-        except TeacherError as error:
-            if error.trouble == "fatal":
-                self._forget(job)
+            with _stays_open(job):
+                results = self._insist(self.teacher.results, str(job.id), requests)
+        except JobRefused:
+            self._forget(job)
             raise
         for key, request in requests.items():
             outcome = results.get(key)
@@ -238,7 +250,8 @@ class _Batches:
                 self.ledger.settle(request, outcome)
                 self.outcomes[key] = outcome
             elif outcome is not None:
-                self.ledger.release(request)
+                if outcome.trouble != "unknown":
+                    self.ledger.release(request)
                 self.reasons[key] = str(outcome)
                 if outcome.trouble in ("rejected", "fatal"):
                     self.outcomes[key] = Failure(str(outcome))
@@ -276,6 +289,20 @@ class _Batches:
     def _show(self, in_jobs: int) -> None:
         if self.on_reply:
             self.on_reply(len(self.outcomes) + in_jobs, len(self.requests))
+
+
+@contextlib.contextmanager
+def _stays_open(job: Job) -> Iterator[None]:
+    """Says in an error that the job, which may be paid for, is still to be collected."""
+    try:
+        yield
+    except JobRefused:
+        raise
+    except TeacherError as error:
+        raise UserError(
+            f"{error}; whether batch job {job.id or job.name} is done and billed is unknown, so it "
+            "stays on the ledger: run the same command again, which collects it"
+        ) from error
 
 
 def _parts(requests: Mapping[str, Request]) -> list[dict[str, Request]]:

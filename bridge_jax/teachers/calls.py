@@ -16,9 +16,13 @@ from bridge_jax.teachers.structured import SCHEMA_BYTES
 
 # What a chat template adds to the words, generously: roles and separators.
 _TOKENS_PER_MESSAGE = 16
-# Exceptions raised before a byte of a request is sent: of httpx, of urllib3, and of what they use.
+# Of a proxy before the model, which may have answered and billed (520 to 524 are Cloudflare's).
+_OF_A_PROXY = {408, 502, 504, *range(520, 525)}
+# Exceptions raised before a byte of a request is sent: of httpx, of urllib3 and requests, and of
+# what they use.
 _NEVER_SENT = {
     *("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"),
+    *("LocalProtocolError", "InvalidHeader"),
     *("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "ConnectionRefusedError"),
 }
 _NETWORK = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio", "requests", "urllib3", "ssl"}
@@ -32,13 +36,19 @@ class Secret:
       needed: without one, whether that is an error.
 
     Raises:
-      UserError: none is set.
+      UserError: none is set, or it cannot be sent. (Libraries would put it into their errors, in
+        spellings that `hide` does not know.)
     """
 
     def __init__(self, variables: Sequence[str], needed: bool, what_for: str):
-        found = (os.environ.get(name, "").strip() for name in variables)
-        self.value = next(filter(None, found), "")
         self.variable = next((n for n in variables if os.environ.get(n, "").strip()), variables[0])
+        found = os.environ.get(self.variable, "")
+        self.value = found if found.strip() else ""
+        if not all("!" <= letter <= "~" for letter in self.value):
+            raise UserError(
+                f"{what_for}: the key in {self.variable} has a blank, a line break or a letter "
+                "that no key has; set it again, with nothing around it"
+            )
         if needed and not self.value:
             raise UserError(
                 f"{what_for} needs a key: set the environment variable {' or '.join(variables)} "
@@ -66,7 +76,7 @@ def most_input_tokens(request: Request) -> int:
 def refused(
     teacher: str, secret: Secret, status: int, headers: Mapping[str, str], body: Any
 ) -> TeacherError:
-    """Returns what an HTTP status above 399 means; the vendor bills none of them.
+    """Returns what an HTTP status above 399 means; of the vendor's own none is billed.
 
     Args:
       teacher: its name, for the message.
@@ -86,7 +96,9 @@ def refused(
         trouble, way_out = "fatal", "; add to the account's credit"
     elif status == 404:
         trouble, way_out = "fatal", "; mend teacher.model or teacher.base_url"
-    elif status in (408, 409, 425, 429) or status >= 500:
+    elif status in _OF_A_PROXY:
+        trouble, way_out = "unknown", "; whether it is billed is unknown"
+    elif status in (409, 425, 429) or status >= 500:
         trouble = "transient"
     message = f"{teacher} answers HTTP {status}: {said}{way_out}"
     return TeacherError(message, trouble, _retry_after(headers, error))

@@ -3,17 +3,21 @@
 What it leaves out: files for jobs above 20 MB. `batch` splits them into several jobs.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls
-from bridge_jax.teachers.batch import State
-from bridge_jax.teachers.gemini_teacher import GeminiTeacher, GoogleGenai, contents_of
+from bridge_jax.teachers.batch import JobRefused, State
+from bridge_jax.teachers.gemini_teacher import (
+    UNREADABLE,
+    GeminiTeacher,
+    GoogleGenai,
+    contents_of,
+)
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
 _ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}
-# A job is looked for among as many of the account's latest.
-_LATEST = 1000
 # Of google.rpc.Code: the vendor's own trouble, which may pass.
 _PASSING = {4, 8, 10, 13, 14}
 
@@ -39,12 +43,8 @@ class GeminiBatches(GeminiTeacher):
         jobs = self._jobs()
 
         def look() -> str | None:
-            for place, job in enumerate(jobs.list(config={"page_size": 100})):
-                if job.display_name == name:
-                    return job.name
-                if place >= _LATEST:
-                    break
-            return None
+            listed = jobs.list(config={"page_size": 100})
+            return next((job.name for job in listed if job.display_name == name), None)
 
         return self.call(look)
 
@@ -62,13 +62,15 @@ class GeminiBatches(GeminiTeacher):
         answers = (job.dest.inlined_responses if job.dest else None) or []
         if words == "FAILED" and not answers:
             said = job.error.message if job.error else "it does not say why"
-            raise TeacherError(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+            raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
         found: dict[str, Reply | TeacherError] = {}
         for place, answer in enumerate(answers):
             # They come in the order of the requests; the key is for those who sort them anew.
             key = (answer.metadata or {}).get("key") or (keys[place] if place < len(keys) else "")
-            if key in requests:
-                found[key] = self._result(requests[key], answer)
+            # What cannot be read may be billed: it is left out.
+            with contextlib.suppress(*UNREADABLE):
+                if key in requests:
+                    found[key] = self._result(requests[key], answer)
         if words in ("EXPIRED", "CANCELLED"):
             cut_off = TeacherError(f"batch job {job_id} {words.lower()} before it", "transient")
             found = {key: found.get(key, cut_off) for key in requests}

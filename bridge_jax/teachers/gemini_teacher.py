@@ -16,6 +16,8 @@ from bridge_jax.teachers.structured import SCHEMA, is_malformed
 
 Backend = Literal["google-genai", "google-generativeai"]
 
+# What reading a GenerateContentResponse raises where it is none.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 _CONNECTIONS = threading.Lock()
 _ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
 # https://ai.google.dev/api/generate-content#FinishReason
@@ -85,7 +87,7 @@ class GeminiTeacher:
         answer = self.call(lambda: self.sdk.generate(request))
         try:
             return self.reply(request, answer if isinstance(answer, dict) else json.loads(answer))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             said = str(answer)[:100]
             raise calls.lost(self.name, f"what it answered is no content: {said!r}") from None
 
@@ -100,16 +102,21 @@ class GeminiTeacher:
             raise calls.broken(self.name, self.secret, error) or error from None
 
     def reply(self, request: Request, answer: dict[str, Any]) -> Reply:
-        """Returns the reply in a GenerateContentResponse (JSON of the REST API)."""
+        """Returns the reply in a GenerateContentResponse (JSON of the REST API).
+
+        One without usage is taken at its worst case.
+        """
         candidate = next(iter(answer.get("candidates") or [{}]))
         if not candidate and "promptFeedback" not in answer:
             raise KeyError("candidates")
         parts = (candidate.get("content") or {}).get("parts") or []
         text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
         usage = answer.get("usageMetadata") or {}
-        inputs = usage.get("promptTokenCount", self.estimate_input_tokens(request))
+        inputs, in_all = (usage.get(f"{of}TokenCount") or 0 for of in ("prompt", "total"))
         # Thoughts are billed as output, and are only in the total.
-        outputs = usage.get("totalTokenCount", inputs + request.max_output_tokens) - inputs
+        outputs = in_all - inputs
+        if not inputs or outputs < 0:
+            inputs, outputs = self.estimate_input_tokens(request), request.max_output_tokens
         blocked = bool((answer.get("promptFeedback") or {}).get("blockReason"))
         reason = "SAFETY" if blocked else candidate.get("finishReason", "")
         return Reply(text, inputs, outputs, _finish(request, text, reason))
@@ -160,14 +167,23 @@ class GoogleGenai:
             ),
         )
         self._errors: Any = genai.errors.APIError
+        self._make_config = types.GenerateContentConfig
+        self._configs: dict[tuple, Any] = {}
 
     def generate(self, request: Request) -> str:
         """Returns the response's text; parsing it here takes less time than the SDK's models."""
         system, contents = contents_of(request)
         response = self.client.models.generate_content(
-            model=request.model, contents=contents, config=self.config(request, system)
+            model=request.model, contents=contents, config=self._built(request, system)
         )
         return response.sdk_http_response.body
+
+    def _built(self, request: Request, system: str) -> Any:
+        """Returns the SDK's GenerateContentConfig; building it for each request takes time."""
+        key = (system, request.max_output_tokens, request.temperature, request.structured)
+        if key not in self._configs:
+            self._configs[key] = self._make_config(**self.config(request, system))
+        return self._configs[key]
 
     def config(self, request: Request, system: str) -> dict[str, Any]:
         """Returns the SDK's GenerateContentConfig as a dict."""

@@ -1,18 +1,17 @@
 """OpenAI's batch mode: a file of requests, a job, a file of answers and one of errors."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls
-from bridge_jax.teachers.batch import State
-from bridge_jax.teachers.openai_teacher import OpenAITeacher
+from bridge_jax.teachers.batch import JobRefused, State
+from bridge_jax.teachers.openai_teacher import UNREADABLE, OpenAITeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = {"completed", "failed", "expired", "cancelled"}
-# A job is looked for among as many of the account's latest.
-_LATEST = 1000
 
 
 class OpenAIBatches(OpenAITeacher):
@@ -56,12 +55,8 @@ class OpenAIBatches(OpenAITeacher):
         self.check()
 
         def look() -> str | None:
-            for place, job in enumerate(self.client.batches.list(limit=100)):
-                if (job.metadata or {}).get("name") == name:
-                    return job.id
-                if place >= _LATEST:
-                    break
-            return None
+            jobs = self.client.batches.list(limit=100)
+            return next((job.id for job in jobs if (job.metadata or {}).get("name") == name), None)
 
         return self.call(look)
 
@@ -80,15 +75,18 @@ class OpenAIBatches(OpenAITeacher):
         if job.status == "failed" and not files:
             errors = job.errors.data if job.errors and job.errors.data else []
             said = "; ".join(str(error.message) for error in errors) or "it does not say why"
-            raise TeacherError(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+            raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
         found: dict[str, Reply | TeacherError] = {}
         for file in files:
             content = self.call(lambda file=file: self.client.files.content(file).text)
             # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
             for line in filter(None, content.split("\n")):
-                row = json.loads(line)
-                if row["custom_id"] in requests:
-                    found[row["custom_id"]] = self._result(requests[row["custom_id"]], row)
+                # What cannot be read may be billed: it is left out.
+                with contextlib.suppress(*UNREADABLE):
+                    row = json.loads(line)
+                    key = row["custom_id"]
+                    if key in requests:
+                        found[key] = self._result(requests[key], row)
         if job.status in ("expired", "cancelled"):
             cut_off = TeacherError(f"batch job {job_id} was {job.status} before it", "transient")
             found = {key: found.get(key, cut_off) for key in requests}
@@ -99,12 +97,13 @@ class OpenAIBatches(OpenAITeacher):
         return self.call(lambda: self.client.batches.retrieve(job_id))
 
     def _result(self, request: Request, row: dict[str, Any]) -> Reply | TeacherError:
-        response, error = row.get("response") or {}, row.get("error")
+        response: Any = row.get("response")
+        error = row.get("error")
         if error:
             said = f"{self.name}: {error.get('message') or error.get('code')}"
             passing = error.get("code") in ("batch_expired", "batch_cancelled")
             return TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
-        if response.get("status_code") != 200:
-            status = response.get("status_code") or 500
+        status = response["status_code"]
+        if status != 200:
             return calls.refused(self.name, self.secret, status, {}, response.get("body"))
         return self.reply(request, response["body"])

@@ -14,6 +14,8 @@ from bridge_jax.teachers import calls
 from bridge_jax.teachers.protocol import Finish, Reply, Request
 from bridge_jax.teachers.structured import SCHEMA, is_malformed
 
+# What reading a chat completion raises where it is none.
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 _CONNECTIONS = threading.Lock()
 
 
@@ -78,7 +80,7 @@ class OpenAITeacher:
         text = self.call(lambda: self.client.post("/chat/completions", cast_to=str, body=body))
         try:
             return self.reply(request, json.loads(text))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except UNREADABLE:
             said = f"what it answered is no chat completion: {text[:100]!r}"
             raise calls.lost(self.name, said) from None
 
@@ -117,10 +119,13 @@ class OpenAITeacher:
         choice = completion["choices"][0]
         message, usage = choice["message"], completion.get("usage") or {}
         text, reason = message.get("content") or "", choice.get("finish_reason")
+        inputs, outputs = usage.get("prompt_tokens") or 0, usage.get("completion_tokens")
+        if not inputs or outputs is None:
+            inputs, outputs = self.estimate_input_tokens(request), request.max_output_tokens
         return Reply(
             text or message.get("refusal") or "",
-            usage.get("prompt_tokens", self.estimate_input_tokens(request)),
-            usage.get("completion_tokens", request.max_output_tokens),
+            inputs,
+            outputs,
             _finish(request, text, reason, message.get("refusal")),
         )
 

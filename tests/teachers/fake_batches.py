@@ -23,7 +23,8 @@ class FakeBatches:
     Attributes:
       looks: how often a job has to be looked at before it has ended.
       fate: prompt -> what becomes of its request: "error" (refused, not billed), "expired" (the
-        job ended before it, not billed), "missing" (billed, and nothing is said of it).
+        job ended before it, not billed), "missing" (billed, and nothing is said of it), "garbled"
+        (billed, and what is said of it is no answer).
       refuse: why jobs are refused as a whole; "" takes them.
       lose: calls whose answer is lost after they did what they were to do, by the end of their
         path.
@@ -101,7 +102,10 @@ class FakeBatches:
                 if fate in ("error", "expired"):
                     job.results[key] = {fate: True}
                     continue
-                answer = self.vendor.complete(request, fate if fate != "missing" else "", True)
+                fault = "" if fate in ("missing", "garbled") else fate
+                answer = self.vendor.complete(request, fault, True)
+                if fate == "garbled":
+                    answer = {"choices": []} if "choices" in answer else {"modelVersion": "fake"}
                 if fate != "missing":
                     job.results[key] = answer
         return job

@@ -25,8 +25,9 @@ KEY = "sk-test-5ecret5ecret5ecret"
 
 # Not billed: the vendor says that it did not answer.
 REFUSED = ("429", "500", "503")
-# Billed, and the client cannot know it: no answer, half of one, none in time, one that is no JSON.
-LOST = ("drop", "cut", "hang", "garbage")
+# Billed, and the client cannot know it: no answer, half of one, none in time, one that is no JSON,
+# and a proxy that says in its place that there is none.
+LOST = ("drop", "cut", "hang", "garbage", "504")
 # Billed and answered, but not as hoped.
 ODD = ("refusal", "empty", "length", "overreport", "malformed")
 
@@ -144,6 +145,8 @@ class FakeVendor:
             return Response(200, None)
         if fault == "hang":
             return Response(200, None, hang=True)
+        if fault == "504":
+            return Response(504, b"<html>Gateway Time-out</html>")
         if fault == "garbage":
             return Response(200, b'{"choices": [{"mess')
         response = _json(200, answer)

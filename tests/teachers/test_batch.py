@@ -15,7 +15,7 @@ from bridge_jax.teachers.batch import annotate_in_batches
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
 from bridge_jax.teachers.openai_batch import OpenAIBatches
-from bridge_jax.teachers.protocol import Failure, Reply
+from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,28 @@ def test_partial_failures_are_reconciled(teacher, vendor, batches, path):
     assert vendor.billed()["question 3"] == 2
 
 
+def test_a_row_that_is_no_answer_is_unknown_and_hides_no_other(teacher, vendor, batches, path):
+    batches.fate = {"question 1": "garbled"}
+    with opened(path) as ledger:
+        outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
+        assert [isinstance(outcome, Reply) for outcome in outcomes] == [True, False, True]
+        assert "has no result for it" in outcomes[1].reason
+        assert (ledger.spend().queries, ledger.unknown().queries) == (2, 1)
+        assert ledger.open_jobs() == []
+
+
+def test_a_line_cut_in_two_is_unknown_and_hides_no_other(vendor, batches, path, monkeypatch):
+    whole = batches._file
+    teacher = make("openai", vendor.url)
+    cut = lambda content: content[: -9 if content.startswith(b'{"id"') else None]  # noqa: E731
+    monkeypatch.setattr(batches, "_file", lambda content: whole(cut(content)))
+    with opened(path) as ledger:
+        work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
+        jobs, _ = work.submit()
+        work.collect(jobs)
+        assert (ledger.spend().queries, ledger.unknown().queries) == (2, 1)
+
+
 def test_what_expired_goes_into_another_job(teacher, vendor, batches, path):
     batches.fate = {"question 0": "expired", "question 2": "expired"}
     with opened(path) as ledger:
@@ -158,6 +180,43 @@ def test_a_submission_whose_answer_is_lost_is_found_by_its_name(teacher, vendor,
         assert len(annotate_in_batches(teacher, ledger, requests(3), 0.01)) == 3
         assert (ledger.spend().queries, ledger.unknown().queries) == (3, 0)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 3)
+
+
+@pytest.mark.parametrize("moment", ["finding", "watching", "collecting"])
+def test_a_key_revoked_meanwhile_leaves_the_job_on_the_ledger(
+    kind, vendor, batches, path, moment, monkeypatch
+):
+    teacher, good = make(kind, vendor.url), vendor.key
+    batches.looks = 1
+    before = {"finding": "submit", "watching": "submit", "collecting": "state"}[moment]
+    call = getattr(teacher, before)
+
+    def revoke(*what):
+        said = call(*what)
+        vendor.key = "another"
+        if moment == "finding":  # The job was made, and the vendor says "try again".
+            raise TeacherError("overloaded", "transient")
+        return said
+
+    monkeypatch.setattr(teacher, before, revoke)
+    with opened(path) as ledger:
+        with pytest.raises(UserError, match=r"accepts.* stays on the ledger: .*collects it"):
+            annotate_in_batches(teacher, ledger, requests(3), 0.01)
+        assert (ledger.reserved().queries, len(ledger.open_jobs())) == (3, 1)
+    vendor.key = good
+    with opened(path) as ledger:
+        assert len(annotate_in_batches(make(kind, vendor.url), ledger, requests(3), 0.01)) == 3
+        assert (ledger.spend().queries, ledger.unknown().queries) == (3, 0)
+    assert (len(batches.jobs), len(vendor.bills)) == (1, 3)
+
+
+def test_a_submission_with_a_wrong_key_leaves_nothing(teacher, vendor, batches, path):
+    vendor.key = "another"
+    with opened(path) as ledger:
+        with pytest.raises(UserError, match="accepts"):
+            annotate_in_batches(teacher, ledger, requests(3), 0.01)
+        assert (ledger.reserved().queries, ledger.open_jobs()) == (0, [])
+    assert batches.jobs == {}
 
 
 def test_one_that_was_never_submitted_is_forgotten(teacher, vendor, batches, path):

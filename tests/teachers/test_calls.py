@@ -3,6 +3,7 @@ import email.utils
 
 import pytest
 
+from bridge_jax.errors import UserError
 from bridge_jax.teachers.calls import Secret, broken, most_input_tokens, refused
 from bridge_jax.teachers.protocol import Message, Request
 
@@ -22,12 +23,17 @@ def secret(monkeypatch):
         (402, {}, "fatal"),
         (403, {"status": "PERMISSION_DENIED"}, "fatal"),
         (404, {"message": "no such model"}, "fatal"),
-        (408, {}, "transient"),
+        (408, {}, "unknown"),
         (413, {}, "rejected"),
         (429, {"message": "slow down"}, "transient"),
         (429, {"code": "insufficient_quota"}, "fatal"),
-        (500, "<html>Bad gateway", "transient"),
+        (500, "<html>Oops", "transient"),
+        (502, "<html>Bad gateway", "unknown"),
         (503, None, "transient"),
+        (504, {"message": "upstream"}, "unknown"),
+        (520, None, "unknown"),
+        (524, None, "unknown"),
+        (529, None, "transient"),
     ],
 )
 def test_what_a_status_means(secret, status, error, trouble):
@@ -41,6 +47,35 @@ def test_the_message_has_the_reason_and_not_the_key(secret):
         "gpt answers HTTP 401: bad key [SOME_KEY].; give SOME_KEY a key that it accepts"
     )
     assert "1234567" not in repr(secret)
+
+
+@pytest.mark.parametrize("key", ["sk-123\n", " sk-123", "sk-1 23", "sk-12\u00a03", "sk-\x7f123"])
+def test_a_key_that_cannot_be_sent_is_named_and_not_shown(monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(UserError, match="the key in SOME_KEY has a blank") as caught:
+        Secret(["OTHER_KEY", "SOME_KEY"], False, "a test")
+    assert "123" not in str(caught.value)
+
+
+def test_a_blank_key_is_none(monkeypatch):
+    monkeypatch.setenv("OTHER_KEY", "")
+    monkeypatch.setenv("SOME_KEY", "sk-1234567")
+    assert Secret(["OTHER_KEY", "SOME_KEY"], True, "a test").variable == "SOME_KEY"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("httpx", "LocalProtocolError"),
+        ("httpx2", "LocalProtocolError"),
+        ("requests.exceptions", "InvalidHeader"),
+    ],
+)
+def test_what_a_library_refuses_to_send_was_never_sent(secret, module, name):
+    error = getattr(pytest.importorskip(module), name)("Illegal header value 'sk-1234567'")
+    found = broken("t", secret, error)
+    assert found.trouble == "transient"
+    assert "1234567" not in str(found)
 
 
 def test_when_to_come_back(secret):

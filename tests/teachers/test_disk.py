@@ -18,6 +18,7 @@ MOUNTS = """/dev/vda / ext4 rw,relatime 0 0
 10.0.0.2:/share /mnt/team nfs4 rw,vers=4.2 0 0
 /dev/vdb /mnt/team/scratch ext4 rw 0 0
 bucket /mnt/my\\040bucket fuse.gcsfuse rw 0 0
+10.0.0.2:/data /mnt/médecine nfs4 rw 0 0
 10.0.0.2:/home /home nfs rw 0 0
 /dev/vdc /home xfs rw 0 0
 """
@@ -26,7 +27,7 @@ bucket /mnt/my\\040bucket fuse.gcsfuse rw 0 0
 @pytest.fixture
 def mounts(tmp_path, monkeypatch):
     file = tmp_path / "mounts"
-    file.write_text(MOUNTS)
+    file.write_text(MOUNTS, encoding="utf-8")
     monkeypatch.setattr(disk, "MOUNTS", file)
     return file
 
@@ -39,6 +40,7 @@ def mounts(tmp_path, monkeypatch):
         ("/mnt/team/scratch/ledger.sqlite", False),
         ("/mnt/teams/ledger.sqlite", False),
         ("/mnt/my bucket/ledger.sqlite", True),
+        ("/mnt/médecine/ledger.sqlite", True),
         ("/home/ledger.sqlite", False),
     ],
 )

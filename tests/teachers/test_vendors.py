@@ -11,6 +11,7 @@ from vendors import PRICES, ask
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
@@ -111,11 +112,36 @@ def test_a_reply_that_is_no_answer_is_paid_and_says_why(teacher, vendor, fault):
     )
 
 
-def test_a_vendor_that_reports_no_usage_is_taken_at_the_worst_case():
+@pytest.mark.parametrize(
+    "usage",
+    [None, {}, {"prompt_tokens": 7}, {"completion_tokens": 7}, {"prompt_tokens": None}],
+)
+def test_openai_without_usage_is_taken_at_the_worst_case(usage):
     teacher = OpenAITeacher("m", "http://localhost")
     choice = {"message": {"content": "Answer: 4"}, "finish_reason": "stop"}
-    reply = teacher.reply(ask(1), {"choices": [choice]})
+    reply = teacher.reply(ask(1), {"choices": [choice], "usage": usage})
     assert (reply.input_tokens, reply.output_tokens) == (teacher.estimate_input_tokens(ask(1)), 90)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "total", "expected"),
+    [
+        (9, 30, (9, 21)),
+        (9, 9, (9, 0)),  # a prompt that is blocked
+        *[(*counts, None) for counts in [(None, None), (9, None), (None, 30), (9, 0), (0, 0)]],
+        (30, 9, None),
+    ],
+)
+def test_gemini_without_usage_is_taken_at_the_worst_case(prompt, total, expected):
+    teacher = GeminiTeacher("m")
+    usage = {"promptTokenCount": prompt, "totalTokenCount": total}
+    answer = {
+        "candidates": [{"content": {"parts": [{"text": "4"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {name: count for name, count in usage.items() if count is not None},
+    }
+    reply = teacher.reply(ask(1), answer)
+    worst = (teacher.estimate_input_tokens(ask(1)), 90)
+    assert (reply.input_tokens, reply.output_tokens) == (expected or worst)
 
 
 def test_a_vendor_that_is_not_there(kind, vendor):
@@ -196,7 +222,7 @@ def test_ledger_and_bills_agree_whatever_happens(kind, vendor, tmp_path, fast):
         spent, unknown = ledger.spend(), ledger.unknown()
     lost = [bill for bill in vendor.bills if bill.fault in LOST]
     delivered = [bill for bill in vendor.bills if bill.fault not in LOST]
-    assert unknown.queries == len(lost) == 4
+    assert unknown.queries == len(lost) == 5
     assert spent.queries == len(delivered) == 22
     assert spent.usd == pytest.approx(
         sum(PRICES.cost(b.input_tokens, b.output_tokens) for b in delivered) / 1e9, abs=1e-12

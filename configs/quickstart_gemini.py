@@ -1,0 +1,39 @@
+"""The quickstart with Gemini as its teacher.
+
+    pip install -e '.[gemini]'
+    export GEMINI_API_KEY=...
+    python -m launch.run --config=configs/quickstart_gemini.py --workdir=runs/gemini
+
+Money: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (Gemini
+2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
+included, the 24 cost $0.04; were every one as long as it may be, $0.13. The caps are 24 requests
+and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
+Hardware and time: as configs/quickstart.py. Not yet run against the vendor itself.
+"""
+
+import dataclasses
+
+from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
+from configs import quickstart
+
+TEACHER = TeacherConfig(
+    kind="gemini",
+    model="gemini-2.5-flash",
+    usd_per_million_input=0.30,
+    usd_per_million_output=2.50,
+    max_output_tokens=2048,  # thoughts count too
+    requests_per_minute=60,
+    retries=1,
+)
+
+
+def get_config() -> RunConfig:
+    """Returns the config."""
+    config = quickstart.get_config()
+    return dataclasses.replace(
+        config,
+        name="quickstart with Gemini",
+        teacher=TEACHER,
+        selection=dataclasses.replace(config.selection, size=16),
+        budget=BudgetConfig(queries=24, usd=0.15),
+    )

@@ -1,0 +1,45 @@
+r"""The quickstart with GPT as its teacher, or with any server that speaks its protocol.
+
+    pip install -e '.[openai]'
+    export OPENAI_API_KEY=...
+    python -m launch.run --config=configs/quickstart_gpt.py --workdir=runs/gpt
+
+A server of your own (vLLM, SGLang, JetStream) needs no key:
+
+    python -m launch.run --config=configs/quickstart_gpt.py --workdir=runs/own \
+        --teacher.base_url=http://localhost:8000/v1 --teacher.model=Qwen/Qwen2.5-72B-Instruct \
+        --teacher.usd_per_million_input=0 --teacher.usd_per_million_output=0
+
+Money: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (GPT-5
+mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,
+the 24 cost $0.03; were every one as long as it may be, $0.10. The caps are 24 requests and $0.12.
+With --teacher.batch=true it costs half, and takes up to a day.
+Hardware and time: as configs/quickstart.py. Not yet run against the vendor itself.
+"""
+
+import dataclasses
+
+from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
+from configs import quickstart
+
+TEACHER = TeacherConfig(
+    kind="openai",
+    model="gpt-5-mini",
+    usd_per_million_input=0.25,
+    usd_per_million_output=2.00,
+    max_output_tokens=2048,  # reasoning counts too
+    requests_per_minute=60,
+    retries=1,
+)
+
+
+def get_config() -> RunConfig:
+    """Returns the config."""
+    config = quickstart.get_config()
+    return dataclasses.replace(
+        config,
+        name="quickstart with GPT",
+        teacher=TEACHER,
+        selection=dataclasses.replace(config.selection, size=16),
+        budget=BudgetConfig(queries=24, usd=0.12),
+    )

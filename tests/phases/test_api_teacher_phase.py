@@ -1,0 +1,117 @@
+"""What a run asks an API teacher, and what it keeps; the vendor is on loopback."""
+
+import dataclasses
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
+from bridge_jax.config_checks import validate
+from bridge_jax.phases import teacher
+from bridge_jax.phases.context import Run
+from bridge_jax.teachers.verification import annotation
+
+sys.path.append(str(Path(__file__).parents[1] / "teachers"))
+from fake_batches import FakeBatches
+from fake_vendor import KEY, FakeVendor
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+@pytest.fixture
+def vendor():
+    with FakeVendor() as vendor:
+        yield vendor
+
+
+@pytest.fixture
+def make_run(checkpoint, tmp_path, vendor):
+    def make(**settings):
+        config = RunConfig(
+            data=DataConfig(pool=8, dev=1, test=1, max_steps=1),
+            budget=BudgetConfig(queries=20, usd=1.0),
+            teacher=TeacherConfig(
+                kind="openai",
+                model="big-1",
+                base_url=f"{vendor.url}/v1",
+                timeout=5,
+                batch_poll_seconds=0.01,
+                **settings,
+            ),
+            student=ModelConfig(str(checkpoint)),
+        )
+        config = dataclasses.replace(
+            config, selection=dataclasses.replace(config.selection, size=4)
+        )
+        run = Run(validate(config), tmp_path / "run")
+        gold = {e.question: e.answer for e in run.splits.pool}
+        vendor.answer = lambda prompt: gold.get(prompt, "-1")
+        return run, run.splits.pool[:4]
+
+    return make
+
+
+def rows(run, examples, outcomes):
+    return [annotation(e, o, teacher.rules_of(run)) for e, o in zip(examples, outcomes)]
+
+
+def test_samples_and_retries_are_requests_of_their_own(vendor, make_run):
+    run, examples = make_run(samples=2, retries=2, min_agreement=0.5)
+    right = vendor.answer
+    asked = Counter()
+
+    def answer(prompt):
+        # The first example is answered wrongly three times, the second once.
+        asked[prompt] += 1
+        wrong = {examples[0].question: 3, examples[1].question: 1}
+        return "-1" if asked[prompt] <= wrong.get(prompt, 0) else right(prompt)
+
+    vendor.answer = answer
+    outcomes, spend = teacher.ask(run, examples)
+    assert [len(outcome) for outcome in outcomes] == [4, 2, 2, 2]
+    assert spend["queries"] == len(vendor.bills) == 10
+    kept = rows(run, examples, outcomes)
+    assert [row["kept"] for row in kept] == [False, True, True, True]
+    assert [row["agreement"] for row in kept] == [0.0, 0.5, 1.0, 1.0]
+    assert "0 of 2 samples" in kept[0]["reason"]
+    # The same again is free.
+    assert teacher.ask(run, examples)[0] == outcomes
+    assert len(vendor.bills) == 10
+
+
+def test_retries_end_with_the_budget_and_the_run_goes_on(vendor, make_run):
+    run, examples = make_run(retries=9)
+    vendor.answer = lambda prompt: "-1"
+    outcomes, spend = teacher.ask(run, examples)
+    assert spend["queries"] == len(vendor.bills) == 20
+    said = rows(run, examples, outcomes)
+    assert not any(row["kept"] for row in said)
+    assert all("budget.queries=20 is reached" in row["reason"] for row in said)
+
+
+def test_the_batch_mode_of_a_run_costs_half(vendor, make_run):
+    batches = FakeBatches(vendor)
+    run, examples = make_run(batch=True, samples=2)
+    outcomes, spend = teacher.ask(run, examples)
+    assert all(row["kept"] for row in rows(run, examples, outcomes))
+    tokens = [(bill.input_tokens, bill.output_tokens) for bill in vendor.bills]
+    full = sum(1.25e-6 * i + 10e-6 * o for i, o in tokens)
+    assert spend["usd"] == pytest.approx(full / 2, abs=1e-8)
+    assert (len(batches.jobs), len(vendor.bills)) == (1, 8)
+    # Asked one by one, they are on the ledger already.
+    single, _ = make_run(samples=2)
+    assert teacher.ask(single, examples)[0] == outcomes
+    assert len(vendor.bills) == 8
+
+
+def test_the_gold_answer_is_shown_on_request(vendor, make_run):
+    run, examples = make_run(show_gold=True)
+    teacher.ask(run, examples[:1])
+    (body,) = vendor.bodies
+    assert f"The answer is known: {examples[0].answer}." in body["messages"][-1]["content"]
