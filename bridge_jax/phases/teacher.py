@@ -13,7 +13,7 @@ from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded, replay
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.batch import annotate_in_batches
+from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_batch import OpenAIBatches
@@ -105,6 +105,8 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
     teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
     prices = prices_of(config)
     with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
+        if is_paid(config) and not config.batch:
+            collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
 
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
             what = "teacher, again" if optional else "teacher"

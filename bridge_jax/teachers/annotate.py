@@ -16,7 +16,12 @@ from typing import NoReturn
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
+from bridge_jax.teachers.ledger import (
+    BudgetExceeded,
+    Ledger,
+    RequestInBatchJob,
+    RequestInFlight,
+)
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
 
@@ -61,8 +66,8 @@ def annotate(
 
     Raises:
       BudgetExceeded: a cap is reached and nothing is in flight that could leave room.
-      UserError: the teacher failed for good, or the ledger cannot be written. The message says
-        how many are answered.
+      UserError: the teacher failed for good, an open batch job has a request, or the ledger cannot
+        be written. The message says how many are answered.
     """
     work = _Work(
         *(teacher, ledger, requests, max(1, concurrency)),
@@ -232,6 +237,8 @@ class _Work:
                     self.reserved += refusal is None and stored is None
             if refusal is None:
                 return stored
+            if isinstance(refusal, RequestInBatchJob):
+                raise refusal
             with self.changed:
                 room_may_come = self.reserving or self.reserved or self.freed != freed
                 if isinstance(refusal, BudgetExceeded) and not room_may_come:

@@ -133,6 +133,24 @@ def annotate_in_batches(
     return [work.outcomes[request.key] for request in requests]
 
 
+def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float) -> None:
+    """Waits for the jobs that an earlier process of this run left open, and writes what came of it.
+
+    For a run that asks without batch mode now: what it is about to ask may be in such a job.
+
+    Raises:
+      UserError: a job was refused, or cannot be looked for.
+    """
+    work = _Batches(teacher, ledger, {}, poll_seconds, None)
+    if jobs := work.left_open():
+        _log.warning(
+            "%s: %d batch jobs of an earlier start are open; they are collected first, which may "
+            "take a day: %s",
+            *(teacher.name, len(jobs), ", ".join(str(job.id) for job in jobs)),
+        )
+        work.collect(jobs)
+
+
 @dataclasses.dataclass
 class _Batches:
     """One call of `annotate_in_batches`."""

@@ -11,6 +11,7 @@ from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, 
 from bridge_jax.config_checks import validate
 from bridge_jax.phases import teacher
 from bridge_jax.phases.context import Run
+from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.verification import annotation
 
 sys.path.append(str(Path(__file__).parents[1] / "teachers"))
@@ -108,6 +109,26 @@ def test_the_batch_mode_of_a_run_costs_half(vendor, make_run):
     single, _ = make_run(samples=2)
     assert teacher.ask(single, examples)[0] == outcomes
     assert len(vendor.bills) == 8
+
+
+def test_a_job_left_open_is_collected_although_the_batch_mode_is_off_now(
+    vendor, make_run, monkeypatch
+):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    batches = FakeBatches(vendor)
+    run, examples = make_run(batch=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenAIBatches, "state", die)
+        with pytest.raises(KeyboardInterrupt):
+            teacher.ask(run, examples)
+    single, _ = make_run()
+    outcomes, spend = teacher.ask(single, examples)
+    assert all(row["kept"] for row in rows(single, examples, outcomes))
+    assert spend["queries"] == len(vendor.bills) == 4
+    assert len(batches.jobs) == 1
+    assert all(bill.batch for bill in vendor.bills)
 
 
 def test_the_gold_answer_is_shown_on_request(vendor, make_run):

@@ -10,7 +10,7 @@ from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 
@@ -280,3 +280,22 @@ def test_a_full_disk_stops_the_calls(teacher, ledger):
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     assert len(annotate(teacher, ledger, requests(80), 4)) == 80
     assert len(teacher.asked()) <= 80 + 4
+
+
+def test_a_request_in_another_runs_batch_job_is_not_waited_for(tmp_path, teacher):
+    path = tmp_path / "shared.sqlite"
+    with Ledger(path, 9, 1.0, PRICES, run="a") as ledger:
+        ledger.register("/runs/first")
+        ledger.reserve(ask(1), 100, batch=True)
+        ledger.begin_job("bridge-1", "gemini", [ask(1).key])
+    words = r"gemini's batch job 'bridge-1' of the run in /runs/first; start that run again"
+    with (
+        Ledger(path, 9, 1.0, PRICES, run="b") as ledger,
+        pytest.raises(RequestInBatchJob, match=words),
+    ):
+        ledger.reserve(ask(1), 100)
+    with (
+        Ledger(path, 9, 1.0, PRICES, run="b") as ledger,
+        pytest.raises(UserError, match=words),
+    ):
+        annotate(teacher, ledger, [ask(1), ask(2)], 2)
