@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from bridge_jax.config import API_TEACHERS, RunConfig, TeacherConfig
+from bridge_jax.config import API_TEACHERS, TeacherConfig
 from bridge_jax.phases.context import Run
 from bridge_jax.progress import Advance, track
 from bridge_jax.tasks.example import Example
@@ -42,15 +42,14 @@ def is_paid(config: TeacherConfig) -> bool:
     return config.kind in API_TEACHERS and not config.replay_from
 
 
-def check_key(config: RunConfig, workdir: Path) -> None:
+def check_key(config: TeacherConfig) -> None:
     """Finds a missing key or SDK before the stages that come before the teacher are run.
 
     Raises:
-      UserError: there is none, and the teacher has not been asked yet.
+      UserError: there is none.
     """
-    asked = (workdir / "apprenticeship" / "annotations").is_dir()
-    if is_paid(config.teacher) and not asked:
-        _api_teacher(config.teacher).check()
+    if is_paid(config):
+        _api_teacher(config).check()
 
 
 def prices_of(config: TeacherConfig) -> Prices:
