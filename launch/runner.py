@@ -15,9 +15,10 @@ from bridge_jax.config_io import to_json
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.phases import plan
+from bridge_jax.phases.apprenticeship import ANNOTATIONS
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json
-from bridge_jax.phases.stages import execute, fingerprints
+from bridge_jax.phases.stages import execute, fingerprints, is_done
 from bridge_jax.phases.teacher import check_key
 from bridge_jax.phases.workdir import lock
 from bridge_jax.progress import duration
@@ -30,8 +31,9 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         run = Run(validate(config), workdir)
         run.check_inputs()
-        if hosts.is_first():
-            check_key(run.config, workdir)
+        prints = fingerprints(plan.stages(config), run.describe)
+        if hosts.is_first() and not is_done(workdir, ANNOTATIONS, prints[ANNOTATIONS]):
+            check_key(run.config.teacher)
         splits = run.splits
         console.print(
             f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
@@ -46,7 +48,7 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
             console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
         write_json(workdir / "config.json", to_json(config))
         # The whole plan, also when `phase` stops early: the report leaves out what is not of it.
-        write_json(workdir / "stages.json", fingerprints(plan.stages(config), run.describe))
+        write_json(workdir / "stages.json", prints)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
             console.print(f"  {outcome.name:<28} {note}")

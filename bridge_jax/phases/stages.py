@@ -90,6 +90,13 @@ def finished(workdir: Path, stage: str) -> bool:
     return manifest is not None and manifest["fingerprint"] == expected.get(stage)
 
 
+def is_done(workdir: Path, stage: str, fingerprint: str) -> bool:
+    """Returns whether a stage is whole and of this fingerprint, so that it is not run again."""
+    folders = (workdir / stage, workdir / f"{stage}.partial")
+    manifests = [read_json(folder / "manifest.json") or {} for folder in folders]
+    return any(manifest.get("fingerprint") == fingerprint for manifest in manifests)
+
+
 def _done_before(partial: Path, final: Path, fingerprint: str) -> float | None:
     """Returns the seconds that a stage has taken, if it is whole and of this config."""
     if hosts.is_first():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from bridge_jax.config import API_TEACHERS, RunConfig, TeacherConfig
+from bridge_jax.config import API_TEACHERS, TeacherConfig
 from bridge_jax.phases.context import Run
 from bridge_jax.progress import Advance, track
 from bridge_jax.tasks.example import Example
@@ -13,7 +13,7 @@ from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded, replay
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.batch import annotate_in_batches
+from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_batch import OpenAIBatches
@@ -42,15 +42,14 @@ def is_paid(config: TeacherConfig) -> bool:
     return config.kind in API_TEACHERS and not config.replay_from
 
 
-def check_key(config: RunConfig, workdir: Path) -> None:
+def check_key(config: TeacherConfig) -> None:
     """Finds a missing key or SDK before the stages that come before the teacher are run.
 
     Raises:
-      UserError: there is none, and the teacher has not been asked yet.
+      UserError: there is none.
     """
-    asked = (workdir / "apprenticeship" / "annotations").is_dir()
-    if is_paid(config.teacher) and not asked:
-        _api_teacher(config.teacher).check()
+    if is_paid(config):
+        _api_teacher(config).check()
 
 
 def prices_of(config: TeacherConfig) -> Prices:
@@ -105,6 +104,8 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
     teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
     prices = prices_of(config)
     with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
+        if is_paid(config) and not config.batch:
+            collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
 
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
             what = "teacher, again" if optional else "teacher"

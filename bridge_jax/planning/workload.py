@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridge_jax.config import TrainConfig
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config_checks import trainings
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
@@ -67,7 +67,8 @@ class Spending(NamedTuple):
     Attributes:
       queries: requests.
       input_tokens, output_tokens, usd: expected.
-      usd_low, usd_high: the cheapest and the dearest selection.
+      usd_low, usd_high: the cheapest selection, and the dearest with every retry that the budget
+        leaves room for.
     """
 
     queries: int
@@ -206,13 +207,14 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
 
 def _spending(lengths: Lengths) -> Spending:
     config = lengths.config
-    prices, batch = teacher.prices_of(config.teacher), config.teacher.batch
+    prices = teacher.prices_of(config.teacher)
+    batch = config.teacher.batch and teacher.is_paid(config.teacher)
     queries = config.selected * config.teacher.samples
     most = config.teacher.max_output_tokens
     if not lengths.pool:
         cost = queries * prices.cost(config.max_prompt_tokens, most, batch)
         tokens = queries * config.max_prompt_tokens, queries * most
-        return Spending(queries, *tokens, in_usd(cost), 0.0, in_usd(cost))
+        return Spending(queries, *tokens, in_usd(cost), 0.0, _with_retries(config, in_usd(cost)))
     run, sample = lengths.run, lengths.pool[:SAMPLE]
     asked, pairs = teacher.make_teacher(run, sample), []
     count = run.tokenizer("student").encode
@@ -230,7 +232,19 @@ def _spending(lengths: Lengths) -> Spending:
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
     inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))
     usd = in_usd(round(float(np.mean(costs)) * queries))
-    return Spending(queries, inputs, outputs, usd, in_usd(round(low)), in_usd(round(high)))
+    most_usd = _with_retries(config, in_usd(round(high)))
+    return Spending(queries, inputs, outputs, usd, in_usd(round(low)), most_usd)
+
+
+def _with_retries(config: RunConfig, usd: float) -> float:
+    """Returns the cost of the first answers and of all retries that the budget leaves room for."""
+    asked = config.selected * config.teacher.samples
+    with_retries = min(
+        usd
+        * min(1 + config.teacher.retries / config.teacher.samples, config.budget.queries / asked),
+        config.budget.usd,
+    )
+    return max(usd, with_retries)
 
 
 def _up(length: int, multiple: int) -> int:

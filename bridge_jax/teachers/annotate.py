@@ -16,12 +16,16 @@ from typing import NoReturn
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInFlight
+from bridge_jax.teachers import retrying
+from bridge_jax.teachers.ledger import (
+    BudgetExceeded,
+    Ledger,
+    RequestInBatchJob,
+    RequestInFlight,
+)
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
 
-ATTEMPTS = 6
-_BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
 _POLL_SECONDS = 0.1
 # So many requests in a row given up, none answered between: the teacher is down, not a request bad.
 _HOPELESS = 10
@@ -35,7 +39,7 @@ def annotate(
     requests: Sequence[Request],
     concurrency: int,
     on_reply: Callable[[int, int], None] | None = None,
-    attempts: int = ATTEMPTS,
+    attempts: int = retrying.ATTEMPTS,
     pace: Pace | None = None,
     optional: bool = False,
 ) -> list[Reply | Failure]:
@@ -61,8 +65,8 @@ def annotate(
 
     Raises:
       BudgetExceeded: a cap is reached and nothing is in flight that could leave room.
-      UserError: the teacher failed for good, or the ledger cannot be written. The message says
-        how many are answered.
+      UserError: the teacher failed for good or asks for a long wait, an open batch job has a
+        request, or the ledger cannot be written. The message says how many are answered.
     """
     work = _Work(
         *(teacher, ledger, requests, max(1, concurrency)),
@@ -172,12 +176,13 @@ class _Work:
         with self._unknown_if_it_fails(request):
             try:
                 reply = self.teacher.ask(request)
-            except TeacherError as error:
+            except TeacherError as failure:
+                error = retrying.bounded(failure)
                 if error.trouble == "fatal":
                     self._fail(error)
-                unknown = error.trouble == "unknown"
+                unknown = failure.trouble == "unknown"
                 self._free(self.ledger.abandon if unknown else self.ledger.release, request)
-                raise
+                raise error from failure.__cause__
         self.pace.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
         return reply, True
 
@@ -232,6 +237,8 @@ class _Work:
                     self.reserved += refusal is None and stored is None
             if refusal is None:
                 return stored
+            if isinstance(refusal, RequestInBatchJob):
+                raise refusal
             with self.changed:
                 room_may_come = self.reserving or self.reserved or self.freed != freed
                 if isinstance(refusal, BudgetExceeded) and not room_may_come:
@@ -255,9 +262,9 @@ class _Work:
                 )
             ),
             stop=tenacity.stop_after_attempt(self.attempts),
-            wait=_backoff,
+            wait=retrying.seconds_to_wait,
             sleep=self._sleep,
-            before_sleep=tenacity.before_sleep_log(_log, logging.INFO),
+            before_sleep=retrying.logs(_log),
             reraise=True,
         )
 
@@ -300,8 +307,3 @@ class _Work:
         if isinstance(error, UserError):
             raise UserError(f"{error}; {self.progress()}") from error
         raise error
-
-
-def _backoff(state: tenacity.RetryCallState) -> float:
-    error = state.outcome and state.outcome.exception()
-    return max(_BACKOFF(state), getattr(error, "retry_after", 0.0))

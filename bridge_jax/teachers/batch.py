@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 import tenacity
 
 from bridge_jax.errors import UserError
+from bridge_jax.teachers import retrying
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
 from bridge_jax.teachers.ledger_jobs import Job
 from bridge_jax.teachers.protocol import Failure, Reply, Request, TeacherError
@@ -25,7 +26,6 @@ T = TypeVar("T")
 
 # Below what the vendors take in one job: OpenAI 50,000 requests and 200 MB, Gemini 20 MB inline.
 REQUESTS_PER_JOB, BYTES_PER_JOB = 10_000, 15_000_000
-_BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def annotate_in_batches(
     requests: Sequence[Request],
     poll_seconds: float,
     on_reply: Callable[[int, int], None] | None = None,
-    attempts: int = 6,
+    attempts: int = retrying.ATTEMPTS,
     optional: bool = False,
 ) -> list[Reply | Failure]:
     """Returns what came of each request, in order, as `annotate` does.
@@ -131,6 +131,24 @@ def annotate_in_batches(
     if exceeded and not optional:
         raise BudgetExceeded(f"{exceeded}; run the same command again to continue") from exceeded
     return [work.outcomes[request.key] for request in requests]
+
+
+def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float) -> None:
+    """Waits for the jobs that an earlier process of this run left open, and writes what came of it.
+
+    For a run that asks without batch mode now: what it is about to ask may be in such a job.
+
+    Raises:
+      UserError: a job was refused, or cannot be looked for.
+    """
+    work = _Batches(teacher, ledger, {}, poll_seconds, None)
+    if jobs := work.left_open():
+        _log.warning(
+            "%s: %d batch jobs of an earlier start are open; they are collected first, which may "
+            "take a day: %s",
+            *(teacher.name, len(jobs), ", ".join(str(job.id) for job in jobs)),
+        )
+        work.collect(jobs)
 
 
 @dataclasses.dataclass
@@ -281,7 +299,7 @@ class _Batches:
                 lambda error: isinstance(error, TeacherError) and error.trouble in passing
             ),
             stop=tenacity.stop_after_delay(1800),
-            wait=_BACKOFF,
+            wait=lambda state: min(retrying.seconds_to_wait(state), retrying.LONGEST_SECONDS),
             before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
             reraise=True,
         )(call, *what)

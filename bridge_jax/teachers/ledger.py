@@ -44,6 +44,10 @@ class RequestInFlight(UserError):  # noqa: N818
     """The same request is being answered now, by another thread, process or batch job."""
 
 
+class RequestInBatchJob(RequestInFlight):
+    """An open batch job has the request: waiting is of no use before somebody collects it."""
+
+
 class Ledger:
     """The open ledger of a run; a context manager.
 
@@ -134,7 +138,8 @@ class Ledger:
 
         Raises:
           BudgetExceeded: what counts towards a cap and this one together would exceed it.
-          RequestInFlight: somebody alive, or an open batch job, has reserved the same request.
+          RequestInFlight: somebody alive has reserved the same request.
+          RequestInBatchJob: an open batch job has.
         """
         cost = self.prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
         key, sent = request.key, not (batch or self._local)
@@ -153,10 +158,15 @@ class Ledger:
         except BudgetExceeded as error:
             raise BudgetExceeded(f"{self.path}: {error}") from None
         if isinstance(found, InFlight):
-            raise RequestInFlight(
+            at_work = (
                 f"{self.path}: the request about example {request.example_id!r} is being answered "
-                f"by {found.by}; wait for it to end"
+                f"by {found.by}"
             )
+            if found.in_job:
+                raise RequestInBatchJob(
+                    f"{at_work}; start that run again, asking that vendor: it collects the job"
+                )
+            raise RequestInFlight(f"{at_work}; wait for it to end")
         if found is None:
             return None
         if found.run != self.run:

@@ -33,9 +33,10 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class InFlight:
-    """A request that somebody alive has reserved."""
+    """A request that somebody alive has reserved, or an open batch job."""
 
     by: str
+    in_job: bool = False
 
 
 def find(
@@ -55,11 +56,19 @@ def find(
         reply = Reply(json.loads(text), input_tokens, output_tokens, finish)
         return Stored(reply, run, nanodollars)
     if job is not None:
-        return InFlight(f"batch job {job!r}")
+        return InFlight(_job_in_words(connection, job, run, holder), True)
     if owner == holder.owner or is_alive(path, owner):
         return InFlight(f"process {pid}")
     sweep(connection, path)
     return None
+
+
+def _job_in_words(connection: sqlite3.Connection, job: str, run: str, holder: Holder) -> str:
+    (vendor,) = connection.execute("SELECT vendor FROM jobs WHERE name = ?", (job,)).fetchone()
+    if run == holder.run:
+        return f"{vendor}'s batch job {job!r} of this run"
+    known = connection.execute("SELECT name FROM runs WHERE id = ?", (run,)).fetchone()
+    return f"{vendor}'s batch job {job!r} of the run in {known[0] if known else run}"
 
 
 def reserve(

@@ -47,7 +47,19 @@ def recorded_model(path: Path, model: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of what is recorded at `path`, hexadecimal.
+
+    Of a ledger these are its answers, whose bytes SQLite lays out anew whenever it likes.
+    """
+    if _is_ledger(path):
+        found = hashlib.sha256()
+        with explained(path), closing(connect_to_read(path)) as connection:
+            for row in connection.execute(
+                "SELECT key, reply, input_tokens, output_tokens, finish FROM requests"
+                " WHERE state = 'settled' ORDER BY key"
+            ):
+                found.update(json.dumps(row).encode() + b"\n")
+        return found.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

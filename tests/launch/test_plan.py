@@ -126,6 +126,38 @@ def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, tmp_path,
     )
 
 
+def test_the_highest_bill_has_the_retries_that_the_budget_leaves_room_for(tiny_config, tmp_path):
+    def spending(*settings):
+        common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
+        config = config_io.override(config_io.load(tiny_config), [*common, *settings])
+        return workload._spending(workload.Lengths(Run(config, tmp_path)))
+
+    once = spending("budget.queries=100", "budget.usd=1.0")
+    twice = spending("budget.queries=100", "budget.usd=1.0", "teacher.samples=2")
+    assert twice.usd_high == pytest.approx(2 * once.usd_high, rel=0.2)
+    retried = ("budget.queries=100", "teacher.samples=2", "teacher.retries=3")
+    assert spending(*retried, "budget.usd=1.0").usd_high == pytest.approx(twice.usd_high * 5 / 2)
+    assert spending(*retried, "budget.usd=0.06").usd_high == 0.06
+    few = spending("budget.queries=10", "budget.usd=1.0", *retried[1:])
+    assert few.usd_high == pytest.approx(twice.usd_high * 10 / 8)
+    # What the caps refuse is shown all the same.
+    assert spending(*retried, "budget.usd=0.001").usd_high == pytest.approx(twice.usd_high)
+
+
+def test_a_replay_is_not_planned_at_the_price_of_a_batch(tiny_config, tmp_path):
+    recorded = tmp_path / "a.jsonl"
+    recorded.write_text('{"id": "x", "reply": "4"}\n')
+
+    def usd(*settings):
+        common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
+        config = config_io.override(config_io.load(tiny_config), [*common, *settings])
+        return workload._spending(workload.Lengths(Run(config, tmp_path))).usd
+
+    assert usd("teacher.batch=true") == pytest.approx(usd() / 2)
+    replayed = f"teacher.replay_from={recorded}"
+    assert usd(replayed, "teacher.batch=true") == usd(replayed)
+
+
 def test_the_largest_batch_is_found_from_two(one_device):
     assert plan._largest(lambda rows: 100 + 10 * rows, 4, 200) == 8
     assert plan._largest(lambda rows: 100 + 10 * rows, 4, 219) == 8

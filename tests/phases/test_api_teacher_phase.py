@@ -1,17 +1,23 @@
 """What a run asks an API teacher, and what it keeps; the vendor is on loopback."""
 
 import dataclasses
+import json
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
 from bridge_jax.config_checks import validate
-from bridge_jax.phases import teacher
+from bridge_jax.errors import UserError
+from bridge_jax.phases import apprenticeship, plan, teacher
 from bridge_jax.phases.context import Run
+from bridge_jax.phases.stages import fingerprints
+from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.verification import annotation
+from launch import runner
 
 sys.path.append(str(Path(__file__).parents[1] / "teachers"))
 from fake_batches import FakeBatches
@@ -110,8 +116,61 @@ def test_the_batch_mode_of_a_run_costs_half(vendor, make_run):
     assert len(vendor.bills) == 8
 
 
+def test_a_job_left_open_is_collected_although_the_batch_mode_is_off_now(
+    vendor, make_run, monkeypatch
+):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    batches = FakeBatches(vendor)
+    run, examples = make_run(batch=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenAIBatches, "state", die)
+        with pytest.raises(KeyboardInterrupt):
+            teacher.ask(run, examples)
+    single, _ = make_run()
+    outcomes, spend = teacher.ask(single, examples)
+    assert all(row["kept"] for row in rows(single, examples, outcomes))
+    assert spend["queries"] == len(vendor.bills) == 4
+    assert len(batches.jobs) == 1
+    assert all(bill.batch for bill in vendor.bills)
+
+
 def test_the_gold_answer_is_shown_on_request(vendor, make_run):
     run, examples = make_run(show_gold=True)
     teacher.ask(run, examples[:1])
     (body,) = vendor.bodies
     assert f"The answer is known: {examples[0].answer}." in body["messages"][-1]["content"]
+
+
+def test_a_missing_key_is_found_first_also_beside_annotations_of_another_config(
+    checkpoint, tmp_path, monkeypatch
+):
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    model = ModelConfig(str(checkpoint))
+    config = RunConfig(
+        data=DataConfig(pool=8, dev=1, test=1, max_steps=1),
+        budget=BudgetConfig(queries=4, usd=1.0),
+        teacher=TeacherConfig(kind="gemini", model="big-1"),
+        assistant=model,
+        student=model,
+    )
+    run = Run(validate(config), tmp_path)
+    prints = fingerprints(plan.stages(config), run.describe)
+    annotations = tmp_path / apprenticeship.ANNOTATIONS
+    annotations.mkdir(parents=True)
+
+    def of(fingerprint):
+        manifest = {"fingerprint": fingerprint, "seconds": 1.0}
+        (annotations / "manifest.json").write_text(json.dumps(manifest))
+
+    of("that of another config")
+    with pytest.raises(UserError, match="needs a key: set the environment variable GEMINI_API_KEY"):
+        runner.run_to_report(config, tmp_path, "all", Console(quiet=True))
+    assert not list(tmp_path.glob("apprenticeship/warmup*"))
+    of(prints[apprenticeship.ANNOTATIONS])
+    # These need no key: what stops the run now is the first stage.
+    monkeypatch.setattr(runner, "execute", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runner.run_to_report(config, tmp_path, "all", Console(quiet=True))

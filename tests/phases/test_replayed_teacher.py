@@ -66,7 +66,7 @@ def test_it_is_repeated_without_a_key(recorded, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setitem(sys.modules, "openai", None)  # importing it is an error
     again = run(tmp_path / "again", replay_from=str(tmp_path / "ledger.sqlite"))
-    phase.check_key(again.config, again.workdir)
+    phase.check_key(again.config.teacher)
     replayed, its_bill = phase.ask(again, EXAMPLES)
     for left, right in zip(rows(first, outcomes), rows(again, replayed)):
         if left["id"] == "e3":  # why it was rejected is not on the ledger

@@ -17,7 +17,7 @@ from pathlib import Path
 import tenacity
 import vendors
 
-from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.protocol import Reply
@@ -27,7 +27,7 @@ SECONDS_AT_MOST = 0.25
 
 def run(kind: str, url: str, ledger: Path, requests: int) -> bool:
     """Returns whether all is answered."""
-    annotate_module._BACKOFF = tenacity.wait_random(0, 0.02)
+    retrying._BACKOFF = tenacity.wait_random(0, 0.02)
     teacher = vendors.make(kind, url, timeout=2.0)
     with Ledger(ledger, 10**6, 1e6, vendors.PRICES) as opened:
         outcomes = annotate(teacher, opened, [vendors.ask(n) for n in range(requests)], 16)

@@ -9,8 +9,9 @@ from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
+from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 
@@ -28,7 +29,7 @@ def teacher(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch):
-    monkeypatch.setattr(annotate_module, "_BACKOFF", tenacity.wait_none())
+    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
 
 
 class Scripted(FakeTeacher):
@@ -163,7 +164,7 @@ def test_a_dead_teacher_is_given_up(tmp_path, ledger):
     message = r"10 requests in a row .* 503 overloaded; 3 of 90 requests to fake .*same command"
     with pytest.raises(UserError, match=message):
         annotate(teacher, ledger, requests(90), 1)
-    assert len(teacher.asked()) == 3 + 10 * annotate_module.ATTEMPTS
+    assert len(teacher.asked()) == 3 + 10 * retrying.ATTEMPTS
     assert (ledger.spend().queries, ledger.reserved().queries) == (3, 0)
 
 
@@ -207,7 +208,7 @@ def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
 def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
     tmp_path, ledger, monkeypatch
 ):
-    monkeypatch.setattr(annotate_module, "_BACKOFF", tenacity.wait_fixed(60))
+    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_fixed(60))
     both = threading.Barrier(2)
 
     def before(call, request):
@@ -280,3 +281,47 @@ def test_a_full_disk_stops_the_calls(teacher, ledger):
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     assert len(annotate(teacher, ledger, requests(80), 4)) == 80
     assert len(teacher.asked()) <= 80 + 4
+
+
+def test_a_request_in_another_runs_batch_job_is_not_waited_for(tmp_path, teacher):
+    path = tmp_path / "shared.sqlite"
+    with Ledger(path, 9, 1.0, PRICES, run="a") as ledger:
+        ledger.register("/runs/first")
+        ledger.reserve(ask(1), 100, batch=True)
+        ledger.begin_job("bridge-1", "gemini", [ask(1).key])
+    words = r"gemini's batch job 'bridge-1' of the run in /runs/first; start that run again"
+    with (
+        Ledger(path, 9, 1.0, PRICES, run="b") as ledger,
+        pytest.raises(RequestInBatchJob, match=words),
+    ):
+        ledger.reserve(ask(1), 100)
+    with (
+        Ledger(path, 9, 1.0, PRICES, run="b") as ledger,
+        pytest.raises(UserError, match=words),
+    ):
+        annotate(teacher, ledger, [ask(1), ask(2)], 2)
+
+
+@pytest.mark.parametrize(("trouble", "counts"), [("transient", 0), ("unknown", 1)])
+def test_a_vendor_that_says_come_back_tomorrow_ends_the_run(tmp_path, ledger, trouble, counts):
+    def later(call, request):
+        raise TeacherError("429: daily limit", trouble, retry_after=86400.0)
+
+    teacher = Scripted(tmp_path / "calls", later)
+    date = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    with pytest.raises(UserError, match=f"daily limit; .* in 1 day, 0:00:00, at {date}: .*again"):
+        annotate(teacher, ledger, [ask(1)], 1)
+    assert (ledger.reserved().queries, ledger.unknown().queries) == (0, counts)
+    assert len(teacher.asked()) == 1
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(59, "INFO"), (61, "WARNING")])
+def test_a_wait_above_a_minute_is_a_warning(tmp_path, ledger, seconds, level, caplog, monkeypatch):
+    def busy(call, request):
+        if call == 1:
+            raise TeacherError("429", "transient", retry_after=seconds)
+
+    monkeypatch.setattr(annotate_module._Work, "_sleep", lambda work, seconds: None)
+    caplog.set_level("INFO")
+    annotate(Scripted(tmp_path / "calls", busy), ledger, [ask(1)], 1)
+    assert [r.levelname for r in caplog.records if f"in {seconds} s" in r.message] == [level]

@@ -9,7 +9,7 @@ from fake_vendor import FakeVendor
 from vendors import PRICES, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import batch
+from bridge_jax.teachers import batch, retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
 from bridge_jax.teachers.gemini_batch import GeminiBatches
@@ -21,7 +21,7 @@ from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     vendors.set_keys(monkeypatch)
-    monkeypatch.setattr(batch, "_BACKOFF", tenacity.wait_none())
+    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A recorded run is a teacher."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
-from bridge_jax.teachers.replay import open_replay, recorded_model
+from bridge_jax.teachers.replay import digest, open_replay, recorded_model
 
 
 def words(text: str) -> int:
@@ -133,3 +134,19 @@ def test_bad_rows_are_named(tmp_path, line, message):
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match=r"teacher\.replay_from=.*none: No such file"):
         open_replay(tmp_path / "none", words)
+
+
+def test_the_digest_of_a_ledger_is_that_of_its_answers(recorded, tmp_path):
+    before, written = digest(recorded), recorded.read_bytes()
+    with Ledger(recorded, 99, 1.0, PRICES) as ledger:
+        ledger.register("opened once more")  # another page, the same answers
+    assert recorded.read_bytes() != written
+    assert digest(recorded) == before
+    with Ledger(recorded, 99, 1.0, PRICES) as ledger:
+        annotate(FakeTeacher(tmp_path / "calls"), ledger, [ask(20)], 1)
+    assert digest(recorded) != before
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    file = rows_file(tmp_path / "a.jsonl", {"id": "e0", "reply": "4"})
+    assert digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -9,7 +9,7 @@ from fake_vendor import KEY, LOST, REFUSED, FakeVendor
 from vendors import PRICES, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
@@ -40,7 +40,7 @@ def teacher(kind, vendor):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(annotate_module, "_BACKOFF", tenacity.wait_random(0, 0.01))
+    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_random(0, 0.01))
 
 
 def test_the_reply_is_what_the_vendor_wrote_and_billed(teacher, vendor):
