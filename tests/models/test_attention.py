@@ -47,7 +47,10 @@ CASES = {
     "window of another layer": {"window": Window(37, jnp.asarray(False))},
     "window and softcap": {"softcap": 3.0, "window": Window(37, jnp.asarray(True))},
 }
-on_cases = pytest.mark.parametrize("case", CASES)
+on_cases = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * ("and" not in case)) for case in CASES],
+)
 
 
 def value_and_gradients(kernel, case):
