@@ -6,19 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bridge_jax import atomic
 from bridge_jax.parallel import hosts
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` whole or not at all."""
-    if not hosts.is_first():
-        return
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    if hosts.is_first():
+        atomic.write_json(path, value)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

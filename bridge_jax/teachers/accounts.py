@@ -7,11 +7,11 @@ what it has paid itself: an answer that another run paid counts for nothing. Who
 """
 
 import json
-import os
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from bridge_jax import atomic
 from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.ledger import Ledger
@@ -72,7 +72,8 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
             raise _elsewhere(workdir, budget.ledger, before.ledger)
         # Only after that: an account that the ledger does not know would be an error.
         if before != (path, run):
-            _write(workdir / ACCOUNT, {"ledger": str(path), "run": run})
+            workdir.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(workdir / ACCOUNT, {"ledger": str(path), "run": run})
     except BaseException:
         ledger.close()
         raise
@@ -84,13 +85,3 @@ def _elsewhere(workdir: Path, given: str, before: Path) -> UserError:
         f"budget.ledger={given or '(empty)'}: the run in {workdir} has paid from {before} before, "
         f"and the caps would not count that; pass --budget.ledger={before}, or use a new workdir"
     )
-
-
-def _write(path: Path, value: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

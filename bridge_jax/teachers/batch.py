@@ -183,7 +183,7 @@ class _Batches:
             if job_id is None:
                 self._forget(job)
                 continue
-            self.ledger.record_job(job_id, job.vendor, job.keys, name=job.name)
+            self.ledger.record_job(job.name, job_id)
             jobs.append(dataclasses.replace(job, id=job_id))
         return jobs
 
@@ -246,7 +246,7 @@ class _Batches:
         if refusal:
             self._forget(job)
             raise refusal
-        self.ledger.record_job(job_id, vendor, job.keys, name=name)
+        self.ledger.record_job(name, job_id)
         return dataclasses.replace(job, id=job_id)
 
     def _state(self, job: Job) -> State:

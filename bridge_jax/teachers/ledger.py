@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import ledger_jobs, ledger_rows, owner
@@ -214,43 +214,28 @@ class Ledger:
         job = Job(name, None, vendor, tuple(keys), time.time())
         self._do(lambda c: ledger_jobs.begin(c, job, self.run, self._owner.token))
 
-    def record_job(self, job_id: str, vendor: str, keys: Sequence[str], name: str = "") -> None:
+    def record_job(self, name: str, job_id: str) -> None:
         """Writes the vendor's id of a submitted job; `name` is what `begin_job` called it.
 
-        Without a name the job is begun here, under its id: a crash before this loses the job, and
-        what it costs.
-
         Raises:
-          ValueError: there is no such open job, or a request is not reserved.
+          ValueError: there is no such open job, or it has another id.
         """
-        if name:
-            self._do(lambda c: ledger_jobs.record(c, name, job_id, self.run))
-        else:
-            job = Job(job_id, job_id, vendor, tuple(keys), time.time())
-            self._do(lambda c: ledger_jobs.begin(c, job, self.run, self._owner.token))
+        self._do(lambda c: ledger_jobs.record(c, name, job_id, self.run))
 
     def open_jobs(self) -> list[Job]:
         """Returns the jobs of this run that are not closed, oldest first."""
         return self._do(lambda c: ledger_jobs.still_open(c, self.run))
 
-    def close_job(self, name_or_id: str) -> int:
+    def close_job(self, name: str) -> int:
         """Closes a job, if it is open. Returns how many requests are now unknown.
 
         Those are what was neither settled nor released: nobody knows what they cost.
         """
-        return self._do(lambda c: ledger_jobs.close(c, name_or_id, self.run))
+        return self._do(lambda c: ledger_jobs.close(c, name, self.run))
 
-    def spend(self) -> Spend:
-        """Returns what this run has settled."""
-        return self._do(lambda c: total(c, self.run, "settled"))
-
-    def reserved(self) -> Spend:
-        """Returns what this run has in flight, at its highest possible cost."""
-        return self._do(lambda c: total(c, self.run, "reserved"))
-
-    def unknown(self) -> Spend:
-        """Returns what was cut off in this run, at its highest possible cost."""
-        return self._do(lambda c: total(c, self.run, "unknown"))
+    def spend(self, state: Literal["settled", "reserved", "unknown"] = "settled") -> Spend:
+        """Returns what this run has settled, or has in flight or cut off at its highest cost."""
+        return self._do(lambda c: total(c, self.run, state))
 
     def bill(self) -> dict[str, Any]:
         """Returns what this run has to pay, as JSON values.

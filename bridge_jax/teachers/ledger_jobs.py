@@ -107,15 +107,14 @@ def _request(example_id: str, words: str) -> Request:
     return Request(example_id, **value)
 
 
-def close(connection: sqlite3.Connection, name_or_id: str, run: str) -> int:
+def close(connection: sqlite3.Connection, name: str, run: str) -> int:
     """Closes a job; what is still reserved for it becomes unknown. Returns how many that are."""
-    row = connection.execute(
-        "SELECT name FROM jobs WHERE (name = ? OR id = ?) AND run = ? AND closed_at IS NULL",
-        (name_or_id, name_or_id, run),
-    ).fetchone()
-    if row is None:
+    closed = connection.execute(
+        "UPDATE jobs SET closed_at = ? WHERE name = ? AND run = ? AND closed_at IS NULL",
+        (time.time(), name, run),
+    ).rowcount
+    if not closed:
         return 0
-    connection.execute("UPDATE jobs SET closed_at = ? WHERE name = ?", (time.time(), row[0]))
     return connection.execute(
-        "UPDATE requests SET state = 'unknown' WHERE job = ? AND state = 'reserved'", row
+        "UPDATE requests SET state = 'unknown' WHERE job = ? AND state = 'reserved'", (name,)
     ).rowcount

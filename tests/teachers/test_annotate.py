@@ -94,7 +94,7 @@ def test_concurrency_is_bounded_and_used(tmp_path, ledger):
 
 def test_a_transient_failure_is_tried_again_and_holds_nothing_while_it_waits(tmp_path, ledger):
     def before(call, request):
-        assert ledger.reserved().queries <= 2
+        assert ledger.spend("reserved").queries <= 2
         if call < 3:
             raise TeacherError("429", "transient")
 
@@ -106,7 +106,7 @@ def test_a_transient_failure_is_tried_again_and_holds_nothing_while_it_waits(tmp
 
 def test_the_vendor_says_how_long_to_wait(tmp_path, ledger):
     def before(call, request):
-        waited.append((time.monotonic(), ledger.reserved().queries))
+        waited.append((time.monotonic(), ledger.spend("reserved").queries))
         if call == 1:
             raise TeacherError("429", "transient", retry_after=0.3)
 
@@ -152,7 +152,7 @@ def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger
         f"reply to question {n}" for n in (0, 1, 4, 5)
     ]
     assert (teacher.asked().count("e2"), teacher.asked().count("e3")) == (1, 4)
-    assert (ledger.spend().queries, ledger.reserved().queries) == (4, 0)
+    assert (ledger.spend().queries, ledger.spend("reserved").queries) == (4, 0)
 
 
 def test_a_dead_teacher_is_given_up(tmp_path, ledger):
@@ -165,13 +165,13 @@ def test_a_dead_teacher_is_given_up(tmp_path, ledger):
     with pytest.raises(UserError, match=message):
         annotate(teacher, ledger, requests(90), 1)
     assert len(teacher.asked()) == 3 + 10 * retrying.ATTEMPTS
-    assert (ledger.spend().queries, ledger.reserved().queries) == (3, 0)
+    assert (ledger.spend().queries, ledger.spend("reserved").queries) == (3, 0)
 
 
 def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, ledger):
     def before(call, request):
         asked.append(time.monotonic())
-        reserved.append(ledger.reserved().queries)
+        reserved.append(ledger.spend("reserved").queries)
 
     asked, reserved = [], []
     teacher = Scripted(tmp_path / "calls", before)
@@ -200,7 +200,7 @@ def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
     with pytest.raises(UserError, match="401 bad key; 3 of 20"):
         annotate(teacher, ledger, requests(20), 4)
     assert len(teacher.asked()) == 4
-    assert (ledger.spend().queries, ledger.reserved().queries) == (3, 0)
+    assert (ledger.spend().queries, ledger.spend("reserved").queries) == (3, 0)
     assert len(annotate(teacher, ledger, requests(6), 4)) == 6
     assert len(teacher.asked()) == 7
 
@@ -220,7 +220,7 @@ def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
 
     with pytest.raises(UserError, match="401 bad key"):
         annotate(Scripted(tmp_path / "calls", before), ledger, requests(2), 2)
-    assert ledger.reserved().queries == 0
+    assert ledger.spend("reserved").queries == 0
 
 
 def test_after_an_unforeseen_error_the_request_is_unknown_and_can_be_made_again(tmp_path, ledger):
@@ -232,10 +232,10 @@ def test_after_an_unforeseen_error_the_request_is_unknown_and_can_be_made_again(
     with pytest.raises(KeyError) as caught:
         annotate(teacher, ledger, requests(1), 1)
     assert "0 of 1 requests to fake" in caught.value.__notes__[0]
-    assert ledger.unknown().queries == 1  # nobody knows whether it was billed
+    assert ledger.spend("unknown").queries == 1  # nobody knows whether it was billed
     assert len(annotate(teacher, ledger, requests(1), 1)) == 1
-    assert (ledger.spend().queries, ledger.reserved().queries) == (1, 0)
-    assert ledger.unknown().queries == 1  # it may have been billed twice
+    assert (ledger.spend().queries, ledger.spend("reserved").queries) == (1, 0)
+    assert ledger.spend("unknown").queries == 1  # it may have been billed twice
 
 
 def test_an_interrupt_settles_what_is_in_flight(tmp_path, ledger):
@@ -251,7 +251,7 @@ def test_an_interrupt_settles_what_is_in_flight(tmp_path, ledger):
         annotate(teacher, ledger, requests(500), 1)
     answered = ledger.spend().queries
     assert 3 <= answered == len(teacher.asked()) < 50
-    assert ledger.reserved().queries == 0
+    assert ledger.spend("reserved").queries == 0
     assert f"{answered} of 500" in caught.value.__notes__[0]
 
 
@@ -311,7 +311,7 @@ def test_a_vendor_that_says_come_back_tomorrow_ends_the_run(tmp_path, ledger, tr
     date = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
     with pytest.raises(UserError, match=f"daily limit; .* in 1 day, 0:00:00, at {date}: .*again"):
         annotate(teacher, ledger, [ask(1)], 1)
-    assert (ledger.reserved().queries, ledger.unknown().queries) == (0, counts)
+    assert (ledger.spend("reserved").queries, ledger.spend("unknown").queries) == (0, counts)
     assert len(teacher.asked()) == 1
 
 

@@ -82,7 +82,7 @@ def test_a_job_is_submitted_watched_and_paid_at_half_the_price(teacher, vendor, 
         assert ledger.spend().usd == pytest.approx(cost(vendor.bills), abs=1e-12)
         full = sum(PRICES.cost(b.input_tokens, b.output_tokens) for b in vendor.bills) / 1e9
         assert ledger.spend().usd == pytest.approx(full / 2, abs=1e-8)
-        assert (ledger.reserved().queries, ledger.open_jobs()) == (0, [])
+        assert (ledger.spend("reserved").queries, ledger.open_jobs()) == (0, [])
         # What is paid is free, in either mode.
         assert annotate_in_batches(teacher, ledger, requests(6, structured=True), 0.01) == replies
         assert annotate(teacher, ledger, requests(6, structured=True), 2) == replies
@@ -109,7 +109,7 @@ def test_partial_failures_are_reconciled(teacher, vendor, batches, path):
         assert [o.finish for o in outcomes if isinstance(o, Reply)] == [
             *("stop", "refused", "stop", "length", "stop")
         ]
-        assert (ledger.spend().queries, ledger.unknown().queries) == (5, 1)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (5, 1)
     assert len(batches.jobs) == 2
     assert len(vendor.bills) == 6
     assert vendor.billed()["question 3"] == 2
@@ -121,7 +121,7 @@ def test_a_row_that_is_no_answer_is_unknown_and_hides_no_other(teacher, vendor, 
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
         assert [isinstance(outcome, Reply) for outcome in outcomes] == [True, False, True]
         assert "has no result for it" in outcomes[1].reason
-        assert (ledger.spend().queries, ledger.unknown().queries) == (2, 1)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
         assert ledger.open_jobs() == []
 
 
@@ -134,7 +134,7 @@ def test_a_line_cut_in_two_is_unknown_and_hides_no_other(vendor, batches, path, 
         work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
         jobs, _ = work.submit()
         work.collect(jobs)
-        assert (ledger.spend().queries, ledger.unknown().queries) == (2, 1)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
 
 
 def test_what_expired_goes_into_another_job(teacher, vendor, batches, path):
@@ -147,7 +147,7 @@ def test_what_expired_goes_into_another_job(teacher, vendor, batches, path):
 
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, heal)
         assert all(isinstance(outcome, Reply) for outcome in outcomes)
-        assert (ledger.spend().queries, ledger.unknown().queries) == (3, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (3, 0)
     assert len(vendor.bills) == 3
 
 
@@ -156,7 +156,7 @@ def test_what_keeps_expiring_is_listed(teacher, batches, path):
     with opened(path) as ledger:
         (outcome,) = annotate_in_batches(teacher, ledger, requests(1), 0.01, attempts=3)
         assert "expired" in outcome.reason
-        assert ledger.reserved().queries == ledger.unknown().queries == 0
+        assert ledger.spend("reserved").queries == ledger.spend("unknown").queries == 0
     assert len(batches.jobs) == 3
 
 
@@ -166,7 +166,7 @@ def test_a_job_that_is_refused_costs_nothing_and_says_why(teacher, kind, batches
     with opened(path) as ledger:
         with pytest.raises(UserError, match=reason):
             annotate_in_batches(teacher, ledger, requests(3), 0.01)
-        assert ledger.reserved().queries == ledger.unknown().queries == 0
+        assert ledger.spend("reserved").queries == ledger.spend("unknown").queries == 0
         assert ledger.open_jobs() == []
 
 
@@ -176,9 +176,9 @@ def test_a_submission_whose_answer_is_lost_is_found_by_its_name(teacher, vendor,
         annotate_in_batches(teacher, ledger, requests(3), 0.01)
     with opened(path) as ledger:
         batches.lose = []
-        assert ledger.reserved().queries == 3
+        assert ledger.spend("reserved").queries == 3
         assert len(annotate_in_batches(teacher, ledger, requests(3), 0.01)) == 3
-        assert (ledger.spend().queries, ledger.unknown().queries) == (3, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (3, 0)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 3)
 
 
@@ -202,11 +202,11 @@ def test_a_key_revoked_meanwhile_leaves_the_job_on_the_ledger(
     with opened(path) as ledger:
         with pytest.raises(UserError, match=r"accepts.* stays on the ledger: .*collects it"):
             annotate_in_batches(teacher, ledger, requests(3), 0.01)
-        assert (ledger.reserved().queries, len(ledger.open_jobs())) == (3, 1)
+        assert (ledger.spend("reserved").queries, len(ledger.open_jobs())) == (3, 1)
     vendor.key = good
     with opened(path) as ledger:
         assert len(annotate_in_batches(make(kind, vendor.url), ledger, requests(3), 0.01)) == 3
-        assert (ledger.spend().queries, ledger.unknown().queries) == (3, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (3, 0)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 3)
 
 
@@ -215,7 +215,7 @@ def test_a_submission_with_a_wrong_key_leaves_nothing(teacher, vendor, batches, 
     with opened(path) as ledger:
         with pytest.raises(UserError, match="accepts"):
             annotate_in_batches(teacher, ledger, requests(3), 0.01)
-        assert (ledger.reserved().queries, ledger.open_jobs()) == (0, [])
+        assert (ledger.spend("reserved").queries, ledger.open_jobs()) == (0, [])
     assert batches.jobs == {}
 
 
@@ -226,7 +226,7 @@ def test_one_that_was_never_submitted_is_forgotten(teacher, vendor, batches, pat
         ledger.begin_job("bridge-x", teacher.vendor, [r.key for r in requests(3)])
     with opened(path) as ledger:
         assert len(annotate_in_batches(teacher, ledger, requests(3), 0.01)) == 3
-        assert (ledger.spend().queries, ledger.unknown().queries) == (3, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (3, 0)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 3)
 
 
@@ -259,10 +259,10 @@ def test_killed_on_the_way_the_next_start_collects_the_same_job(
     assert os.WIFSIGNALED(status)
     with opened(path) as ledger:
         assert ledger.spend().queries == (2 if moment == "collecting" else 0)
-        assert ledger.spend().queries + ledger.reserved().queries == 5
+        assert ledger.spend().queries + ledger.spend("reserved").queries == 5
         replies = annotate_in_batches(make(kind, vendor.url), ledger, requests(5), 0.01)
         assert all(isinstance(reply, Reply) for reply in replies)
-        assert (ledger.spend().queries, ledger.unknown().queries) == (5, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (5, 0)
         assert ledger.spend().usd == pytest.approx(cost(vendor.bills), abs=1e-12)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 5)
 
@@ -278,7 +278,7 @@ def test_a_changed_config_still_collects_what_was_paid(teacher, vendor, batches,
             annotate_in_batches(teacher, ledger, requests(3), 0.01, interrupt)
     with opened(path) as ledger:
         # Nothing was submitted: the interrupt came before.
-        assert ledger.reserved().queries == 0
+        assert ledger.spend("reserved").queries == 0
     with opened(path) as ledger:
         work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
         work.submit()
@@ -286,7 +286,7 @@ def test_a_changed_config_still_collects_what_was_paid(teacher, vendor, batches,
     with opened(path) as ledger:
         (other,) = annotate_in_batches(teacher, ledger, [ask(7)], 0.01)
         assert isinstance(other, Reply)
-        assert (ledger.spend().queries, ledger.unknown().queries) == (4, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (4, 0)
         assert len(annotate_in_batches(teacher, ledger, requests(3), 0.01)) == 3
     assert len(vendor.bills) == 4
 

@@ -26,10 +26,10 @@ def open_ledger(path, queries=100, usd=1.0):
 def test_reserve_then_settle(path):
     with open_ledger(path) as ledger:
         assert ledger.reserve(ask(1), 100) is None
-        assert ledger.reserved() == Spend(1, 100, 90, 0.001)
+        assert ledger.spend("reserved") == Spend(1, 100, 90, 0.001)
         assert ledger.spend() == Spend(0, 0, 0, 0.0)
         ledger.settle(ask(1), REPLY)
-        assert ledger.reserved() == Spend(0, 0, 0, 0.0)
+        assert ledger.spend("reserved") == Spend(0, 0, 0, 0.0)
         assert ledger.spend() == Spend(1, 100, 50, 0.0006)
 
 
@@ -125,9 +125,9 @@ def test_what_was_cut_off_counts_for_ever_beside_its_repetition(path, how):
         if how == "abandoned":
             ledger.abandon(ask(1))
             ledger.abandon(ask(1))  # there is nothing to abandon now: no effect
-            assert (ledger.reserved().queries, ledger.unknown().queries) == (0, 1)
+            assert (ledger.spend("reserved").queries, ledger.spend("unknown").queries) == (0, 1)
     with open_ledger(path, queries=3) as ledger:
-        assert ledger.unknown() == Spend(1, 100, 90, 0.001)
+        assert ledger.spend("unknown") == Spend(1, 100, 90, 0.001)
         assert ledger.reserve(ask(1), 100) is None
         ledger.settle(ask(1), REPLY)
         ledger.reserve(ask(2), 100)
@@ -137,10 +137,10 @@ def test_what_was_cut_off_counts_for_ever_beside_its_repetition(path, how):
         )
         with pytest.raises(BudgetExceeded, match=message):
             ledger.reserve(ask(3), 100)
-        assert ledger.unknown() == Spend(1, 100, 90, 0.001)
+        assert ledger.spend("unknown") == Spend(1, 100, 90, 0.001)
     with open_ledger(path) as ledger:
         assert ledger.reserve(ask(1), 100) == REPLY
-        assert (ledger.spend().queries, ledger.unknown().queries) == (1, 2)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 2)
 
 
 def test_what_a_dead_process_left_is_said_once(path, caplog):
@@ -161,9 +161,9 @@ def test_a_local_teacher_bills_nothing_for_what_was_cut_off(path):
         ledger.reserve(ask(1), 100)
         ledger.reserve(ask(2), 100)
         ledger.abandon(ask(2))
-        assert (ledger.reserved().queries, ledger.unknown().queries) == (1, 0)
+        assert (ledger.spend("reserved").queries, ledger.spend("unknown").queries) == (1, 0)
     with Ledger(path, 1, 1.0, PRICES) as ledger:
-        assert (ledger.reserved().queries, ledger.unknown().queries) == (0, 0)
+        assert (ledger.spend("reserved").queries, ledger.spend("unknown").queries) == (0, 0)
         assert ledger.reserve(ask(1), 100) is None
 
 
@@ -204,8 +204,8 @@ def test_caps_hold_under_16_threads(path, queries, usd):
 
         with ThreadPoolExecutor(16) as pool:
             assert sum(pool.map(hammer, range(16))) == 20
-        assert one.reserved().queries == 20
-        assert one.reserved().usd == pytest.approx(20 * RESERVED_USD)
+        assert one.spend("reserved").queries == 20
+        assert one.spend("reserved").usd == pytest.approx(20 * RESERVED_USD)
 
 
 def test_one_of_16_threads_gets_the_request(path):
@@ -234,7 +234,7 @@ def test_a_full_disk_loses_nothing_that_was_settled(path):
         with pytest.raises(UserError, match=r"ledger\.sqlite: .*full.*free disk space"):
             ledger.settle(ask(2), long)
         assert ledger.reserve(ask(1), 100) == REPLY
-        assert ledger.reserved().queries == 1
+        assert ledger.spend("reserved").queries == 1
         ledger._connection.execute("PRAGMA max_page_count = 100000")
         ledger.settle(ask(2), long)
         assert ledger.reserve(ask(2), 100) == long

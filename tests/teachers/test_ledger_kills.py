@@ -86,7 +86,7 @@ def test_killed_at_random_moments(tmp_path, kills, requests):
     with Ledger(path, 10**6, 1e6, PRICES) as ledger:
         assert ledger.spend().queries == requests
         assert round(1e9 * ledger.spend().usd) == sum(settled.values())
-        assert ledger.unknown().queries == unknown.total()
-        assert ledger.reserved().queries == 0
+        assert ledger.spend("unknown").queries == unknown.total()
+        assert ledger.spend("reserved").queries == 0
         assert all(ledger.reserve(ask(n), 100) == reply_to(n) for n in range(0, requests, 97))
     assert not list(tmp_path.glob("*-owner-*"))

@@ -53,7 +53,7 @@ def test_caps_hold_under_several_processes(tmp_path, queries, usd):
         spend = ledger.spend()
         assert spend.queries == len(asked) <= queries
         assert spend.usd == pytest.approx(len(asked) * USED_USD) and spend.usd <= usd
-        assert ledger.reserved().queries == 0
+        assert ledger.spend("reserved").queries == 0
         if queries == 30:
             assert spend.queries == 30
         else:
@@ -81,7 +81,7 @@ def test_two_runs_at_once_on_one_ledger_pay_each_for_itself_and_nothing_twice(tm
     for run in ("a", "b"):
         with Ledger(path, 1, 1.0, PRICES, run) as ledger:
             paid[run] = ledger.spend().queries
-            assert ledger.unknown().queries == ledger.reserved().queries == 0
+            assert ledger.spend("unknown").queries == ledger.spend("reserved").queries == 0
     assert paid["a"] + paid["b"] == 60
     assert paid["a"] <= 25
 
@@ -100,13 +100,13 @@ def test_killed_in_mid_ask(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
 
-        assert ledger.reserved().queries == 4  # maybe billed: they go on counting
+        assert ledger.spend("reserved").queries == 4  # maybe billed: they go on counting
         replies = annotate(teacher, ledger, [ask(number) for number in range(20)], 4)
         assert [reply.text for reply in replies] == [
             f"reply to question {number}" for number in range(20)
         ]
-        assert (ledger.spend().queries, ledger.reserved().queries) == (20, 0)
-        assert ledger.unknown().queries == 4
+        assert (ledger.spend().queries, ledger.spend("reserved").queries) == (20, 0)
+        assert ledger.spend("unknown").queries == 4
         with pytest.raises(BudgetExceeded, match=r"for 4 that were cut off"):
             ledger.reserve(ask(20), 100)
     times = Counter(teacher.asked())

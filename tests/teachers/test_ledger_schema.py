@@ -62,7 +62,7 @@ def test_a_ledger_of_version_1_is_converted_and_loses_nothing(path):
     for _ in range(2):
         with Ledger(path, 9, 1.0, PRICES) as ledger:
             assert ledger.spend() == Spend(1, 100, 50, 0.0006)
-            assert ledger.unknown() == Spend(2, 200, 180, 0.002)
+            assert ledger.spend("unknown") == Spend(2, 200, 180, 0.002)
             assert ledger.reserve(ask(1), 100) == Reply("yes ✓", 100, 50, "stop")
     with sqlite3.connect(path) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
@@ -83,7 +83,7 @@ def test_one_that_an_earlier_version_is_using_is_left_alone(path):
         Ledger(path, 9, 1.0, PRICES)
     owner.close()
     with Ledger(path, 9, 1.0, PRICES) as ledger:
-        assert ledger.unknown().queries == 2
+        assert ledger.spend("unknown").queries == 2
 
 
 def test_a_ledger_of_a_later_version_is_left_alone(path):

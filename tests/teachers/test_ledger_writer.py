@@ -148,7 +148,7 @@ def test_a_locked_ledger_is_named_with_the_way_out(tmp_path):
         other.execute("ROLLBACK")
         other.close()
         assert ledger.reserve(ask(0), 100) is None
-        assert ledger.reserved().queries == 1
+        assert ledger.spend("reserved").queries == 1
 
 
 @pytest.mark.slow

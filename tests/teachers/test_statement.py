@@ -58,7 +58,7 @@ def test_what_is_in_flight_is_unknown_once_its_process_is_dead(tmp_path):
     assert [entry.outcome for entry in statement.read(path).entries] == ["reserved"]
     ledger._owner.close()  # as the kernel does when the process is killed
     assert [entry.outcome for entry in statement.read(path).entries] == ["unknown"]
-    assert ledger.reserved().queries == 1  # reading changes nothing
+    assert ledger.spend("reserved").queries == 1  # reading changes nothing
     ledger.close()
     assert statement.read(path).runs == {"": str(tmp_path)}
 

@@ -63,13 +63,13 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
             with pytest.raises(BudgetExceeded, match=r"budget\.queries=700 is reached"):
                 annotate(teacher, ledger, requests, 64)
             # Used up, and not exceeded by one request.
-            assert ledger.spend().queries + ledger.unknown().queries == 700
-            assert ledger.reserved().queries == 0
+            assert ledger.spend().queries + ledger.spend("unknown").queries == 700
+            assert ledger.spend("reserved").queries == 0
         assert len(read_bills(log)) == 700
         with Ledger(path, 10**6, 1e3, PRICES) as ledger:
             outcomes = annotate(teacher, ledger, requests, 64)
-            spent, unknown = ledger.spend(), ledger.unknown()
-            assert ledger.reserved().queries == 0
+            spent, unknown = ledger.spend(), ledger.spend("unknown")
+            assert ledger.spend("reserved").queries == 0
     bills = read_bills(log)
     assert {bill.fault for bill in bills} == {"", *LOST, *ODD}
 
@@ -127,4 +127,4 @@ def test_a_hundred_kills(tmp_path, monkeypatch):
         assert ledger.spend().usd == pytest.approx(cost(last.values()), abs=1e-12)
         excess = cost(bills) - ledger.spend().usd
         assert excess > 0
-        assert ledger.unknown().queries == sum(unknown.values())
+        assert ledger.spend("unknown").queries == sum(unknown.values())

@@ -180,7 +180,7 @@ def test_a_wrong_key_ends_the_run_at_once_and_is_not_repeated(
     with Ledger(tmp_path / "ledger.sqlite", 100, 1.0, PRICES) as ledger:
         with pytest.raises(UserError, match=r"answers HTTP 40[01]: .* 0 of 9 requests") as caught:
             annotate(teacher, ledger, [ask(n) for n in range(9)], 2)
-        assert ledger.reserved().queries == ledger.unknown().queries == 0
+        assert ledger.spend("reserved").queries == ledger.spend("unknown").queries == 0
     assert "_API_KEY a key that it accepts" in str(caught.value)
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     for text in (str(caught.value), repr(caught.value), caplog.text, written.decode("latin-1")):
@@ -202,7 +202,7 @@ def test_a_key_revoked_in_mid_run_loses_nothing(teacher, vendor, tmp_path, fast)
         assert 10 <= kept < 20
         vendor.key = KEY
         assert all(isinstance(r, Reply) for r in annotate(teacher, ledger, requests, 4))
-        assert (ledger.spend().queries, ledger.unknown().queries) == (30, 0)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (30, 0)
     assert set(vendor.billed().values()) == {1}
 
 
@@ -219,7 +219,7 @@ def test_ledger_and_bills_agree_whatever_happens(kind, vendor, tmp_path, fast):
     with Ledger(tmp_path / "ledger.sqlite", 100, 1.0, PRICES) as ledger:
         outcomes = annotate(teacher, ledger, requests, 6, attempts=3)
         assert [n for n, o in enumerate(outcomes) if isinstance(o, Failure)] == [20, 21]
-        spent, unknown = ledger.spend(), ledger.unknown()
+        spent, unknown = ledger.spend(), ledger.spend("unknown")
     lost = [bill for bill in vendor.bills if bill.fault in LOST]
     delivered = [bill for bill in vendor.bills if bill.fault not in LOST]
     assert unknown.queries == len(lost) == 5
@@ -235,7 +235,7 @@ def test_the_cap_holds_while_calls_are_lost(teacher, vendor, tmp_path, fast):
     with Ledger(tmp_path / "ledger.sqlite", 20, 1.0, PRICES) as ledger:
         with pytest.raises(BudgetExceeded, match=r"budget\.queries=20"):
             annotate(teacher, ledger, [ask(n) for n in range(40)], 8)
-        assert ledger.spend().queries + ledger.unknown().queries == 20
+        assert ledger.spend().queries + ledger.spend("unknown").queries == 20
     assert len(vendor.bills) == 20
 
 
