@@ -3,6 +3,7 @@ import json
 import signal
 import struct
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from bridge_jax.models import decoder
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.prompts import Sequence
-from bridge_jax.training import loop
+from bridge_jax.training import loop, step
 
 CONFIG = TrainConfig(epochs=4, batch_rows=2, row_tokens=24, learning_rate=1e-2, checkpoint_every=2)
 RNG = np.random.default_rng(0)
@@ -177,6 +178,13 @@ def test_a_notice_saves_the_step_and_ends(tmp_path, tiny_model, one_device, monk
     equal(run(tmp_path / "cut", tiny_model, one_device, config), expected)
     assert len(seen) == 8  # no step twice
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_the_step_is_traced_once(tmp_path, tiny_model, one_device, monkeypatch):
+    once = chex.assert_max_traces(step.loss_and_gradients, n=1)
+    monkeypatch.setattr(step, "loss_and_gradients", once)
+    run(tmp_path / "out", tiny_model, one_device)
+    assert len(lines(tmp_path / "out")) == 8
 
 
 def test_utilisation_is_logged_where_the_chip_is_known(
