@@ -30,7 +30,8 @@ def rows(workdir):
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("kind", ["gemini", pytest.param("openai", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gemini", "openai"])
 def test_a_run_asks_pays_and_keeps_what_is_good(kind, tiny_config, gold, tmp_path, monkeypatch):
     pytest.importorskip({"openai": "openai", "gemini": "google.genai"}[kind])
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
