@@ -14,6 +14,7 @@ read_flags() {
     case $1 in
       --) shift && break ;;
       --dry_run) dry_run=1 ;;
+      --spot=*) usage_error "--spot takes no value" ;;
       --spot) [[ $known == *" spot "* ]] || usage_error "unknown flag $1" && spot=--spot ;;
       --*=*) [[ $known == *" $key "* ]] || usage_error "unknown flag $1" && printf -v "$key" %s "${1#*=}" ;;
       *) usage_error "unknown flag $1" ;;

@@ -50,8 +50,8 @@ def main(assignments: list[str]) -> None:
     resident = page.resident(stages) if devices[0].platform == "cpu" else None
     if _JSON.value:
         print(json.dumps(page.to_json(stages, spending, name, resident), indent=2))
-        return
-    page.show(console, run, stages, spending, name, resident)
+    else:
+        page.show(console, run, stages, spending, name, resident)
     if note := idle_rows(config, batch_devices(run.mesh)):
         console.print(note)
     if _SHARDINGS.value:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from bridge_jax.models import kernels
 from bridge_jax.models.config import Kernel
-from bridge_jax.models.kernels import Visible, Window
+from bridge_jax.models.visible import Visible, Window, dense_mask
 
 CHUNK = 512  # Queries whose scores exist at once, where there are more and no kernel is used.
 
@@ -39,8 +39,11 @@ def attention(
     if kernel == "cudnn" and kernels.cudnn_takes(query, visible, softcap):
         return kernels.cudnn(query, key, value, mask, scale)
     batch, steps, heads, dim = query.shape
-    if steps <= CHUNK or steps % CHUNK:
+    if steps <= CHUNK:
         return _plain(query, key, value, mask, scale, softcap)
+    missing = -steps % CHUNK
+    query = jnp.pad(query, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, missing), (0, 0)))
 
     @jax.checkpoint  # Otherwise the backward pass would keep the scores of all chunks.
     def part(_: None, chunk: tuple[jax.Array, jax.Array]):
@@ -48,19 +51,8 @@ def attention(
 
     queries = query.reshape(batch, -1, CHUNK, heads, dim).swapaxes(0, 1)
     masks = mask.reshape(batch, 1, -1, CHUNK, mask.shape[-1]).transpose(2, 0, 1, 3, 4)
-    return jax.lax.scan(part, None, (queries, masks))[1].swapaxes(0, 1).reshape(query.shape)
-
-
-def dense_mask(visible: Visible, window: Window | None = None) -> jax.Array:
-    """Returns bool[B, 1, S, T]: who sees whom, written out."""
-    steps, slots = visible.query.shape[1], visible.key.shape[1]
-    start = 0 if visible.start is None else visible.start
-    ago = start + jnp.arange(steps)[:, None] - jnp.arange(slots)[None, :]
-    seen = ago >= 0
-    if window is not None:
-        seen &= (ago < window.size) | ~window.applies
-    same = visible.query[:, :, None] == visible.key[:, None, :]
-    return (same & seen & (visible.key > 0)[:, None, :])[:, None]
+    mixed = jax.lax.scan(part, None, (queries, masks))[1]
+    return mixed.swapaxes(0, 1).reshape(query.shape)[:, :steps]
 
 
 def _plain(

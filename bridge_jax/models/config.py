@@ -90,17 +90,25 @@ class DecoderConfig:
     remat: Literal["full", "dots", "none"] = "none"
 
 
-def compute_dtype(platform: str | None = None) -> Any:
+def compute_dtype(device: Any = None) -> Any:
     """Returns bf16 on TPU and GPU, f32 on CPU, where bf16 is slower; by default of this machine."""
-    return jnp.float32 if (platform or jax.default_backend()) == "cpu" else jnp.bfloat16
+    device = device or jax.devices()[0]
+    return jnp.float32 if device.platform == "cpu" else jnp.bfloat16
 
 
 def computing_on(
-    config: DecoderConfig, attention: Literal["auto", "plain"] = "auto", platform: str | None = None
+    config: DecoderConfig, attention: Literal["auto", "plain"] = "auto", device: Any = None
 ) -> DecoderConfig:
-    """Returns `config` with the compute dtype of a platform and, if `auto`, its kernel."""
-    kernels: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn"}
-    kernel = kernels.get(platform or jax.default_backend(), "plain")
-    return dataclasses.replace(
-        config, dtype=compute_dtype(platform), kernel=kernel if attention == "auto" else "plain"
-    )
+    """Returns `config` with the compute dtype of a device and, if `auto`, its kernel."""
+    device = device or jax.devices()[0]
+    kernel = best_kernel(device) if attention == "auto" else "plain"
+    return dataclasses.replace(config, dtype=compute_dtype(device), kernel=kernel)
+
+
+def best_kernel(device: Any) -> Kernel:
+    """Returns the attention kernel for a device: cuDNN's flash attention needs an Ampere GPU."""
+    if device.platform == "tpu":
+        return "splash"
+    capability = str(getattr(device, "compute_capability", ""))  # "9.0"; on ROCm "gfx942"
+    is_ampere = capability.partition(".")[0].isdecimal() and float(capability) >= 8
+    return "cudnn" if device.platform == "gpu" and is_ampere else "plain"

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 from bridge_jax.models.attention import attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
-from bridge_jax.models.kernels import Visible, Window
 from bridge_jax.models.projection import Projection, parameter
 from bridge_jax.models.rotary import Rotation, rotate, rotation
+from bridge_jax.models.visible import Visible, Window
 from bridge_jax.parallel.sharding import constrain, parameter_shardings
 
 Params = Any

@@ -4,42 +4,22 @@ Neither writes the S x S scores to memory. Splash attention skips blocks that no
 segment ids; cuDNN's flash attention (2205.14135) is given the mask.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from bridge_jax.models.visible import Visible, Window
 from bridge_jax.parallel.sharding import RULES
 
 LANES = 128  # A block of splash attention is a multiple of this,
 BLOCK = 512  # and at most this: what it needs has to lie beside each other in a core's memory.
 
 
-class Visible(NamedTuple):
-    """Who sees whom: a query sees the keys of its own segment in its own slot and before.
-
-    Attributes:
-      query: int32[B, S], the segment of each query.
-      key: int32[B, T], the segment of each key; nobody sees 0, which is padding.
-      start: int32[], the slot of the first query; None for whole rows, where S is T.
-    """
-
-    query: jax.Array
-    key: jax.Array
-    start: jax.Array | None = None
-
-
-class Window(NamedTuple):
-    """Where `applies` (bool[]), the last `size` slots are seen, the query's own included."""
-
-    size: int
-    applies: jax.Array
-
-
 def splash_takes(query: jax.Array, visible: Visible) -> bool:
-    """Returns whether splash attention can compute this: whole rows in whole blocks."""
-    return visible.start is None and query.shape[1] % LANES == 0
+    """Returns whether splash attention pays: for whole rows that are not short."""
+    return visible.start is None and query.shape[1] >= LANES
 
 
 def splash(
@@ -52,20 +32,26 @@ def splash(
     window: Window | None,
 ) -> jax.Array:
     """Returns f[B, S, N, H] like `attention`; at padding, which sees padding, something else."""
-    steps = query.shape[1]
+    real = query.shape[1]
+    missing = -real % LANES
+    query, key, value = (
+        jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value)
+    )
+    segments = jnp.pad(jnp.asarray(visible.query), ((0, 0), (0, missing)))
+    steps = real + missing
 
     def attend(size: int | None):
         def on_chip(query: Any, key: Any, value: Any, segments: Any) -> Any:
             kernel = _splash_kernel(query.shape[2], steps, size, softcap)
             return jax.vmap(kernel)(*(_heads_first(x) for x in (query, key, value)), segments)
 
-        return lambda: _on_each_chip(on_chip, query * scale, key, value, visible.query)
+        return lambda: _on_each_chip(on_chip, query * scale, key, value, segments)
 
     if window is None:
         mixed = attend(None)()
     else:
         mixed = jax.lax.cond(window.applies, attend(window.size), attend(None))
-    return _heads_first(mixed)
+    return _heads_first(mixed)[:, :real]
 
 
 def cudnn_takes(query: jax.Array, visible: Visible, softcap: float | None) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import jax
 
-from bridge_jax.parallel import hosts
+from bridge_jax.parallel import hosts, preemption
 
-FAILED = "failed"
-DONE = "done"
+FAILED, DONE, STOPPED = "failed", "done", "stopped"
+GRACE = 30.0  # Seconds in which those who were stopped together all end.
 
 
 @contextlib.contextmanager
@@ -39,14 +39,19 @@ def together(folder: Path, lost_timeout: float) -> Iterator[None]:
     try:
         yield
         state = DONE
+    except preemption.Preempted:
+        state = STOPPED
+        raise
     finally:
-        watch.stop(state)
+        watch.stop()
         thread.join()
+        watch.say(state)
 
 
-def _end(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    os._exit(2)  # The main thread waits for the others in a collective: there is no other way.
+def _end(message: str, code: int = 2) -> None:
+    print(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(code)  # The main thread waits for the others in a collective: there is no other way.
 
 
 class _Watch:
@@ -57,7 +62,7 @@ class _Watch:
         index: int,
         count: int,
         lost_timeout: float,
-        end: Callable[[str], None],
+        end: Callable[..., None],
     ):
         self._folder, self._run, self._index, self._count = folder, run, index, count
         self._timeout, self._end = lost_timeout, end
@@ -74,12 +79,17 @@ class _Watch:
     def beat(self) -> None:
         """Counts on."""
         self._beats += 1
-        self._write(str(self._beats))
+        self.say(str(self._beats))
 
-    def stop(self, state: str) -> None:
-        """Tells the others how this process has ended."""
+    def stop(self) -> None:
+        """Ends `forever`."""
         self._stopped.set()
-        self._write(state)
+
+    def say(self, word: str) -> None:
+        """Tells the others that this process lives, or how it has ended."""
+        with contextlib.suppress(OSError):  # A full disk is the stages' to report.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / str(self._index)).write_text(f"{self._run} {word}")
 
     def look(self) -> None:
         """Ends this process if another one has failed or is silent for too long."""
@@ -91,17 +101,18 @@ class _Watch:
             self._seen[index] = (said, since)
             if said == FAILED:
                 self._end(f"process {index} of {self._count} has failed; its output says why")
-            elif now - since > self._timeout:
+            elif said == STOPPED and now - since > GRACE:
+                self._end(
+                    f"process {index} of {self._count} was told to stop, and has; the same "
+                    "command goes on from here",
+                    preemption.EXIT_CODE,
+                )
+            elif said != STOPPED and now - since > self._timeout:
                 self._end(
                     f"process {index} of {self._count} gave no sign of life for "
                     f"{self._timeout:.0f} s (--lost_timeout): its host is gone, or it was killed. "
                     "Run the same command again on all hosts: it goes on from here"
                 )
-
-    def _write(self, word: str) -> None:
-        with contextlib.suppress(OSError):  # A full disk is the stages' to report.
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / str(self._index)).write_text(f"{self._run} {word}")
 
     def _read(self, index: int) -> str:
         """Returns the last word of a process in this run; "" if there is none yet."""

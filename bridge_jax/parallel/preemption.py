@@ -17,7 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here.
-_notices: list[int] = []  # What a signal handler leaves has to lie somewhere.
+_notices: list[int] = []  # What a signal handler reads and leaves has to lie somewhere.
+_stops_alone: list[bool] = []
 
 
 class Preempted(Exception):  # noqa: N818 - a notice, no error
@@ -33,9 +34,24 @@ def stop_at_notice() -> None:
 
 
 def _stop(number: int, _: Any) -> None:
-    if not jax.distributed.is_initialized():
+    if _stops_alone or not jax.distributed.is_initialized() or jax.process_count() == 1:
         raise Preempted
     _notices.append(number)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Lets SIGTERM stop this process at once in the block, which no computation is in.
+
+    The others, who wait for it, hear of it from the heartbeat.
+    """
+    _stops_alone.append(True)
+    try:
+        if _notices:
+            raise Preempted
+        yield
+    finally:
+        _stops_alone.pop()
 
 
 def stop_together() -> None:

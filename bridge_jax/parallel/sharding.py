@@ -49,6 +49,7 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = 
         raise UserError(
             f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} takes "
             f"{'a multiple of ' * (-1 in asked.values())}{given} devices, there are {len(devices)}"
+            "; change mesh.data, mesh.fsdp or mesh.tensor (-1 takes what is left)"
         )
     return jax.make_mesh(
         tuple(sizes.values()), AXES, (AxisType.Auto,) * len(AXES), devices=list(devices)

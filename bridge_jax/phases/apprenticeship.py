@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge_jax.parallel import hosts
+from bridge_jax.parallel import hosts, preemption
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json, write_rows
 from bridge_jax.phases.stages import Stage
@@ -95,7 +95,8 @@ def annotations(run: Run, out: Path) -> None:
         return
     chosen = json.loads((run.workdir / SELECTION / "selection.json").read_text())["ids"]
     examples = [run.pool_by_id[key] for key in chosen]
-    outcomes, spend = ask(run, examples)
+    with preemption.alone():
+        outcomes, spend = ask(run, examples)
     rules = rules_of(run)
     write_rows(
         out / "annotations.jsonl",

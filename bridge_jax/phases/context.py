@@ -33,6 +33,7 @@ from bridge_jax.tasks import sources
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.teachers import replay
 from bridge_jax.text import prompts, tokenizer
+from bridge_jax.training import metrics
 from bridge_jax.training.checkpoints import load_params, save_params
 from bridge_jax.training.loop import train
 
@@ -198,10 +199,11 @@ class Run:
         """Finds before anything is trained or paid what would stop the run later.
 
         Raises:
-          UserError: the devices do not divide a batch, the budget exceeds the pool, a prompt
-            exceeds max_prompt_tokens or, with what is written after it, the model's context, or a
-            checkpoint is missing or lacks a layer to keep.
+          UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
+            is written after it, the model's context, a checkpoint is missing or lacks a layer to
+            keep, or TensorBoard's writer is not installed.
         """
+        metrics.check(self.config.tensorboard)
         pool, selected = self.splits.pool, self.config.selected
         noisy = noise_count(len(pool), self.config.selection)
         if selected > len(pool) - noisy:

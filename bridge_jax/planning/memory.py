@@ -52,8 +52,7 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
       targets: a row.
       mesh: of devices that need not be there.
     """
-    base = config.dtype if config.lora else jnp.float32
-    config = dataclasses.replace(config, param_dtype=base, remat=train.remat)
+    config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
     trained, frozen = lora.split(params) if config.lora else (params, {})
     optimizer = make_optimizer(train, 100)
@@ -69,6 +68,11 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
     with jax.set_mesh(mesh):
         compiled = step.lower(state, frozen, rows).compile()
     return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
+
+
+def in_training(config: DecoderConfig) -> DecoderConfig:
+    """Returns the model as it is trained: in f32, or frozen in its compute dtype."""
+    return dataclasses.replace(config, param_dtype=config.dtype if config.lora else jnp.float32)
 
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Mesh) -> Memory:

@@ -15,7 +15,7 @@ from rich.table import Table
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.phases.context import Run
-from bridge_jax.planning.memory import local_bytes
+from bridge_jax.planning.memory import in_training, local_bytes
 from bridge_jax.planning.plan import HEADROOM, StagePlan
 from bridge_jax.planning.workload import Spending
 from bridge_jax.progress import duration
@@ -100,11 +100,11 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
 
 
 def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
-    """Prints where each parameter of a model lies: its axes, the mesh axes that cut them, MiB."""
+    """Prints where each parameter lies in training: its axes, the mesh axes that cut them, MiB."""
     table = Table(box=None, pad_edge=False, title=f"\n{role}", title_justify="left")
     for name in ("parameter", "shape", "cut by", "MiB a chip"):
         table.add_column(name, justify="right" if name == "MiB a chip" else "left", no_wrap=True)
-    leaves = jax.tree_util.tree_leaves_with_path(decoder.abstract(model, mesh))
+    leaves = jax.tree_util.tree_leaves_with_path(decoder.abstract(in_training(model), mesh))
     for path, leaf in leaves:
         spec = leaf.sharding.spec
         cut = [axis for axis in spec if axis and mesh.shape[axis] > 1]

@@ -96,7 +96,7 @@ def decoder_config(model: ModelConfig, mesh: Mesh) -> DecoderConfig:
     hf = presets.hf_config(name) if published else read_hf_config(locate(name))
     config = from_hf(cut(hf, kept_layers(model, from_hf(hf))))
     config = dataclasses.replace(config, lora=model.lora if model.lora.rank else None)
-    return computing_on(config, model.attention, mesh.devices.flat[0].platform)
+    return computing_on(config, model.attention, mesh.devices.flat[0])
 
 
 def propose(

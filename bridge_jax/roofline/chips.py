@@ -78,7 +78,8 @@ def local(device: Any) -> Chip:
     kind = device.device_kind
     for start, name in (_KINDS | {name: name for name in CHIPS}).items():
         if kind.startswith(start):
-            return CHIPS[name]
+            limit = (device.memory_stats() or {}).get("bytes_limit")  # An A100 may have 40 GB.
+            return CHIPS[name]._replace(memory=limit) if limit else CHIPS[name]
     raise UserError(f"device {kind!r} is not known to bridge_jax.roofline.chips; add its figures")
 
 

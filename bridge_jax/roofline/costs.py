@@ -111,8 +111,9 @@ def model_flops(config: DecoderConfig, rows: int, steps: int, targets: int) -> f
     """
     backward = 1 if config.lora else 2
     head = 2 * head_parameters(config) * rows * targets
-    adapter = 3 * 2 * adapter_parameters(config) * rows * steps
-    return (_forward(config, rows * steps, steps) + head) * (1 + backward) + adapter
+    # `_forward` has the adapter; its own gradients are what a frozen matrix does without.
+    gradients = 2 * adapter_parameters(config) * rows * steps
+    return (_forward(config, rows * steps, steps) + head) * (1 + backward) + gradients
 
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Any) -> Cost:

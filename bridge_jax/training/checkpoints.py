@@ -63,9 +63,13 @@ class StateCheckpoints:
                 f"{str(error)[:200]}); delete {self.folder} to begin this stage again"
             ) from error
 
-    def save(self, step: int, state: Any, force: bool = False) -> None:
-        """Saves `state` if `step` is due, or `force` says so."""
-        self.manager.save(step, args=ocp.args.StandardSave(state), force=force)
+    def is_due(self, step: int) -> bool:
+        """Returns whether the state after `step` steps is one of those that are saved."""
+        return self.manager.should_save(step)
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves `state`, in the background."""
+        self.manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
     def close(self) -> None:
         """Waits for the writer."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.checkpoints import StateCheckpoints
 from bridge_jax.training.metrics import MetricsLog
 from bridge_jax.training.optimizer import learning_rate, make_optimizer
-from bridge_jax.training.step import init_state, make_train_step
+from bridge_jax.training.step import StepMetrics, init_state, make_train_step
 
 
 def train(
@@ -54,7 +55,6 @@ def train(
     total = steps_per_epoch(rows, config.batch_rows) * config.epochs
     data = batches(rows, config.batch_rows, config.epochs, seed)
     optimizer = make_optimizer(config, total)
-    rates = learning_rate(config, total)
     trained, frozen = lora.split(params) if model.lora else (params, {})
     state = init_state(optimizer, trained, mesh)
     step_fn = make_train_step(
@@ -69,8 +69,6 @@ def train(
     state = checkpoints.restore(state)
     start = int(state.step)
     log = MetricsLog(out / "metrics.jsonl", start, tensorboard)
-    flops = costs.model_flops(model, config.batch_rows, config.row_tokens, rows.target.shape[1])
-    peak = chips.peak_flops(mesh.devices.ravel())
     try:
         with (
             jax.set_mesh(mesh),
@@ -78,34 +76,76 @@ def train(
             track(name, total, "steps") as advance,
         ):
             advance(start)
+            # FLOPs of a token, if every place in the rows holds one.
+            flops = costs.model_flops(model, 1, config.row_tokens, rows.target.shape[1])
+            record = _Recorder(name, config, total, flops / config.row_tokens, mesh, log, advance)
             for step in range(start, total):
                 with timing.span("data"):
                     batch = shard_batch(data[step], mesh, config.accumulate)
-                began = time.perf_counter()
                 state, metrics = step_fn(state, frozen, batch)
-                values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}
-                if not np.isfinite(values["loss"]):
-                    raise UserError(
-                        f"{name}: the loss is {values['loss']} at step {step}; lower learning_rate "
-                        f"({config.learning_rate}) or clip_norm ({config.clip_norm}) and run again"
-                    )
-                seconds = time.perf_counter() - began
-                values["step_seconds"] = seconds
-                values["tokens_per_second"] = values.pop("tokens") / seconds
-                if peak:
-                    values["mfu"] = flops / seconds / peak
-                values["learning_rate"] = np.asarray(rates(step)).item()
-                log.write({"step": step} | values)
-                advance(1, loss=values["loss"])
-                if step + 1 == total:
-                    break  # The parameters are saved instead.
-                stop = stop_asked()
-                with timing.span("checkpoint"):
-                    checkpoints.save(step + 1, state, force=stop)
+                record.step(step, metrics)
+                stop = step + 1 < total and stop_asked()
+                # After the last step the parameters are saved instead.
+                if stop or (step + 1 < total and checkpoints.is_due(step + 1)):
+                    record.rest()
+                    with timing.span("checkpoint"):
+                        checkpoints.save(step + 1, state)
                 if stop:
                     raise preemption.Preempted
+            record.rest()
     finally:
         log.close()
         with timing.span("checkpoint"):
             checkpoints.close()
     return jax.block_until_ready(state.params)
+
+
+class _Recorder:
+    """Reads the metrics of a step when the next one has been sent off, so that no chip waits."""
+
+    def __init__(
+        self,
+        name: str,
+        config: TrainConfig,
+        total: int,
+        flops: float,
+        mesh: Mesh,
+        log: MetricsLog,
+        advance: Callable[..., None],
+    ):
+        self._name, self._config, self._log, self._advance = name, config, log, advance
+        self._rates = np.asarray(jax.vmap(learning_rate(config, total))(np.arange(total)))
+        peak = chips.peak_flops(list(mesh.devices.flat))
+        self._flops_share = flops / peak if peak else None
+        self._waiting: tuple[int, StepMetrics] | None = None
+        self._ended = time.perf_counter()
+
+    def step(self, step: int, metrics: StepMetrics) -> None:
+        """Records the step before this one."""
+        self.rest()
+        self._waiting = step, metrics
+
+    def rest(self) -> None:
+        """Records the last step.
+
+        Raises:
+          UserError: its loss is not finite.
+        """
+        if self._waiting is None:
+            return
+        (step, metrics), self._waiting = self._waiting, None
+        values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}
+        if not np.isfinite(values["loss"]):
+            raise UserError(
+                f"{self._name}: the loss is {values['loss']} at step {step}; lower learning_rate "
+                f"({self._config.learning_rate}) or clip_norm ({self._config.clip_norm}) and run "
+                "again"
+            )
+        now = time.perf_counter()
+        seconds, self._ended = now - self._ended, now
+        tokens = values.pop("tokens")
+        values |= {"step_seconds": seconds, "tokens_per_second": tokens / seconds}
+        if self._flops_share:
+            values["mfu"] = tokens / seconds * self._flops_share
+        self._log.write({"step": step} | values | {"learning_rate": self._rates[step].item()})
+        self._advance(1, loss=values["loss"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
@@ -27,7 +28,14 @@ class MetricsLog:
         self._file = path.open("a")
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Adds a line; `values` has the step."""
+        """Adds a line.
+
+        Args:
+          values: `step`, from 0; `loss`, `rationale_loss` and `answer_loss` in nats a token;
+            `grad_norm` before clipping; `step_seconds` from the end of the step before;
+            `tokens_per_second` without padding, over all devices; `mfu` where the chip is known;
+            `learning_rate`.
+        """
         if self._file:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
@@ -43,7 +51,13 @@ class MetricsLog:
                 file.close()
 
 
-def _summary_writer():
+def check(tensorboard: bool) -> None:
+    """Raises a `UserError` if TensorBoard is wanted and its writer is not installed."""
+    if tensorboard:
+        _summary_writer()
+
+
+def _summary_writer() -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:

@@ -179,8 +179,11 @@ def test_chips_are_found_by_what_devices_call_themselves():
     class Device:
         platform = "tpu"
 
-        def __init__(self, kind):
-            self.device_kind = kind
+        def __init__(self, kind, limit=None):
+            self.device_kind, self.limit = kind, limit
+
+        def memory_stats(self):
+            return self.limit and {"bytes_limit": self.limit}
 
     for kind, name in {
         "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e",
@@ -188,3 +191,4 @@ def test_chips_are_found_by_what_devices_call_themselves():
     }.items():  # fmt: skip
         assert chips.local(Device(kind)) == chips.CHIPS[name], kind
     assert chips.local(Device("NVIDIA H100 80GB HBM3")).flops == 989e12
+    assert chips.local(Device("NVIDIA A100-SXM4-40GB", 40e9)).memory == 40e9

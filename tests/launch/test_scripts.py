@@ -1,5 +1,6 @@
 """The scripts for clusters say with --dry_run what they would do."""
 
+import os
 import shlex
 import subprocess
 
@@ -10,9 +11,9 @@ from tests.launch.tiny_run import ROOT
 RUN = ["--", "--config=configs/medical_7b.py", "--data.path=/mnt/bridge/a b.jsonl"]
 
 
-def script(name, *flags):
+def script(name, *flags, env=None):
     done = subprocess.run(
-        [ROOT / "launch" / name, *flags], capture_output=True, text=True, check=False
+        [ROOT / "launch" / name, *flags], capture_output=True, text=True, check=False, env=env
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -35,10 +36,34 @@ def test_a_tpu_slice_is_asked_for_prepared_used_and_given_back():
     assert "launch.run --multihost --workdir=/mnt/bridge/runs/bridge" in run
     assert "'--data.path=/mnt/bridge/a b.jsonl'" in run or r"a\ b.jsonl" in run
     assert "[ $code = 75 ]" in run
+    _, out, _ = script("tpu/queued_resource.sh", *where, "--keys=/k.env", "--dry_run", *RUN)
+    assert "cd bridge-jax && set -a && . /k.env && set +a && while" in shlex.join(shlex.split(out))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [("echo ACTIVE", "the run has failed"), ("exit 1", "Google Cloud does not answer")],
+)
+def test_a_slice_that_may_live_is_never_deleted(state, message, tmp_path):
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/log\ncase "$*" in *describe*) {state} ;; esac\n'
+        'case "$*" in *ssh*) exit 1 ;; esac\n'
+    )
+    gcloud.chmod(0o755)
+    where = ["--project=p", "--zone=z", "--nfs=10.0.0.2:/share", "--repo=https://example.org/r"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    code, _, err = script("tpu/queued_resource.sh", *where, *RUN, env=os.environ | {"PATH": path})
+    assert code == 1
+    assert message in err
+    assert "delete" not in (tmp_path / "log").read_text()
 
 
 def test_gke_restarts_on_a_notice():
     where = ["--project=p", "--zone=z", "--cluster=c", "--image=i"]
+    keys = "--keys=/secrets/keys.env"
+    _, out, _ = script("tpu/gke.sh", *where, keys, "--dry_run", *RUN)
+    assert "--command=set -a && . /secrets/keys.env && set +a && python" in shlex.split(out)[-1]
     code, out, err = script("tpu/gke.sh", *where, "--dry_run", *RUN)
     assert code == 0, err
     command = shlex.split(out)

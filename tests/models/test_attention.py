@@ -1,6 +1,7 @@
 """One attention, several ways to compute it: the results agree."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import attention as module
 from bridge_jax.models.attention import attention
-from bridge_jax.models.kernels import Visible, Window, cudnn_takes, splash_takes
+from bridge_jax.models.config import best_kernel
+from bridge_jax.models.kernels import cudnn_takes, splash_takes
+from bridge_jax.models.visible import Visible, Window
 from bridge_jax.parallel.sharding import make_mesh
 
 
@@ -44,7 +47,10 @@ CASES = {
     "window of another layer": {"window": Window(37, jnp.asarray(False))},
     "window and softcap": {"softcap": 3.0, "window": Window(37, jnp.asarray(True))},
 }
-on_cases = pytest.mark.parametrize("case", CASES)
+on_cases = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * ("and" not in case)) for case in CASES],
+)
 
 
 def value_and_gradients(kernel, case):
@@ -69,6 +75,16 @@ def test_splash_attention_gives_the_plain_result(case, interpreted):
     found = value_and_gradients("splash", case)
     for a, b in zip(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kernel", ["splash", "plain"])
+def test_rows_that_are_no_whole_blocks_or_chunks(kernel, interpreted, monkeypatch):
+    query, key, value, visible = inputs(steps=200)
+    expected = attention(query, key, value, visible, 0.2)
+    monkeypatch.setattr(module, "CHUNK", 64)
+    found = attention(query, key, value, visible, 0.2, kernel=kernel)
+    real = np.asarray(visible.query > 0)
+    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=2e-5)
 
 
 def test_splash_attention_on_a_mesh(interpreted):
@@ -106,7 +122,7 @@ def test_chunks_hold_fewer_scores(monkeypatch):
 
 def test_what_the_kernels_take():
     query, _, _, visible = inputs()
-    short = query[:, :100]
+    short = query[:, :100]  # less than a block
     cached = visible._replace(start=jnp.int32(0))
     assert splash_takes(query, visible)
     assert not splash_takes(short, visible)
@@ -136,3 +152,19 @@ def test_cudnn_forward_and_backward_are_what_a_gpu_gets(monkeypatch):
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "__cudnn$fmhaScaleBiasSoftmax(" in text
     assert "__cudnn$fmhaScaleBiasSoftmaxBackward(" in text
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "kernel"),
+    [
+        ("cpu", None, "plain"),
+        ("tpu", None, "splash"),
+        ("gpu", "9.0", "cudnn"),
+        ("gpu", "12.0", "cudnn"),
+        ("gpu", "7.5", "plain"),  # T4
+        ("gpu", "gfx942", "plain"),  # ROCm
+    ],
+)
+def test_each_chip_gets_the_kernel_that_it_can_run(platform, capability, kernel):
+    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
+    assert best_kernel(device) == kernel

@@ -2,16 +2,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.models import attention, decoder, rotary
+from bridge_jax.models import decoder, rotary, visible
 from bridge_jax.models.config import DecoderConfig, Rope
-from bridge_jax.models.kernels import Visible, Window
+from bridge_jax.models.visible import Visible, Window
 
 CONFIG = DecoderConfig(16, 8, 1, 1, 1, 8, 8)
 
 
 def test_segment_mask_of_a_packed_row():
     segments = jnp.asarray([[1, 1, 2, 2, 2, 0]])
-    mask = attention.dense_mask(Visible(segments, segments))
+    mask = visible.dense_mask(Visible(segments, segments))
     assert mask.shape == (1, 1, 6, 6)
     expected = [
         [1, 0, 0, 0, 0, 0],
@@ -32,14 +32,14 @@ def left_padded(index):
 
 
 def test_cache_mask_of_the_prefill():
-    mask = np.asarray(attention.dense_mask(decoder.in_cache(left_padded(0), 3)), int)
+    mask = np.asarray(visible.dense_mask(decoder.in_cache(left_padded(0), 3)), int)
     assert mask.shape == (2, 1, 3, 5)
     np.testing.assert_array_equal(mask[0, 0], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
     np.testing.assert_array_equal(mask[1, 0], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]])
 
 
 def test_cache_mask_of_a_decoding_step():
-    mask = np.asarray(attention.dense_mask(decoder.in_cache(left_padded(3), 1)), int)
+    mask = np.asarray(visible.dense_mask(decoder.in_cache(left_padded(3), 1)), int)
     np.testing.assert_array_equal(mask[:, 0, 0], [[1, 1, 1, 1, 0], [0, 0, 1, 1, 0]])
 
 
@@ -47,10 +47,10 @@ def test_cache_mask_of_a_decoding_step():
 def test_window_of_a_packed_row_and_of_a_decoding_step(applies):
     window = Window(2, jnp.asarray(applies))
     segments = jnp.ones((1, 4), int)
-    mask = np.asarray(attention.dense_mask(Visible(segments, segments), window), int)[0, 0]
+    mask = np.asarray(visible.dense_mask(Visible(segments, segments), window), int)[0, 0]
     near = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
     np.testing.assert_array_equal(mask, near if applies else np.tril(np.ones((4, 4))))
-    mask = attention.dense_mask(decoder.in_cache(left_padded(3), 1), window)
+    mask = visible.dense_mask(decoder.in_cache(left_padded(3), 1), window)
     expected = [0, 0, 1, 1, 0] if applies else [1, 1, 1, 1, 0]
     np.testing.assert_array_equal(np.asarray(mask, int)[0, 0, 0], expected)
 

@@ -11,7 +11,10 @@ def two(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     ends = []
-    watches = [heartbeat._Watch(tmp_path, "7", i, 2, 10.0, ends.append) for i in range(2)]
+    watches = [
+        heartbeat._Watch(tmp_path, "7", i, 2, 10.0, lambda *said: ends.append(said))
+        for i in range(2)
+    ]
     return watches, ends, clock
 
 
@@ -33,26 +36,39 @@ def test_silence_is_noticed_and_named(two):
     assert ends == []
     clock[0] += 1
     first.look()
-    assert ends[0].startswith("process 1 of 2 gave no sign of life for 10 s (--lost_timeout)")
+    assert ends[0][0].startswith("process 1 of 2 gave no sign of life for 10 s (--lost_timeout)")
 
 
 def test_a_process_that_never_beats_is_lost(two):
     (first, _), ends, clock = two
     clock[0] += 11
     first.look()
-    assert "process 1 of 2" in ends[0]
+    assert "process 1 of 2" in ends[0][0]
 
 
 def test_who_is_done_may_be_silent_and_who_failed_ends_all(two):
     (first, second), ends, clock = two
-    second.stop(heartbeat.DONE)
+    second.say(heartbeat.DONE)
     for _ in range(3):
         clock[0] += 11
         first.look()
     assert ends == []
-    second.stop(heartbeat.FAILED)
+    second.say(heartbeat.FAILED)
     first.look()
-    assert ends == ["process 1 of 2 has failed; its output says why"]
+    assert ends == [("process 1 of 2 has failed; its output says why",)]
+
+
+def test_who_was_told_to_stop_takes_the_others_along_in_the_end(two):
+    (first, second), ends, clock = two
+    second.say(heartbeat.STOPPED)
+    first.look()
+    clock[0] += 29  # Those who stop together may need a while to save.
+    first.look()
+    assert ends == []
+    clock[0] += 2
+    first.look()
+    ((message, code),) = ends
+    assert message.startswith("process 1 of 2 was told to stop") and code == 75
 
 
 def test_files_of_an_earlier_run_say_nothing(two, tmp_path):
@@ -62,4 +78,4 @@ def test_files_of_an_earlier_run_say_nothing(two, tmp_path):
     assert ends == []
     clock[0] += 11
     first.look()
-    assert "no sign of life" in ends[0]
+    assert "no sign of life" in ends[0][0]

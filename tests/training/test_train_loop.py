@@ -100,7 +100,7 @@ def test_resumed_training_is_the_same_to_the_bit(kind, tmp_path, tiny_model, sto
     stop_at(5)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", tiny_model, mesh)
-    assert len(lines(tmp_path / "cut")) == 5
+    assert len(lines(tmp_path / "cut")) == 4  # read a step late
     assert (tmp_path / "cut" / "state").exists()
 
     made = stop_at(None)
@@ -185,7 +185,7 @@ def test_utilisation_is_logged_where_the_chip_is_known(
     monkeypatch.setattr(loop.chips, "peak_flops", lambda devices: 1e9 * len(devices))
     run(tmp_path / "out", tiny_model, one_device)
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    # 2 rows of 24 tokens, of which 64 places hold targets at most.
+    # 2 rows of two sequences of 12 tokens: every place is filled.
     flops = loop.costs.model_flops(tiny_model[0], 2, 24, 24)
     for row in rows:
         assert row["mfu"] * row["step_seconds"] == pytest.approx(flops / 1e9)
