@@ -33,7 +33,7 @@ def make_teacher(run: Run, examples: Sequence[Example]) -> Teacher:
         return replay.open_replay(Path(config.replay_from), _counter(run))
     if config.kind in API_TEACHERS:
         return _api_teacher(config)
-    make = {"oracle": recorded.oracle, "replay": recorded.replay}[config.kind]
+    make = {"oracle": recorded.oracle, "replay": recorded.recorded_llm}[config.kind]
     return make(examples, run.config.data.rationale, _counter(run))
 
 

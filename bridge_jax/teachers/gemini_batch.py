@@ -9,12 +9,8 @@ from typing import Any
 
 from bridge_jax.teachers import calls
 from bridge_jax.teachers.batch import JobRefused, State
-from bridge_jax.teachers.gemini_teacher import (
-    UNREADABLE,
-    GeminiTeacher,
-    GoogleGenai,
-    contents_of,
-)
+from bridge_jax.teachers.gemini_sdks import GoogleGenai, contents_of
+from bridge_jax.teachers.gemini_teacher import UNREADABLE, GeminiTeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
 _ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}

@@ -1,18 +1,16 @@
 """Gemini, through `google-genai` or, for those who are pinned to it, `google-generativeai`."""
 
 import functools
-import importlib
 import json
-import logging
 import threading
-import warnings
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import calls
+from bridge_jax.teachers.gemini_sdks import GoogleGenai, GoogleGenerativeai, Sdk
 from bridge_jax.teachers.protocol import Finish, Reply, Request
-from bridge_jax.teachers.structured import SCHEMA, is_malformed
+from bridge_jax.teachers.structured import is_malformed
 
 Backend = Literal["google-genai", "google-generativeai"]
 
@@ -53,7 +51,7 @@ class GeminiTeacher:
         return calls.Secret(variables, True, f"teacher {self.name}")
 
     @functools.cached_property
-    def sdk(self) -> "_Sdk":
+    def sdk(self) -> Sdk:
         """What makes the calls.
 
         Raises:
@@ -131,165 +129,3 @@ def _finish(request: Request, text: str, reason: str) -> Finish:
         return "empty"
     unreadable = reason not in _ANSWERED or (request.structured and is_malformed(text))
     return "malformed" if unreadable else "stop"
-
-
-Refusal = tuple[int, Any, Any]  # HTTP status (0: the error is of another kind), headers, body
-
-
-class _Sdk(Protocol):
-    def generate(self, request: Request) -> str | dict[str, Any]:
-        """Returns a GenerateContentResponse as JSON, or its text."""
-        ...
-
-    def refusal(self, error: Any) -> Refusal:
-        """Returns what the vendor said in an error of the SDK."""
-        ...
-
-
-class GoogleGenai:
-    """The maintained SDK."""
-
-    def __init__(self, key: str, base_url: str, timeout: float):
-        from google import genai
-        from google.genai import types
-
-        httpx = _httpx()
-        # Its 20 kept connections would be closed and opened all the time at a higher concurrency.
-        limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
-        self.client: Any = genai.Client(
-            vertexai=False,
-            api_key=key,
-            http_options=types.HttpOptions(
-                base_url=base_url or None,
-                timeout=round(1000 * timeout),
-                retry_options=types.HttpRetryOptions(attempts=1),  # `annotate` retries.
-                client_args={"limits": limits},
-            ),
-        )
-        self._errors: Any = genai.errors.APIError
-        self._make_config = types.GenerateContentConfig
-        self._configs: dict[tuple, Any] = {}
-
-    def generate(self, request: Request) -> str:
-        """Returns the response's text; parsing it here takes less time than the SDK's models."""
-        system, contents = contents_of(request)
-        response = self.client.models.generate_content(
-            model=request.model, contents=contents, config=self._built(request, system)
-        )
-        return response.sdk_http_response.body
-
-    def _built(self, request: Request, system: str) -> Any:
-        """Returns the SDK's GenerateContentConfig; building it for each request takes time."""
-        key = (system, request.max_output_tokens, request.temperature, request.structured)
-        if key not in self._configs:
-            self._configs[key] = self._make_config(**self.config(request, system))
-        return self._configs[key]
-
-    def config(self, request: Request, system: str) -> dict[str, Any]:
-        """Returns the SDK's GenerateContentConfig as a dict."""
-        config: dict[str, Any] = {
-            "max_output_tokens": request.max_output_tokens,
-            "automatic_function_calling": {"disable": True},
-            "should_return_http_response": True,
-        }
-        if system:
-            config["system_instruction"] = system
-        if request.temperature is not None:
-            config["temperature"] = request.temperature
-        if request.structured:
-            config |= {"response_mime_type": "application/json", "response_json_schema": SCHEMA}
-        return config
-
-    def refusal(self, error: Any) -> Refusal:
-        """Returns the status, headers and body of an APIError."""
-        if not isinstance(error, self._errors):
-            return 0, {}, None
-        return error.code, getattr(error.response, "headers", {}), error.details
-
-
-class GoogleGenerativeai:
-    """The retired SDK, over REST, where it says what became of a call as clearly as the other.
-
-    It has one key and one address for the whole process.
-    """
-
-    def __init__(self, key: str, base_url: str, timeout: float):
-        with warnings.catch_warnings():
-            # It announces its end; those who ask for it know.
-            warnings.simplefilter("ignore", FutureWarning)
-            sdk: Any = importlib.import_module("google.generativeai")
-            from google.api_core.exceptions import GoogleAPICallError
-            from google.protobuf.json_format import ParseError
-
-        # It keeps 10 connections and warns of every further one that it closes.
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        options = {"api_endpoint": base_url} if base_url else None
-        sdk.configure(api_key=key, transport="rest", client_options=options)
-        self._sdk, self._timeout = sdk, timeout
-        self._errors: Any = GoogleAPICallError
-        self._unreadable = ParseError
-
-    def generate(self, request: Request) -> dict[str, Any]:
-        """Returns the response as the REST API's JSON."""
-        system, contents = contents_of(request)
-        config: dict[str, Any] = {"max_output_tokens": request.max_output_tokens}
-        if request.temperature is not None:
-            config["temperature"] = request.temperature
-        if request.structured:
-            # Its schemas are an older subset.
-            schema = {k: v for k, v in SCHEMA.items() if k != "additionalProperties"}
-            config |= {"response_mime_type": "application/json", "response_schema": schema}
-        model = self._sdk.GenerativeModel(request.model, system_instruction=system or None)
-        try:
-            response = model.generate_content(
-                contents,
-                generation_config=config,
-                request_options={"timeout": self._timeout, "retry": None},
-            )
-        except self._unreadable:
-            return {}
-        usage = response.usage_metadata
-        return {
-            "candidates": [
-                {
-                    "content": {"parts": [{"text": part.text} for part in c.content.parts]},
-                    "finishReason": getattr(c.finish_reason, "name", "OTHER"),
-                }
-                for c in response.candidates
-            ],
-            "promptFeedback": {"blockReason": int(response.prompt_feedback.block_reason)},
-            "usageMetadata": {
-                "promptTokenCount": usage.prompt_token_count,
-                "totalTokenCount": usage.total_token_count,
-            },
-        }
-
-    def refusal(self, error: Any) -> Refusal:
-        """Returns the status, headers and body of a GoogleAPICallError."""
-        if not isinstance(error, self._errors) or error.response is None:
-            return 0, {}, None
-        try:
-            body = error.response.json()
-        except ValueError:
-            body = error.message
-        return int(error.code or 0), error.response.headers, body
-
-
-def contents_of(request: Request) -> tuple[str, list[dict[str, Any]]]:
-    """Returns the system instruction and the turns in Gemini's form."""
-    system = "\n\n".join(m.content for m in request.messages if m.role == "system")
-    roles = {"user": "user", "assistant": "model"}
-    turns = [
-        {"role": roles[m.role], "parts": [{"text": m.content}]}
-        for m in request.messages
-        if m.role != "system"
-    ]
-    return system, turns
-
-
-def _httpx() -> Any:
-    """Returns the HTTP library of the SDK: `httpx2` since 3.3, `httpx` before."""
-    try:
-        return importlib.import_module("httpx2")
-    except ImportError:
-        return importlib.import_module("httpx")

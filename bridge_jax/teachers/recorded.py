@@ -73,7 +73,7 @@ def oracle(
     return RecordedTeacher(f"oracle/{variant}", by_id, variant, reply_text, count_tokens)
 
 
-def replay(
+def recorded_llm(
     examples: Iterable[Example], variant: str, count_tokens: Callable[[str], int]
 ) -> RecordedTeacher:
     """Returns a teacher that says what an LLM once said, its mistakes included.

@@ -4,7 +4,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import answer_of, is_correct
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.protocol import Message, Request
-from bridge_jax.teachers.recorded import oracle, replay
+from bridge_jax.teachers.recorded import oracle, recorded_llm
 
 NUMERIC = Example(
     "dose-1",
@@ -51,13 +51,13 @@ def test_oracle_says_the_rationale_and_the_gold_answer():
     [(NUMERIC, "5 + 8 = 13.\nAnswer: 13"), (CHOICE, "It was signed.\nAnswer: no")],
 )
 def test_replay_leaves_a_wrong_answer_wrong(example, text):
-    reply = replay(EXAMPLES, "wrong", words).ask(request(example))
+    reply = recorded_llm(EXAMPLES, "wrong", words).ask(request(example))
     assert reply.text == text
     assert not is_correct(answer_of(reply.text, example), example)
 
 
 def test_replay_leaves_a_chain_without_an_answer_as_it_is():
-    reply = replay(EXAMPLES, "mute", words).ask(request(CHOICE))
+    reply = recorded_llm(EXAMPLES, "mute", words).ask(request(CHOICE))
     assert reply.text == "It is hard to say."
     assert answer_of(reply.text, CHOICE) is None
 
@@ -65,7 +65,7 @@ def test_replay_leaves_a_chain_without_an_answer_as_it_is():
 def test_a_missing_variant_is_named_with_those_there_are():
     message = "replay/short.*'law-1' has no rationale 'short'; it has mute, wrong"
     with pytest.raises(UserError, match=message):
-        replay(EXAMPLES, "short", words).ask(request(CHOICE))
+        recorded_llm(EXAMPLES, "short", words).ask(request(CHOICE))
     with pytest.raises(UserError, match="no example with id 'dose-1'"):
         oracle([CHOICE], "short", words).ask(request(NUMERIC))
 
