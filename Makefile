@@ -13,7 +13,7 @@ seeds: $(VENV)/.installed
 	$(BIN)/python -m launch.study --config=configs/studies/quickstart_seeds.py --workdir=runs/seeds
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

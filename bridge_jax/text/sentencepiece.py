@@ -187,18 +187,29 @@ def _read_model(path: Path) -> tuple[Any, Any]:
             "pip install 'bridge-jax[tf-text]'"
         ) from None
     from google.protobuf.message import DecodeError
-    from transformers.convert_slow_tokenizer import import_protobuf
 
     # TensorFlow would take the memory of the GPUs that JAX runs on.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     data = path.read_bytes()
-    messages: Any = import_protobuf()
     try:
-        proto = messages.ModelProto.FromString(data)
+        proto = _messages().ModelProto.FromString(data)
     except DecodeError as error:
         raise UserError(f"{path}: not a whole SentencePiece file; download it again") from error
     # The normalizer's settings stand after the pieces: without them the end of the file is missing.
     if not (proto.pieces and proto.HasField("normalizer_spec")):
         raise UserError(f"{path}: not a whole SentencePiece file; download it again")
     return tensorflow_text.SentencepieceTokenizer(data), proto
+
+
+def _messages() -> Any:
+    """Returns the protobuf messages of SentencePiece: its own, or the copy in transformers."""
+    from google.protobuf.runtime_version import VersionError
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    try:
+        return import_protobuf()
+    except VersionError:  # Its own are newer than the protobuf that other packages allow.
+        from transformers.utils import sentencepiece_model_pb2_new
+
+        return sentencepiece_model_pb2_new
