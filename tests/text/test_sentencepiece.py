@@ -146,7 +146,9 @@ def test_end_is_eos_where_the_template_writes_no_marker(tmp_path):
 
 
 def test_template_file_is_preferred_and_saved(tmp_path):
+    from google.protobuf.runtime_version import VersionError
     from transformers import AutoTokenizer
+    from transformers.convert_slow_tokenizer import import_protobuf
 
     write(tmp_path / "a", LLAMA, tokenizer_class="LlamaTokenizer", legacy=True)
     (tmp_path / "a" / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}")
@@ -155,6 +157,10 @@ def test_template_file_is_preferred_and_saved(tmp_path):
     second = tokenizer.load(tmp_path / "b" / "c")
     chat = [{"role": "user", "content": "Give 12"}]
     assert first.render_chat(chat) == second.render_chat(chat) == [1, *first.encode("Give 12")]
+    try:
+        import_protobuf()
+    except VersionError as error:
+        pytest.skip(f"transformers cannot read SentencePiece here: {error}")
     saved = AutoTokenizer.from_pretrained(tmp_path / "b" / "c")
     for text in ("Give 12.5 mg, naïve 東京 🙂", "a  b</s>c[INST]d\n"):
         assert saved.encode(text, add_special_tokens=False) == first.encode(text)
