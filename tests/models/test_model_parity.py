@@ -18,7 +18,19 @@ from bridge_jax.text import tokenizer
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# XLA multiplies matrices on CPU with YNNPACK, which adds up each product in one chain: in f32 its
+# logits are up to 1.6e-4 from f64. Eigen's are as near to f64 as torch's, so that what is compared
+# is the model.
+EIGEN = {"xla_cpu_experimental_ynn_fusion_type": ""}
+TEXTS = {
+    "prose": "The invoice was due within thirty days of delivery; after that, interest ran at "
+    "four per cent a year on the whole amount.",
+    "code": "def f(x):\n    return x + 1\n" * 10,
+    "long": "A pharmacist gives 12 mg every 6 hours, and the patient weighs 60 kg. " * 20,
+}
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=EIGEN)
 def all_logits(config, params, tokens):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden = decoder.hidden_states(config, params, tokens, positions, jnp.ones_like(tokens))
@@ -32,9 +44,9 @@ def greedy(config, params, prompts, count, mesh, end_id=-1):
 
 
 def assert_same_logits(ours, theirs):
-    """Both are f32, of logits up to 45: their own distance from f64 is up to 1e-4."""
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-4)
-    assert np.sqrt(np.mean((np.asarray(ours) - theirs) ** 2)) < 3e-5
+    """Both are f32, of logits up to 45."""
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+    assert np.sqrt(np.mean((np.asarray(ours) - theirs) ** 2)) < 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +113,24 @@ def test_smollm2_goes_out_and_loads_in_transformers(smollm2, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
-def test_smollm2_has_transformers_logits(smollm2):
+@pytest.fixture(scope="module")
+def transformers_smollm2():
     torch = pytest.importorskip("torch")
     pytest.importorskip("accelerate")
     from transformers import AutoModelForCausalLM
 
     path = gguf_file.bundled_smollm2()
-    theirs = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
     )
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_smollm2_has_transformers_logits(smollm2, transformers_smollm2, text):
+    import torch
+
     config, params = smollm2
-    tokens = np.asarray([tokenizer.load(path).encode("A pharmacist gives 12 mg every 6 hours")])
+    tokens = np.asarray([tokenizer.load(gguf_file.bundled_smollm2()).encode(text)])
     with torch.no_grad():
-        expected = theirs(torch.tensor(tokens)).logits.numpy()
+        expected = transformers_smollm2(torch.tensor(tokens)).logits.numpy()
     assert_same_logits(all_logits(config, params, tokens), expected)
