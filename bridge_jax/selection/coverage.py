@@ -1,0 +1,159 @@
+"""Seats for clusters, and who takes them: high in rank and unlike those who sit already."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from bridge_jax.parallel.hosts import fetch
+from bridge_jax.parallel.sharding import BATCH
+from bridge_jax.selection.centers import COPY
+from bridge_jax.selection.rows import (
+    NOWHERE,
+    SPLIT,
+    WHOLE,
+    Rows,
+    centered,
+    numbers,
+    on_devices,
+    place,
+    place_rows,
+    take,
+)
+
+
+def cover(
+    score: np.ndarray,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    mass: np.ndarray,
+    count: int,
+    score_weight: float,
+    mesh: Mesh,
+) -> np.ndarray:
+    """Returns int[count]: the order of `seats`, each taken by its cluster's next one (our default).
+
+    The first of a cluster has the highest score. The next one maximises w * rank + (1 - w) *
+    distance to the chosen of its cluster, both scaled to [0, 1]. A copy of a chosen one comes after
+    all others of its cluster.
+
+    Args:
+      score: f[N], ranked within clusters; of equals the first ranks highest.
+      embeddings: f32[N, D], L2-normalised.
+      labels: int[N], below K.
+      mass: f[K], what seats are given for.
+      count: at most N.
+      score_weight: w.
+      mesh: its data axes share the rows.
+    """
+    sizes = np.bincount(labels, minlength=len(mass))
+    seat = seats(sizes, mass)[:count]
+    turn = _occurrences(seat)
+    rows = place_rows(centered(embeddings), mesh)
+    rank = place(scaled_ranks(score, labels), mesh)
+    label = place(labels.astype(np.int32), mesh)
+    picked = fetch(
+        take_turns(rows, rank, label, score_weight, len(mass), int(turn.max()) + 1, mesh)
+    )
+    return picked[turn, seat]
+
+
+def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Returns int[N]: the cluster of every seat, best first, none with more seats than members.
+
+    One seat for every cluster in order of mass, then by Webster's method (Sainte-Lague): the next
+    goes to the highest mass / (2 * seats + 1). No cluster loses a seat when there are more to give,
+    so a smaller budget has the first seats of a larger one. Of equals the one with fewer seats is
+    first, then the first cluster. Without any mass, sizes count.
+
+    Args:
+      sizes: int[K].
+      mass: f[K], 0 or more.
+    """
+    mass = mass if mass.any() else sizes
+    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    held = _occurrences(cluster)
+    quotient = mass[cluster] / (2 * held + 1)
+    return cluster[np.lexsort((cluster, held, -quotient, held > 0))]
+
+
+def scaled_ranks(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns f32[N]: each one's rank within its cluster, from 0 to 1 for the highest score."""
+    order = np.lexsort((-np.arange(len(score)), score, labels))
+    ranks = np.empty(len(score))
+    ranks[order] = _occurrences(labels[order])
+    return (ranks / np.maximum(1, np.bincount(labels)[labels] - 1)).astype(np.float32)
+
+
+def _occurrences(values: np.ndarray) -> np.ndarray:
+    """Returns int[N]: how often each value occurs before."""
+    order = np.argsort(values, kind="stable")
+    inside = values[order]
+    found = np.empty(len(values), int)
+    found[order] = np.arange(len(values)) - np.searchsorted(inside, inside)
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("clusters", "turns", "mesh"))
+def take_turns(
+    rows: Rows,
+    rank: jax.Array,
+    label: jax.Array,
+    weight: jax.typing.ArrayLike,
+    clusters: int,
+    turns: int,
+    mesh: Mesh,
+) -> jax.Array:
+    """Returns int32[turns, K]: the first `turns` of every cluster, all clusters at once.
+
+    One pass over the rows a turn. A cluster without a row left repeats itself.
+
+    Args:
+      rows: the pool.
+      rank: f32[M, R], 0 to 1.
+      label: int32[M, R], below K.
+      weight: w in w * rank + (1 - w) * distance.
+      clusters: K.
+      turns: at most the size of the largest cluster.
+      mesh: its data axes share the rows.
+    """
+
+    def run(values, real, rank, label, weight):
+        number = numbers(real)
+
+        def step(turn, carry):
+            nearest, free, picked = carry
+            # Unit vectors are at most 2 apart.
+            value = weight * rank + (1 - weight) * nearest / 2
+            value = jnp.where(nearest <= COPY, value - 1, value)
+            value = jnp.where(turn == 0, rank, value)
+            chosen = _best_of_each(jnp.where(free, value, -jnp.inf), label, number, clusters)
+            centers = take(values, chosen)
+
+            def block(inputs):
+                x, label = inputs
+                return jnp.sqrt(jnp.square(x - centers[label]).sum(-1))
+
+            nearest = jnp.minimum(nearest, lax.map(block, (values, label)))
+            free &= number != chosen[label]
+            return nearest, free, picked.at[turn].set(chosen)
+
+        picked = jnp.zeros((turns, clusters), jnp.int32)
+        start = (jnp.full(real.shape, jnp.inf), real, picked)
+        return lax.fori_loop(0, turns, step, start)[2]
+
+    inputs = (SPLIT, SPLIT, SPLIT, SPLIT, WHOLE)
+    return on_devices(run, mesh, inputs, WHOLE)(*rows, rank, label, jnp.float32(weight))
+
+
+def _best_of_each(
+    value: jax.Array, label: jax.Array, number: jax.Array, clusters: int
+) -> jax.Array:
+    """Returns int32[K]: each cluster's row with the highest value, the first of equals."""
+    flat = label.ravel()
+    top = lax.pmax(jax.ops.segment_max(value.ravel(), flat, clusters), BATCH)
+    first = jnp.where(value == top[label], number, NOWHERE).ravel()
+    return lax.pmin(jax.ops.segment_min(first, flat, clusters), BATCH)
