@@ -28,7 +28,7 @@ from bridge_jax.selection.rows import (
     take,
 )
 
-RESTARTS, ITERATIONS = 4, 50
+RESTARTS, ITERATIONS = 4, 25
 TOLERANCE = 1e-4  # Of the mean variance of a coordinate, as scikit-learn's.
 
 
