@@ -41,7 +41,7 @@ def farthest_first(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray
       mesh: its data axes share the rows.
     """
     values = centered(embeddings)
-    start = int(np.argmin(np.square(values, dtype=np.float64).sum(1)))
+    start = int(np.argmin(np.linalg.norm(values, axis=1)))
     return fetch(farthest(place_rows(values, mesh), start, count, mesh))
 
 
@@ -60,20 +60,18 @@ def d2_sample(vectors: np.ndarray, count: int, seed: int, mesh: Mesh) -> np.ndar
     lengths = np.linalg.norm(vectors, axis=1)
     start = int(np.argmax(lengths))
     rows = place_rows(vectors / max(float(lengths[start]), 1e-30), mesh)
-    return fetch(sampled(rows, np.array([start]), _keys(seed, 1), count, mesh))[0]
+    return fetch(sampled(rows, np.array([start]), seed, count, mesh))[0]
 
 
-def plus_plus(rows: Rows, pool: int, count: int, seed: int, restarts: int, mesh: Mesh) -> jax.Array:
-    """Returns int32[restarts, count]: the seeding of k-means++ (Arthur, Vassilvitskii 2007).
+def plus_plus(
+    rows: Rows, pool: int, count: int, seed: int, restarts: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[restarts, count]: the seeding of k-means++ (Arthur, Vassilvitskii 2007).
 
     All restarts share each pass over the `pool` rows.
     """
     starts = np.random.default_rng(seed).integers(pool, size=restarts)
-    return sampled(rows, starts, _keys(seed, restarts), count, mesh, expanded=True)
-
-
-def _keys(seed: int, count: int) -> jax.Array:
-    return jax.random.split(jax.random.key(seed), count)
+    return fetch(sampled(rows, starts, seed, count, mesh, expanded=True))
 
 
 @functools.partial(jax.jit, static_argnames=("count", "mesh"))
@@ -90,7 +88,7 @@ def farthest(rows: Rows, start: jax.typing.ArrayLike, count: int, mesh: Mesh) ->
 def sampled(
     rows: Rows,
     starts: jax.typing.ArrayLike,
-    keys: jax.Array,
+    seed: jax.typing.ArrayLike,
     count: int,
     mesh: Mesh,
     expanded: bool = False,
@@ -100,14 +98,14 @@ def sampled(
     Args:
       rows: of length 1 at most.
       starts: int32[S], the first row of each.
-      keys: [S] random keys.
+      seed: of the draws.
       count: at most the number of rows.
       mesh: its data axes share the rows.
       expanded: |x|^2 - 2 x c + |c|^2, one product for all S, with some 1e-7 of rounding.
     """
     distance = _expanded if expanded else _squares
 
-    def pick(values, real, starts, keys):
+    def pick(values, real, starts, seed):
         def one(start, key):
             def race(nearest, number, step):
                 # The highest log weight + Gumbel noise is a draw in proportion to the weight.
@@ -118,10 +116,11 @@ def sampled(
 
             return _centers(values, real, start, count, distance, race)
 
-        return jax.vmap(one)(starts, keys)
+        return jax.vmap(one)(starts, jax.random.split(jax.random.key(seed), len(starts)))
 
     inputs = (SPLIT, SPLIT, WHOLE, WHOLE)
-    return on_devices(pick, mesh, inputs, WHOLE)(*rows, jnp.asarray(starts, jnp.int32), keys)
+    given = jnp.asarray(starts, jnp.int32), jnp.asarray(seed)
+    return on_devices(pick, mesh, inputs, WHOLE)(*rows, *given)
 
 
 def _centers(

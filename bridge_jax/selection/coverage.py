@@ -8,7 +8,6 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import BATCH
 from bridge_jax.selection.centers import COPY
 from bridge_jax.selection.rows import (
@@ -17,6 +16,7 @@ from bridge_jax.selection.rows import (
     WHOLE,
     Rows,
     centered,
+    gather,
     numbers,
     on_devices,
     place,
@@ -52,13 +52,24 @@ def cover(
     sizes = np.bincount(labels, minlength=len(mass))
     seat = seats(sizes, mass)[:count]
     turn = _occurrences(seat)
-    rows = place_rows(centered(embeddings), mesh)
-    rank = place(scaled_ranks(score, labels), mesh)
-    label = place(labels.astype(np.int32), mesh)
-    picked = fetch(
-        take_turns(rows, rank, label, score_weight, len(mass), int(turn.max()) + 1, mesh)
+    taken = gather(
+        take_turns(
+            place_rows(centered(embeddings), mesh),
+            place(scaled_ranks(score, labels), mesh),
+            place(labels.astype(np.int32), mesh),
+            len(mass),
+            score_weight,
+            int(turn.max()) + 1,
+            mesh,
+        ),
+        len(score),
     )
-    return picked[turn, seat]
+    # Each cluster's rows in the order of their turns, one cluster after the other.
+    rows = np.flatnonzero(taken >= 0)
+    first = np.cumsum(sizes) - sizes
+    in_turn = np.empty(len(score), int)
+    in_turn[first[labels[rows]] + taken[rows]] = rows
+    return in_turn[first[seat] + turn]
 
 
 def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
@@ -97,39 +108,40 @@ def _occurrences(values: np.ndarray) -> np.ndarray:
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("clusters", "turns", "mesh"))
+@functools.partial(jax.jit, static_argnames=("clusters", "mesh"))
 def take_turns(
     rows: Rows,
     rank: jax.Array,
     label: jax.Array,
-    weight: jax.typing.ArrayLike,
     clusters: int,
-    turns: int,
+    weight: jax.typing.ArrayLike,
+    turns: jax.typing.ArrayLike,
     mesh: Mesh,
 ) -> jax.Array:
-    """Returns int32[turns, K]: the first `turns` of every cluster, all clusters at once.
+    """Returns int32[M, R]: the turn in which each row is its cluster's next one, or -1.
 
-    One pass over the rows a turn. A cluster without a row left repeats itself.
+    All clusters take their turns at once, with one pass over the rows for each turn.
 
     Args:
       rows: the pool.
       rank: f32[M, R], 0 to 1.
       label: int32[M, R], below K.
-      weight: w in w * rank + (1 - w) * distance.
       clusters: K.
-      turns: at most the size of the largest cluster.
+      weight: w in w * rank + (1 - w) * distance.
+      turns: how many.
       mesh: its data axes share the rows.
     """
 
-    def run(values, real, rank, label, weight):
+    def run(values, real, rank, label, weight, turns):
         number = numbers(real)
 
         def step(turn, carry):
-            nearest, free, picked = carry
+            nearest, taken = carry
             # Unit vectors are at most 2 apart.
             value = weight * rank + (1 - weight) * nearest / 2
             value = jnp.where(nearest <= COPY, value - 1, value)
             value = jnp.where(turn == 0, rank, value)
+            free = real & (taken < 0)
             chosen = _best_of_each(jnp.where(free, value, -jnp.inf), label, number, clusters)
             centers = take(values, chosen)
 
@@ -138,15 +150,14 @@ def take_turns(
                 return jnp.sqrt(jnp.square(x - centers[label]).sum(-1))
 
             nearest = jnp.minimum(nearest, lax.map(block, (values, label)))
-            free &= number != chosen[label]
-            return nearest, free, picked.at[turn].set(chosen)
+            return nearest, jnp.where(free & (number == chosen[label]), turn, taken)
 
-        picked = jnp.zeros((turns, clusters), jnp.int32)
-        start = (jnp.full(real.shape, jnp.inf), real, picked)
-        return lax.fori_loop(0, turns, step, start)[2]
+        start = (jnp.full(real.shape, jnp.inf), jnp.full(real.shape, -1))
+        return lax.fori_loop(0, turns, step, start)[1]
 
-    inputs = (SPLIT, SPLIT, SPLIT, SPLIT, WHOLE)
-    return on_devices(run, mesh, inputs, WHOLE)(*rows, rank, label, jnp.float32(weight))
+    inputs = (SPLIT, SPLIT, SPLIT, SPLIT, WHOLE, WHOLE)
+    given = jnp.float32(weight), jnp.int32(turns)
+    return on_devices(run, mesh, inputs, SPLIT)(*rows, rank, label, *given)
 
 
 def _best_of_each(

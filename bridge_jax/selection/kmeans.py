@@ -63,10 +63,10 @@ def kmeans(
     values = centered(embeddings)
     rows = place_rows(values, mesh)
     seeds = plus_plus(rows, count, min(clusters, count), seed, restarts, mesh)
-    tolerance = TOLERANCE * float(np.square(values, dtype=np.float64).mean())
+    tolerance = TOLERANCE * float(np.square(values).mean(dtype=np.float64))
     found = None
-    for turn in range(restarts):
-        labels, squared, centroids = lloyd(rows, seeds[turn], digit(count), tolerance, mesh)
+    for first in seeds:
+        labels, squared, centroids = lloyd(rows, first, digit(count), tolerance, mesh)
         inertia = float(gather(squared, count).sum(dtype=np.float64))
         if found is None or inertia < found.inertia:
             moved = (fetch(centroids) + mean).astype(np.float32)
@@ -83,7 +83,7 @@ def digit(count: int) -> float:
 @functools.partial(jax.jit, static_argnames="mesh")
 def lloyd(
     rows: Rows,
-    seeds: jax.Array,
+    seeds: jax.typing.ArrayLike,
     base: jax.typing.ArrayLike,
     tolerance: jax.typing.ArrayLike,
     mesh: Mesh,
@@ -122,7 +122,7 @@ def lloyd(
         return labels, squared, centroids
 
     return on_devices(run, mesh, (SPLIT, SPLIT, WHOLE, WHOLE, WHOLE), (SPLIT, SPLIT, WHOLE))(
-        *rows, seeds, jnp.float32(base), jnp.float32(tolerance)
+        *rows, jnp.asarray(seeds), jnp.float32(base), jnp.float32(tolerance)
     )
 
 

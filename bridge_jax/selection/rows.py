@@ -68,7 +68,8 @@ def gather(values: jax.Array, count: int) -> np.ndarray:
 
 def centered(embeddings: np.ndarray) -> np.ndarray:
     """Returns f32[N, D] about their mean: no distance changes, and products lose fewer digits."""
-    return (embeddings - embeddings.mean(0, dtype=np.float64)).astype(np.float32)
+    mean = embeddings.mean(0, dtype=np.float64).astype(np.float32)
+    return embeddings.astype(np.float32, copy=False) - mean
 
 
 def on_devices(function: Any, mesh: Mesh, inputs: Any, outputs: Any) -> Any:

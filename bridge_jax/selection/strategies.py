@@ -119,21 +119,21 @@ def by_chance(
     return np.random.default_rng(seed).permutation(len(candidates.difficulty))[:budget]
 
 
-def hardest(
+def by_difficulty(
     candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
 ) -> np.ndarray:
     """Returns int[B]: the hardest first, the first of equals."""
     return np.argsort(-candidates.difficulty, kind="stable")[:budget]
 
 
-def farthest(
+def by_diversity(
     candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
 ) -> np.ndarray:
     """Returns int[B]: k-center greedy on the embeddings, from the most central one on."""
     return farthest_first(candidates.embeddings, budget, mesh)
 
 
-def covering(
+def by_coverage(
     candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
 ) -> np.ndarray:
     """Returns int[B]: the hard and unlike in every cluster (our default).
@@ -147,13 +147,13 @@ def covering(
     return cover(difficulty, embeddings, clusters, mass, budget, weight, mesh)
 
 
-def typical(
+def by_typicality(
     candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
 ) -> np.ndarray:
     """Returns int[B]: the most typical of the largest clusters first (TypiClust, 2202.02794).
 
     The paper has a cluster for every example that is bought. Ours do not depend on the budget, and
-    a cluster's further seats go to the typical and unlike, as in `covering` (our default).
+    a cluster's further seats go to the typical and unlike, as in `by_coverage` (our default).
     """
     embeddings, clusters = candidates.embeddings, _needed(candidates.clusters)
     density = typicality(embeddings, clusters, mesh)
@@ -162,14 +162,14 @@ def typical(
     return cover(density, embeddings, clusters, mass, budget, weight, mesh)
 
 
-def uncertain_and_unlike(
+def by_gradients(
     candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
 ) -> np.ndarray:
     """Returns int[B]: BADGE (1906.03671)."""
     return d2_sample(_needed(candidates.gradients), budget, seed, mesh)
 
 
-def representing(
+def by_herding(
     candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
 ) -> np.ndarray:
     """Returns int[B]: herding (Welling 2009)."""
@@ -178,12 +178,12 @@ def representing(
 
 STRATEGIES: dict[str, Strategy] = {
     "random": by_chance,
-    "difficulty": hardest,
-    "diversity": farthest,
-    "coverage": covering,
-    "typicality": typical,
-    "badge": uncertain_and_unlike,
-    "herding": representing,
+    "difficulty": by_difficulty,
+    "diversity": by_diversity,
+    "coverage": by_coverage,
+    "typicality": by_typicality,
+    "badge": by_gradients,
+    "herding": by_herding,
 }
 CLUSTERED = ("coverage", "typicality")
 

@@ -129,9 +129,7 @@ def pool(mesh):
 def test_kmeans(mesh, pool):
     clusters = 10_000
     check(kmeans.lloyd.lower(pool, array(mesh, clusters), 1.0, 1.0, mesh))
-    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
-    starts = array(mesh, 4)
-    check(centers.sampled.lower(pool, starts, key, clusters, mesh, expanded=True))
+    check(centers.sampled.lower(pool, array(mesh, 4), 0, clusters, mesh, expanded=True))
 
 
 def test_strategies(mesh, pool):
@@ -139,7 +137,7 @@ def test_strategies(mesh, pool):
     label = array(mesh, *pool.real.shape)
     check(centers.farthest.lower(pool, 0, 50_000, mesh))
     check(herding.herded.lower(pool, array(mesh, 1024, dtype=jnp.float32), 50_000, mesh))
-    check(coverage.take_turns.lower(pool, rank, label, 0.5, 10_000, 50, mesh))
+    check(coverage.take_turns.lower(pool, rank, label, 10_000, 0.5, 50, mesh))
     check(typicality.neighbour_distances.lower(pool, label, mesh))
 
 
