@@ -13,6 +13,7 @@ from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
+from tests.jaxprs import sizes
 
 N, V, D = 6, 40, 8
 
@@ -94,15 +95,6 @@ def test_extreme_logits_stay_finite():
     stats = head.token_statistics(jnp.ones((1, D)), head.Head(-table), jnp.asarray([0]), chunk=16)
     np.testing.assert_allclose(stats.nll, 1e4 + np.log(V - D), rtol=1e-5)
     np.testing.assert_allclose(stats.entropy, np.log(V - D), rtol=1e-4)
-
-
-def sizes(jaxpr):
-    """Yields the size of every intermediate array, those of inner jaxprs included."""
-    for equation in jaxpr.eqns:
-        for variable in equation.outvars:
-            yield int(np.prod(getattr(variable.aval, "shape", ()))), equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from sizes(inner)
 
 
 BIG = DecoderConfig(100_000, 16, 2, 2, 1, 8, 32)

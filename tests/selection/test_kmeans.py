@@ -12,7 +12,9 @@ from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import kmeans as subject
 from bridge_jax.selection.centers import plus_plus
 from bridge_jax.selection.kmeans import digit, kmeans
-from bridge_jax.selection.rows import place_rows
+from bridge_jax.selection.rows import Rows, place_rows
+from bridge_jax.selection.typicality import neighbour_distances
+from tests.jaxprs import sizes
 from tests.selection.pools import blobs, unit_vectors
 
 
@@ -104,3 +106,24 @@ def test_the_same_bits_on_all_devices(one_device):
     assert jax.device_count() == 8
     for a, b in zip(one, many):
         np.testing.assert_array_equal(a, b)
+
+
+def test_no_array_is_larger_than_a_block_beside_the_rows(one_device):
+    blocks, rows, width, clusters = 64, 4096, 8, 1000
+
+    def abstract(*shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    pool = Rows(abstract(blocks, rows, width), abstract(blocks, rows, dtype=bool))  # type: ignore
+    seeds, label = abstract(clusters, dtype=int), abstract(blocks, rows, dtype=int)
+    traced = {
+        rows * clusters: jax.make_jaxpr(lambda a, b: subject.lloyd(a, b, 1.0, 1.0, one_device))(
+            pool, seeds
+        ),
+        rows * (rows + 20): jax.make_jaxpr(lambda a, b: neighbour_distances(a, b, one_device))(
+            pool, label
+        ),
+    }
+    assert blocks * rows * width < rows * clusters
+    for limit, jaxpr in traced.items():
+        assert max(size for size, _ in sizes(jaxpr.jaxpr)) == limit
