@@ -37,8 +37,8 @@ def cover(
     """Returns int[count]: the order of `seats`, each taken by its cluster's next one (our default).
 
     The first of a cluster has the highest score. The next one maximises w * rank + (1 - w) *
-    distance to the chosen of its cluster, both scaled to [0, 1]. A copy of a chosen one comes after
-    all others of its cluster.
+    distance to the chosen of its cluster, both scaled to [0, 1]. Copies of chosen ones come after
+    all others, and their seats go to the next.
 
     Args:
       score: f[N], ranked within clusters; of equals the first ranks highest.
@@ -49,27 +49,33 @@ def cover(
       score_weight: w.
       mesh: its data axes share the rows.
     """
-    sizes = np.bincount(labels, minlength=len(mass))
-    seat = seats(sizes, mass)[:count]
-    turn = _occurrences(seat)
-    taken = gather(
-        take_turns(
-            place_rows(centered(embeddings), mesh),
-            place(scaled_ranks(score, labels), mesh),
-            place(labels.astype(np.int32), mesh),
-            len(mass),
-            score_weight,
-            int(turn.max()) + 1,
-            mesh,
-        ),
-        len(score),
+    pool = (
+        place_rows(centered(embeddings), mesh),
+        place(scaled_ranks(score, labels), mesh),
+        place(labels.astype(np.int32), mesh),
     )
-    # Each cluster's rows in the order of their turns, one cluster after the other.
+    seat = seats(np.bincount(labels, minlength=len(mass)), mass)
+    given = count  # Seats, some of which copies may have taken.
+    while True:
+        turn = _occurrences(seat[:given])
+        steps = int(turn.max()) + 1
+        found = take_turns(*pool, len(mass), score_weight, steps, mesh)
+        taken, is_copy = (gather(part, len(score)) for part in found)
+        order = _seated(seat[:given], turn, labels, taken)
+        order = order[np.argsort(is_copy[order], kind="stable")]
+        if given == len(score) or (~is_copy[order]).sum() >= count:
+            return order[:count]
+        given = min(2 * given, len(score))
+
+
+def _seated(
+    seat: np.ndarray, turn: np.ndarray, labels: np.ndarray, taken: np.ndarray
+) -> np.ndarray:
+    """Returns int[B]: for each seat, the row of its cluster that was taken in its turn."""
     rows = np.flatnonzero(taken >= 0)
-    first = np.cumsum(sizes) - sizes
-    in_turn = np.empty(len(score), int)
-    in_turn[first[labels[rows]] + taken[rows]] = rows
-    return in_turn[first[seat] + turn]
+    rows = rows[np.lexsort((taken[rows], labels[rows]))]
+    members = np.bincount(labels[rows])
+    return rows[(np.cumsum(members) - members)[seat] + turn]
 
 
 def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
@@ -117,10 +123,11 @@ def take_turns(
     weight: jax.typing.ArrayLike,
     turns: jax.typing.ArrayLike,
     mesh: Mesh,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Returns int32[M, R]: the turn in which each row is its cluster's next one, or -1.
 
-    All clusters take their turns at once, with one pass over the rows for each turn.
+    Also returns bool[M, R]: whether it was a copy of an earlier one then. All clusters take their
+    turns at once, with one pass over the rows for each.
 
     Args:
       rows: the pool.
@@ -136,10 +143,11 @@ def take_turns(
         number = numbers(real)
 
         def step(turn, carry):
-            nearest, taken = carry
+            nearest, taken, is_copy = carry
             # Unit vectors are at most 2 apart.
             value = weight * rank + (1 - weight) * nearest / 2
-            value = jnp.where(nearest <= COPY, value - 1, value)
+            repeats = nearest <= COPY
+            value = jnp.where(repeats, value - 1, value)
             value = jnp.where(turn == 0, rank, value)
             free = real & (taken < 0)
             chosen = _best_of_each(jnp.where(free, value, -jnp.inf), label, number, clusters)
@@ -149,15 +157,16 @@ def take_turns(
                 x, label = inputs
                 return jnp.sqrt(jnp.square(x - centers[label]).sum(-1))
 
+            now = free & (number == chosen[label])
             nearest = jnp.minimum(nearest, lax.map(block, (values, label)))
-            return nearest, jnp.where(free & (number == chosen[label]), turn, taken)
+            return nearest, jnp.where(now, turn, taken), is_copy | (now & repeats)
 
-        start = (jnp.full(real.shape, jnp.inf), jnp.full(real.shape, -1))
-        return lax.fori_loop(0, turns, step, start)[1]
+        start = (jnp.full(real.shape, jnp.inf), jnp.full(real.shape, -1), jnp.zeros_like(real))
+        return lax.fori_loop(0, turns, step, start)[1:]
 
     inputs = (SPLIT, SPLIT, SPLIT, SPLIT, WHOLE, WHOLE)
     given = jnp.float32(weight), jnp.int32(turns)
-    return on_devices(run, mesh, inputs, SPLIT)(*rows, rank, label, *given)
+    return on_devices(run, mesh, inputs, (SPLIT, SPLIT))(*rows, rank, label, *given)
 
 
 def _best_of_each(

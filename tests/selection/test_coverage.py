@@ -63,7 +63,7 @@ def greedy(score, embeddings, count, weight):
 def test_cover_equals_brute_force_in_every_cluster(one_device, weight):
     rng = np.random.default_rng(7)
     embeddings, labels = unit_vectors(90, 5, seed=6), rng.choice(4, 90, p=(0.6, 0.2, 0.15, 0.05))
-    embeddings[[10, 11]] = embeddings[12]
+    embeddings[[10, 11]], labels[[10, 11]] = embeddings[12], labels[12]
     score, mass = rng.gamma(2, size=90), np.array([5.0, 3, 2, 0.5])
     seat = seats(np.bincount(labels), mass)
     expected = np.zeros(90, int)
@@ -71,6 +71,8 @@ def test_cover_equals_brute_force_in_every_cluster(one_device, weight):
         members = np.flatnonzero(labels == cluster)
         order = greedy(score[members], embeddings[members].astype(float), len(members), weight)
         expected[seat == cluster] = members[order]
+    copies = [i for i in expected if i in (10, 11, 12)][1:]
+    expected = np.array([i for i in expected if i not in copies] + copies)
     for count in (1, 40, 90):
         found = cover(score, embeddings, labels, mass, count, weight, one_device)
         assert found.tolist() == expected[:count].tolist()
@@ -103,6 +105,18 @@ def test_a_copy_of_a_chosen_one_is_chosen_last_but_not_dropped(one_device):
     # Also when the scores of the copies differ by the rounding of two batch shapes.
     embeddings[1] += 1e-6
     assert cover_one(difficulty, embeddings, 5, 0.5, one_device) == order
+
+
+def test_a_cluster_of_copies_is_bought_once(one_device):
+    # 8 times the same question, the hardest, and 4 others in a cluster of little mass.
+    embeddings = np.concatenate([np.repeat(unit([0]), 8, axis=0), unit([90, 100, 110, 120])])
+    score, labels = np.array([9.0] * 8 + [4, 3, 2, 1]), np.array([0] * 8 + [1] * 4)
+    mass = np.array([72.0, 10.0])
+    order = cover(score, embeddings, labels, mass, 12, 1.0, one_device).tolist()
+    assert order == [0, 8, 9, 10, 11, 1, 2, 3, 4, 5, 6, 7]
+    for count in range(1, 12):
+        found = cover(score, embeddings, labels, mass, count, 1.0, one_device)
+        assert found.tolist() == order[:count]
 
 
 def test_ranks_are_within_clusters():
