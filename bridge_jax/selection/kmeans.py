@@ -28,7 +28,7 @@ from bridge_jax.selection.rows import (
     take,
 )
 
-RESTARTS, ITERATIONS = 4, 25
+RESTARTS, ITERATIONS = 4, 25  # Our defaults: later iterations move few rows.
 TOLERANCE = 1e-4  # Of the mean variance of a coordinate, as scikit-learn's.
 
 
@@ -143,11 +143,11 @@ def _sums(
     def block(sums, inputs):
         x, real = inputs
         labels, _ = nearest(x, centroids)
-        labels = jnp.where(real, labels, clusters)  # Out of range: such rows are not added.
+        labels = jnp.where(real, labels, clusters)  # Out of range: such a row is dropped.
         high = jnp.round(x * base)
         low = jnp.round((x * base - high) * base)
         digits = jnp.concatenate([high, low, jnp.ones((len(x), 1))], 1).astype(jnp.int32)
-        return sums + jax.ops.segment_sum(digits, labels, clusters), None
+        return sums.at[labels].add(digits, mode="drop"), None
 
     sums, _ = lax.scan(block, jnp.zeros((clusters, 2 * dim + 1), jnp.int32), (values, real))
     high, low, sizes = jnp.split(lax.psum(sums, BATCH), (dim, 2 * dim), 1)

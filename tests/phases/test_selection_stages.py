@@ -10,6 +10,7 @@ from bridge_jax import config_io
 from bridge_jax.errors import UserError
 from bridge_jax.phases import plan, stages
 from bridge_jax.phases.context import Run
+from bridge_jax.planning.workload import Scoring, workloads
 from tests.launch import tiny_run
 
 WARMUP, SCORES, GRADIENTS, SELECTION = (
@@ -65,6 +66,16 @@ def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(bas
     assert 0 < unsure[-1]["margin"] <= unsure[0]["margin"] <= 1
     left_out = len(result["set_aside"])
     assert result["ids"] == [row["id"] for row in unsure[left_out : left_out + 10]]
+
+
+def test_the_plan_counts_the_gradients(base):
+    config, workdir = base
+    for strategy, expected in (("herding", [SCORES]), ("badge", [SCORES, GRADIENTS])):
+        selection = dataclasses.replace(config.selection, strategy=strategy)
+        works, _ = workloads(Run(dataclasses.replace(config, selection=selection), workdir))
+        scorings = [work for work in works if isinstance(work, Scoring)]
+        assert [work.stage for work in scorings] == expected
+        assert len({work.steps for work in scorings}) == 1
 
 
 def test_scores_without_the_measure_say_what_to_do(base):
