@@ -225,19 +225,29 @@ class SelectionConfig:
     Attributes:
       size: how many; 0 is what `budget.queries` pays for at `teacher.samples` requests each. Fewer
         leave room for `teacher.retries` and for calls that are lost.
-      strategy: `random`, `difficulty` (top-B) or `coverage` (difficulty within clusters).
-      difficulty: `nll` of the gold answer, or `entropy` of the predictions over it.
+      strategy: `random`; `difficulty`, the hardest; `diversity`, k-center greedy (1708.00489);
+        `coverage`, the hard and unlike of every cluster; `typicality`, the dense and unlike of
+        every cluster (TypiClust, 2202.02794); `badge`, k-means++ on gradient embeddings
+        (1906.03671); `herding` (Welling 2009).
+      difficulty: `nll` of the gold answer, or, for pools without one, `entropy` of the predictions
+        over it or their `margin`, 1 - (p1 - p2) of the two likeliest tokens.
       within_labels: compare the difficulty of an example only with those of the same gold label
         (`rank_within`; where the answers are labels).
-      difficulty_weight: w in w * difficulty_rank + (1 - w) * distance to the chosen (coverage).
+      clusters: of `coverage` and `typicality`; 0 is one for every 100 examples of the pool. It does
+        not depend on the budget, so a smaller selection is the beginning of a larger one.
+      difficulty_weight: w in w * rank + (1 - w) * distance to the chosen, by which a cluster's
+        next one is found: its rank in difficulty (`coverage`) or in density (`typicality`).
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
     """
 
     size: int = 0
-    strategy: Literal["random", "difficulty", "coverage"] = "coverage"
-    difficulty: Literal["nll", "entropy"] = "nll"
+    strategy: Literal[
+        "random", "difficulty", "diversity", "coverage", "typicality", "badge", "herding"
+    ] = "coverage"
+    difficulty: Literal["nll", "entropy", "margin"] = "nll"
     within_labels: bool = True
+    clusters: int = 0
     difficulty_weight: float = 0.5
     noise_fraction: float = 0.01
     batch_tokens: int = 4096

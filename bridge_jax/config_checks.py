@@ -126,6 +126,8 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
     require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
     require(0 <= noise < 1, f"selection.noise_fraction={noise}: 0 to below 1")
+    clusters = config.selection.clusters
+    require(clusters >= 0, f"selection.clusters={clusters}: above 0, or 0 for the default")
     for name in ("batch_size", "max_new_tokens"):
         value = getattr(config.generation, name)
         require(value > 0, f"generation.{name}={value}: above 0")

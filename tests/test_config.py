@@ -97,6 +97,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("selection.noise_fraction=1", "selection.noise_fraction=1.0"),
         ("selection.noise_fraction=-0.1", "selection.noise_fraction=-0.1"),
         ("selection.difficulty_weight=2", "selection.difficulty_weight=2.0: 0 to 1"),
+        ("selection.clusters=-1", "selection.clusters=-1: above 0, or 0 for the default"),
         ("data.min_steps=0", "data.min_steps=0, data.max_steps=5: 1 <= min <= max <= 5"),
         ("data.min_steps=4 data.max_steps=3", "data.min_steps=4, data.max_steps=3"),
         ("data.source=jsonl teacher.kind=replay", "data.path is empty, but data.source=jsonl"),

@@ -1,7 +1,8 @@
-"""The vocabulary head in chunks: NLL and entropy per token without an N x V array.
+"""The vocabulary head in chunks: what is known of each token without an N x V array.
 
 For logits z, the streaming sums m = max z, s = sum exp(z - m), t = sum exp(z - m) z give
-lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats).
+lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats). With the second
+highest logit m2 the two likeliest tokens have the probabilities 1 / s and exp(m2 - m) / s.
 """
 
 import functools
@@ -30,10 +31,18 @@ class Head(NamedTuple):
 
 
 class TokenStatistics(NamedTuple):
-    """Per position, in nats: f32[N] each."""
+    """Per position.
+
+    Attributes:
+      nll, entropy: f32[N], nats.
+      margin: f32[N], 1 - (p1 - p2) of the two likeliest tokens: 1 where they are equally likely.
+      predicted: int32[N], the likeliest token, the first of equals.
+    """
 
     nll: jax.Array
     entropy: jax.Array
+    margin: jax.Array
+    predicted: jax.Array
 
 
 class _Running(NamedTuple):
@@ -41,12 +50,14 @@ class _Running(NamedTuple):
     total: jax.Array
     weighted: jax.Array
     target: jax.Array
+    second: jax.Array
+    predicted: jax.Array
 
 
 def token_statistics(
     hidden: jax.Array, head: Head, targets: jax.Array, chunk: int = 8192
 ) -> TokenStatistics:
-    """Returns the NLL of `targets` and the entropy of the prediction at every position.
+    """Returns the NLL of `targets` and how sure the prediction is, at every position.
 
     The backward pass recomputes each chunk's logits, so its memory is bounded as well.
 
@@ -77,18 +88,32 @@ def token_statistics(
         weights = jnp.exp(logits - top[:, None])
         finite = jnp.where(ids < vocab, logits, 0.0)
         target = jnp.where(ids == targets[:, None], finite, 0.0).sum(-1)
+        second, predicted = _likeliest(jax.lax.stop_gradient(logits), ids, run)
         return _Running(
             top,
             run.total * scale + weights.sum(-1),
             run.weighted * scale + (weights * finite).sum(-1),
             run.target + target,
+            second,
+            predicted,
         ), None
 
     zeros = jnp.zeros(hidden.shape[0], jnp.float32)
-    start = _Running(zeros - 1e30, zeros, zeros, zeros)
+    low = zeros - 1e30
+    start = _Running(low, zeros, zeros, zeros, low, jnp.zeros_like(targets))
     run, _ = jax.lax.scan(step, start, (jnp.arange(chunks), padded))
     lse = run.top + jnp.log(run.total)
-    return TokenStatistics(lse - run.target, lse - run.weighted / run.total)
+    # Without a gradient, which no reader of the margin needs.
+    margin = 1 - (1 - jnp.exp(run.second - run.top)) / jax.lax.stop_gradient(run.total)
+    return TokenStatistics(lse - run.target, lse - run.weighted / run.total, margin, run.predicted)
+
+
+def _likeliest(logits: jax.Array, ids: jax.Array, run: _Running) -> tuple[jax.Array, jax.Array]:
+    """Returns f32[N], the second highest logit so far, and int32[N], the token of the highest."""
+    top, at = logits.max(-1), ids[0] + logits.argmax(-1)
+    others = jnp.where(ids == at[:, None], -jnp.inf, logits).max(-1)
+    second = jnp.maximum(jnp.minimum(top, run.top), jnp.maximum(others, run.second))
+    return second, jnp.where(top > run.top, at, run.predicted)
 
 
 def logits(hidden: jax.Array, head: Head) -> jax.Array:

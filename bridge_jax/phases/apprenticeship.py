@@ -6,21 +6,25 @@ rationales through the ledger, assistant training.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bridge_jax.config import RunConfig
+from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json, write_rows
 from bridge_jax.phases.stages import Stage
 from bridge_jax.phases.teacher import ask, rules_of
 from bridge_jax.progress import track
-from bridge_jax.selection.scores import score
+from bridge_jax.selection.scores import gradients, score
 from bridge_jax.selection.strategies import select
 from bridge_jax.teachers.verification import annotation
 
 WARMUP = "apprenticeship/warmup"
 SCORES = "apprenticeship/scores"
+GRADIENTS = "apprenticeship/gradients"
 SELECTION = "apprenticeship/selection"
 ANNOTATIONS = "apprenticeship/annotations"
 ASSISTANT = "apprenticeship/assistant"
@@ -39,11 +43,38 @@ def warmup(run: Run, out: Path) -> None:
 
 def scores(run: Run, out: Path) -> None:
     """Scores every example of the pool with the warmed assistant."""
+    pool, result = run.splits.pool, _of_pool(run, "scores", score)
+    if hosts.is_first():
+        np.save(out / "embeddings.npy", result.embeddings)
+    write_rows(
+        out / "scores.jsonl",
+        (
+            {
+                "id": e.id,
+                "domain": e.domain,
+                "nll": float(n),
+                "entropy": float(h),
+                "margin": float(m),
+            }
+            for e, n, h, m in zip(pool, result.nll, result.entropy, result.margin)
+        ),
+    )
+
+
+def gradient_embeddings(run: Run, out: Path) -> None:
+    """Writes the gradient embedding of every example, which `badge` alone looks at."""
+    found = _of_pool(run, "gradients", gradients)
+    if hosts.is_first():
+        np.save(out / "gradients.npy", found)
+
+
+def _of_pool(run: Run, name: str, function: Any) -> Any:
+    """Returns what `function` says of the pool with the warmed assistant."""
     pool = run.splits.pool
     model = run.model("assistant", WARMUP)
     sequences = [run.sequence("assistant", example, None) for example in pool]
-    with track("scores", len(pool), "examples") as advance:
-        result = score(
+    with track(name, len(pool), "examples") as advance:
+        return function(
             model.config,
             model.params,
             sequences,
@@ -52,29 +83,31 @@ def scores(run: Run, out: Path) -> None:
             run.mesh,
             advance,
         )
-    if hosts.is_first():
-        np.save(out / "embeddings.npy", result.embeddings)
-    write_rows(
-        out / "scores.jsonl",
-        (
-            {"id": e.id, "domain": e.domain, "nll": float(n), "entropy": float(h)}
-            for e, n, h in zip(pool, result.nll, result.entropy)
-        ),
-    )
 
 
 def selection(run: Run, out: Path) -> None:
     """Chooses the examples that the budget is spent on."""
     config, pool = run.config, run.splits.pool
+    found = None
     if config.selection.strategy != "random":
-        rows = run.rows(f"{SCORES}/scores.jsonl")
-        difficulty = np.array([row[config.selection.difficulty] for row in rows])
+        difficulty = _difficulty(run, config.selection.difficulty)
         embeddings = np.load(run.workdir / SCORES / "embeddings.npy")
+        if config.selection.strategy == "badge":
+            found = np.load(run.workdir / GRADIENTS / "gradients.npy")
     else:  # Random selection needs no scores; those of an earlier run may be of another pool.
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
     # An answer that is no label has no group of its own: numbers are compared as one.
     labels = [example.answer if example.kind == "label" else "" for example in pool]
-    result = select(difficulty, embeddings, config.selected, config.selection, config.seed, labels)
+    result = select(
+        difficulty,
+        embeddings,
+        config.selected,
+        config.selection,
+        config.seed,
+        labels,
+        found,
+        run.mesh,
+    )
     ids = [example.id for example in pool]
     clusters = result.clusters
     write_json(
@@ -87,6 +120,16 @@ def selection(run: Run, out: Path) -> None:
             "set_aside": [ids[i] for i in result.set_aside],
         },
     )
+
+
+def _difficulty(run: Run, measure: str) -> np.ndarray:
+    rows = run.rows(f"{SCORES}/scores.jsonl")
+    if any(measure not in row for row in rows):
+        raise UserError(
+            f"{run.workdir / SCORES}: scores of an earlier version, without {measure}; delete the "
+            "folder and run the same command"
+        )
+    return np.array([row[measure] for row in rows])
 
 
 def annotations(run: Run, out: Path) -> None:
@@ -119,7 +162,16 @@ def assistant(run: Run, out: Path) -> None:
 _TO_WARMUP = ("assistant", "warmup", *_PROMPTS)
 WARMUP_STAGE = Stage(WARMUP, warmup, _TO_WARMUP)
 SCORES_STAGE = Stage(SCORES, scores, (), (WARMUP,))
-SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected"), (SCORES,))
+GRADIENTS_STAGE = Stage(GRADIENTS, gradient_embeddings, (), (WARMUP,))
 BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
 ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
 ASSISTANT_STAGE = Stage(ASSISTANT, assistant, ("assistant_training",), (WARMUP, ANNOTATIONS))
+
+
+def selection_stages(config: RunConfig) -> list[Stage]:
+    """Returns the scores, what else the strategy looks at, and the selection."""
+    looked_at = [SCORES_STAGE]
+    if config.selection.strategy == "badge":
+        looked_at.append(GRADIENTS_STAGE)
+    names = tuple(stage.name for stage in looked_at)
+    return [*looked_at, Stage(SELECTION, selection, ("selection", "selected"), names)]

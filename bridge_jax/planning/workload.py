@@ -121,6 +121,10 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
     by_stage = {
         apprenticeship.WARMUP: lambda: _warmup(lengths),
         apprenticeship.SCORES: lambda: _scoring(lengths),
+        # The same step but for the head, which is passed through once more on the few answers.
+        apprenticeship.GRADIENTS: lambda: _scoring(lengths)._replace(
+            stage=apprenticeship.GRADIENTS
+        ),
         apprenticeship.ASSISTANT: lambda: _training(
             apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,
             config.selected,

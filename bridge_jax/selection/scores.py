@@ -2,10 +2,14 @@
 
 Each example is the answer-only prompt followed by its gold answer. One jitted step per batch
 shape returns sums and weights over the answer tokens; batches are bucketed by length.
+
+Gradient embeddings cost a second pass through the vocabulary head and are computed on their own,
+for the strategy that needs them.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +36,14 @@ class Scores(NamedTuple):
     Attributes:
       nll: f32[N], nats per answer token: length-normalised -log p(gold answer).
       entropy: f32[N], nats: mean entropy of the predictions of the answer tokens.
+      margin: f32[N], 0 to 1: mean of 1 - (p1 - p2) over the answer tokens, of the two likeliest
+        tokens' probabilities (margin sampling, Scheffer et al. 2001); high is unsure.
       embeddings: f32[N, D], mean final hidden state of the prompt, L2-normalised.
     """
 
     nll: np.ndarray
     entropy: np.ndarray
+    margin: np.ndarray
     embeddings: np.ndarray
 
 
@@ -45,6 +52,7 @@ class ScoreSums(NamedTuple):
 
     nll: jax.Array
     entropy: jax.Array
+    margin: jax.Array
     weight: jax.Array
     hidden: jax.Array
     hidden_weight: jax.Array
@@ -65,31 +73,67 @@ class ScoreBatch(NamedTuple):
     target: Array
 
 
+Advance = Callable[[int], None]
+
+
 @functools.partial(jax.jit, static_argnames="config")
 def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> ScoreSums:
     """Scores one batch; its largest array beside the model's is B*T x a chunk of V."""
-    rows, width = batch.tokens.shape
-    slots = jnp.broadcast_to(jnp.arange(width), (rows, width))
-    segments = (slots < batch.length[:, None]).astype(jnp.int32)
-    hidden = decoder.hidden_states(config, params, batch.tokens, slots, segments)
-
-    offsets = jnp.arange(batch.target.shape[1])
-    at = batch.prompt_length[:, None] - 1 + offsets
-    weight = (at + 1 < batch.length[:, None]).astype(jnp.float32)
-    picked = jnp.take_along_axis(hidden, jnp.minimum(at, width - 1)[..., None], axis=1)
+    hidden, picked, weight = _answer_states(config, params, batch)
     stats = head.token_statistics(
         picked.reshape(-1, picked.shape[-1]),
         decoder.output_head(config, params),
         batch.target.reshape(-1),
     )
-    in_prompt = (slots < batch.prompt_length[:, None]).astype(jnp.float32)
+    in_prompt = (jnp.arange(hidden.shape[1]) < batch.prompt_length[:, None]).astype(jnp.float32)
+
+    def over_answer(values: jax.Array) -> jax.Array:
+        return (values.reshape(weight.shape) * weight).sum(1)
+
     return ScoreSums(
-        (stats.nll.reshape(at.shape) * weight).sum(1),
-        (stats.entropy.reshape(at.shape) * weight).sum(1),
+        over_answer(stats.nll),
+        over_answer(stats.entropy),
+        over_answer(stats.margin),
         weight.sum(1),
         jnp.einsum("BSD,BS->BD", hidden.astype(jnp.float32), in_prompt),
         in_prompt.sum(1),
     )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def gradient_batch(
+    config: DecoderConfig, params: Any, batch: ScoreBatch
+) -> tuple[jax.Array, jax.Array]:
+    """Returns f32[B, D], the sum of the answer tokens' gradients, and f32[B], their number.
+
+    That of -log p(y) with respect to the final hidden state, sum_v p_v W_v - W_y, where y is the
+    model's own prediction, as BADGE has it (1906.03671, eq. 1); no gold answer is looked at.
+    """
+    _, picked, weight = _answer_states(config, params, batch)
+    table = decoder.output_head(config, params)
+    flat = picked.reshape(-1, picked.shape[-1]).astype(jnp.float32)
+    predicted = head.token_statistics(flat, table, batch.target.reshape(-1)).predicted
+
+    def loss(hidden: jax.Array) -> jax.Array:
+        # The backward pass of the head goes through the chunks too.
+        return head.token_statistics(hidden, table, predicted).nll.sum()
+
+    gradients = jax.grad(loss)(flat).reshape(picked.shape)
+    return jnp.einsum("BTD,BT->BD", gradients, weight), weight.sum(1)
+
+
+def _answer_states(
+    config: DecoderConfig, params: Any, batch: ScoreBatch
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns f[B, S, D] hidden states, f[B, T, D] those that predict the answer; f32[B, T]."""
+    rows, width = batch.tokens.shape
+    slots = jnp.broadcast_to(jnp.arange(width), (rows, width))
+    segments = (slots < batch.length[:, None]).astype(jnp.int32)
+    hidden = decoder.hidden_states(config, params, batch.tokens, slots, segments)
+    at = batch.prompt_length[:, None] - 1 + jnp.arange(batch.target.shape[1])
+    weight = (at + 1 < batch.length[:, None]).astype(jnp.float32)
+    picked = jnp.take_along_axis(hidden, jnp.minimum(at, width - 1)[..., None], axis=1)
+    return hidden, picked, weight
 
 
 def score(
@@ -99,7 +143,7 @@ def score(
     batch_tokens: int,
     pad_id: int,
     mesh: Mesh,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Advance = lambda n: None,
 ) -> Scores:
     """Scores `sequences`, similar lengths together.
 
@@ -111,20 +155,50 @@ def score(
       mesh: the rows of a batch are split over it.
       advance: is told how many sequences were scored.
     """
-    count = len(sequences)
-    nll, entropy = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    embeddings = np.zeros((count, config.model_dim), np.float32)
+    step = functools.partial(score_batch, config, params)
+    nll, entropy, margin = np.zeros((3, len(sequences)), np.float32)
+    embeddings = np.zeros((len(sequences), config.model_dim), np.float32)
+    for members, sums in _on_all(step, sequences, batch_tokens, pad_id, mesh, advance):
+        for values, total in ((nll, sums.nll), (entropy, sums.entropy), (margin, sums.margin)):
+            values[members] = total / np.maximum(sums.weight, 1)
+        embeddings[members] = sums.hidden / np.maximum(sums.hidden_weight, 1)[:, None]
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return Scores(nll, entropy, margin, embeddings / np.maximum(norms, 1e-12))
+
+
+def gradients(
+    config: DecoderConfig,
+    params: Any,
+    sequences: Sequence[prompts.Sequence],
+    batch_tokens: int,
+    pad_id: int,
+    mesh: Mesh,
+    advance: Advance = lambda n: None,
+) -> np.ndarray:
+    """Returns f32[N, D], the mean over the answer tokens of `gradient_batch`; as `score`."""
+    step = functools.partial(gradient_batch, config, params)
+    found = np.zeros((len(sequences), config.model_dim), np.float32)
+    for members, sums in _on_all(step, sequences, batch_tokens, pad_id, mesh, advance):
+        found[members] = sums[0] / np.maximum(sums[1], 1)[:, None]
+    return found
+
+
+def _on_all(
+    step: Callable[[ScoreBatch], Any],
+    sequences: Sequence[prompts.Sequence],
+    batch_tokens: int,
+    pad_id: int,
+    mesh: Mesh,
+    advance: Advance,
+) -> Iterator[tuple[list[int], Any]]:
+    """Yields the members of each batch and what `step` says of them."""
     for members, batch in _batches(sequences, batch_tokens, pad_id, mesh):
-        with jax.set_mesh(mesh):
-            sums = fetch(score_batch(config, params, shard_batch(batch, mesh)))
         keep = slice(0, len(members))
-        nll[members] = (sums.nll / np.maximum(sums.weight, 1))[keep]
-        entropy[members] = (sums.entropy / np.maximum(sums.weight, 1))[keep]
-        embeddings[members] = (sums.hidden / np.maximum(sums.hidden_weight, 1)[:, None])[keep]
+        with jax.set_mesh(mesh):
+            found = fetch(step(shard_batch(batch, mesh)))
+        yield members, jax.tree.map(operator.itemgetter(keep), found)
         advance(len(members))
         preemption.stop_together()
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return Scores(nll, entropy, embeddings / np.maximum(norms, 1e-12))
 
 
 def rows_a_batch(batch_tokens: int, width: int, mesh: Mesh) -> int:

@@ -1,20 +1,27 @@
 """Which examples to pay for: one function a strategy, all with one signature.
 
 A strategy returns an order of candidates, best first. Selections are nested: the first B of the
-selection for a larger budget are the selection for B, except for `coverage`, whose clusters
-depend on B; there they are nested within the clusters.
+selection for a larger budget are the selection for B. The same pool and seed give the same order
+on any number of devices.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
+from jax.sharding import Mesh
 
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
+from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.selection.centers import d2_sample, farthest_first
+from bridge_jax.selection.coverage import cover
+from bridge_jax.selection.herding import herd
+from bridge_jax.selection.kmeans import kmeans
+from bridge_jax.selection.typicality import typicality
 
-COPY = 1e-5  # Nearer than this is the same question; scores differ by rounding between batches.
+POOL_PER_CLUSTER = 100
 
 
 class Selection(NamedTuple):
@@ -31,6 +38,26 @@ class Selection(NamedTuple):
     clusters: np.ndarray | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """What a strategy may look at.
+
+    Attributes:
+      difficulty: f[N].
+      embeddings: f32[N, D], L2-normalised.
+      gradients: f32[N, D], for `badge`.
+      clusters: int[N], for the strategies in `CLUSTERED`.
+    """
+
+    difficulty: np.ndarray
+    embeddings: np.ndarray
+    gradients: np.ndarray | None
+    clusters: np.ndarray | None
+
+
+Strategy = Callable[[Candidates, int, SelectionConfig, int, Mesh], np.ndarray]
+
+
 def select(
     difficulty: np.ndarray,
     embeddings: np.ndarray,
@@ -38,6 +65,8 @@ def select(
     config: SelectionConfig,
     seed: int,
     labels: Sequence[str] | None = None,
+    gradients: np.ndarray | None = None,
+    mesh: Mesh | None = None,
 ) -> Selection:
     """Selects `budget` examples of the pool.
 
@@ -46,38 +75,117 @@ def select(
       embeddings: f32[N, D], L2-normalised.
       budget: B.
       config: the strategy and its settings.
-      seed: of the random order and of k-means.
+      seed: of the random order, of k-means and of BADGE's draws.
       labels: the gold label of each example, compared within where `within_labels` says so.
+      gradients: f32[N, D], gradient embeddings; `badge` needs them.
+      mesh: its data axes share the pool; all devices by default.
 
     Raises:
       UserError: the budget exceeds the pool (less what is set aside), or a score is not finite.
     """
-    if bad := int((~np.isfinite(difficulty)).sum() + (~np.isfinite(embeddings)).any(1).sum()):
+    scores = [a for a in (difficulty[:, None], embeddings, gradients) if a is not None]
+    if bad := sum(int((~np.isfinite(a)).any(1).sum()) for a in scores):
         raise UserError(f"{bad} scores of the pool are not finite; the warm-up has diverged")
     if labels is not None and config.within_labels:
         difficulty = rank_within(labels, difficulty)
     noisy = noise_count(len(difficulty), config)
     by_difficulty = np.argsort(-difficulty, kind="stable")
-    set_aside, candidates = by_difficulty[:noisy], np.sort(by_difficulty[noisy:])
-    if budget > len(candidates):
+    set_aside, kept = by_difficulty[:noisy], np.sort(by_difficulty[noisy:])
+    if budget > len(kept):
         raise UserError(
-            f"budget.queries={budget} exceeds the {len(candidates)} examples of the pool that can "
+            f"budget.queries={budget} exceeds the {len(kept)} examples of the pool that can "
             f"be selected ({noisy} set aside); lower it or add data"
         )
+    mesh = mesh or make_mesh()
     clusters = None
-    if config.strategy == "random":
-        chosen = np.random.default_rng(seed).permutation(candidates)[:budget]
-    elif config.strategy == "difficulty":
-        chosen = candidates[np.argsort(-difficulty[candidates], kind="stable")][:budget]
-    else:
-        found = cluster(embeddings[candidates], budget, seed)
-        chosen = candidates[
-            cover(difficulty[candidates], embeddings[candidates], found, budget,
-                  config.difficulty_weight)
-        ]  # fmt: skip
+    if config.strategy in CLUSTERED:
+        count = config.clusters or max(1, len(difficulty) // POOL_PER_CLUSTER)
         clusters = np.full(len(difficulty), -1)
-        clusters[candidates] = found
-    return Selection(chosen.tolist(), set_aside.tolist(), clusters)
+        clusters[kept] = kmeans(embeddings[kept], count, seed, mesh).labels
+    candidates = Candidates(
+        difficulty[kept],
+        embeddings[kept],
+        None if gradients is None else gradients[kept],
+        None if clusters is None else clusters[kept],
+    )
+    order = STRATEGIES[config.strategy](candidates, budget, config, seed, mesh)
+    return Selection(kept[order].tolist(), set_aside.tolist(), clusters)
+
+
+def by_chance(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: a random order."""
+    return np.random.default_rng(seed).permutation(len(candidates.difficulty))[:budget]
+
+
+def by_difficulty(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: the hardest first, the first of equals."""
+    return np.argsort(-candidates.difficulty, kind="stable")[:budget]
+
+
+def by_diversity(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: k-center greedy on the embeddings, from the most central one on."""
+    return farthest_first(candidates.embeddings, budget, mesh)
+
+
+def by_coverage(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: the hard and unlike in every cluster (our default).
+
+    A cluster's mass is its size x mean difficulty.
+    """
+    difficulty, clusters = candidates.difficulty, _needed(candidates.clusters)
+    above = difficulty - min(0.0, float(difficulty.min()))
+    mass = np.bincount(clusters, weights=above)
+    embeddings, weight = candidates.embeddings, config.difficulty_weight
+    return cover(difficulty, embeddings, clusters, mass, budget, weight, mesh)
+
+
+def by_typicality(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: the most typical of the largest clusters first (TypiClust, 2202.02794).
+
+    The paper has a cluster for every example that is bought. Ours do not depend on the budget, and
+    a cluster's further seats go to the typical and unlike, as in `by_coverage` (our default).
+    """
+    embeddings, clusters = candidates.embeddings, _needed(candidates.clusters)
+    density = typicality(embeddings, clusters, mesh)
+    mass = np.bincount(clusters).astype(float)
+    weight = config.difficulty_weight
+    return cover(density, embeddings, clusters, mass, budget, weight, mesh)
+
+
+def by_gradients(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: BADGE (1906.03671)."""
+    return d2_sample(_needed(candidates.gradients), budget, seed, mesh)
+
+
+def by_herding(
+    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+) -> np.ndarray:
+    """Returns int[B]: herding (Welling 2009)."""
+    return herd(candidates.embeddings, budget, mesh)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "random": by_chance,
+    "difficulty": by_difficulty,
+    "diversity": by_diversity,
+    "coverage": by_coverage,
+    "typicality": by_typicality,
+    "badge": by_gradients,
+    "herding": by_herding,
+}
+CLUSTERED = ("coverage", "typicality")
 
 
 def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
@@ -103,78 +211,6 @@ def noise_count(pool: int, config: SelectionConfig) -> int:
     return 0 if config.strategy == "random" else int(config.noise_fraction * pool)
 
 
-def cluster(embeddings: np.ndarray, budget: int, seed: int) -> np.ndarray:
-    """Returns int[N]: k-means labels with k = max(1, B / 5) (our default)."""
-    k = max(1, budget // 5)
-    kmeans = KMeans(k, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
-    return kmeans.fit_predict(embeddings)
-
-
-def quotas(sizes: np.ndarray, weights: np.ndarray, budget: int) -> np.ndarray:
-    """Returns int[K] that sum to `budget`, no quota above its cluster's size.
-
-    Largest remainder on `weights`, at least 1 for each cluster while the budget allows it.
-    """
-    quota = np.minimum(1, sizes) if budget >= len(sizes) else np.zeros_like(sizes)
-    while (left := budget - quota.sum()) > 0:
-        share = np.where(quota < sizes, weights, 0.0)
-        if share.sum() == 0:
-            share = (quota < sizes).astype(float)
-        ideal = np.maximum(budget * share / share.sum() - quota, 0) * (quota < sizes)
-        if ideal.sum() == 0:
-            ideal = share
-        ideal = ideal / ideal.sum() * left
-        whole = np.minimum(np.floor(ideal).astype(int), sizes - quota)
-        rest = left - whole.sum()
-        remainder = np.where(quota + whole < sizes, ideal - whole, -1.0)
-        extra = np.zeros_like(quota)
-        for index in np.argsort(-remainder, kind="stable")[:rest]:
-            extra[index] = remainder[index] >= 0
-        quota = quota + whole + extra
-    return quota
-
-
-def cover(
-    difficulty: np.ndarray,
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    budget: int,
-    difficulty_weight: float,
-) -> np.ndarray:
-    """Returns the indices of `budget` examples that are hard and unlike each other.
-
-    Each cluster's quota is its share of size x mean difficulty. Inside a cluster the next one
-    maximises w * difficulty rank + (1 - w) * distance to the chosen, both scaled to [0, 1]; the
-    first has no distance and is the hardest. A copy of a chosen one comes after all others.
-    """
-    k = int(labels.max()) + 1
-    sizes = np.bincount(labels, minlength=k)
-    mass = np.bincount(labels, weights=difficulty - min(0.0, float(difficulty.min())), minlength=k)
-    orders = []
-    for index, quota in enumerate(quotas(sizes, mass, budget)):
-        members = np.flatnonzero(labels == index)
-        picked = _greedy(difficulty[members], embeddings[members], int(quota), difficulty_weight)
-        orders.append(members[picked])
-    # Round robin, so that a prefix of the selection covers all clusters too.
-    turns = [(turn, c, i) for c, order in enumerate(orders) for turn, i in enumerate(order)]
-    return np.array([i for _, _, i in sorted(turns)], int)
-
-
-def _greedy(
-    difficulty: np.ndarray, embeddings: np.ndarray, count: int, difficulty_weight: float
-) -> list[int]:
-    if count == 0:
-        return []
-    ranks = np.argsort(np.argsort(difficulty, kind="stable"), kind="stable")
-    rank = ranks / max(1, len(ranks) - 1)
-    chosen = [int(np.argmax(rank))]
-    # Unit vectors are at most 2 apart.
-    nearest = np.linalg.norm(embeddings - embeddings[chosen[0]], axis=1) / 2
-    while len(chosen) < count:
-        value = difficulty_weight * rank + (1 - difficulty_weight) * nearest
-        value[nearest < COPY] -= 1
-        value[chosen] = -np.inf
-        best = int(np.argmax(value))
-        chosen.append(best)
-        nearest = np.minimum(nearest, np.linalg.norm(embeddings - embeddings[best], axis=1) / 2)
-    return chosen
+def _needed(values: np.ndarray | None) -> np.ndarray:
+    assert values is not None, "this strategy needs clusters or gradients"
+    return values

@@ -31,7 +31,7 @@ def render(run: Run, report: dict[str, Any]) -> str:
         role_names=wording.ROLE_NAMES,
         role_notes=wording.ROLE_NOTES,
         flow=wording.flow(report),
-        selection_is_hard=report.get("selection", {}).get("strategy", "random") != "random",
+        chosen=wording.CHOSEN[report.get("selection", {}).get("strategy", "random")],
         spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
         spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
         times=wording.time_rows(report["seconds"], report["training"]),
@@ -66,9 +66,13 @@ def _selection(run: Run) -> dict[str, Any]:
     difficulty = [float(row[measure]) for row in run.scores]
     pool_shares = _shares([row["domain"] for row in run.scores])
     selected_shares = _shares([run.scores[i]["domain"] for i in selected])
-    name = {"nll": "nats per token of the gold answer", "entropy": "entropy, nats per token"}
+    name = {
+        "nll": "nats per token of the gold answer",
+        "entropy": "entropy, nats per token",
+        "margin": "margin, 1 − (p₁ − p₂)",
+    }
     drawn = {
-        "measure": "loss on the gold answer" if measure == "nll" else "entropy",
+        "measure": "loss on the gold answer" if measure == "nll" else measure,
         "difficulties": Markup(
             plots.difficulties(difficulty, [difficulty[i] for i in selected], name[measure])
         ),

@@ -25,6 +25,7 @@ ROLE_NOTES = {
 STAGE_NAMES = {
     "apprenticeship/warmup": "Assistant’s warm-up",
     "apprenticeship/scores": "Scoring the pool",
+    "apprenticeship/gradients": "Gradients of the pool",
     "apprenticeship/selection": "Selection",
     "apprenticeship/annotations": "Asking the teacher",
     "apprenticeship/assistant": "Training the assistant",
@@ -34,6 +35,15 @@ STAGE_NAMES = {
     "baselines/direct": "Training the direct student",
 }
 
+CHOSEN = {
+    "random": "drawn at random",
+    "difficulty": "chosen for being hard",
+    "diversity": "chosen for being unlike each other",
+    "coverage": "chosen for being hard and unlike each other",
+    "typicality": "chosen for being typical",
+    "badge": "chosen for being unsure and unlike each other",
+    "herding": "chosen to represent the pool",
+}
 
 TRAINED_IN = {"assistant": "apprenticeship/assistant", "student": "tutoring/student"}
 

@@ -32,6 +32,7 @@ TRAINING_STAGES = (
 STAGES = (
     "apprenticeship/warmup",
     "apprenticeship/scores",
+    "apprenticeship/gradients",
     "apprenticeship/selection",
     "apprenticeship/annotations",
     "apprenticeship/assistant",
@@ -50,7 +51,7 @@ class Run:
     Attributes:
       path: the workdir.
       config: the RunConfig as JSON values.
-      scores: one row per pool question: `id`, `domain`, `nll`, `entropy`.
+      scores: one row per pool question: `id`, `domain`, `nll`, `entropy`, `margin`.
       embeddings: float32 [N, D], in the order of `scores`.
       selection: `strategy`, `size`, `ids`, `clusters`, `set_aside`.
       annotations: the teacher's answers.

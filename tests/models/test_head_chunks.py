@@ -13,6 +13,7 @@ from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
+from tests.jaxprs import sizes
 
 N, V, D = 6, 40, 8
 
@@ -27,7 +28,9 @@ def inputs():
 def dense(hidden, table, targets):
     logprobs = jax.nn.log_softmax(hidden @ table.T)
     nll = -jnp.take_along_axis(logprobs, targets[:, None], 1)[:, 0]
-    return head.TokenStatistics(nll, -(jnp.exp(logprobs) * logprobs).sum(-1))
+    entropy = -(jnp.exp(logprobs) * logprobs).sum(-1)
+    top, second = jnp.exp(jax.lax.top_k(logprobs, 2)[0]).T
+    return head.TokenStatistics(nll, entropy, 1 - (top - second), logprobs.argmax(-1))
 
 
 @pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39])  # dividing, whole, larger, and not dividing
@@ -58,6 +61,33 @@ def test_uniform_prediction_by_hand():
     )
     np.testing.assert_allclose(stats.nll, np.log(V), rtol=1e-6)
     np.testing.assert_allclose(stats.entropy, np.log(V), rtol=1e-6)
+    assert stats.margin.tolist() == [1.0]
+    assert stats.predicted.tolist() == [0]  # the first of equals
+
+
+@pytest.mark.parametrize("places", [(0, 1), (1, 0), (3, 12), (12, 3), (4, 7), (11, 39)])
+def test_the_two_likeliest_are_found_in_whatever_chunks_they_are(places):
+    probabilities = np.full(V, 0.3 / (V - 2))
+    probabilities[list(places)] = 0.5, 0.2
+    table = jnp.log(jnp.asarray(probabilities))[:, None]
+    stats = head.token_statistics(jnp.ones((1, 1)), head.Head(table), jnp.zeros(1, int), chunk=4)
+    np.testing.assert_allclose(stats.margin, 1 - (0.5 - 0.2), rtol=1e-5)
+    assert stats.predicted.tolist() == [places[0]]
+
+
+def test_training_computes_no_margin():
+    def compiled(function):
+        shapes = abstract((N, D), jnp.float32), abstract((V, D), jnp.float32), abstract((N,))
+        return jax.jit(function).lower(*shapes).compile().as_text()
+
+    def statistics(hidden, table, targets):
+        return head.token_statistics(hidden, head.Head(table), targets, chunk=16)
+
+    def loss(hidden, table, targets):
+        return statistics(hidden, table, targets).nll.sum()
+
+    assert "_likeliest" in compiled(statistics)
+    assert "_likeliest" not in compiled(jax.grad(loss, (0, 1)))
 
 
 def test_extreme_logits_stay_finite():
@@ -65,15 +95,6 @@ def test_extreme_logits_stay_finite():
     stats = head.token_statistics(jnp.ones((1, D)), head.Head(-table), jnp.asarray([0]), chunk=16)
     np.testing.assert_allclose(stats.nll, 1e4 + np.log(V - D), rtol=1e-5)
     np.testing.assert_allclose(stats.entropy, np.log(V - D), rtol=1e-4)
-
-
-def sizes(jaxpr):
-    """Yields the size of every intermediate array, those of inner jaxprs included."""
-    for equation in jaxpr.eqns:
-        for variable in equation.outvars:
-            yield int(np.prod(getattr(variable.aval, "shape", ()))), equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from sizes(inner)
 
 
 BIG = DecoderConfig(100_000, 16, 2, 2, 1, 8, 32)

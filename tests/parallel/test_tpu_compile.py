@@ -14,7 +14,9 @@ from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.selection import centers, coverage, herding, kmeans, typicality
+from bridge_jax.selection.rows import Rows as PoolRows
+from bridge_jax.selection.scores import ScoreBatch, gradient_batch, score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
@@ -107,12 +109,36 @@ def test_adapter_train_step(mesh):
 
 
 @MODELS
-def test_scoring_step(config, mesh):
+@pytest.mark.parametrize("step", [score_batch, gradient_batch])
+def test_scoring_step(config, mesh, step):
     row = array(mesh, B)
     batch = ScoreBatch(array(mesh, B, S), row, row, array(mesh, B, T))  # type: ignore[arg-type]
     params = decoder.abstract(config, mesh)
     with jax.set_mesh(mesh):
-        check(score_batch.lower(config, params, batch), kernel=True)
+        check(step.lower(config, params, batch), kernel=True)
+
+
+@pytest.fixture(scope="module")
+def pool(mesh):
+    """A million embeddings of width 1,024 on two of the chips: 2 GiB on each."""
+    blocks, rows = 246, 4096
+    values = array(mesh, blocks, rows, 1024, dtype=jnp.float32)
+    return PoolRows(values, array(mesh, blocks, rows, dtype=jnp.bool_))
+
+
+def test_kmeans(mesh, pool):
+    clusters = 10_000
+    check(kmeans.lloyd.lower(pool, array(mesh, clusters), 1.0, 1.0, mesh))
+    check(centers.sampled.lower(pool, array(mesh, 4), 0, clusters, mesh, expanded=True))
+
+
+def test_strategies(mesh, pool):
+    rank = array(mesh, *pool.real.shape, dtype=jnp.float32)
+    label = array(mesh, *pool.real.shape)
+    check(centers.farthest.lower(pool, 0, 50_000, mesh))
+    check(herding.herded.lower(pool, array(mesh, 1024, dtype=jnp.float32), 50_000, mesh))
+    check(coverage.take_turns.lower(pool, rank, label, 10_000, 0.5, 50, mesh))
+    check(typicality.neighbour_distances.lower(pool, label, mesh))
 
 
 @MODELS

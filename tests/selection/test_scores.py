@@ -1,12 +1,14 @@
 """Scores against a direct computation with the whole softmax, whatever shares the batch."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.models import decoder
+from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import scores
@@ -46,7 +48,7 @@ LENGTHS = [(5, 0, 1), (29, 0, 3), (30, 0, 3), (60, 0, 11), (7, 6, 4)]
 
 
 def dense(config, params, sequence):
-    """Returns (nll, entropy, embedding) of one sequence alone, unpadded, softmax over all V."""
+    """Returns the scores of one sequence alone, unpadded, softmax over all V."""
     ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
     one = jnp.ones((1, len(ids)), jnp.int32)
     hidden = decoder.hidden_states(config, params, ids[None], jnp.arange(len(ids))[None], one)[0]
@@ -55,8 +57,9 @@ def dense(config, params, sequence):
     predictions = np.asarray(logp, np.float64)[first - 1 : -1]
     nll = -predictions[np.arange(len(sequence.answer)), ids[first:]].mean()
     entropy = -(np.exp(predictions) * predictions).sum(-1).mean()
+    second, top = np.sort(np.exp(predictions), -1)[:, -2:].T
     mean = np.asarray(hidden, np.float64)[:first].mean(0)
-    return nll, entropy, mean / np.linalg.norm(mean)
+    return scores.Scores(nll, entropy, (1 - top + second).mean(), mean / np.linalg.norm(mean))
 
 
 def run(model, found, batch_tokens, mesh=None):
@@ -73,9 +76,9 @@ def expected(model):
 def test_scores_equal_the_dense_computation(model, expected, batch_tokens):
     result = run(model, sequences(LENGTHS), batch_tokens)
     assert np.ptp(result.nll) > 0.5  # else the comparison says little
-    np.testing.assert_allclose(result.nll, [e[0] for e in expected], rtol=2e-5, atol=2e-5)
-    np.testing.assert_allclose(result.entropy, [e[1] for e in expected], rtol=2e-5, atol=2e-5)
-    np.testing.assert_allclose(result.embeddings, [e[2] for e in expected], atol=2e-5)
+    assert np.ptp(result.margin) > 0.02
+    for found, wanted in zip(result, zip(*expected)):
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
 
 
 def test_the_rest_of_the_batch_does_not_matter(model):
@@ -108,3 +111,51 @@ def test_few_shapes_are_compiled(model):
     run(model, sequences([(int(n), 0, 1 + i % 8) for i, n in enumerate(lengths)]), 128)
     buckets = 3  # 32, 64 and 96 tokens hold 2 + 1 to 59 + 8
     assert scores.score_batch._cache_size() <= buckets
+
+
+def dense_gradient(config, params, sequence):
+    """Returns the gradient of the mean NLL of the predicted tokens, by jax.grad of a softmax."""
+    ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
+    one = jnp.ones((1, len(ids)), jnp.int32)
+    hidden = decoder.hidden_states(config, params, ids[None], jnp.arange(len(ids))[None], one)[0]
+    states = hidden[len(ids) - len(sequence.answer) - 1 : -1]
+    table, cap = params["head"], config.final_softcap
+
+    def nll(states, shift):  # the same shift for all answer tokens: its gradient is their mean's
+        logits = (states + shift) @ table.T
+        logits = cap * jnp.tanh(logits / cap) if cap else logits
+        predicted = jax.lax.stop_gradient(logits.argmax(-1))
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), predicted[:, None], 1).mean()
+
+    return jax.grad(nll, 1)(states, jnp.zeros(config.model_dim))
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("batch_tokens", [64, 256])
+def test_gradient_embeddings_are_the_gradient_of_the_loss(model, batch_tokens, softcap):
+    config, params = dataclasses.replace(model[0], final_softcap=softcap), model[1]
+    found = sequences(LENGTHS)
+    mesh = make_mesh()  # all devices
+    result = scores.gradients(config, params, found, batch_tokens, PAD, mesh)
+    expected = np.stack([dense_gradient(config, params, s) for s in found])
+    assert np.linalg.norm(expected, axis=1).min() > 0.05
+    np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5)
+
+
+def test_gradient_embeddings_do_not_look_at_the_gold_answer(model):
+    # The first answer token is predicted by the prompt alone.
+    one, other = sequences([(9, 0, 1)])[0], sequences([(9, 0, 1)])[0]
+    other = other._replace(answer=[(other.answer[0] + 1) % CONFIG.vocab_size])
+    mesh = make_mesh(devices=jax.devices()[:1])
+    first, second = scores.gradients(*model, [one, other], 64, PAD, mesh)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_gradient_by_hand():
+    # p = (1/2, 1/4, 1/4) over W = e1, e2, e3: sum_v p_v W_v - W_0 = (-1/2, 1/4, 1/4).
+    hidden, table = jnp.log(jnp.array([[2.0, 1.0, 1.0]])), jnp.eye(3)
+
+    def nll(hidden):
+        return head.token_statistics(hidden, head.Head(table), jnp.zeros(1, int), 2).nll.sum()
+
+    np.testing.assert_allclose(jax.grad(nll)(hidden), [[-0.5, 0.25, 0.25]], atol=1e-6)

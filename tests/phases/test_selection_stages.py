@@ -1,0 +1,89 @@
+"""The selection of a tiny pool by every strategy, in one workdir: what runs, and what is shared."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bridge_jax import config_io
+from bridge_jax.errors import UserError
+from bridge_jax.phases import plan, stages
+from bridge_jax.phases.context import Run
+from bridge_jax.planning.workload import Scoring, workloads
+from tests.launch import tiny_run
+
+WARMUP, SCORES, GRADIENTS, SELECTION = (
+    f"apprenticeship/{name}" for name in ("warmup", "scores", "gradients", "selection")
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("strategies")
+    return config_io.load(tiny_run.write_config(folder)), folder / "run"
+
+
+def run(base, **settings):
+    """Returns the stages that were not there, and the selection."""
+    config, workdir = base
+    config = dataclasses.replace(
+        config, selection=dataclasses.replace(config.selection, **settings)
+    )
+    found = Run(config, workdir)
+    names = (WARMUP, SCORES, GRADIENTS, SELECTION)
+    chosen = [stage for stage in plan.stages(config, "apprenticeship") if stage.name in names]
+    done = stages.execute(chosen, found, workdir, found.describe)
+    new = [outcome.name for outcome in done if not outcome.cached]
+    return new, json.loads((workdir / SELECTION / "selection.json").read_text())
+
+
+def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(base):
+    new, coverage = run(base)
+    assert new == [WARMUP, SCORES, SELECTION]
+    assert coverage["strategy"] == "coverage"
+    assert len(set(coverage["ids"])) == 10
+    new, badge = run(base, strategy="badge")
+    assert new == [GRADIENTS, SELECTION]
+    gradients = np.load(base[1] / GRADIENTS / "gradients.npy")
+    embeddings = np.load(base[1] / SCORES / "embeddings.npy")
+    assert gradients.shape == embeddings.shape and np.linalg.norm(gradients, axis=1).min() > 0
+    rows = [json.loads(row) for row in (base[1] / SCORES / "scores.jsonl").open()]
+    ids = [row["id"] for row in rows]
+    kept = [i for i, id_ in enumerate(ids) if id_ not in badge["set_aside"]]
+    assert badge["ids"][0] == ids[max(kept, key=lambda i: np.linalg.norm(gradients[i]))]
+    orders = {"badge": badge["ids"], "coverage": coverage["ids"]}
+    for strategy in ("difficulty", "diversity", "typicality", "herding"):
+        new, result = run(base, strategy=strategy)
+        assert new == [SELECTION]
+        assert result["strategy"] == strategy
+        orders[strategy] = result["ids"]
+    assert len(set(map(tuple, orders.values()))) == len(orders)
+
+    new, result = run(base, strategy="difficulty", difficulty="margin", within_labels=False)
+    assert new == [SELECTION]
+    unsure = sorted(rows, key=lambda row: -row["margin"])
+    assert 0 < unsure[-1]["margin"] <= unsure[0]["margin"] <= 1
+    left_out = len(result["set_aside"])
+    assert result["ids"] == [row["id"] for row in unsure[left_out : left_out + 10]]
+
+
+def test_the_plan_counts_the_gradients(base):
+    config, workdir = base
+    for strategy, expected in (("herding", [SCORES]), ("badge", [SCORES, GRADIENTS])):
+        selection = dataclasses.replace(config.selection, strategy=strategy)
+        works, _ = workloads(Run(dataclasses.replace(config, selection=selection), workdir))
+        scorings = [work for work in works if isinstance(work, Scoring)]
+        assert [work.stage for work in scorings] == expected
+        assert len({work.steps for work in scorings}) == 1
+
+
+def test_scores_without_the_measure_say_what_to_do(base):
+    run(base)
+    path = base[1] / SCORES / "scores.jsonl"
+    rows = [json.loads(row) for row in path.open()]
+    for row in rows:
+        del row["margin"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"without margin; delete the folder"):
+        run(base, difficulty="margin")
