@@ -309,7 +309,9 @@ class RunConfig:
 
     Attributes:
       name: shown in the report.
-      method: `bridge`, or `direct`: the student learns from the teacher's answers alone.
+      method: `bridge`, or a baseline: the student learns from the teacher's answers alone
+        (`direct`), or from the gold answers of the whole pool, without teacher and assistant
+        (`labels`).
       seed: of data, selection, batch order and sampling.
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.
@@ -318,7 +320,7 @@ class RunConfig:
     """
 
     name: str = "run"
-    method: Literal["bridge", "direct"] = "bridge"
+    method: Literal["bridge", "direct", "labels"] = "bridge"
     seed: int = 0
     compare_direct: bool = False
     max_prompt_tokens: int = 160
@@ -340,6 +342,24 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
 
     @property
+    def asks_teacher(self) -> bool:
+        """Whether the method has a teacher; without one the budget stays as it is."""
+        return self.method in ("bridge", "direct")
+
+    @property
+    def needs_assistant(self) -> bool:
+        """Whether there is an assistant; direct distillation may have one to select with."""
+        blind = self.method == "direct" and self.selection.strategy == "random"
+        return not blind and self.method != "labels"
+
+    @property
+    def student_mode(self) -> Literal["reason", "answer"]:
+        """Whether the student is asked to reason, or for the answer alone, as it was trained."""
+        return "answer" if self.method == "labels" else "reason"
+
+    @property
     def selected(self) -> int:
         """How many examples the teacher is asked about."""
+        if not self.asks_teacher:
+            return 0
         return self.selection.size or self.budget.queries // self.teacher.samples

@@ -44,7 +44,9 @@ def idle_rows(config: RunConfig, parts: int) -> str:
 
 
 def _check_teacher(config: RunConfig) -> None:
-    teacher, data = config.teacher, config.data
+    teacher, data, budget = config.teacher, config.data, config.budget
+    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
+    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
     has_replay = bool(teacher.replay_from)
     require(
         not has_replay or Path(teacher.replay_from).is_file(),
@@ -119,9 +121,7 @@ def _check_teacher(config: RunConfig) -> None:
 
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
-    budget, data = config.budget, config.data
-    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
-    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
+    data = config.data
     require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
     weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
     require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
@@ -137,10 +137,11 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         data.source == "practice" or bool(data.path) or not has_data,
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
-    _check_teacher(config)
+    if config.asks_teacher:
+        _check_teacher(config)
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
     require(
-        config.method == "direct" or longest <= config.student_training.row_tokens,
+        config.method != "bridge" or longest <= config.student_training.row_tokens,
         f"student_training.row_tokens={config.student_training.row_tokens} is too short for a "
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",

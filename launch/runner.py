@@ -32,12 +32,14 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
         run = Run(validate(config), workdir)
         run.check_inputs()
         prints = fingerprints(plan.stages(config), run.describe)
-        if hosts.is_first() and not is_done(workdir, ANNOTATIONS, prints[ANNOTATIONS]):
+        asked = not config.asks_teacher or is_done(workdir, ANNOTATIONS, prints[ANNOTATIONS])
+        if hosts.is_first() and not asked:
             check_key(run.config.teacher)
         splits = run.splits
+        queries = config.budget.queries if config.asks_teacher else 0
         console.print(
             f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
-            f"{config.budget.queries} teacher queries, {len(splits.test):,} test questions; "
+            f"{queries} teacher queries, {len(splits.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
             soft_wrap=True,

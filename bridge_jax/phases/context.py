@@ -213,9 +213,8 @@ class Run:
             raise UserError(
                 f"{name} exceeds the pool of {len(pool):,} examples{less}; lower it or add data"
             )
-        blind = self.config.method == "direct" and self.config.selection.strategy == "random"
-        roles: tuple[Role, ...] = ("student",) if blind else ("assistant", "student")
-        for role in roles:
+        roles: tuple[Role, ...] = ("assistant", "student")
+        for role in roles if self.config.needs_assistant else roles[1:]:
             context = checkpoint.read_config(getattr(self.config, role)).max_positions
             examples = (*pool, *self.splits.test)
             longest = max(len(self.prompt(role, example, "reason")) for example in examples)

@@ -35,8 +35,10 @@ def candidates(config: RunConfig) -> list[Candidate]:
 
 
 def _apprenticeship(config: RunConfig) -> list[Stage]:
+    if config.method == "labels":
+        return []
     bridge = config.method == "bridge"
-    if not bridge and config.selection.strategy == "random":
+    if not config.needs_assistant:
         return [apprenticeship.BLIND_SELECTION_STAGE, apprenticeship.ANNOTATIONS_STAGE]
     plan = [
         apprenticeship.WARMUP_STAGE,

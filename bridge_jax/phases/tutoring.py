@@ -77,6 +77,12 @@ def direct(run: Run, out: Path) -> None:
     _train_student(run, out, "direct student", sequences, run.config.direct_training)
 
 
+def labels(run: Run, out: Path) -> None:
+    """Trains the student on the gold answers of the whole pool: fine-tuning, the baseline."""
+    sequences = [run.sequence("student", example, None) for example in run.splits.pool]
+    _train_student(run, out, "student", sequences, run.config.student_training)
+
+
 def _train_student(
     run: Run, out: Path, name: str, sequences: list[Any], config: TrainConfig
 ) -> None:
@@ -104,8 +110,10 @@ RATIONALES_STAGE = Stage(
 
 
 def student_stage(config: RunConfig) -> Stage:
-    """Returns the student's training for a method: from the assistant, or from the teacher."""
+    """Returns the student's training for a method."""
     first = tuple(filter(None, [instruct_stage(config)]))
+    if config.method == "labels":
+        return Stage(STUDENT, labels, ("student_training", "data", *_TO_STUDENT), first)
     if config.method == "direct":
         return direct_stage(config, STUDENT)
     after = (*first, apprenticeship.ANNOTATIONS, RATIONALES)

@@ -176,7 +176,10 @@ def _student(lengths: Lengths) -> Training:
     if config.method == "direct":
         count = config.selected
         return _training(tutoring.STUDENT, "student", "direct_training", lengths, count)
-    return _training(tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size)
+    return _training(
+        tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size,
+        reasoned=config.method != "labels",
+    )  # fmt: skip
 
 
 def _packed(
@@ -207,6 +210,8 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
 
 def _spending(lengths: Lengths) -> Spending:
     config = lengths.config
+    if not config.asks_teacher:
+        return Spending(0, 0, 0, 0.0, 0.0, 0.0)
     prices = teacher.prices_of(config.teacher)
     batch = config.teacher.batch and teacher.is_paid(config.teacher)
     queries = config.selected * config.teacher.samples

@@ -22,6 +22,11 @@ ROLE_NOTES = {
     "student_direct": "trained on the teacher's answers alone",
     "student": "after the assistant's rationales",
 }
+# Where a method has another way to the same role.
+METHOD_NOTES = {
+    "direct": {"student": "after the teacher's answers alone"},
+    "labels": {"student": "after the gold answers of the pool"},
+}
 STAGE_NAMES = {
     "apprenticeship/warmup": "Assistant’s warm-up",
     "apprenticeship/scores": "Scoring the pool",
@@ -51,6 +56,11 @@ def trained(parameters: dict[str, Any]) -> str:
 
 def _size(size: dict[str, int], what: str = "") -> str:
     return f"{size['parameters'] / 1e6:,.1f}M{what} ({size['bytes'] / 1e6:,.0f} MB)"
+
+
+def role_notes(method: str | None) -> dict[str, str]:
+    """Returns what was done to the model of each role."""
+    return ROLE_NOTES | METHOD_NOTES.get(method or "", {})
 
 
 def stage_name(stage: str) -> str:

@@ -1,0 +1,129 @@
+"""Methods beside BRIDGE: the stages that they consist of, and what the student is given to read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bridge_jax.config_checks import validate
+from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
+from bridge_jax.phases.context import Run
+from bridge_jax.phases.files import read_rows
+from bridge_jax.planning import workload
+from bridge_jax.text.prompts import INSTRUCTIONS
+from tests.launch import tiny_run
+
+ONE_EPOCH = ("student_training.epochs=1", "instruct.train.epochs=1", "direct_training.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The config of a tiny run, with assignments."""
+    path = tiny_run.write_config(tmp_path_factory.mktemp("baselines"))
+    return lambda *assignments: tiny_run.settings(path, *ONE_EPOCH, *assignments)
+
+
+@pytest.fixture
+def lessons(monkeypatch):
+    """The sequences of each training, by the name of its stage; nothing is trained."""
+    seen = {}
+    monkeypatch.setattr(Run, "trainable", lambda *_: None)
+    monkeypatch.setattr(Run, "train", lambda *given: seen.update({given[2]: given[4]}))
+    return seen
+
+
+def texts(run, sequence):
+    """Returns what a sequence of the student reads as: prompt, rationale, answer."""
+    decode = run.tokenizer("student").decode
+    return tuple(decode(part) for part in (sequence.prompt, sequence.rationale, sequence.answer))
+
+
+def names(config):
+    return [stage.name for stage in plan.stages(validate(config))]
+
+
+def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, lessons, tmp_path):
+    run = Run(tiny("method=labels"), tmp_path)
+    tutoring.labels(run, tmp_path)
+    (found,) = lessons.values()
+    assert len(found) == len(run.splits.pool) == 24
+    for sequence, example in zip(found, run.splits.pool):
+        prompt, rationale, answer = texts(run, sequence)
+        assert INSTRUCTIONS["answer"] in prompt and example.question in prompt
+        assert (rationale, answer) == ("", f"Answer: {example.answer}")
+
+
+def test_labels_need_neither_assistant_nor_teacher(tiny, tmp_path):
+    config = tiny("method=labels", "assistant.checkpoint=gone", "budget.queries=0")
+    report = tiny_run.finish_here(config, tmp_path)
+    assert list(report["seconds"]) == [
+        "tutoring/instruct",
+        "tutoring/student",
+        "evaluation/student_base",
+        "evaluation/student_instruct",
+        "evaluation/student",
+    ]
+    assert not (tmp_path / "ledger.sqlite").exists()
+    assert (report["spend"]["queries"], report["spend"]["usd"]) == (0, 0.0)
+    assert set(report["accuracy"]) == {"student_base", "student_instruct", "student"}
+    losses = read_rows(tmp_path / "tutoring/student/metrics.jsonl")
+    assert all(row["rationale_loss"] == 0 and row["answer_loss"] > 0 for row in losses)
+    assert "after the gold answers of the pool" in (tmp_path / "report.html").read_text()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Returns the instruction that a candidate of a config is tested with; nothing is written."""
+    prompts = []
+    monkeypatch.setattr(Run, "model", lambda *_: None)
+    monkeypatch.setattr(Run, "engine", lambda *_: None)
+    monkeypatch.setattr(evaluate, "write_completions", lambda *given: prompts.append(given[4]))
+
+    def instruction(config, name, out):
+        (candidate,) = [c for c in plan.candidates(config) if c.name == name]
+        run = Run(config, out)
+        evaluate.evaluate(candidate, run, out)
+        text = run.tokenizer(candidate.role).decode(prompts[-1][0])
+        return next(mode for mode, words in INSTRUCTIONS.items() if words in text)
+
+    return instruction
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "mode"),
+    [
+        ("method=bridge", "student", "reason"),
+        ("method=bridge", "assistant", "reason"),
+        ("method=labels", "student", "answer"),
+        ("method=labels", "student_base", "answer"),
+    ],
+)
+def test_a_student_is_asked_as_it_was_trained_to_answer(
+    tiny, asked, tmp_path, settings, name, mode
+):
+    assert asked(tiny(*settings.split()), name, tmp_path) == mode
+
+
+def test_labels_are_planned(tiny, tmp_path):
+    works, spending = workload.workloads(Run(tiny("method=labels"), tmp_path))
+    assert [work.stage for work in works] == names(tiny("method=labels"))
+    assert set(spending) == {0}
+
+
+def test_direct_on_the_whole_pool_sets_nothing_aside(tiny, tmp_path):
+    config = tiny("method=direct", "selection.strategy=random", "budget.queries=24")
+    run = Run(validate(config), tmp_path)
+    run.check_inputs()
+    (tmp_path / "out").mkdir()
+    apprenticeship.selection(run, tmp_path / "out")
+    found = json.loads((tmp_path / "out/selection.json").read_text())
+    assert sorted(found["ids"]) == sorted(run.pool_by_id)
+    assert found["set_aside"] == []
+
+
+def test_an_assistant_may_be_cut_to_chosen_layers(tiny, tmp_path):
+    whole = Run(tiny(), tmp_path).model("assistant", None)
+    cut = Run(tiny("assistant.keep_layers=0,2"), tmp_path).model("assistant", None)
+    assert (whole.config.num_layers, cut.config.num_layers) == (3, 2)
+    kept = np.asarray(whole.params["layers"]["mlp"]["up"]["kernel"])[[0, 2]]
+    np.testing.assert_array_equal(cut.params["layers"]["mlp"]["up"]["kernel"], kept)
