@@ -274,6 +274,24 @@ class GenerationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RationalesConfig:
+    """Which of the assistant's rationales the student learns from.
+
+    Attributes:
+      filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
+        learns the gold answer alone. The others read no gold answer: the student learns the answer
+        as written, and nothing where a rationale is rejected. `none` keeps all that end in an
+        answer; `confidence` those that the assistant was sure of.
+      min_mean_logprob: of the tokens of a completion, in nats, for `confidence`. Our default.
+      min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
+    """
+
+    filter: Literal["gold", "none", "confidence"] = "gold"
+    min_mean_logprob: float = -0.5
+    min_step_logprob: float = -1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """What the report measures.
 
@@ -335,6 +353,7 @@ class RunConfig:
     selection: SelectionConfig = SelectionConfig()
     assistant_training: TrainConfig = TrainConfig(epochs=8)
     instruct: InstructConfig = dataclasses.field(default_factory=InstructConfig)
+    rationales: RationalesConfig = RationalesConfig()
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()
     generation: GenerationConfig = GenerationConfig()

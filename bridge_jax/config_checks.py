@@ -146,6 +146,9 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    for name in ("min_mean_logprob", "min_step_logprob"):
+        value = getattr(config.rationales, name)
+        require(value <= 0, f"rationales.{name}={value}: a log-probability, 0 or less")
     mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require(
         all(size == -1 or size > 0 for size in mesh) and mesh.count(-1) <= 1,

@@ -136,6 +136,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("instruct.train.epochs=0", "instruct.train.epochs=0"),
         ("direct_training.batch_rows=0", "direct_training.batch_rows=0"),
         ("generation.batch_size=0", "generation.batch_size=0"),
+        ("rationales.min_mean_logprob=0.1", "rationales.min_mean_logprob=0.1: a log-probability"),
         ("generation.max_new_tokens=0", "generation.max_new_tokens=0"),
     ],
 )

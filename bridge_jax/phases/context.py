@@ -92,10 +92,16 @@ class Run:
             self.config.on_long_prompt,
         )
 
-    def sequence(self, role: Role, example: Example, rationale: str | None) -> prompts.Sequence:
-        """Returns what a role learns from `example`: rationale and gold answer, or the answer."""
+    def sequence(
+        self, role: Role, example: Example, rationale: str | None, answer: str | None = None
+    ) -> prompts.Sequence:
+        """Returns what a role learns from `example`: rationale and answer, or the answer alone.
+
+        The answer is the gold one, unless another is given.
+        """
         prompt = self.prompt(role, example, "reason" if rationale else "answer")
-        return prompts.training_sequence(self.tokenizer(role), prompt, rationale, example.answer)
+        answer = example.answer if answer is None else answer
+        return prompts.training_sequence(self.tokenizer(role), prompt, rationale, answer)
 
     def model(self, role: Role, stage: str | None, dtype: Any = None) -> Model:
         """Returns a role's model after `stage`, or its checkpoint as it was pretrained.

@@ -1,7 +1,7 @@
 """Which stages a run consists of, in order."""
 
 from bridge_jax.config import RunConfig
-from bridge_jax.phases import apprenticeship, evaluate, tutoring
+from bridge_jax.phases import apprenticeship, evaluate, rationales, tutoring
 from bridge_jax.phases.evaluate import Candidate
 from bridge_jax.phases.stages import Stage
 
@@ -52,7 +52,7 @@ def _apprenticeship(config: RunConfig) -> list[Stage]:
 def _tutoring(config: RunConfig) -> list[Stage]:
     plan = [tutoring.INSTRUCT_STAGE] if config.instruct.examples else []
     if config.method == "bridge":
-        plan.append(tutoring.RATIONALES_STAGE)
+        plan += rationales.stages(config)
         if config.compare_direct:
             plan.append(tutoring.direct_stage(config))
     return [*plan, tutoring.student_stage(config)]

@@ -1,24 +1,22 @@
 """Phase 2, tutoring (BRIDGE, 2512.20403): the assistant teaches the student.
 
-The student is instruction-tuned, the assistant writes a rationale for every example of the pool,
-and the student learns from those whose answer is gold.
+The student is instruction-tuned, the assistant writes a rationale for every example of the pool
+(`phases.rationales`), and the student learns from those that are kept.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from bridge_jax.config import RunConfig, TrainConfig
-from bridge_jax.generation.engine import Completion
 from bridge_jax.phases import apprenticeship
-from bridge_jax.phases.completions import write_completions
 from bridge_jax.phases.context import Run
+from bridge_jax.phases.rationales import RATIONALES
 from bridge_jax.phases.stages import Stage
-from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.practice.instructions import generate_instructions
 
 INSTRUCT = "tutoring/instruct"
-RATIONALES = "tutoring/rationales"
 STUDENT = "tutoring/student"
 DIRECT = "baselines/direct"
 
@@ -31,70 +29,59 @@ def instruct(run: Run, out: Path) -> None:
     run.train(out, "instructions", run.trainable("student", None), sequences, config.train)
 
 
-def rationales(run: Run, out: Path) -> None:
-    """Writes a rationale for every example of the pool with the trained assistant."""
-    pool = run.splits.pool
-    prompts = [run.prompt("assistant", example, "reason") for example in pool]
-    model = run.model("assistant", apprenticeship.ASSISTANT)
+class Lesson(NamedTuple):
+    """What the student reads of an example: rationale and answer, or the answer alone."""
 
-    def to_row(example: Example, completion: Completion) -> dict[str, Any]:
-        text = model.tokenizer.decode(completion.ids)
-        rationale, written = split_completion(text)
-        answer = parse_answer(written, example)
-        logprobs = completion.logprobs
-        return {
-            "id": example.id,
-            "domain": example.domain,
-            "question": example.question,
-            "completion": text,
-            "rationale": rationale,
-            "answer": answer,
-            "gold": example.answer,
-            "kept": bool(rationale.strip()) and completion.ended and is_correct(answer, example),
-            "mean_logprob": sum(logprobs) / max(1, len(logprobs)),
-            "tokens": len(completion.ids),
-        }
-
-    path = out / "rationales.jsonl"
-    write_completions(path, "rationales", run.engine(model), pool, prompts, to_row)
+    example: Example
+    rationale: str | None
+    answer: str
 
 
 def student(run: Run, out: Path) -> None:
     """Trains the student on the whole pool.
 
-    The teacher's rationale where one was bought, else the assistant's where its answer is gold,
-    else the gold answer alone.
+    The teacher's rationale where one was bought, else the assistant's where it was kept, else the
+    gold answer alone. With a filter that reads no gold answer, the student learns the answer that
+    the assistant wrote, and nothing where its rationale was rejected.
     """
-    kept = _kept(run, f"{RATIONALES}/rationales.jsonl") | _bought(run)
-    sequences = [run.sequence("student", e, kept.get(e.id)) for e in run.splits.pool]
-    _train_student(run, out, "student", sequences, run.config.student_training)
+    pool, has_gold = run.splits.pool, run.config.rationales.filter == "gold"
+    lessons = {e.id: Lesson(e, None, e.answer) for e in pool} if has_gold else {}
+    for row in run.rows(f"{RATIONALES}/rationales.jsonl"):
+        if row["kept"]:
+            example = run.pool_by_id[row["id"]]
+            answer = example.answer if has_gold else row["answer"]
+            lessons[example.id] = Lesson(example, row["rationale"], answer)
+    lessons |= _bought(run)
+    in_order = [lessons[e.id] for e in pool if e.id in lessons]
+    _train_student(run, out, "student", in_order, run.config.student_training)
 
 
 def direct(run: Run, out: Path) -> None:
     """Trains the student on the teacher's answers alone: direct distillation, the baseline."""
-    bought = _bought(run)
-    sequences = [run.sequence("student", run.pool_by_id[k], text) for k, text in bought.items()]
-    _train_student(run, out, "direct student", sequences, run.config.direct_training)
+    lessons = list(_bought(run).values())
+    _train_student(run, out, "direct student", lessons, run.config.direct_training)
 
 
 def labels(run: Run, out: Path) -> None:
     """Trains the student on the gold answers of the whole pool: fine-tuning, the baseline."""
-    sequences = [run.sequence("student", example, None) for example in run.splits.pool]
-    _train_student(run, out, "student", sequences, run.config.student_training)
+    lessons = [Lesson(example, None, example.answer) for example in run.splits.pool]
+    _train_student(run, out, "student", lessons, run.config.student_training)
 
 
 def _train_student(
-    run: Run, out: Path, name: str, sequences: list[Any], config: TrainConfig
+    run: Run, out: Path, name: str, lessons: Sequence[Lesson], config: TrainConfig
 ) -> None:
+    sequences = [run.sequence("student", *lesson) for lesson in lessons]
     run.train(out, name, run.trainable("student", instruct_stage(run.config)), sequences, config)
 
 
-def _kept(run: Run, file: str) -> dict[str, str]:
-    return {row["id"]: row["rationale"] for row in run.rows(file) if row["kept"]}
-
-
-def _bought(run: Run) -> dict[str, str]:
-    return _kept(run, f"{apprenticeship.ANNOTATIONS}/annotations.jsonl")
+def _bought(run: Run) -> dict[str, Lesson]:
+    """Returns what the teacher was paid for, by example."""
+    if not run.config.asks_teacher:
+        return {}
+    rows = run.rows(f"{apprenticeship.ANNOTATIONS}/annotations.jsonl")
+    kept = [(run.pool_by_id[row["id"]], row["rationale"]) for row in rows if row["kept"]]
+    return {example.id: Lesson(example, text, example.answer) for example, text in kept}
 
 
 def instruct_stage(config: RunConfig) -> str | None:
@@ -104,9 +91,6 @@ def instruct_stage(config: RunConfig) -> str | None:
 
 _TO_STUDENT = ("student", "seed", "max_prompt_tokens", "on_long_prompt")
 INSTRUCT_STAGE = Stage(INSTRUCT, instruct, ("instruct", *_TO_STUDENT))
-RATIONALES_STAGE = Stage(
-    RATIONALES, rationales, ("generation", "assistant.checkpoint"), (apprenticeship.ASSISTANT,)
-)
 
 
 def student_stage(config: RunConfig) -> Stage:

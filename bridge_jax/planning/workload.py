@@ -15,7 +15,7 @@ from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config_checks import trainings
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
-from bridge_jax.phases import apprenticeship, evaluate, plan, teacher, tutoring
+from bridge_jax.phases import apprenticeship, evaluate, plan, rationales, teacher, tutoring
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.selection import scores
 from bridge_jax.tasks.example import Example
@@ -126,8 +126,8 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
             config.selected,
         ),
         tutoring.INSTRUCT: lambda: _instruct(lengths),
-        tutoring.RATIONALES: lambda: _generation(
-            tutoring.RATIONALES, "assistant", lengths, lengths.pool_size
+        rationales.COMPLETIONS: lambda: _generation(
+            rationales.COMPLETIONS, "assistant", lengths, lengths.pool_size
         ),
         tutoring.DIRECT: lambda: _training(
             tutoring.DIRECT, "student", "direct_training", lengths, config.selected

@@ -34,7 +34,8 @@ STAGE_NAMES = {
     "apprenticeship/annotations": "Asking the teacher",
     "apprenticeship/assistant": "Training the assistant",
     "tutoring/instruct": "Student’s instruction warm-up",
-    "tutoring/rationales": "Writing rationales",
+    "tutoring/completions": "Writing rationales",
+    "tutoring/rationales": "Filtering rationales",
     "tutoring/student": "Training the student",
     "baselines/direct": "Training the direct student",
 }

@@ -36,6 +36,7 @@ STAGES = (
     "apprenticeship/annotations",
     "apprenticeship/assistant",
     "tutoring/instruct",
+    "tutoring/completions",
     "tutoring/rationales",
     "tutoring/student",
     "baselines/direct",

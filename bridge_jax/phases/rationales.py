@@ -1,0 +1,93 @@
+"""The assistant's rationales for the pool: written once, then judged.
+
+Writing takes long and judging does not, so runs that differ in the filter alone share what was
+written.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge_jax.config import RationalesConfig, RunConfig
+from bridge_jax.generation.confidence import step_logprobs
+from bridge_jax.generation.engine import Completion
+from bridge_jax.phases import apprenticeship
+from bridge_jax.phases.completions import write_completions
+from bridge_jax.phases.context import Run
+from bridge_jax.phases.files import write_rows
+from bridge_jax.phases.stages import Stage
+from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
+from bridge_jax.tasks.example import Example
+
+COMPLETIONS = "tutoring/completions"
+RATIONALES = "tutoring/rationales"
+
+
+def write(author: str, run: Run, out: Path) -> None:
+    """Writes a rationale for every example of the pool with the assistant of stage `author`."""
+    pool = run.splits.pool
+    prompts = [run.prompt("assistant", example, "reason") for example in pool]
+    model = run.model("assistant", author)
+
+    def to_row(example: Example, completion: Completion) -> dict[str, Any]:
+        text = model.tokenizer.decode(completion.ids)
+        rationale, written = split_completion(text)
+        logprobs = completion.logprobs
+        return {
+            "id": example.id,
+            "domain": example.domain,
+            "question": example.question,
+            "completion": text,
+            "rationale": rationale,
+            "answer": parse_answer(written, example),
+            "ended": completion.ended,
+            "mean_logprob": sum(logprobs) / max(1, len(logprobs)),
+            "min_step_logprob": min(step_logprobs(completion, model.tokenizer), default=0.0),
+            "tokens": len(completion.ids),
+        }
+
+    path = out / "completions.jsonl"
+    write_completions(path, "rationales", run.engine(model), pool, prompts, to_row)
+
+
+def judge(run: Run, out: Path) -> None:
+    """Says of each rationale whether the student learns from it, and why not."""
+    config, rows = run.config.rationales, []
+    for row in run.rows(f"{COMPLETIONS}/completions.jsonl"):
+        example = run.pool_by_id[row["id"]]
+        reason = why_rejected(row, example, config)
+        rows.append(row | {"gold": example.answer, "kept": reason is None, "reason": reason})
+    write_rows(out / "rationales.jsonl", rows)
+
+
+def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesConfig) -> str | None:
+    """Returns why a rationale is not learned from, or None; `gold` alone reads the gold answer.
+
+    No filter keeps what cannot be learned from: a completion that was cut off, or that has no
+    rationale or no answer.
+    """
+    if not row["rationale"].strip():
+        return "no rationale"
+    if not row["ended"]:
+        return "cut off at generation.max_new_tokens"
+    if row["answer"] is None:
+        return "no answer that parses"
+    if config.filter == "gold" and not is_correct(row["answer"], example):
+        return "the answer is not the gold one"
+    if config.filter == "confidence":
+        for name in ("mean_logprob", "min_step_logprob"):
+            least = getattr(config, f"min_{name.removeprefix('min_')}")
+            if row[name] < least:
+                return f"{name} below {least}"
+    return None
+
+
+def stages(config: RunConfig) -> list[Stage]:
+    """Returns the stages of a method that has rationales by the assistant."""
+    author = apprenticeship.ASSISTANT
+    reads = ("generation", "assistant.checkpoint")
+    return [
+        Stage(COMPLETIONS, functools.partial(write, author), reads, (author,)),
+        Stage(RATIONALES, judge, ("rationales",), (COMPLETIONS,)),
+    ]
