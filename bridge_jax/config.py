@@ -328,8 +328,8 @@ class RunConfig:
     Attributes:
       name: shown in the report.
       method: `bridge`, or a baseline: the student learns from the teacher's answers alone
-        (`direct`), or from the gold answers of the whole pool, without teacher and assistant
-        (`labels`).
+        (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
+        from the gold answers of the whole pool, without either (`labels`).
       seed: of data, selection, batch order and sampling.
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.
@@ -338,7 +338,7 @@ class RunConfig:
     """
 
     name: str = "run"
-    method: Literal["bridge", "direct", "labels"] = "bridge"
+    method: Literal["bridge", "direct", "self", "labels"] = "bridge"
     seed: int = 0
     compare_direct: bool = False
     max_prompt_tokens: int = 160
@@ -364,6 +364,11 @@ class RunConfig:
     def asks_teacher(self) -> bool:
         """Whether the method has a teacher; without one the budget stays as it is."""
         return self.method in ("bridge", "direct")
+
+    @property
+    def has_rationales(self) -> bool:
+        """Whether the assistant writes rationales for the pool."""
+        return self.method in ("bridge", "self")
 
     @property
     def needs_assistant(self) -> bool:

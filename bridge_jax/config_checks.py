@@ -141,7 +141,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         _check_teacher(config)
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
     require(
-        config.method != "bridge" or longest <= config.student_training.row_tokens,
+        not config.has_rationales or longest <= config.student_training.row_tokens,
         f"student_training.row_tokens={config.student_training.row_tokens} is too short for a "
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",

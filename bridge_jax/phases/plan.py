@@ -28,16 +28,17 @@ def candidates(config: RunConfig) -> list[Candidate]:
     if config.compare_direct and config.method == "bridge":
         found.append(Candidate("student_direct", "student", tutoring.DIRECT))
     found.append(Candidate("student", "student", tutoring.STUDENT))
-    if config.method == "bridge":
+    if config.has_rationales:
         found.append(Candidate("assistant_base", "assistant", None))
-        found.append(Candidate("assistant", "assistant", apprenticeship.ASSISTANT))
+        found.append(Candidate("assistant", "assistant", rationales.author(config)))
     return found
 
 
 def _apprenticeship(config: RunConfig) -> list[Stage]:
     if config.method == "labels":
         return []
-    bridge = config.method == "bridge"
+    if config.method == "self":
+        return [apprenticeship.WARMUP_STAGE]
     if not config.needs_assistant:
         return [apprenticeship.BLIND_SELECTION_STAGE, apprenticeship.ANNOTATIONS_STAGE]
     plan = [
@@ -46,13 +47,13 @@ def _apprenticeship(config: RunConfig) -> list[Stage]:
         apprenticeship.SELECTION_STAGE,
         apprenticeship.ANNOTATIONS_STAGE,
     ]
-    return plan + [apprenticeship.ASSISTANT_STAGE] * bridge
+    return plan + [apprenticeship.ASSISTANT_STAGE] * (config.method == "bridge")
 
 
 def _tutoring(config: RunConfig) -> list[Stage]:
     plan = [tutoring.INSTRUCT_STAGE] if config.instruct.examples else []
-    if config.method == "bridge":
+    if config.has_rationales:
         plan += rationales.stages(config)
-        if config.compare_direct:
-            plan.append(tutoring.direct_stage(config))
+    if config.compare_direct and config.method == "bridge":
+        plan.append(tutoring.direct_stage(config))
     return [*plan, tutoring.student_stage(config)]

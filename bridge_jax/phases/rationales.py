@@ -24,11 +24,11 @@ COMPLETIONS = "tutoring/completions"
 RATIONALES = "tutoring/rationales"
 
 
-def write(author: str, run: Run, out: Path) -> None:
-    """Writes a rationale for every example of the pool with the assistant of stage `author`."""
+def write(by: str, run: Run, out: Path) -> None:
+    """Writes a rationale for every example of the pool with the assistant of stage `by`."""
     pool = run.splits.pool
     prompts = [run.prompt("assistant", example, "reason") for example in pool]
-    model = run.model("assistant", author)
+    model = run.model("assistant", by)
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
         text = model.tokenizer.decode(completion.ids)
@@ -83,11 +83,19 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
     return None
 
 
+def author(config: RunConfig) -> str:
+    """Returns the stage that made the assistant which writes.
+
+    Without a teacher it is the warm-up: what it gets right is one round of self-training as in STaR
+    (2203.14465) and ReST (2308.08998), with the student as the one that learns.
+    """
+    return apprenticeship.WARMUP if config.method == "self" else apprenticeship.ASSISTANT
+
+
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages of a method that has rationales by the assistant."""
-    author = apprenticeship.ASSISTANT
-    reads = ("generation", "assistant.checkpoint")
+    by, reads = author(config), ("generation", "assistant.checkpoint")
     return [
-        Stage(COMPLETIONS, functools.partial(write, author), reads, (author,)),
+        Stage(COMPLETIONS, functools.partial(write, by), reads, (by,)),
         Stage(RATIONALES, judge, ("rationales",), (COMPLETIONS,)),
     ]

@@ -100,7 +100,8 @@ def student_stage(config: RunConfig) -> Stage:
         return Stage(STUDENT, labels, ("student_training", "data", *_TO_STUDENT), first)
     if config.method == "direct":
         return direct_stage(config, STUDENT)
-    after = (*first, apprenticeship.ANNOTATIONS, RATIONALES)
+    paid = (apprenticeship.ANNOTATIONS,) * config.asks_teacher
+    after = (*first, *paid, RATIONALES)
     return Stage(STUDENT, student, ("student_training", *_TO_STUDENT), after)
 
 

@@ -17,8 +17,9 @@ GAPS = {
 }
 # What `Ledger.bill` has only where there is any.
 _SPEND_PARTS = ("no_answer", "unknown", "of_others")
-# The bill of the methods that have no teacher.
-_NOTHING = {"labels": {"queries": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}}
+# The methods that have no teacher, and their bill.
+_NO_TEACHER = ("self", "labels")
+_NOTHING = {"queries": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def summarise(run: Run) -> dict[str, Any]:
     if run.scores:
         domains = Counter(row["domain"] for row in run.scores)
         report["pool"] = {"size": len(run.scores), "domains": dict(sorted(domains.items()))}
-    if spend := run.spend or _NOTHING.get(report["method"]):
+    if spend := run.spend or (_NOTHING if report["method"] in _NO_TEACHER else None):
         budget = run.config.get("budget", {})
         report["spend"] = {
             **{key: spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},

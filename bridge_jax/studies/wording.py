@@ -25,6 +25,7 @@ ROLE_NOTES = {
 # Where a method has another way to the same role.
 METHOD_NOTES = {
     "direct": {"student": "after the teacher's answers alone"},
+    "self": {"assistant": "after its warm-up on labels"},
     "labels": {"student": "after the gold answers of the pool"},
 }
 STAGE_NAMES = {

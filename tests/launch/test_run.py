@@ -161,7 +161,7 @@ MISTAKES = {
     "--generation.max_new_tokens=500 --student_training.row_tokens=999": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
-    "--config.method": "method=: one of bridge, direct, labels",
+    "--config.method": "method=: one of bridge, direct, self, labels",
 }
 
 

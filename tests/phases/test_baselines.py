@@ -8,7 +8,7 @@ import pytest
 from bridge_jax.config_checks import validate
 from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows
+from bridge_jax.phases.files import read_rows, write_rows
 from bridge_jax.planning import workload
 from bridge_jax.text.prompts import INSTRUCTIONS
 from tests.launch import tiny_run
@@ -71,6 +71,43 @@ def test_labels_need_neither_assistant_nor_teacher(tiny, tmp_path):
     assert "after the gold answers of the pool" in (tmp_path / "report.html").read_text()
 
 
+def test_self_training_has_no_teacher(tiny, tmp_path):
+    report = tiny_run.finish_here(tiny("method=self", "budget.queries=0"), tmp_path)
+    assert list(report["seconds"]) == [
+        "apprenticeship/warmup",
+        "tutoring/instruct",
+        "tutoring/completions",
+        "tutoring/rationales",
+        "tutoring/student",
+        "evaluation/assistant_base",
+        "evaluation/assistant",
+        "evaluation/student_base",
+        "evaluation/student_instruct",
+        "evaluation/student",
+    ]
+    assert not (tmp_path / "ledger.sqlite").exists()
+    assert (report["spend"]["queries"], report["spend"]["usd"]) == (0, 0.0)
+    assert report["rationales"]["written"] == 24
+    assert "after its warm-up on labels" in (tmp_path / "report.html").read_text()
+    (stage,) = [s for s in plan.stages(tiny("method=self")) if s.name == "tutoring/completions"]
+    assert stage.after == ("apprenticeship/warmup",)
+
+
+def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, lessons, tmp_path):
+    run = Run(tiny("method=self"), tmp_path)
+    first, second, *_ = run.splits.pool
+    folder = tmp_path / "tutoring/rationales"
+    folder.mkdir(parents=True)
+    rows = [
+        {"id": e.id, "rationale": "Thus.", "answer": e.answer, "kept": e is second}
+        for e in (first, second)
+    ]
+    write_rows(folder / "rationales.jsonl", rows)
+    tutoring.student(run, tmp_path)
+    (found,) = lessons.values()
+    assert [texts(run, s)[1] for s in found] == ["", "Thus."] + 22 * [""]
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """Returns the instruction that a candidate of a config is tested with; nothing is written."""
@@ -104,9 +141,11 @@ def test_a_student_is_asked_as_it_was_trained_to_answer(
     assert asked(tiny(*settings.split()), name, tmp_path) == mode
 
 
-def test_labels_are_planned(tiny, tmp_path):
-    works, spending = workload.workloads(Run(tiny("method=labels"), tmp_path))
-    assert [work.stage for work in works] == names(tiny("method=labels"))
+@pytest.mark.parametrize("method", ["labels", "self"])
+def test_what_has_no_teacher_is_planned_for_nothing(tiny, tmp_path, method):
+    works, spending = workload.workloads(Run(tiny(f"method={method}"), tmp_path))
+    planned = [name for name in names(tiny(f"method={method}")) if name != "tutoring/rationales"]
+    assert [work.stage for work in works] == planned
     assert set(spending) == {0}
 
 
