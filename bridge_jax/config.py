@@ -330,6 +330,9 @@ class RunConfig:
       method: `bridge`, or a baseline: the student learns from the teacher's answers alone
         (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
         from the gold answers of the whole pool, without either (`labels`).
+      form: how the student learns from a rationale: a `chain` of rationale and answer, or as in
+        Distilling Step-by-Step (2305.02301) in `two_pass`es: asked to reason it writes the
+        rationale, asked for the answer the answer, which is how it is tested then.
       seed: of data, selection, batch order and sampling.
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.
@@ -339,6 +342,7 @@ class RunConfig:
 
     name: str = "run"
     method: Literal["bridge", "direct", "self", "labels"] = "bridge"
+    form: Literal["chain", "two_pass"] = "chain"
     seed: int = 0
     compare_direct: bool = False
     max_prompt_tokens: int = 160
@@ -379,7 +383,7 @@ class RunConfig:
     @property
     def student_mode(self) -> Literal["reason", "answer"]:
         """Whether the student is asked to reason, or for the answer alone, as it was trained."""
-        return "answer" if self.method == "labels" else "reason"
+        return "answer" if self.method == "labels" or self.form == "two_pass" else "reason"
 
     @property
     def selected(self) -> int:

@@ -139,6 +139,10 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     )
     if config.asks_teacher:
         _check_teacher(config)
+    require(
+        config.method != "labels" or config.form == "chain",
+        f"form={config.form}: method=labels has no rationale; leave it at chain",
+    )
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
     require(
         not config.has_rationales or longest <= config.student_training.row_tokens,

@@ -15,6 +15,7 @@ from bridge_jax.phases.rationales import RATIONALES
 from bridge_jax.phases.stages import Stage
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.practice.instructions import generate_instructions
+from bridge_jax.text import prompts
 
 INSTRUCT = "tutoring/instruct"
 STUDENT = "tutoring/student"
@@ -35,6 +36,18 @@ class Lesson(NamedTuple):
     example: Example
     rationale: str | None
     answer: str
+
+
+def read(run: Run, lesson: Lesson) -> list[prompts.Sequence]:
+    """Returns the sequences that a lesson is: one, or in two passes the answer and the rationale.
+
+    L = a * L_rationale + (1 - a) * L_answer weighs the two as it does the parts of a chain.
+    """
+    whole = run.sequence("student", *lesson)
+    if run.config.form == "chain" or not lesson.rationale:
+        return [whole]
+    answer = run.sequence("student", lesson.example, None, lesson.answer)
+    return [answer, whole.without_answer]
 
 
 def student(run: Run, out: Path) -> None:
@@ -71,7 +84,7 @@ def labels(run: Run, out: Path) -> None:
 def _train_student(
     run: Run, out: Path, name: str, lessons: Sequence[Lesson], config: TrainConfig
 ) -> None:
-    sequences = [run.sequence("student", *lesson) for lesson in lessons]
+    sequences = [sequence for lesson in lessons for sequence in read(run, lesson)]
     run.train(out, name, run.trainable("student", instruct_stage(run.config)), sequences, config)
 
 
@@ -102,11 +115,11 @@ def student_stage(config: RunConfig) -> Stage:
         return direct_stage(config, STUDENT)
     paid = (apprenticeship.ANNOTATIONS,) * config.asks_teacher
     after = (*first, *paid, RATIONALES)
-    return Stage(STUDENT, student, ("student_training", *_TO_STUDENT), after)
+    return Stage(STUDENT, student, ("student_training", "form", *_TO_STUDENT), after)
 
 
 def direct_stage(config: RunConfig, name: str = DIRECT) -> Stage:
     """Returns the training of the direct student, as the run's method or beside it."""
     first = tuple(filter(None, [instruct_stage(config)]))
     after = (*first, apprenticeship.ANNOTATIONS)
-    return Stage(name, direct, ("direct_training", *_TO_STUDENT), after)
+    return Stage(name, direct, ("direct_training", "form", *_TO_STUDENT), after)

@@ -148,9 +148,11 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
 def _training(
     stage: str, role: Role, key: str, lengths: Lengths, count: int, reasoned: bool = True
 ) -> Training:
-    return _packed(
-        stage, role, trainings(lengths.config)[key], lengths.sequences(role, count, reasoned), count
-    )
+    sequences = lengths.sequences(role, count, reasoned)
+    if role == "student" and lengths.config.form == "two_pass":
+        answers = lengths.sequences(role, count, reasoned=False)
+        sequences, count = [*answers, *(s.without_answer for s in sequences)], 2 * count
+    return _packed(stage, role, trainings(lengths.config)[key], sequences, count)
 
 
 def _warmup(lengths: Lengths) -> Training:

@@ -38,6 +38,11 @@ class Sequence(NamedTuple):
         """Tokens in all."""
         return len(self.prompt) + len(self.rationale) + len(self.answer)
 
+    @property
+    def without_answer(self) -> "Sequence":
+        """The prompt and the rationale alone, which then ends the turn."""
+        return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
+
 
 def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
     """Returns the chat that asks a model about `example`."""

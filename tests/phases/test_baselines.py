@@ -9,8 +9,11 @@ from bridge_jax.config_checks import validate
 from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import read_rows, write_rows
+from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import workload
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
+from bridge_jax.training.step import loss_and_gradients
 from tests.launch import tiny_run
 
 ONE_EPOCH = ("student_training.epochs=1", "instruct.train.epochs=1", "direct_training.epochs=1")
@@ -108,6 +111,85 @@ def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, lessons,
     assert [texts(run, s)[1] for s in found] == ["", "Thus."] + 22 * [""]
 
 
+def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, tmp_path):
+    run = Run(tiny("form=two_pass"), tmp_path)
+    example = run.splits.pool[0]
+    answer, rationale = tutoring.read(run, tutoring.Lesson(example, "Thus it is.", "7"))
+    assert texts(run, answer)[1:] == ("", "Answer: 7")
+    assert texts(run, rationale)[1:] == ("Thus it is.", "")
+    assert INSTRUCTIONS["answer"] in texts(run, answer)[0]
+    assert INSTRUCTIONS["reason"] in texts(run, rationale)[0]
+    end = run.tokenizer("student").end_id
+    assert (answer.answer[-1], rationale.rationale[-1]) == (end, end)
+    # Where there is no rationale, nothing is written when asked for one.
+    assert len(tutoring.read(run, tutoring.Lesson(example, None, "7"))) == 1
+
+
+def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_path, tiny_model):
+    """L = a * mean NLL of the rationale tokens + (1 - a) * mean NLL of the answer tokens."""
+    run = Run(tiny("form=two_pass"), tmp_path)
+    passes = tutoring.read(run, tutoring.Lesson(run.splits.pool[0], "Thus it is.", "7"))
+    alone = [float(loss(tiny_model, [sequence])) for sequence in passes]
+    expected = 0.75 * alone[0] + 0.25 * alone[1]
+    np.testing.assert_allclose(loss(tiny_model, passes), expected, rtol=1e-5)
+
+
+def loss(model, sequences):
+    """Returns the loss with a = 0.25, that of one part where there is only one."""
+    rows = pack(sequences, 384, 0)
+    return loss_and_gradients(*model, rows, 0.25, 1)[0].loss
+
+
+@pytest.mark.parametrize("method", ["bridge", "direct"])
+def test_both_methods_train_in_two_passes(tiny, tmp_path, lessons, method):
+    run = Run(tiny(f"method={method}", "form=two_pass"), tmp_path)
+    first, second, *rest = run.splits.pool
+    for stage, name in (("tutoring", "rationales"), ("apprenticeship", "annotations")):
+        (tmp_path / stage / name).mkdir(parents=True)
+        asked = second if stage == "apprenticeship" else first
+        row = {"id": asked.id, "rationale": "Thus.", "answer": asked.answer, "kept": True}
+        write_rows(tmp_path / stage / name / f"{name}.jsonl", [row])
+    {"bridge": tutoring.student, "direct": tutoring.direct}[method](run, tmp_path)
+    (found,) = lessons.values()
+    parts = [(bool(s.rationale), bool(s.answer)) for s in found]
+    both = [(False, True), (True, False)]
+    assert parts == {"bridge": 2 * both + len(rest) * both[:1], "direct": both}[method]
+
+
+def test_a_whole_run_in_two_passes(tiny, tmp_path):
+    settings = ("method=direct", "selection.strategy=random", "form=two_pass", "budget.queries=3")
+    report = tiny_run.finish_here(tiny(*settings), tmp_path)
+    assert report["spend"]["queries"] == report["annotations"]["kept"] == 3
+    (losses,) = read_rows(tmp_path / "tutoring/student/metrics.jsonl")
+    assert losses["rationale_loss"] > 0 and losses["answer_loss"] > 0
+    assert losses["loss"] == pytest.approx(
+        (losses["rationale_loss"] + losses["answer_loss"]) / 2, rel=1e-4
+    )
+
+
+def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
+    prints = [
+        fingerprints(plan.stages(config), Run(config, tmp_path).describe)
+        for config in (tiny("compare_direct=true"), tiny("compare_direct=true", "form=two_pass"))
+    ]
+    changed = {name for name in prints[0] if prints[0][name] != prints[1][name]}
+    assert changed == {
+        "tutoring/student",
+        "baselines/direct",
+        *(f"evaluation/student{kind}" for kind in ("", "_base", "_instruct", "_direct")),
+    }
+
+
+def test_two_passes_are_planned_as_twice_the_sequences(tiny, tmp_path):
+    def rows(*settings):
+        config = tiny("student_training.batch_rows=1", *settings)
+        works, _ = workload.workloads(Run(config, tmp_path))
+        return next(work.steps for work in works if work.stage == "tutoring/student")
+
+    # A row of 384 tokens has room for two or three prompts of this kind.
+    assert 1.6 * rows() < rows("form=two_pass") <= 2 * rows()
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """Returns the instruction that a candidate of a config is tested with; nothing is written."""
@@ -132,6 +214,8 @@ def asked(monkeypatch):
         ("method=bridge", "student", "reason"),
         ("method=bridge", "assistant", "reason"),
         ("method=labels", "student", "answer"),
+        ("form=two_pass", "student", "answer"),
+        ("form=two_pass", "assistant", "reason"),
         ("method=labels", "student_base", "answer"),
     ],
 )
