@@ -284,11 +284,17 @@ class RationalesConfig:
         answer; `confidence` those that the assistant was sure of.
       min_mean_logprob: of the tokens of a completion, in nats, for `confidence`. Our default.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
+      noise: share of the rationales that an error is put into before the filter sees them, to study
+        what hallucination does to the student.
+      noise_kind: `wrong_answer`, another answer of the task, which `gold` finds; or
+        `wrong_reasoning`, that of another example before the same answer, which it cannot.
     """
 
     filter: Literal["gold", "none", "confidence"] = "gold"
     min_mean_logprob: float = -0.5
     min_step_logprob: float = -1.0
+    noise: float = 0.0
+    noise_kind: Literal["wrong_answer", "wrong_reasoning"] = "wrong_answer"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,6 +150,8 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    noise = config.rationales.noise
+    require(0 <= noise <= 1, f"rationales.noise={noise}: 0 to 1")
     for name in ("min_mean_logprob", "min_step_logprob"):
         value = getattr(config.rationales, name)
         require(value <= 0, f"rationales.{name}={value}: a log-probability, 0 or less")

@@ -138,6 +138,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("generation.batch_size=0", "generation.batch_size=0"),
         ("rationales.min_mean_logprob=0.1", "rationales.min_mean_logprob=0.1: a log-probability"),
         ("method=labels form=two_pass", "form=two_pass: method=labels has no rationale"),
+        ("rationales.noise=1.5", "rationales.noise=1.5: 0 to 1"),
         ("generation.max_new_tokens=0", "generation.max_new_tokens=0"),
     ],
 )

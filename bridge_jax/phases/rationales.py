@@ -16,6 +16,7 @@ from bridge_jax.phases import apprenticeship
 from bridge_jax.phases.completions import write_completions
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_rows
+from bridge_jax.phases.noise import corrupt
 from bridge_jax.phases.stages import Stage
 from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
@@ -54,7 +55,8 @@ def write(by: str, run: Run, out: Path) -> None:
 def judge(run: Run, out: Path) -> None:
     """Says of each rationale whether the student learns from it, and why not."""
     config, rows = run.config.rationales, []
-    for row in run.rows(f"{COMPLETIONS}/completions.jsonl"):
+    written = run.rows(f"{COMPLETIONS}/completions.jsonl")
+    for row in corrupt(written, run.pool_by_id, config, run.config.seed):
         example = run.pool_by_id[row["id"]]
         reason = why_rejected(row, example, config)
         rows.append(row | {"gold": example.answer, "kept": reason is None, "reason": reason})
