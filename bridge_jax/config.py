@@ -212,10 +212,13 @@ class WarmupConfig:
     Attributes:
       fraction: share of the pool, drawn at random.
       train: how it is trained.
+      domains: draw from these domains alone, to see what a shift from them to the pool does; empty
+        is all.
     """
 
     fraction: float = 0.1
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
+    domains: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,11 +30,9 @@ _PROMPTS = ("data", "seed", "max_prompt_tokens", "on_long_prompt")
 
 def warmup(run: Run, out: Path) -> None:
     """Trains the assistant on the gold labels of a small random part of the pool."""
-    pool, config = run.splits.pool, run.config
-    count = max(1, round(config.warmup.fraction * len(pool)))
-    drawn = np.random.default_rng(config.seed).permutation(len(pool))[:count]
-    sequences = [run.sequence("assistant", pool[i], None) for i in drawn]
-    run.train(out, "warm-up", run.trainable("assistant", None), sequences, config.warmup.train)
+    sequences = [run.sequence("assistant", example, None) for example in run.warmup_examples()]
+    model = run.trainable("assistant", None)
+    run.train(out, "warm-up", model, sequences, run.config.warmup.train)
 
 
 def scores(run: Run, out: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bridge_jax import config_io, timing
 from bridge_jax.config import (
@@ -76,6 +77,26 @@ class Run:
     def pool_by_id(self) -> dict[str, Example]:
         """The pool."""
         return {example.id: example for example in self.splits.pool}
+
+    def warmup_examples(self) -> list[Example]:
+        """Returns the labelled examples that the assistant begins with, in a random order.
+
+        Raises:
+          UserError: their domains have fewer than the share of the pool that was asked for.
+        """
+        pool, config = self.splits.pool, self.config.warmup
+        count = max(1, round(config.fraction * len(pool)))
+        shuffled = np.random.default_rng(self.config.seed).permutation(len(pool))
+        drawn = [pool[i] for i in shuffled]
+        if config.domains:
+            drawn = [example for example in drawn if example.domain in config.domains]
+        if len(drawn) < count:
+            raise UserError(
+                f"warmup.domains={','.join(config.domains)}: {len(drawn)} examples of the pool, "
+                f"where warmup.fraction={config.fraction} asks for {count}; the pool has "
+                f"{', '.join(sorted({example.domain or 'none' for example in pool}))}"
+            )
+        return drawn[:count]
 
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def tokenizer(self, role: Role) -> tokenizer.Tokenizer:
@@ -206,8 +227,9 @@ class Run:
 
         Raises:
           UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
-            is written after it, the model's context, a checkpoint is missing or lacks a layer to
-            keep, or TensorBoard's writer is not installed.
+            is written after it, the model's context, the warm-up's domains are not in the pool, a
+            checkpoint is missing or lacks a layer to keep, or TensorBoard's writer is not
+            installed.
         """
         metrics.check(self.config.tensorboard)
         pool, selected = self.splits.pool, self.config.selected
@@ -219,6 +241,8 @@ class Run:
             raise UserError(
                 f"{name} exceeds the pool of {len(pool):,} examples{less}; lower it or add data"
             )
+        if self.config.needs_assistant:
+            self.warmup_examples()
         roles: tuple[Role, ...] = ("assistant", "student")
         for role in roles if self.config.needs_assistant else roles[1:]:
             context = checkpoint.read_config(getattr(self.config, role)).max_positions
