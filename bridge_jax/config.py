@@ -301,6 +301,20 @@ class RationalesConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LogitsConfig:
+    """White-box distillation: the student learns the assistant's predictions beside its texts.
+
+    Attributes:
+      weight: w in (1 - w) * NLL + w * KL, of each token of a rationale and its answer; 0 does
+        without. Both models need one vocabulary.
+      top_k: the assistant's most probable tokens that are stored; the rest is one outcome.
+    """
+
+    weight: float = 0.0
+    top_k: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """What the report measures.
 
@@ -367,6 +381,7 @@ class RunConfig:
     assistant_training: TrainConfig = TrainConfig(epochs=8)
     instruct: InstructConfig = dataclasses.field(default_factory=InstructConfig)
     rationales: RationalesConfig = RationalesConfig()
+    logits: LogitsConfig = LogitsConfig()
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()
     generation: GenerationConfig = GenerationConfig()

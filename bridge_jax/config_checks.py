@@ -150,6 +150,13 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    weight, top_k = config.logits.weight, config.logits.top_k
+    require(0 <= weight <= 1, f"logits.weight={weight}: 0 to 1")
+    require(top_k > 0, f"logits.top_k={top_k}: above 0")
+    require(
+        config.has_rationales or not weight,
+        f"logits.weight={weight}: method={config.method} has no assistant that writes; set it to 0",
+    )
     noise = config.rationales.noise
     require(0 <= noise <= 1, f"rationales.noise={noise}: 0 to 1")
     for name in ("min_mean_logprob", "min_step_logprob"):

@@ -139,6 +139,9 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("rationales.min_mean_logprob=0.1", "rationales.min_mean_logprob=0.1: a log-probability"),
         ("method=labels form=two_pass", "form=two_pass: method=labels has no rationale"),
         ("rationales.noise=1.5", "rationales.noise=1.5: 0 to 1"),
+        ("logits.weight=2", "logits.weight=2.0: 0 to 1"),
+        ("logits.top_k=0", "logits.top_k=0: above 0"),
+        ("method=direct logits.weight=0.5", "method=direct has no assistant that writes"),
         ("generation.max_new_tokens=0", "generation.max_new_tokens=0"),
     ],
 )

@@ -194,6 +194,7 @@ class Run:
                 model.tokenizer.pad_id,
                 self.mesh,
                 self.config.tensorboard,
+                self.config.logits.weight,
             )
             with timing.span("checkpoint"):
                 save_params(out / "params", params)

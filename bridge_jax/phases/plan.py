@@ -1,7 +1,7 @@
 """Which stages a run consists of, in order."""
 
 from bridge_jax.config import RunConfig
-from bridge_jax.phases import apprenticeship, evaluate, rationales, tutoring
+from bridge_jax.phases import apprenticeship, evaluate, logits, rationales, tutoring
 from bridge_jax.phases.evaluate import Candidate
 from bridge_jax.phases.stages import Stage
 
@@ -53,7 +53,7 @@ def _apprenticeship(config: RunConfig) -> list[Stage]:
 def _tutoring(config: RunConfig) -> list[Stage]:
     plan = [tutoring.INSTRUCT_STAGE] if config.instruct.examples else []
     if config.has_rationales:
-        plan += rationales.stages(config)
+        plan += rationales.stages(config) + logits.stages(config)
     if config.compare_direct and config.method == "bridge":
         plan.append(tutoring.direct_stage(config))
     return [*plan, tutoring.student_stage(config)]

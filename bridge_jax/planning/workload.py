@@ -15,7 +15,8 @@ from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config_checks import trainings
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
-from bridge_jax.phases import apprenticeship, evaluate, plan, rationales, teacher, tutoring
+from bridge_jax.parallel.sharding import filled_rows
+from bridge_jax.phases import apprenticeship, evaluate, logits, plan, rationales, teacher, tutoring
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.selection import scores
 from bridge_jax.tasks.example import Example
@@ -129,6 +130,7 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
         rationales.COMPLETIONS: lambda: _generation(
             rationales.COMPLETIONS, "assistant", lengths, lengths.pool_size
         ),
+        logits.LOGITS: lambda: _logits(lengths),
         tutoring.DIRECT: lambda: _training(
             tutoring.DIRECT, "student", "direct_training", lengths, config.selected
         ),
@@ -202,6 +204,14 @@ def _scoring(lengths: Lengths) -> Scoring:
     mean = np.mean([_up(s.length, scores.BUCKET) for s in sequences])
     steps = math.ceil(lengths.pool_size * mean / (rows * width))
     return Scoring(apprenticeship.SCORES, "assistant", rows, width, targets, steps)
+
+
+def _logits(lengths: Lengths) -> Scoring:
+    """Returns the reading of the student's rows by the assistant, as if all were kept."""
+    student, rows = _student(lengths), lengths.config.student_training
+    filled = filled_rows(rows.batch_rows, lengths.run.mesh)
+    steps = student.steps // rows.epochs
+    return Scoring(logits.LOGITS, "assistant", filled, rows.row_tokens, student.targets, steps)
 
 
 def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:

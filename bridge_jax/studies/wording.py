@@ -37,6 +37,7 @@ STAGE_NAMES = {
     "tutoring/instruct": "Student’s instruction warm-up",
     "tutoring/completions": "Writing rationales",
     "tutoring/rationales": "Filtering rationales",
+    "tutoring/logits": "The assistant’s logits",
     "tutoring/student": "Training the student",
     "baselines/direct": "Training the direct student",
 }

@@ -38,6 +38,7 @@ STAGES = (
     "tutoring/instruct",
     "tutoring/completions",
     "tutoring/rationales",
+    "tutoring/logits",
     "tutoring/student",
     "baselines/direct",
     *(f"evaluation/{role}" for role in ROLES),

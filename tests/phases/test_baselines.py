@@ -7,6 +7,7 @@ import pytest
 
 from bridge_jax.config_checks import validate
 from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
+from bridge_jax.phases import lessons as lessons_of
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import read_rows, write_rows
 from bridge_jax.phases.stages import fingerprints
@@ -114,7 +115,7 @@ def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, lessons,
 def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, tmp_path):
     run = Run(tiny("form=two_pass"), tmp_path)
     example = run.splits.pool[0]
-    answer, rationale = tutoring.read(run, tutoring.Lesson(example, "Thus it is.", "7"))
+    answer, rationale = lessons_of.read(run, lessons_of.Lesson(example, "Thus it is.", "7"))
     assert texts(run, answer)[1:] == ("", "Answer: 7")
     assert texts(run, rationale)[1:] == ("Thus it is.", "")
     assert INSTRUCTIONS["answer"] in texts(run, answer)[0]
@@ -122,13 +123,13 @@ def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, t
     end = run.tokenizer("student").end_id
     assert (answer.answer[-1], rationale.rationale[-1]) == (end, end)
     # Where there is no rationale, nothing is written when asked for one.
-    assert len(tutoring.read(run, tutoring.Lesson(example, None, "7"))) == 1
+    assert len(lessons_of.read(run, lessons_of.Lesson(example, None, "7"))) == 1
 
 
 def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_path, tiny_model):
     """L = a * mean NLL of the rationale tokens + (1 - a) * mean NLL of the answer tokens."""
     run = Run(tiny("form=two_pass"), tmp_path)
-    passes = tutoring.read(run, tutoring.Lesson(run.splits.pool[0], "Thus it is.", "7"))
+    passes = lessons_of.read(run, lessons_of.Lesson(run.splits.pool[0], "Thus it is.", "7"))
     alone = [float(loss(tiny_model, [sequence])) for sequence in passes]
     expected = 0.75 * alone[0] + 0.25 * alone[1]
     np.testing.assert_allclose(loss(tiny_model, passes), expected, rtol=1e-5)
