@@ -284,18 +284,26 @@ class RationalesConfig:
       filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
         learns the gold answer alone. The others read no gold answer: the student learns the answer
         as written, and nothing where a rationale is rejected. `none` keeps all that end in an
-        answer; `confidence` those that the assistant was sure of.
-      min_mean_logprob: of the tokens of a completion, in nats, for `confidence`. Our default.
+        answer; `confidence` those that the assistant was sure of; `consistency` those of them that
+        the student's own samples agree with (`phases.rationales.sample`).
+      min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
+        Our default.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
+      samples: answers of the student to each question, for `consistency`.
+      temperature: with which it samples them.
+      min_agreement: share of the samples that give the rationale's answer, at least. Our default.
       noise: share of the rationales that an error is put into before the filter sees them, to study
         what hallucination does to the student.
       noise_kind: `wrong_answer`, another answer of the task, which `gold` finds; or
         `wrong_reasoning`, that of another example before the same answer, which it cannot.
     """
 
-    filter: Literal["gold", "none", "confidence"] = "gold"
+    filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
     min_mean_logprob: float = -0.5
     min_step_logprob: float = -1.0
+    samples: int = 4
+    temperature: float = 0.7
+    min_agreement: float = 0.25
     noise: float = 0.0
     noise_kind: Literal["wrong_answer", "wrong_reasoning"] = "wrong_answer"
 

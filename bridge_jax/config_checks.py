@@ -3,7 +3,14 @@
 import fnmatch
 from pathlib import Path
 
-from bridge_jax.config import API_TEACHERS, PROJECTIONS, LoraConfig, RunConfig, TrainConfig
+from bridge_jax.config import (
+    API_TEACHERS,
+    PROJECTIONS,
+    LoraConfig,
+    RationalesConfig,
+    RunConfig,
+    TrainConfig,
+)
 from bridge_jax.errors import UserError
 
 
@@ -119,6 +126,21 @@ def _check_teacher(config: RunConfig) -> None:
     )
 
 
+def _check_rationales(config: RationalesConfig) -> None:
+    for name in ("noise", "min_agreement"):
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"rationales.{name}={value}: 0 to 1")
+    for name in ("min_mean_logprob", "min_step_logprob"):
+        value = getattr(config, name)
+        require(value <= 0, f"rationales.{name}={value}: a log-probability, 0 or less")
+    if config.filter == "consistency":
+        require(config.samples > 1, f"rationales.samples={config.samples}: 2 or more")
+        require(
+            config.temperature > 0,
+            f"rationales.temperature={config.temperature}: above 0, or all samples are the same",
+        )
+
+
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
     data = config.data
@@ -150,6 +172,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    _check_rationales(config.rationales)
     weight, top_k = config.logits.weight, config.logits.top_k
     require(0 <= weight <= 1, f"logits.weight={weight}: 0 to 1")
     require(top_k > 0, f"logits.top_k={top_k}: above 0")
@@ -157,11 +180,6 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         config.has_rationales or not weight,
         f"logits.weight={weight}: method={config.method} has no assistant that writes; set it to 0",
     )
-    noise = config.rationales.noise
-    require(0 <= noise <= 1, f"rationales.noise={noise}: 0 to 1")
-    for name in ("min_mean_logprob", "min_step_logprob"):
-        value = getattr(config.rationales, name)
-        require(value <= 0, f"rationales.{name}={value}: a log-probability, 0 or less")
     mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require(
         all(size == -1 or size > 0 for size in mesh) and mesh.count(-1) <= 1,

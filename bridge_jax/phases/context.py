@@ -156,15 +156,17 @@ class Run:
         drawn = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
         return Model(config, lora.join(model.params, drawn), model.tokenizer)
 
-    def engine(self, model: Model) -> Engine:
-        """Returns what writes completions with `model`."""
-        tok = model.tokenizer
+    def engine(self, model: Model, temperature: float | None = None) -> Engine:
+        """Returns what writes completions with `model`, at another temperature if one is given."""
+        tok, settings = model.tokenizer, self.config.generation
+        if temperature is not None:
+            settings = dataclasses.replace(settings, temperature=temperature)
         return Engine(
             model.config,
             model.params,
             tok.end_id,
             tok.pad_id,
-            self.config.generation,
+            settings,
             self.mesh,
             self.config.seed,
         )

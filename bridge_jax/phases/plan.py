@@ -1,7 +1,7 @@
 """Which stages a run consists of, in order."""
 
 from bridge_jax.config import RunConfig
-from bridge_jax.phases import apprenticeship, evaluate, logits, rationales, tutoring
+from bridge_jax.phases import apprenticeship, evaluate, instruct, logits, rationales, tutoring
 from bridge_jax.phases.evaluate import Candidate
 from bridge_jax.phases.stages import Stage
 
@@ -21,7 +21,7 @@ def stages(config: RunConfig, phase: str = "all") -> list[Stage]:
 
 def candidates(config: RunConfig) -> list[Candidate]:
     """Returns the models that are measured."""
-    first = tutoring.instruct_stage(config)
+    first = instruct.instruct_stage(config)
     found = [Candidate("student_base", "student", None)]
     if first:
         found.append(Candidate("student_instruct", "student", first))
@@ -51,7 +51,7 @@ def _apprenticeship(config: RunConfig) -> list[Stage]:
 
 
 def _tutoring(config: RunConfig) -> list[Stage]:
-    plan = [tutoring.INSTRUCT_STAGE] if config.instruct.examples else []
+    plan = [instruct.INSTRUCT_STAGE] if config.instruct.examples else []
     if config.has_rationales:
         plan += rationales.stages(config) + logits.stages(config)
     if config.compare_direct and config.method == "bridge":

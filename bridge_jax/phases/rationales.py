@@ -16,12 +16,14 @@ from bridge_jax.phases import apprenticeship
 from bridge_jax.phases.completions import write_completions
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_rows
+from bridge_jax.phases.instruct import TO_STUDENT, instruct_stage
 from bridge_jax.phases.noise import corrupt
 from bridge_jax.phases.stages import Stage
-from bridge_jax.tasks.answers import is_correct, parse_answer, split_completion
+from bridge_jax.tasks.answers import answer_of, is_correct, parse_answer, split_completion
 from bridge_jax.tasks.example import Example
 
 COMPLETIONS = "tutoring/completions"
+SAMPLES = "tutoring/samples"
 RATIONALES = "tutoring/rationales"
 
 
@@ -52,12 +54,42 @@ def write(by: str, run: Run, out: Path) -> None:
     write_completions(path, "rationales", run.engine(model), pool, prompts, to_row)
 
 
+def sample(run: Run, out: Path) -> None:
+    """Lets the student answer every question of the pool several times, before it is taught.
+
+    Of "Teaching-Assistant-in-the-Loop" (2406.05322, ACL Findings 2024.17) come the two signals, the
+    student's self-consistency over several outputs and the assistant's confidence, and a student
+    that is warmed up before it is asked. Ours is what they decide: there the teacher's annotations
+    are weighed, here the assistant's rationales are kept or not; agreement is with the answer of
+    the rationale; and the thresholds.
+    """
+    config, pool = run.config.rationales, run.splits.pool
+    examples = [example for example in pool for _ in range(config.samples)]
+    prompts = [run.prompt("student", example, "reason") for example in examples]
+    model = run.model("student", instruct_stage(run.config))
+
+    def to_row(example: Example, completion: Completion) -> dict[str, Any]:
+        text = model.tokenizer.decode(completion.ids)
+        return {"id": example.id, "answer": answer_of(text, example)}
+
+    engine = run.engine(model, config.temperature)
+    path = out / "samples.jsonl"
+    write_completions(path, "the student's samples", engine, examples, prompts, to_row)
+
+
 def judge(run: Run, out: Path) -> None:
     """Says of each rationale whether the student learns from it, and why not."""
     config, rows = run.config.rationales, []
     written = run.rows(f"{COMPLETIONS}/completions.jsonl")
+    said: dict[str, list[str | None]] = {row["id"]: [] for row in written}
+    if config.filter == "consistency":
+        for row in run.rows(f"{SAMPLES}/samples.jsonl"):
+            said[row["id"]].append(row["answer"])
     for row in corrupt(written, run.pool_by_id, config, run.config.seed):
         example = run.pool_by_id[row["id"]]
+        if samples := said[example.id]:
+            same = samples.count(row["answer"]) if row["answer"] is not None else 0
+            row["agreement"] = same / len(samples)
         reason = why_rejected(row, example, config)
         rows.append(row | {"gold": example.answer, "kept": reason is None, "reason": reason})
     write_rows(out / "rationales.jsonl", rows)
@@ -77,11 +109,13 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
         return "no answer that parses"
     if config.filter == "gold" and not is_correct(row["answer"], example):
         return "the answer is not the gold one"
-    if config.filter == "confidence":
+    if config.filter in ("confidence", "consistency"):
         for name in ("mean_logprob", "min_step_logprob"):
             least = getattr(config, f"min_{name.removeprefix('min_')}")
             if row[name] < least:
                 return f"{name} below {least}"
+    if config.filter == "consistency" and row["agreement"] < config.min_agreement:
+        return f"agreement below {config.min_agreement}"
     return None
 
 
@@ -97,7 +131,10 @@ def author(config: RunConfig) -> str:
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages of a method that has rationales by the assistant."""
     by, reads = author(config), ("generation", "assistant.checkpoint")
-    return [
-        Stage(COMPLETIONS, functools.partial(write, by), reads, (by,)),
-        Stage(RATIONALES, judge, ("rationales",), (COMPLETIONS,)),
-    ]
+    plan = [Stage(COMPLETIONS, functools.partial(write, by), reads, (by,))]
+    if config.rationales.filter == "consistency":
+        first = tuple(filter(None, [instruct_stage(config)]))
+        sampling = ("rationales.samples", "rationales.temperature", "generation")
+        plan.append(Stage(SAMPLES, sample, (*sampling, "data", *TO_STUDENT), first))
+    after = tuple(stage.name for stage in plan)
+    return [*plan, Stage(RATIONALES, judge, ("rationales",), after)]

@@ -1,7 +1,7 @@
 """Phase 2, tutoring (BRIDGE, 2512.20403): the assistant teaches the student.
 
-The student is instruction-tuned, the assistant writes a rationale for every example of the pool
-(`phases.rationales`), and the student learns from those that are kept.
+The student is instruction-tuned (`phases.instruct`), the assistant writes a rationale for every
+example of the pool (`phases.rationales`), and the student learns from those that are kept.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,13 @@ from pathlib import Path
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.phases import apprenticeship, lessons, logits
 from bridge_jax.phases.context import Run
+from bridge_jax.phases.instruct import TO_STUDENT, instruct_stage
 from bridge_jax.phases.rationales import RATIONALES
 from bridge_jax.phases.stages import Stage
-from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.text import prompts
 
-INSTRUCT = "tutoring/instruct"
 STUDENT = "tutoring/student"
 DIRECT = "baselines/direct"
-
-
-def instruct(run: Run, out: Path) -> None:
-    """Trains the student on generic instructions, so that it does not stay blind to them."""
-    config = run.config.instruct
-    examples = generate_instructions(run.config.seed, config.examples)
-    sequences = [run.sequence("student", e, e.rationales.get("medium")) for e in examples]
-    run.train(out, "instructions", run.trainable("student", None), sequences, config.train)
 
 
 def student(run: Run, out: Path) -> None:
@@ -57,25 +48,16 @@ def _train_student(
     run.train(out, name, run.trainable("student", instruct_stage(run.config)), sequences, config)
 
 
-def instruct_stage(config: RunConfig) -> str | None:
-    """Returns where the student's training begins: after its warm-up, if it has one."""
-    return INSTRUCT if config.instruct.examples else None
-
-
-_TO_STUDENT = ("student", "seed", "max_prompt_tokens", "on_long_prompt")
-INSTRUCT_STAGE = Stage(INSTRUCT, instruct, ("instruct", *_TO_STUDENT))
-
-
 def student_stage(config: RunConfig) -> Stage:
     """Returns the student's training for a method."""
     first = tuple(filter(None, [instruct_stage(config)]))
     if config.method == "labels":
-        return Stage(STUDENT, labels, ("student_training", "data", *_TO_STUDENT), first)
+        return Stage(STUDENT, labels, ("student_training", "data", *TO_STUDENT), first)
     if config.method == "direct":
         return direct_stage(config, STUDENT)
     paid = (apprenticeship.ANNOTATIONS,) * config.asks_teacher
     soft = tuple(stage.name for stage in logits.stages(config))
-    reads = ("student_training", "form", *_TO_STUDENT, *(("logits",) if soft else ()))
+    reads = ("student_training", "form", *TO_STUDENT, *(("logits",) if soft else ()))
     return Stage(STUDENT, student, reads, (*first, *paid, RATIONALES, *soft))
 
 
@@ -83,4 +65,4 @@ def direct_stage(config: RunConfig, name: str = DIRECT) -> Stage:
     """Returns the training of the direct student, as the run's method or beside it."""
     first = tuple(filter(None, [instruct_stage(config)]))
     after = (*first, apprenticeship.ANNOTATIONS)
-    return Stage(name, direct, ("direct_training", "form", *_TO_STUDENT), after)
+    return Stage(name, direct, ("direct_training", "form", *TO_STUDENT), after)

@@ -16,7 +16,16 @@ from bridge_jax.config_checks import trainings
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.parallel.sharding import filled_rows
-from bridge_jax.phases import apprenticeship, evaluate, logits, plan, rationales, teacher, tutoring
+from bridge_jax.phases import (
+    apprenticeship,
+    evaluate,
+    instruct,
+    logits,
+    plan,
+    rationales,
+    teacher,
+    tutoring,
+)
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.selection import scores
 from bridge_jax.tasks.example import Example
@@ -126,9 +135,12 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
             apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,
             config.selected,
         ),
-        tutoring.INSTRUCT: lambda: _instruct(lengths),
+        instruct.INSTRUCT: lambda: _instruct(lengths),
         rationales.COMPLETIONS: lambda: _generation(
             rationales.COMPLETIONS, "assistant", lengths, lengths.pool_size
+        ),
+        rationales.SAMPLES: lambda: _generation(
+            rationales.SAMPLES, "student", lengths, lengths.pool_size * config.rationales.samples
         ),
         logits.LOGITS: lambda: _logits(lengths),
         tutoring.DIRECT: lambda: _training(
@@ -172,7 +184,7 @@ def _instruct(lengths: Lengths) -> Training:
         sequences = [
             lengths.run.sequence("student", e, e.rationales.get("medium")) for e in examples
         ]
-    return _packed(tutoring.INSTRUCT, "student", config.train, sequences, count)
+    return _packed(instruct.INSTRUCT, "student", config.train, sequences, count)
 
 
 def _student(lengths: Lengths) -> Training:

@@ -36,6 +36,7 @@ STAGE_NAMES = {
     "apprenticeship/assistant": "Training the assistant",
     "tutoring/instruct": "Student’s instruction warm-up",
     "tutoring/completions": "Writing rationales",
+    "tutoring/samples": "The student’s samples",
     "tutoring/rationales": "Filtering rationales",
     "tutoring/logits": "The assistant’s logits",
     "tutoring/student": "Training the student",

@@ -37,6 +37,7 @@ STAGES = (
     "apprenticeship/assistant",
     "tutoring/instruct",
     "tutoring/completions",
+    "tutoring/samples",
     "tutoring/rationales",
     "tutoring/logits",
     "tutoring/student",

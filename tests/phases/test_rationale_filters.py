@@ -3,9 +3,10 @@
 import pytest
 
 from bridge_jax.config import RationalesConfig
-from bridge_jax.phases import rationales, tutoring
+from bridge_jax.phases import plan, rationales, tutoring
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import read_rows, write_rows
+from bridge_jax.planning import workload
 from bridge_jax.tasks.example import Example
 from tests.launch import tiny_run
 
@@ -16,6 +17,7 @@ SURE = {
     "ended": True,
     "mean_logprob": -0.2,
     "min_step_logprob": -0.9,
+    "agreement": 0.25,
 }
 
 
@@ -42,6 +44,9 @@ class Unread(Example):
         ("confidence", {"mean_logprob": -0.5}, None),
         ("confidence", {"mean_logprob": -0.51}, "mean_logprob below -0.5"),
         ("confidence", {"min_step_logprob": -1.01}, "min_step_logprob below -1.0"),
+        ("consistency", {"answer": "8"}, None),
+        ("consistency", {"agreement": 0.2}, "agreement below 0.25"),
+        ("consistency", {"mean_logprob": -0.51}, "mean_logprob below -0.5"),
         ("none", {"answer": None}, "no answer that parses"),
         ("none", {"rationale": " "}, "no rationale"),
         ("none", {"ended": False}, "cut off at generation.max_new_tokens"),
@@ -52,7 +57,7 @@ def test_why_a_rationale_is_rejected(filter_, change, reason):
     assert found == reason
 
 
-@pytest.mark.parametrize("filter_", ["none", "confidence"])
+@pytest.mark.parametrize("filter_", ["none", "confidence", "consistency"])
 def test_the_gold_answer_is_not_read_without_the_gold_filter(filter_):
     example = Unread("e", "How much?", "7.50", "numeric")
     assert rationales.why_rejected(SURE, example, RationalesConfig(filter_)) is None
@@ -109,3 +114,51 @@ def test_what_the_student_learns(written, monkeypatch, filter_, lessons):
     wrong = "the answer is not the gold one" if filter_ == "gold" else None
     assert [row["reason"] for row in rows] == [None, wrong, wrong, "no answer that parses"]
     assert [row["kept"] for row in rows] == [row["reason"] is None for row in rows]
+
+
+def test_agreement_is_the_share_of_the_students_samples_with_the_same_answer(written):
+    run = written("rationales.filter=consistency", "rationales.min_agreement=0.5")
+    gold = run.splits.pool[0].answer
+    said = {0: [gold, gold, "5", None], 1: ["-1", None, None, "5"], 2: ["-2", "-2"], 3: [None] * 4}
+    folder = run.workdir / "tutoring/samples"
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {"id": example.id, "answer": answer}
+        for i, example in enumerate(run.splits.pool)
+        for answer in said[i]
+    ]
+    write_rows(folder / "samples.jsonl", rows)
+    rationales.judge(run, run.workdir / "tutoring/rationales")
+    found = read_rows(run.workdir / "tutoring/rationales/rationales.jsonl")
+    # To say nothing is not to agree: the last rationale has no answer.
+    assert [row["agreement"] for row in found] == [0.5, 0.25, 1.0, 0.0]
+    assert [row["reason"] for row in found] == [
+        None,
+        "agreement below 0.5",
+        None,
+        "no answer that parses",
+    ]
+
+
+def test_the_instructed_student_samples_each_question_several_times(written, monkeypatch):
+    settings = ("rationales.filter=consistency", "rationales.samples=3", "data.pool=6")
+    run = written(*settings, "instruct.examples=0", "generation.max_new_tokens=6")
+    (run.workdir / "samples").mkdir()
+    monkeypatch.setattr(rationales, "answer_of", lambda text, example: text)
+    rationales.sample(run, run.workdir / "samples")
+    rows = read_rows(run.workdir / "samples/samples.jsonl")
+    texts = {e.id: [row["answer"] for row in rows if row["id"] == e.id] for e in run.splits.pool}
+    assert [len(said) for said in texts.values()] == [3] * 6
+    # A student that samples says different things.
+    assert all(len(set(said)) > 1 for said in texts.values())
+
+
+def test_consistency_adds_a_stage_that_knows_no_gold_answer_and_no_assistant(written):
+    run = written("rationales.filter=consistency")
+    stages = {stage.name: stage for stage in plan.stages(run.config)}
+    assert stages["tutoring/samples"].after == ("tutoring/instruct",)
+    assert stages["tutoring/rationales"].after == ("tutoring/completions", "tutoring/samples")
+    assert "tutoring/samples" not in [s.name for s in plan.stages(written().config)]
+    works = {work.stage: work for work in workload.workloads(run)[0]}
+    # 4 questions, 4 samples each, 8 prompts at a time.
+    assert works["tutoring/samples"].steps == 2
