@@ -32,6 +32,8 @@ class DataConfig:
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
+      labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
+        selected, filtered or trained by them. They are still counted in the report.
       on_bad_row: a malformed row is an error, or is skipped and counted.
       domains, min_steps, max_steps, families, label_share: practice only: the mix, the steps of
         reasoning, the kinds of problem per domain (0 is all), and the share of questions with a
@@ -47,6 +49,7 @@ class DataConfig:
     pool: int = 500
     dev: int = 50
     test: int = 200
+    labelled: bool = True
     on_bad_row: Literal["error", "skip"] = "error"
     domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
     min_steps: int = 1

@@ -126,6 +126,30 @@ def _check_teacher(config: RunConfig) -> None:
     )
 
 
+def _check_unlabelled(config: RunConfig) -> None:
+    """Refuses what would read a gold answer of the pool after the warm-up."""
+    teacher, why = config.teacher, "data.labelled=false: "
+    require(config.method != "labels", f"{why}method=labels trains on gold answers")
+    by_gold = config.has_rationales and config.rationales.filter == "gold"
+    require(
+        not by_gold, f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
+    )
+    require(
+        not config.rationales.noise or config.rationales.noise_kind != "wrong_answer",
+        f"{why}rationales.noise_kind=wrong_answer has to know the right one; use wrong_reasoning",
+    )
+    if config.asks_teacher:
+        require(
+            teacher.keep_wrong,
+            f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it",
+        )
+        require(not teacher.show_gold, f"{why}teacher.show_gold shows them to the teacher")
+        require(
+            config.selection.difficulty != "nll" or config.selection.strategy == "random",
+            f"{why}selection.difficulty=nll is of the gold answer; use entropy",
+        )
+
+
 def _check_rationales(config: RationalesConfig) -> None:
     for name in ("noise", "min_agreement"):
         value = getattr(config, name)
@@ -173,6 +197,8 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
     _check_rationales(config.rationales)
+    if not config.data.labelled:
+        _check_unlabelled(config)
     weight, top_k = config.logits.weight, config.logits.top_k
     require(0 <= weight <= 1, f"logits.weight={weight}: 0 to 1")
     require(top_k > 0, f"logits.top_k={top_k}: above 0")

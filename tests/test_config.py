@@ -141,6 +141,24 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("rationales.min_agreement=2", "rationales.min_agreement=2.0: 0 to 1"),
         ("rationales.filter=consistency rationales.samples=1", "rationales.samples=1: 2 or more"),
         ("rationales.filter=consistency rationales.temperature=0", "all samples are the same"),
+        ("data.labelled=false method=labels", "method=labels trains on gold answers"),
+        ("data.labelled=false", "data.labelled=false: rationales.filter=gold needs them"),
+        (
+            "data.labelled=false rationales.filter=none",
+            "teacher.keep_wrong=false compares the teacher's answers with them",
+        ),
+        (
+            "data.labelled=false method=direct teacher.keep_wrong=true teacher.show_gold=true",
+            "teacher.show_gold shows them to the teacher",
+        ),
+        (
+            "data.labelled=false method=direct teacher.keep_wrong=true",
+            "selection.difficulty=nll is of the gold answer; use entropy",
+        ),
+        (
+            "data.labelled=false method=self rationales.filter=none rationales.noise=0.5",
+            "rationales.noise_kind=wrong_answer has to know the right one",
+        ),
         ("rationales.noise=1.5", "rationales.noise=1.5: 0 to 1"),
         ("logits.weight=2", "logits.weight=2.0: 0 to 1"),
         ("logits.top_k=0", "logits.top_k=0: above 0"),

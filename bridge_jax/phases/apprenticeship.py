@@ -4,12 +4,16 @@ Warm-up on labels, scores by free local inference, selection under the budget, t
 rationales through the ledger, assistant training.
 """
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 
+from bridge_jax.config import RunConfig
 from bridge_jax.parallel import hosts, preemption
+from bridge_jax.phases import guesses
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json, write_rows
 from bridge_jax.phases.stages import Stage
@@ -17,6 +21,7 @@ from bridge_jax.phases.teacher import ask, rules_of
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
+from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.verification import annotation
 
 WARMUP = "apprenticeship/warmup"
@@ -39,7 +44,7 @@ def scores(run: Run, out: Path) -> None:
     """Scores every example of the pool with the warmed assistant."""
     pool = run.splits.pool
     model = run.model("assistant", WARMUP)
-    sequences = [run.sequence("assistant", example, None) for example in pool]
+    sequences = guesses.to_score(run)
     with track("scores", len(pool), "examples") as advance:
         result = score(
             model.config,
@@ -70,8 +75,9 @@ def selection(run: Run, out: Path) -> None:
         embeddings = np.load(run.workdir / SCORES / "embeddings.npy")
     else:  # Random selection needs no scores; those of an earlier run may be of another pool.
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
-    # An answer that is no label has no group of its own: numbers are compared as one.
-    labels = [example.answer if example.kind == "label" else "" for example in pool]
+    # An answer that is no label, or not known, has no group of its own: all such are one.
+    known = config.data.labelled
+    labels = [example.answer if known and example.kind == "label" else "" for example in pool]
     result = select(difficulty, embeddings, config.selected, config.selection, config.seed, labels)
     ids = [example.id for example in pool]
     clusters = result.clusters
@@ -105,19 +111,43 @@ def annotations(run: Run, out: Path) -> None:
 
 def assistant(run: Run, out: Path) -> None:
     """Trains the warmed assistant on the teacher's rationales."""
-    sequences = [
-        run.sequence("assistant", run.pool_by_id[row["id"]], row["rationale"])
-        for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl")
-        if row["kept"]
-    ]
+    sequences = [run.sequence("assistant", *paid) for paid in bought(run)]
     model = run.trainable("assistant", WARMUP)
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
+
+
+def bought(run: Run) -> list[tuple[Example, str, str]]:
+    """Returns example, rationale and answer of what the teacher was paid for and is learned from.
+
+    The answer is the gold one, which the teacher's equals but for how it is written; the teacher's
+    where the pool has no labels.
+    """
+    found, labelled = [], run.config.data.labelled
+    for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl"):
+        example = run.pool_by_id[row["id"]]
+        answer = example.answer if labelled else row["answer"]
+        if row["kept"] and answer is not None:
+            found.append((example, row["rationale"], answer))
+    return found
 
 
 _TO_WARMUP = ("assistant", "warmup", *_PROMPTS)
 WARMUP_STAGE = Stage(WARMUP, warmup, _TO_WARMUP)
 SCORES_STAGE = Stage(SCORES, scores, (), (WARMUP,))
-SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected"), (SCORES,))
+GUESSES_STAGE = Stage(
+    guesses.GUESSES, functools.partial(guesses.write, WARMUP), ("generation.batch_size",), (WARMUP,)
+)
 BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
 ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
-ASSISTANT_STAGE = Stage(ASSISTANT, assistant, ("assistant_training",), (WARMUP, ANNOTATIONS))
+ASSISTANT_STAGE = Stage(
+    ASSISTANT, assistant, ("assistant_training", "data.labelled"), (WARMUP, ANNOTATIONS)
+)
+
+
+def selection_stages(config: RunConfig) -> list[Stage]:
+    """Returns the scores, what they are of where the pool has no labels, and the selection."""
+    first = [] if config.data.labelled else [GUESSES_STAGE]
+    names = tuple(stage.name for stage in first)
+    scored = dataclasses.replace(SCORES_STAGE, after=(*SCORES_STAGE.after, *names))
+    reads = ("selection", "selected", "data.labelled")
+    return [*first, scored, Stage(SELECTION, selection, reads, (SCORES,))]

@@ -156,17 +156,15 @@ class Run:
         drawn = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
         return Model(config, lora.join(model.params, drawn), model.tokenizer)
 
-    def engine(self, model: Model, temperature: float | None = None) -> Engine:
-        """Returns what writes completions with `model`, at another temperature if one is given."""
-        tok, settings = model.tokenizer, self.config.generation
-        if temperature is not None:
-            settings = dataclasses.replace(settings, temperature=temperature)
+    def engine(self, model: Model, **settings: Any) -> Engine:
+        """Returns what writes completions with `model`; `settings` replace those of the config."""
+        tok = model.tokenizer
         return Engine(
             model.config,
             model.params,
             tok.end_id,
             tok.pad_id,
-            settings,
+            dataclasses.replace(self.config.generation, **settings),
             self.mesh,
             self.config.seed,
         )
@@ -210,10 +208,15 @@ class Run:
     def describe(self, key: str) -> Any:
         """Returns the config under `key`, with the size or hash of the files it names."""
         value = functools.reduce(getattr, key.split("."), self.config)
-        if isinstance(value, DataConfig) and value.path and Path(value.path).is_file():
-            content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
-            # Where the file lies does not matter, what is in it does.
-            return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
+        if isinstance(value, DataConfig):
+            # What uses the labels of the pool reads "data.labelled".
+            values = config_io.to_json(value)
+            del values["labelled"]
+            if value.path and Path(value.path).is_file():
+                content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
+                # Where the file lies does not matter, what is in it does.
+                values |= {"path": "", "content": content}
+            return values
         if isinstance(value, TeacherConfig):
             # How it is asked changes nothing of what it says.
             values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}

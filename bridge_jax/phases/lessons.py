@@ -32,15 +32,8 @@ def of_pool(run: Run) -> list[Lesson]:
             answer = example.answer if has_gold else row["answer"]
             lessons[example.id] = Lesson(example, row["rationale"], answer)
     if run.config.asks_teacher:
-        lessons |= {lesson.example.id: lesson for lesson in bought(run)}
+        lessons |= {paid[0].id: Lesson(*paid) for paid in apprenticeship.bought(run)}
     return [lessons[e.id] for e in pool if e.id in lessons]
-
-
-def bought(run: Run) -> list[Lesson]:
-    """Returns the lessons that the teacher was paid for."""
-    rows = run.rows(f"{apprenticeship.ANNOTATIONS}/annotations.jsonl")
-    kept = [(run.pool_by_id[row["id"]], row["rationale"]) for row in rows if row["kept"]]
-    return [Lesson(example, rationale, example.answer) for example, rationale in kept]
 
 
 def read(run: Run, lesson: Lesson) -> list[prompts.Sequence]:

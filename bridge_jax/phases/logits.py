@@ -98,7 +98,7 @@ def stages(config: RunConfig) -> list[Stage]:
     """Returns the stage, if there is a weight on it."""
     if not config.logits.weight:
         return []
-    reads = ("logits.top_k", "form", "student.checkpoint", "assistant.checkpoint")
+    reads = ("logits.top_k", "form", "data.labelled", "student.checkpoint", "assistant.checkpoint")
     paid = (apprenticeship.ANNOTATIONS,) * config.asks_teacher
     after = (*paid, rationales.author(config), rationales.RATIONALES)
     return [Stage(LOGITS, write, (*reads, "max_prompt_tokens", "on_long_prompt"), after)]

@@ -43,8 +43,7 @@ def _apprenticeship(config: RunConfig) -> list[Stage]:
         return [apprenticeship.BLIND_SELECTION_STAGE, apprenticeship.ANNOTATIONS_STAGE]
     plan = [
         apprenticeship.WARMUP_STAGE,
-        apprenticeship.SCORES_STAGE,
-        apprenticeship.SELECTION_STAGE,
+        *apprenticeship.selection_stages(config),
         apprenticeship.ANNOTATIONS_STAGE,
     ]
     return plan + [apprenticeship.ASSISTANT_STAGE] * (config.method == "bridge")

@@ -72,7 +72,7 @@ def sample(run: Run, out: Path) -> None:
         text = model.tokenizer.decode(completion.ids)
         return {"id": example.id, "answer": answer_of(text, example)}
 
-    engine = run.engine(model, config.temperature)
+    engine = run.engine(model, temperature=config.temperature)
     path = out / "samples.jsonl"
     write_completions(path, "the student's samples", engine, examples, prompts, to_row)
 

@@ -28,7 +28,7 @@ def student(run: Run, out: Path) -> None:
 
 def direct(run: Run, out: Path) -> None:
     """Trains the student on the teacher's answers alone: direct distillation, the baseline."""
-    sequences = _read(run, lessons.bought(run))
+    sequences = _read(run, [lessons.Lesson(*paid) for paid in apprenticeship.bought(run)])
     _train_student(run, out, "direct student", sequences, run.config.direct_training)
 
 
@@ -57,7 +57,8 @@ def student_stage(config: RunConfig) -> Stage:
         return direct_stage(config, STUDENT)
     paid = (apprenticeship.ANNOTATIONS,) * config.asks_teacher
     soft = tuple(stage.name for stage in logits.stages(config))
-    reads = ("student_training", "form", *TO_STUDENT, *(("logits",) if soft else ()))
+    reads = ("student_training", "form", "data.labelled", *TO_STUDENT)
+    reads += ("logits",) if soft else ()
     return Stage(STUDENT, student, reads, (*first, *paid, RATIONALES, *soft))
 
 
@@ -65,4 +66,5 @@ def direct_stage(config: RunConfig, name: str = DIRECT) -> Stage:
     """Returns the training of the direct student, as the run's method or beside it."""
     first = tuple(filter(None, [instruct_stage(config)]))
     after = (*first, apprenticeship.ANNOTATIONS)
-    return Stage(name, direct, ("direct_training", "form", *TO_STUDENT), after)
+    reads = ("direct_training", "form", "data.labelled", *TO_STUDENT)
+    return Stage(name, direct, reads, after)

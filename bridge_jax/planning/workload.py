@@ -19,6 +19,7 @@ from bridge_jax.parallel.sharding import filled_rows
 from bridge_jax.phases import (
     apprenticeship,
     evaluate,
+    guesses,
     instruct,
     logits,
     plan,
@@ -130,6 +131,9 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
     config, lengths = run.config, Lengths(run)
     by_stage = {
         apprenticeship.WARMUP: lambda: _warmup(lengths),
+        guesses.GUESSES: lambda: _generation(
+            guesses.GUESSES, "assistant", lengths, lengths.pool_size
+        ),
         apprenticeship.SCORES: lambda: _scoring(lengths),
         apprenticeship.ASSISTANT: lambda: _training(
             apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,

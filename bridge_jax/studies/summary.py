@@ -51,6 +51,8 @@ def summarise(run: Run) -> dict[str, Any]:
     if run.scores:
         domains = Counter(row["domain"] for row in run.scores)
         report["pool"] = {"size": len(run.scores), "domains": dict(sorted(domains.items()))}
+        if not run.config.get("data", {}).get("labelled", True):
+            report["pool"]["labelled"] = False
     if spend := run.spend or (_NOTHING if report["method"] in _NO_TEACHER else None):
         budget = run.config.get("budget", {})
         report["spend"] = {

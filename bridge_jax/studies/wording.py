@@ -30,6 +30,7 @@ METHOD_NOTES = {
 }
 STAGE_NAMES = {
     "apprenticeship/warmup": "Assistant’s warm-up",
+    "apprenticeship/guesses": "Answering the pool",
     "apprenticeship/scores": "Scoring the pool",
     "apprenticeship/selection": "Selection",
     "apprenticeship/annotations": "Asking the teacher",
@@ -163,7 +164,8 @@ def flow(report: dict[str, Any]) -> list[dict[str, str]]:
     if pool:
         domains = len([name for name in pool["domains"] if name])
         among = f" in {count(domains, 'domain')}" if domains > 1 else ""
-        add("Pool", pool["size"], f"labelled questions{among}")
+        labelled = "labelled " * pool.get("labelled", True)
+        add("Pool", pool["size"], f"{labelled}questions{among}")
     if selection:
         share = f", {percent(selection['size'] / pool['size'])} of the pool" if pool else ""
         add("Selection", selection["size"], f"chosen by {selection['strategy']}{share}")

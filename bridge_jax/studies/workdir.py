@@ -31,6 +31,7 @@ TRAINING_STAGES = (
 )
 STAGES = (
     "apprenticeship/warmup",
+    "apprenticeship/guesses",
     "apprenticeship/scores",
     "apprenticeship/selection",
     "apprenticeship/annotations",
