@@ -32,6 +32,8 @@ class DataConfig:
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
+      labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
+        selected, filtered or trained by them. They are still counted in the report.
       on_bad_row: a malformed row is an error, or is skipped and counted.
       domains, min_steps, max_steps, families, label_share: practice only: the mix, the steps of
         reasoning, the kinds of problem per domain (0 is all), and the share of questions with a
@@ -47,6 +49,7 @@ class DataConfig:
     pool: int = 500
     dev: int = 50
     test: int = 200
+    labelled: bool = True
     on_bad_row: Literal["error", "skip"] = "error"
     domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
     min_steps: int = 1
@@ -212,10 +215,13 @@ class WarmupConfig:
     Attributes:
       fraction: share of the pool, drawn at random.
       train: how it is trained.
+      domains: draw from these domains alone, to see what a shift from them to the pool does; empty
+        is all.
     """
 
     fraction: float = 0.1
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
+    domains: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +290,52 @@ class GenerationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RationalesConfig:
+    """Which of the assistant's rationales the student learns from.
+
+    Attributes:
+      filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
+        learns the gold answer alone. The others read no gold answer: the student learns the answer
+        as written, and nothing where a rationale is rejected. `none` keeps all that end in an
+        answer; `confidence` those that the assistant was sure of; `consistency` those of them that
+        the student's own samples agree with (`phases.rationales.sample`).
+      min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
+        Our default.
+      min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
+      samples: answers of the student to each question, for `consistency`.
+      temperature: with which it samples them.
+      min_agreement: share of the samples that give the rationale's answer, at least. Our default.
+      noise: share of the rationales that an error is put into before the filter sees them, to study
+        what hallucination does to the student.
+      noise_kind: `wrong_answer`, another answer of the task, which `gold` finds; or
+        `wrong_reasoning`, that of another example before the same answer, which it cannot.
+    """
+
+    filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
+    min_mean_logprob: float = -0.5
+    min_step_logprob: float = -1.0
+    samples: int = 4
+    temperature: float = 0.7
+    min_agreement: float = 0.25
+    noise: float = 0.0
+    noise_kind: Literal["wrong_answer", "wrong_reasoning"] = "wrong_answer"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitsConfig:
+    """White-box distillation: the student learns the assistant's predictions beside its texts.
+
+    Attributes:
+      weight: w in (1 - w) * NLL + w * KL, of each token of a rationale and its answer; 0 does
+        without. Both models need one vocabulary.
+      top_k: the assistant's most probable tokens that are stored; the rest is one outcome.
+    """
+
+    weight: float = 0.0
+    top_k: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """What the report measures.
 
@@ -319,7 +371,12 @@ class RunConfig:
 
     Attributes:
       name: shown in the report.
-      method: `bridge`, or `direct`: the student learns from the teacher's answers alone.
+      method: `bridge`, or a baseline: the student learns from the teacher's answers alone
+        (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
+        from the gold answers of the whole pool, without either (`labels`).
+      form: how the student learns from a rationale: a `chain` of rationale and answer, or as in
+        Distilling Step-by-Step (2305.02301) in `two_pass`es: asked to reason it writes the
+        rationale, asked for the answer the answer, which is how it is tested then.
       seed: of data, selection, batch order and sampling.
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.
@@ -328,7 +385,8 @@ class RunConfig:
     """
 
     name: str = "run"
-    method: Literal["bridge", "direct"] = "bridge"
+    method: Literal["bridge", "direct", "self", "labels"] = "bridge"
+    form: Literal["chain", "two_pass"] = "chain"
     seed: int = 0
     compare_direct: bool = False
     max_prompt_tokens: int = 160
@@ -343,6 +401,8 @@ class RunConfig:
     selection: SelectionConfig = SelectionConfig()
     assistant_training: TrainConfig = TrainConfig(epochs=8)
     instruct: InstructConfig = dataclasses.field(default_factory=InstructConfig)
+    rationales: RationalesConfig = RationalesConfig()
+    logits: LogitsConfig = LogitsConfig()
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -350,6 +410,29 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
 
     @property
+    def asks_teacher(self) -> bool:
+        """Whether the method has a teacher; without one the budget stays as it is."""
+        return self.method in ("bridge", "direct")
+
+    @property
+    def has_rationales(self) -> bool:
+        """Whether the assistant writes rationales for the pool."""
+        return self.method in ("bridge", "self")
+
+    @property
+    def needs_assistant(self) -> bool:
+        """Whether there is an assistant; direct distillation may have one to select with."""
+        blind = self.method == "direct" and self.selection.strategy == "random"
+        return not blind and self.method != "labels"
+
+    @property
+    def student_mode(self) -> Literal["reason", "answer"]:
+        """Whether the student is asked to reason, or for the answer alone, as it was trained."""
+        return "answer" if self.method == "labels" or self.form == "two_pass" else "reason"
+
+    @property
     def selected(self) -> int:
         """How many examples the teacher is asked about."""
+        if not self.asks_teacher:
+            return 0
         return self.selection.size or self.budget.queries // self.teacher.samples

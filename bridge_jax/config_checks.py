@@ -3,7 +3,14 @@
 import fnmatch
 from pathlib import Path
 
-from bridge_jax.config import API_TEACHERS, PROJECTIONS, LoraConfig, RunConfig, TrainConfig
+from bridge_jax.config import (
+    API_TEACHERS,
+    PROJECTIONS,
+    LoraConfig,
+    RationalesConfig,
+    RunConfig,
+    TrainConfig,
+)
 from bridge_jax.errors import UserError
 
 
@@ -44,7 +51,9 @@ def idle_rows(config: RunConfig, parts: int) -> str:
 
 
 def _check_teacher(config: RunConfig) -> None:
-    teacher, data = config.teacher, config.data
+    teacher, data, budget = config.teacher, config.data, config.budget
+    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
+    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
     has_replay = bool(teacher.replay_from)
     require(
         not has_replay or Path(teacher.replay_from).is_file(),
@@ -117,11 +126,48 @@ def _check_teacher(config: RunConfig) -> None:
     )
 
 
+def _check_unlabelled(config: RunConfig) -> None:
+    """Refuses what would read a gold answer of the pool after the warm-up."""
+    teacher, why = config.teacher, "data.labelled=false: "
+    require(config.method != "labels", f"{why}method=labels trains on gold answers")
+    by_gold = config.has_rationales and config.rationales.filter == "gold"
+    require(
+        not by_gold, f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
+    )
+    require(
+        not config.rationales.noise or config.rationales.noise_kind != "wrong_answer",
+        f"{why}rationales.noise_kind=wrong_answer has to know the right one; use wrong_reasoning",
+    )
+    if config.asks_teacher:
+        require(
+            teacher.keep_wrong,
+            f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it",
+        )
+        require(not teacher.show_gold, f"{why}teacher.show_gold shows them to the teacher")
+        require(
+            config.selection.difficulty != "nll" or config.selection.strategy == "random",
+            f"{why}selection.difficulty=nll is of the gold answer; use entropy",
+        )
+
+
+def _check_rationales(config: RationalesConfig) -> None:
+    for name in ("noise", "min_agreement"):
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"rationales.{name}={value}: 0 to 1")
+    for name in ("min_mean_logprob", "min_step_logprob"):
+        value = getattr(config, name)
+        require(value <= 0, f"rationales.{name}={value}: a log-probability, 0 or less")
+    if config.filter == "consistency":
+        require(config.samples > 1, f"rationales.samples={config.samples}: 2 or more")
+        require(
+            config.temperature > 0,
+            f"rationales.temperature={config.temperature}: above 0, or all samples are the same",
+        )
+
+
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
-    budget, data = config.budget, config.data
-    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
-    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
+    data = config.data
     require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
     weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
     require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
@@ -139,13 +185,28 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         data.source == "practice" or bool(data.path) or not has_data,
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
-    _check_teacher(config)
+    if config.asks_teacher:
+        _check_teacher(config)
+    require(
+        config.method != "labels" or config.form == "chain",
+        f"form={config.form}: method=labels has no rationale; leave it at chain",
+    )
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
     require(
-        config.method == "direct" or longest <= config.student_training.row_tokens,
+        not config.has_rationales or longest <= config.student_training.row_tokens,
         f"student_training.row_tokens={config.student_training.row_tokens} is too short for a "
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
+    )
+    _check_rationales(config.rationales)
+    if not config.data.labelled:
+        _check_unlabelled(config)
+    weight, top_k = config.logits.weight, config.logits.top_k
+    require(0 <= weight <= 1, f"logits.weight={weight}: 0 to 1")
+    require(top_k > 0, f"logits.top_k={top_k}: above 0")
+    require(
+        config.has_rationales or not weight,
+        f"logits.weight={weight}: method={config.method} has no assistant that writes; set it to 0",
     )
     mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require(

@@ -14,7 +14,7 @@ from bridge_jax.config_checks import idle_rows, validate
 from bridge_jax.config_io import to_json
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
-from bridge_jax.phases import plan
+from bridge_jax.phases import logits, plan
 from bridge_jax.phases.apprenticeship import ANNOTATIONS
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json
@@ -31,13 +31,17 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         run = Run(validate(config), workdir)
         run.check_inputs()
+        if config.logits.weight:
+            logits.check(run)
         prints = fingerprints(plan.stages(config), run.describe)
-        if hosts.is_first() and not is_done(workdir, ANNOTATIONS, prints[ANNOTATIONS]):
+        asked = not config.asks_teacher or is_done(workdir, ANNOTATIONS, prints[ANNOTATIONS])
+        if hosts.is_first() and not asked:
             check_key(run.config.teacher)
         splits = run.splits
+        queries = config.budget.queries if config.asks_teacher else 0
         console.print(
             f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
-            f"{config.budget.queries} teacher queries, {len(splits.test):,} test questions; "
+            f"{queries} teacher queries, {len(splits.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
             soft_wrap=True,

@@ -4,6 +4,8 @@ Warm-up on labels, scores by free local inference, selection under the budget, t
 rationales through the ledger, assistant training.
 """
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts, preemption
+from bridge_jax.phases import guesses
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import write_json, write_rows
 from bridge_jax.phases.stages import Stage
@@ -20,6 +23,7 @@ from bridge_jax.phases.teacher import ask, rules_of
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import gradients, score
 from bridge_jax.selection.strategies import select
+from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.verification import annotation
 
 WARMUP = "apprenticeship/warmup"
@@ -34,11 +38,9 @@ _PROMPTS = ("data", "seed", "max_prompt_tokens", "on_long_prompt")
 
 def warmup(run: Run, out: Path) -> None:
     """Trains the assistant on the gold labels of a small random part of the pool."""
-    pool, config = run.splits.pool, run.config
-    count = max(1, round(config.warmup.fraction * len(pool)))
-    drawn = np.random.default_rng(config.seed).permutation(len(pool))[:count]
-    sequences = [run.sequence("assistant", pool[i], None) for i in drawn]
-    run.train(out, "warm-up", run.trainable("assistant", None), sequences, config.warmup.train)
+    sequences = [run.sequence("assistant", example, None) for example in run.warmup_examples()]
+    model = run.trainable("assistant", None)
+    run.train(out, "warm-up", model, sequences, run.config.warmup.train)
 
 
 def scores(run: Run, out: Path) -> None:
@@ -72,7 +74,7 @@ def _of_pool(run: Run, name: str, function: Any) -> Any:
     """Returns what `function` says of the pool with the warmed assistant."""
     pool = run.splits.pool
     model = run.model("assistant", WARMUP)
-    sequences = [run.sequence("assistant", example, None) for example in pool]
+    sequences = guesses.to_score(run)
     with track(name, len(pool), "examples") as advance:
         return function(
             model.config,
@@ -96,8 +98,9 @@ def selection(run: Run, out: Path) -> None:
             found = np.load(run.workdir / GRADIENTS / "gradients.npy")
     else:  # Random selection needs no scores; those of an earlier run may be of another pool.
         difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
-    # An answer that is no label has no group of its own: numbers are compared as one.
-    labels = [example.answer if example.kind == "label" else "" for example in pool]
+    # An answer that is no label, or not known, has no group of its own: all such are one.
+    known = config.data.labelled
+    labels = [example.answer if known and example.kind == "label" else "" for example in pool]
     result = select(
         difficulty,
         embeddings,
@@ -150,28 +153,49 @@ def annotations(run: Run, out: Path) -> None:
 
 def assistant(run: Run, out: Path) -> None:
     """Trains the warmed assistant on the teacher's rationales."""
-    sequences = [
-        run.sequence("assistant", run.pool_by_id[row["id"]], row["rationale"])
-        for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl")
-        if row["kept"]
-    ]
+    sequences = [run.sequence("assistant", *paid) for paid in bought(run)]
     model = run.trainable("assistant", WARMUP)
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
+
+
+def bought(run: Run) -> list[tuple[Example, str, str]]:
+    """Returns example, rationale and answer of what the teacher was paid for and is learned from.
+
+    The answer is the gold one, which the teacher's equals but for how it is written; the teacher's
+    where the pool has no labels.
+    """
+    found, labelled = [], run.config.data.labelled
+    for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl"):
+        example = run.pool_by_id[row["id"]]
+        answer = example.answer if labelled else row["answer"]
+        if row["kept"] and answer is not None:
+            found.append((example, row["rationale"], answer))
+    return found
 
 
 _TO_WARMUP = ("assistant", "warmup", *_PROMPTS)
 WARMUP_STAGE = Stage(WARMUP, warmup, _TO_WARMUP)
 SCORES_STAGE = Stage(SCORES, scores, (), (WARMUP,))
 GRADIENTS_STAGE = Stage(GRADIENTS, gradient_embeddings, (), (WARMUP,))
+GUESSES_STAGE = Stage(
+    guesses.GUESSES, functools.partial(guesses.write, WARMUP), ("generation.batch_size",), (WARMUP,)
+)
 BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
 ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
-ASSISTANT_STAGE = Stage(ASSISTANT, assistant, ("assistant_training",), (WARMUP, ANNOTATIONS))
+ASSISTANT_STAGE = Stage(
+    ASSISTANT, assistant, ("assistant_training", "data.labelled"), (WARMUP, ANNOTATIONS)
+)
 
 
 def selection_stages(config: RunConfig) -> list[Stage]:
-    """Returns the scores, what else the strategy looks at, and the selection."""
-    looked_at = [SCORES_STAGE]
-    if config.selection.strategy == "badge":
-        looked_at.append(GRADIENTS_STAGE)
+    """Returns what the strategy looks at, and the selection.
+
+    That is the scores, where the pool has no labels those of the assistant's own answers.
+    """
+    first = [] if config.data.labelled else [GUESSES_STAGE]
+    looked_at = [SCORES_STAGE] + [GRADIENTS_STAGE] * (config.selection.strategy == "badge")
+    answers = tuple(stage.name for stage in first)
+    looked_at = [dataclasses.replace(s, after=(*s.after, *answers)) for s in looked_at]
+    reads = ("selection", "selected", "data.labelled")
     names = tuple(stage.name for stage in looked_at)
-    return [*looked_at, Stage(SELECTION, selection, ("selection", "selected"), names)]
+    return [*first, *looked_at, Stage(SELECTION, selection, reads, names)]

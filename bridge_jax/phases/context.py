@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bridge_jax import config_io, timing
 from bridge_jax.config import (
@@ -77,6 +78,26 @@ class Run:
         """The pool."""
         return {example.id: example for example in self.splits.pool}
 
+    def warmup_examples(self) -> list[Example]:
+        """Returns the labelled examples that the assistant begins with, in a random order.
+
+        Raises:
+          UserError: their domains have fewer than the share of the pool that was asked for.
+        """
+        pool, config = self.splits.pool, self.config.warmup
+        count = max(1, round(config.fraction * len(pool)))
+        shuffled = np.random.default_rng(self.config.seed).permutation(len(pool))
+        drawn = [pool[i] for i in shuffled]
+        if config.domains:
+            drawn = [example for example in drawn if example.domain in config.domains]
+        if len(drawn) < count:
+            raise UserError(
+                f"warmup.domains={','.join(config.domains)}: {len(drawn)} examples of the pool, "
+                f"where warmup.fraction={config.fraction} asks for {count}; the pool has "
+                f"{', '.join(sorted({example.domain or 'none' for example in pool}))}"
+            )
+        return drawn[:count]
+
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def tokenizer(self, role: Role) -> tokenizer.Tokenizer:
         """Returns the tokenizer of a role's checkpoint."""
@@ -92,10 +113,16 @@ class Run:
             self.config.on_long_prompt,
         )
 
-    def sequence(self, role: Role, example: Example, rationale: str | None) -> prompts.Sequence:
-        """Returns what a role learns from `example`: rationale and gold answer, or the answer."""
+    def sequence(
+        self, role: Role, example: Example, rationale: str | None, answer: str | None = None
+    ) -> prompts.Sequence:
+        """Returns what a role learns from `example`: rationale and answer, or the answer alone.
+
+        The answer is the gold one, unless another is given.
+        """
         prompt = self.prompt(role, example, "reason" if rationale else "answer")
-        return prompts.training_sequence(self.tokenizer(role), prompt, rationale, example.answer)
+        answer = example.answer if answer is None else answer
+        return prompts.training_sequence(self.tokenizer(role), prompt, rationale, answer)
 
     def model(self, role: Role, stage: str | None, dtype: Any = None) -> Model:
         """Returns a role's model after `stage`, or its checkpoint as it was pretrained.
@@ -129,15 +156,15 @@ class Run:
         drawn = lora.draw(config, self.mesh, jax.random.key(self.config.seed))
         return Model(config, lora.join(model.params, drawn), model.tokenizer)
 
-    def engine(self, model: Model) -> Engine:
-        """Returns what writes completions with `model`."""
+    def engine(self, model: Model, **settings: Any) -> Engine:
+        """Returns what writes completions with `model`; `settings` replace those of the config."""
         tok = model.tokenizer
         return Engine(
             model.config,
             model.params,
             tok.end_id,
             tok.pad_id,
-            self.config.generation,
+            dataclasses.replace(self.config.generation, **settings),
             self.mesh,
             self.config.seed,
         )
@@ -167,6 +194,7 @@ class Run:
                 model.tokenizer.pad_id,
                 self.mesh,
                 self.config.tensorboard,
+                self.config.logits.weight,
             )
             with timing.span("checkpoint"):
                 save_params(out / "params", params)
@@ -180,10 +208,15 @@ class Run:
     def describe(self, key: str) -> Any:
         """Returns the config under `key`, with the size or hash of the files it names."""
         value = functools.reduce(getattr, key.split("."), self.config)
-        if isinstance(value, DataConfig) and value.path and Path(value.path).is_file():
-            content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
-            # Where the file lies does not matter, what is in it does.
-            return config_io.to_json(dataclasses.replace(value, path="")) | {"content": content}
+        if isinstance(value, DataConfig):
+            # What uses the labels of the pool reads "data.labelled".
+            values = config_io.to_json(value)
+            del values["labelled"]
+            if value.path and Path(value.path).is_file():
+                content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
+                # Where the file lies does not matter, what is in it does.
+                values |= {"path": "", "content": content}
+            return values
         if isinstance(value, TeacherConfig):
             # How it is asked changes nothing of what it says.
             values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}
@@ -200,8 +233,9 @@ class Run:
 
         Raises:
           UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
-            is written after it, the model's context, a checkpoint is missing or lacks a layer to
-            keep, or TensorBoard's writer is not installed.
+            is written after it, the model's context, the warm-up's domains are not in the pool, a
+            checkpoint is missing or lacks a layer to keep, or TensorBoard's writer is not
+            installed.
         """
         metrics.check(self.config.tensorboard)
         pool, selected = self.splits.pool, self.config.selected
@@ -213,9 +247,10 @@ class Run:
             raise UserError(
                 f"{name} exceeds the pool of {len(pool):,} examples{less}; lower it or add data"
             )
-        blind = self.config.method == "direct" and self.config.selection.strategy == "random"
-        roles: tuple[Role, ...] = ("student",) if blind else ("assistant", "student")
-        for role in roles:
+        if self.config.needs_assistant:
+            self.warmup_examples()
+        roles: tuple[Role, ...] = ("assistant", "student")
+        for role in roles if self.config.needs_assistant else roles[1:]:
             context = checkpoint.read_config(getattr(self.config, role)).max_positions
             examples = (*pool, *self.splits.test)
             longest = max(len(self.prompt(role, example, "reason")) for example in examples)

@@ -25,7 +25,8 @@ def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
     examples = run.splits.test
     if candidate.role == "assistant" and run.config.evaluation.assistant_examples:
         examples = examples[: run.config.evaluation.assistant_examples]
-    prompts = [run.prompt(candidate.role, example, "reason") for example in examples]
+    mode = run.config.student_mode if candidate.role == "student" else "reason"
+    prompts = [run.prompt(candidate.role, example, mode) for example in examples]
     model = run.model(candidate.role, candidate.stage)
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
@@ -50,8 +51,8 @@ def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
 def stage(candidate: Candidate) -> Stage:
     """Returns the stage that measures `candidate`."""
     reads = ("data", "seed", "max_prompt_tokens", "on_long_prompt", "generation", candidate.role)
-    if candidate.role == "assistant":
-        reads += ("evaluation.assistant_examples",)
+    of_role = {"assistant": "evaluation.assistant_examples", "student": "student_mode"}
+    reads += (of_role[candidate.role],)
     after = (candidate.stage,) if candidate.stage else ()
     return Stage(
         f"evaluation/{candidate.name}", functools.partial(evaluate, candidate), reads, after

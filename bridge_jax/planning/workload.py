@@ -15,7 +15,18 @@ from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config_checks import trainings
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
-from bridge_jax.phases import apprenticeship, evaluate, plan, teacher, tutoring
+from bridge_jax.parallel.sharding import filled_rows
+from bridge_jax.phases import (
+    apprenticeship,
+    evaluate,
+    guesses,
+    instruct,
+    logits,
+    plan,
+    rationales,
+    teacher,
+    tutoring,
+)
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.selection import scores
 from bridge_jax.tasks.example import Example
@@ -120,6 +131,9 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
     config, lengths = run.config, Lengths(run)
     by_stage = {
         apprenticeship.WARMUP: lambda: _warmup(lengths),
+        guesses.GUESSES: lambda: _generation(
+            guesses.GUESSES, "assistant", lengths, lengths.pool_size
+        ),
         apprenticeship.SCORES: lambda: _scoring(lengths),
         # The same step but for the head, which is passed through once more on the few answers.
         apprenticeship.GRADIENTS: lambda: _scoring(lengths)._replace(
@@ -129,10 +143,14 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
             apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,
             config.selected,
         ),
-        tutoring.INSTRUCT: lambda: _instruct(lengths),
-        tutoring.RATIONALES: lambda: _generation(
-            tutoring.RATIONALES, "assistant", lengths, lengths.pool_size
+        instruct.INSTRUCT: lambda: _instruct(lengths),
+        rationales.COMPLETIONS: lambda: _generation(
+            rationales.COMPLETIONS, "assistant", lengths, lengths.pool_size
         ),
+        rationales.SAMPLES: lambda: _generation(
+            rationales.SAMPLES, "student", lengths, lengths.pool_size * config.rationales.samples
+        ),
+        logits.LOGITS: lambda: _logits(lengths),
         tutoring.DIRECT: lambda: _training(
             tutoring.DIRECT, "student", "direct_training", lengths, config.selected
         ),
@@ -152,9 +170,11 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
 def _training(
     stage: str, role: Role, key: str, lengths: Lengths, count: int, reasoned: bool = True
 ) -> Training:
-    return _packed(
-        stage, role, trainings(lengths.config)[key], lengths.sequences(role, count, reasoned), count
-    )
+    sequences = lengths.sequences(role, count, reasoned)
+    if role == "student" and lengths.config.form == "two_pass":
+        answers = lengths.sequences(role, count, reasoned=False)
+        sequences, count = [*answers, *(s.without_answer for s in sequences)], 2 * count
+    return _packed(stage, role, trainings(lengths.config)[key], sequences, count)
 
 
 def _warmup(lengths: Lengths) -> Training:
@@ -172,7 +192,7 @@ def _instruct(lengths: Lengths) -> Training:
         sequences = [
             lengths.run.sequence("student", e, e.rationales.get("medium")) for e in examples
         ]
-    return _packed(tutoring.INSTRUCT, "student", config.train, sequences, count)
+    return _packed(instruct.INSTRUCT, "student", config.train, sequences, count)
 
 
 def _student(lengths: Lengths) -> Training:
@@ -180,7 +200,10 @@ def _student(lengths: Lengths) -> Training:
     if config.method == "direct":
         count = config.selected
         return _training(tutoring.STUDENT, "student", "direct_training", lengths, count)
-    return _training(tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size)
+    return _training(
+        tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size,
+        reasoned=config.method != "labels",
+    )  # fmt: skip
 
 
 def _packed(
@@ -203,6 +226,14 @@ def _scoring(lengths: Lengths) -> Scoring:
     return Scoring(apprenticeship.SCORES, "assistant", rows, width, targets, steps)
 
 
+def _logits(lengths: Lengths) -> Scoring:
+    """Returns the reading of the student's rows by the assistant, as if all were kept."""
+    student, rows = _student(lengths), lengths.config.student_training
+    filled = filled_rows(rows.batch_rows, lengths.run.mesh)
+    steps = student.steps // rows.epochs
+    return Scoring(logits.LOGITS, "assistant", filled, rows.row_tokens, student.targets, steps)
+
+
 def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:
     prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True)]
     batches = math.ceil(count / lengths.config.generation.batch_size)
@@ -211,6 +242,8 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
 
 def _spending(lengths: Lengths) -> Spending:
     config = lengths.config
+    if not config.asks_teacher:
+        return Spending(0, 0, 0, 0.0, 0.0, 0.0)
     prices = teacher.prices_of(config.teacher)
     batch = config.teacher.batch and teacher.is_paid(config.teacher)
     queries = config.selected * config.teacher.samples

@@ -25,7 +25,7 @@ def render(report: dict[str, Any], config: RunConfig, role: str, *, adapter: boo
         _what(model, role),
     ]
     parts += ["## Training", _training(report, config, role)]
-    parts += ["## Scores", _scores(report), "## Use", _use(config)]
+    parts += ["## Scores", _scores(report), "## Use", _use(config, role)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,7 +62,7 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
     size = f"{report['pool']['size']:,} examples in the pool, " if "pool" in report else ""
     lines = [
         f"- data: {data}, {size}seed {config.seed}",
-        f"- teacher: {config.teacher.model}",
+        f"- teacher: {config.teacher.model if config.asks_teacher else 'none'}",
     ]
     if spend := report.get("spend"):
         lines.append(
@@ -92,9 +92,10 @@ def _scores(report: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _use(config: RunConfig) -> str:
+def _use(config: RunConfig, role: str) -> str:
+    mode = config.student_mode if role == "student" else "reason"
     return (
         "The chat template of the tokenizer, with this system message, is what the model was "
         f"trained on; greedy decoding, {config.generation.max_new_tokens} new tokens at most:\n\n"
-        f"> {INSTRUCTIONS['reason']}"
+        f"> {INSTRUCTIONS[mode]}"
     )

@@ -42,7 +42,8 @@ def find(run: Run, report: dict[str, Any]) -> list[str]:
             )
     warnings += _one_answer(run.predictions.get("student", []))
     before, after = (report["accuracy"].get(role) for role in ("assistant_base", "assistant"))
-    if before is not None and after is not None and after <= before:
+    was_taught = report["method"] != "self"
+    if was_taught and before is not None and after is not None and after <= before:
         warnings.append(
             f"Budget waste: the assistant answers {after:.1%} after it learned from the teacher, "
             f"{before:.1%} before."

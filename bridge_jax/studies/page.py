@@ -29,7 +29,7 @@ def render(run: Run, report: dict[str, Any]) -> str:
         comparison=wording.comparison(report),
         roles=list(report["accuracy"]),
         role_names=wording.ROLE_NAMES,
-        role_notes=wording.ROLE_NOTES,
+        role_notes=wording.role_notes(report["method"]),
         flow=wording.flow(report),
         chosen=wording.CHOSEN[report.get("selection", {}).get("strategy", "random")],
         spend=wording.spend_rows(report["spend"]) if "spend" in report else [],

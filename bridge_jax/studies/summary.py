@@ -17,6 +17,9 @@ GAPS = {
 }
 # What `Ledger.bill` has only where there is any.
 _SPEND_PARTS = ("no_answer", "unknown", "of_others")
+# The methods that have no teacher, and their bill.
+_NO_TEACHER = ("self", "labels")
+_NOTHING = {"queries": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -48,13 +51,15 @@ def summarise(run: Run) -> dict[str, Any]:
     if run.scores:
         domains = Counter(row["domain"] for row in run.scores)
         report["pool"] = {"size": len(run.scores), "domains": dict(sorted(domains.items()))}
-    if run.spend:
+        if not run.config.get("data", {}).get("labelled", True):
+            report["pool"]["labelled"] = False
+    if spend := run.spend or (_NOTHING if report["method"] in _NO_TEACHER else None):
         budget = run.config.get("budget", {})
         report["spend"] = {
-            **{key: run.spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
+            **{key: spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
             "budget_queries": budget.get("queries"),
             "budget_usd": budget.get("usd"),
-            **{part: run.spend[part] for part in _SPEND_PARTS if part in run.spend},
+            **{part: spend[part] for part in _SPEND_PARTS if part in spend},
         }
     if run.selection:
         report["selection"] = {key: run.selection[key] for key in ("strategy", "size", "ids")}

@@ -22,15 +22,25 @@ ROLE_NOTES = {
     "student_direct": "trained on the teacher's answers alone",
     "student": "after the assistant's rationales",
 }
+# Where a method has another way to the same role.
+METHOD_NOTES = {
+    "direct": {"student": "after the teacher's answers alone"},
+    "self": {"assistant": "after its warm-up on labels"},
+    "labels": {"student": "after the gold answers of the pool"},
+}
 STAGE_NAMES = {
     "apprenticeship/warmup": "Assistant’s warm-up",
+    "apprenticeship/guesses": "Answering the pool",
     "apprenticeship/scores": "Scoring the pool",
     "apprenticeship/gradients": "Gradients of the pool",
     "apprenticeship/selection": "Selection",
     "apprenticeship/annotations": "Asking the teacher",
     "apprenticeship/assistant": "Training the assistant",
     "tutoring/instruct": "Student’s instruction warm-up",
-    "tutoring/rationales": "Writing rationales",
+    "tutoring/completions": "Writing rationales",
+    "tutoring/samples": "The student’s samples",
+    "tutoring/rationales": "Filtering rationales",
+    "tutoring/logits": "The assistant’s logits",
     "tutoring/student": "Training the student",
     "baselines/direct": "Training the direct student",
 }
@@ -61,6 +71,11 @@ def trained(parameters: dict[str, Any]) -> str:
 
 def _size(size: dict[str, int], what: str = "") -> str:
     return f"{size['parameters'] / 1e6:,.1f}M{what} ({size['bytes'] / 1e6:,.0f} MB)"
+
+
+def role_notes(method: str | None) -> dict[str, str]:
+    """Returns what was done to the model of each role."""
+    return ROLE_NOTES | METHOD_NOTES.get(method or "", {})
 
 
 def stage_name(stage: str) -> str:
@@ -159,7 +174,8 @@ def flow(report: dict[str, Any]) -> list[dict[str, str]]:
     if pool:
         domains = len([name for name in pool["domains"] if name])
         among = f" in {count(domains, 'domain')}" if domains > 1 else ""
-        add("Pool", pool["size"], f"labelled questions{among}")
+        labelled = "labelled " * pool.get("labelled", True)
+        add("Pool", pool["size"], f"{labelled}questions{among}")
     if selection:
         share = f", {percent(selection['size'] / pool['size'])} of the pool" if pool else ""
         add("Selection", selection["size"], f"chosen by {selection['strategy']}{share}")

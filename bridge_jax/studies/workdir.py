@@ -31,13 +31,17 @@ TRAINING_STAGES = (
 )
 STAGES = (
     "apprenticeship/warmup",
+    "apprenticeship/guesses",
     "apprenticeship/scores",
     "apprenticeship/gradients",
     "apprenticeship/selection",
     "apprenticeship/annotations",
     "apprenticeship/assistant",
     "tutoring/instruct",
+    "tutoring/completions",
+    "tutoring/samples",
     "tutoring/rationales",
+    "tutoring/logits",
     "tutoring/student",
     "baselines/direct",
     *(f"evaluation/{role}" for role in ROLES),

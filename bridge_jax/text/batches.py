@@ -4,9 +4,11 @@ The batch of a step is a function of (rows, seed, step), so a resumed run contin
 stopped by starting at its step. Every process names the same rows; `shard_batch` places its part.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from bridge_jax.text.packing import Rows
@@ -19,13 +21,25 @@ def steps_per_epoch(rows: Rows, batch_rows: int) -> int:
 
 def batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> grain.MapDataset:
     """Returns the batches of all epochs: `batches(...)[step]` is a `Rows` of `batch_rows` rows."""
-    total = steps_per_epoch(rows, batch_rows) * batch_rows
-    padded = Rows(
-        *(np.concatenate([a, np.zeros((total - len(a), *a.shape[1:]), a.dtype)]) for a in rows)
-    )
+    padded = _filled(rows, batch_rows)
 
     def assemble(indices: Any) -> Any:
-        return Rows(*(a[np.asarray(indices)] for a in padded))
+        return jax.tree.map(lambda a: a[np.asarray(indices)], padded)
 
-    order = grain.MapDataset.range(total).seed(seed).shuffle().repeat(epochs)
+    order = grain.MapDataset.range(len(padded.tokens)).seed(seed).shuffle().repeat(epochs)
     return order.batch(batch_rows, drop_remainder=True, batch_fn=assemble)
+
+
+def batches_in_order(rows: Rows, batch_rows: int) -> Iterator[Rows]:
+    """Yields all rows once, in order, `batch_rows` at a time."""
+    padded = _filled(rows, batch_rows)
+    for start in range(0, len(padded.tokens), batch_rows):
+        yield jax.tree.map(lambda a, at=start: a[at : at + batch_rows], padded)
+
+
+def _filled(rows: Rows, batch_rows: int) -> Rows:
+    """Returns the rows and as many empty ones as the last batch lacks."""
+    missing = -len(rows.tokens) % batch_rows
+    return jax.tree.map(
+        lambda a: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]), rows
+    )

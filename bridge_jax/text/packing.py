@@ -9,6 +9,20 @@ from bridge_jax.errors import UserError
 from bridge_jax.text.prompts import Sequence
 
 
+class SoftRows(NamedTuple):
+    """What another model predicts at the targets of packed rows.
+
+    Attributes:
+      ids: int32[R, T, K], its most probable tokens.
+      logprobs: f32[R, T, K], in nats.
+      weight: f32[R, T], 1 where it was asked.
+    """
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+    weight: np.ndarray
+
+
 class Rows(NamedTuple):
     """Packed rows. Segments count from 1 within a row; 0 is padding. Positions restart at 0.
 
@@ -19,6 +33,7 @@ class Rows(NamedTuple):
       target_at: int32[R, T], the position that predicts the target.
       target: int32[R, T], the token there.
       rationale_weight, answer_weight: f32[R, T], 1 where the target belongs to that part.
+      soft: what another model predicts there; None if no sequence has any.
     """
 
     tokens: np.ndarray
@@ -28,6 +43,7 @@ class Rows(NamedTuple):
     target: np.ndarray
     rationale_weight: np.ndarray
     answer_weight: np.ndarray
+    soft: SoftRows | None = None
 
 
 def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
@@ -66,7 +82,7 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
             "or lower max_prompt_tokens or generation.max_new_tokens"
         )
     plan = first_fit(lengths, row_tokens) if packed else [[i] for i in range(len(lengths))]
-    targets = [len(s.rationale) + len(s.answer) for s in sequences]
+    targets = [s.targets for s in sequences]
     # A multiple of 64, so that stages with similar data share a compilation.
     width = max(sum(targets[i] for i in row) for row in plan)
     width = min(-(-width // 64) * 64, row_tokens)
@@ -92,4 +108,25 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
             rows.rationale_weight[r, filled : filled + len(s.rationale)] = 1
             rows.answer_weight[r, filled + len(s.rationale) : filled + targets[index]] = 1
             start, filled = start + s.length, filled + targets[index]
-    return rows
+    return rows._replace(soft=_pack_soft(sequences, plan, small))
+
+
+def _pack_soft(
+    sequences: Seq[Sequence], plan: list[list[int]], shape: tuple[int, int]
+) -> SoftRows | None:
+    widths = {s.soft.ids.shape[1] for s in sequences if s.soft}
+    if not widths:
+        return None
+    wide = (*shape, widths.pop())
+    soft = SoftRows(
+        np.zeros(wide, np.int32), np.zeros(wide, np.float32), np.zeros(shape, np.float32)
+    )
+    for r, members in enumerate(plan):
+        filled = 0
+        for s in (sequences[index] for index in members):
+            if s.soft:
+                slots = slice(filled, filled + s.targets)
+                soft.ids[r, slots], soft.logprobs[r, slots] = s.soft
+                soft.weight[r, slots] = 1
+            filled += s.targets
+    return soft

@@ -7,6 +7,8 @@ trains the direct answer without teaching the model to skip its reasoning.
 
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import format_completion
 from bridge_jax.tasks.example import Example
@@ -20,6 +22,18 @@ INSTRUCTIONS: dict[Mode, str] = {
 }
 
 
+class SoftTargets(NamedTuple):
+    """What another model predicts at each of N targets: its K most probable tokens.
+
+    Attributes:
+      ids: int32[N, K].
+      logprobs: f32[N, K], in nats, of the whole vocabulary.
+    """
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+
+
 class Sequence(NamedTuple):
     """One training sequence, its parts apart: the masks follow from the parts, not from a search.
 
@@ -27,16 +41,28 @@ class Sequence(NamedTuple):
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
       rationale: ids of the rationale; may be empty.
       answer: ids of the answer and of the end of the turn.
+      soft: of another model, for rationale and answer; None where none was asked.
     """
 
     prompt: list[int]
     rationale: list[int]
     answer: list[int]
+    soft: SoftTargets | None = None
 
     @property
     def length(self) -> int:
         """Tokens in all."""
-        return len(self.prompt) + len(self.rationale) + len(self.answer)
+        return len(self.prompt) + self.targets
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are trained on."""
+        return len(self.rationale) + len(self.answer)
+
+    @property
+    def without_answer(self) -> "Sequence":
+        """The prompt and the rationale alone, which then ends the turn."""
+        return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
 
 
 def messages(example: Example, mode: Mode) -> list[dict[str, str]]:

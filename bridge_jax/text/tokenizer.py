@@ -104,3 +104,10 @@ def load(checkpoint: Path) -> Tokenizer:
             "the checkpoint's tokenizer.json and tokenizer_config.json there"
         ) from error
     return HFTokenizer(fast)
+
+
+def first_difference(a: Tokenizer, b: Tokenizer, size: int) -> int | None:
+    """Returns the first id below `size` that is not the same in both; None if all are."""
+    if a.end_id != b.end_id:
+        return a.end_id
+    return next((i for i in range(size) if a.decode([i]) != b.decode([i])), None)

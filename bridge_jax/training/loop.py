@@ -40,12 +40,13 @@ def train(
     pad_id: int,
     mesh: Mesh,
     tensorboard: bool = False,
+    soft_share: float = 0.0,
 ) -> Any:
     """Trains `params` on `sequences`; returns what was trained: all of them, or the adapter.
 
     Metrics go to `out/metrics.jsonl`, a line a step, and with `tensorboard` to its files too;
     states go to `out/state`, from which the same call continues with the same numbers. What is
-    trained is consumed (donated).
+    trained is consumed (donated). `soft_share` is what the soft targets of the sequences weigh.
 
     Raises:
       UserError: a loss is not finite; the last checkpoint is kept.
@@ -64,6 +65,7 @@ def train(
         config.accumulate,
         jax.tree.map(lambda a: a.sharding, state),
         seed,
+        soft_share,
     )
     checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
     state = checkpoints.restore(state)

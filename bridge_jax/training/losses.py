@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.text.packing import Rows
+from bridge_jax.training import soft_targets
 
 
 class PartSums(NamedTuple):
-    """Sums of the NLL in nats, and of the weights, per part: f32[] each."""
+    """Sums of the tokens' losses in nats, and of the weights, per part: f32[] each."""
 
     rationale: jax.Array
     rationale_weight: jax.Array
@@ -25,22 +26,32 @@ class PartSums(NamedTuple):
 
 
 def part_sums(
-    config: DecoderConfig, params: Any, rows: Rows, dropout: jax.Array | None = None
+    config: DecoderConfig,
+    params: Any,
+    rows: Rows,
+    dropout: jax.Array | None = None,
+    soft_share: float = 0.0,
 ) -> PartSums:
-    """Returns the unnormalised losses of packed rows (`bridge_jax.text.packing.Rows`)."""
+    """Returns the unnormalised losses of packed rows (`bridge_jax.text.packing.Rows`).
+
+    With soft targets, `soft_share` of a token's loss is its divergence from these.
+    """
     hidden = decoder.hidden_states(
         config, params, rows.tokens, rows.positions, rows.segments, dropout
     )
     picked = jnp.take_along_axis(hidden, rows.target_at[..., None], axis=1)  # B T D
-    nll = head.token_statistics(
-        picked.reshape(-1, picked.shape[-1]),
-        decoder.output_head(config, params),
-        jnp.asarray(rows.target).reshape(-1),
-    ).nll.reshape(rows.target.shape)
+    flat = picked.reshape(-1, picked.shape[-1])
+    output, target = decoder.output_head(config, params), jnp.asarray(rows.target).reshape(-1)
+    if rows.soft is None:
+        loss = head.token_statistics(flat, output, target).nll
+    else:
+        soft = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rows.soft)
+        loss = soft_targets.token_losses(flat, output, target, soft, soft_share)
+    loss = loss.reshape(rows.target.shape)
     return PartSums(
-        (nll * rows.rationale_weight).sum(),
+        (loss * rows.rationale_weight).sum(),
         rows.rationale_weight.sum(),
-        (nll * rows.answer_weight).sum(),
+        (loss * rows.answer_weight).sum(),
         rows.answer_weight.sum(),
     )
 

@@ -72,6 +72,7 @@ def loss_and_gradients(
     accumulate: int,
     frozen: Any = None,
     dropout: jax.Array | None = None,
+    soft_share: float = 0.0,
 ) -> tuple[StepMetrics, Any]:
     """Returns the metrics and gradients of a batch, computed in `accumulate` micro-batches.
 
@@ -86,6 +87,7 @@ def loss_and_gradients(
       accumulate: micro-batches; divides the rows.
       frozen: the parameters that are not trained.
       dropout: random key of an adapter's dropout.
+      soft_share: of the divergence from soft targets, in the loss of a token that has them.
     """
     rationale_tokens, answer_tokens = rows.rationale_weight.sum(), rows.answer_weight.sum()
     by_rationale, by_answer = losses.part_coefficients(
@@ -96,7 +98,7 @@ def loss_and_gradients(
     def part(params: Any, micro: Rows, index: jax.Array | int):
         whole = lora.join(frozen, params) if frozen else params
         key = None if dropout is None else jax.random.fold_in(dropout, index)
-        sums = losses.part_sums(config, whole, micro, key)
+        sums = losses.part_sums(config, whole, micro, key, soft_share)
         return by_rationale * sums.rationale + by_answer * sums.answer, sums
 
     def add(total: Any, inputs: tuple[Rows, jax.Array]):
@@ -126,18 +128,19 @@ def make_train_step(
     accumulate: int,
     shardings: Any = None,
     seed: int = 0,
+    soft_share: float = 0.0,
 ):
     """Returns `(state, frozen, rows) -> (state, metrics)`, jitted, the old state donated.
 
     The new state lies as `shardings` says, if given; when the old one does too, the step is
-    compiled once. `seed` is of an adapter's dropout.
+    compiled once. `seed` is of an adapter's dropout, `soft_share` of `loss_and_gradients`.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
 
     def train_step(state: TrainState, frozen: Any, rows: Rows) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step) if has_dropout else None
         metrics, gradients = loss_and_gradients(
-            config, state.params, rows, rationale_share, accumulate, frozen, key
+            config, state.params, rows, rationale_share, accumulate, frozen, key, soft_share
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)

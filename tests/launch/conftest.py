@@ -13,5 +13,5 @@ def tiny_config(tmp_path_factory):
 @pytest.fixture(scope="session")
 def undisturbed(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert len(tiny_run.finish(tiny_config, workdir)) == 13
+    assert len(tiny_run.finish(tiny_config, workdir)) == 14
     return workdir

@@ -95,10 +95,13 @@ def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["apprenticeship/assistant", "tutoring/rationales"])
+@pytest.mark.parametrize("stage", ["apprenticeship/assistant", "tutoring/completions"])
 def test_sigterm_stops_several_processes_together(stage, tiny_config, undisturbed, tmp_path):
     processes = start_two(tiny_config, tmp_path)
-    file = {"apprenticeship/assistant": "metrics.jsonl", "tutoring/rationales": "rationales.jsonl"}
+    file = {
+        "apprenticeship/assistant": "metrics.jsonl",
+        "tutoring/completions": "completions.jsonl",
+    }
     wait_for(tmp_path / f"{stage}.partial" / file[stage], processes[0])
     processes[1].send_signal(signal.SIGTERM)  # one is told, all have to stop
     outputs = [process.communicate(timeout=120) for process in processes]

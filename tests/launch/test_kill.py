@@ -11,7 +11,7 @@ KILLS = {
     "apprenticeship/warmup": 3.0,
     "apprenticeship/annotations": 0.1,
     "apprenticeship/assistant": 3.0,
-    "tutoring/rationales": 2.0,
+    "tutoring/completions": 2.0,
     "tutoring/student": 2.0,
     "evaluation/student": 0.05,
 }

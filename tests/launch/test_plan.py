@@ -77,7 +77,7 @@ def test_nothing_is_run_and_the_table_says_so(tiny_config, tmp_path):
     said = " ".join(out.split())
     assert "empty rows: generation.batch_size=12 to a multiple of 8; larger" in said
     assert "Nothing was run or paid." in out
-    assert "tutoring/rationales" in out
+    assert "tutoring/completions" in out
 
 
 def test_where_each_parameter_lies(tiny_config):
@@ -106,8 +106,8 @@ def test_without_data_the_limits_of_the_config_are_planned():
     by_stage = {work.stage: work for work in works}
     # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 in 125 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 8 * 6
-    assert by_stage["tutoring/rationales"].width == 512
-    assert by_stage["tutoring/rationales"].steps == 79
+    assert by_stage["tutoring/completions"].width == 512
+    assert by_stage["tutoring/completions"].steps == 79
     assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
 
 

@@ -17,6 +17,7 @@ STAGES = [
     "apprenticeship/annotations",
     "apprenticeship/assistant",
     "tutoring/instruct",
+    "tutoring/completions",
     "tutoring/rationales",
     "tutoring/student",
     "evaluation/student_base",
@@ -50,7 +51,7 @@ def test_the_report_has_what_design_promises(undisturbed):
     time = report["time"]
     assert time["total"] == pytest.approx(sum(report["seconds"].values()))
     assert 0 < time["goodput"] < 1
-    # Thirteen stages of seven kinds; a shape that crept in would show here.
+    # Fourteen stages of seven kinds; a shape that crept in would show here.
     assert 0 < time["compilations"] < 140
 
 
@@ -160,7 +161,7 @@ MISTAKES = {
     "--generation.max_new_tokens=500 --student_training.row_tokens=999": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
-    "--config.method": "method=: one of bridge, direct",
+    "--config.method": "method=: one of bridge, direct, self, labels",
 }
 
 

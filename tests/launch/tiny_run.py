@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
+from bridge_jax import config_io
+from bridge_jax.config import RunConfig
+from launch import runner
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +74,16 @@ def finish(config: Path, workdir: Path, *flags: str, devices: int = 1) -> list[s
     return [
         line[0] for line in lines if len(line) == 2 and "/" in line[0] and line[1] != "done before"
     ]
+
+
+def settings(config: Path, *assignments: str) -> RunConfig:
+    """Returns the config at a path with assignments as after `--config.`."""
+    return config_io.override(config_io.load(config), assignments)
+
+
+def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
+    """Runs to the end in this process, on its eight devices; returns the report."""
+    return runner.run_to_report(config, workdir, phase, Console(quiet=True))
 
 
 def report(workdir: Path) -> dict:

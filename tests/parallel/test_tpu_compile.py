@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import centers, coverage, herding, kmeans, typicality
 from bridge_jax.selection.rows import Rows as PoolRows
 from bridge_jax.selection.scores import ScoreBatch, gradient_batch, score_batch
-from bridge_jax.text.packing import Rows
+from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.optimizer import make_optimizer
+from bridge_jax.training.soft_targets import predict_batch
 from bridge_jax.training.step import TrainState, make_train_step
 
 CONFIG = DecoderConfig(
@@ -68,7 +70,7 @@ def check(lowered, kernel=False):
     return memory
 
 
-def train_step(config, trained, frozen, mesh):
+def train_step(config, trained, frozen, mesh, soft=None):
     """Returns the compiled step's memory."""
     optimizer = make_optimizer(TrainConfig(), 10)
     # Moments lie as their parameters, counters everywhere.
@@ -84,8 +86,8 @@ def train_step(config, trained, frozen, mesh):
     shardings = jax.tree.map(lambda a: a.sharding, state)
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
-    rows = Rows(tokens, tokens, tokens, small, small, weights, weights)
-    step = make_train_step(config, optimizer, 0.5, 2, shardings)
+    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, soft)
+    step = make_train_step(config, optimizer, 0.5, 2, shardings, soft_share=0.5 if soft else 0.0)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows), kernel=True)
 
@@ -106,6 +108,18 @@ def test_adapter_train_step(mesh):
     # No gradient and no moment of the base: it is read, and beside it there is little.
     assert memory.argument_size_in_bytes < 2 * frozen
     assert memory.output_size_in_bytes < frozen
+
+
+def test_soft_targets(mesh):
+    """The assistant's most probable tokens, and a student's step towards them."""
+    k, params = 32, decoder.abstract(WINDOWED, mesh)
+    wide, weights = (B, T, k), array(mesh, B, T, dtype=jnp.float32)
+    soft: Any = SoftRows(array(mesh, *wide), array(mesh, *wide, dtype=jnp.float32), weights)
+    train_step(WINDOWED, params, {}, mesh, soft)
+    tokens, small = array(mesh, B, S), array(mesh, B, T)
+    rows: Any = Rows(tokens, tokens, tokens, small, small, weights, weights)  # type: ignore[arg-type]
+    with jax.set_mesh(mesh):
+        check(predict_batch.lower(WINDOWED, params, rows, k, WINDOWED.vocab_size), kernel=True)
 
 
 @MODELS

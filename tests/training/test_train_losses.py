@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridge_jax.models import decoder
-from bridge_jax.text.packing import Rows, pack
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import losses
 from bridge_jax.training.step import loss_and_gradients
@@ -27,8 +27,8 @@ def close(a, b, atol=1e-5):
 
 
 def pad_rows(rows, count):
-    return Rows(
-        *(np.concatenate([a, np.zeros((count - len(a), *a.shape[1:]), a.dtype)]) for a in rows)
+    return jax.tree.map(
+        lambda a: np.concatenate([a, np.zeros((count - len(a), *a.shape[1:]), a.dtype)]), rows
     )
 
 

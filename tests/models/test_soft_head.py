@@ -1,0 +1,53 @@
+"""A few entries of each prediction, chunk by chunk, against the dense softmax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.models import soft_head
+from bridge_jax.models.head import Head
+
+N, V, D, K = 6, 40, 8, 5
+KEYS = jax.random.split(jax.random.key(0), 3)
+HIDDEN, TABLE = 3 * jax.random.normal(KEYS[0], (N, D)), jax.random.normal(KEYS[1], (V, D))
+IDS = jax.random.randint(KEYS[2], (N, K), 0, V).at[0, 0].set(V - 1).at[1, :2].set(3)
+
+
+def dense(hidden=HIDDEN, table=TABLE, softcap=None):
+    return jax.nn.log_softmax(Head(table, softcap).cap(hidden @ table.T))
+
+
+@pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39, 3])  # less than K, too
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_the_most_probable_tokens(chunk, softcap):
+    found = soft_head.top(HIDDEN, Head(TABLE, softcap), K, V, chunk)
+    logprobs, ids = jax.lax.top_k(dense(softcap=softcap), K)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_allclose(found.logprobs, logprobs, rtol=1e-5, atol=1e-5)
+
+
+def test_ids_from_the_limit_on_are_left_out_but_keep_their_probability():
+    found = soft_head.top(HIDDEN, Head(TABLE), 20, 20, chunk=8)
+    assert sorted(found.ids[0].tolist()) == list(range(20))
+    inside = np.exp(dense())[:, :20].sum(1)
+    np.testing.assert_allclose(np.exp(found.logprobs).sum(1), inside, rtol=1e-5)
+    assert inside.min() < 0.9
+
+
+@pytest.mark.parametrize("chunk", [8, 64, 7])
+def test_log_probabilities_of_given_tokens_and_their_gradients(chunk):
+    def chunked(hidden, table):
+        return soft_head.logprobs_at(hidden, Head(table), IDS, chunk)
+
+    def whole(hidden, table):
+        return jnp.take_along_axis(dense(hidden, table), IDS, axis=1)
+
+    np.testing.assert_allclose(chunked(HIDDEN, TABLE), whole(HIDDEN, TABLE), rtol=1e-5, atol=1e-5)
+    weights = jnp.arange(1.0, N * K + 1).reshape(N, K)
+    gradients = [
+        jax.grad(lambda h, t, f=f: (weights * f(h, t)).mean(), argnums=(0, 1))(HIDDEN, TABLE)
+        for f in (chunked, whole)
+    ]
+    for a, b in zip(*gradients):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
