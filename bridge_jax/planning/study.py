@@ -14,12 +14,12 @@ from rich.table import Table
 from bridge_jax import config_io
 from bridge_jax.config import RunConfig
 from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
 from bridge_jax.phases.apprenticeship import ANNOTATIONS
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.plan import stages
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import plan, workload
-from bridge_jax.planning.memory import in_training
 from bridge_jax.planning.workload import Spending
 from bridge_jax.progress import duration
 from bridge_jax.roofline.chips import GIB, Chip
@@ -100,7 +100,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
             total.made += 1
             total.seconds += seconds
             if isinstance(work, workload.Training):
-                total.disk += _BYTES * decoder.count_parameters(in_training(model))
+                total.disk += _BYTES * _trained(model)
         for name, key in prints.items():
             if (name, key) in known:
                 totals[name].runs += 1
@@ -112,6 +112,12 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
             asked.setdefault(pool, (size, {}))[1][prints[ANNOTATIONS]] = spending
     teacher = [_at_most(size, list(found.values())) for size, found in asked.values()]
     return StudyPlan(len(configs), totals, _sum(teacher), _sum([_of(one) for one in alone]))
+
+
+def _trained(model: DecoderConfig) -> int:
+    """Returns how many parameters a stage trains, and leaves: all, or the adapter's."""
+    frozen = decoder.count_parameters(dataclasses.replace(model, lora=None)) if model.lora else 0
+    return decoder.count_parameters(model) - frozen
 
 
 def _at_most(pool: int, spendings: Sequence[Spending]) -> dict[str, float]:

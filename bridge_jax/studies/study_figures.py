@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import NullLocator
 
-from bridge_jax.studies import advisor
+from bridge_jax.studies import advisor, study_axes
 from bridge_jax.studies.drawing import Drawing, Palette
 from bridge_jax.studies.workdir import Row
 
@@ -51,8 +51,7 @@ def figures(result: Row, width: int) -> list[Drawing]:
     found = []
     if points := _students(result):
         found.append(_accuracy(result, points, width))
-        found.append(_frontier(result, points, "usd"))
-        found.append(_frontier(result, points, "tokens"))
+        found += [_frontier(result, points, cost) for cost in COST_NAMES if _differs(points, cost)]
     if differing := [point for point in result["points"] if point["difference"]]:
         found.append(_differences(result, differing, width))
     if gaps := _with_gaps(result):
@@ -88,7 +87,7 @@ def _accuracy(result: Row, points: Sequence[Row], width: int) -> Drawing:
     def draw(axes: Axes, palette: Palette) -> None:
         looks = _looks(result, palette)
         xs = sorted({p["x"] for p in points if p["x"] is not None})
-        shift = _scale(axes, xs)
+        shift = study_axes.scale(axes, xs)
         for i, name in enumerate(names):
             colour, marker = looks[name]
             mine = [p for p in points if p["variant"] == name]
@@ -108,7 +107,7 @@ def _accuracy(result: Row, points: Sequence[Row], width: int) -> Drawing:
             axes.vlines(at, low, high, color=colour, linewidth=1.4)
         axes.set_xlabel(result["axis"])
         axes.set_ylabel("accuracy of the student")
-        _percent(axes.yaxis)
+        study_axes.percent(axes.yaxis)
         axes.grid(axis="y", color=palette.rule, linewidth=0.6)
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderpad=0,
@@ -152,7 +151,7 @@ def _rows(
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=palette.rule, linewidth=0.6)
         axes.set_axisbelow(True)
-        _percent(axes.xaxis, signed)
+        study_axes.percent(axes.xaxis, signed)
         finish(axes, palette)
 
     return draw
@@ -166,7 +165,7 @@ def _frontier(result: Row, points: Sequence[Row], cost: str) -> Drawing:
         looks = _looks(result, palette)
         costs = [point["cost"][cost] for point in points]
         front = []
-        _scale(axes, sorted(set(costs)), ticks=False)
+        study_axes.scale(axes, sorted(set(costs)), ticks=False)
         for point, value in zip(points, costs):
             colour, marker = looks[point["variant"]]
             mean = point["accuracy"]["student"]["mean"]
@@ -181,19 +180,27 @@ def _frontier(result: Row, points: Sequence[Row], cost: str) -> Drawing:
         axes.step(*zip(*[f[:2] for f in front]), where="post", color=palette.muted, linewidth=1)
         low, high = min(costs), max(costs)
         for value, mean, name in front:
-            room = _share(value, low, high) > 0.3  # to the left, where the line does not go
+            room = (
+                study_axes.share(value, low, high) > 0.3
+            )  # to the left, where the line does not go
             axes.annotate(
                 name, (value, mean), xytext=(-7 if room else 4, 5), textcoords="offset points",
                 ha="right" if room else "left", size=11, color=palette.ink,
             )  # fmt: skip
         axes.margins(0.08, 0.16)
-        axes.xaxis.set_major_locator(_few_ticks(axes))
+        axes.xaxis.set_major_locator(study_axes.few_ticks(axes))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(_dollars if cost == "usd" else _count)
+        axes.xaxis.set_major_formatter(study_axes.dollars if cost == "usd" else study_axes.count)
         axes.set_xlabel(COST_NAMES[cost])
-        _percent(axes.yaxis)
+        study_axes.percent(axes.yaxis)
 
     return Drawing(f"frontier-{cost}", 340, 260, draw)
+
+
+def _differs(points: Sequence[Row], cost: str) -> bool:
+    """Returns whether the points cost different amounts, by a hundredth at least."""
+    costs = [point["cost"][cost] for point in points]
+    return max(costs) > 1.01 * min(costs)
 
 
 def _with_gaps(result: Row) -> list[Row]:
@@ -213,12 +220,12 @@ def _gaps(points: Sequence[Row]) -> Drawing:
     def draw(axes: Axes, palette: Palette) -> None:
         colours = (palette.series[4], palette.series[5], palette.muted)
         for i, (name, colour) in enumerate(zip(GAP_NAMES, colours)):
+            axes.barh(0, 0, color=colour, label=GAP_NAMES[name])
             for y, point in enumerate(points):
                 if not (gap := point["gaps"].get(name)):
                     continue
                 at = y + 0.25 * (i - 1)
-                shown = GAP_NAMES[name] if y == 0 else None
-                axes.barh(at, gap["mean"], height=0.2, color=colour, label=shown)
+                axes.barh(at, gap["mean"], height=0.2, color=colour)
                 axes.plot([gap["low"], gap["high"]], [at, at], color=palette.ink, linewidth=1)
         axes.axvline(0, color=palette.ink, linewidth=1)
         axes.set_yticks(range(len(points)), [label(point) for point in points])
@@ -227,7 +234,7 @@ def _gaps(points: Sequence[Row]) -> Drawing:
         axes.spines["left"].set_visible(False)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1, frameon=False, borderpad=0,
                     handlelength=1)  # fmt: skip
-        _percent(axes.xaxis, signed=True)
+        study_axes.percent(axes.xaxis, signed=True)
         axes.set_xlabel("difference of accuracies")
 
     return Drawing("gaps", 340, 62 * len(points) + 110, draw)
@@ -251,63 +258,6 @@ def _advice(result: Row, name: str, advice: Row) -> Drawing:
         axes.set_xticks(np.array(budgets) + 1, [f"{budget:g}" for budget in budgets])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("teacher queries")
-        _percent(axes.yaxis)
+        study_axes.percent(axes.yaxis)
 
     return Drawing(advice_name(name), 340, 230, draw)
-
-
-def _scale(axes: Axes, xs: Sequence[float], ticks: bool = True) -> Callable[[float, float], float]:
-    """Sets a log axis where x spans decades; returns how far to the side variants stand."""
-    positive = [x for x in xs if x > 0]
-    logarithmic = len(positive) > 1 and positive[-1] / positive[0] >= 10
-    if logarithmic and xs[0] <= 0:
-        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
-    elif logarithmic:
-        axes.set_xscale("log")
-    if ticks and len(xs) <= 8:
-        axes.set_xticks(xs, [f"{x:g}" for x in xs])
-        axes.xaxis.set_minor_locator(NullLocator())
-    span = xs[-1] / positive[0] if logarithmic else xs[-1] - xs[0]
-
-    def shift(x: float, steps: float) -> float:
-        return x * span ** (0.012 * steps) if logarithmic else x + 0.012 * steps * span
-
-    return shift
-
-
-def _few_ticks(axes: Axes) -> Any:
-    if axes.get_xscale() == "linear":
-        return MaxNLocator(4)
-    low, high = axes.get_xlim()
-    decades = math.log10(high / max(low, 1e-9))
-    steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
-    exponents = range(-8, 16)
-    return FixedLocator([0.0, *(step * 10.0**e for e in exponents for step in steps)])
-
-
-def _dollars(value: float, _: float) -> str:
-    return f"${value:g}" if value >= 1e-4 or value == 0 else f"${value:.0e}"
-
-
-def _count(value: float, _: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
-
-
-def _share(value: float, low: float, high: float) -> float:
-    """Returns how far to the right of its axis a cost lies, in about."""
-    if low > 0 and high / low >= 10:
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return (value - low) / ((high - low) or 1)
-
-
-def _percent(axis: Any, signed: bool = False) -> None:
-    axis.set_major_locator(MaxNLocator(5))
-
-    def points(value: float, _: float) -> str:
-        shown = f"{100 * value:+.0f}".replace("-", "−")
-        return "0" if shown in ("+0", "−0") else shown
-
-    axis.set_major_formatter(points if signed else PercentFormatter(1, decimals=0))

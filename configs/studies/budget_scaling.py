@@ -4,8 +4,8 @@
     python -m launch.study --config=configs/studies/budget_scaling.py --workdir=runs/budget_scaling
     python -m launch.report --workdir=runs/budget_scaling --target_accuracy=0.6
 
-45 runs: 0.1, 1, 5, 10 and 20% of 200 practice questions (1, 2, 10, 20 and 40 queries) x random,
-difficulty and coverage x 3 seeds.
+45 runs: 0.1, 1, 5, 10 and 20% of 128 practice questions, rounded up (1, 2, 7, 13 and 26 queries), x
+random, difficulty and coverage x 3 seeds.
 """
 
 from bridge_jax.studies.study import Study
