@@ -14,8 +14,13 @@ from typing import Any, Literal
 from bridge_jax.errors import UserError
 
 
-def load(path: str | Path, function: str = "get_config") -> Any:
-    """Returns what `function` of the Python file at `path` returns, a `RunConfig` or a study."""
+def load(path: str | Path, *functions: str) -> Any:
+    """Returns what the Python file at `path` says: a `RunConfig` of get_config, or a study.
+
+    Args:
+      path: the file.
+      functions: the first of these that it has is called; by default `get_config`.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"--config={path}: no such file")
@@ -23,9 +28,11 @@ def load(path: str | Path, function: str = "get_config") -> Any:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, function):
-        raise UserError(f"{path}: has no {function}()")
-    return getattr(module, function)()
+    names = functions or ("get_config",)
+    for name in names:
+        if hasattr(module, name):
+            return getattr(module, name)()
+    raise UserError(f"{path}: has no {'() or '.join(names)}()")
 
 
 def override(config: Any, assignments: Sequence[str], _prefix: str = "") -> Any:

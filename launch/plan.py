@@ -1,19 +1,27 @@
 """What a run needs before it is run: memory of each stage, time, and the teacher's bill.
 
 python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
+python -m launch.plan --config=configs/studies/budget_scaling.py
 
-Each step is compiled for the topology (`pip install 'bridge-jax[libtpu]'`; no TPU is needed), or
-for the devices here if none is named. Nothing is run or paid.
+Of a study: time, dollars and disk over all its runs, with what they share counted once. Of a run:
+each step is compiled for the topology (`pip install 'bridge-jax[libtpu]'`; no TPU is needed),
+or for the devices here if none is named. Nothing is run or paid.
 """
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from launch.overrides import run_main
 
-_CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
+if TYPE_CHECKING:
+    from bridge_jax.studies import study
+
+_CONFIG = flags.DEFINE_string(
+    "config", None, "A Python file with get_config() or get_study().", required=True
+)
 _TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU, such as v5e:4x4; default: what is here.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
 _PROPOSE = flags.DEFINE_bool("propose", False, "Look for the largest batches that fit (slow).")
@@ -21,29 +29,28 @@ _SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter l
 
 
 def main(assignments: list[str]) -> None:
-    """Plans the run and prints a table."""
+    """Plans the run, or the study, and prints a table."""
     from bridge_jax import config_io
     from bridge_jax.config_checks import idle_rows, validate
+    from bridge_jax.studies import study
 
-    config = config_io.override(config_io.load(_CONFIG.value), assignments)
+    found = config_io.load(_CONFIG.value, "get_config", "get_study")
+    if isinstance(found, study.Study):
+        _plan_study(study.override(found, assignments))
+        return
+    config = config_io.override(found, assignments)
     validate(config, has_data=bool(config.data.path))
     # These imports take seconds, so a mistyped flag is reported before them.
-    import jax
     from rich.console import Console
 
     from bridge_jax.parallel.sharding import batch_devices
     from bridge_jax.phases.context import Run
     from bridge_jax.planning import page, plan, workload
-    from bridge_jax.roofline import chips
 
     logging.set_verbosity(logging.WARNING)
-    if _TOPOLOGY.value:
-        devices, chip = chips.topology(_TOPOLOGY.value)
-    else:
-        devices, chip = jax.devices(), chips.local(jax.devices()[0])
+    devices, chip, name = _machine()
     run = Run(config, Path(), devices)
     works, spending = workload.workloads(run)
-    name = _TOPOLOGY.value or f"{len(devices)} {devices[0].device_kind}"
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("compiling the steps"):
         stages = list(plan.plan_stages(config, works, run.mesh, chip))
@@ -63,6 +70,34 @@ def main(assignments: list[str]) -> None:
             if isinstance(stage.work, workload.Training):
                 model = plan.decoder_config(getattr(config, stage.work.role), run.mesh)
                 page.show_proposal(console, stage, plan.propose(model, stage.work, run.mesh, chip))
+
+
+def _plan_study(found: "study.Study") -> None:
+    from rich.console import Console
+
+    from bridge_jax.planning import study as planning
+
+    logging.set_verbosity(logging.WARNING)
+    devices, chip, name = _machine()
+    console = Console(highlight=False, stderr=_JSON.value)
+    with console.status("planning each stage"):
+        planned = planning.plan_study([cell.config for cell in found.cells], devices, chip)
+    if _JSON.value:
+        print(json.dumps(planned.to_json(name), indent=2))
+    else:
+        planning.show(console, found.name, planned, name)
+
+
+def _machine() -> tuple[Any, Any, str]:
+    """Returns the devices to plan for, the chip, and their name."""
+    import jax
+
+    from bridge_jax.roofline import chips
+
+    if _TOPOLOGY.value:
+        return *chips.topology(_TOPOLOGY.value), _TOPOLOGY.value
+    devices = jax.devices()
+    return devices, chips.local(devices[0]), f"{len(devices)} {devices[0].device_kind}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Rebuilds `report.json` and `report.html` of a run from the files in its workdir.
+"""Rebuilds the report of a run, or of a study, from the files in its workdir.
 
 python -m launch.report --workdir=runs/quickstart
 
 With `--ledger` it prints instead who cost what, also while the run goes on, and what was cut off
-before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet.
+before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet. Of a study over
+budgets, `--target_accuracy` asks for the budget and `--target_budget` for the accuracy.
 """
 
 import json
@@ -17,10 +18,13 @@ from rich.console import Console
 
 from bridge_jax.errors import UserError
 from bridge_jax.studies import ledger_table
+from bridge_jax.studies.study import CELLS
 from bridge_jax.teachers import accounts, statement
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 LEDGER = flags.DEFINE_bool("ledger", False, "Print who cost what; the report is left as it is.")
+ACCURACY = flags.DEFINE_float("target_accuracy", None, "Say which budget reaches it (a study's).")
+QUERIES = flags.DEFINE_float("target_budget", None, "Say which accuracy it buys (a study's).")
 CSV = flags.DEFINE_string("csv", None, "Write every request of the ledger to this file.")
 
 
@@ -30,7 +34,12 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: pass --workdir=DIR")
         workdir = Path(WORKDIR.value)
-        if LEDGER.value or CSV.value:
+        asked = ACCURACY.value is not None or QUERIES.value is not None
+        if (workdir / CELLS).is_file() and not (LEDGER.value or CSV.value):
+            _show_study(workdir, Console())
+        elif asked:
+            raise UserError(f"--workdir={workdir}: no study; only one over budgets can answer that")
+        elif LEDGER.value or CSV.value:
             _show_ledger(workdir, Console())
         else:
             from bridge_jax.studies import report, terminal  # takes seconds: the ledger needs none
@@ -41,10 +50,23 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(2)
 
 
+def _show_study(workdir: Path, console: Console) -> None:
+    from bridge_jax.studies import study_report, study_tables, study_words  # takes seconds
+
+    result = study_report.write(workdir)
+    study_tables.print_study(result, console)
+    if ACCURACY.value is None and QUERIES.value is None:
+        return
+    if not result["advice"]:
+        raise UserError(f"--workdir={workdir}: its x is no budget, or one run is too few to ask it")
+    for sentence in study_words.answers(result, ACCURACY.value, QUERIES.value):
+        console.print(f"Advice   {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _show_ledger(workdir: Path, console: Console) -> None:
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: no such folder; pass the workdir of a run")
-    account = accounts.account_of(workdir)
+    account = accounts.account_of(workdir)  # A study's ledger is where a run's own would be.
     entries = statement.read(account.ledger)
     ledger_table.print_ledger(entries, account.run, _budget(workdir / "config.json"), console)
     if CSV.value:

@@ -1,9 +1,12 @@
 """Runs a study: `python -m launch.study --config=configs/studies/NAME.py --workdir=DIR`.
 
-A study is a Python file with `get_study() -> {name: RunConfig}`. Each run gets its own folder; a
-run that is done is not run again.
+The same command goes on after any interruption. Start it as often as you like, on as many hosts as
+share the disk: each takes runs that nobody is at, and what runs have in common is made once. The
+one that ends last writes the result of all. Any field of the runs' configs is a flag.
 """
 
+import fnmatch
+import socket
 from pathlib import Path
 
 from absl import flags, logging
@@ -13,35 +16,47 @@ from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_study().", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the study's files go.", required=True)
+_ONLY = flags.DEFINE_string("only", "*", "Runs whose folder matches, as in 'random-*-seed0'.")
+_KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run needs any more.")
 
 
 def main(assignments: list[str]) -> None:
-    """Runs every config of the study, with the overrides applied to each, and compares them."""
+    """Runs the runs of the study that are not done, and writes its result."""
+    from bridge_jax.studies import study as studies
+
+    workdir = Path(_WORKDIR.value)
+    study = studies.in_folder(studies.load(_CONFIG.value, assignments), workdir)
     cluster.join()
+    # These imports take seconds, so a mistake in the config is reported before them.
+    import jax
     from rich.console import Console
 
-    from bridge_jax import config_io
-    from bridge_jax.config_checks import validate
+    from bridge_jax.errors import UserError
     from bridge_jax.parallel import hosts
     from bridge_jax.phases.files import write_json
-    from bridge_jax.studies import comparison
-    from launch.runner import run_to_report
+    from launch.study_runs import Runs, take_turns
 
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
-    workdir = Path(_WORKDIR.value)
-    runs = {
-        name: validate(config_io.override(config, assignments))
-        for name, config in config_io.load(_CONFIG.value, "get_study").items()
-    }
+    # Runs compile the same steps again and again.
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        cache = workdir / "compilations" / socket.gethostname()
+        jax.config.update("jax_compilation_cache_dir", str(cache.absolute()))
+    studies.check_tests(study)
+    chosen = [cell for cell in study.cells if fnmatch.fnmatch(cell.folder, _ONLY.value)]
+    if not chosen:
+        raise UserError(f"--only={_ONLY.value}: no run matches, as {study.cells[0].folder} would")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / studies.CELLS, study.to_json())
     with cluster.together(workdir):
-        reports = {
-            name: run_to_report(config, workdir / name, "all", console)
-            for name, config in runs.items()
-        }
-    result = comparison.compare(reports)
-    write_json(workdir / "study.json", result)
-    comparison.print_table(result, console)
+        runs = Runs(study, workdir, _KEEP.value, console)
+        taken = take_turns(chosen, runs.attempt)
+        if taken:
+            console.print(f"other processes are at {len(taken)} runs: the last one writes them too")
+        runs.write_result()
+    if runs.failed:
+        first, why = next(iter(runs.failed.items()))
+        raise UserError(f"{len(runs.failed)} of {len(chosen)} runs failed; {first}: {why}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The pairs of models that run configs are made of; the configs themselves are in test_config."""
+"""Studies, and the pairs of models that configs are made of; those of runs are in test_config."""
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,10 @@ from bridge_jax.config_checks import validate
 from bridge_jax.config_io import override
 from bridge_jax.models import decoder, presets
 from bridge_jax.models.families import from_hf
+from bridge_jax.studies import study
 from configs import models
+
+ROOT = Path(__file__).parents[1]
 
 # (assistant, its adapter, student), parameters. The adapters' are what others report of rank 16 on
 # all projections of these models.
@@ -54,3 +58,32 @@ def test_a_pair_fits_into_a_run_config_and_can_be_overridden(name):
 def test_the_docstring_uses_a_pair_that_exists():
     (used,) = re.findall(r'PAIRS\["(.*?)"\]', models.__doc__)
     assert used in models.PAIRS
+
+
+STUDIES = sorted(
+    path
+    for path in (ROOT / "configs" / "studies").glob("*.py")
+    if "def get_study" in path.read_text()
+)
+
+
+def test_the_studies_are_found():
+    assert {path.stem for path in STUDIES} >= {"budget_scaling", "quickstart_seeds", "selection"}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_resolves(path):
+    found = study.load(path)
+    assert found.name == path.stem
+    seeds = {cell.config.seed for cell in found.cells}
+    assert len(found.cells) == len(seeds) * len({(c.variant, c.x) for c in found.cells})
+    study.check_tests(found)
+    command = f"--config=configs/studies/{path.name}"
+    assert command in path.read_text().split('"""')[1], "the docstring gives the command"
+
+
+def test_the_budgets_are_those_of_the_docstring():
+    found = study.load(ROOT / "configs" / "studies" / "budget_scaling.py")
+    budgets = {cell.x: cell.config.selected for cell in found.cells}
+    assert budgets == {0.1: 1, 1.0: 2, 5.0: 7, 10.0: 13, 20.0: 26}
+    assert len(found.cells) == 45

@@ -2,10 +2,14 @@
 
 A stage writes into `<name>.partial` and is renamed to `<name>` when it is whole. Its manifest
 holds a fingerprint of the config that it read and of the stages before it.
+
+Runs may share a store: there a stage lies under `<name>/<fingerprint>`, is made once for all of
+them, and a run's folder has links to it.
 """
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +20,7 @@ from bridge_jax import config_io, timing
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.phases.files import read_json, write_json
+from bridge_jax.phases.workdir import held
 
 FORMAT = 1  # Raised when the files of a stage change their meaning.
 STARTED = "started.json"  # Marks a folder that is not whole.
@@ -37,6 +42,10 @@ class Stage:
     run: Callable[[Any, Path], None]
     reads: tuple[str, ...]
     after: tuple[str, ...] = ()
+
+
+class StageBusy(Exception):  # noqa: N818 - no error: come back later
+    """Another process is making the stage of this name in the shared store."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +78,37 @@ def fingerprints(stages: Sequence[Stage], describe: Callable[[str], Any]) -> dic
 
 
 def execute(
-    stages: Sequence[Stage], context: Any, workdir: Path, describe: Callable[[str], Any]
+    stages: Sequence[Stage],
+    context: Any,
+    workdir: Path,
+    describe: Callable[[str], Any],
+    store: Path | None = None,
 ) -> Iterator[Outcome]:
-    """Runs the stages in order, yielding each one's outcome as it ends."""
+    """Runs the stages in order, yielding each one's outcome as it ends.
+
+    Args:
+      stages: in order.
+      context: what each of them is given.
+      workdir: where their folders are; held by this process.
+      describe: as in `fingerprints`.
+      store: where runs share their stages, if they do.
+
+    Raises:
+      StageBusy: another process is making the next stage in the store. Nothing is lost: what was
+        done before it stays.
+    """
     prints = fingerprints(stages, describe)
+    folders = {
+        stage.name: store / stage.name / prints[stage.name] if store else workdir / stage.name
+        for stage in stages
+    }
+    read = set(hosts.agree(sorted(_read_later(stages, folders, prints))))
     for stage in stages:
-        final = workdir / stage.name
-        partial = final.with_name(final.name + ".partial")
-        before = hosts.agree(_done_before(partial, final, prints[stage.name]))
-        if before is not None:
-            yield Outcome(stage.name, True, before)
-            continue
-        yield Outcome(stage.name, False, _run(stage, context, partial, final, prints[stage.name]))
+        final, fingerprint = folders[stage.name], prints[stage.name]
+        outcome = _reach(stage, context, final, fingerprint, stage.name in read, bool(store))
+        if store and hosts.is_first():
+            _link(workdir / stage.name, final)
+        yield outcome
 
 
 def finished(workdir: Path, stage: str) -> bool:
@@ -97,13 +125,78 @@ def is_done(workdir: Path, stage: str, fingerprint: str) -> bool:
     return any(manifest.get("fingerprint") == fingerprint for manifest in manifests)
 
 
-def _done_before(partial: Path, final: Path, fingerprint: str) -> float | None:
-    """Returns the seconds that a stage has taken, if it is whole and of this config."""
-    if hosts.is_first():
-        _finish_rename(partial, final, fingerprint)
+def drop_model(folder: Path) -> None:
+    """Removes the parameters of a finished stage, which is made again when they are needed."""
+    manifest = read_json(folder / "manifest.json")
+    if manifest and (folder / "params").is_dir():
+        # First, so that a kill between the two leaves no model that is believed to be whole.
+        write_json(folder / "manifest.json", manifest | {"dropped": True})
+        shutil.rmtree(folder / "params", ignore_errors=True)
+
+
+def _read_later(
+    stages: Sequence[Stage], folders: dict[str, Path], prints: dict[str, str]
+) -> set[str]:
+    """Returns the stages whose files are read by one that has yet to run."""
+    read: set[str] = set()
+    for stage in reversed(stages):
+        if _seconds(folders[stage.name], prints[stage.name], stage.name in read) is None:
+            read.update(stage.after)
+    return read
+
+
+def _reach(
+    stage: Stage, context: Any, final: Path, fingerprint: str, read: bool, shared: bool
+) -> Outcome:
+    """Runs a stage, unless it is done."""
+    before = hosts.agree(_seconds(final, fingerprint, read))
+    if before is not None:
+        return Outcome(stage.name, True, before)
+    partial = final.with_name(final.name + ".partial")
+    with _claim(final.with_name(final.name + ".lock"), shared) as ours:
+        if not hosts.agree(ours):
+            raise StageBusy(stage.name)
+        if hosts.is_first():
+            _finish_rename(partial, final, fingerprint)
+        # It may have been finished since.
+        before = hosts.agree(_seconds(final, fingerprint, read))
+        if before is not None:
+            return Outcome(stage.name, True, before)
+        return Outcome(stage.name, False, _run(stage, context, partial, final, fingerprint))
+
+
+def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:
+    return held(file) if shared and hosts.is_first() else contextlib.nullcontext(True)
+
+
+def _seconds(final: Path, fingerprint: str, read: bool) -> float | None:
+    """Returns the seconds a stage took, if it is whole, of this config and fit to be `read`."""
     manifest = read_json(final / "manifest.json")
-    matches = manifest is not None and manifest.get("fingerprint") == fingerprint
-    return manifest["seconds"] if manifest and matches else None
+    if not manifest or manifest.get("fingerprint") != fingerprint:
+        return None
+    return None if read and manifest.get("dropped") else manifest["seconds"]
+
+
+def _link(link: Path, target: Path) -> None:
+    """Makes `link` a relative link to `target`, at once, whatever is there."""
+    words = os.path.relpath(target, link.parent)
+    if link.is_symlink() and link.readlink() == Path(words):
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    beside = link.with_name(link.name + ".link")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(words)
+    if not link.is_symlink():
+        _remove(link)
+    beside.replace(link)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, or the link to one that others may have."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: str) -> float:
@@ -151,5 +244,5 @@ def _finish_rename(partial: Path, final: Path, fingerprint: str) -> None:
     """Puts a whole partial folder in place; also after a kill between its last two steps."""
     manifest = read_json(partial / "manifest.json")
     if manifest and manifest["fingerprint"] == fingerprint:
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)
         partial.rename(final)

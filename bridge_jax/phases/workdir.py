@@ -1,4 +1,10 @@
-"""One process at a time in a workdir."""
+"""One process at a time: in a workdir, and at whatever else has a lock file.
+
+A lock is the kernel's (`flock`): it ends with the process, however that ends, and nothing has to be
+cleaned up. Between hosts it holds where their disk passes it on: NFS (v3 with lockd, v4), Lustre
+mounted with `flock`, Filestore; not in a bucket that is mounted as a folder. When a host is lost,
+NFS v4 keeps its locks until the lease ends, some 90 seconds.
+"""
 
 import contextlib
 import fcntl
@@ -8,23 +14,44 @@ from pathlib import Path
 from bridge_jax.errors import UserError
 
 
+class WorkdirBusy(UserError):  # noqa: N818
+    """Another run is writing in the workdir."""
+
+
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Holds the workdir; the lock ends with the process, also when it is killed.
+def held(file: Path, wait: bool = False) -> Iterator[bool]:
+    """Yields whether this process has the lock `file` until the block ends; it may `wait` for it.
+
+    The folder is made if need be. The file stays: one that is removed could be locked twice.
 
     Raises:
-      UserError: another run holds it, or the folder cannot be made.
+      UserError: the file cannot be made.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / ".lock").open("w")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = file.open("w")
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror}") from error
-    with file:
+        raise UserError(f"{file.parent}: {error.strerror}; no lock can be made there") from error
+    with handle:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            ours = True
         except BlockingIOError:
-            raise UserError(
+            ours = False
+        yield ours
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Holds the workdir.
+
+    Raises:
+      WorkdirBusy: another run holds it.
+      UserError: the folder cannot be made.
+    """
+    with held(workdir / ".lock") as ours:
+        if not ours:
+            raise WorkdirBusy(
                 f"--workdir={workdir}: another run is writing here; wait for it or choose another"
-            ) from None
+            )
         yield

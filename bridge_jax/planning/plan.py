@@ -79,14 +79,22 @@ def plan_stages(
         model = decoder_config(getattr(config, work.role), mesh)
         # The stages of a role differ in name and number of steps, which is nothing to the compiler.
         shape = work._replace(stage="", steps=0)
-        cost = _cost(config.generation, work, model, mesh).times(work.steps)
-        rates = chip.flops, chip.bandwidth, chip.interconnect
-        names = "compute", "memory", "interconnect"
-        seconds, bound_by = max(
-            (total / rate / mesh.size, name) for total, rate, name in zip(cost, rates, names)
-        )
+        cost, seconds, bound_by = work_time(config.generation, work, model, mesh, chip)
         needs = compiled(config.generation, shape, model, mesh)
         yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
+
+
+def work_time(
+    settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Mesh, chip: Chip
+) -> tuple[costs.Cost, float, str]:
+    """Returns the cost of a whole stage, its seconds at least, and what bounds them."""
+    cost = _cost(settings, work, model, mesh).times(work.steps)
+    rates = chip.flops, chip.bandwidth, chip.interconnect
+    names = "compute", "memory", "interconnect"
+    seconds, bound_by = max(
+        (total / rate / mesh.size, name) for total, rate, name in zip(cost, rates, names)
+    )
+    return cost, seconds, bound_by
 
 
 def decoder_config(model: ModelConfig, mesh: Mesh) -> DecoderConfig:

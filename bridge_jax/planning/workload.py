@@ -6,6 +6,7 @@ rationale is taken to be as long as the config allows.
 
 import contextlib
 import math
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
@@ -126,8 +127,13 @@ class Lengths:
         return example.rationales.get(self.config.data.rationale)
 
 
-def workloads(run: Run) -> tuple[list[Work], Spending]:
-    """Returns the work of each stage that runs a model, in order, and what is paid."""
+def workloads(run: Run, only: Collection[str] | None = None) -> tuple[list[Work], Spending]:
+    """Returns the work of each stage that runs a model, in order, and what is paid.
+
+    Args:
+      run: whose stages.
+      only: names of the stages that are wanted, by default all.
+    """
     config, lengths = run.config, Lengths(run)
     by_stage = {
         apprenticeship.WARMUP: lambda: _warmup(lengths),
@@ -164,7 +170,8 @@ def workloads(run: Run) -> tuple[list[Work], Spending]:
             evaluate.stage(c).name, c.role, lengths, n
         )
     names = [stage.name for stage in plan.stages(config)]
-    return [by_stage[name]() for name in names if name in by_stage], _spending(lengths)
+    wanted = [name for name in names if name in by_stage and (only is None or name in only)]
+    return [by_stage[name]() for name in wanted], _spending(lengths)
 
 
 def _training(

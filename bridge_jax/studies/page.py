@@ -13,33 +13,42 @@ from bridge_jax.studies.workdir import Run
 NARROW, WIDE = 350, 720  # CSS pixels of the accuracy plot on a telephone and on a desk
 
 
-def render(run: Run, report: dict[str, Any]) -> str:
-    """Returns the page; the same artifacts give the same bytes."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Returns what turns a template of this folder into a page."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=wording.percent, interval=wording.interval)
-    return environment.get_template("report.html").render(
-        report=report,
-        headline=wording.headline(report),
-        comparison=wording.comparison(report),
-        roles=list(report["accuracy"]),
-        role_names=wording.ROLE_NAMES,
-        role_notes=wording.role_notes(report["method"]),
-        flow=wording.flow(report),
-        chosen=wording.CHOSEN[report.get("selection", {}).get("strategy", "random")],
-        spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
-        spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
-        times=wording.time_rows(report["seconds"], report["training"]),
-        time=wording.time(report["time"]),
-        examples=examples.choose(run),
-        curve_names=[name for _, name, _, _ in plots.CURVES],
-        config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
-        **_drawings(run, report),
+    made.filters.update(percent=wording.percent, interval=wording.interval)
+    return made
+
+
+def render(run: Run, report: dict[str, Any]) -> str:
+    """Returns the page; the same artifacts give the same bytes."""
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            headline=wording.headline(report),
+            comparison=wording.comparison(report),
+            roles=list(report["accuracy"]),
+            role_names=wording.ROLE_NAMES,
+            role_notes=wording.role_notes(report["method"]),
+            flow=wording.flow(report),
+            chosen=wording.CHOSEN[report.get("selection", {}).get("strategy", "random")],
+            spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
+            spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
+            times=wording.time_rows(report["seconds"], report["training"]),
+            time=wording.time(report["time"]),
+            examples=examples.choose(run),
+            curve_names=[name for _, name, _, _ in plots.CURVES],
+            config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
+            **_drawings(run, report),
+        )
     )
 
 

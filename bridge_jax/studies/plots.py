@@ -1,59 +1,17 @@
-"""The report's plots as SVG text that takes its colours and its font from the page.
+"""The plots of a run's report, as SVG text for its page."""
 
-Matplotlib draws with the stand-in colours below; `_svg` turns each into a CSS variable, so that one
-drawing serves light and dark. One unit of a drawing is one CSS pixel. Text stays text.
-"""
-
-import io
-import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.decomposition import PCA
 
 from bridge_jax.studies import wording
+from bridge_jax.studies.drawing import DIFFICULTY, PAGE, Drawing
 from bridge_jax.studies.workdir import Row
 
-INK, MUTED, RULE, ACCENT, POOL = "#010101", "#020202", "#030303", "#040404", "#050505"
-DIFFICULTY = ("#110101", "#110202", "#110303", "#110404", "#110505")  # easy to hard
-_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    RULE: "rule",
-    ACCENT: "accent",
-    POOL: "pool",
-    **{colour: f"d{level}" for level, colour in enumerate(DIFFICULTY, start=1)},
-}
-_STYLE = {
-    "axes.edgecolor": RULE,
-    "axes.facecolor": "none",
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 12,
-    "axes.linewidth": 1,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.03,
-    "figure.constrained_layout.w_pad": 0.03,
-    "figure.dpi": 72,
-    "figure.facecolor": "none",
-    "font.size": 12,
-    "svg.fonttype": "none",
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "xtick.labelsize": 12,
-    "ytick.color": RULE,
-    "ytick.labelcolor": MUTED,
-    "ytick.labelsize": 12,
-}
+INK, MUTED, RULE, ACCENT, POOL, _ = PAGE
 PANEL = 340  # CSS pixels: one column on a telephone, half of the text on a desk
 MOST_POINTS = 2000
 MOST_RINGS = 400
@@ -252,31 +210,4 @@ def _shorten(name: str, longest: int = 18) -> str:
 
 
 def _draw(name: str, draw: Callable[[Axes], None], width: int, height: int) -> str:
-    style: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style), warnings.catch_warnings():
-        # A script that Matplotlib's own font lacks is still shown in the page's.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width / 72, height / 72))
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _svg(buffer.getvalue(), name, width, height)
-
-
-def _svg(text: str, name: str, width: int, height: int) -> str:
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = text[text.index("<svg") :]
-    text = re.sub(
-        r"<svg[^>]*>",
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}" '
-        f'style="max-width: {width}px" aria-hidden="true">',
-        text,
-        count=1,
-    )
-    # Several drawings share the page: their ids must not.
-    slug = re.sub(r"\W+", "-", name)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{slug}-\1"', text)
-    text = re.sub(r'href="#', f'href="#{slug}-', text)
-    text = re.sub(r"url\(#", f"url(#{slug}-", text)
-    text = re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match.group()]})", text)
-    return re.sub(r"font: (.*?)px [^;\"]*", r"font: \1px var(--sans)", text)
+    return Drawing(name, width, height, lambda axes, _: draw(axes)).svg()

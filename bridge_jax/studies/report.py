@@ -1,10 +1,10 @@
 """Writes `report.json` for programs and `report.html` for people, from the files of one workdir."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from bridge_jax.atomic import replace
 from bridge_jax.studies import page, summary, workdir
 
 
@@ -20,15 +20,6 @@ def write(path: Path) -> dict[str, Any]:
     run = workdir.load(Path(path))
     report = summary.summarise(run)
     report["page"] = str(run.path / "report.html")
-    _replace(run.path / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    _replace(run.path / "report.html", page.render(run, report))
+    replace(run.path / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    replace(run.path / "report.html", page.render(run, report))
     return report
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -76,7 +76,9 @@ def summarise(run: Run) -> dict[str, Any]:
     report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}
     report["time"] = _time(run)
     report["training"] = _speed(run)
-    report["warnings"] = failures.find(run, report)
+    found = failures.find(run, report)
+    report["failures"] = sorted({failure.name for failure in found})
+    report["warnings"] = [*map(str, found), *failures.unequal_tests(run, report)]
     return report
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import sqlite3
-from collections.abc import Sequence
 from typing import Any
 
 from bridge_jax.errors import UserError
@@ -35,8 +34,8 @@ def total(connection: sqlite3.Connection, run: str, state: str) -> Spend:
     return Spend(queries, inputs, outputs, in_usd(nano))
 
 
-def bill(connection: sqlite3.Connection, run: str, of_others: Sequence[int]) -> dict[str, Any]:
-    """Returns what `Ledger.bill` does; `of_others` are nanodollars."""
+def bill(connection: sqlite3.Connection, run: str, of_others: Spend) -> dict[str, Any]:
+    """Returns what `Ledger.bill` does."""
     no_answer = connection.execute(
         "SELECT finish, count(*) FROM requests"
         " WHERE run = ? AND state = 'settled' AND finish != 'stop' GROUP BY finish",
@@ -46,7 +45,7 @@ def bill(connection: sqlite3.Connection, run: str, of_others: Sequence[int]) -> 
     parts = {
         "no_answer": dict(no_answer),
         "unknown": {"queries": unknown.queries, "usd": unknown.usd},
-        "of_others": {"queries": len(of_others), "usd": in_usd(sum(of_others))},
+        "of_others": dataclasses.asdict(of_others),
     }
     there = {name: part for name, part in parts.items() if any(part.values())}
     return dataclasses.asdict(total(connection, run, "settled")) | there

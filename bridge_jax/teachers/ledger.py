@@ -28,7 +28,7 @@ from bridge_jax.teachers.ledger_jobs import Job
 from bridge_jax.teachers.ledger_rows import Holder, InFlight, Stored
 from bridge_jax.teachers.ledger_writer import Writer
 from bridge_jax.teachers.owner import Owner
-from bridge_jax.teachers.prices import Prices
+from bridge_jax.teachers.prices import Prices, in_usd
 from bridge_jax.teachers.protocol import Reply, Request
 
 T = TypeVar("T")
@@ -242,10 +242,16 @@ class Ledger:
 
         `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
         `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
-        beside those paid) and `of_others` (`queries` and `usd` of the answers that were taken from
-        other runs since the ledger was opened, free for this one).
+        beside those paid) and `of_others` (like the answers, of those that were taken from other
+        runs since the ledger was opened, free for this one).
         """
-        others = [answer.nanodollars for answer in list(self._of_others.values())]
+        taken = list(self._of_others.values())
+        others = Spend(
+            len(taken),
+            sum(answer.reply.input_tokens for answer in taken),
+            sum(answer.reply.output_tokens for answer in taken),
+            in_usd(sum(answer.nanodollars for answer in taken)),
+        )
         return self._do(lambda c: bill(c, self.run, others))
 
     def register(self, name: str) -> bool:

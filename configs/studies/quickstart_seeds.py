@@ -7,16 +7,27 @@ student, which has 16 examples and not 320, is trained for nearly as many steps 
 against 132 to 135 (the quickstart stops it after 30, to save time).
 """
 
-import dataclasses
-
-from bridge_jax.config import RunConfig
+from bridge_jax.config_io import override
+from bridge_jax.studies.study import Cell, Study
 from configs import quickstart
 
+METHODS = {
+    "bridge": ("compare_direct=false",),
+    "direct": ("compare_direct=false", "method=direct", "direct_training.epochs=42"),
+}
 
-def get_study() -> dict[str, RunConfig]:
-    """Returns a run for each seed."""
+
+def get_study() -> Study:
+    """Returns the study."""
     base = quickstart.get_config()
-    base = dataclasses.replace(
-        base, direct_training=dataclasses.replace(base.direct_training, epochs=42)
+    cells = [
+        Cell(method, override(base, [f"seed={seed}", f"name={method}", *changes]))
+        for seed in range(3)
+        for method, changes in METHODS.items()
+    ]
+    return Study(
+        "quickstart_seeds",
+        "Is the student better than one that learns from the teacher directly?",
+        tuple(cells),
+        reference="direct",
     )
-    return {f"seed{seed}": dataclasses.replace(base, seed=seed) for seed in range(3)}

@@ -1,0 +1,107 @@
+"""The finished runs of a study, each as what its results need of it."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge_jax.errors import UserError
+from bridge_jax.studies import summary, workdir
+from bridge_jax.studies.study import CELLS, RUNS, Point, config_key
+from bridge_jax.studies.workdir import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One run that is done.
+
+    Attributes:
+      point: its variant and x.
+      seed: of the run.
+      report: what `report.json` holds.
+      questions: role -> the questions of which its own are a part, each with its id.
+      correct: role -> whether it was right, by question.
+      cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price: paid by this run, or by
+        one that shares its ledger; `trained_tokens` in all trainings, `written_tokens` of the
+        rationales.
+      stages: stage -> (fingerprint, seconds).
+    """
+
+    point: Point
+    seed: int
+    report: Row
+    questions: dict[str, list[str]]
+    correct: dict[str, dict[str, bool]]
+    cost: dict[str, float]
+    stages: dict[str, tuple[str, float]]
+
+
+def read_study(folder: Path) -> Row:
+    """Returns the study of a folder, as `Study.to_json` gave it.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = folder / CELLS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--workdir={folder}: holds no study; launch.study writes one") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); launch.study writes it again") from None
+
+
+def finished(folder: Path, study: Row) -> Iterator[Finished]:
+    """Yields the runs that are done, in the study's order; those of another config are not."""
+    for cell in study["cells"]:
+        path = folder / RUNS / cell["folder"]
+        if not (path / "config.json").is_file():
+            continue
+        run = workdir.load(path)
+        expected = json.loads((path / "stages.json").read_text())
+        if config_key(run.config) == cell["config"] and expected.keys() <= run.manifests.keys():
+            yield _finished(cell, run)
+
+
+def _finished(cell: Row, run: workdir.Run) -> Finished:
+    report = summary.summarise(run)
+    rows = dict(run.predictions)
+    test = [_key(row) for row in max(rows.values(), key=len, default=[])]
+    questions = dict.fromkeys(rows, test)
+    if "teacher" in report["accuracy"] and "teacher" not in rows:
+        rows["teacher"] = run.annotations
+        questions["teacher"] = [_key(row) for row in run.annotations]
+    return Finished(
+        (cell["variant"], cell["x"]),
+        cell["seed"],
+        report,
+        questions,
+        {role: {_key(row): _is_correct(row) for row in rows[role]} for role in report["accuracy"]},
+        _cost(run),
+        {name: (m["fingerprint"], m["seconds"]) for name, m in run.manifests.items()},
+    )
+
+
+def _key(row: Row) -> str:
+    return f"{row['id']} {row['question']}"
+
+
+def _is_correct(row: Row) -> bool:
+    return bool(row.get("correct", row["answer"] == row["gold"]))
+
+
+def _cost(run: workdir.Run) -> dict[str, float]:
+    spend: dict[str, Any] = run.spend or {}
+    others = spend.get("of_others", {})
+    kinds = ("usd", "queries", "input_tokens", "output_tokens")
+    trained = sum(
+        row.get("step_seconds", 0) * row.get("tokens_per_second", 0)
+        for rows in run.curves.values()
+        for row in rows
+    )
+    return {
+        **{kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds},
+        "trained_tokens": round(trained),
+        "written_tokens": sum(row.get("tokens", 0) for row in run.rationales),
+    }

@@ -1,0 +1,42 @@
+"""How large must the assistant be?
+
+    python -m launch.study --config=configs/studies/assistant_size.py --workdir=runs/assistant_size
+
+The assistant is SmolLM2-135M cut to 6 (as the student is), 12, 18, 24 or all of its 30 layers;
+beside it the student that learns from the same paid answers directly.
+"""
+
+from bridge_jax.studies.study import Cell, Study
+from configs.studies import common
+
+LAYERS = (6, 12, 18, 24, 30)
+
+
+def get_study() -> Study:
+    """Returns the study."""
+    return Study(
+        "assistant_size",
+        "How large must the assistant be?",
+        tuple(cell for seed in common.SEEDS for cell in _cells(seed)),
+        reference="direct",
+        axis="layers of the assistant",
+    )
+
+
+def _cells(seed: int) -> list[Cell]:
+    asked = f"budget.queries={common.queries(5)}"
+    direct = ("method=direct", "direct_training.epochs=42")
+    return [
+        common.cell("direct", seed, asked, "selection.strategy=random", *direct),
+        *(
+            common.cell(
+                "bridge",
+                seed,
+                asked,
+                "selection.strategy=random",  # So that all are taught by the same answers.
+                f"assistant.keep_layers={common.layers(count)}",
+                x=count,
+            )
+            for count in LAYERS
+        ),
+    ]

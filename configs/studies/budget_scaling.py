@@ -1,0 +1,38 @@
+"""How accuracy grows with the budget, for three ways to choose what to ask.
+
+    python -m launch.plan --config=configs/studies/budget_scaling.py
+    python -m launch.study --config=configs/studies/budget_scaling.py --workdir=runs/budget_scaling
+    python -m launch.report --workdir=runs/budget_scaling --target_accuracy=0.6
+
+45 runs: 0.1, 1, 5, 10 and 20% of 128 practice questions, rounded up (1, 2, 7, 13 and 26 queries), x
+random, difficulty and coverage x 3 seeds.
+"""
+
+from bridge_jax.studies.study import Study
+from configs.studies import common
+
+BUDGETS = (0.1, 1.0, 5.0, 10.0, 20.0)
+STRATEGIES = ("random", "difficulty", "coverage")
+
+
+def get_study() -> Study:
+    """Returns the study, one seed after the other, so that a part of it is a study too."""
+    cells = [
+        common.cell(
+            strategy,
+            seed,
+            f"selection.strategy={strategy}",
+            f"budget.queries={common.queries(percent)}",
+            x=percent,
+        )
+        for seed in common.SEEDS
+        for percent in BUDGETS
+        for strategy in STRATEGIES
+    ]
+    return Study(
+        "budget_scaling",
+        "How far does a budget go, and does it matter what is asked?",
+        tuple(cells),
+        reference="random",
+        axis="teacher queries, % of the pool",
+    )

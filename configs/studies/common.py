@@ -1,0 +1,59 @@
+"""What the studies on practice tasks start from: the quickstart, smaller, so that many runs fit.
+
+Not a study itself. `base` has 128 examples in the pool, 128 test questions, an assistant of 18 of
+SmolLM2-135M's 30 layers and a student of 6: two full batches where a model writes, and short
+trainings that keep all activations (there is memory enough, and recomputing them takes a quarter of
+the time).
+"""
+
+import dataclasses
+import math
+
+from bridge_jax.config import RunConfig
+from bridge_jax.config_io import override
+from bridge_jax.studies.study import Cell
+from configs import quickstart
+
+POOL = 128
+SEEDS = range(3)
+TRAININGS = (
+    *("warmup.train", "assistant_training", "instruct.train"),
+    *("student_training", "direct_training"),
+)
+
+
+def layers(count: int) -> str:
+    """Returns the value of `keep_layers` for the first layers and the last two, `count` in all."""
+    return ",".join(map(str, (*range(count - 2), 28, 29)))
+
+
+def base() -> RunConfig:
+    """Returns the config that the runs of a study vary."""
+    return override(
+        dataclasses.replace(quickstart.get_config(), compare_direct=False),
+        [
+            f"data.pool={POOL}",
+            "data.test=128",
+            "budget.usd=1.0",
+            f"assistant.keep_layers={layers(18)}",
+            f"student.keep_layers={layers(6)}",
+            "warmup.fraction=0.25",
+            "assistant_training.epochs=3",
+            "instruct.examples=60",
+            "student_training.epochs=2",
+            "generation.max_new_tokens=40",
+            "evaluation.assistant_examples=64",
+            *(f"{training}.remat=none" for training in TRAININGS),
+        ],
+    )
+
+
+def queries(percent: float) -> int:
+    """Returns how many examples a share of the pool is, rounded up."""
+    return math.ceil(percent / 100 * POOL)
+
+
+def cell(variant: str, seed: int, *changes: str, x: float | None = None) -> Cell:
+    """Returns a run that differs from `base` by `changes` ("a.b=value") and the seed."""
+    name = variant if x is None else f"{variant}, {x:g}"
+    return Cell(variant, override(base(), [f"seed={seed}", f"name={name}", *changes]), x)

@@ -1,0 +1,27 @@
+"""Does a student that was not tuned to follow instructions first learn from rationales?
+
+    python -m launch.study --config=configs/studies/instruction_alignment.py --workdir=runs/aligned
+
+The paper calls what happens without it instruction blindness; the page counts it.
+"""
+
+from bridge_jax.studies.study import Study
+from configs.studies import common
+
+INSTRUCTIONS = {"without instructions": 0, "60 instructions": 60, "240 instructions": 240}
+
+
+def get_study() -> Study:
+    """Returns the study."""
+    asked = f"budget.queries={common.queries(5)}"
+    cells = [
+        common.cell(variant, seed, f"instruct.examples={examples}", asked)
+        for seed in common.SEEDS
+        for variant, examples in INSTRUCTIONS.items()
+    ]
+    return Study(
+        "instruction_alignment",
+        "Does the student need to be tuned on instructions first?",
+        tuple(cells),
+        reference="without instructions",
+    )

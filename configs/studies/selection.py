@@ -1,0 +1,22 @@
+"""Does choosing what to ask beat asking at random, at 5% of the pool?
+
+python -m launch.study --config=configs/studies/selection.py --workdir=runs/selection
+"""
+
+from bridge_jax.studies.study import Study
+from configs.studies import common
+
+STRATEGIES = ("random", "difficulty", "coverage")
+
+
+def get_study() -> Study:
+    """Returns the study."""
+    asked = f"budget.queries={common.queries(5)}"
+    cells = [
+        common.cell(strategy, seed, f"selection.strategy={strategy}", asked)
+        for seed in common.SEEDS
+        for strategy in STRATEGIES
+    ]
+    return Study(
+        "selection", "Does choosing what to ask beat asking at random?", tuple(cells), "random"
+    )

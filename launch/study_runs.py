@@ -1,0 +1,125 @@
+"""The runs of a study as one process sees them: done, at work elsewhere, or to be run."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from rich.console import Console
+
+from bridge_jax.errors import UserError
+from bridge_jax.parallel import hosts
+from bridge_jax.phases.context import Run
+from bridge_jax.phases.stages import StageBusy, drop_model
+from bridge_jax.phases.workdir import WorkdirBusy, held
+from bridge_jax.progress import duration
+from bridge_jax.studies import study_report, study_tables
+from bridge_jax.studies.study import RUNS, STAGES, Cell, Study
+from launch import runner
+
+POLL_SECONDS = 2.0
+
+State = Literal["done", "taken", "waits"]
+T = TypeVar("T")
+
+
+def take_turns(
+    runs: Sequence[T],
+    attempt: Callable[[T], State],
+    wait: Callable[[], None] = lambda: time.sleep(POLL_SECONDS),
+) -> list[T]:
+    """Attempts the runs until all are done or other processes are at the rest, which is returned.
+
+    Args:
+      runs: in the order in which they are tried.
+      attempt: returns `done`; `taken`: another process is at it; or `waits`: for what another
+        process makes, so that it is tried again.
+      wait: called when no run could go on.
+    """
+    left = list(runs)
+    while left:
+        states = [attempt(run) for run in left]
+        left = [run for run, state in zip(left, states) if state != "done"]
+        if "waits" not in states and "done" not in states:
+            break
+        if "done" not in states:
+            wait()
+    return left
+
+
+class Runs:
+    """What `take_turns` asks.
+
+    Args:
+      study: checked, with its shared ledger.
+      workdir: of the study.
+      keep_models: whether to keep the parameters that no run needs any more.
+      console: where to say what is done.
+
+    Attributes:
+      failed: folder -> why, for the runs that could not work here.
+    """
+
+    def __init__(self, study: Study, workdir: Path, keep_models: bool, console: Console):
+        self.study, self.workdir, self.keep_models = study, workdir, keep_models
+        self.console = console
+        self.failed: dict[str, str] = {}
+        self._checked: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+        self._number = {cell.folder: i for i, cell in enumerate(study.cells, 1)}
+
+    def attempt(self, cell: Cell) -> State:
+        """Runs a cell if nobody else is at it or at what it needs."""
+        run = self._run(cell)
+        if hosts.agree(runner.is_whole(run)):
+            return "done"
+        began, of = time.perf_counter(), len(self.study.cells)
+        try:
+            if cell.folder not in self._checked:
+                runner.check(run)
+                self._checked.add(cell.folder)
+                self.console.print(f"[bold]{cell.folder}[/] ({self._number[cell.folder]} of {of})")
+            report = runner.run_shared(run, self.workdir / STAGES, self.console)
+        except WorkdirBusy:
+            return "taken"
+        except StageBusy as busy:
+            if (cell.folder, str(busy)) not in self._told:
+                self._told.add((cell.folder, str(busy)))
+                self.console.print(f"  {cell.folder} waits for {busy}, which another process makes")
+            return "waits"
+        except UserError as error:
+            self.failed[cell.folder] = str(error)
+            self.console.print(f"[red]  {cell.folder}: {error}[/]", soft_wrap=True)
+            return "done"
+        accuracy = report["accuracy"].get("student")
+        said = "" if accuracy is None else f"student {accuracy:.1%}, "
+        self.console.print(f"  {cell.folder}: {said}{duration(time.perf_counter() - began)}")
+        if not self.keep_models and hosts.is_first():
+            self._drop_models()
+        return "done"
+
+    def write_result(self) -> None:
+        """Writes and prints the result of what is done, whoever did it."""
+        if not hosts.is_first():
+            return
+        with held(self.workdir / ".lock", wait=True):
+            result = study_report.write(self.workdir)
+        study_tables.print_study(result, self.console)
+
+    def _run(self, cell: Cell) -> Run:
+        return Run(cell.config, self.workdir / RUNS / cell.folder)
+
+    def _drop_models(self) -> None:
+        """Removes the models in the store that no unfinished run has a stage of."""
+        needed = set()
+        for cell in self.study.cells:
+            run = self._run(cell)
+            if not runner.is_whole(run):
+                needed.update(runner.prints_of(run).items())
+        for params in (self.workdir / STAGES).glob("*/*/*/params"):
+            folder = params.parent
+            name = folder.parent.relative_to(self.workdir / STAGES).as_posix()
+            if folder.suffix != ".partial" and (name, folder.name) not in needed:
+                with contextlib.suppress(FileNotFoundError):  # Another process came first.
+                    drop_model(folder)

@@ -1,0 +1,55 @@
+"""A whole study of tiny checkpoints, in processes of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.launch import tiny_run
+
+STUDY = """
+import importlib.util
+from bridge_jax.config_io import override
+from bridge_jax.studies.study import Cell, Study
+
+spec = importlib.util.spec_from_file_location("tiny_config", {config!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+
+def cell(variant, seed, queries):
+    changes = [f"seed={{seed}}", f"selection.strategy={{variant}}", f"budget.queries={{queries}}"]
+    return Cell(variant, override(module.get_config(), changes), float(queries))
+
+def get_study():
+    variants, budgets = ("random", "difficulty"), (2, 6)
+    cells = tuple(cell(v, s, q) for s in range({seeds}) for q in budgets for v in variants)
+    return Study("tiny", "Is difficulty better?", cells, "random", "teacher queries")
+"""
+
+
+def write(folder: Path, seeds: int = 1) -> Path:
+    """Writes a study of 4 runs a seed; returns its path."""
+    config = tiny_run.write_config(folder)
+    path = folder / f"tiny_study_{seeds}.py"
+    path.write_text(STUDY.format(config=str(config), seeds=seeds))
+    return path
+
+
+def start(study: Path, workdir: Path, *flags: str, module: str = "launch.study"):
+    """Starts `python -m launch.study`."""
+    named = [f"--config={study}"] * (module != "launch.report")
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *named, f"--workdir={workdir}", *flags],
+        cwd=tiny_run.ROOT,
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, code: int = 0) -> str:
+    """Waits for a process to end with `code`; returns what it printed."""
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, err + out
+    return out
