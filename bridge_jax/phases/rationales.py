@@ -91,7 +91,9 @@ def judge(run: Run, out: Path) -> None:
             same = samples.count(row["answer"]) if row["answer"] is not None else 0
             row["agreement"] = same / len(samples)
         reason = why_rejected(row, example, config)
-        rows.append(row | {"gold": example.answer, "kept": reason is None, "reason": reason})
+        # For the report alone: whether it is right is counted, by whatever it was judged.
+        truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
+        rows.append(row | truth | {"kept": reason is None, "reason": reason})
     write_rows(out / "rationales.jsonl", rows)
 
 
