@@ -111,14 +111,13 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
         return "no answer that parses"
     if config.filter == "gold" and not is_correct(row["answer"], example):
         return "the answer is not the gold one"
+    bounds = {}
     if config.filter in ("confidence", "consistency"):
-        for name in ("mean_logprob", "min_step_logprob"):
-            least = getattr(config, f"min_{name.removeprefix('min_')}")
-            if row[name] < least:
-                return f"{name} below {least}"
-    if config.filter == "consistency" and row["agreement"] < config.min_agreement:
-        return f"agreement below {config.min_agreement}"
-    return None
+        bounds["mean_logprob"] = config.min_mean_logprob
+        bounds["min_step_logprob"] = config.min_step_logprob
+    if config.filter == "consistency":
+        bounds["agreement"] = config.min_agreement
+    return next((f"{name} below {at}" for name, at in bounds.items() if row[name] < at), None)
 
 
 def author(config: RunConfig) -> str:
