@@ -29,7 +29,9 @@ class DataConfig:
       source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub).
       path: the JSONL file, or the hub's dataset name.
       columns: our field -> the file's column (`id`, `question`, `answer`, `domain`, `split`).
-      kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`.
+      kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
+        scored by ROUGE-L.
+      min_rouge: ROUGE-L from which a free text counts as right. Our default.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
@@ -43,8 +45,9 @@ class DataConfig:
     source: Literal["practice", "jsonl", "hf"] = "practice"
     path: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    kind: Literal["choice", "label", "numeric"] = "numeric"
+    kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
+    min_rouge: float = 0.5
     rationale: str = "medium"
     pool: int = 500
     dev: int = 50

@@ -198,6 +198,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
         f"generation.max_new_tokens={config.generation.max_new_tokens}",
     )
+    require(0 < data.min_rouge <= 1, f"data.min_rouge={data.min_rouge}: above 0, 1 at most")
     _check_rationales(config.rationales)
     if not config.data.labelled:
         _check_unlabelled(config)

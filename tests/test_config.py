@@ -160,6 +160,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
             "data.labelled=false method=self rationales.filter=none rationales.noise=0.5",
             "rationales.noise_kind=wrong_answer has to know the right one",
         ),
+        ("data.min_rouge=0", "data.min_rouge=0.0: above 0, 1 at most"),
         ("rationales.noise=1.5", "rationales.noise=1.5: 0 to 1"),
         ("logits.weight=2", "logits.weight=2.0: 0 to 1"),
         ("logits.top_k=0", "logits.top_k=0: above 0"),

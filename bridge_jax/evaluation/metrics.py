@@ -55,8 +55,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
       `n`; `accuracy`, `accuracy_low`, `accuracy_high` (95%, Wilson); `compliance`, the share of
-      completions that an answer was parsed from, with `compliance_low` and `compliance_high`; and
-      `mean_tokens`, generated tokens per question.
+      completions that an answer was parsed from, with `compliance_low` and `compliance_high`;
+      `mean_tokens`, generated tokens per question; and `score`, the mean ROUGE-L, of free texts.
 
     Raises:
       UserError: there are no rows.
@@ -68,7 +68,9 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     parsed = sum(row["answer"] is not None for row in rows)
     accuracy_low, accuracy_high = wilson(correct, n)
     compliance_low, compliance_high = wilson(parsed, n)
+    scores = [row["score"] for row in rows if "score" in row]
     return {
+        **({"score": sum(scores) / len(scores)} if scores else {}),
         "n": n,
         "accuracy": correct / n,
         "accuracy_low": accuracy_low,

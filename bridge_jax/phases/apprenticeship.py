@@ -161,8 +161,8 @@ def assistant(run: Run, out: Path) -> None:
 def bought(run: Run) -> list[tuple[Example, str, str]]:
     """Returns example, rationale and answer of what the teacher was paid for and is learned from.
 
-    The answer is the gold one, which the teacher's equals but for how it is written; the teacher's
-    where the pool has no labels.
+    The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass; where the
+    pool has no labels, it is the teacher's.
     """
     found, labelled = [], run.config.data.labelled
     for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl"):

@@ -30,7 +30,7 @@ from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
-from bridge_jax.tasks import sources
+from bridge_jax.tasks import rouge, sources
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.teachers import replay
 from bridge_jax.text import prompts, tokenizer
@@ -234,10 +234,12 @@ class Run:
         Raises:
           UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
             is written after it, the model's context, the warm-up's domains are not in the pool, a
-            checkpoint is missing or lacks a layer to keep, or TensorBoard's writer is not
-            installed.
+            checkpoint is missing or lacks a layer to keep, or TensorBoard's writer or what scores
+            free texts is not installed.
         """
         metrics.check(self.config.tensorboard)
+        if any(example.kind == "text" for example in self.splits.test):
+            rouge.check()
         pool, selected = self.splits.pool, self.config.selected
         noisy = noise_count(len(pool), self.config.selection)
         if selected > len(pool) - noisy:

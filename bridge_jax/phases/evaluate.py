@@ -10,6 +10,7 @@ from bridge_jax.phases.context import Role, Run
 from bridge_jax.phases.stages import Stage
 from bridge_jax.tasks.answers import answer_of, is_correct
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.rouge import rouge_l
 
 
 class Candidate(NamedTuple):
@@ -32,7 +33,7 @@ def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
         text = model.tokenizer.decode(completion.ids)
         answer = answer_of(text, example)
-        return {
+        row = {
             "id": example.id,
             "domain": example.domain,
             "question": example.question,
@@ -42,6 +43,9 @@ def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
             "correct": is_correct(answer, example),
             "tokens": len(completion.ids),
         }
+        if example.kind == "text":
+            row["score"] = rouge_l(answer or "", example.answer)
+        return row
 
     name = f"test: {candidate.name.replace('_', ' ')}"
     path = out / "predictions.jsonl"

@@ -66,7 +66,8 @@ def _wrong_answer(
     answers = example.choices or sorted(
         {other.answer for other in pool.values() if other.kind == example.kind}
     )
-    wrong = [answer for answer in answers if not is_correct(answer, example)]
-    if not wrong:
+    shuffled = (answers[i] for i in rng.permutation(len(answers)))
+    wrong = next((answer for answer in shuffled if not is_correct(answer, example)), None)
+    if wrong is None:
         raise UserError(f"rationales.noise: example {example.id!r} has no other answer")
-    return row | {"answer": wrong[rng.integers(len(wrong))]}
+    return row | {"answer": wrong}

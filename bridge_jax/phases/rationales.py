@@ -91,7 +91,9 @@ def judge(run: Run, out: Path) -> None:
             same = samples.count(row["answer"]) if row["answer"] is not None else 0
             row["agreement"] = same / len(samples)
         reason = why_rejected(row, example, config)
-        rows.append(row | {"gold": example.answer, "kept": reason is None, "reason": reason})
+        # For the report alone: whether it is right is counted, by whatever it was judged.
+        truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
+        rows.append(row | truth | {"kept": reason is None, "reason": reason})
     write_rows(out / "rationales.jsonl", rows)
 
 
@@ -109,14 +111,13 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
         return "no answer that parses"
     if config.filter == "gold" and not is_correct(row["answer"], example):
         return "the answer is not the gold one"
+    bounds = {}
     if config.filter in ("confidence", "consistency"):
-        for name in ("mean_logprob", "min_step_logprob"):
-            least = getattr(config, f"min_{name.removeprefix('min_')}")
-            if row[name] < least:
-                return f"{name} below {least}"
-    if config.filter == "consistency" and row["agreement"] < config.min_agreement:
-        return f"agreement below {config.min_agreement}"
-    return None
+        bounds["mean_logprob"] = config.min_mean_logprob
+        bounds["min_step_logprob"] = config.min_step_logprob
+    if config.filter == "consistency":
+        bounds["agreement"] = config.min_agreement
+    return next((f"{name} below {at}" for name, at in bounds.items() if row[name] < at), None)
 
 
 def author(config: RunConfig) -> str:

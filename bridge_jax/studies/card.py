@@ -8,6 +8,13 @@ from bridge_jax.models.files import is_hub_id
 from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
 from bridge_jax.text.prompts import INSTRUCTIONS
 
+_METHODS = {
+    "bridge": "a BRIDGE distillation (arXiv 2512.20403)",
+    "direct": "a direct distillation",
+    "self": "a self-training without a teacher",
+    "labels": "a fine-tuning on labels",
+}
+
 
 def render(report: dict[str, Any], config: RunConfig, role: str, *, adapter: bool = False) -> str:
     """Returns the card's Markdown.
@@ -22,7 +29,7 @@ def render(report: dict[str, Any], config: RunConfig, role: str, *, adapter: boo
     parts = [
         _front_matter(model, adapter),
         f"# {config.name}: {ROLE_NAMES[role].lower()}",
-        _what(model, role),
+        _what(config, role),
     ]
     parts += ["## Training", _training(report, config, role)]
     parts += ["## Scores", _scores(report), "## Use", _use(config, role)]
@@ -41,7 +48,8 @@ def _on_hub(model: ModelConfig) -> bool:
     return is_hub_id(model.checkpoint) and not Path(model.checkpoint).exists()
 
 
-def _what(model: ModelConfig, role: str) -> str:
+def _what(config: RunConfig, role: str) -> str:
+    model: ModelConfig = getattr(config, role)
     base = "SmolLM2-135M-Instruct" if model.checkpoint == "smollm2-135m" else model.checkpoint
     if not _on_hub(model):
         base = base.rstrip("/").rsplit("/", 1)[-1]  # A path says more about a disk than a model.
@@ -49,10 +57,7 @@ def _what(model: ModelConfig, role: str) -> str:
         model.keep_layers
     )
     how = f", with a LoRA adapter of rank {model.lora.rank}" * bool(model.lora.rank)
-    return (
-        f"The {role} of a BRIDGE distillation (arXiv 2512.20403), made with BRIDGE-JAX from "
-        f"{base}{cut}{how}."
-    )
+    return f"The {role} of {_METHODS[config.method]}, made with BRIDGE-JAX from {base}{cut}{how}."
 
 
 def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:

@@ -46,6 +46,8 @@ def summarise(run: Run) -> dict[str, Any]:
         },
         "n_test": max((len(rows) for rows in run.predictions.values()), default=0),
     }
+    if scores := {role: result["score"] for role, result in roles.items() if "score" in result}:
+        report["score"] = scores  # mean ROUGE-L of free texts
     if "teacher" in roles:
         report["teacher_measured_on"] = "test" if "teacher" in run.predictions else "annotations"
     if run.scores:
@@ -87,7 +89,11 @@ def _roles(run: Run) -> dict[str, dict[str, Any]]:
     if "teacher" not in roles and run.annotations:
         roles["teacher"] = metrics.summarise(
             [
-                {"answer": row["answer"], "correct": row["answer"] == row["gold"], "tokens": 0}
+                {
+                    "answer": row["answer"],
+                    "correct": row.get("correct", row["answer"] == row["gold"]),
+                    "tokens": 0,
+                }
                 for row in run.annotations
             ]
         )

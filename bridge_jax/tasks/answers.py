@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.rouge import rouge_l
 
 ANSWER_MARK = "Answer:"
 
@@ -46,12 +47,15 @@ def format_completion(rationale: str, answer: str) -> tuple[str, str]:
 def parse_answer(text: str | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
-    Canonical is the option's text (choice), the label as listed (label), or the number without
-    currency, unit, thousands commas and trailing zeros (numeric).
+    Canonical is the option's text (choice), the label as listed (label), the number without
+    currency, unit, thousands commas and trailing zeros (numeric), or the words with single spaces
+    (text).
     """
     text = (text or "").strip()
     if not text:
         return None
+    if example.kind == "text":
+        return " ".join(text.split())
     if example.kind == "numeric":
         number = _leading_number(text)
         return None if number is None else _canonical(number)
@@ -68,7 +72,7 @@ def parse_answer(text: str | None, example: Example) -> str | None:
 
 
 def is_correct(predicted: str | None, example: Example) -> bool:
-    """Whether a canonical answer equals the gold one.
+    """Whether a canonical answer equals the gold one, or is close enough to it (text).
 
     Numbers are equal if their values are. A gold number with two or more decimals is taken to be
     rounded: there, half a unit of its last decimal is allowed. Integers and single decimals (doses,
@@ -77,6 +81,8 @@ def is_correct(predicted: str | None, example: Example) -> bool:
     gold = parse_answer(example.answer, example)
     if predicted is None or gold is None:
         return False
+    if example.kind == "text":
+        return rouge_l(predicted, gold) >= example.min_rouge
     if example.kind != "numeric":
         return predicted == gold
     places = len(example.answer.partition(".")[2].strip().rstrip("%"))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-AnswerKind = Literal["choice", "label", "numeric"]
+AnswerKind = Literal["choice", "label", "numeric", "text"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,13 +14,14 @@ class Example:
     Attributes:
       id: unique within the dataset, over all splits.
       question: what a model is shown: context and options included, no instruction.
-      answer: the gold answer, one of `choices` unless `kind` is numeric.
+      answer: the gold answer, one of `choices` unless `kind` is numeric or text.
       kind: how answers are parsed and compared (`bridge_jax.tasks.answers`).
       choices: the texts of the options in order (choice), the closed set of labels (label), or
-        empty (numeric).
+        empty (numeric, text).
       domain: sub-domain or source, for reports and for spotting semantic collapse; may be empty.
       rationales: what a recorded or programmatic teacher says, by name of the variant. Only
         teachers read it: it is what the budget pays for.
+      min_rouge: ROUGE-L with the gold answer from which another counts as right (text).
     """
 
     id: str
@@ -30,6 +31,7 @@ class Example:
     choices: tuple[str, ...] = ()
     domain: str = ""
     rationales: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    min_rouge: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Reader:
             choices=self._choices(row, question),
             domain=self.text(row, "domain", required=False),
             rationales=self._rationales(row),
+            min_rouge=self._config.min_rouge,
         )
         answer = parse_answer(example.answer, example)
         if answer is None and example.kind == "numeric":
@@ -93,7 +94,7 @@ class Reader:
 
     def _choices(self, row: Row, question: str) -> tuple[str, ...]:
         """Returns the closed set: the row's own, the config's, or the options in the question."""
-        if self._config.kind == "numeric":
+        if self._config.kind in ("numeric", "text"):
             return ()
         own = row.value.get(self.column("choices"))
         if own is not None:

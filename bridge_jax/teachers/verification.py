@@ -104,6 +104,7 @@ def annotation(example: Example, outcomes: Sequence[Outcome], rules: Rules) -> d
         "rationale": best.rationale,
         "answer": best.answer,
         "gold": example.answer,
+        "correct": is_correct(best.answer, example),
         "kept": best.reason is None,
         "reason": None if best.reason is None else reason,
         "asked": len(outcomes),

@@ -51,3 +51,15 @@ def test_log_probabilities_of_given_tokens_and_their_gradients(chunk):
     ]
     for a, b in zip(*gradients):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
+def test_no_array_of_all_logits_exists():
+    def best(hidden, table):
+        return soft_head.top(hidden, Head(table), K, V, 8).logprobs.sum()
+
+    def given(hidden, table):
+        return soft_head.logprobs_at(hidden, Head(table), IDS, 8).sum()
+
+    programs = best, jax.grad(given, argnums=(0, 1)), lambda h, t: dense(h, t).sum()
+    texts = [str(jax.make_jaxpr(program)(HIDDEN, TABLE)) for program in programs]
+    assert [f"[{N},{V}]" in text for text in texts] == [False, False, True]

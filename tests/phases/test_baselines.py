@@ -1,11 +1,13 @@
 """Methods beside BRIDGE: the stages that they consist of, and what the student is given to read."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from bridge_jax.config_checks import validate
+from bridge_jax.config_io import override
 from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
 from bridge_jax.phases import lessons as lessons_of
 from bridge_jax.phases.context import Run
@@ -15,6 +17,7 @@ from bridge_jax.planning import workload
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
 from bridge_jax.training.step import loss_and_gradients
+from configs import quickstart
 from tests.launch import tiny_run
 
 ONE_EPOCH = ("student_training.epochs=1", "instruct.train.epochs=1", "direct_training.epochs=1")
@@ -251,3 +254,21 @@ def test_an_assistant_may_be_cut_to_chosen_layers(tiny, tmp_path):
     assert (whole.config.num_layers, cut.config.num_layers) == (3, 2)
     kept = np.asarray(whole.params["layers"]["mlp"]["up"]["kernel"])[[0, 2]]
     np.testing.assert_array_equal(cut.params["layers"]["mlp"]["up"]["kernel"], kept)
+
+
+def documented():
+    """Returns the assignments of each command in docs/baselines.md."""
+    text = (tiny_run.ROOT / "docs/baselines.md").read_text()
+    spans = re.findall(r"`(--[^`]+)`", "".join(re.findall(r"^\|.*", text, re.MULTILINE)))
+    return [[flag.removeprefix("--") for flag in span.split()] for span in spans]
+
+
+@pytest.mark.parametrize("assignments", documented(), ids=" ".join)
+def test_what_is_documented_is_a_config(assignments):
+    config = override(quickstart.get_config(), [a for a in assignments if not a.endswith("...")])
+    if config.data.source == "practice":
+        assert validate(config) is config
+
+
+def test_every_baseline_is_documented():
+    assert len(documented()) > 15

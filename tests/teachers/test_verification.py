@@ -30,6 +30,7 @@ def test_a_good_reply_is_kept():
         "rationale": WORDS,
         "answer": "12",
         "gold": "12",
+        "correct": True,
         "kept": True,
         "reason": None,
         "asked": 1,

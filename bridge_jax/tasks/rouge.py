@@ -1,0 +1,48 @@
+"""ROUGE-L (Lin 2004), the score of free texts, by `tensorflow_text.metrics`."""
+
+import contextlib
+import functools
+import os
+import re
+from typing import Any
+
+from bridge_jax.errors import UserError
+
+
+def rouge_l(hypothesis: str, reference: str) -> float:
+    """Returns the F-measure of two texts, 0 to 1: the harmonic mean of precision and recall.
+
+    They are the longest common subsequence's share of the words of either. A word is a run of
+    letters and digits, in any case.
+
+    Raises:
+      UserError: tensorflow-text is not installed.
+    """
+    words = [re.findall(r"\w+", text.casefold()) for text in (hypothesis, reference)]
+    if not all(words):
+        return 0.0
+    tf, metric = _library()
+    f_measure, _, _ = metric(*(tf.ragged.constant([text]) for text in words))
+    return float(f_measure[0])
+
+
+def check() -> None:
+    """Raises a `UserError` unless tensorflow-text is installed."""
+    _library()
+
+
+@functools.cache
+def _library() -> tuple[Any, Any]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports each absent GPU
+    try:
+        import tensorflow as tf  # pyright: ignore[reportMissingImports]
+        import tensorflow_text  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise UserError(
+            "data.kind=text is scored by ROUGE-L, which needs the tensorflow-text package: "
+            "pip install 'bridge-jax[tf-text]'"
+        ) from None
+    # TensorFlow would take the memory of the GPUs that JAX runs on.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf, tensorflow_text.metrics.rouge_l
