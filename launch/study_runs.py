@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import jax
 from rich.console import Console
 
 from bridge_jax.errors import UserError
@@ -89,6 +90,8 @@ class Runs:
                 self.console.print(f"  {cell.folder} waits for {busy}, which another process makes")
             return "waits"
         except UserError as error:
+            if jax.process_count() > 1:
+                raise  # The other processes of this run are not told; they end with this one.
             self.failed[cell.folder] = str(error)
             self.console.print(f"[red]  {cell.folder}: {error}[/]", soft_wrap=True)
             return "done"
