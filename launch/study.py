@@ -7,6 +7,7 @@ one that ends last writes the result of all. Any field of the runs' configs is a
 
 import fnmatch
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 from absl import flags, logging
@@ -34,6 +35,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.errors import UserError
     from bridge_jax.parallel import hosts
     from bridge_jax.phases.files import write_json
+    from bridge_jax.phases.workdir import held
     from launch.study_runs import Runs, take_turns
 
     logging.set_verbosity(logging.WARNING)
@@ -46,8 +48,8 @@ def main(assignments: list[str]) -> None:
     chosen = [cell for cell in study.cells if fnmatch.fnmatch(cell.folder, _ONLY.value)]
     if not chosen:
         raise UserError(f"--only={_ONLY.value}: no run matches, as {study.cells[0].folder} would")
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / studies.CELLS, study.to_json())
+    with held(workdir / ".lock", wait=True) if hosts.is_first() else nullcontext():
+        write_json(workdir / studies.CELLS, study.to_json())
     with cluster.together(workdir):
         runs = Runs(study, workdir, _KEEP.value, console)
         taken = take_turns(chosen, runs.attempt)

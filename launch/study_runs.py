@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import jax
 from rich.console import Console
 
 from bridge_jax.errors import UserError
@@ -66,7 +67,7 @@ class Runs:
         self.console = console
         self.failed: dict[str, str] = {}
         self._checked: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
         self._number = {cell.folder: i for i, cell in enumerate(study.cells, 1)}
 
     def attempt(self, cell: Cell) -> State:
@@ -82,13 +83,14 @@ class Runs:
                 self.console.print(f"[bold]{cell.folder}[/] ({self._number[cell.folder]} of {of})")
             report = runner.run_shared(run, self.workdir / STAGES, self.console)
         except WorkdirBusy:
+            self._tell_once(f"  another process is at {cell.folder}")
             return "taken"
         except StageBusy as busy:
-            if (cell.folder, str(busy)) not in self._told:
-                self._told.add((cell.folder, str(busy)))
-                self.console.print(f"  {cell.folder} waits for {busy}, which another process makes")
+            self._tell_once(f"  {cell.folder} waits for {busy}, which another process makes")
             return "waits"
         except UserError as error:
+            if jax.process_count() > 1:
+                raise  # The other processes of this run are not told; they end with this one.
             self.failed[cell.folder] = str(error)
             self.console.print(f"[red]  {cell.folder}: {error}[/]", soft_wrap=True)
             return "done"
@@ -106,6 +108,11 @@ class Runs:
         with held(self.workdir / ".lock", wait=True):
             result = study_report.write(self.workdir)
         study_tables.print_study(result, self.console)
+
+    def _tell_once(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            self.console.print(words)
 
     def _run(self, cell: Cell) -> Run:
         return Run(cell.config, self.workdir / RUNS / cell.folder)

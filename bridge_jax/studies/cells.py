@@ -56,7 +56,7 @@ def finished(folder: Path, study: Row) -> Iterator[Finished]:
     """Yields the runs that are done, in the study's order; those of another config are not."""
     for cell in study["cells"]:
         path = folder / RUNS / cell["folder"]
-        if not (path / "config.json").is_file():
+        if not (path / "stages.json").is_file():  # What a run that has begun writes last.
             continue
         run = workdir.load(path)
         expected = json.loads((path / "stages.json").read_text())

@@ -37,9 +37,9 @@ class Resampling:
           correct: whether it was right, by question; it may have been asked a part of `test`.
         """
         weights = self._drawn(tuple(test))
-        asked = np.array([question in correct for question in test])
-        right = np.array([correct.get(question, False) for question in test], np.float64)
-        drawn = weights @ asked.astype(np.float64)
+        asked = np.array([question in correct for question in test], np.float32)
+        right = np.array([correct.get(question, False) for question in test], np.float32)
+        drawn = (weights @ asked).astype(np.float64)
         # A replicate may draw none of a few questions.
         mean = right.sum() / max(1, asked.sum())
         return np.where(drawn > 0, weights @ right / np.maximum(drawn, 1), mean)
@@ -52,12 +52,12 @@ class Resampling:
         return stacked[drawn, np.arange(self.count)[:, None]].mean(1)
 
     def _drawn(self, test: tuple[str, ...]) -> np.ndarray:
-        """Returns f64[R, Q]: how often each question is drawn."""
+        """Returns f32[R, Q]: how often each question is drawn; whole numbers, so sums are exact."""
         key = hashlib.sha256("\0".join(test).encode()).hexdigest()
         if key not in self._weights:
             n = len(test)
             drawn = _generator(key).multinomial(n, np.full(n, 1 / n), size=self.count)
-            self._weights[key] = drawn.astype(np.float64)
+            self._weights[key] = drawn.astype(np.float32)
         return self._weights[key]
 
 

@@ -1,8 +1,9 @@
 """From the finished runs of a study to the numbers of `study.json`."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,32 @@ GAPS = {
 COSTS = ("usd", "tokens")
 
 _Runs = Mapping[int, Finished]  # by seed
-_Replicates = Mapping[int, np.ndarray]  # f64[R] by seed
+
+
+class Measured(NamedTuple):
+    """The accuracy of one role at one point, or a difference of two.
+
+    Attributes:
+      values: by seed.
+      drawn: f64[R] by seed, the same in each replicate of the bootstrap.
+    """
+
+    values: dict[int, float]
+    drawn: dict[int, np.ndarray]
+
+    def minus(self, other: "Measured") -> "Measured":
+        """Returns the difference on the seeds that both have."""
+        seeds = [seed for seed in self.values if seed in other.values]
+        return Measured(
+            {seed: self.values[seed] - other.values[seed] for seed in seeds},
+            {seed: self.drawn[seed] - other.drawn[seed] for seed in seeds},
+        )
+
+    def estimate(self, resampling: Resampling) -> Row | None:
+        """Returns the mean over seeds and its intervals; None without a seed."""
+        if not self.values:
+            return None
+        return estimate(self.values, resampling.over_seeds(self.drawn))
 
 
 def compute(folder: Path) -> Row:
@@ -48,14 +74,12 @@ def compute(folder: Path) -> Row:
         sorted(found.items(), key=lambda item: (variants.index(item[0][0]), item[0][1] or 0))
     )
     resampling = Resampling()
-    replicates = {
-        point: {seed: _by_role(run, resampling) for seed, run in runs.items()}
-        for point, runs in by_point.items()
-    }
-    points = [
-        _point(point, runs, replicates, by_point, study["reference"], resampling)
-        for point, runs in by_point.items()
-    ]
+    measured = {point: _measure(runs, resampling) for point, runs in by_point.items()}
+    points = []
+    for point, runs in by_point.items():
+        other = compared_with(point, study["reference"], by_point)
+        against = measured[other].get("student") if other and other != point else None
+        points.append(_point(point, runs, measured[point], against, resampling))
     done = [run for runs in by_point.values() for run in runs.values()]
     known = {(*run.point, run.seed) for run in done}
     missing = [
@@ -68,7 +92,7 @@ def compute(folder: Path) -> Row:
         "frontier": {cost: efficient(points, cost) for cost in COSTS},
         "bill": _bill(folder / LEDGER),
         "seconds": _seconds(done),
-        "advice": _advice(points, replicates, resampling),
+        "advice": _advice(points, measured, resampling),
     }
 
 
@@ -86,19 +110,21 @@ def efficient(points: Sequence[Row], cost: str) -> list[int]:
     return [i for i, one in at.items() if not any(beats(other, one) for other in at.values())]
 
 
-def _by_role(run: Finished, resampling: Resampling) -> dict[str, np.ndarray]:
-    return {
-        role: resampling.accuracy(run.questions[role], correct)
-        for role, correct in run.correct.items()
-    }
+def _measure(runs: _Runs, resampling: Resampling) -> dict[str, Measured]:
+    """Returns the accuracy of each role that was measured at a point."""
+    found = {role: Measured({}, {}) for role in ROLES}
+    for seed, run in runs.items():
+        for role, value in run.report["accuracy"].items():
+            found[role].values[seed] = value
+            found[role].drawn[seed] = resampling.accuracy(run.questions[role], run.correct[role])
+    return {role: measured for role, measured in found.items() if measured.values}
 
 
 def _point(
     point: Point,
     runs: _Runs,
-    replicates: Mapping[Point, Mapping[int, dict[str, np.ndarray]]],
-    by_point: Mapping[Point, _Runs],
-    reference: str,
+    measured: Mapping[str, Measured],
+    against: Measured | None,
     resampling: Resampling,
 ) -> Row:
     """Returns a point: means over its seeds, each with its interval (`resampling.estimate`).
@@ -108,45 +134,25 @@ def _point(
     `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
     `questions`, in the test; `teacher_on_annotations`: it was not asked these.
     """
-    here = replicates[point]
-
-    def measured(seeds: Iterable[int], values: Mapping[int, float], drawn: _Replicates) -> Row:
-        kept = list(seeds)
-        over = resampling.over_seeds({seed: drawn[seed] for seed in kept})
-        return estimate({seed: values[seed] for seed in kept}, over)
-
-    accuracy = {role: {s: r.report["accuracy"][role] for s, r in runs.items()
-                       if role in r.report["accuracy"]} for role in ROLES}  # fmt: skip
-    accuracy = {role: values for role, values in accuracy.items() if values}
-    gaps = {}
-    for name, (a, b) in GAPS.items():
-        both = accuracy.get(a, {}).keys() & accuracy.get(b, {}).keys()
-        if both:
-            values = {seed: accuracy[a][seed] - accuracy[b][seed] for seed in both}
-            gaps[name] = measured(both, values, {s: here[s][a] - here[s][b] for s in both})
-    other = compared_with(point, reference, by_point)
+    gaps = {
+        name: measured[a].minus(measured[b]).estimate(resampling)
+        for name, (a, b) in GAPS.items()
+        if a in measured and b in measured
+    }
     difference = None
-    if other is not None and other != point:
-        there = {s: r.report["accuracy"].get("student") for s, r in by_point[other].items()}
-        both = [s for s in accuracy.get("student", {}) if there.get(s) is not None]
-        if both:
-            values = {s: accuracy["student"][s] - there[s] for s in both}
-            drawn = {s: here[s]["student"] - replicates[other][s]["student"] for s in both}
-            difference = measured(both, values, drawn)
+    if against and "student" in measured:
+        difference = measured["student"].minus(against).estimate(resampling)
     return {
         "variant": point[0],
         "x": point[1],
         "seeds": sorted(runs),
-        "accuracy": {
-            role: measured(values, values, {s: here[s][role] for s in values})
-            for role, values in accuracy.items()
-        },
+        "accuracy": {role: part.estimate(resampling) for role, part in measured.items()},
         "compliance": {
-            role: float(np.mean([runs[seed].report["compliance"][role] for seed in values]))
-            for role, values in accuracy.items()
+            role: float(np.mean([runs[seed].report["compliance"][role] for seed in part.values]))
+            for role, part in measured.items()
         },
         "difference": difference,
-        "gaps": gaps,
+        "gaps": {name: gap for name, gap in gaps.items() if gap},
         "cost": _cost(runs),
         "failures": _failures(runs),
         "questions": max(run.report["n_test"] for run in runs.values()),
@@ -194,27 +200,22 @@ def _seconds(runs: Sequence[Finished]) -> dict[str, float]:
 
 
 def _advice(
-    points: Sequence[Row],
-    replicates: Mapping[Point, Mapping[int, dict[str, np.ndarray]]],
-    resampling: Resampling,
+    points: Sequence[Row], measured: Mapping[Point, Mapping[str, Measured]], resampling: Resampling
 ) -> dict[str, Row]:
     """Returns the advice for each variant whose x is a budget: more queries at each larger x."""
     advice = {}
     for variant in dict.fromkeys(point["variant"] for point in points):
-        scaled = sorted(
-            (p for p in points
-             if p["variant"] == variant and p["x"] is not None and "student" in p["accuracy"]),
-            key=lambda p: p["x"],
-        )  # fmt: skip
+        scaled = [
+            p
+            for p in points  # by x
+            if p["variant"] == variant and p["x"] is not None and "student" in p["accuracy"]
+        ]
         budgets = [point["cost"]["queries"] for point in scaled]
         if len(budgets) < 2 or budgets != sorted(set(budgets)):
             continue
-        drawn = []
-        for point in scaled:
-            at = replicates[(variant, point["x"])]
-            seeds = [seed for seed in at if "student" in at[seed]]
-            drawn.append(resampling.over_seeds({seed: at[seed]["student"] for seed in seeds}))
+        students = [measured[variant, point["x"]]["student"] for point in scaled]
+        drawn = np.stack([resampling.over_seeds(student.drawn) for student in students], 1)
         means = [point["accuracy"]["student"]["mean"] for point in scaled]
-        pilot = advisor.Pilot(np.array(budgets), np.array(means), np.stack(drawn, 1))
+        pilot = advisor.Pilot(np.array(budgets), np.array(means), drawn)
         advice[variant] = advisor.advise(pilot)
     return advice

@@ -54,7 +54,7 @@ def figures(result: Row, width: int) -> list[Drawing]:
         found += [_frontier(result, points, cost) for cost in COST_NAMES if _differs(points, cost)]
     if differing := [point for point in result["points"] if point["difference"]]:
         found.append(_differences(result, differing, width))
-    if gaps := _with_gaps(result):
+    if gaps := with_gaps(result):
         found.append(_gaps(gaps))
     fitted = {k: advice for k, advice in result["advice"].items() if advice["status"] == "fitted"}
     return found + [_advice(result, name, advice) for name, advice in fitted.items()]
@@ -122,7 +122,7 @@ def _differences(result: Row, points: Sequence[Row], width: int) -> Drawing:
 
     def finish(axes: Axes, palette: Palette) -> None:
         axes.axvline(0, color=palette.ink, linewidth=1, zorder=1)
-        axes.set_xlabel(f"student’s accuracy minus that of {result['reference']}")
+        axes.set_xlabel(f"student, points against {result['reference']}")
 
     return Drawing(
         "differences", width, ROW * len(rows) + 50, _rows(result, rows, finish, signed=True)
@@ -203,7 +203,7 @@ def _differs(points: Sequence[Row], cost: str) -> bool:
     return max(costs) > 1.01 * min(costs)
 
 
-def _with_gaps(result: Row) -> list[Row]:
+def with_gaps(result: Row) -> list[Row]:
     """Returns the points with gaps; of more than six, each variant's at its largest x."""
     points = [point for point in result["points"] if point["gaps"]]
     if len(points) <= 6:

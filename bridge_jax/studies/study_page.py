@@ -18,6 +18,7 @@ def render(result: Row, runs: list[tuple[str, str]]) -> str:
       result: what `study.json` holds.
       runs: (folder, link to its report) of the runs that have one.
     """
+    points = result["points"]
     wide, narrow = (
         {drawing.name: Markup(drawing.svg()) for drawing in study_figures.figures(result, width)}
         for width in (page.WIDE, page.NARROW)
@@ -41,14 +42,14 @@ def render(result: Row, runs: list[tuple[str, str]]) -> str:
             bill=study_words.bill(result),
             failures=study_words.failures(result),
             seconds={name: duration(value) for name, value in result["seconds"].items()},
-            seeds=sorted({seed for point in result["points"] for seed in point["seeds"]}),
-            questions=max((point["questions"] for point in result["points"]), default=0),
-            on_annotations=any(point["teacher_on_annotations"] for point in result["points"]),
-            rows=[_row(point) for point in result["points"]],
+            seeds=sorted({seed for point in points for seed in point["seeds"]}),
+            questions=max((point["questions"] for point in points), default=0),
+            on_annotations=any(point["teacher_on_annotations"] for point in points),
+            rows=[_row(point) for point in points],
             replicates=resampling.REPLICATES,
             runs=runs,
             has_axis=study_figures.has_axis(result),
-            only_last=len([point for point in result["points"] if point["gaps"]]) > 6,
+            only_last=len(study_figures.with_gaps(result)) < sum(bool(p["gaps"]) for p in points),
         )
     )
 

@@ -25,9 +25,13 @@ def write(folder: Path) -> dict[str, Any]:
     found = [cell["folder"] for cell in cells.read_study(folder)["cells"]]
     links = [(name, f"{RUNS}/{name}/report.html") for name in found]
     runs = [(name, link) for name, link in links if (folder / link).is_file()]
+    drawings = study_figures.figures(result, page.WIDE)
     (folder / "figures").mkdir(exist_ok=True)
-    for drawing in study_figures.figures(result, page.WIDE):
+    for drawing in drawings:
         drawing.save(folder / "figures")
+    for path in (folder / "figures").iterdir():
+        if path.stem not in {drawing.name for drawing in drawings}:
+            path.unlink()  # Of an earlier state of the study.
     replace(folder / "study.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     replace(folder / "table.csv", study_tables.to_csv(result))
     replace(folder / "table.tex", study_tables.to_latex(result))

@@ -17,7 +17,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
-    "−": "--",
+    "−": "$-$",
     "–": "--",
 }
 

@@ -152,6 +152,17 @@ def test_models_that_no_run_needs_are_dropped(config, tmp_path):
     assert "apprenticeship" not in again
 
 
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
+    process = tiny_study.start(tiny_study.write_failing(tmp_path), tmp_path / "study")
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert "1 of 2 runs failed; poor-seed0: " in err
+    assert "budget.usd=1e-07 no longer covers" in err
+    assert "1 of 2 are done; not yet: poor-seed0" in out
+    found = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert [point["variant"] for point in found["points"]] == ["rich"]
+
+
 def attempts(*steps):
     """Returns an attempt that answers by run what `steps` say, one after the other."""
     left = {run: list(states) for run, states in steps}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.launch import tiny_run
 
-STUDY = """
+HEAD = """
 import importlib.util
 from bridge_jax.config_io import override
 from bridge_jax.studies.study import Cell, Study
@@ -15,7 +15,11 @@ from bridge_jax.studies.study import Cell, Study
 spec = importlib.util.spec_from_file_location("tiny_config", {config!r})
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
+"""
 
+STUDY = (
+    HEAD
+    + """
 def cell(variant, seed, queries):
     changes = [f"seed={{seed}}", f"selection.strategy={{variant}}", f"budget.queries={{queries}}"]
     return Cell(variant, override(module.get_config(), changes), float(queries))
@@ -25,6 +29,7 @@ def get_study():
     cells = tuple(cell(v, s, q) for s in range({seeds}) for q in budgets for v in variants)
     return Study("tiny", "Is difficulty better?", cells, "random", "teacher queries")
 """
+)
 
 
 def write(folder: Path, seeds: int = 1) -> Path:
@@ -32,6 +37,28 @@ def write(folder: Path, seeds: int = 1) -> Path:
     config = tiny_run.write_config(folder)
     path = folder / f"tiny_study_{seeds}.py"
     path.write_text(STUDY.format(config=str(config), seeds=seeds))
+    return path
+
+
+FAILING = (
+    HEAD
+    + """
+def get_study():
+    usd = {{"poor": "1e-7", "rich": "0.05"}}
+    blind = ["method=direct", "selection.strategy=random", "instruct.examples=0"]
+    cells = tuple(
+        Cell(variant, override(module.get_config(), [f"budget.usd={{cap}}", *blind]))
+        for variant, cap in usd.items()
+    )
+    return Study("failing", "Does money help?", cells, "rich")
+"""
+)
+
+
+def write_failing(folder: Path) -> Path:
+    """Writes a study whose first run has too little money; returns its path."""
+    path = folder / "failing_study.py"
+    path.write_text(FAILING.format(config=str(tiny_run.write_config(folder))))
     return path
 
 

@@ -99,8 +99,8 @@ def write_ledger(path, queries):
     with Ledger(path, 1000, 10.0, Prices(1.25, 10.0), "one") as ledger:
         for i in range(queries):
             request = Request(f"p{i}", "oracle", (Message("user", f"{i}?"),), 512)
-            ledger.reserve(request, TOKENS_IN)
-            ledger.settle(request, Reply("x", TOKENS_IN, TOKENS_OUT, "stop"))
+            if ledger.reserve(request, TOKENS_IN) is None:
+                ledger.settle(request, Reply("x", TOKENS_IN, TOKENS_OUT, "stop"))
 
 
 def scaling(root, questions=150, seeds=3, variants=("random", "difficulty", "coverage")):

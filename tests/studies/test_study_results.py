@@ -81,6 +81,9 @@ def test_what_is_missing_or_of_another_config_is_not_counted(tmp_path):
     stale.write_text(json.dumps(config | {"max_prompt_tokens": 99}))
     halfway = folder / "runs" / "coverage-seed0" / "tutoring" / "student" / "manifest.json"
     halfway.unlink()
+    begun = folder / "runs" / "coverage-seed1"
+    begun.mkdir()
+    (begun / "config.json").write_text("{}")
     found = results.compute(folder)
     assert found["cells"] == {
         "total": 4,
