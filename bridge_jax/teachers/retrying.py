@@ -2,7 +2,7 @@
 
 import datetime
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import tenacity
 
@@ -14,6 +14,24 @@ _BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
 _NOTED_SECONDS = 60.0  # The longest backoff: only a vendor asks for more.
 
 
+def while_it_may_pass(
+    attempts: int, sleep: Callable[[float], Awaitable[None]], logger: logging.Logger
+) -> tenacity.AsyncRetrying:
+    """Returns what makes a call again while its trouble may pass; good for one after the other."""
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=seconds_to_wait,
+        sleep=sleep,
+        before_sleep=logs(logger),
+        reraise=True,
+    )
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, TeacherError) and error.trouble in ("transient", "unknown")
+
+
 def seconds_to_wait(state: tenacity.RetryCallState) -> float:
     """Returns what tenacity waits before the next attempt."""
     error = state.outcome and state.outcome.exception()
@@ -22,7 +40,7 @@ def seconds_to_wait(state: tenacity.RetryCallState) -> float:
 
 def bounded(error: TeacherError) -> TeacherError:
     """Returns the error, or a fatal one if the vendor asks to come back after a long time."""
-    if error.trouble not in ("transient", "unknown") or error.retry_after <= LONGEST_SECONDS:
+    if not _may_pass(error) or error.retry_after <= LONGEST_SECONDS:
         return error
     wait = datetime.timedelta(seconds=min(round(error.retry_after), 10**9))
     when = datetime.datetime.now(datetime.UTC) + wait

@@ -1,3 +1,5 @@
+import asyncio
+import inspect
 import signal
 import threading
 import time
@@ -12,6 +14,7 @@ from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob
+from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 
@@ -33,17 +36,18 @@ def _fast_retries(monkeypatch):
 
 
 class Scripted(FakeTeacher):
-    """Does `before(call number of this request, request)` first."""
+    """Awaits, or calls, `before(call number of this request, request)` before it answers."""
 
     def __init__(self, calls, before):
         super().__init__(calls)
         self.before = before
 
-    def ask(self, request) -> Reply:
-        with self.lock:
-            call = self.asked().count(request.example_id) + 1
-        reply = super().ask(request)
-        self.before(call, request)
+    async def ask(self, request) -> Reply:
+        call = self.asked().count(request.example_id) + 1
+        reply = await super().ask(request)
+        waiting = self.before(call, request)
+        if inspect.isawaitable(waiting):
+            await waiting
         return reply
 
 
@@ -74,19 +78,18 @@ def test_nothing_to_ask(teacher, ledger):
 
 
 def test_concurrency_is_bounded_and_used(tmp_path, ledger):
-    running, most, lock = 0, 0, threading.Lock()
-    together = threading.Barrier(3)
+    running = most = 0
+    together = asyncio.Barrier(3)
 
     class Counting(FakeTeacher):
-        def ask(self, request):
+        async def ask(self, request):
             nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
-            together.wait(10)
-            with lock:
-                running -= 1
-            return super().ask(request)
+            running += 1
+            most = max(most, running)
+            async with asyncio.timeout(10):
+                await together.wait()
+            running -= 1
+            return await super().ask(request)
 
     annotate(Counting(tmp_path / "calls"), ledger, requests(9), 3)
     assert most == 3
@@ -117,12 +120,12 @@ def test_the_vendor_says_how_long_to_wait(tmp_path, ledger):
 
 def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path, ledger):
     class Noting:
-        """The ledger, with a note of each change."""
+        """The ledger's operations, with a note of each."""
 
         def __getattr__(self, name):
             def noted(*what):
                 notes.append(name)
-                return getattr(ledger, name)(*what)
+                return getattr(operations, name)(*what)
 
             return noted
 
@@ -130,8 +133,9 @@ def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path
         if call == 1:
             raise TeacherError("cut off", "unknown")
 
-    notes = []
-    annotate(Scripted(tmp_path / "calls", before), cast(Ledger, Noting()), requests(1), 1)
+    notes, operations = [], ledger.operations
+    ledger.operations = cast(Operations, Noting())
+    annotate(Scripted(tmp_path / "calls", before), ledger, requests(1), 1)
     assert notes == ["reserve", "abandon", "reserve", "settle"]
 
 
@@ -184,17 +188,18 @@ def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, led
 
 
 def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
-    failed, all_sent = threading.Event(), threading.Barrier(4)
+    failed, all_sent = False, asyncio.Barrier(4)
 
-    def before(call, request):
-        if failed.is_set():
+    async def before(call, request):
+        nonlocal failed
+        if failed:
             return
-        all_sent.wait(10)
+        async with asyncio.timeout(10):
+            await all_sent.wait()
         if request.example_id == "e1":
-            failed.set()
+            failed = True
             raise TeacherError("401 bad key")
-        failed.wait(10)
-        threading.Event().wait(0.2)
+        await asyncio.sleep(0.2)
 
     teacher = Scripted(tmp_path / "calls", before)
     with pytest.raises(UserError, match="401 bad key; 3 of 20"):
@@ -209,13 +214,14 @@ def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
     tmp_path, ledger, monkeypatch
 ):
     monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_fixed(60))
-    both = threading.Barrier(2)
+    both = asyncio.Barrier(2)
 
-    def before(call, request):
-        both.wait(10)
+    async def before(call, request):
+        async with asyncio.timeout(10):
+            await both.wait()
         if request.example_id == "e0":
             raise TeacherError("429 slow down", "transient")
-        threading.Event().wait(0.2)
+        await asyncio.sleep(0.2)
         raise TeacherError("401 bad key")
 
     with pytest.raises(UserError, match="401 bad key"):
@@ -241,10 +247,10 @@ def test_after_an_unforeseen_error_the_request_is_unknown_and_can_be_made_again(
 def test_an_interrupt_settles_what_is_in_flight(tmp_path, ledger):
     main = threading.get_ident()
 
-    def before(call, request):
+    async def before(call, request):
         if request.example_id == "e2":
             signal.pthread_kill(main, signal.SIGINT)
-            threading.Event().wait(0.3)
+            await asyncio.sleep(0.3)
 
     teacher = Scripted(tmp_path / "calls", before)
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -321,7 +327,10 @@ def test_a_wait_above_a_minute_is_a_warning(tmp_path, ledger, seconds, level, ca
         if call == 1:
             raise TeacherError("429", "transient", retry_after=seconds)
 
-    monkeypatch.setattr(annotate_module._Work, "_sleep", lambda work, seconds: None)
+    async def at_once(seconds, stop):
+        pass
+
+    monkeypatch.setattr(annotate_module, "sleep", at_once)
     caplog.set_level("INFO")
     annotate(Scripted(tmp_path / "calls", busy), ledger, [ask(1)], 1)
     assert [r.levelname for r in caplog.records if f"in {seconds} s" in r.message] == [level]

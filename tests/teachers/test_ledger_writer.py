@@ -1,9 +1,8 @@
-"""One commit for many threads, and what one failure does to the others."""
+"""One commit for many callers, and what one failure does to the others."""
 
-import os
+import asyncio
 import sqlite3
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,6 +110,44 @@ def test_what_is_queued_is_written_before_it_closes(connection):
         writer.run(insert(50))
 
 
+def test_coroutines_share_a_commit_and_wake_their_loop_once(connection, commits):
+    def refuse(_):
+        raise BudgetExceeded("no")
+
+    async def asking():
+        loop, wakes = asyncio.get_running_loop(), []
+        wake = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *what: wakes.append(what) or wake(*what)
+        busy, go_on = threading.Event(), threading.Event()
+        waiting = [writer.soon(lambda _: busy.set() or go_on.wait(10))]
+        busy.wait(10)
+        waiting += [writer.soon(insert(n)) for n in (1, 2)] + [writer.soon(refuse)]
+        waiting += [writer.soon(insert(1))]
+        go_on.set()
+        return await asyncio.gather(*waiting, return_exceptions=True), len(wakes)
+
+    writer = Writer(connection)
+    (_, first, second, refused, twice), wakes = asyncio.run(asking())
+    assert (first, second) == (1, 1)
+    assert isinstance(refused, BudgetExceeded) and isinstance(twice, sqlite3.IntegrityError)
+    assert wakes == 2 < len(commits)  # for the one that held the writer up, and for the others
+    writer.close()
+    assert numbers(connection) == {1, 2}
+
+
+def test_a_loop_that_ended_keeps_nobody_else_waiting(connection):
+    async def left(go_on):
+        writer.soon(lambda _: go_on.wait(10))
+        writer.soon(insert(1))
+
+    writer, go_on = Writer(connection), threading.Event()
+    asyncio.run(left(go_on))
+    go_on.set()
+    assert writer.run(insert(2)) == 1
+    writer.close()
+    assert numbers(connection) == {1, 2}
+
+
 def test_64_threads_share_commits_and_a_full_ledger_stops_none_of_them(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with Ledger(path, 400, 1.0, PRICES) as ledger:
@@ -149,20 +186,3 @@ def test_a_locked_ledger_is_named_with_the_way_out(tmp_path):
         other.close()
         assert ledger.reserve(ask(0), 100) is None
         assert ledger.spend("reserved").queries == 1
-
-
-@pytest.mark.slow
-def test_2000_pairs_a_second(tmp_path):
-    """The best of several tries: other work on the machine makes it slower, nothing faster.
-
-    On a machine with more work than cores it is only held to need no more than half a core.
-    """
-    from benchmarks.ledger import pairs_a_second
-
-    best, pairs, cpu = 0.0, 3000, time.process_time()
-    for attempt in range(8):
-        best = max(best, pairs_a_second(tmp_path / str(attempt), 64, pairs, commit_each=False))
-        if best >= 2000:
-            break
-    cpu_of_a_pair = (time.process_time() - cpu) / (pairs * (attempt + 1))
-    assert best >= 2000 or (os.getloadavg()[0] > os.cpu_count() and cpu_of_a_pair < 0.5 / 1000)
