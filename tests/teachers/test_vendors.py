@@ -6,7 +6,7 @@ import sys
 import pytest
 import tenacity
 import vendors
-from fake_vendor import KEY, LOST, REFUSED, FakeVendor
+from fake_vendor import KEY, LOST, REFUSED, FakeVendor, Response
 from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
@@ -100,6 +100,13 @@ def test_a_call_without_reply_says_whether_it_may_be_billed(kind, vendor, fault)
     # No SDK has tried again behind our back.
     assert vendor.calls["question 1"] == 1
     assert len(vendor.bills) == (fault in LOST)
+
+
+def test_an_error_without_words_is_an_error_all_the_same(kind, vendor):
+    vendor.more.append(lambda *_: Response(503, b""))
+    with pytest.raises(TeacherError) as caught:
+        reply_of(vendors.make(kind, vendor.url), ask(1))
+    assert caught.value.trouble == "transient"
 
 
 @pytest.mark.parametrize("fault", ["refusal", "empty", "length", "malformed"])
