@@ -102,7 +102,6 @@ class _Work:
         self.copies = Counter(self.keys)
         self.waiting = deque(dict(zip(self.keys, self.requests)).values())
         self.stop = asyncio.Event()
-        self.reservations = Reservations(self.ledger, self.stop)
         self.settling: set[asyncio.Task[None]] = set()
         self.answered = self.done = self.given_up_in_a_row = 0
 
@@ -123,10 +122,12 @@ class _Work:
 
     async def _run(self) -> None:
         """Keeps `concurrency` calls in flight until all is done, or `stop` is set."""
-        async with contextlib.aclosing(self.teacher):
-            at_once = min(self.concurrency, len(self.waiting))
-            await asyncio.gather(*[self._work() for _ in range(at_once)])
-            await asyncio.gather(*self.settling)
+        with self.ledger.on_loop() as soon:
+            self.reservations = Reservations(self.ledger.operations, soon, self.stop)
+            async with contextlib.aclosing(self.teacher):
+                at_once = min(self.concurrency, len(self.waiting))
+                await asyncio.gather(*[self._work() for _ in range(at_once)])
+                await asyncio.gather(*self.settling)
 
     async def _work(self) -> None:
         again = retrying.while_it_may_pass(self.attempts, self._sleep, _log)

@@ -27,7 +27,7 @@ class GeminiTeacher:
     Args:
       model: for messages; requests name their own.
       base_url: of a proxy; empty is Google's.
-      timeout: seconds without a byte of an answer.
+      timeout: seconds for an answer, which comes in one piece.
       backend: the SDK.
     """
 

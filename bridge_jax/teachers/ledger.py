@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,8 +22,10 @@ from bridge_jax.teachers import ledger_jobs, ledger_rows, owner
 from bridge_jax.teachers.caps import BudgetExceeded as BudgetExceeded
 from bridge_jax.teachers.caps import Caps, bill, total
 from bridge_jax.teachers.caps import Spend as Spend
-from bridge_jax.teachers.ledger_file import connect, explained
+from bridge_jax.teachers.ledger_file import connect, connect_at_once, explained
 from bridge_jax.teachers.ledger_jobs import Job
+from bridge_jax.teachers.ledger_loop import LoopWriter
+from bridge_jax.teachers.ledger_loop import Soon as Soon
 from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.ledger_operations import RequestInBatchJob as RequestInBatchJob
 from bridge_jax.teachers.ledger_operations import RequestInFlight as RequestInFlight
@@ -46,9 +48,9 @@ class Ledger:
     """The open ledger of a run; a context manager.
 
     Every method may be called from many threads, and returns when what it did is on disk; what is
-    called at the same time shares a commit. A coroutine awaits `soon` of one of the `operations`.
-    A forked child opens its own. On reopening, caps and prices may differ: what is settled keeps
-    its cost, and counts.
+    called at the same time shares a commit. Coroutines await `operations`, through `on_loop`. A
+    forked child opens its own. On reopening, caps and prices may differ: what is settled keeps its
+    cost, and counts.
 
     Several runs may share a file: the answers of all are free for each, and what a run pays
     counts towards its own caps alone.
@@ -212,18 +214,25 @@ class Ledger:
         """Writes down what people call this run; returns whether the ledger knew it before."""
         return self._do(lambda c: ledger_rows.register(c, self.run, name))
 
-    def soon(self, operation: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
-        """Queues one of the `operations`; to be awaited by the coroutine that calls.
+    @contextlib.contextmanager
+    def on_loop(self) -> Iterator[Soon]:
+        """Yields what waits for the `operations` without blocking the running event loop.
 
-        They are carried out in the order of these calls. Returns and raises what the method of the
-        same name does, once it is on disk.
+        It queues one, and returns what is to be awaited, at once or later. They are carried out in
+        the order of these calls, unless the disk or another writer gets in the way. What the
+        awaiting coroutine gets, or is raised, once it is on disk, is that of the method here which
+        has the operation's name.
         """
         self._check_process()
-        return self._explained(self._writer.soon(operation))
 
-    async def _explained(self, answer: Awaitable[T]) -> T:
+        async def in_words(answer: Awaitable[Any]) -> Any:
+            with explained(self.path):
+                return await answer
+
         with explained(self.path):
-            return await answer
+            writer = LoopWriter(connect_at_once(self.path), self._writer)
+        with contextlib.closing(writer):
+            yield lambda operation: in_words(writer.soon(operation))
 
     def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         self._check_process()

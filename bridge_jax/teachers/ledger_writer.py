@@ -19,10 +19,10 @@ from bridge_jax.teachers.ledger_file import code_of
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
-_Waiting = tuple[Operation, "Future[Any] | asyncio.Future[Any]"]
-_Outcome = tuple[Any, BaseException | None]
+Waiting = tuple[Operation, "Future[Any] | asyncio.Future[Any]"]
+Outcome = tuple[Any, BaseException | None]
 
-_MOMENT = 0.001  # seconds
+MOMENT = 0.001  # seconds
 
 
 class Writer:
@@ -35,7 +35,7 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection):
         self._connection = connection
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -49,17 +49,18 @@ class Writer:
           Exception: whatever the operation raises.
         """
         future: Future[T] = Future()
-        self._put(operation, future)
+        self.put([(operation, future)])
         return future.result()
 
-    def soon(self, operation: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
-        """Queues `operation`; the running event loop is told what `run` would return or raise.
-
-        Operations are carried out in the order in which they were queued.
-        """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._put(operation, future)
-        return future
+    def put(self, batch: Sequence[Waiting]) -> None:
+        """Queues operations, and tells their futures; those of an event loop in that loop."""
+        with self._lock:
+            if self._open:
+                for waiting in batch:
+                    self._queue.put(waiting)
+                return
+        closed = sqlite3.ProgrammingError("the ledger is closed")
+        _tell(batch, [(None, closed)] * len(batch))
 
     def close(self) -> None:
         """Ends the thread after what is queued; a second call does nothing."""
@@ -69,19 +70,13 @@ class Writer:
                 self._queue.put(None)
         self._thread.join()
 
-    def _put(self, operation: Operation, future: "Future[Any] | asyncio.Future[Any]") -> None:
-        with self._lock:
-            if not self._open:
-                raise sqlite3.ProgrammingError("the ledger is closed")
-            self._queue.put((operation, future))
-
     def _work(self) -> None:
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         while self._open or not self._queue.empty():
             if batch := self._next(len(batch) > 1):
                 _tell(batch, self._commit([operation for operation, _ in batch]))
 
-    def _next(self, wait: bool) -> list[_Waiting]:
+    def _next(self, wait: bool) -> list[Waiting]:
         """Returns what is queued, after a moment for those who have just been answered.
 
         They come back within microseconds, but not before this thread: without the moment a commit
@@ -90,13 +85,13 @@ class Writer:
         """
         batch = [self._queue.get()]
         if wait:
-            time.sleep(_MOMENT)
+            time.sleep(MOMENT)
         with contextlib.suppress(queue.Empty):
             while True:
                 batch.append(self._queue.get_nowait())
         return [waiting for waiting in batch if waiting is not None]
 
-    def _commit(self, operations: Sequence[Operation]) -> list[_Outcome]:
+    def _commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Returns (value, error) of each operation, once all that was written is on disk."""
         try:
             return self._transact(operations)
@@ -108,41 +103,47 @@ class Writer:
                 return [self._commit([operation])[0] for operation in operations]
             return [(None, error)] * len(operations)
 
-    def _transact(self, operations: Sequence[Operation]) -> list[_Outcome]:
+    def _transact(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Returns (value, error) of each operation after one commit that holds them all."""
-        outcomes: list[_Outcome] = []
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            for operation in operations:
-                try:
-                    outcomes.append((operation(connection), None))
-                except sqlite3.Error:
-                    raise
-                except Exception as error:
-                    outcomes.append((None, error))
-            connection.execute("COMMIT")
+            outcomes = carry_out(self._connection, operations)
+            self._connection.execute("COMMIT")
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         return outcomes
 
 
-def _tell(batch: Sequence[_Waiting], outcomes: Sequence[_Outcome]) -> None:
+def carry_out(connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Outcome]:
+    """Returns (value, error) of each operation, in a transaction that is to be committed."""
+    outcomes: list[Outcome] = []
+    connection.execute("BEGIN IMMEDIATE")
+    for operation in operations:
+        try:
+            outcomes.append((operation(connection), None))
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            outcomes.append((None, error))
+    return outcomes
+
+
+def _tell(batch: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
     """Gives the callers their outcomes. Waking an event loop takes time: one is woken once."""
-    of_loops: dict[asyncio.AbstractEventLoop | None, list[tuple[Any, _Outcome]]] = {}
+    of_loops: dict[asyncio.AbstractEventLoop | None, list[tuple[Any, Outcome]]] = {}
     for (_, future), outcome in zip(batch, outcomes):
         loop = future.get_loop() if isinstance(future, asyncio.Future) else None
         of_loops.setdefault(loop, []).append((future, outcome))
     for loop, answers in of_loops.items():
         if loop is None:
-            _resolve(answers)
+            resolve(answers)
             continue
         with contextlib.suppress(RuntimeError):  # It is closed: nobody waits any more.
-            loop.call_soon_threadsafe(_resolve, answers)
+            loop.call_soon_threadsafe(resolve, answers)
 
 
-def _resolve(answers: Sequence[tuple[Any, _Outcome]]) -> None:
+def resolve(answers: Sequence[tuple[Any, Outcome]]) -> None:
+    """Gives futures their outcomes."""
     for future, (value, error) in answers:
         if future.cancelled():
             continue

@@ -44,7 +44,7 @@ class OpenAITeacher:
     def client(self) -> Any:
         """The SDK's client, for one event loop.
 
-        Over aiohttp, which takes half the processor time of the SDK's default.
+        Over aiohttp, which takes two thirds of the processor time of the SDK's default.
 
         Raises:
           UserError: the SDK is not installed, or there is no key.

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob, RequestInFlight
+from bridge_jax.teachers.ledger import BudgetExceeded, RequestInBatchJob, RequestInFlight, Soon
+from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.protocol import Reply, Request
 
 _POLL_SECONDS = 0.1
@@ -27,12 +28,13 @@ class Reservations:
     What is called first is written first, whatever is awaited when.
 
     Args:
-      ledger: who keeps them.
+      operations: of the ledger.
+      soon: what waits for them (`Ledger.on_loop`).
       stop: set when the run is stopping.
     """
 
-    def __init__(self, ledger: Ledger, stop: asyncio.Event):
-        self._ledger, self._stop = ledger, stop
+    def __init__(self, operations: Operations, soon: Soon, stop: asyncio.Event):
+        self._operations, self._soon, self._stop = operations, soon, stop
         self._held = self._ended = 0  # Those that are only about to be made are held too.
         self._room = asyncio.Event()
 
@@ -48,9 +50,8 @@ class Reservations:
             ended = self._ended
             self._held += 1
             try:
-                stored = await self._ledger.soon(
-                    self._ledger.operations.reserve(request, input_tokens_estimate)
-                )
+                reserving = self._operations.reserve(request, input_tokens_estimate)
+                stored = await self._soon(reserving)
             except RequestInBatchJob:
                 raise
             except (RequestInFlight, BudgetExceeded) as refusal:
@@ -68,15 +69,15 @@ class Reservations:
 
     def settle(self, request: Request, reply: Reply) -> Awaitable[None]:
         """Does what `Ledger.settle` does."""
-        return self._end(self._ledger.soon(self._ledger.operations.settle(request, reply)))
+        return self._end(self._soon(self._operations.settle(request, reply)))
 
     def release(self, request: Request) -> Awaitable[None]:
         """Does what `Ledger.release` does."""
-        return self._end(self._ledger.soon(self._ledger.operations.release(request)))
+        return self._end(self._soon(self._operations.release(request)))
 
     def abandon(self, request: Request) -> Awaitable[None]:
         """Does what `Ledger.abandon` does."""
-        return self._end(self._ledger.soon(self._ledger.operations.abandon(request)))
+        return self._end(self._soon(self._operations.abandon(request)))
 
     async def _end(self, written: Awaitable[None]) -> None:
         await written

@@ -3,6 +3,7 @@ import inspect
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import pytest
@@ -11,9 +12,11 @@ from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers import ledger as ledger_module
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob
+from bridge_jax.teachers.ledger_file import connect_at_once
 from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
@@ -159,6 +162,17 @@ def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger
     assert (ledger.spend().queries, ledger.spend("reserved").queries) == (4, 0)
 
 
+def test_what_a_callback_raises_ends_the_run_and_loses_no_answer(teacher, ledger):
+    def broken(done, of):
+        if done == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        annotate(teacher, ledger, requests(50), 2, broken)
+    assert f"{ledger.spend().queries} of 50" in caught.value.__notes__[0]
+    assert ledger.spend("unknown").queries == ledger.spend("reserved").queries == 0
+
+
 def test_a_dead_teacher_is_given_up(tmp_path, ledger):
     def before(call, request):
         if int(request.example_id[1:]) >= 3:
@@ -278,15 +292,38 @@ def test_a_cap_in_dollars_is_not_given_up_while_calls_in_flight_may_leave_room(t
         assert ledger.spend().queries == 10
 
 
-def test_a_full_disk_stops_the_calls(teacher, ledger):
+def test_a_full_disk_stops_the_calls(teacher, ledger, monkeypatch):
     annotate(teacher, ledger, requests(3), 1)
     (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
+
+    def on_a_full_disk(path):
+        connection = connect_at_once(path)
+        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        return connection
+
+    monkeypatch.setattr(ledger_module, "connect_at_once", on_a_full_disk)
     ledger._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
     with pytest.raises(UserError, match=r"ledger\.sqlite: .*full.* of 80 requests"):
         annotate(teacher, ledger, requests(80), 4)
+    monkeypatch.undo()
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     assert len(annotate(teacher, ledger, requests(80), 4)) == 80
     assert len(teacher.asked()) <= 80 + 4
+
+
+def test_two_threads_may_annotate_on_one_ledger(tmp_path, ledger):
+    slow = FakeTeacher(tmp_path / "calls", seconds=0.01)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: annotate(slow, ledger, requests(40), 8), range(2))
+    assert first == second and len(slow.asked()) == 40
+    assert ledger.spend().queries == 40
+
+
+def test_a_coroutine_may_call_it(teacher, ledger):
+    async def calls():
+        return annotate(teacher, ledger, requests(3), 2)
+
+    assert len(asyncio.run(calls())) == 3
 
 
 def test_a_request_in_another_runs_batch_job_is_not_waited_for(tmp_path, teacher):

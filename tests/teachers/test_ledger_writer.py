@@ -1,6 +1,5 @@
 """One commit for many callers, and what one failure does to the others."""
 
-import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -108,44 +107,6 @@ def test_what_is_queued_is_written_before_it_closes(connection):
     assert numbers(connection) == set(range(50))
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         writer.run(insert(50))
-
-
-def test_coroutines_share_a_commit_and_wake_their_loop_once(connection, commits):
-    def refuse(_):
-        raise BudgetExceeded("no")
-
-    async def asking():
-        loop, wakes = asyncio.get_running_loop(), []
-        wake = loop.call_soon_threadsafe
-        loop.call_soon_threadsafe = lambda *what: wakes.append(what) or wake(*what)
-        busy, go_on = threading.Event(), threading.Event()
-        waiting = [writer.soon(lambda _: busy.set() or go_on.wait(10))]
-        busy.wait(10)
-        waiting += [writer.soon(insert(n)) for n in (1, 2)] + [writer.soon(refuse)]
-        waiting += [writer.soon(insert(1))]
-        go_on.set()
-        return await asyncio.gather(*waiting, return_exceptions=True), len(wakes)
-
-    writer = Writer(connection)
-    (_, first, second, refused, twice), wakes = asyncio.run(asking())
-    assert (first, second) == (1, 1)
-    assert isinstance(refused, BudgetExceeded) and isinstance(twice, sqlite3.IntegrityError)
-    assert wakes == 2 < len(commits)  # for the one that held the writer up, and for the others
-    writer.close()
-    assert numbers(connection) == {1, 2}
-
-
-def test_a_loop_that_ended_keeps_nobody_else_waiting(connection):
-    async def left(go_on):
-        writer.soon(lambda _: go_on.wait(10))
-        writer.soon(insert(1))
-
-    writer, go_on = Writer(connection), threading.Event()
-    asyncio.run(left(go_on))
-    go_on.set()
-    assert writer.run(insert(2)) == 1
-    writer.close()
-    assert numbers(connection) == {1, 2}
 
 
 def test_64_threads_share_commits_and_a_full_ledger_stops_none_of_them(tmp_path):

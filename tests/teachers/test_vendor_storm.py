@@ -121,9 +121,7 @@ def test_killed_again_and_again(kind, count, kills, tmp_path, monkeypatch):
     assert sum(beyond.values()) == len(bills) - count
     assert beyond <= unknown
     lost = sum(bill.fault in LOST for bill in bills)
-    assert lost <= sum(beyond.values()) <= sum(unknown.values()) <= lost + 16 * kills
-    if kills >= 100:
-        assert lost < sum(beyond.values())
+    assert lost < sum(beyond.values()) <= sum(unknown.values()) <= lost + 16 * kills
 
     # In dollars: what was settled is the last bill of each question.
     last = {bill.prompt: bill for bill in bills}
