@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-import tenacity
-
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
@@ -130,18 +128,19 @@ class _Work:
                 await asyncio.gather(*self.settling)
 
     async def _work(self) -> None:
-        again = retrying.while_it_may_pass(self.attempts, self._sleep, _log)
         try:
             while self.waiting and not self.stop.is_set():
-                await self._ask(self.waiting.popleft(), again)
+                await self._ask(self.waiting.popleft())
         except Stopped:
             pass
         except BaseException as error:
             self._fail(error)
 
-    async def _ask(self, request: Request, again: tenacity.AsyncRetrying) -> None:
+    async def _ask(self, request: Request) -> None:
         try:
-            await again(self._attempt, request)
+            await retrying.while_it_may_pass(
+                self._attempt, request, self.attempts, self._sleep, _log
+            )
         except TeacherError as error:
             if error.trouble == "fatal":
                 raise
