@@ -4,6 +4,7 @@ Lengths come from the data and the tokenizers. Where one of them is not here, ev
 rationale is taken to be as long as the config allows.
 """
 
+import asyncio
 import contextlib
 import math
 from collections.abc import Collection
@@ -262,15 +263,16 @@ def _spending(lengths: Lengths) -> Spending:
     run, sample = lengths.run, lengths.pool[:SAMPLE]
     asked, pairs = teacher.make_teacher(run, sample), []
     count = run.tokenizer("student").encode
-    for example in sample:
-        request = teacher.make_request(run, example)
-        said = sum(len(count(message.content)) for message in request.messages)
-        written = most
-        if not teacher.is_paid(config.teacher):
-            said = asked.estimate_input_tokens(request)
-            with contextlib.suppress(UserError):  # Nothing is recorded, or more than it may write.
-                written = asked.ask(request).output_tokens
-        pairs.append((said, written))
+    with asyncio.Runner() as loop:
+        for example in sample:
+            request = teacher.make_request(run, example)
+            said = sum(len(count(message.content)) for message in request.messages)
+            written = most
+            if not teacher.is_paid(config.teacher):
+                said = asked.estimate_input_tokens(request)
+                with contextlib.suppress(UserError):  # None is recorded, or a longer one.
+                    written = loop.run(asked.ask(request)).output_tokens
+            pairs.append((said, written))
     costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
     few = min(queries, len(costs))
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))

@@ -18,14 +18,20 @@ from bridge_jax.teachers.structured import SCHEMA_BYTES
 _TOKENS_PER_MESSAGE = 16
 # Of a proxy before the model, which may have answered and billed (520 to 524 are Cloudflare's).
 _OF_A_PROXY = {408, 502, 504, *range(520, 525)}
-# Exceptions raised before a byte of a request is sent: of httpx, of urllib3 and requests, and of
-# what they use.
+# Exceptions raised before a byte of a request is sent: of aiohttp, of httpx, of urllib3 and
+# requests, and of what they use. Those derived from them are such too.
+_NEVER_SENT_BY_AIOHTTP = {
+    *("ClientConnectorError", "ConnectionTimeoutError", "ClientHttpProxyError"),
+    *("ServerFingerprintMismatch", "InvalidURL", "NonHttpUrlClientError"),
+}
 _NEVER_SENT = {
     *("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"),
     *("LocalProtocolError", "InvalidHeader"),
     *("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "ConnectionRefusedError"),
 }
-_NETWORK = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio", "requests", "urllib3", "ssl"}
+_NETWORK = {
+    *("aiohttp", "httpx", "httpx2", "httpcore", "httpcore2", "anyio", "requests", "urllib3", "ssl"),
+}
 
 
 class Secret:
@@ -107,12 +113,15 @@ def refused(
 def broken(teacher: str, secret: Secret, error: BaseException) -> TeacherError | None:
     """Returns what an error of the connection means; None if it is another kind of error."""
     chain = list(_causes(error))
-    names = [type(e).__name__ for e in chain]
+    libraries = {type(e).__module__.split(".")[0] for e in chain}
+    names = {cls.__name__ for e in chain for cls in type(e).__mro__}
     last = chain[-1]
-    said = secret.hide(f"{type(last).__name__}: {last}")[:300]
-    if _NEVER_SENT.intersection(names):
+    said = secret.hide(" ".join(f"{type(last).__name__}: {last}".split()))[:300]
+    # What wraps aiohttp calls an answer that was lost a ConnectTimeout of httpx.
+    never_sent = _NEVER_SENT_BY_AIOHTTP if "aiohttp" in libraries else _NEVER_SENT
+    if never_sent & names:
         return TeacherError(f"{teacher} cannot be reached: {said}", "transient")
-    network = any(type(e).__module__.split(".")[0] in _NETWORK for e in chain)
+    network = libraries & _NETWORK
     if not network and not isinstance(error, ConnectionError | TimeoutError):
         return None
     return lost(teacher, f"no answer arrived ({said})")

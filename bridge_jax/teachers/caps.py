@@ -73,16 +73,13 @@ class Caps:
 
     def check(self, connection: sqlite3.Connection, run: str, cost: int) -> None:
         """Raises `BudgetExceeded` if one more request of `cost` nanodollars does not fit."""
-        totals = {"settled": (0, 0), "reserved": (0, 0), "unknown": (0, 0)}
-        totals |= {
-            state: (queries, nano)
-            for state, queries, nano in connection.execute(
-                "SELECT state, queries, nanodollars FROM totals WHERE run = ?", (run,)
-            )
-        }
-        if sum(queries for queries, _ in totals.values()) + 1 > self.queries:
+        totals = "FROM totals WHERE run = ?"
+        queries, nano = connection.execute(
+            f"SELECT ifnull(sum(queries), 0), ifnull(sum(nanodollars), 0) {totals}", (run,)
+        ).fetchone()
+        if queries + 1 > self.queries:
             name, exceeded = "budget.queries", f"budget.queries={self.queries} is reached"
-        elif sum(nano for _, nano in totals.values()) + cost > self.nanodollars:
+        elif nano + cost > self.nanodollars:
             name = "budget.usd"
             exceeded = (
                 f"the next request may cost up to {in_usd(cost):.6f} US dollars, which "
@@ -90,8 +87,10 @@ class Caps:
             )
         else:
             return
+        rows = connection.execute(f"SELECT state, queries, nanodollars {totals}", (run,))
+        by_state = {state: (queries, nano) for state, queries, nano in rows}
         (settled, spent), (reserved, held), (unknown, feared) = (
-            totals[state] for state in ("settled", "reserved", "unknown")
+            by_state.get(state, (0, 0)) for state in ("settled", "reserved", "unknown")
         )
         cut_off = (
             f", {in_usd(feared):.6f} for {unknown} that were cut off and may have been billed"

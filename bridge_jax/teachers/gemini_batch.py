@@ -4,6 +4,7 @@ What it leaves out: files for jobs above 20 MB. `batch` splits them into several
 """
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,14 @@ _PASSING = {4, 8, 10, 13, 14}
 class GeminiBatches(GeminiTeacher):
     """The teacher, with jobs in place of calls (`batch.BatchTeacher`)."""
 
+    @functools.cached_property
+    def blocking(self) -> Any:
+        """The SDK's client that blocks: jobs are few."""
+        return self._sdk().client()
+
     def submit(self, name: str, requests: Mapping[str, Request]) -> str:
         """Returns the id of a new job."""
-        jobs, inline = self._jobs(), []
+        inline = []
         for key, request in requests.items():
             system, contents = contents_of(request)
             config = self._sdk().config(request, system)
@@ -31,18 +37,15 @@ class GeminiBatches(GeminiTeacher):
                 del config[of_a_call]
             inline.append({"contents": contents, "config": config, "metadata": {"key": key}})
         model = next(iter(requests.values())).model
-        job = self.call(lambda: jobs.create(model=model, src=inline, config={"display_name": name}))
-        return job.name
+        with self.explained():
+            jobs = self.blocking.batches
+            return jobs.create(model=model, src=inline, config={"display_name": name}).name
 
     def find(self, name: str) -> str | None:
         """Returns the id of the job that was submitted as `name`."""
-        jobs = self._jobs()
-
-        def look() -> str | None:
-            listed = jobs.list(config={"page_size": 100})
+        with self.explained():
+            listed = self.blocking.batches.list(config={"page_size": 100})
             return next((job.name for job in listed if job.display_name == name), None)
-
-        return self.call(look)
 
     def state(self, job_id: str) -> State:
         """Returns where a job is; how many requests are done Gemini does not say."""
@@ -73,16 +76,12 @@ class GeminiBatches(GeminiTeacher):
         return found
 
     def _sdk(self) -> GoogleGenai:
-        self.check()
         assert isinstance(self.sdk, GoogleGenai)  # config_checks: the other SDK has no jobs.
         return self.sdk
 
-    def _jobs(self) -> Any:
-        return self._sdk().client.batches
-
     def _job(self, job_id: str) -> Any:
-        jobs = self._jobs()
-        return self.call(lambda: jobs.get(name=job_id))
+        with self.explained():
+            return self.blocking.batches.get(name=job_id)
 
     def _result(self, request: Request, answer: Any) -> Reply | TeacherError:
         if answer.error or not answer.response:

@@ -1,9 +1,9 @@
 """Gemini, through `google-genai` or, for those who are pinned to it, `google-generativeai`."""
 
+import contextlib
 import functools
 import json
-import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from bridge_jax.errors import UserError
@@ -16,7 +16,6 @@ Backend = Literal["google-genai", "google-generativeai"]
 
 # What reading a GenerateContentResponse raises where it is none.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
-_CONNECTIONS = threading.Lock()
 _ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
 # https://ai.google.dev/api/generate-content#FinishReason
 _REFUSALS = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"}
@@ -28,7 +27,7 @@ class GeminiTeacher:
     Args:
       model: for messages; requests name their own.
       base_url: of a proxy; empty is Google's.
-      timeout: seconds without a byte of an answer.
+      timeout: seconds for an answer, which comes in one piece.
       backend: the SDK.
     """
 
@@ -52,7 +51,7 @@ class GeminiTeacher:
 
     @functools.cached_property
     def sdk(self) -> Sdk:
-        """What makes the calls.
+        """What makes the calls of one event loop.
 
         Raises:
           UserError: the SDK is not installed, or there is no key.
@@ -68,31 +67,36 @@ class GeminiTeacher:
 
     def check(self) -> None:
         """Raises a `UserError` if it cannot be asked; asks nothing."""
-        with _CONNECTIONS:
-            _ = self.sdk
+        _ = self.sdk
 
     def estimate_input_tokens(self, request: Request) -> int:
         """Returns a bound of the input's tokens."""
         return calls.most_input_tokens(request)
 
-    def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call.
 
         Raises:
           TeacherError: there is none.
         """
-        self.check()
-        answer = self.call(lambda: self.sdk.generate(request))
+        with self.explained():
+            answer = await self.sdk.generate(request)
         try:
             return self.reply(request, answer if isinstance(answer, dict) else json.loads(answer))
         except UNREADABLE:
             said = str(answer)[:100]
             raise calls.lost(self.name, f"what it answered is no content: {said!r}") from None
 
-    def call(self, make: Callable[[], Any]) -> Any:
-        """Returns what `make` returns, its errors put into ours."""
+    async def aclose(self) -> None:
+        """Closes the connections of this event loop; asked again, it opens others."""
+        if sdk := self.__dict__.pop("sdk", None):
+            await sdk.aclose()
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Puts errors of the SDK into ours."""
         try:
-            return make()
+            yield
         except Exception as error:
             status, headers, body = self.sdk.refusal(error)
             if status:

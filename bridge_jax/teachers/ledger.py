@@ -14,18 +14,22 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bridge_jax.errors import UserError
 from bridge_jax.teachers import ledger_jobs, ledger_rows, owner
 from bridge_jax.teachers.caps import BudgetExceeded as BudgetExceeded
 from bridge_jax.teachers.caps import Caps, bill, total
 from bridge_jax.teachers.caps import Spend as Spend
-from bridge_jax.teachers.ledger_file import connect, explained
+from bridge_jax.teachers.ledger_file import connect, connect_at_once, explained
 from bridge_jax.teachers.ledger_jobs import Job
-from bridge_jax.teachers.ledger_rows import Holder, InFlight, Stored
+from bridge_jax.teachers.ledger_loop import LoopWriter
+from bridge_jax.teachers.ledger_loop import Soon as Soon
+from bridge_jax.teachers.ledger_operations import Operations
+from bridge_jax.teachers.ledger_operations import RequestInBatchJob as RequestInBatchJob
+from bridge_jax.teachers.ledger_operations import RequestInFlight as RequestInFlight
+from bridge_jax.teachers.ledger_rows import Holder
 from bridge_jax.teachers.ledger_writer import Writer
 from bridge_jax.teachers.owner import Owner
 from bridge_jax.teachers.prices import Prices, in_usd
@@ -40,20 +44,13 @@ _CUT_OFF = (
 _log = logging.getLogger(__name__)
 
 
-class RequestInFlight(UserError):  # noqa: N818
-    """The same request is being answered now, by another thread, process or batch job."""
-
-
-class RequestInBatchJob(RequestInFlight):
-    """An open batch job has the request: waiting is of no use before somebody collects it."""
-
-
 class Ledger:
     """The open ledger of a run; a context manager.
 
     Every method may be called from many threads, and returns when what it did is on disk; what is
-    called at the same time shares a commit. A forked child opens its own. On reopening, caps and
-    prices may differ: what is settled keeps its cost, and counts.
+    called at the same time shares a commit. Coroutines await `operations`, through `on_loop`. A
+    forked child opens its own. On reopening, caps and prices may differ: what is settled keeps its
+    cost, and counts.
 
     Several runs may share a file: the answers of all are free for each, and what a run pays
     counts towards its own caps alone.
@@ -81,11 +78,7 @@ class Ledger:
         local: bool = False,
     ):
         self.path = Path(path).absolute()
-        self.caps = Caps(queries_cap, usd_cap)
-        self.prices = prices
         self.run = run
-        self._local = local
-        self._of_others: dict[str, Stored] = {}
         self._closing = threading.Lock()
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +89,9 @@ class Ledger:
             except BaseException:
                 self._connection.close()
                 raise
-        self._holder = Holder(self._owner.token, os.getpid(), run)
+        self._pid = os.getpid()
+        holder = Holder(self._owner.token, self._pid, run)
+        self.operations = Operations(self.path, Caps(queries_cap, usd_cap), prices, holder, local)
         self._writer = Writer(self._connection)
         try:
             if count := self._do(lambda c: ledger_rows.sweep(c, self.path)):
@@ -113,7 +108,7 @@ class Ledger:
 
     def close(self) -> None:
         """Closes the file. What is still reserved becomes unknown, batch jobs excepted."""
-        if os.getpid() != self._holder.pid:
+        if os.getpid() != self._pid:
             return
         with self._closing, explained(self.path):
             self._owner.close()
@@ -141,37 +136,7 @@ class Ledger:
           RequestInFlight: somebody alive has reserved the same request.
           RequestInBatchJob: an open batch job has.
         """
-        cost = self.prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
-        key, sent = request.key, not (batch or self._local)
-
-        def operation(connection: sqlite3.Connection) -> Stored | InFlight | None:
-            found = ledger_rows.find(connection, self.path, key, self._holder)
-            if found is None:
-                self.caps.check(connection, self.run, cost)
-                ledger_rows.reserve(
-                    connection, request, self._holder, input_tokens_estimate, cost, batch, sent
-                )
-            return found
-
-        try:
-            found = self._do(operation)
-        except BudgetExceeded as error:
-            raise BudgetExceeded(f"{self.path}: {error}") from None
-        if isinstance(found, InFlight):
-            at_work = (
-                f"{self.path}: the request about example {request.example_id!r} is being answered "
-                f"by {found.by}"
-            )
-            if found.in_job:
-                raise RequestInBatchJob(
-                    f"{at_work}; start that run again, asking that vendor: it collects the job"
-                )
-            raise RequestInFlight(f"{at_work}; wait for it to end")
-        if found is None:
-            return None
-        if found.run != self.run:
-            self._of_others[key] = found
-        return found.reply
+        return self._do(self.operations.reserve(request, input_tokens_estimate, batch))
 
     def settle(self, request: Request, reply: Reply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
@@ -184,18 +149,15 @@ class Ledger:
             this answer.
           ValueError: this ledger holds no reservation for the request.
         """
-        tokens, key = (reply.input_tokens, reply.output_tokens), request.key
-        costs = [self.prices.cost(*tokens, batch) for batch in (False, True)]
-        if not self._do(lambda c: ledger_rows.settle(c, key, reply, self._holder, *costs)):
-            raise ValueError(f"settled without a reservation: {request.example_id!r}")
+        self._do(self.operations.settle(request, reply))
 
     def release(self, request: Request) -> None:
         """Takes back a reservation whose call failed and costs nothing."""
-        self._do(lambda c: ledger_rows.release(c, request.key, self._holder))
+        self._do(self.operations.release(request))
 
     def abandon(self, request: Request) -> None:
         """Ends a reservation whose call has an unknown outcome: it stays listed, and counts."""
-        self._do(lambda c: ledger_rows.abandon(c, request.key, self._holder))
+        self._do(self.operations.abandon(request))
 
     def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
         """Hands reserved requests to a batch job that is about to be submitted.
@@ -245,7 +207,7 @@ class Ledger:
         beside those paid) and `of_others` (like the answers, of those that were taken from other
         runs since the ledger was opened, free for this one).
         """
-        taken = list(self._of_others.values())
+        taken = list(self.operations.of_others.values())
         others = Spend(
             len(taken),
             sum(answer.reply.input_tokens for answer in taken),
@@ -258,8 +220,31 @@ class Ledger:
         """Writes down what people call this run; returns whether the ledger knew it before."""
         return self._do(lambda c: ledger_rows.register(c, self.run, name))
 
+    @contextlib.contextmanager
+    def on_loop(self) -> Iterator[Soon]:
+        """Yields what waits for the `operations` without blocking the running event loop.
+
+        It queues one, and returns what is to be awaited, at once or later. They are carried out in
+        the order of these calls, unless the disk or another writer gets in the way. What the
+        awaiting coroutine gets, or is raised, once it is on disk, is that of the method here which
+        has the operation's name.
+        """
+        self._check_process()
+
+        async def in_words(answer: Awaitable[Any]) -> Any:
+            with explained(self.path):
+                return await answer
+
+        with explained(self.path):
+            writer = LoopWriter(connect_at_once(self.path), self._writer)
+        with contextlib.closing(writer):
+            yield lambda operation: in_words(writer.soon(operation))
+
     def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        if os.getpid() != self._holder.pid:
-            raise RuntimeError(f"{self.path}: opened before a fork; open it again in this process")
+        self._check_process()
         with explained(self.path):
             return self._writer.run(operation)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"{self.path}: opened before a fork; open it again in this process")

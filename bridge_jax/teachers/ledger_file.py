@@ -38,6 +38,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_at_once(path: Path) -> sqlite3.Connection:
+    """Returns a further connection to a ledger that is open; it waits for no other writer."""
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Returns a connection to a ledger of this version; the file need not be writable."""
     # mode=rw makes no file, and where it must not write it reads. (mode=ro would leave the files

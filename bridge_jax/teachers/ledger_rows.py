@@ -19,7 +19,9 @@ class Holder:
     run: str
 
 
-_HELD = "state = 'reserved' AND (owner = ? OR (job IS NOT NULL AND run = ?))"
+# With the very condition of the index `requests_by_key`, or SQLite reads all that is reserved.
+_ALIVE = "key = ? AND state != 'unknown'"
+_HELD = f"{_ALIVE} AND state = 'reserved' AND (owner = ? OR (job IS NOT NULL AND run = ?))"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,7 @@ def find(
     """Returns the answer to `key` or who is at work on it; None if it may be reserved."""
     row = connection.execute(
         "SELECT state, reply, input_tokens, output_tokens, finish, run, nanodollars, owner, pid,"
-        " job"
-        " FROM requests WHERE key = ? AND state != 'unknown'",
+        f" job FROM requests WHERE {_ALIVE}",
         (key,),
     ).fetchone()
     if row is None:
@@ -108,28 +109,27 @@ def settle(
     written = connection.execute(
         "UPDATE requests SET state = 'settled', reply = ?, finish = ?, input_tokens = ?,"
         " output_tokens = ?, nanodollars = iif(batch, ?, ?), settled_at = ?"
-        f" WHERE key = ? AND {_HELD}",
+        f" WHERE {_HELD}",
         (
             *(json.dumps(reply.text), reply.finish, reply.input_tokens, reply.output_tokens),
             *(in_batch, nanodollars, time.time(), key, holder.owner, holder.run),
         ),
     ).rowcount
     collected = (
-        "SELECT 1 FROM requests WHERE key = ? AND state = 'settled' AND job IS NOT NULL AND run = ?"
+        f"SELECT 1 FROM requests WHERE {_ALIVE} AND state = 'settled' AND job IS NOT NULL"
+        " AND run = ?"
     )
     return bool(written) or connection.execute(collected, (key, holder.run)).fetchone() is not None
 
 
 def release(connection: sqlite3.Connection, key: str, holder: Holder) -> None:
     """Removes a reservation that costs nothing."""
-    connection.execute(
-        f"DELETE FROM requests WHERE key = ? AND {_HELD}", (key, holder.owner, holder.run)
-    )
+    connection.execute(f"DELETE FROM requests WHERE {_HELD}", (key, holder.owner, holder.run))
 
 
 def abandon(connection: sqlite3.Connection, key: str, holder: Holder) -> None:
     """Ends a reservation whose outcome is unknown."""
-    _cut_off(connection, f"key = ? AND {_HELD}", (key, holder.owner, holder.run))
+    _cut_off(connection, _HELD, (key, holder.owner, holder.run))
 
 
 def sweep(connection: sqlite3.Connection, path: Path) -> int:

@@ -1,15 +1,17 @@
-"""Many threads, one writer: what they ask of the ledger at the same time shares one commit.
+"""Many callers, one writer: what they ask of the ledger at the same time shares one commit.
 
-A commit waits for the disk. Were there one for each change, 64 threads would wait for 64 of them in
+A commit waits for the disk. Were there one for each change, 64 callers would wait for 64 of them in
 turn; so whatever has queued up during a commit goes into the next one (group commit, as in
 DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984).
 """
 
+import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -17,10 +19,10 @@ from bridge_jax.teachers.ledger_file import code_of
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
-_Waiting = tuple[Operation, "Future[Any]"]
+Waiting = tuple[Operation, "Future[Any] | asyncio.Future[Any]"]
+Outcome = tuple[Any, BaseException | None]
 
-
-_MOMENT = 0.001  # seconds
+MOMENT = 0.001  # seconds
 
 
 class Writer:
@@ -33,7 +35,7 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection):
         self._connection = connection
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -47,11 +49,18 @@ class Writer:
           Exception: whatever the operation raises.
         """
         future: Future[T] = Future()
-        with self._lock:
-            if not self._open:
-                raise sqlite3.ProgrammingError("the ledger is closed")
-            self._queue.put((operation, future))
+        self.put([(operation, future)])
         return future.result()
+
+    def put(self, batch: Sequence[Waiting]) -> None:
+        """Queues operations, and tells their futures; those of an event loop in that loop."""
+        with self._lock:
+            if self._open:
+                for waiting in batch:
+                    self._queue.put(waiting)
+                return
+        closed = sqlite3.ProgrammingError("the ledger is closed")
+        _tell(batch, [(None, closed)] * len(batch))
 
     def close(self) -> None:
         """Ends the thread after what is queued; a second call does nothing."""
@@ -62,71 +71,83 @@ class Writer:
         self._thread.join()
 
     def _work(self) -> None:
-        size = 1
+        batch: list[Waiting] = []
         while self._open or not self._queue.empty():
-            if batch := self._next(size):
-                size = len(batch)
-                self._commit(batch)
+            if batch := self._next(len(batch) > 1):
+                _tell(batch, self._commit([operation for operation, _ in batch]))
 
-    def _next(self, expected: int) -> list[_Waiting]:
+    def _next(self, wait: bool) -> list[Waiting]:
         """Returns what is queued, after a moment for those who have just been answered.
 
         They come back within microseconds, but not before this thread: without the moment a commit
         would hold one change and the next one all the others. A single caller is never made to
         wait. (PostgreSQL's `commit_delay` is the same.)
         """
-        batch: list[_Waiting] = []
-        deadline = None
-        while len(batch) < expected or not self._queue.empty():
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            try:
-                waiting = self._queue.get(timeout=left)
-            except queue.Empty:
-                break
-            if waiting is None:
-                break
-            batch.append(waiting)
-            deadline = deadline or time.monotonic() + _MOMENT
-        return batch
+        batch = [self._queue.get()]
+        if wait:
+            time.sleep(MOMENT)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                batch.append(self._queue.get_nowait())
+        return [waiting for waiting in batch if waiting is not None]
 
-    def _commit(self, batch: list[_Waiting]) -> None:
+    def _commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Returns (value, error) of each operation, once all that was written is on disk."""
         try:
-            outcomes = self._transact([operation for operation, _ in batch])
-        except sqlite3.Error as error:
+            return self._transact(operations)
+        except BaseException as error:
             # One of them may be too large for the disk: the others need not fail with it. (Nobody
             # gets a locked file, and each would wait for it in turn.)
-            if len(batch) > 1 and code_of(error) != sqlite3.SQLITE_BUSY:
-                for waiting in batch:
-                    self._commit([waiting])
-            else:
-                for _, future in batch:
-                    future.set_exception(error)
-            return
-        except BaseException as error:
-            for _, future in batch:
-                future.set_exception(error)
-            return
-        for (_, future), (value, error) in zip(batch, outcomes):
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+            alone = isinstance(error, sqlite3.Error) and code_of(error) != sqlite3.SQLITE_BUSY
+            if alone and len(operations) > 1:
+                return [self._commit([operation])[0] for operation in operations]
+            return [(None, error)] * len(operations)
 
-    def _transact(self, operations: list[Operation]) -> list[tuple[Any, Exception | None]]:
+    def _transact(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Returns (value, error) of each operation after one commit that holds them all."""
-        outcomes: list[tuple[Any, Exception | None]] = []
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            for operation in operations:
-                try:
-                    outcomes.append((operation(connection), None))
-                except sqlite3.Error:
-                    raise
-                except Exception as error:
-                    outcomes.append((None, error))
-            connection.execute("COMMIT")
+            outcomes = carry_out(self._connection, operations)
+            self._connection.execute("COMMIT")
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         return outcomes
+
+
+def carry_out(connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Outcome]:
+    """Returns (value, error) of each operation, in a transaction that is to be committed."""
+    outcomes: list[Outcome] = []
+    connection.execute("BEGIN IMMEDIATE")
+    for operation in operations:
+        try:
+            outcomes.append((operation(connection), None))
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            outcomes.append((None, error))
+    return outcomes
+
+
+def _tell(batch: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
+    """Gives the callers their outcomes. Waking an event loop takes time: one is woken once."""
+    of_loops: dict[asyncio.AbstractEventLoop | None, list[tuple[Any, Outcome]]] = {}
+    for (_, future), outcome in zip(batch, outcomes):
+        loop = future.get_loop() if isinstance(future, asyncio.Future) else None
+        of_loops.setdefault(loop, []).append((future, outcome))
+    for loop, answers in of_loops.items():
+        if loop is None:
+            resolve(answers)
+            continue
+        with contextlib.suppress(RuntimeError):  # It is closed: nobody waits any more.
+            loop.call_soon_threadsafe(resolve, answers)
+
+
+def resolve(answers: Sequence[tuple[Any, Outcome]]) -> None:
+    """Gives futures their outcomes."""
+    for future, (value, error) in answers:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)

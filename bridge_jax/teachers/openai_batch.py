@@ -1,6 +1,7 @@
 """OpenAI's batch mode: a file of requests, a job, a file of answers and one of errors."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,11 @@ _ENDED = {"completed", "failed", "expired", "cancelled"}
 class OpenAIBatches(OpenAITeacher):
     """The teacher, with jobs in place of calls (`batch.BatchTeacher`)."""
 
+    @functools.cached_property
+    def blocking(self) -> Any:
+        """The SDK's client that blocks: jobs are few."""
+        return self.sdk().OpenAI(**self.settings())
+
     def submit(self, name: str, requests: Mapping[str, Request]) -> str:
         """Returns the id of a new job."""
         lines = (
@@ -31,34 +37,27 @@ class OpenAIBatches(OpenAITeacher):
             for key, request in requests.items()
         )
         content = ("\n".join(lines) + "\n").encode()
-        self.check()
         try:
-            file = self.call(
-                lambda: self.client.files.create(file=(f"{name}.jsonl", content), purpose="batch")
-            )
+            with self.explained():
+                file = self.blocking.files.create(file=(f"{name}.jsonl", content), purpose="batch")
         except TeacherError as error:
             if error.trouble == "unknown":  # A file that was uploaded twice costs nothing.
                 raise TeacherError(str(error), "transient") from None
             raise
-        job = self.call(
-            lambda: self.client.batches.create(
+        with self.explained():
+            job = self.blocking.batches.create(
                 input_file_id=file.id,
                 endpoint=_ENDPOINT,
                 completion_window="24h",
                 metadata={"name": name},
             )
-        )
         return job.id
 
     def find(self, name: str) -> str | None:
         """Returns the id of the job that was submitted as `name`."""
-        self.check()
-
-        def look() -> str | None:
-            jobs = self.client.batches.list(limit=100)
+        with self.explained():
+            jobs = self.blocking.batches.list(limit=100)
             return next((job.id for job in jobs if (job.metadata or {}).get("name") == name), None)
-
-        return self.call(look)
 
     def state(self, job_id: str) -> State:
         """Returns where a job is."""
@@ -78,7 +77,8 @@ class OpenAIBatches(OpenAITeacher):
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
         found: dict[str, Reply | TeacherError] = {}
         for file in files:
-            content = self.call(lambda file=file: self.client.files.content(file).text)
+            with self.explained():
+                content = self.blocking.files.content(file).text
             # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
             for line in filter(None, content.split("\n")):
                 # What cannot be read may be billed: it is left out.
@@ -93,8 +93,8 @@ class OpenAIBatches(OpenAITeacher):
         return found
 
     def _job(self, job_id: str) -> Any:
-        self.check()
-        return self.call(lambda: self.client.batches.retrieve(job_id))
+        with self.explained():
+            return self.blocking.batches.retrieve(job_id)
 
     def _result(self, request: Request, row: dict[str, Any]) -> Reply | TeacherError:
         response: Any = row.get("response")

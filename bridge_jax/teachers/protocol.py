@@ -4,13 +4,15 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from bridge_jax.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "refused", "empty", "malformed"]
 Trouble = Literal["fatal", "rejected", "transient", "unknown"]
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +52,18 @@ class Request:
 
     def to_json(self) -> str:
         """Returns everything that determines the reply, as canonical JSON."""
-        # Not asdict(), which copies every word and takes half of a reservation's time.
-        value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        value["messages"] = [{"role": m.role, "content": m.content} for m in self.messages]
-        del value["example_id"]
-        if self.temperature is not None:
-            value["temperature"] = float(self.temperature)
+        value: dict[str, Any] = {
+            "max_output_tokens": self.max_output_tokens,
+            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
+            "model": self.model,
+            "temperature": None if self.temperature is None else float(self.temperature),
+        }
         # Left out, they do not change the keys of requests that were made before they existed.
-        for name in ("sample", "structured"):
-            if not value[name]:
-                del value[name]
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        if self.sample:
+            value["sample"] = self.sample
+        if self.structured:
+            value["structured"] = self.structured
+        return _CANONICAL.encode(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Reply:
 
 
 class Teacher(Protocol):
-    """An expensive model. Both methods are called from several threads at once."""
+    """An expensive model. `ask` is awaited many times at once, by one event loop until `aclose`."""
 
     @property
     def name(self) -> str:
@@ -90,12 +93,16 @@ class Teacher(Protocol):
         """Returns the input tokens to reserve, better too many than too few; costs nothing."""
         ...
 
-    def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call, which it makes once.
 
         Raises:
           TeacherError: no reply. Unless its `trouble` is unknown, there is nothing to pay.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the connections of this event loop; asked again, it opens others."""
         ...
 
 

@@ -37,7 +37,7 @@ class RecordedTeacher:
         """Returns the exact count: what `ask` bills."""
         return sum(self.count_tokens(message.content) for message in request.messages)
 
-    def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request) -> Reply:
         """Returns what is recorded.
 
         Raises:
@@ -59,6 +59,9 @@ class RecordedTeacher:
                 f"tokens, above teacher.max_output_tokens={request.max_output_tokens}; raise it"
             )
         return Reply(text, self.estimate_input_tokens(request), output_tokens)
+
+    async def aclose(self) -> None:
+        """Does nothing: there are no connections."""
 
 
 def oracle(

@@ -95,7 +95,7 @@ class LedgerReplay:
         reply = self.replies.get(request.key)
         return reply.input_tokens if reply else 0
 
-    def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request) -> Reply:
         """Returns the recorded reply.
 
         Raises:
@@ -117,6 +117,9 @@ class LedgerReplay:
                 "of the recorded run"
             )
         raise TeacherError(f"{about}: the recorded run had none either", "rejected")
+
+    async def aclose(self) -> None:
+        """Does nothing: there are no connections."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +143,7 @@ class RowsReplay:
             self.count_tokens(message.content) for message in request.messages
         )
 
-    def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request) -> Reply:
         """Returns the recorded reply.
 
         Raises:
@@ -161,6 +164,9 @@ class RowsReplay:
             )
         input_tokens = self.estimate_input_tokens(request)
         return Reply(text, input_tokens, output_tokens, row.get("finish", "stop"))
+
+    async def aclose(self) -> None:
+        """Does nothing: there are no connections."""
 
     def _row(self, request: Request) -> Mapping[str, Any] | None:
         rows = self.rows.get(request.example_id, [])

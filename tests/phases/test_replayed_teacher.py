@@ -27,7 +27,7 @@ class Scripted:
     def estimate_input_tokens(self, request):
         return 40
 
-    def ask(self, request):
+    async def ask(self, request):
         number = int(request.example_id[1:])
         if number == 2:
             return Reply("", 30, 2, "refused")
@@ -38,6 +38,9 @@ class Scripted:
             raise TeacherError("connection lost", "unknown")
         answer = 2 * number + (number == 1 and request.sample == 0)
         return Reply(f"They add up.\nAnswer: {answer}", 30 + number, 9)
+
+    async def aclose(self):
+        pass
 
 
 def run(workdir, **teacher):

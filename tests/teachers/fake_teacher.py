@@ -3,10 +3,9 @@
 python fake_teacher.py LEDGER CALLS FIRST LAST QUERIES_CAP USD_CAP ANSWERED_THEN_HANG [RUN]
 """
 
+import asyncio
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 
 from bridge_jax.teachers.annotate import annotate
@@ -33,21 +32,22 @@ class FakeTeacher:
         self.calls = calls
         self.answers_left = answered_then_hang
         self.seconds = seconds
-        self.lock = threading.Lock()
 
     def estimate_input_tokens(self, request: Request) -> int:
         return 100
 
-    def ask(self, request: Request) -> Reply:
-        with self.lock:
-            hang = self.answers_left == 0
-            self.answers_left -= self.answers_left > 0
+    async def ask(self, request: Request) -> Reply:
+        hang = self.answers_left == 0
+        self.answers_left -= self.answers_left > 0
         line = f"{request.example_id}\n".encode()
         file = os.open(self.calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(file, line)
         os.close(file)
-        time.sleep(600 if hang else self.seconds)
+        await asyncio.sleep(600 if hang else self.seconds)
         return Reply(f"reply to {request.messages[-1].content}", 100, 50)
+
+    async def aclose(self) -> None:
+        pass
 
     def asked(self) -> list[str]:
         return self.calls.read_text().split() if self.calls.exists() else []

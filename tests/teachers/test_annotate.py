@@ -1,6 +1,9 @@
+import asyncio
+import inspect
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import pytest
@@ -9,9 +12,12 @@ from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers import ledger as ledger_module
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob
+from bridge_jax.teachers.ledger_file import connect_at_once
+from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 
@@ -33,17 +39,18 @@ def _fast_retries(monkeypatch):
 
 
 class Scripted(FakeTeacher):
-    """Does `before(call number of this request, request)` first."""
+    """Awaits, or calls, `before(call number of this request, request)` before it answers."""
 
     def __init__(self, calls, before):
         super().__init__(calls)
         self.before = before
 
-    def ask(self, request) -> Reply:
-        with self.lock:
-            call = self.asked().count(request.example_id) + 1
-        reply = super().ask(request)
-        self.before(call, request)
+    async def ask(self, request) -> Reply:
+        call = self.asked().count(request.example_id) + 1
+        reply = await super().ask(request)
+        waiting = self.before(call, request)
+        if inspect.isawaitable(waiting):
+            await waiting
         return reply
 
 
@@ -74,19 +81,18 @@ def test_nothing_to_ask(teacher, ledger):
 
 
 def test_concurrency_is_bounded_and_used(tmp_path, ledger):
-    running, most, lock = 0, 0, threading.Lock()
-    together = threading.Barrier(3)
+    running = most = 0
+    together = asyncio.Barrier(3)
 
     class Counting(FakeTeacher):
-        def ask(self, request):
+        async def ask(self, request):
             nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
-            together.wait(10)
-            with lock:
-                running -= 1
-            return super().ask(request)
+            running += 1
+            most = max(most, running)
+            async with asyncio.timeout(10):
+                await together.wait()
+            running -= 1
+            return await super().ask(request)
 
     annotate(Counting(tmp_path / "calls"), ledger, requests(9), 3)
     assert most == 3
@@ -117,12 +123,12 @@ def test_the_vendor_says_how_long_to_wait(tmp_path, ledger):
 
 def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path, ledger):
     class Noting:
-        """The ledger, with a note of each change."""
+        """The ledger's operations, with a note of each."""
 
         def __getattr__(self, name):
             def noted(*what):
                 notes.append(name)
-                return getattr(ledger, name)(*what)
+                return getattr(operations, name)(*what)
 
             return noted
 
@@ -130,8 +136,9 @@ def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path
         if call == 1:
             raise TeacherError("cut off", "unknown")
 
-    notes = []
-    annotate(Scripted(tmp_path / "calls", before), cast(Ledger, Noting()), requests(1), 1)
+    notes, operations = [], ledger.operations
+    ledger.operations = cast(Operations, Noting())
+    annotate(Scripted(tmp_path / "calls", before), ledger, requests(1), 1)
     assert notes == ["reserve", "abandon", "reserve", "settle"]
 
 
@@ -153,6 +160,17 @@ def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger
     ]
     assert (teacher.asked().count("e2"), teacher.asked().count("e3")) == (1, 4)
     assert (ledger.spend().queries, ledger.spend("reserved").queries) == (4, 0)
+
+
+def test_what_a_callback_raises_ends_the_run_and_loses_no_answer(teacher, ledger):
+    def broken(done, of):
+        if done == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        annotate(teacher, ledger, requests(50), 2, broken)
+    assert f"{ledger.spend().queries} of 50" in caught.value.__notes__[0]
+    assert ledger.spend("unknown").queries == ledger.spend("reserved").queries == 0
 
 
 def test_a_dead_teacher_is_given_up(tmp_path, ledger):
@@ -184,17 +202,18 @@ def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, led
 
 
 def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
-    failed, all_sent = threading.Event(), threading.Barrier(4)
+    failed, all_sent = False, asyncio.Barrier(4)
 
-    def before(call, request):
-        if failed.is_set():
+    async def before(call, request):
+        nonlocal failed
+        if failed:
             return
-        all_sent.wait(10)
+        async with asyncio.timeout(10):
+            await all_sent.wait()
         if request.example_id == "e1":
-            failed.set()
+            failed = True
             raise TeacherError("401 bad key")
-        failed.wait(10)
-        threading.Event().wait(0.2)
+        await asyncio.sleep(0.2)
 
     teacher = Scripted(tmp_path / "calls", before)
     with pytest.raises(UserError, match="401 bad key; 3 of 20"):
@@ -209,13 +228,14 @@ def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
     tmp_path, ledger, monkeypatch
 ):
     monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_fixed(60))
-    both = threading.Barrier(2)
+    both = asyncio.Barrier(2)
 
-    def before(call, request):
-        both.wait(10)
+    async def before(call, request):
+        async with asyncio.timeout(10):
+            await both.wait()
         if request.example_id == "e0":
             raise TeacherError("429 slow down", "transient")
-        threading.Event().wait(0.2)
+        await asyncio.sleep(0.2)
         raise TeacherError("401 bad key")
 
     with pytest.raises(UserError, match="401 bad key"):
@@ -241,10 +261,10 @@ def test_after_an_unforeseen_error_the_request_is_unknown_and_can_be_made_again(
 def test_an_interrupt_settles_what_is_in_flight(tmp_path, ledger):
     main = threading.get_ident()
 
-    def before(call, request):
+    async def before(call, request):
         if request.example_id == "e2":
             signal.pthread_kill(main, signal.SIGINT)
-            threading.Event().wait(0.3)
+            await asyncio.sleep(0.3)
 
     teacher = Scripted(tmp_path / "calls", before)
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -272,15 +292,38 @@ def test_a_cap_in_dollars_is_not_given_up_while_calls_in_flight_may_leave_room(t
         assert ledger.spend().queries == 10
 
 
-def test_a_full_disk_stops_the_calls(teacher, ledger):
+def test_a_full_disk_stops_the_calls(teacher, ledger, monkeypatch):
     annotate(teacher, ledger, requests(3), 1)
     (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
+
+    def on_a_full_disk(path):
+        connection = connect_at_once(path)
+        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        return connection
+
+    monkeypatch.setattr(ledger_module, "connect_at_once", on_a_full_disk)
     ledger._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
     with pytest.raises(UserError, match=r"ledger\.sqlite: .*full.* of 80 requests"):
         annotate(teacher, ledger, requests(80), 4)
+    monkeypatch.undo()
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     assert len(annotate(teacher, ledger, requests(80), 4)) == 80
     assert len(teacher.asked()) <= 80 + 4
+
+
+def test_two_threads_may_annotate_on_one_ledger(tmp_path, ledger):
+    slow = FakeTeacher(tmp_path / "calls", seconds=0.01)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: annotate(slow, ledger, requests(40), 8), range(2))
+    assert first == second and len(slow.asked()) == 40
+    assert ledger.spend().queries == 40
+
+
+def test_a_coroutine_may_call_it(teacher, ledger):
+    async def calls():
+        return annotate(teacher, ledger, requests(3), 2)
+
+    assert len(asyncio.run(calls())) == 3
 
 
 def test_a_request_in_another_runs_batch_job_is_not_waited_for(tmp_path, teacher):
@@ -321,7 +364,10 @@ def test_a_wait_above_a_minute_is_a_warning(tmp_path, ledger, seconds, level, ca
         if call == 1:
             raise TeacherError("429", "transient", retry_after=seconds)
 
-    monkeypatch.setattr(annotate_module._Work, "_sleep", lambda work, seconds: None)
+    async def at_once(seconds, stop):
+        pass
+
+    monkeypatch.setattr(annotate_module, "sleep", at_once)
     caplog.set_level("INFO")
     annotate(Scripted(tmp_path / "calls", busy), ledger, [ask(1)], 1)
     assert [r.levelname for r in caplog.records if f"in {seconds} s" in r.message] == [level]

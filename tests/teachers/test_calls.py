@@ -1,5 +1,6 @@
 import datetime
 import email.utils
+import types
 
 import pytest
 
@@ -76,6 +77,47 @@ def test_what_a_library_refuses_to_send_was_never_sent(secret, module, name):
     found = broken("t", secret, error)
     assert found.trouble == "transient"
     assert "1234567" not in str(found)
+
+
+def of_aiohttp(name):
+    """Returns an error of aiohttp as its client raises it."""
+    aiohttp = pytest.importorskip("aiohttp")
+    address = types.SimpleNamespace(host="h", port=1, ssl=True, is_ssl=True)
+    request = types.SimpleNamespace(real_url="http://proxy")
+    refused = ConnectionRefusedError(111, "refused")
+    what = {
+        "ClientHttpProxyError": (request, ()),
+        "ClientOSError": (104, "reset"),
+        "ServerDisconnectedError": (),
+    }
+    for of_a_connection in ("ClientConnectorError", "ClientConnectorDNSError"):
+        what[of_a_connection] = what["ClientProxyConnectionError"] = (address, refused)
+    return getattr(aiohttp, name)(*what.get(name, ("it",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        ("ClientConnectorError", "transient"),
+        ("ClientConnectorDNSError", "transient"),
+        ("ClientProxyConnectionError", "transient"),
+        ("ClientHttpProxyError", "transient"),
+        ("ConnectionTimeoutError", "transient"),
+        ("InvalidUrlClientError", "transient"),
+        ("SocketTimeoutError", "unknown"),
+        ("ServerDisconnectedError", "unknown"),
+        ("ClientOSError", "unknown"),
+        ("ClientConnectionResetError", "unknown"),
+        ("ClientPayloadError", "unknown"),
+    ],
+)
+def test_what_aiohttp_raises_is_taken_by_its_own_word(secret, name, trouble):
+    error = of_aiohttp(name)
+    assert broken("t", secret, error).trouble == trouble
+    # The transport between httpx and aiohttp has this name for whatever else may happen.
+    wrapped = pytest.importorskip("httpx2").ConnectTimeout("")
+    wrapped.__cause__ = error
+    assert broken("t", secret, wrapped).trouble == trouble
 
 
 def test_when_to_come_back(secret):

@@ -316,3 +316,24 @@ def test_only_the_words_are_stored(path):
     assert (row["reply"], row["input_tokens"], row["output_tokens"]) == ('"ho"', 1, 2)
     assert row["nanodollars"] == 21_000
     assert row["reserved_at"] <= row["settled_at"]
+
+
+def test_no_step_of_a_request_reads_the_others(tmp_path):
+    """Or a job of ten thousand requests would take hours to settle."""
+    steps = []
+    with Ledger(tmp_path / "ledger.sqlite", 9, 1.0, PRICES, run="a") as ledger:
+        ledger._connection.set_trace_callback(steps.append)
+        for end in (ledger.release, ledger.abandon, lambda r: ledger.settle(r, Reply("a", 1, 2))):
+            ledger.reserve(ask(1), 100)
+            end(ask(1))
+        with pytest.raises(ValueError, match="without a reservation"):
+            ledger.settle(ask(2), Reply("a", 1, 2))
+        ledger._connection.set_trace_callback(None)
+        steps = [sql for sql in steps if "requests" in sql and not sql.startswith("--")]
+        assert len(steps) >= 10
+        for sql in steps:
+            plan = ledger._connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+            ways = [row[3] for row in plan if "requests" in row[3]]
+            assert all(
+                way.startswith("SEARCH requests USING INDEX requests_by_key") for way in ways
+            )

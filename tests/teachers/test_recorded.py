@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from bridge_jax.errors import UserError
@@ -39,7 +41,7 @@ def request(example: Example, limit: int = 50) -> Request:
 
 def test_oracle_says_the_rationale_and_the_gold_answer():
     teacher = oracle(EXAMPLES, "short", words)
-    reply = teacher.ask(request(NUMERIC))
+    reply = asyncio.run(teacher.ask(request(NUMERIC)))
     assert reply.text == "5 * 8 = 40.\nAnswer: 40"
     assert (reply.input_tokens, reply.output_tokens) == (2 + 8, 7)
     assert teacher.estimate_input_tokens(request(NUMERIC)) == 10
@@ -51,13 +53,13 @@ def test_oracle_says_the_rationale_and_the_gold_answer():
     [(NUMERIC, "5 + 8 = 13.\nAnswer: 13"), (CHOICE, "It was signed.\nAnswer: no")],
 )
 def test_replay_leaves_a_wrong_answer_wrong(example, text):
-    reply = recorded_llm(EXAMPLES, "wrong", words).ask(request(example))
+    reply = asyncio.run(recorded_llm(EXAMPLES, "wrong", words).ask(request(example)))
     assert reply.text == text
     assert not is_correct(answer_of(reply.text, example), example)
 
 
 def test_replay_leaves_a_chain_without_an_answer_as_it_is():
-    reply = recorded_llm(EXAMPLES, "mute", words).ask(request(CHOICE))
+    reply = asyncio.run(recorded_llm(EXAMPLES, "mute", words).ask(request(CHOICE)))
     assert reply.text == "It is hard to say."
     assert answer_of(reply.text, CHOICE) is None
 
@@ -65,11 +67,11 @@ def test_replay_leaves_a_chain_without_an_answer_as_it_is():
 def test_a_missing_variant_is_named_with_those_there_are():
     message = "replay/short.*'law-1' has no rationale 'short'; it has mute, wrong"
     with pytest.raises(UserError, match=message):
-        recorded_llm(EXAMPLES, "short", words).ask(request(CHOICE))
+        asyncio.run(recorded_llm(EXAMPLES, "short", words).ask(request(CHOICE)))
     with pytest.raises(UserError, match="no example with id 'dose-1'"):
-        oracle([CHOICE], "short", words).ask(request(NUMERIC))
+        asyncio.run(oracle([CHOICE], "short", words).ask(request(NUMERIC)))
 
 
 def test_a_reply_above_the_limit_is_an_error():
     with pytest.raises(UserError, match=r"has 7 tokens, above teacher\.max_output_tokens=6"):
-        oracle(EXAMPLES, "short", words).ask(request(NUMERIC, limit=6))
+        asyncio.run(oracle(EXAMPLES, "short", words).ask(request(NUMERIC, limit=6)))

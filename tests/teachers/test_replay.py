@@ -1,5 +1,6 @@
 """A recorded run is a teacher."""
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -61,9 +62,9 @@ def test_a_ledger_says_again_what_was_said_at_the_same_cost(recorded, tmp_path):
 def test_another_model_or_other_words_are_a_mistake(recorded):
     teacher = open_replay(recorded, words)
     with pytest.raises(TeacherError, match=r"'e1' by gpt; the ledger has fake-1: set teacher\."):
-        teacher.ask(dataclasses.replace(ask(1), model="gpt"))
+        asyncio.run(teacher.ask(dataclasses.replace(ask(1), model="gpt")))
     with pytest.raises(TeacherError, match="config has to be that of the recorded run") as caught:
-        teacher.ask(dataclasses.replace(ask(1), max_output_tokens=91))
+        asyncio.run(teacher.ask(dataclasses.replace(ask(1), max_output_tokens=91)))
     assert caught.value.trouble == "fatal"
 
 
@@ -81,7 +82,7 @@ def test_another_model_or_other_words_are_a_mistake(recorded):
 def test_rows_of_annotations_are_read_as_they_were(tmp_path, said, row):
     example = Example("e1", "How much?", "40", "numeric")
     path = rows_file(tmp_path / "annotations.jsonl", {"id": "e1", "gold": "40"} | row)
-    text = open_replay(path, words).ask(ask(1)).text
+    text = asyncio.run(open_replay(path, words).ask(ask(1))).text
     for completion in (said, text):
         rationale, written = split_completion(completion)
         assert rationale == row["rationale"]
@@ -96,15 +97,17 @@ def test_rows_say_their_tokens_or_they_are_counted(tmp_path):
         {"id": "e1", "reply": "the second sample"},
     )
     teacher = open_replay(path, words)
-    assert teacher.ask(ask(1)) == Reply("one two\u2028three", 2, 3)
+    assert asyncio.run(teacher.ask(ask(1))) == Reply("one two\u2028three", 2, 3)
     assert teacher.estimate_input_tokens(ask(1)) == 2
-    assert teacher.ask(ask(2)) == Reply("", 9, 4, "empty")
-    assert teacher.ask(dataclasses.replace(ask(1), sample=1)).text == "the second sample"
+    assert asyncio.run(teacher.ask(ask(2))) == Reply("", 9, 4, "empty")
+    assert (
+        asyncio.run(teacher.ask(dataclasses.replace(ask(1), sample=1))).text == "the second sample"
+    )
     with pytest.raises(TeacherError, match="no answer 3 about example 'e1'") as caught:
-        teacher.ask(dataclasses.replace(ask(1), sample=2))
+        asyncio.run(teacher.ask(dataclasses.replace(ask(1), sample=2)))
     assert caught.value.trouble == "rejected"
     with pytest.raises(TeacherError, match=r"has 3 tokens, above teacher\.max_output_tokens=2"):
-        teacher.ask(dataclasses.replace(ask(1), max_output_tokens=2))
+        asyncio.run(teacher.ask(dataclasses.replace(ask(1), max_output_tokens=2)))
 
 
 def test_a_file_of_rows_is_another_model_to_the_ledger(tmp_path):

@@ -1,12 +1,13 @@
+import contextlib
 import logging
+import socket
 import sys
-import threading
 
 import pytest
 import tenacity
 import vendors
-from fake_vendor import KEY, LOST, REFUSED, FakeVendor
-from vendors import PRICES, ask
+from fake_vendor import KEY, LOST, REFUSED, FakeVendor, Response
+from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import retrying
@@ -44,7 +45,7 @@ def fast(monkeypatch):
 
 
 def test_the_reply_is_what_the_vendor_wrote_and_billed(teacher, vendor):
-    reply = teacher.ask(ask(1))
+    reply = reply_of(teacher, ask(1))
     (bill,) = vendor.bills
     assert reply == Reply(
         "One thing leads to another in 'question 1'.\nAnswer: 4",
@@ -55,7 +56,7 @@ def test_the_reply_is_what_the_vendor_wrote_and_billed(teacher, vendor):
 
 
 def test_what_openai_is_sent(vendor):
-    vendors.make("openai", vendor.url).ask(ask(1, temperature=0.5))
+    reply_of(vendors.make("openai", vendor.url), ask(1, temperature=0.5))
     assert vendor.bodies[-1] == {
         "model": "fake",
         "messages": [
@@ -72,17 +73,17 @@ def test_what_openai_is_sent(vendor):
 
 @pytest.mark.parametrize("kind", vendors.KINDS[1:])
 def test_what_gemini_is_sent(teacher, vendor):
-    teacher.ask(ask(1, temperature=0.5))
+    reply_of(teacher, ask(1, temperature=0.5))
     (body,) = vendor.bodies
     assert body["contents"] == [{"role": "user", "parts": [{"text": "question 1"}]}]
     assert body["systemInstruction"]["parts"] == [{"text": "Be brief."}]
     assert body["generationConfig"] == {"maxOutputTokens": 90, "temperature": 0.5}
-    teacher.ask(ask(1, temperature=None))
+    reply_of(teacher, ask(1, temperature=None))
     assert vendor.bodies[-1]["generationConfig"] == {"maxOutputTokens": 90}
 
 
 def test_structured_replies_are_asked_for_and_arrive(teacher, vendor):
-    reply = teacher.ask(ask(1, structured=True))
+    reply = reply_of(teacher, ask(1, structured=True))
     assert reply.text.startswith('{"rationale": "One thing')
     assert "rationale" in str(vendor.bodies[-1]).replace("'One thing", "")
 
@@ -92,7 +93,7 @@ def test_a_call_without_reply_says_whether_it_may_be_billed(kind, vendor, fault)
     teacher = vendors.make(kind, vendor.url, timeout=0.3)
     vendor.script["question 1"] = [fault]
     with pytest.raises(TeacherError, match=f"{teacher.name}.* ({fault}|billed is unknown)") as e:
-        teacher.ask(ask(1))
+        reply_of(teacher, ask(1))
     expected = {"400": "rejected"} | dict.fromkeys(REFUSED, "transient")
     assert e.value.trouble == expected.get(fault, "unknown")
     assert e.value.retry_after == (0.01 if fault in ("429", "503") else 0)
@@ -101,10 +102,17 @@ def test_a_call_without_reply_says_whether_it_may_be_billed(kind, vendor, fault)
     assert len(vendor.bills) == (fault in LOST)
 
 
+def test_an_error_without_words_is_an_error_all_the_same(kind, vendor):
+    vendor.more.append(lambda *_: Response(503, b""))
+    with pytest.raises(TeacherError) as caught:
+        reply_of(vendors.make(kind, vendor.url), ask(1))
+    assert caught.value.trouble == "transient"
+
+
 @pytest.mark.parametrize("fault", ["refusal", "empty", "length", "malformed"])
 def test_a_reply_that_is_no_answer_is_paid_and_says_why(teacher, vendor, fault):
     vendor.script["question 1"] = [fault]
-    reply = teacher.ask(ask(1, structured=fault == "malformed"))
+    reply = reply_of(teacher, ask(1, structured=fault == "malformed"))
     assert reply.finish == {"refusal": "refused"}.get(fault, fault)
     assert (reply.input_tokens, reply.output_tokens) == (
         vendor.bills[0].input_tokens,
@@ -147,8 +155,30 @@ def test_gemini_without_usage_is_taken_at_the_worst_case(prompt, total, expected
 def test_a_vendor_that_is_not_there(kind, vendor):
     vendor.stop_listening()
     with pytest.raises(TeacherError, match="cannot be reached: ConnectionRefused") as caught:
-        vendors.make(kind, vendor.url).ask(ask(1))
+        reply_of(vendors.make(kind, vendor.url), ask(1))
     assert caught.value.trouble == "transient"
+
+
+def test_a_connection_that_is_not_made_costs_nothing(kind):
+    """As behind a firewall that drops what it does not like."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # Then nobody else gets in.
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        teacher = vendors.make(kind, f"http://127.0.0.1:{server.getsockname()[1]}", timeout=0.5)
+        with pytest.raises(TeacherError, match="cannot be reached: ") as caught:
+            reply_of(teacher, ask(1))
+    assert caught.value.trouble == "transient"
+
+
+def test_a_proxy_of_the_environment_is_used(kind, vendor, monkeypatch):
+    monkeypatch.setenv("http_proxy", vendor.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert reply_of(vendors.make(kind, "http://vendor.invalid"), ask(1)).finish == "stop"
+    assert vendor.calls["question 1"] == 1
 
 
 def test_without_a_key_nothing_is_sent(kind, monkeypatch):
@@ -246,15 +276,16 @@ def test_concurrency_reaches_the_vendor_and_stays_within_bounds(teacher, vendor,
     assert 10 <= vendor.most_at_once <= 12
 
 
-def test_a_teacher_is_opened_once_by_many_threads(kind, vendor):
-    teacher, opened = vendors.make(kind, vendor.url), set()
-    attribute = "client" if kind == "openai" else "sdk"
-    threads = [
-        threading.Thread(
-            target=lambda: (teacher.check(), opened.add(id(getattr(teacher, attribute))))
-        )
-        for _ in range(8)
-    ]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert len(opened) == 1
+@pytest.mark.parametrize("kind", vendors.KINDS[:2])
+def test_no_client_has_a_bound_of_its_own(teacher, vendor, tmp_path):
+    vendor.seconds = 0.5
+    with Ledger(tmp_path / "ledger.sqlite", 1000, 1.0, PRICES) as ledger:
+        annotate(teacher, ledger, [ask(n) for n in range(150)], 150)
+    assert vendor.most_at_once > 120
+
+
+def test_a_teacher_asks_on_one_event_loop_after_the_other(teacher, vendor, tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite", 100, 1.0, PRICES) as ledger:
+        for start in (0, 3):
+            annotate(teacher, ledger, [ask(n) for n in range(start, start + 3)], 2)
+    assert set(vendor.billed().values()) == {1} and len(vendor.bills) == 6

@@ -1,12 +1,15 @@
 """The teachers behind an API, as the tests make them: real SDKs, a vendor on loopback."""
 
+import asyncio
+import contextlib
+
 import pytest
 from fake_vendor import KEY
 
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.prices import Prices
-from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.teachers.protocol import Message, Reply, Request
 
 KINDS = ("openai", "google-genai", "google-generativeai")
 PRICES = Prices(1.25, 10.0)
@@ -18,6 +21,16 @@ def make(kind: str, url: str, timeout: float = 5.0) -> OpenAITeacher | GeminiTea
     if kind == "openai":
         return OpenAITeacher("fake", f"{url}/v1", timeout)
     return GeminiTeacher("fake", url, timeout, kind)
+
+
+def reply_of(teacher: OpenAITeacher | GeminiTeacher, request: Request) -> Reply:
+    """Asks once."""
+
+    async def asking() -> Reply:
+        async with contextlib.aclosing(teacher):
+            return await teacher.ask(request)
+
+    return asyncio.run(asking())
 
 
 def set_keys(monkeypatch: pytest.MonkeyPatch, key: str = KEY) -> None:
