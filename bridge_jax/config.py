@@ -242,8 +242,9 @@ class SelectionConfig:
         over it or their `margin`, 1 - (p1 - p2) of the two likeliest tokens.
       within_labels: compare the difficulty of an example only with those of the same gold label
         (`rank_within`; where the answers are labels).
-      clusters: of `coverage` and `typicality`; 0 is one for every 100 examples of the pool. It does
-        not depend on the budget, so a smaller selection is the beginning of a larger one.
+      clusters: of `coverage` and `typicality`; 0 is one for every 100 examples of the pool, 1,000
+        at most. It does not depend on the budget, so a smaller selection is the beginning of a
+        larger one.
       difficulty_weight: w in w * rank + (1 - w) * distance to the chosen, by which a cluster's
         next one is found: its rank in difficulty (`coverage`) or in density (`typicality`).
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.

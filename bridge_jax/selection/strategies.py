@@ -22,6 +22,7 @@ from bridge_jax.selection.kmeans import kmeans
 from bridge_jax.selection.typicality import typicality
 
 POOL_PER_CLUSTER = 100
+MOST_CLUSTERS = 1000  # k-means compares every row with every cluster: beyond it is linear in N.
 
 
 class Selection(NamedTuple):
@@ -99,7 +100,7 @@ def select(
     mesh = mesh or make_mesh()
     clusters = None
     if config.strategy in CLUSTERED:
-        count = config.clusters or max(1, len(difficulty) // POOL_PER_CLUSTER)
+        count = config.clusters or default_clusters(len(difficulty))
         clusters = np.full(len(difficulty), -1)
         clusters[kept] = kmeans(embeddings[kept], count, seed, mesh).labels
     candidates = Candidates(
@@ -186,6 +187,11 @@ STRATEGIES: dict[str, Strategy] = {
     "herding": by_herding,
 }
 CLUSTERED = ("coverage", "typicality")
+
+
+def default_clusters(pool: int) -> int:
+    """Returns how many clusters a pool has, whatever the budget: B / 5 where B is 5% of it."""
+    return min(MOST_CLUSTERS, max(1, pool // POOL_PER_CLUSTER))
 
 
 def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:

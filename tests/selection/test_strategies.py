@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.selection.strategies import CLUSTERED, STRATEGIES, rank_within, select
+from bridge_jax.selection.strategies import (
+    CLUSTERED,
+    STRATEGIES,
+    default_clusters,
+    rank_within,
+    select,
+)
 from tests.selection.pools import blobs, unit, unit_vectors
 
 ALL = {name: SelectionConfig(strategy=name, noise_fraction=0.0) for name in STRATEGIES}
@@ -200,3 +206,8 @@ def test_difficulty_within_a_label_does_not_prefer_rare_labels():
     np.testing.assert_array_equal(
         np.argsort(rank_within([""] * 9, difficulty)), np.argsort(difficulty)
     )
+
+
+def test_clusters_grow_with_the_pool_up_to_a_bound():
+    sizes = (20, 320, 99_999, 1_000_000)
+    assert [default_clusters(size) for size in sizes] == [1, 3, 999, 1000]
