@@ -85,5 +85,5 @@ def test_every_study_resolves(path):
 def test_the_budgets_are_those_of_the_docstring():
     found = study.load(ROOT / "configs" / "studies" / "budget_scaling.py")
     budgets = {cell.x: cell.config.selected for cell in found.cells}
-    assert budgets == {0.1: 1, 1.0: 2, 5.0: 7, 10.0: 13, 20.0: 26}
+    assert budgets == {0.1: 1, 1.0: 2, 5.0: 6, 10.0: 11, 20.0: 21}
     assert len(found.cells) == 45

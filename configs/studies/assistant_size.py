@@ -3,7 +3,8 @@
     python -m launch.study --config=configs/studies/assistant_size.py --workdir=runs/assistant_size
 
 The assistant is SmolLM2-135M cut to 6 (as the student is), 12, 18, 24 or all of its 30 layers;
-beside it the student that learns from the same paid answers directly.
+beside it the student that learns from the same paid answers directly. A cut model is damaged as
+well as small: with checkpoints of several sizes at hand, vary `assistant.checkpoint` instead.
 """
 
 from bridge_jax.studies.study import Cell, Study
@@ -25,7 +26,7 @@ def get_study() -> Study:
 
 def _cells(seed: int) -> list[Cell]:
     asked = f"budget.queries={common.queries(5)}"
-    direct = ("method=direct", "direct_training.epochs=42")
+    direct = ("method=direct", "direct_training.epochs=35")
     return [
         common.cell("direct", seed, asked, "selection.strategy=random", *direct),
         *(

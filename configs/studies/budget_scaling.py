@@ -4,7 +4,7 @@
     python -m launch.study --config=configs/studies/budget_scaling.py --workdir=runs/budget_scaling
     python -m launch.report --workdir=runs/budget_scaling --target_accuracy=0.6
 
-45 runs: 0.1, 1, 5, 10 and 20% of 128 practice questions, rounded up (1, 2, 7, 13 and 26 queries), x
+45 runs: 0.1, 1, 5, 10 and 20% of 104 practice questions, rounded up (1, 2, 6, 11 and 21 queries), x
 random, difficulty and coverage x 3 seeds.
 """
 
