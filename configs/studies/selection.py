@@ -6,7 +6,10 @@ python -m launch.study --config=configs/studies/selection.py --workdir=runs/sele
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
-STRATEGIES = ("random", "difficulty", "coverage")
+STRATEGIES = (
+    *("random", "difficulty", "diversity", "coverage"),
+    *("typicality", "badge", "herding"),
+)
 
 
 def get_study() -> Study:

@@ -1,18 +1,23 @@
-"""What is lost where the pool has no labels, and only the entropy says what is hard?
+"""What is lost where the pool has no labels?
 
     python -m launch.study --config=configs/studies/unlabelled.py --workdir=runs/unlabelled
 
-The selection alone does without labels: the warm-up and the filter of the rationales go on using
-them.
+Without labels the assistant warms up on the labelled quarter of the pool, its own answers are
+scored, and the answers of all it writes afterwards are taken as they are.
 """
 
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
-SCORES = {
-    "random": ("selection.strategy=random",),
-    "entropy": ("selection.difficulty=entropy", "selection.within_labels=false"),
-    "loss on the label": ("selection.difficulty=nll",),
+UNLABELLED = (
+    *("data.labelled=false", "teacher.keep_wrong=true", "rationales.filter=none"),
+    *("selection.difficulty=entropy", "selection.within_labels=false"),
+)
+VARIANTS = {
+    "labelled": (),
+    "unlabelled, by entropy": UNLABELLED,
+    "unlabelled, at random": (*UNLABELLED, "selection.strategy=random"),
+    "unlabelled, by confidence": (*UNLABELLED, "rationales.filter=confidence"),
 }
 
 
@@ -22,8 +27,8 @@ def get_study() -> Study:
     cells = [
         common.cell(variant, seed, asked, *changes)
         for seed in common.SEEDS
-        for variant, changes in SCORES.items()
+        for variant, changes in VARIANTS.items()
     ]
     return Study(
-        "unlabelled", "Is the entropy enough to choose what to ask?", tuple(cells), "random"
+        "unlabelled", "What is lost where the pool has no labels?", tuple(cells), "labelled"
     )

@@ -1,0 +1,42 @@
+"""How much of the assistant's errors reaches the student, with and without a filter?
+
+    python -m launch.study --config=configs/studies/hallucination.py --workdir=runs/hallucination
+
+Errors are put into 0, 20 or 50% of the rationales: another answer of the task, which the filter by
+gold answers finds, or the reasoning of another example before the right answer, which it cannot.
+All runs of a seed share the assistant and what it wrote.
+"""
+
+from bridge_jax.studies.study import Study
+from configs.studies import common
+
+PERCENT = (0, 20, 50)
+FILTERS = {"filtered by gold": "gold", "not filtered": "none"}
+KINDS = {"wrong answers": "wrong_answer", "wrong reasoning": "wrong_reasoning"}
+
+
+def get_study() -> Study:
+    """Returns the study."""
+    asked = f"budget.queries={common.queries(5)}"
+    cells = [
+        common.cell(
+            f"{error}, {filtered}",
+            seed,
+            asked,
+            f"rationales.noise={percent / 100}",
+            f"rationales.noise_kind={kind}",
+            f"rationales.filter={by}",
+            x=percent,
+        )
+        for seed in common.SEEDS
+        for percent in PERCENT
+        for error, kind in KINDS.items()
+        for filtered, by in FILTERS.items()
+    ]
+    return Study(
+        "hallucination",
+        "How much of the assistant’s errors reaches the student?",
+        tuple(cells),
+        reference="wrong answers, filtered by gold",
+        axis="rationales with an error, %",
+    )
