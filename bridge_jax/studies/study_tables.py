@@ -83,6 +83,7 @@ def print_study(result: Row, console: Console) -> None:
 
     say("")
     say(result["question"])
+    console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     if result["points"]:
         console.print(_table(result))
     for sentence in study_words.findings(result):
