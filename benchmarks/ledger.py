@@ -6,19 +6,15 @@ Beside it, in the same run: the same changes with a commit for each, behind a lo
 one would write first. Both keep SQLite's WAL with synchronous=FULL.
 """
 
-import argparse
-import json
 import os
-import platform
-import resource
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from benchmarks.result import Say, result, run, spread
 from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.ledger_writer import Operation, Writer
 from bridge_jax.teachers.prices import Prices
@@ -77,14 +73,9 @@ def fsyncs_a_second(folder: Path, count: int = 200) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    rounded = [round(value, 2) for value in (statistics.median(values), min(values), max(values))]
-    return dict(zip(("median", "low", "high"), rounded))
-
-
-def measure(folder: Path, pairs: int, repeats: int, say: Callable[[str], None]) -> dict:
+def measure(folder: Path, pairs: int, repeats: int, say: Say) -> dict:
     """Returns the result as every benchmark prints it."""
-    absolute = {"fsyncs_per_second": round(fsyncs_a_second(folder), 1)}
+    absolute: dict[str, Any] = {"fsyncs_per_second": round(fsyncs_a_second(folder), 1)}
     ratios = {}
     for threads in (1, 64):
         rates: dict[bool, list[float]] = {False: [], True: []}
@@ -94,34 +85,22 @@ def measure(folder: Path, pairs: int, repeats: int, say: Callable[[str], None]) 
                 rates[commit_each].append(pairs_a_second(place, threads, pairs, commit_each))
         for commit_each, name in ((False, "ledger"), (True, "a commit each")):
             key = f"{name}, {threads} threads" if threads > 1 else f"{name}, 1 thread"
-            absolute[f"{key}: pairs_per_second"] = _spread(rates[commit_each])
-            say(f"{key}: {_spread(rates[commit_each])} reserve-settle pairs a second")
-        ratios[f"ledger / a commit each, {threads} threads"] = _spread(
+            absolute[f"{key}: pairs_per_second"] = spread(rates[commit_each])
+            say(f"{key}: {spread(rates[commit_each])} reserve-settle pairs a second")
+        ratios[f"ledger / a commit each, {threads} threads"] = spread(
             [ours / theirs for ours, theirs in zip(rates[False], rates[True])]
         )
-    return {
-        "name": "ledger",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "ratios": ratios,
-        "absolute": absolute,
-        "peak": {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024},
-    }
+    return result("ledger", ratios, absolute)
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else"
-    )
-    parser.add_argument("--pairs", type=int, default=4000, help="requests per measurement")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", help="on which disk; by default that of temporary files")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        say = (lambda _: None) if options.json else print
-        result = measure(Path(folder), options.pairs, options.repeats, say)
-    print(json.dumps(result, indent=2) if options.json else result["ratios"])
+
+    def all_of_it(options: Any, say: Say) -> dict:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            return measure(Path(folder), options.pairs, options.repeats, say)
+
+    run(__doc__ or "", all_of_it, pairs=4000, repeats=5, folder=None)
 
 
 if __name__ == "__main__":

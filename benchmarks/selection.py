@@ -7,13 +7,7 @@ one would write it first. The embeddings are drawn around a few hundred topics, 
 they share, as hidden states do.
 """
 
-import argparse
 import functools
-import json
-import os
-import platform
-import resource
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from sklearn.cluster import KMeans
 
+from benchmarks.result import Say, result, run, spread
 from bridge_jax.config import SelectionConfig
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection.centers import farthest_first
@@ -68,7 +63,7 @@ def numpy_k_center(pool: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-def growth(pool: np.ndarray, repeats: int, mesh: Mesh, say: Callable[[str], None]) -> dict:
+def growth(pool: np.ndarray, repeats: int, mesh: Mesh, say: Say) -> dict:
     """Returns the seconds of each strategy on a quarter, a half and all of the pool."""
     found: dict[str, Any] = {}
     for size in (len(pool) // 4, len(pool) // 2, len(pool)):
@@ -76,11 +71,11 @@ def growth(pool: np.ndarray, repeats: int, mesh: Mesh, say: Callable[[str], None
             once = functools.partial(choose, strategy, pool[:size], BUDGET, CLUSTERS, mesh)
             once()  # compiles
             found[f"{strategy}, {size}"] = [seconds(once)[0] for _ in range(repeats)]
-            say(f"{strategy}, {size:,} rows: {_spread(found[f'{strategy}, {size}'])} s")
+            say(f"{strategy}, {size:,} rows: {spread(found[f'{strategy}, {size}'])} s")
     return found
 
 
-def beside(pool: np.ndarray, repeats: int, mesh: Mesh, say: Callable[[str], None]) -> dict:
+def beside(pool: np.ndarray, repeats: int, mesh: Mesh, say: Say) -> dict:
     """Returns the seconds of k-means and k-center, ours and the usual, taken in turns."""
     restarts: Any = RESTARTS  # scikit-learn's stubs know "auto" alone
     usual = KMeans(CLUSTERS, n_init=restarts, max_iter=ITERATIONS, random_state=0)
@@ -103,59 +98,41 @@ def beside(pool: np.ndarray, repeats: int, mesh: Mesh, say: Callable[[str], None
     return found
 
 
-def measure(rows: int, width: int, repeats: int, say: Callable[[str], None]) -> dict:
+def measure(rows: int, width: int, repeats: int, say: Say) -> dict:
     """Returns the result as every benchmark prints it."""
     mesh, pool = make_mesh(), embeddings(rows, width)
     compared = beside(pool, repeats, mesh, say)
     grown = growth(pool, repeats, mesh, say)
     ratios = {
         "k-means: scikit-learn / ours": _ratio(compared, "k-means, scikit-learn", "k-means, ours"),
-        "k-means: inertia, ours / scikit-learn": _spread(compared["inertia"]),
+        "k-means: inertia, ours / scikit-learn": spread(compared["inertia"]),
         "k-center: NumPy / ours": _ratio(compared, "k-center, NumPy", "k-center, ours"),
-        "k-center: share of the same centers": _spread(compared["same centers"]),
+        "k-center: share of the same centers": spread(compared["same centers"]),
     }
     for strategy in STRATEGIES:
         names = f"{strategy}, {rows}", f"{strategy}, {rows // 4}"
         ratios[f"{strategy}: 4 x the rows / rows"] = _ratio(grown, *names)
     absolute: dict[str, Any] = {
-        f"{name} rows: seconds": _spread(values) for name, values in grown.items()
+        f"{name} rows: seconds": spread(values) for name, values in grown.items()
     }
     for strategy in STRATEGIES:  # at the defaults, compilation included
         took, _ = seconds(lambda s=strategy: choose(s, pool, rows // 20, 0, mesh))
         absolute[f"{strategy}, {rows} rows, 5% of them chosen: seconds"] = round(took, 2)
         say(f"{strategy}, 5% of {rows:,} rows: {took:.1f} s")
-    return {
-        "name": "selection",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, "
-        f"{mesh.size} x {jax.devices()[0].device_kind}",
-        "ratios": ratios,
-        "absolute": absolute,
-        "peak": {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024},
-    }
+    return result("selection", ratios, absolute, f"{mesh.size} x {jax.devices()[0].device_kind}")
 
 
 def _ratio(times: dict[str, list[float]], over: str, under: str) -> dict[str, float]:
-    return _spread([a / b for a, b in zip(times[over], times[under])])
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    rounded = [round(value, 3) for value in (statistics.median(values), min(values), max(values))]
-    return dict(zip(("median", "low", "high"), rounded))
+    return spread([a / b for a, b in zip(times[over], times[under])])
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else"
-    )
-    parser.add_argument("--rows", type=int, default=100_000, help="of the largest pool")
-    parser.add_argument("--width", type=int, default=576)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    say = (lambda _: None) if options.json else print
-    result = measure(options.rows, options.width, options.repeats, say)
-    print(json.dumps(result, indent=2) if options.json else result["ratios"])
+
+    def all_of_it(options: Any, say: Say) -> dict:
+        return measure(options.rows, options.width, options.repeats, say)
+
+    run(__doc__ or "", all_of_it, rows=100_000, width=576, repeats=3)
 
 
 if __name__ == "__main__":

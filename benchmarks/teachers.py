@@ -8,14 +8,10 @@ process of its own, and answers after 50 ms: 1,280 answers a second at a concurr
 nothing else took time.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
 import os
-import platform
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.result import Say, result, run, spread
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.ledger import Ledger
@@ -168,7 +165,7 @@ async def sockets(url: str) -> AsyncIterator[Callable[[int], Awaitable[Any]]]:
         writer.close()
 
 
-def measure(folder: Path, count: int, repeats: int, say: Callable[[str], None]) -> dict:
+def measure(folder: Path, count: int, repeats: int, say: Say) -> dict:
     """Returns the result as every benchmark prints it."""
     os.environ["OPENAI_API_KEY"] = os.environ["GEMINI_API_KEY"] = KEY
     absolute: dict[str, Any] = {}
@@ -189,44 +186,27 @@ def measure(folder: Path, count: int, repeats: int, say: Callable[[str], None]) 
                 speeds[name].append(speed(count))
     rates = {name: [speed.rate for speed in found] for name, found in speeds.items()}
     for name, found in speeds.items():
-        absolute[f"{name}: answers_per_second"] = _spread(rates[name])
-        absolute[f"{name}: cpu_ms_per_answer"] = _spread([speed.cpu_ms for speed in found])
-        say(f"{name}: {_spread(rates[name])} answers a second")
+        absolute[f"{name}: answers_per_second"] = spread(rates[name])
+        absolute[f"{name}: cpu_ms_per_answer"] = spread([speed.cpu_ms for speed in found])
+        say(f"{name}: {spread(rates[name])} answers a second")
     for kind in ("openai", "google-genai"):
         mine = rates[f"{kind}, ours"]
         for name in (f"{kind}, SDK", "sockets"):
-            ratios[f"{kind}, ours / {name}"] = _spread([a / b for a, b in zip(mine, rates[name])])
-        ratios[f"{kind}, ours / {CONCURRENCY / SECONDS:.0f}"] = _spread(
+            ratios[f"{kind}, ours / {name}"] = spread([a / b for a, b in zip(mine, rates[name])])
+        ratios[f"{kind}, ours / {CONCURRENCY / SECONDS:.0f}"] = spread(
             [rate / (CONCURRENCY / SECONDS) for rate in mine]
         )
-    return {
-        "name": "teachers",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "ratios": ratios,
-        "absolute": absolute,
-        "peak": {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024},
-    }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    rounded = [round(value, 2) for value in (statistics.median(values), min(values), max(values))]
-    return dict(zip(("median", "low", "high"), rounded))
+    return result("teachers", ratios, absolute)
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else"
-    )
-    parser.add_argument("--answers", type=int, default=3000, help="per measurement")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", help="on which disk; by default that of temporary files")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        say = (lambda _: None) if options.json else print
-        result = measure(Path(folder), options.answers, options.repeats, say)
-    print(json.dumps(result, indent=2) if options.json else result["ratios"])
+
+    def all_of_it(options: Any, say: Say) -> dict:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            return measure(Path(folder), options.answers, options.repeats, say)
+
+    run(__doc__ or "", all_of_it, answers=3000, repeats=5, folder=None)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,16 @@ TEACHER = TeacherConfig(
 
 def get_config() -> RunConfig:
     """Returns the config."""
+    return asking("Gemini", TEACHER, usd=0.15)
+
+
+def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
+    """Returns the quickstart with another teacher: 16 questions, and room for 8 retries."""
     config = quickstart.get_config()
     return dataclasses.replace(
         config,
-        name="quickstart with Gemini",
-        teacher=TEACHER,
+        name=f"quickstart with {name}",
+        teacher=teacher,
         selection=dataclasses.replace(config.selection, size=16),
-        budget=BudgetConfig(queries=24, usd=0.15),
+        budget=BudgetConfig(queries=24, usd=usd),
     )

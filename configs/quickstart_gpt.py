@@ -17,10 +17,8 @@ With --teacher.batch=true it costs half, and takes up to a day.
 Hardware and time: as configs/quickstart.py. Not yet run against the vendor itself.
 """
 
-import dataclasses
-
-from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
-from configs import quickstart
+from bridge_jax.config import RunConfig, TeacherConfig
+from configs import quickstart_gemini
 
 TEACHER = TeacherConfig(
     kind="openai",
@@ -35,11 +33,4 @@ TEACHER = TeacherConfig(
 
 def get_config() -> RunConfig:
     """Returns the config."""
-    config = quickstart.get_config()
-    return dataclasses.replace(
-        config,
-        name="quickstart with GPT",
-        teacher=TEACHER,
-        selection=dataclasses.replace(config.selection, size=16),
-        budget=BudgetConfig(queries=24, usd=0.12),
-    )
+    return quickstart_gemini.asking("GPT", TEACHER, usd=0.12)

@@ -1,0 +1,52 @@
+"""What every benchmark prints: the form of its result and its command line."""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Say = Callable[[str], None]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:
+    """Returns median, lowest and highest."""
+    found = (statistics.median(values), min(values), max(values))
+    return dict(zip(("median", "low", "high"), (round(value, digits) for value in found)))
+
+
+def result(
+    name: str, ratios: dict[str, Any], absolute: dict[str, Any], devices: str = ""
+) -> dict[str, Any]:
+    """Returns the result of a benchmark, with the machine and the memory that it took."""
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+    return {
+        "name": name,
+        "machine": f"{machine}, {devices}" if devices else machine,
+        "ratios": ratios,
+        "absolute": absolute,
+        "peak": {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024},
+    }
+
+
+def run(about: str, measure: Callable[[argparse.Namespace, Say], dict], **defaults: Any) -> None:
+    """Measures and prints.
+
+    Args:
+      about: the benchmark's docstring.
+      measure: from the options, and from what tells how far it is, to the result.
+      **defaults: of its options; None is a text that may be left out.
+    """
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
+    for name, default in defaults.items():
+        kind = str if default is None else type(default)
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"default: {default}")
+    options = parser.parse_args()
+    found = measure(options, (lambda _: None) if options.json else print)
+    print(json.dumps(found, indent=2) if options.json else found["ratios"])
