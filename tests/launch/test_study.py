@@ -115,6 +115,7 @@ def test_again_nothing_is_done_and_the_report_is_the_same(config, undisturbed):
     assert result(workdir) == before
 
 
+@pytest.mark.slow
 def test_killed_and_in_parallel_it_is_the_same_study(config, undisturbed, tmp_path):
     rng = random.Random(0)
     workdir = tmp_path / "study"
@@ -139,6 +140,7 @@ def test_killed_and_in_parallel_it_is_the_same_study(config, undisturbed, tmp_pa
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_models_that_no_run_needs_are_dropped(config, tmp_path):
     workdir = tmp_path / "study"
     flags = ("--nokeep_models", "--only=random-*")
@@ -152,6 +154,7 @@ def test_models_that_no_run_needs_are_dropped(config, tmp_path):
     assert "apprenticeship" not in again
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     process = tiny_study.start(tiny_study.write_failing(tmp_path), tmp_path / "study")
     out, err = process.communicate(timeout=600)
