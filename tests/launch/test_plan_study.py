@@ -89,7 +89,7 @@ def test_the_disk_is_that_of_the_models(configs, chip):
     # up and down between 32 and 64.
     ends = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)]
     assert adapter == 4 * 3 * 4 * sum(a + b for a, b in ends)
-    assert one.stages["tutoring/rationales"].disk == 0
+    assert one.stages["tutoring/completions"].disk == 0
 
 
 def test_launch_plan_tells_a_study_from_a_run(path):
