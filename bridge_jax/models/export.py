@@ -202,6 +202,7 @@ def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     save_file(tensors, file, metadata={"format": "pt"})  # which transformers asks for
+    file.chmod(0o644)  # as the other files are; safetensors lets nobody else read it
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """The notice that a machine is about to be taken away: SIGTERM, from Slurm, GKE or a TPU VM.
 
-While a model is trained the notice waits for the end of the step, so that the state can be saved;
-everywhere else it stops the run at once, since what is done is on the disk already. Of several
-processes none may leave a computation that the others wait in: they stop together, where all of
-them come by.
+While a model is trained the notice waits for the end of the step, so that the state can be saved,
+and while its parameters are saved for the end of that; everywhere else it stops the run at once,
+since what is done is on the disk already. Of several processes none may leave a computation that
+the others wait in: they stop together, where all of them come by.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here.
 _notices: list[int] = []  # What a signal handler reads and leaves has to lie somewhere.
 _stops_alone: list[bool] = []
+_deferred: list[list[int]] = []  # What each of the blocks has been told, the outer ones first.
 
 
 class Preempted(Exception):  # noqa: N818 - a notice, no error
@@ -66,20 +67,29 @@ def _any_noticed() -> bool:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Lets SIGTERM wait while the block runs.
+    """Lets SIGTERM wait while the block runs; what it then leaves undone is stopped behind it.
+
+    A block within another waits for the end of that one.
 
     Yields:
       `asked()`: whether to save and stop after this step. Several processes must all call it, and
         all are told the same.
+
+    Raises:
+      Preempted: the notice came, and the block has ended.
     """
     if jax.process_count() > 1:
         yield _any_noticed
     elif threading.current_thread() is not threading.main_thread():
         yield lambda: False
     else:
-        notices: list[int] = []
+        notices = _deferred[-1] if _deferred else []
         before = signal.signal(signal.SIGTERM, lambda number, _: notices.append(number))
+        _deferred.append(notices)
         try:
             yield lambda: bool(notices)
         finally:
+            _deferred.pop()
             signal.signal(signal.SIGTERM, before)
+        if notices and not _deferred:
+            raise Preempted

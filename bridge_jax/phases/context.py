@@ -26,7 +26,7 @@ from bridge_jax.generation.engine import Engine, check_context
 from bridge_jax.models import checkpoint, decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.files import locate
-from bridge_jax.parallel import hosts
+from bridge_jax.parallel import hosts, preemption
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
@@ -183,21 +183,22 @@ class Run:
         write_json(out / "parameters.json", sizes)
         # It is there when a run was killed right after it had written it.
         if not hosts.agree((out / "params").is_dir()):
-            params = train(
-                out,
-                name,
-                model.config,
-                model.params,
-                sequences,
-                config,
-                self.config.seed,
-                model.tokenizer.pad_id,
-                self.mesh,
-                self.config.tensorboard,
-                self.config.logits.weight,
-            )
-            with timing.span("checkpoint"):
-                save_params(out / "params", params)
+            with preemption.deferred():  # A notice in the last step waits for the parameters.
+                params = train(
+                    out,
+                    name,
+                    model.config,
+                    model.params,
+                    sequences,
+                    config,
+                    self.config.seed,
+                    model.tokenizer.pad_id,
+                    self.mesh,
+                    self.config.tensorboard,
+                    self.config.logits.weight,
+                )
+                with timing.span("checkpoint"):
+                    save_params(out / "params", params)
         if hosts.is_first():
             shutil.rmtree(out / "state", ignore_errors=True)
 

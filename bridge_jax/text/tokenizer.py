@@ -1,5 +1,6 @@
 """The tokenizer and chat template of a checkpoint."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,13 @@ class HFTokenizer:
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         self._fast.save_pretrained(folder)
+        file = folder / "tokenizer_config.json"
+        config = json.loads(file.read_text())
+        if config.get("tokenizer_class") == "TokenizersBackend":
+            # The name in transformers 5 of what 4 calls otherwise; 5 knows both.
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+            config["model_input_names"] = ["input_ids", "attention_mask"]
+            file.write_text(json.dumps(config, indent=2) + "\n")
 
     def _template(self, messages: chat.Messages, open_turn: bool) -> str:
         return self._fast.apply_chat_template(
