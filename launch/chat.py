@@ -1,7 +1,9 @@
 """Talks with a model: `python -m launch.chat --model=DIR`.
 
-Every line is a question; `/new` starts over, `/quit` or the end of the input leaves, Ctrl-C stops
-a reply. Questions may be piped in: then the replies alone go to standard output, as written.
+Every line is a question of its own, as those that a student has learned from; with `--history` the
+model sees what was said before, and `/new` starts over. `/quit` or the end of the input leaves,
+Ctrl-C stops a reply. Questions may be piped in: then the replies alone go to standard output, as
+written.
 """
 
 import contextlib
@@ -38,6 +40,9 @@ _SYSTEM = flags.DEFINE_string(
     "system",
     INSTRUCTIONS["reason"],
     "The system message; the default is what students are trained with, --system= is none.",
+)
+_HISTORY = flags.DEFINE_bool(
+    "history", False, "Show the model the questions before and its replies; students know none."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
 
@@ -91,10 +96,10 @@ def describe(writer: "Writer") -> str:
 
     from bridge_jax.models.decoder import count_parameters
 
+    turns = "/new starts over" if _HISTORY.value else "every line is a question of its own"
     return (
         f"{count_parameters(writer.config) / 1e6:,.0f} million parameters on "
-        f"{jax.default_backend()}, context {writer.config.max_positions:,}; "
-        "/new starts over, /quit leaves"
+        f"{jax.default_backend()}, context {writer.config.max_positions:,}; {turns}, /quit leaves"
     )
 
 
@@ -138,7 +143,7 @@ def talk(
         say(notes, summary(reply))
         if interactive:
             out.print()
-        if reply.text:
+        if reply.text and _HISTORY.value:
             conversation.turns.append((question, reply.text))
 
 

@@ -108,6 +108,11 @@ def open_source(path: Path) -> Source:
     is_gguf = path.suffix == ".gguf"
     tables = names.GGUF if is_gguf else names.HF
     family = hf_config.get("model_type")
+    if "assistant" in hf_config and "student" in hf_config:
+        raise UserError(
+            f"{path}: is the workdir of a run, not a model; python -m launch.export "
+            f"--workdir={path} --role=student --out=DIR makes one of it"
+        )
     if family not in tables:
         kind = "GGUF" if is_gguf else "safetensors"
         raise UserError(

@@ -43,7 +43,7 @@ def replies(out):
 
 def test_piped_questions_and_a_new_conversation(model):
     lines = f"{QUESTION}\n\n{QUESTION}\n/new\n  {QUESTION}\n/what\n/quit\nnot asked\n"
-    code, out, err = talk(model, lines, "--max_new_tokens=8")
+    code, out, err = talk(model, lines, "--max_new_tokens=8", "--history")
     assert code == 0, err
     first, second, fresh = replies(out)
     assert fresh == first != second
@@ -58,6 +58,13 @@ def test_piped_questions_and_a_new_conversation(model):
     assert notes[4] == "/what is no command; there are /new and /quit"
 
 
+def test_every_line_is_a_question_of_its_own(model):
+    code, out, err = talk(model, f"{QUESTION}\n{QUESTION}\n", "--max_new_tokens=8")
+    assert code == 0, err
+    first, second = replies(out)
+    assert first == second
+
+
 def test_the_seed_and_the_system_message_matter(model):
     sampled = ("--max_new_tokens=8", "--temperature=1")
     runs = [talk(model, QUESTION, *sampled, *more) for more in ((), ("--seed=1",), ("--system=",))]
@@ -68,7 +75,7 @@ def test_the_seed_and_the_system_message_matter(model):
 def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):
     """The context is 512 tokens."""
     lines = f"{QUESTION}\n{'7' * 150}\n{'8' * 150}\n{'9' * 500}\n{QUESTION}\n"
-    code, _, err = talk(checkpoint, lines, "--max_new_tokens=150")
+    code, _, err = talk(checkpoint, lines, "--max_new_tokens=150", "--history")
     assert code == 0, err
     assert "the context is full: forgot the oldest " in err
     assert "tokens, and the context leaves 362; shorten it or lower max_new_tokens" in err

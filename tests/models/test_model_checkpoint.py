@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from bridge_jax.config import ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import checkpoint as checkpoints
-from bridge_jax.models import gguf_file
+from bridge_jax.models import files, gguf_file
 from tests import tiny
 
 
@@ -179,3 +179,9 @@ def test_other_seeds_are_other_weights(tmp_path):
     }  # fmt: skip
     first, second = tiny.tensors(config, 0), tiny.tensors(config, 1)
     assert not np.array_equal(first["model.norm.weight"], second["model.norm.weight"])
+
+
+def test_a_workdir_is_no_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"assistant": {}, "student": {}}')
+    with pytest.raises(UserError, match=r"is the workdir of a run, not a model; .*launch\.export"):
+        files.open_source(tmp_path)
