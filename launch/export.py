@@ -36,7 +36,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import config_io
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.models import checkpoint, export
-    from bridge_jax.phases import apprenticeship, tutoring
+    from bridge_jax.phases import rationales, tutoring
     from bridge_jax.phases.context import Role, Run
     from bridge_jax.phases.stages import finished
     from bridge_jax.studies import card, summary
@@ -48,7 +48,7 @@ def main(assignments: list[str]) -> None:
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
     config = config_io.from_json(RunConfig, json.loads((workdir / "config.json").read_text()))
-    stage = {"student": tutoring.STUDENT, "assistant": apprenticeship.ASSISTANT}[role]
+    stage = {"student": tutoring.STUDENT, "assistant": rationales.author(config)}[role]
     if not finished(workdir, stage):
         raise UserError(
             f"{workdir}: the stage {stage} is not done with this run's config; finish the run"
@@ -59,8 +59,8 @@ def main(assignments: list[str]) -> None:
         _check_adapter(selected)
     text = card.render(summary.summarise(load_run(workdir)), config, role, adapter=_ADAPTER.value)
     hf_config = checkpoint.cut_hf_config(selected)
-    model = run.model(role, stage, jnp.float32)  # rounded once, when it is written
     with export.folder(out) as folder:
+        model = run.model(role, stage, jnp.float32)  # rounded once, when it is written
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
         else:

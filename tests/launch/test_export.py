@@ -38,6 +38,10 @@ def test_the_folder_is_whole(student, undisturbed):
     assert {"config.json", "model.safetensors", "generation_config.json", "README.md"} < names
     assert {"tokenizer.json", "tokenizer_config.json"} < names
     assert [folder.name for folder in student.parent.iterdir()] == ["student"]
+    assert {file.stat().st_mode & 0o777 for file in student.iterdir()} == {0o644}
+    # What transformers 4 knows as well.
+    named = json.loads((student / "tokenizer_config.json").read_text())["tokenizer_class"]
+    assert named == "PreTrainedTokenizerFast"
     config = json.loads((student / "config.json").read_text())
     assert (config["num_hidden_layers"], config["dtype"]) == (2, "float32")
     card = (student / "README.md").read_text()
