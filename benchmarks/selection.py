@@ -1,6 +1,6 @@
 """How long each strategy takes to choose from a pool, and how that grows with the pool.
 
-python -m benchmarks.selection --json        (half an hour)
+python -m benchmarks.selection --json        (long; --rows=20000 to begin with)
 
 Beside it, in the same run: scikit-learn's k-means with as many restarts, and a k-center in NumPy as
 one would write it first. The embeddings are drawn around a few hundred topics, about a mean that

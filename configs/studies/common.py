@@ -3,8 +3,7 @@
 Not a study itself. `base` has 104 examples in the pool and 104 test questions, two full batches
 where a model writes, and a student of 6 of SmolLM2-135M's 30 layers. The assistant is the whole
 model: cut, it would first have to learn to write again, from a handful of answers. Rationales of
-these tasks are at most 21 tokens long. Trainings keep all activations: there is memory enough, and
-recomputing them takes a quarter of the time.
+these tasks are at most 21 tokens long. Trainings keep all activations: there is memory enough.
 """
 
 import dataclasses
