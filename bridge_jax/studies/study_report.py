@@ -6,12 +6,7 @@ from typing import Any
 
 from bridge_jax.atomic import replace
 from bridge_jax.studies import cells, page, results, study_figures, study_page, study_tables
-from bridge_jax.studies.study import CELLS, RUNS
-
-
-def is_study(folder: Path) -> bool:
-    """Returns whether `folder` is a study's, and not a run's."""
-    return (folder / CELLS).is_file()
+from bridge_jax.studies.study import RUNS
 
 
 def write(folder: Path) -> dict[str, Any]:
