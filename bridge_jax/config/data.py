@@ -16,7 +16,8 @@ class DataConfig:
       path: the JSONL file, or the hub's dataset name.
       columns: our field -> the file's column (`id`, `question`, `answer`, `domain`, `split`).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
-        scored by ROUGE-L.
+        scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
+        explanation as the answer.
       min_rouge: ROUGE-L from which a free text counts as right. Our default.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).

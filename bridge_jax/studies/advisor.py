@@ -76,7 +76,7 @@ def _linear(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     slope = -(y @ spread) / (spread @ spread)
     free = mean + slope * z.mean(), slope
     # Where that breaks a bound, the best lies on one of the two edges.
-    level = mean, np.zeros_like(mean)
+    level = np.minimum(mean, 1), np.zeros_like(mean)
     capped = np.ones_like(mean), np.maximum((1 - y) @ z / (z @ z), 0)
 
     def error(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ class Finished:
       seed: of the run.
       report: what `report.json` holds.
       questions: role -> the questions of which its own are a part, each with its id.
-      correct: role -> whether it was right, by question.
+      measured: role -> its accuracy, or the mean ROUGE-L of its texts.
+      right: role -> how right it was, by question: 0 or 1, or the ROUGE-L of a text.
       cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price: paid by this run, or by
         one that shares its ledger; `trained_tokens` in all trainings, `written_tokens` of the
         rationales.
@@ -32,7 +33,8 @@ class Finished:
     seed: int
     report: Row
     questions: dict[str, list[str]]
-    correct: dict[str, dict[str, bool]]
+    measured: dict[str, float]
+    right: dict[str, dict[str, float]]
     cost: dict[str, float]
     stages: dict[str, tuple[str, float]]
 
@@ -72,12 +74,14 @@ def _finished(cell: Row, run: workdir.Run) -> Finished:
     if "teacher" in report["accuracy"] and "teacher" not in rows:
         rows["teacher"] = run.annotations
         questions["teacher"] = [_key(row) for row in run.annotations]
+    measured = report.get("score", report["accuracy"])
     return Finished(
         (cell["variant"], cell["x"]),
         cell["seed"],
         report,
         questions,
-        {role: {_key(row): _is_correct(row) for row in rows[role]} for role in report["accuracy"]},
+        measured,
+        {role: {_key(row): _how_right(row) for row in rows[role]} for role in measured},
         _cost(run),
         {name: (m["fingerprint"], m["seconds"]) for name, m in run.manifests.items()},
     )
@@ -87,8 +91,8 @@ def _key(row: Row) -> str:
     return f"{row['id']} {row['question']}"
 
 
-def _is_correct(row: Row) -> bool:
-    return bool(row.get("correct", row["answer"] == row["gold"]))
+def _how_right(row: Row) -> float:
+    return float(row.get("score", row.get("correct", row["answer"] == row["gold"])))
 
 
 def _cost(run: workdir.Run) -> dict[str, float]:

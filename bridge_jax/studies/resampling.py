@@ -29,20 +29,20 @@ class Resampling:
         self.count = count
         self._weights: dict[str, np.ndarray] = {}
 
-    def accuracy(self, test: Sequence[str], correct: Mapping[str, bool]) -> np.ndarray:
+    def accuracy(self, test: Sequence[str], right: Mapping[str, float]) -> np.ndarray:
         """Returns f64[R]: a model's accuracy in each replicate.
 
         Args:
           test: the questions of its seed, in words: where they are the same, so are the draws.
-          correct: whether it was right, by question; it may have been asked a part of `test`.
+          right: how right it was, 0 to 1, by question; it may have been asked a part of `test`.
         """
         weights = self._drawn(tuple(test))
-        asked = np.array([question in correct for question in test], np.float32)
-        right = np.array([correct.get(question, False) for question in test], np.float32)
+        asked = np.array([question in right for question in test], np.float32)
+        scores = np.array([right.get(question, 0.0) for question in test], np.float32)
         drawn = (weights @ asked).astype(np.float64)
         # A replicate may draw none of a few questions.
-        mean = right.sum() / max(1, asked.sum())
-        return np.where(drawn > 0, weights @ right / np.maximum(drawn, 1), mean)
+        mean = scores.sum() / max(1, asked.sum())
+        return np.where(drawn > 0, weights @ scores / np.maximum(drawn, 1), mean)
 
     def over_seeds(self, by_seed: Mapping[int, np.ndarray]) -> np.ndarray:
         """Returns f64[R]: the means over drawn seeds of f64[R] for each seed."""

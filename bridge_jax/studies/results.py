@@ -56,7 +56,8 @@ def compute(folder: Path) -> Row:
     """Returns the results of the study in `folder`, as far as its runs are done.
 
     Returns:
-      `name`, `question`, `axis`, `reference`; `cells`: `total`, `done` and the folders that are
+      `name`, `question`, `axis`, `reference`; `measure`: what `accuracy` is, "accuracy" or, of free
+      texts, "ROUGE-L"; `cells`: `total`, `done` and the folders that are
       `missing`; `points` by variant and x (`_point`); `frontier`: for `usd` and `tokens` the
       indices of the points that no other beats at the same cost or less; `bill`: what was really
       paid; `seconds`: of work, `shared` as it was and `alone` as if each run had done it all;
@@ -87,6 +88,7 @@ def compute(folder: Path) -> Row:
     ]
     return {
         **{key: study[key] for key in ("name", "question", "axis", "reference")},
+        "measure": "ROUGE-L" if any("score" in run.report for run in done) else "accuracy",
         "cells": {"total": len(study["cells"]), "done": len(done), "missing": missing},
         "points": points,
         "frontier": {cost: efficient(points, cost) for cost in COSTS},
@@ -114,9 +116,9 @@ def _measure(runs: _Runs, resampling: Resampling) -> dict[str, Measured]:
     """Returns the accuracy of each role that was measured at a point."""
     found = {role: Measured({}, {}) for role in ROLES}
     for seed, run in runs.items():
-        for role, value in run.report["accuracy"].items():
+        for role, value in run.measured.items():
             found[role].values[seed] = value
-            found[role].drawn[seed] = resampling.accuracy(run.questions[role], run.correct[role])
+            found[role].drawn[seed] = resampling.accuracy(run.questions[role], run.right[role])
     return {role: measured for role, measured in found.items() if measured.values}
 
 

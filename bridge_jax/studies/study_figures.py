@@ -78,7 +78,9 @@ def _looks(result: Row, palette: Palette) -> dict[str, tuple[str, str]]:
 def _accuracy(result: Row, points: Sequence[Row], width: int) -> Drawing:
     if not has_axis(result):
         rows = [(label(p), p["variant"], p["accuracy"]["student"]) for p in points]
-        rows_drawn = _rows(result, rows, lambda axes, _: axes.set_xlabel("accuracy of the student"))
+        rows_drawn = _rows(
+            result, rows, lambda axes, _: axes.set_xlabel(f"{result['measure']} of the student")
+        )
         return Drawing("accuracy", width, ROW * len(rows) + 50, rows_drawn)
     names = list(dict.fromkeys(point["variant"] for point in points))
     columns = 2 if width < 500 else 3
@@ -106,7 +108,7 @@ def _accuracy(result: Row, points: Sequence[Row], width: int) -> Drawing:
             )
             axes.vlines(at, low, high, color=colour, linewidth=1.4)
         axes.set_xlabel(result["axis"])
-        axes.set_ylabel("accuracy of the student")
+        axes.set_ylabel(f"{result['measure']} of the student")
         study_axes.percent(axes.yaxis)
         axes.grid(axis="y", color=palette.rule, linewidth=0.6)
         axes.legend(

@@ -45,6 +45,8 @@ def load(config: DataConfig, seed: int) -> Splits:
             config.families,
             config.label_share,
         )
+        if config.kind == "text":
+            splits = _open_ended(splits, config.min_rouge)
     else:
         rows = _jsonl_rows(config) if config.source == "jsonl" else _hub_rows(config)
         splits = _collect(rows, config)
@@ -60,6 +62,15 @@ def load(config: DataConfig, seed: int) -> Splits:
                 )
             )
     return splits
+
+
+def _open_ended(splits: Splits, min_rouge: float) -> Splits:
+    """Returns practice examples whose answers are sentences."""
+    pool, dev, test = (
+        tuple(practice.open_ended(example, min_rouge) for example in part)
+        for part in (splits.pool, splits.dev, splits.test)
+    )
+    return Splits(pool, dev, test)
 
 
 def _collect(rows: Iterator[Row], config: DataConfig) -> Splits:

@@ -26,7 +26,7 @@ def get_study() -> Study:
 
 def _cells(seed: int) -> list[Cell]:
     asked = f"budget.queries={common.queries(5)}"
-    direct = ("method=direct", "direct_training.epochs=35")
+    direct = ("method=direct", common.AS_MANY_STEPS)
     return [
         common.cell("direct", seed, asked, "selection.strategy=random", *direct),
         *(

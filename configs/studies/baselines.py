@@ -11,8 +11,8 @@ from configs.studies import common
 VARIANTS = {
     "bridge": (),
     "labels alone": ("method=labels",),
-    "direct": ("method=direct", "direct_training.epochs=35"),
-    "step by step": ("method=direct", "form=two_pass", "direct_training.epochs=35"),
+    "direct": ("method=direct", common.AS_MANY_STEPS),
+    "step by step": ("method=direct", "form=two_pass", common.AS_MANY_STEPS),
     "self-training": ("method=self",),
     "random questions": ("selection.strategy=random",),
     "no filter": ("rationales.filter=none",),

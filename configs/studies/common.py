@@ -22,6 +22,10 @@ TRAININGS = (
 )
 
 
+# The direct student's steps at 5%, about as many as the student's.
+AS_MANY_STEPS = "direct_training.epochs=35"
+
+
 def layers(count: int) -> str:
     """Returns the value of `keep_layers` for the first layers and the last two, `count` in all."""
     return ",".join(map(str, (*range(count - 2), 28, 29)))

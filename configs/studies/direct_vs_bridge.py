@@ -27,7 +27,7 @@ def _cells(seed: int) -> list[Cell]:
     few = f"budget.queries={common.queries(5)}"
     return [
         common.cell(BRIDGE, seed, few),
-        _direct("direct, 5%", seed, few, "direct_training.epochs=35"),
+        _direct("direct, 5%", seed, few, common.AS_MANY_STEPS),
         _direct(
             "direct, 10%", seed, f"budget.queries={common.queries(10)}", "direct_training.epochs=17"
         ),

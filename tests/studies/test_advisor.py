@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
@@ -27,6 +27,7 @@ def power(a, b, c):
 @given(
     st.floats(0.3, 1.0), st.floats(0.05, 0.8), st.floats(0.1, 2.0), st.integers(0, 2**32 - 1)
 )  # fmt: skip
+@example(1.0, 0.0625, 1.0, 2428061)  # a mean above 1
 @settings(max_examples=30, deadline=None)
 def test_no_other_curve_within_the_bounds_fits_better(a, b, c, seed):
     noise = np.random.default_rng(seed).normal(size=len(BUDGETS)) * 0.03

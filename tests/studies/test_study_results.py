@@ -71,6 +71,22 @@ def test_the_full_price_of_a_run_and_the_bill_of_all(folder):
     assert found["seconds"] == {"alone": 4 * 101.0, "shared": 4 * 81.0 + 2 * 20.0}
 
 
+def test_free_texts_are_measured_by_their_score(folder):
+    assert results.compute(folder)["measure"] == "accuracy"
+    for file in (folder / "runs").rglob("predictions.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        scored = [row | {"score": 0.7 if row["correct"] else 0.3} for row in rows]
+        fake_study.rows(file, scored)
+    found = study_report.write(folder)
+    random, coverage = found["points"]
+    assert found["measure"] == "ROUGE-L"
+    assert random["accuracy"]["student"]["mean"] == pytest.approx(0.45 * 0.7 + 0.55 * 0.3)
+    assert coverage["difference"]["mean"] == pytest.approx(0.3 * 0.4)
+    assert random["accuracy"].keys() == {"student", "assistant"}  # The teacher's has no score.
+    page = (folder / "study.html").read_text()
+    assert "What ROUGE-L costs" in page and "answered correctly" not in page
+
+
 def test_what_is_missing_or_of_another_config_is_not_counted(tmp_path):
     study, right = two_variants()
     del right["coverage", None, 1]

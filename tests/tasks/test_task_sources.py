@@ -40,6 +40,16 @@ def test_practice_uses_the_config():
     assert load(config, seed=3) == splits != load(config, seed=4)
 
 
+def test_open_practice_wants_the_explanation_and_has_a_shorter_rationale():
+    closed = load(DataConfig(pool=6, dev=2, test=3), seed=1)
+    opened = load(DataConfig(pool=6, dev=2, test=3, kind="text", min_rouge=0.8), seed=1)
+    for was, now in zip((*closed.pool, *closed.test), (*opened.pool, *opened.test)):
+        assert (now.id, now.question, now.kind, now.choices) == (was.id, was.question, "text", ())
+        assert now.answer == was.rationales["medium"]
+        assert set(now.rationales.values()) == {was.rationales["short"]}
+        assert now.min_rouge == 0.8
+
+
 def test_practice_without_test_is_an_error():
     with pytest.raises(UserError, match=r"no examples for test; set data\.test above 0"):
         load(DataConfig(pool=3, test=0), seed=0)

@@ -89,6 +89,22 @@ def generate(
     return Splits(pool=splits["pool"], dev=splits["dev"], test=splits["test"])
 
 
+def open_ended(example: Example, min_rouge: float) -> Example:
+    """Returns the same question with a sentence as its answer: its explanation in full.
+
+    The teacher's rationale is the shorter explanation, whichever variant is asked for.
+    """
+    short, full = example.rationales["short"], example.rationales["medium"]
+    return dataclasses.replace(
+        example,
+        answer=full,
+        kind="text",
+        choices=(),
+        rationales=dict.fromkeys(example.rationales, short),
+        min_rouge=min_rouge,
+    )
+
+
 def _split(
     rng: random.Random, table: _Table, cells: list[tuple[str, int]], size: int, seen: set[str]
 ) -> tuple[Example, ...]:

@@ -1,0 +1,32 @@
+"""Does the method help where the answer is a text of its own?
+
+    python -m launch.study --config=configs/studies/open_ended.py --workdir=runs/open_ended
+
+The answer is a sentence that explains; the score is its ROUGE-L with the gold one (extra
+`[tf-text]`), and what reaches 0.8 counts as right, for the filter and for the accuracy.
+"""
+
+from bridge_jax.studies.study import Study
+from configs.studies import common
+
+OPEN = ("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=40")
+VARIANTS = {
+    "bridge": (),
+    "random questions": ("selection.strategy=random",),
+    "no filter": ("rationales.filter=none",),
+    "direct": ("method=direct", common.AS_MANY_STEPS),
+    "labels alone": ("method=labels",),
+}
+
+
+def get_study() -> Study:
+    """Returns the study."""
+    asked = f"budget.queries={common.queries(5)}"
+    cells = [
+        common.cell(variant, seed, asked, *OPEN, *changes)
+        for seed in common.SEEDS
+        for variant, changes in VARIANTS.items()
+    ]
+    return Study(
+        "open_ended", "Does the method help where the answer is a text?", tuple(cells), "bridge"
+    )
