@@ -33,7 +33,7 @@ def get_config() -> RunConfig:
         ),
         budget=BudgetConfig(queries=16, usd=0.05),
         assistant=ModelConfig(),  # trained in full: at this size an adapter saves nothing
-        student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
+        student=ModelConfig(keep_layers=(0, 4, 8, 12, 16, 20, 24, 29)),
         warmup=WarmupConfig(0.1, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-5)),
         assistant_training=TrainConfig(epochs=6, batch_rows=2, learning_rate=1e-4),
         instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-4)),

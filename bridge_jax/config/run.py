@@ -41,7 +41,7 @@ class RunConfig:
     budget: BudgetConfig = BudgetConfig()
     teacher: TeacherConfig = TeacherConfig()
     assistant: ModelConfig = ModelConfig(lora=LoraConfig(rank=16))
-    student: ModelConfig = ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29))
+    student: ModelConfig = ModelConfig(keep_layers=(0, 4, 8, 12, 16, 20, 24, 29))
     warmup: WarmupConfig = dataclasses.field(default_factory=WarmupConfig)
     selection: SelectionConfig = SelectionConfig()
     assistant_training: TrainConfig = TrainConfig(epochs=8)

@@ -11,14 +11,14 @@ from launch import cluster
 from tests.launch import tiny_run
 
 
-def start(config, workdir, *flags, processes=2):
-    """Starts the processes of a run on 8 devices."""
+def start(config, workdir, *flags, processes=2, devices=2):
+    """Starts the processes of a run, which share the devices."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     common = [f"--coordinator=localhost:{port}", f"--num_processes={processes}", *flags]
     return [
-        tiny_run.start(config, workdir, *common, f"--process_id={i}", devices=8 // processes)
+        tiny_run.start(config, workdir, *common, f"--process_id={i}", devices=devices // processes)
         for i in range(processes)
     ]
 
@@ -38,13 +38,13 @@ def wait_for(path, process):
 
 @pytest.mark.slow
 def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path):
-    processes = start(tiny_config, tmp_path / "two")
+    processes = start(tiny_config, tmp_path / "two", devices=8)
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "8 cpu device(s)" in outputs[0][0] and "2 hosts" in outputs[0][0]
     ours = [line for line in outputs[1][0].splitlines() if not line.startswith("[Gloo]")]
     assert ours == []  # one of them speaks
-    (alone,) = start(tiny_config, tmp_path / "one", processes=1)
+    (alone,) = start(tiny_config, tmp_path / "one", processes=1, devices=8)
     alone.communicate(timeout=300)
     two, one, one_device = map(tiny_run.report, (tmp_path / "two", tmp_path / "one", undisturbed))
     for key in ("accuracy", "compliance", "spend", "selection", "rationales", "parameters"):
