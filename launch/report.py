@@ -3,8 +3,9 @@
 python -m launch.report --workdir=runs/quickstart
 
 With `--ledger` it prints instead who cost what, also while the run goes on, and what was cut off
-before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet. Of a study over
-budgets, `--target_accuracy` asks for the budget and `--target_budget` for the accuracy.
+before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet, and
+`--write_off=JOB` gives up a batch job that its vendor has deleted. Of a study over budgets,
+`--target_accuracy` asks for the budget and `--target_budget` for the accuracy.
 """
 
 import json
@@ -17,6 +18,7 @@ from absl import app, flags
 from rich.console import Console
 
 from bridge_jax.errors import UserError
+from bridge_jax.phases.workdir import lock
 from bridge_jax.studies import ledger_table
 from bridge_jax.studies.study import CELLS
 from bridge_jax.teachers import accounts, statement
@@ -25,6 +27,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=Tru
 LEDGER = flags.DEFINE_bool("ledger", False, "Print who cost what; the report is left as it is.")
 ACCURACY = flags.DEFINE_float("target_accuracy", None, "Say which budget reaches it (a study's).")
 QUERIES = flags.DEFINE_float("target_budget", None, "Say which accuracy it buys (a study's).")
+WRITE_OFF = flags.DEFINE_string("write_off", None, "Give up a batch job: it may have been billed.")
 CSV = flags.DEFINE_string("csv", None, "Write every request of the ledger to this file.")
 
 
@@ -35,7 +38,9 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"unexpected argument {argv[1]!r}: pass --workdir=DIR")
         workdir = Path(WORKDIR.value)
         asked = ACCURACY.value is not None or QUERIES.value is not None
-        if (workdir / CELLS).is_file() and not (LEDGER.value or CSV.value):
+        if WRITE_OFF.value:
+            _write_off(workdir, WRITE_OFF.value)
+        elif (workdir / CELLS).is_file() and not (LEDGER.value or CSV.value):
             _show_study(workdir, Console())
         elif asked:
             raise UserError(f"--workdir={workdir}: no study; only one over budgets can answer that")
@@ -63,10 +68,24 @@ def _show_study(workdir: Path, console: Console) -> None:
         console.print(f"Advice   {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_ledger(workdir: Path, console: Console) -> None:
+def _write_off(workdir: Path, job_id: str) -> None:
+    account = _account(workdir)
+    with lock(workdir):
+        count = accounts.write_off(account, job_id)
+    print(
+        f"{job_id} is closed: {count:,} of its requests have no answer. They count as maybe "
+        "billed; the run asks them again where its caps have room."
+    )
+
+
+def _account(workdir: Path) -> accounts.Account:
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: no such folder; pass the workdir of a run")
-    account = accounts.account_of(workdir)  # A study's ledger is where a run's own would be.
+    return accounts.account_of(workdir)  # A study's ledger is where a run's own would be.
+
+
+def _show_ledger(workdir: Path, console: Console) -> None:
+    account = _account(workdir)
     entries = statement.read(account.ledger)
     ledger_table.print_ledger(entries, account.run, _budget(workdir / "config.json"), console)
     if CSV.value:

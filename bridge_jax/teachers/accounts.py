@@ -80,6 +80,30 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
     return ledger
 
 
+def write_off(account: Account, job_id: str) -> int:
+    """Closes an open batch job that its vendor no longer has.
+
+    Args:
+      account: of the run that submitted it.
+      job_id: the vendor's, or ours if the vendor's never arrived.
+
+    Returns:
+      How many of its requests have no answer. They count towards the caps from now on, as maybe
+      billed, and may be asked again.
+
+    Raises:
+      UserError: no such job is open.
+    """
+    if not account.ledger.is_file():
+        raise UserError(f"{account.ledger}: no such ledger")
+    with Ledger(account.ledger, 0, 0.0, Prices(0.0, 0.0), account.run) as ledger:
+        names = {name: job.name for job in ledger.open_jobs() for name in (job.id, job.name)}
+        if job_id not in names:
+            known = ", ".join(job.id or job.name for job in ledger.open_jobs()) or "none"
+            raise UserError(f"{account.ledger}: no batch job {job_id!r} is open; open are: {known}")
+        return ledger.close_job(names[job_id])
+
+
 def _elsewhere(workdir: Path, given: str, before: Path) -> UserError:
     return UserError(
         f"budget.ledger={given or '(empty)'}: the run in {workdir} has paid from {before} before, "

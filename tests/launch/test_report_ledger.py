@@ -43,6 +43,28 @@ def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
     assert not (workdir / "report.json").exists()
 
 
+def test_a_job_that_its_vendor_has_deleted_is_written_off(tmp_path):
+    requests = [Request(f"e{n}", "gpt", (Message("user", f"{n}?"),), 90) for n in range(2)]
+    with open_ledger(tmp_path, BudgetConfig(7, 0.5), Prices(1.0, 10.0), local=False) as ledger:
+        for request in requests:
+            ledger.reserve(request, 100, batch=True)
+        ledger.begin_job("bridge-1", "openai", [request.key for request in requests])
+        ledger.record_job("bridge-1", "batch_9")
+        ledger.settle(requests[0], Reply("yes", 100, 50))
+    wrong = report(f"--workdir={tmp_path}", "--write_off=batch_8")
+    assert wrong.returncode == 2
+    assert "no batch job 'batch_8' is open; open are: batch_9" in wrong.stderr
+    done = report(f"--workdir={tmp_path}", "--write_off=batch_9")
+    assert done.returncode == 0, done.stderr
+    assert "batch_9 is closed: 1 of its requests have no answer" in done.stdout
+    with open_ledger(tmp_path, BudgetConfig(7, 0.5), Prices(1.0, 10.0), local=False) as ledger:
+        assert ledger.open_jobs() == []
+        assert ledger.spend("unknown").queries == 1
+        assert ledger.reserve(requests[0], 100) == Reply("yes", 100, 50)
+        assert ledger.reserve(requests[1], 100) is None
+    assert report(f"--workdir={tmp_path}", "--write_off=batch_9").returncode == 2
+
+
 def test_without_a_ledger_it_says_so(tmp_path):
     done = report(f"--workdir={tmp_path}", "--ledger")
     assert done.returncode == 2
