@@ -3,7 +3,8 @@
 Not a study itself. `base` has 104 examples in the pool and 104 test questions, two full batches
 where a model writes, and a student of 6 of SmolLM2-135M's 30 layers. The assistant is the whole
 model: cut, it would first have to learn to write again, from a handful of answers. Rationales of
-these tasks are at most 21 tokens long. Trainings keep all activations: there is memory enough.
+these tasks are at most 21 tokens long, whole examples at most 82. Trainings keep all activations:
+there is memory enough.
 """
 
 import dataclasses
@@ -20,8 +21,6 @@ TRAININGS = (
     *("warmup.train", "assistant_training", "instruct.train"),
     *("student_training", "direct_training"),
 )
-
-
 # The direct student's steps at 5%, about as many as the student's.
 AS_MANY_STEPS = "direct_training.epochs=35"
 
@@ -52,6 +51,7 @@ def base() -> RunConfig:
             f"evaluation.assistant_examples={POOL // 2}",
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),
+            *(f"{training}.row_tokens=232" for training in TRAININGS),  # Three examples.
         ],
     )
 
