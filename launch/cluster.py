@@ -81,7 +81,9 @@ def together(workdir: Path) -> Iterator[None]:
     with heartbeat.together(workdir / "hosts", _LOST.value):
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
+        # With one device a process, a collective is carried out where it is called, and what it
+        # says is a ValueError.
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
                 raise
             raise UserError(
