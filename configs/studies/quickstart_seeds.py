@@ -4,7 +4,7 @@
 
 A seed changes the practice data, the selection, the batch order and the sampling. The direct
 student, which has 16 examples and not 320, is trained for nearly as many steps as the student: 126
-against 132 to 135 (the quickstart stops it after 30, to save time).
+against 132 to 138 (the quickstart stops it after 30, to save time).
 """
 
 from bridge_jax.config_io import override
