@@ -24,7 +24,7 @@ _LATEX = {
 
 def to_csv(result: Row) -> str:
     """Returns a row a point, every number of it in full; shares as shares, not per cent."""
-    rows = [_csv_row(point) for point in result["points"]]
+    rows = [_csv_row(point, result["measure"]) for point in result["points"]]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -33,9 +33,9 @@ def to_csv(result: Row) -> str:
     return out.getvalue()
 
 
-def _csv_row(point: Row) -> dict[str, Any]:
+def _csv_row(point: Row, measure: str) -> dict[str, Any]:
     row = {"variant": point["variant"], "x": point["x"], "seeds": len(point["seeds"])}
-    parts = {f"accuracy_{role}": point["accuracy"].get(role) for role in ROLES}
+    parts = {f"{measure}_{role}": point["accuracy"].get(role) for role in ROLES}
     parts |= {"difference": point["difference"]}
     parts |= {f"gap_{name}": gap for name, gap in point["gaps"].items()}
     for name, value in parts.items():
@@ -46,9 +46,10 @@ def _csv_row(point: Row) -> dict[str, Any]:
 
 
 def to_latex(result: Row) -> str:
-    r"""Returns a `tabular` for booktabs: accuracies and differences with their 95% intervals."""
+    r"""Returns a `tabular` for booktabs: the measure and differences with their 95% intervals."""
     axis = bool(result["axis"])
-    names = ["Variant", *([result["axis"]] if axis else []), "Student", "Difference", "Assistant",
+    student = "Student" if result["measure"] == "accuracy" else f"Student, {result['measure']}"
+    names = ["Variant", *([result["axis"]] if axis else []), student, "Difference", "Assistant",
              "US dollars", "Teacher tokens"]  # fmt: skip
     lines = [
         r"% \usepackage{booktabs}",
@@ -83,6 +84,8 @@ def print_study(result: Row, console: Console) -> None:
 
     say("")
     say(result["question"])
+    if result["measure"] != "accuracy":
+        say(f"Measured is {result['measure']}, of 100%.")
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     if result["points"]:
         console.print(_table(result))

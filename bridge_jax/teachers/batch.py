@@ -320,7 +320,8 @@ def _stays_open(job: Job) -> Iterator[None]:
         raise UserError(
             f"{error}; whether batch job {job.id or job.name} is done and billed is unknown, so it "
             "stays on the ledger: run the same command again, which collects it; or, if the vendor "
-            f"has deleted it, write it off: launch.report --write_off={job.id or job.name}"
+            "has deleted it, write it off: launch.report --workdir=DIR "
+            f"--write_off={job.id or job.name}"
         ) from error
 
 
