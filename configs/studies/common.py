@@ -26,10 +26,7 @@ AS_MANY_STEPS = "direct_training.epochs=35"
 
 
 def layers(count: int) -> str:
-    """Returns the value of `keep_layers` for `count` of SmolLM2-135M's layers, evenly spaced.
-
-    Cut to its first layers and the last, a model learns much more slowly what these tasks want.
-    """
+    """Returns the value of `keep_layers` for `count` of SmolLM2-135M's layers, evenly spaced."""
     return ",".join(str(math.ceil(i * 29 / (count - 1))) for i in range(count))
 
 
