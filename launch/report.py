@@ -87,7 +87,8 @@ def _account(workdir: Path) -> accounts.Account:
 def _show_ledger(workdir: Path, console: Console) -> None:
     account = _account(workdir)
     entries = statement.read(account.ledger)
-    ledger_table.print_ledger(entries, account.run, _budget(workdir / "config.json"), console)
+    run = None if (workdir / CELLS).is_file() else account.run
+    ledger_table.print_ledger(entries, run, _budget(workdir / "config.json"), console)
     if CSV.value:
         statement.write_csv(entries, Path(CSV.value))
         console.print(

@@ -14,13 +14,13 @@ _MOST_LISTED = 20
 
 
 def print_ledger(
-    statement: Statement, run: str, budget: Mapping[str, Any], console: Console
+    statement: Statement, run: str | None, budget: Mapping[str, Any], console: Console
 ) -> None:
-    """Prints the bill of a run, what was cut off in it, and the runs that share its ledger.
+    """Prints the bill of a run or a study, what was cut off in it, and the runs on its ledger.
 
     Args:
       statement: the ledger.
-      run: whose bill.
+      run: whose bill; None for that of all runs, a study's.
       budget: the run's `BudgetConfig` as JSON values; empty if it is not known.
       console: where to.
     """
@@ -33,7 +33,7 @@ def print_ledger(
     if lines:
         console.print(_bill(lines))
     else:
-        say("This run has asked nothing yet.")
+        say(f"{'This run' if run is not None else 'This study'} has asked nothing yet.")
     paid = _sum(line for (_, _, outcome), line in lines.items() if outcome in _PAID)
     rest = _sum(line for (_, _, outcome), line in lines.items() if outcome not in _PAID)
     say(f"\nPaid     {_of_caps(paid, budget)}")
@@ -65,8 +65,8 @@ def _bill(lines: Mapping[tuple[str, bool, str], Line]) -> Table:
     return table
 
 
-def _print_unknown(statement: Statement, run: str, console: Console) -> None:
-    unknown = [e for e in statement.entries if e.outcome == "unknown" and e.run == run]
+def _print_unknown(statement: Statement, run: str | None, console: Console) -> None:
+    unknown = [entry for entry in statement.of(run) if entry.outcome == "unknown"]
     if not unknown:
         return
     console.print(
@@ -83,7 +83,7 @@ def _print_unknown(statement: Statement, run: str, console: Console) -> None:
         console.print(f"and {len(unknown) - _MOST_LISTED:,} more; --csv=FILE lists all of them")
 
 
-def _runs(statement: Statement, run: str) -> Table:
+def _runs(statement: Statement, run: str | None) -> Table:
     table = _table("Run", "Answers", "US dollars", "Without an answer", numbers=1)
     for key, name in statement.runs.items():
         lines = statement.lines(key)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls
-from bridge_jax.teachers.batch import JobRefused, State
+from bridge_jax.teachers.batch_protocol import JobRefused, State
 from bridge_jax.teachers.gemini_sdks import GoogleGenai, contents_of
 from bridge_jax.teachers.gemini_teacher import UNREADABLE, GeminiTeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
@@ -20,7 +20,7 @@ _PASSING = {4, 8, 10, 13, 14}
 
 
 class GeminiBatches(GeminiTeacher):
-    """The teacher, with jobs in place of calls (`batch.BatchTeacher`)."""
+    """The teacher, with jobs in place of calls (`batch_protocol.BatchTeacher`)."""
 
     @functools.cached_property
     def blocking(self) -> Any:

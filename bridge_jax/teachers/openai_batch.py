@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls
-from bridge_jax.teachers.batch import JobRefused, State
+from bridge_jax.teachers.batch_protocol import JobRefused, State
 from bridge_jax.teachers.openai_teacher import UNREADABLE, OpenAITeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
@@ -16,7 +16,7 @@ _ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
 class OpenAIBatches(OpenAITeacher):
-    """The teacher, with jobs in place of calls (`batch.BatchTeacher`)."""
+    """The teacher, with jobs in place of calls (`batch_protocol.BatchTeacher`)."""
 
     @functools.cached_property
     def blocking(self) -> Any:

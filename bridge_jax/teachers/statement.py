@@ -86,13 +86,16 @@ class Statement:
     entries: list[Entry]
     runs: dict[str, str]
 
-    def lines(self, run: str) -> dict[tuple[str, bool, str], Line]:
-        """Returns the sums of a run by (model, batch, outcome), sorted."""
+    def of(self, run: str | None) -> list[Entry]:
+        """Returns the entries of a run; of all runs if it is None."""
+        return [entry for entry in self.entries if run in (None, entry.run)]
+
+    def lines(self, run: str | None) -> dict[tuple[str, bool, str], Line]:
+        """Returns the sums of a run, or of all, by (model, batch, outcome), sorted."""
         found: dict[tuple[str, bool, str], Line] = {}
-        for entry in self.entries:
-            if entry.run == run:
-                key = (entry.model, entry.batch, entry.outcome)
-                found[key] = found.get(key, Line()).plus(entry)
+        for entry in self.of(run):
+            key = (entry.model, entry.batch, entry.outcome)
+            found[key] = found.get(key, Line()).plus(entry)
         order = list(OUTCOMES)
         return dict(sorted(found.items(), key=lambda item: (*item[0][:2], order.index(item[0][2]))))
 
