@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from launch import cluster
+from launch import cluster, compilations
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
@@ -35,6 +35,7 @@ def main(assignments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
     workdir = Path(_WORKDIR.value)
+    compilations.keep(workdir)
     with cluster.together(workdir):
         run_to_report(config, workdir, _PHASE.value, console)
 

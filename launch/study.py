@@ -6,13 +6,12 @@ one that ends last writes the result of all. Any field of the runs' configs is a
 """
 
 import fnmatch
-import socket
 from contextlib import nullcontext
 from pathlib import Path
 
 from absl import flags, logging
 
-from launch import cluster
+from launch import cluster, compilations
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_study().", required=True)
@@ -29,7 +28,6 @@ def main(assignments: list[str]) -> None:
     study = studies.in_folder(studies.load(_CONFIG.value, assignments), workdir)
     cluster.join()
     # These imports take seconds, so a mistake in the config is reported before them.
-    import jax
     from rich.console import Console
 
     from bridge_jax.errors import UserError
@@ -40,10 +38,7 @@ def main(assignments: list[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
-    # Runs compile the same steps again and again.
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        cache = workdir / "compilations" / socket.gethostname()
-        jax.config.update("jax_compilation_cache_dir", str(cache.absolute()))
+    compilations.keep(workdir)
     studies.check_tests(study)
     chosen = [cell for cell in study.cells if fnmatch.fnmatch(cell.folder, _ONLY.value)]
     if not chosen:

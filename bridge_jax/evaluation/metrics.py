@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from bridge_jax.errors import UserError
 
@@ -142,7 +142,7 @@ def mean_over_seeds(values: Sequence[float]) -> SeedMean:
     n = len(values)
     if n == 1:
         return SeedMean(mean, None, None)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
     return SeedMean(mean, mean - half, mean + half)
 
 

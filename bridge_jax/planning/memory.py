@@ -55,7 +55,7 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
     trained, frozen = lora.split(params) if config.lora else (params, {})
-    optimizer = make_optimizer(train, 100)
+    optimizer = make_optimizer(train)
     state = abstract_state(optimizer, trained, mesh)
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
@@ -65,8 +65,9 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
         config, optimizer, train.rationale_weight, train.accumulate,
         jax.tree.map(lambda a: a.sharding, state),
     )  # fmt: skip
+    rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):
-        compiled = step.lower(state, frozen, rows).compile()
+        compiled = step.lower(state, frozen, rows, rate).compile()
     return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from sklearn.decomposition import PCA
 
 from bridge_jax.studies import wording
 from bridge_jax.studies.drawing import DIFFICULTY, PAGE, Drawing
@@ -75,6 +74,8 @@ def embedding_map(
     ringed = np.asarray(selected, dtype=int)
     if len(ringed) > MOST_RINGS:
         ringed = np.sort(rng.choice(ringed, MOST_RINGS, replace=False))
+    from sklearn.decomposition import PCA  # takes seconds: only what draws it waits
+
     drawn_values = np.asarray(embeddings[drawn], dtype=np.float64)
     ringed_values = np.asarray(embeddings[ringed], dtype=np.float64)
     pca = PCA(n_components=2, svd_solver="full").fit(drawn_values)

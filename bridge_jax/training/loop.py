@@ -25,7 +25,7 @@ from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.checkpoints import StateCheckpoints
 from bridge_jax.training.metrics import MetricsLog
-from bridge_jax.training.optimizer import learning_rate, make_optimizer
+from bridge_jax.training.optimizer import learning_rates, make_optimizer
 from bridge_jax.training.step import StepMetrics, init_state, make_train_step
 
 
@@ -55,7 +55,7 @@ def train(
     rows = pack(sequences, config.row_tokens, pad_id)
     total = steps_per_epoch(rows, config.batch_rows) * config.epochs
     data = batches(rows, config.batch_rows, config.epochs, seed)
-    optimizer = make_optimizer(config, total)
+    optimizer, rates = make_optimizer(config), learning_rates(config, total)
     trained, frozen = lora.split(params) if model.lora else (params, {})
     state = init_state(optimizer, trained, mesh)
     step_fn = make_train_step(
@@ -80,11 +80,11 @@ def train(
             advance(start)
             # FLOPs of a token, if every place in the rows holds one.
             flops = costs.model_flops(model, 1, config.row_tokens, rows.target.shape[1])
-            record = _Recorder(name, config, total, flops / config.row_tokens, mesh, log, advance)
+            record = _Recorder(name, config, rates, flops / config.row_tokens, mesh, log, advance)
             for step in range(start, total):
                 with timing.span("data"):
                     batch = shard_batch(data[step], mesh, config.accumulate)
-                state, metrics = step_fn(state, frozen, batch)
+                state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, metrics)
                 stop = step + 1 < total and stop_asked()
                 # After the last step the parameters are saved instead.
@@ -109,14 +109,14 @@ class _Recorder:
         self,
         name: str,
         config: TrainConfig,
-        total: int,
+        rates: np.ndarray,
         flops: float,
         mesh: Mesh,
         log: MetricsLog,
         advance: Callable[..., None],
     ):
         self._name, self._config, self._log, self._advance = name, config, log, advance
-        self._rates = np.asarray(jax.vmap(learning_rate(config, total))(np.arange(total)))
+        self._rates = rates
         peak = chips.peak_flops(list(mesh.devices.flat))
         self._flops_share = flops / peak if peak else None
         self._waiting: tuple[int, StepMetrics] | None = None

@@ -130,20 +130,23 @@ def make_train_step(
     seed: int = 0,
     soft_share: float = 0.0,
 ):
-    """Returns `(state, frozen, rows) -> (state, metrics)`, jitted, the old state donated.
+    """Returns `(state, frozen, rows, rate) -> (state, metrics)`, jitted, the old state donated.
 
-    The new state lies as `shardings` says, if given; when the old one does too, the step is
-    compiled once. `seed` is of an adapter's dropout, `soft_share` of `loss_and_gradients`.
+    `rate` f32[] is the step's learning rate. The new state lies as `shardings` says, if given; when
+    the old one does too, the step is compiled once. `seed` is of an adapter's dropout, `soft_share`
+    of `loss_and_gradients`.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
 
-    def train_step(state: TrainState, frozen: Any, rows: Rows) -> tuple[TrainState, StepMetrics]:
+    def train_step(
+        state: TrainState, frozen: Any, rows: Rows, rate: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step) if has_dropout else None
         metrics, gradients = loss_and_gradients(
             config, state.params, rows, rationale_share, accumulate, frozen, key, soft_share
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, optax.tree.scale(rate, directions))
         return TrainState(params, opt_state, state.step + 1), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))

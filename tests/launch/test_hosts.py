@@ -104,18 +104,17 @@ def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["apprenticeship/assistant", "tutoring/completions"])
-def test_sigterm_stops_several_processes_together(stage, tiny_config, undisturbed, tmp_path):
-    processes = start(tiny_config, tmp_path)
-    file = {
-        "apprenticeship/assistant": "metrics.jsonl",
-        "tutoring/completions": "completions.jsonl",
-    }
-    wait_for(tmp_path / f"{stage}.partial" / file[stage], processes[0])
-    processes[1].send_signal(signal.SIGTERM)  # one is told, all have to stop
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [75, 75], outputs
-    assert (tmp_path / f"{stage}.partial").is_dir()
+def test_sigterm_stops_several_processes_together(tiny_config, undisturbed, tmp_path):
+    for stage, file in (
+        ("apprenticeship/assistant", "metrics.jsonl"),
+        ("tutoring/completions", "completions.jsonl"),
+    ):
+        processes = start(tiny_config, tmp_path)
+        wait_for(tmp_path / f"{stage}.partial" / file, processes[0])
+        processes[1].send_signal(signal.SIGTERM)  # one is told, all have to stop
+        outputs = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [75, 75], outputs
+        assert (tmp_path / f"{stage}.partial").is_dir()
     for process in start(tiny_config, tmp_path):
         process.communicate(timeout=300)
         assert process.returncode == 0

@@ -110,13 +110,13 @@ def big_params():
 
 
 def train_jaxpr():
-    optimizer = make_optimizer(TrainConfig(), 10)
+    optimizer = make_optimizer(TrainConfig())
     params = big_params()
     state = TrainState(params, jax.eval_shape(optimizer.init, params), abstract(()))
     tokens, targets = abstract((ROWS, WIDTH)), abstract((ROWS, TARGETS))
     weights = abstract((ROWS, TARGETS), jnp.float32)
     rows = Rows(tokens, tokens, tokens, targets, targets, weights, weights)
-    return jax.make_jaxpr(make_train_step(BIG, optimizer, 0.5, 1))(state, {}, rows)
+    return jax.make_jaxpr(make_train_step(BIG, optimizer, 0.5, 1))(state, {}, rows, 1e-3)
 
 
 def score_jaxpr():

@@ -91,7 +91,7 @@ def test_a_bf16_kernel_is_rounded_once():
 
 
 def train(config, params, mesh, steps=3, seed=0):
-    optimizer = make_optimizer(TrainConfig(learning_rate=1e-2), 10)
+    optimizer = make_optimizer(TrainConfig())
     adapter, base = lora.split(params)
     adapter = jax.tree.map(jnp.array, adapter)  # the step consumes it
     state = init_state(optimizer, adapter, mesh)
@@ -99,7 +99,7 @@ def train(config, params, mesh, steps=3, seed=0):
     step = make_train_step(config, optimizer, 0.5, 1, shardings, seed)
     losses = []
     for _ in range(steps):
-        state, metrics = step(state, base, ROWS)
+        state, metrics = step(state, base, ROWS, 1e-2)
         losses.append(float(metrics.loss))
     assert step._cache_size() == 1
     return state, losses

@@ -72,7 +72,7 @@ def check(lowered, kernel=False):
 
 def train_step(config, trained, frozen, mesh, soft=None):
     """Returns the compiled step's memory."""
-    optimizer = make_optimizer(TrainConfig(), 10)
+    optimizer = make_optimizer(TrainConfig())
     # Moments lie as their parameters, counters everywhere.
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_shape = {p.shape: p.sharding for p in jax.tree.leaves(trained)}
@@ -89,7 +89,7 @@ def train_step(config, trained, frozen, mesh, soft=None):
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights, soft)
     step = make_train_step(config, optimizer, 0.5, 2, shardings, soft_share=0.5 if soft else 0.0)
     with jax.set_mesh(mesh):
-        return check(step.lower(state, frozen, rows), kernel=True)
+        return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
 
 
 @MODELS

@@ -62,10 +62,10 @@ def stop_at(monkeypatch):
             step_fn = real(*args)
             made.append(step_fn)
 
-            def step(state, frozen, batch):
+            def step(state, frozen, batch, rate):
                 if int(state.step) == at:
                     raise error
-                return step_fn(state, frozen, batch)
+                return step_fn(state, frozen, batch, rate)
 
             return step
 

@@ -3,22 +3,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from bridge_jax.config import TrainConfig
-from bridge_jax.training.optimizer import learning_rate, make_optimizer
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training import step
+from bridge_jax.training.optimizer import learning_rates, make_optimizer
+
+ROWS = pack([Sequence([3, 4], [5, 6], [7, 1])], 8, 2)
 
 
 def test_schedule_by_hand():
     # 2 of 10 steps of warm-up, then a cosine from 1 to 0.1 over 8 steps; no step has rate 0.
-    rate = learning_rate(TrainConfig(learning_rate=1.0, warmup_fraction=0.2), 10)
+    rates = learning_rates(TrainConfig(learning_rate=1.0, warmup_fraction=0.2), 10)
     cosine = [0.1 + 0.9 * (1 + np.cos(np.pi * i / 8)) / 2 for i in range(9)]
-    expected = [0.5, *cosine, 0.1]
-    np.testing.assert_allclose([rate(step) for step in range(11)], expected, atol=1e-6)
+    np.testing.assert_allclose(rates, [0.5, *cosine], atol=1e-6)
+    assert rates.dtype == np.float32
 
 
 def test_schedule_of_very_short_stages():
     for total in (1, 2, 3):
-        rate = learning_rate(TrainConfig(learning_rate=1.0), total)
-        values = np.asarray([rate(step) for step in range(total + 1)])
-        assert np.isfinite(values).all() and values.max() == 1
+        rates = learning_rates(TrainConfig(learning_rate=1.0), total)
+        assert rates.shape == (total,)
+        assert np.isfinite(rates).all() and rates.max() == 1
 
 
 def params():
@@ -33,8 +38,7 @@ def params():
 
 
 def test_norms_and_biases_are_not_decayed():
-    config = TrainConfig(learning_rate=1.0, weight_decay=0.5, warmup_fraction=0.0)
-    optimizer = make_optimizer(config, 10)
+    optimizer = make_optimizer(TrainConfig(weight_decay=0.5))
     state = optimizer.init(params())
     zeros = jax.tree.map(jnp.zeros_like, params())
     updates, state = optimizer.update(zeros, state, params())
@@ -45,9 +49,22 @@ def test_norms_and_biases_are_not_decayed():
     assert not np.any(updates["final_norm"]["scale"])
 
 
+def test_trainings_of_another_rate_and_length_are_one_program(tiny_model, one_device):
+    config, weights = tiny_model
+
+    def program(train):
+        optimizer = make_optimizer(train)
+        state = step.init_state(optimizer, jax.tree.map(jnp.array, weights), one_device)
+        compiled = step.make_train_step(config, optimizer, 0.5, 1)
+        return compiled.lower(state, {}, ROWS, np.float32(0.1)).as_text()
+
+    longer = TrainConfig(epochs=9, learning_rate=0.1, warmup_fraction=0.5, checkpoint_every=7)
+    assert program(TrainConfig()) == program(longer)
+    assert program(TrainConfig()) != program(TrainConfig(clip_norm=0.5))
+
+
 def test_gradients_are_clipped_by_their_global_norm():
-    config = TrainConfig(clip_norm=0.5, weight_decay=0.0)
-    optimizer = make_optimizer(config, 10)
+    optimizer = make_optimizer(TrainConfig(clip_norm=0.5, weight_decay=0.0))
     big = jax.tree.map(lambda p: 100 * jnp.ones_like(p), params())
     _, state = optimizer.update(big, optimizer.init(params()), params())
     # Adam's first moment is (1 - 0.9) times the clipped gradient, whose norm is 0.5.
