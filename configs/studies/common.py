@@ -1,10 +1,10 @@
 """What the studies on practice tasks start from: the quickstart, smaller, so that many runs fit.
 
-Not a study itself. `base` has 104 examples in the pool and 104 test questions, two full batches
-where a model writes, and a student of 6 of SmolLM2-135M's 30 layers. The assistant is the whole
-model: cut, it would first have to learn to write again, from a handful of answers. Rationales of
-these tasks are at most 21 tokens long, whole examples at most 82. Trainings keep all activations:
-there is memory enough.
+Not a study itself. `base` has 104 examples in the pool and 104 test questions, four full batches
+where a model writes (one for the assistant's test), and a student of 6 of SmolLM2-135M's 30 layers.
+The assistant is the whole model: cut, it would first have to learn to write again, from a handful
+of answers. Rationales of these tasks are at most 21 tokens long, whole examples at most 82.
+Trainings keep all activations: there is memory enough.
 """
 
 import dataclasses
@@ -44,8 +44,8 @@ def base() -> RunConfig:
             "instruct.examples=60",
             "student_training.epochs=2",
             "generation.max_new_tokens=24",
-            f"generation.batch_size={POOL // 2}",
-            f"evaluation.assistant_examples={POOL // 2}",
+            f"generation.batch_size={POOL // 4}",
+            f"evaluation.assistant_examples={POOL // 4}",
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),
             *(f"{training}.row_tokens=232" for training in TRAININGS),  # Three examples.
