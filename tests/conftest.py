@@ -4,9 +4,11 @@ import os
 import signal
 from pathlib import Path
 
+from tests import xla
+
 # Before anything imports jax, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("XLA_FLAGS", xla.flags(8))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tests build the same programs again and again; XLA compiles each once.
 os.environ.setdefault(

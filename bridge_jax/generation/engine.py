@@ -91,7 +91,7 @@ def draw(
     return *sample(logits, used, settings.temperature, settings.top_p), key
 
 
-@functools.partial(jax.jit, static_argnames=("config", "settings", "end_id"))
+@functools.partial(jax.jit, static_argnames=("config", "settings"))
 def generate_batch(
     config: DecoderConfig,
     params: Any,
@@ -99,7 +99,7 @@ def generate_batch(
     lengths: jax.Array,
     key: jax.Array,
     settings: GenerationConfig,
-    end_id: int,
+    end_id: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
     """Writes up to `settings.max_new_tokens` tokens for each row.
 

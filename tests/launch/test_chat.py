@@ -11,7 +11,7 @@ import time
 import pytest
 
 from launch import chat
-from tests import tiny
+from tests import tiny, xla
 from tests.launch.tiny_run import ROOT
 
 QUESTION = "Fee is 5. Sum?"
@@ -24,7 +24,7 @@ def model(tmp_path_factory):
     return tiny.write_checkpoint(folder, max_positions=100_000)
 
 
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "", "TERM": "xterm-256color"}
+ENVIRONMENT = os.environ | {"XLA_FLAGS": xla.flags(1), "TERM": "xterm-256color"}
 
 
 def talk(model, text, *flags):

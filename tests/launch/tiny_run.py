@@ -11,7 +11,7 @@ from rich.console import Console
 from bridge_jax import config_io
 from bridge_jax.config import RunConfig
 from launch import runner
-from tests import tiny
+from tests import tiny, xla
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subproc
     return subprocess.Popen(
         [sys.executable, "-m", "launch.run", f"--config={config}", f"--workdir={workdir}", *flags],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env=os.environ | {"XLA_FLAGS": xla.flags(devices)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import xla
 from tests.launch import tiny_run
 
 HEAD = """
@@ -68,7 +69,7 @@ def start(study: Path, workdir: Path, *flags: str, module: str = "launch.study")
     return subprocess.Popen(
         [sys.executable, "-m", module, *named, f"--workdir={workdir}", *flags],
         cwd=tiny_run.ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        env=os.environ | {"XLA_FLAGS": xla.flags(1)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -21,6 +21,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
 # XLA multiplies matrices on CPU with YNNPACK, which adds up each product in one chain: in f32 its
 # logits, up to 45, are up to 1.6e-4 from f64. With Eigen (5% slower) they are within 0.6e-4,
 # torch's within 0.7e-4: what is left to compare is the model.
+USUAL = {"xla_backend_optimization_level": "3"}  # As a run has it; the other tests do without.
 EIGEN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 TEXTS = {
     "prose": "The invoice was due within thirty days of delivery; after that, interest ran at "
@@ -36,8 +37,8 @@ def _all_logits(config, params, tokens):
     return head.logits(hidden, decoder.output_head(config, params))
 
 
-all_logits = jax.jit(_all_logits, static_argnums=0)
-eigen_logits = jax.jit(_all_logits, static_argnums=0, compiler_options=EIGEN)
+all_logits = jax.jit(_all_logits, static_argnums=0, compiler_options=USUAL)
+eigen_logits = jax.jit(_all_logits, static_argnums=0, compiler_options=USUAL | EIGEN)
 
 
 def greedy(config, params, prompts, count, mesh, end_id=-1):
