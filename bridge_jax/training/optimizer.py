@@ -51,6 +51,6 @@ def _clipped(gradients: Any, limit: float) -> Any:
     """Returns the gradients, shortened to `limit` if their norm is larger.
 
     One factor for all, which XLA fuses into what reads them; `optax.clip_by_global_norm` divides
-    and selects each number, which on a CPU takes as long as Adam itself.
+    and selects each number before.
     """
     return optax.tree.scale(jnp.minimum(1.0, limit / optax.tree.norm(gradients)), gradients)
