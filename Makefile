@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
-# Huge pages for what XLA allocates on a CPU: a training step here took 13 to 16% less time.
+# Huge pages for what XLA allocates on a CPU: a training step here took 11 to 16% less time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: quickstart test check seeds clean

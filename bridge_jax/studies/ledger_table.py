@@ -33,7 +33,7 @@ def print_ledger(
     if lines:
         console.print(_bill(lines))
     else:
-        say(f"{'This run' if run is not None else 'This study'} has asked nothing yet.")
+        say(f"{'This study' if run is None else 'This run'} has asked nothing yet.")
     paid = _sum(line for (_, _, outcome), line in lines.items() if outcome in _PAID)
     rest = _sum(line for (_, _, outcome), line in lines.items() if outcome not in _PAID)
     say(f"\nPaid     {_of_caps(paid, budget)}")

@@ -74,10 +74,10 @@ def embedding_map(
     ringed = np.asarray(selected, dtype=int)
     if len(ringed) > MOST_RINGS:
         ringed = np.sort(rng.choice(ringed, MOST_RINGS, replace=False))
-    from sklearn.decomposition import PCA  # takes seconds: only what draws it waits
-
     drawn_values = np.asarray(embeddings[drawn], dtype=np.float64)
     ringed_values = np.asarray(embeddings[ringed], dtype=np.float64)
+    from sklearn.decomposition import PCA  # A second, which only what draws it should wait.
+
     pca = PCA(n_components=2, svd_solver="full").fit(drawn_values)
     levels = _fifths(np.asarray(difficulty, dtype=np.float64))
 
