@@ -63,6 +63,22 @@ def test_trainings_of_another_rate_and_length_are_one_program(tiny_model, one_de
     assert program(TrainConfig()) != program(TrainConfig(clip_norm=0.5))
 
 
+def test_a_step_goes_as_far_as_its_rate_says(tiny_model, one_device):
+    config, weights = tiny_model
+    optimizer = make_optimizer(TrainConfig())
+    step_fn = step.make_train_step(config, optimizer, 0.5, 1)
+
+    def moved(rate):
+        state = step.init_state(optimizer, jax.tree.map(jnp.array, weights), one_device)
+        state, _ = step_fn(state, {}, ROWS, np.float32(rate))
+        return np.asarray(state.params["final_norm"]["scale"]) - weights["final_norm"]["scale"]
+
+    assert not moved(0.0).any()
+    assert np.abs(moved(0.01)).max() > 0.005
+    np.testing.assert_allclose(moved(0.02), 2 * moved(0.01), atol=1e-6)
+    assert step_fn._cache_size() == 1
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     optimizer = make_optimizer(TrainConfig(clip_norm=0.5, weight_decay=0.0))
     big = jax.tree.map(lambda p: 100 * jnp.ones_like(p), params())
