@@ -6,6 +6,7 @@ import sys
 
 from bridge_jax.config import BudgetConfig, RunConfig
 from bridge_jax.config_io import to_json
+from bridge_jax.studies.study import CELLS
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Reply, Request
@@ -41,6 +42,20 @@ def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
     assert f"3 requests written to {bill}" in done.stdout
     assert len(bill.read_text().splitlines()) == 4
     assert not (workdir / "report.json").exists()
+
+
+def test_of_a_study_it_prints_the_bill_of_all_runs(tmp_path):
+    (tmp_path / CELLS).write_text("{}")
+    budget = BudgetConfig(7, 0.5, str(tmp_path / "ledger.sqlite"))
+    for number in range(2):
+        run = tmp_path / f"run{number}"
+        with open_ledger(run, budget, Prices(1.0, 10.0), local=False) as ledger:
+            request = Request(f"e{number}", "gpt", (Message("user", f"{number}?"),), 90)
+            ledger.reserve(request, 100)
+            ledger.settle(request, Reply("yes", 100, 50))
+    done = report(f"--workdir={tmp_path}", "--ledger")
+    assert done.returncode == 0, done.stderr
+    assert "Paid     2 queries, $0.001200" in done.stdout
 
 
 def test_a_job_that_its_vendor_has_deleted_is_written_off(tmp_path):
