@@ -76,18 +76,17 @@ def embedding_map(
         ringed = np.sort(rng.choice(ringed, MOST_RINGS, replace=False))
     drawn_values = np.asarray(embeddings[drawn], dtype=np.float64)
     ringed_values = np.asarray(embeddings[ringed], dtype=np.float64)
-    from sklearn.decomposition import PCA  # A second, which only what draws it should wait.
-
-    pca = PCA(n_components=2, svd_solver="full").fit(drawn_values)
+    centre = drawn_values.mean(axis=0)
+    components = np.linalg.svd(drawn_values - centre, full_matrices=False)[2][:2].T
     levels = _fifths(np.asarray(difficulty, dtype=np.float64))
 
     def draw(axes: Axes) -> None:
-        spots = pca.transform(drawn_values)
+        spots = (drawn_values - centre) @ components
         for level, colour in enumerate(DIFFICULTY):
             here = spots[levels[drawn] == level]
             axes.plot(here[:, 0], here[:, 1], "o", color=colour, markersize=4, markeredgewidth=0)
         if len(ringed):
-            spots = pca.transform(ringed_values)
+            spots = (ringed_values - centre) @ components
             for level, colour in enumerate(DIFFICULTY):
                 here = spots[levels[ringed] == level]
                 axes.plot(
