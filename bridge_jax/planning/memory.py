@@ -15,7 +15,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
 from bridge_jax.roofline.costs import cache_bytes
 from bridge_jax.selection.scores import ScoreBatch, score_batch
-from bridge_jax.text.packing import Rows
+from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import abstract_state, make_train_step
 
@@ -43,7 +43,9 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Mesh) -> Memory:
+def train_step(
+    config: DecoderConfig, train: TrainConfig, targets: int, mesh: Mesh, soft: int = 0
+) -> Memory:
     """Compiles a training step and returns what it needs.
 
     Args:
@@ -51,6 +53,7 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
       train: the batch and how it is computed.
       targets: a row.
       mesh: of devices that need not be there.
+      soft: tokens of another model at each target.
     """
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
@@ -60,10 +63,14 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Me
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
     weight = _array(mesh, (count, targets), jnp.float32)
-    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight)  # type: ignore[arg-type]
+    beside: Any = None
+    if soft:
+        there = _array(mesh, (count, targets, soft), jnp.float32)
+        beside = SoftRows(_ints(mesh, count, targets, soft), there, weight)  # type: ignore[arg-type]
+    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, beside)  # type: ignore[arg-type]
     step = make_train_step(
         config, optimizer, train.rationale_weight, train.accumulate,
-        jax.tree.map(lambda a: a.sharding, state),
+        jax.tree.map(lambda a: a.sharding, state), soft_share=0.5 if soft else 0.0,
     )  # fmt: skip
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):

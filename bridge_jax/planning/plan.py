@@ -119,7 +119,7 @@ def propose(
 
         def needs(rows: int, policy: Any = policy) -> int:
             train = dataclasses.replace(work.train, batch_rows=rows, accumulate=1, remat=policy)
-            return memory.train_step(model, train, work.targets, mesh).total
+            return memory.train_step(model, train, work.targets, mesh, work.soft).total
 
         yield policy, _largest(needs, parts, HEADROOM * chip.memory)
 
@@ -137,7 +137,7 @@ def _memory(
 ) -> memory.Memory:
     match work:
         case Training():
-            return memory.train_step(model, work.train, work.targets, mesh)
+            return memory.train_step(model, work.train, work.targets, mesh, work.soft)
         case Scoring():
             return memory.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case Generation():

@@ -42,13 +42,17 @@ ANSWER = 16  # Tokens of an answer, where they cannot be counted.
 
 
 class Training(NamedTuple):
-    """Steps of `train.batch_rows` packed rows with `targets` targets each."""
+    """Steps of `train.batch_rows` packed rows with `targets` targets each.
+
+    With `soft`, a target has so many of the assistant's most probable tokens beside it.
+    """
 
     stage: str
     role: Role
     train: TrainConfig
     targets: int
     steps: int
+    soft: int = 0
 
 
 class Scoring(NamedTuple):
@@ -208,10 +212,11 @@ def _student(lengths: Lengths) -> Training:
     if config.method == "direct":
         count = config.selected
         return _training(tutoring.STUDENT, "student", "direct_training", lengths, count)
-    return _training(
+    training = _training(
         tutoring.STUDENT, "student", "student_training", lengths, lengths.pool_size,
         reasoned=config.method != "labels",
     )  # fmt: skip
+    return training._replace(soft=config.logits.top_k if config.logits.weight else 0)
 
 
 def _packed(

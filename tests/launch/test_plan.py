@@ -10,7 +10,7 @@ from bridge_jax import config_io
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.context import Run
-from bridge_jax.planning import plan, workload
+from bridge_jax.planning import memory, plan, workload
 from bridge_jax.roofline import chips
 from tests.launch import tiny_run
 
@@ -75,7 +75,7 @@ def test_nothing_is_run_and_the_table_says_so(tiny_config, tmp_path):
     code, out, err = planned(f"--config={tiny_config}", "--generation.batch_size=12")
     assert code == 0, err
     said = " ".join(out.split())
-    assert "empty rows: generation.batch_size=12 to a multiple of 8; larger" in said
+    assert "empty rows: generation.batch_size=12 to a multiple of 8, " in said
     assert "Nothing was run or paid." in out
     assert "tutoring/completions" in out
 
@@ -109,6 +109,23 @@ def test_without_data_the_limits_of_the_config_are_planned():
     assert by_stage["tutoring/completions"].width == 512
     assert by_stage["tutoring/completions"].steps == 79
     assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
+
+
+def test_the_assistants_logits_take_room_in_the_students_step(
+    tiny_config, tiny_model, one_device, tmp_path
+):
+    needs = []
+    for weight, soft in (("0", 0), ("0.5", 4)):
+        config = config_io.override(
+            config_io.load(tiny_config), [f"logits.weight={weight}", "logits.top_k=4"]
+        )
+        (work,), _ = workload.workloads(Run(config, tmp_path), {"tutoring/student"})
+        assert work.soft == soft
+        needs.append(
+            memory.train_step(tiny_model[0], work.train, work.targets, one_device, work.soft)
+        )
+    # Beside each target of four rows lie four ids, their log-probabilities and a weight.
+    assert needs[1].total - needs[0].total >= 4 * work.targets * (4 * 8 + 4)
 
 
 def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ CONFIG = """
 from bridge_jax.config import *
 
 def get_config():
-    train = TrainConfig(epochs=3, batch_rows=8, row_tokens=384, learning_rate=1e-3,
+    train = TrainConfig(epochs=3, batch_rows=4, row_tokens=384, learning_rate=1e-3,
                         checkpoint_every=1)
     return RunConfig(
         name="tiny",
