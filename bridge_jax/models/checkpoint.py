@@ -136,15 +136,24 @@ def _place(
     if layers is None:
         return _shard(read(0), shape.dtype, sharding)
     one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-    stack = jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=sharding)()
-    write = jax.jit(_write, donate_argnums=0, out_shardings=sharding)
+    zeros, write = _stacking(shape)
+    stack = zeros()
     for position, layer in enumerate(layers):
         stack = write(stack, _shard(read(layer), shape.dtype, one), position)
     return stack
 
 
-def _write(stack: jax.Array, layer: jax.Array, position: int) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(stack, layer, position, 0)
+@functools.lru_cache(maxsize=64)  # Tensors of one shape, and the next load, compile nothing anew.
+def _stacking(shape: jax.ShapeDtypeStruct) -> tuple[Callable[..., jax.Array], ...]:
+    """Returns what makes a stack, and what writes a layer into it, in its place."""
+
+    def write(stack: jax.Array, layer: jax.Array, position: int) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, layer, position, 0)
+
+    return (
+        jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=shape.sharding),
+        jax.jit(write, donate_argnums=0, out_shardings=shape.sharding),
+    )
 
 
 def _shard(value: np.ndarray, dtype: Any, sharding: NamedSharding) -> jax.Array:

@@ -31,7 +31,7 @@ class KVCache(NamedTuple):
     """Keys and values of the tokens so far, filled up to slot `index`.
 
     Attributes:
-      keys, values: f[L, B, T, K, H].
+      keys, values: f[L, B, K, T, H], as matrix products take them: nothing is copied to be read.
       mask: bool[B, T], the slots that hold a token; left padding is False.
       index: int32[], the next slot to write.
     """
@@ -44,9 +44,9 @@ class KVCache(NamedTuple):
 
 def init_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
     """Returns an empty cache for `length` slots."""
-    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+    shape = (config.num_layers, batch, config.num_kv_heads, length, config.head_dim)
     zeros = jnp.zeros(shape, config.dtype)
-    zeros = constrain(zeros, "layers", "batch", None, "kv_heads", "head_dim")
+    zeros = constrain(zeros, "layers", "batch", "kv_heads", None, "head_dim")
     return KVCache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.int32(0))
 
 
@@ -87,15 +87,15 @@ class Attention(nn.Module):
         n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
         heads, kv_heads = ("heads", "head_dim"), ("kv_heads", "head_dim")
 
-        def project(name, equation, axes, shape, bias=False):
-            return Projection(c, equation, axes, shape, bias, name=name)
+        def project(name, axes, shape, bias=False):
+            return Projection(c, axes, shape, bias, name=name)
 
         def on_heads(x, name):
             return constrain(x, "batch", None, name, "head_dim")
 
-        query = project("query", "BSD,DNH->BSNH", ("embed", *heads), (n, h), c.qkv_bias)(x)
-        key = project("key", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
-        value = project("value", "BSD,DKH->BSKH", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
+        query = project("query", ("embed", *heads), (n, h), c.qkv_bias)(x)
+        key = project("key", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
+        value = project("value", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
         if c.qk_norm:
             query, key = RMSNorm(c, name="query_norm")(query), RMSNorm(c, name="key_norm")(key)
         query = on_heads(rotate(query, rotate_by), "heads")
@@ -103,17 +103,20 @@ class Attention(nn.Module):
         value = on_heads(value, "kv_heads")
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
-            start = (layer, 0, cache.index, 0, 0)
+            start = (layer, 0, 0, cache.index, 0)
+            new_keys, new_values = (x.swapaxes(1, 2)[None] for x in (key, value))
             cache = cache._replace(
-                keys=jax.lax.dynamic_update_slice(cache.keys, key[None], start),
-                values=jax.lax.dynamic_update_slice(cache.values, value[None], start),
+                keys=jax.lax.dynamic_update_slice(cache.keys, new_keys, start),
+                values=jax.lax.dynamic_update_slice(cache.values, new_values, start),
             )
-            key = jax.lax.dynamic_index_in_dim(cache.keys, layer, keepdims=False)
-            value = jax.lax.dynamic_index_in_dim(cache.values, layer, keepdims=False)
+            key, value = (
+                jax.lax.dynamic_index_in_dim(x, layer, keepdims=False).swapaxes(1, 2)
+                for x in (cache.keys, cache.values)
+            )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         window = Window(c.window, is_local) if c.window and any(c.local) else None
         mixed = attention(query, key, value, visible, scale, c.attention_softcap, window, c.kernel)
-        out = project("out", "BSNH,NHD->BSD", (*heads, "embed"), (c.model_dim,))
+        out = project("out", (*heads, "embed"), (c.model_dim,))
         return out(mixed), cache
 
 
@@ -126,11 +129,11 @@ class MLP(nn.Module):
     def __call__(self, x):
         """Returns f[B, S, D]."""
         c = self.config
-        gate = Projection(c, "BSD,DF->BSF", ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)
-        up = Projection(c, "BSD,DF->BSF", ("embed", "mlp"), (c.mlp_dim,), name="up")(x)
+        gate = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)
+        up = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="up")(x)
         activate = jax.nn.silu if c.activation == "silu" else jax.nn.gelu  # its tanh form
         hidden = constrain(activate(gate) * up, "batch", None, "mlp")
-        return Projection(c, "BSF,FD->BSD", ("mlp", "embed"), (c.model_dim,), name="down")(hidden)
+        return Projection(c, ("mlp", "embed"), (c.model_dim,), name="down")(hidden)
 
 
 class Layer(nn.Module):
@@ -233,7 +236,7 @@ def init(config: DecoderConfig, key: jax.Array) -> Params:
 
 def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
     """Returns the parameters as `jax.ShapeDtypeStruct`s, each with its place on the mesh."""
-    boxed = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+    boxed = _boxed_shapes(config)
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
         nn.unbox(boxed),
@@ -267,5 +270,9 @@ def output_head(config: DecoderConfig, params: Params) -> Head:
 
 def count_parameters(config: DecoderConfig) -> int:
     """Returns how many numbers the parameters hold, an adapter's too, a tied embedding once."""
-    shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_boxed_shapes(config)))
+
+
+@functools.cache  # A run asks for those of its few models again and again.
+def _boxed_shapes(config: DecoderConfig) -> Params:
+    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))

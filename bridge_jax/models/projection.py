@@ -35,28 +35,27 @@ class Projection(nn.Module):
 
     Attributes:
       config: of the decoder.
-      equation: of W, as in "BSD,DNH->BSNH".
-      axes: logical names of W's axes.
-      features: sizes of the axes of W that are not in x.
+      axes: logical names of W's axes: those that it sums over, then its features.
+      features: sizes of the latter.
       bias: whether there is b, with those sizes.
     """
 
     config: DecoderConfig
-    equation: str
     axes: tuple[str, ...]
     features: tuple[int, ...]
     bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns f[B, S, ...]."""
+        """Returns f[B, S, ...features] for f[B, S, ...]."""
         c, lora = self.config, self.config.lora
-        inputs, kernel_letters = self.equation.split("->")[0].split(",")
-        contracted = len(kernel_letters) - len(self.features)
-        in_shape, in_axes = x.shape[-contracted:], self.axes[:contracted]
-        out_axes = self.axes[contracted:]
+        summed = len(self.axes) - len(self.features)
+        in_shape, in_axes = x.shape[-summed:], self.axes[:summed]
+        out_axes = self.axes[summed:]
         kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), c.param_dtype)
-        y = jnp.einsum(self.equation, x, kernel.astype(c.dtype))
+        # Over one axis: of two, XLA on CPU would change the order in the kernel at every use.
+        x = x.reshape(*x.shape[:-summed], -1)
+        y = jnp.einsum("BSX,X...->BS...", x, kernel.astype(c.dtype).reshape(-1, *self.features))
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, out_axes)
             bias: Any = self.param("bias", init, self.features, c.param_dtype)
@@ -64,7 +63,7 @@ class Projection(nn.Module):
         if lora is not None and is_adapted(lora, "/".join(self.path[-2:])):
             # A as PEFT draws it, B zero: a fresh adapter changes nothing.
             draw = nn.initializers.variance_scaling(
-                1 / 3, "fan_in", "uniform", tuple(range(contracted)), -1
+                1 / 3, "fan_in", "uniform", tuple(range(summed)), -1
             )
             init_a = nn.with_logical_partitioning(draw, (*in_axes, "lora_rank"))
             init_b = nn.with_logical_partitioning(nn.initializers.zeros, ("lora_rank", *out_axes))
@@ -72,7 +71,6 @@ class Projection(nn.Module):
             b: Any = self.param("lora_b", init_b, (lora.rank, *self.features), jnp.float32)
             if lora.dropout and self.has_rng("dropout"):
                 x = nn.Dropout(lora.dropout, deterministic=False)(x)
-            ins, outs = kernel_letters[:contracted], kernel_letters[contracted:]
-            low = jnp.einsum(f"{inputs},{ins}R->BSR", x, a.astype(c.dtype))
-            y = y + lora_scale(lora) * jnp.einsum(f"BSR,R{outs}->BS{outs}", low, b.astype(c.dtype))
+            low = jnp.einsum("BSX,XR->BSR", x, a.astype(c.dtype).reshape(-1, lora.rank))
+            y = y + lora_scale(lora) * jnp.einsum("BSR,R...->BS...", low, b.astype(c.dtype))
         return y
