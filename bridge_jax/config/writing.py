@@ -10,7 +10,7 @@ class GenerationConfig:
 
     Attributes:
       max_new_tokens: completion length at most.
-      batch_size: prompts decoded together.
+      batch_size: prompts decoded together, at most.
       temperature: 0 is greedy.
       top_p: nucleus sampling, with temperature > 0.
     """

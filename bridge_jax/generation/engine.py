@@ -149,6 +149,11 @@ def check_context(prompt: int, new: int, context: int) -> None:
         )
 
 
+def batch_rows(settings: GenerationConfig, count: int) -> int:
+    """Returns how many of `count` prompts are written together: all, where they fit a batch."""
+    return max(1, min(settings.batch_size, count))
+
+
 class Engine:
     """A model that writes."""
 
@@ -169,7 +174,7 @@ class Engine:
     def plan(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Returns the prompts of each batch: similar lengths together, always the same way."""
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        size = self._settings.batch_size
+        size = batch_rows(self._settings, len(prompts))
         return [order[i : i + size] for i in range(0, len(order), size)]
 
     def complete(
@@ -184,15 +189,15 @@ class Engine:
         Raises:
           UserError: a prompt and its completion exceed the model's context.
         """
-        limit = self._settings.max_new_tokens
+        limit, size = self._settings.max_new_tokens, batch_rows(self._settings, len(prompts))
         for number, members in enumerate(self.plan(prompts)):
             if number < skip_batches:
                 continue
             longest = max(len(prompts[i]) for i in members)
             check_context(longest, limit, self._config.max_positions)
             width = -(-longest // BUCKET) * BUCKET
-            tokens = np.full((self._settings.batch_size, width), self._pad_id, np.int32)
-            lengths = np.zeros(self._settings.batch_size, np.int32)
+            tokens = np.full((size, width), self._pad_id, np.int32)
+            lengths = np.zeros(size, np.int32)
             for row, index in enumerate(members):
                 tokens[row, width - len(prompts[index]) :] = prompts[index]
                 lengths[row] = len(prompts[index])

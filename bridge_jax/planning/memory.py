@@ -95,19 +95,19 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
 
 
 def generation_step(
-    config: DecoderConfig, settings: GenerationConfig, width: int, mesh: Mesh
+    config: DecoderConfig, settings: GenerationConfig, rows: int, width: int, mesh: Mesh
 ) -> Memory:
-    """Compiles the generation of a batch of prompts of `width` tokens; returns what it needs."""
+    """Compiles the generation from `rows` prompts of `width` tokens; returns what it needs."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
-    count = filled_rows(settings.batch_size, mesh)
+    count = filled_rows(rows, mesh)
     prompts, lengths = _ints(mesh, count, width), _ints(mesh, count)
     key = jax.eval_shape(lambda: jax.random.key(0))
     with jax.set_mesh(mesh):
         compiled = generate_batch.lower(
             config, params, prompts, lengths, key, settings, 0
         ).compile()
-    rows = count // batch_devices(mesh)
-    cache = cache_bytes(config, rows, width + settings.max_new_tokens) // mesh.shape["tensor"]
+    local = count // batch_devices(mesh)
+    cache = cache_bytes(config, local, width + settings.max_new_tokens) // mesh.shape["tensor"]
     return _memory(compiled, local_bytes(params), 0, cache)
 
 

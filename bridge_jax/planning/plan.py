@@ -141,7 +141,7 @@ def _memory(
         case Scoring():
             return memory.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case Generation():
-            return memory.generation_step(model, settings, work.width, mesh)
+            return memory.generation_step(model, settings, work.rows, work.width, mesh)
 
 
 def _cost(settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Mesh) -> costs.Cost:
@@ -151,5 +151,5 @@ def _cost(settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Me
         case Scoring():
             return costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case Generation():
-            rows, new = filled_rows(settings.batch_size, mesh), settings.max_new_tokens
+            rows, new = filled_rows(work.rows, mesh), settings.max_new_tokens
             return costs.generation_step(model, rows, work.width, new, mesh)

@@ -67,10 +67,11 @@ class Scoring(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """Batches of prompts of `width` tokens."""
+    """Batches of `rows` prompts of `width` tokens."""
 
     stage: str
     role: Role
+    rows: int
     width: int
     steps: int
 
@@ -249,8 +250,9 @@ def _logits(lengths: Lengths) -> Scoring:
 
 def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:
     prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True)]
-    batches = math.ceil(count / lengths.config.generation.batch_size)
-    return Generation(stage, role, _up(max(prompts), engine.BUCKET), batches)
+    rows = engine.batch_rows(lengths.config.generation, count)
+    width = _up(max(prompts), engine.BUCKET)
+    return Generation(stage, role, rows, width, math.ceil(count / rows))
 
 
 def _spending(lengths: Lengths) -> Spending:

@@ -1,7 +1,7 @@
 """What the studies on practice tasks start from: the quickstart, smaller, so that many runs fit.
 
-Not a study itself. `base` has 104 examples in the pool and 104 test questions, four full batches
-where a model writes (one for the assistant's test), and a student of 6 of SmolLM2-135M's 30 layers.
+Not a study itself. `base` has 104 examples in the pool and 104 test questions (26 for the
+assistant), each written in one batch, and a student of 6 of SmolLM2-135M's 30 layers.
 The assistant is the whole model: cut, it would first have to learn to write again, from a handful
 of answers. Rationales of these tasks are at most 21 tokens long, whole examples at most 82.
 Trainings keep all activations: there is memory enough.
@@ -44,7 +44,7 @@ def base() -> RunConfig:
             "instruct.examples=60",
             "student_training.epochs=2",
             "generation.max_new_tokens=24",
-            f"generation.batch_size={POOL // 4}",
+            f"generation.batch_size={POOL}",
             f"evaluation.assistant_examples={POOL // 4}",
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),

@@ -59,6 +59,19 @@ def test_batch_and_padding_do_not_change_a_completion(tiny_model, one_device):
             )
 
 
+def test_fewer_prompts_than_a_batch_are_no_larger_batch(tiny_model, one_device, monkeypatch):
+    shard_batch, seen = engine.shard_batch, []
+
+    def spied(batch, mesh):
+        seen.append(batch[0].shape)
+        return shard_batch(batch, mesh)
+
+    monkeypatch.setattr(engine, "shard_batch", spied)
+    assert len(complete(tiny_model, PROMPTS[:2], one_device)) == 2
+    assert len(complete(tiny_model, PROMPTS[:4], one_device)) == 4
+    assert seen == [(2, 32), (3, 32), (3, 64)]
+
+
 def test_a_completion_ends_at_the_end_token(tiny_model, one_device):
     free = complete(tiny_model, PROMPTS, one_device)
     end_id = free[1].ids[4]

@@ -149,9 +149,9 @@ def test_a_terminal_ctrl_c_stops_the_reply_and_then_leaves(model):
         assert wait_for(rb"million parameters[^>]*> ")
         terminal.stdin.write(QUESTION.encode() + b"\r")
         assert wait_for(rb"\x1b\[2m[^\x1b]*\w")  # a rationale is dim; so is the spinner before
-        press_ctrl_c_until(lambda: wait_for(rb", stopped", 10))
+        press_ctrl_c_until(lambda: wait_for(rb", stopped", 30))
         assert wait_for(rb"> ")
-        press_ctrl_c_until(lambda: has_ended(terminal, 10))
+        press_ctrl_c_until(lambda: has_ended(terminal, 30))
         assert terminal.returncode == 0
     finally:
         terminal.kill()  # and with it the chat, whose terminal it is

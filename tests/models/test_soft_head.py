@@ -22,9 +22,14 @@ def dense(hidden=HIDDEN, table=TABLE, softcap=None):
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_the_most_probable_tokens(chunk, softcap):
     found = soft_head.top(HIDDEN, Head(TABLE, softcap), K, V, chunk)
-    logprobs, ids = jax.lax.top_k(dense(softcap=softcap), K)
-    np.testing.assert_array_equal(found.ids, ids)
-    np.testing.assert_allclose(found.logprobs, logprobs, rtol=1e-5, atol=1e-5)
+    whole = dense(softcap=softcap)
+    highest, _ = jax.lax.top_k(whole, K)
+    np.testing.assert_allclose(found.logprobs, highest, rtol=1e-5, atol=1e-5)
+    # Soft-capped logits are nearly equal: which of two comes first is the processor's rounding.
+    np.testing.assert_allclose(
+        found.logprobs, np.take_along_axis(whole, found.ids, axis=1), rtol=1e-5, atol=1e-5
+    )
+    assert all(len(set(row)) == K for row in found.ids.tolist())
 
 
 def test_ids_from_the_limit_on_are_left_out_but_keep_their_probability():

@@ -77,7 +77,7 @@ def test_the_student_trains_in_full(where):
 def test_the_student_writes_on_v5p():
     mesh, chip = topology("v5p:2x2x1")
     student = model(CONFIG.student, mesh)
-    found = memory.generation_step(student, CONFIG.generation, 512, mesh)
+    found = memory.generation_step(student, CONFIG.generation, 64, 512, mesh)
     assert gib(found.parameters) == pytest.approx(gib(2 * 494_032_768 / 4), rel=0.001)
     assert found.total < FREE * chip.memory
 
@@ -88,7 +88,7 @@ def test_scoring_and_generation_on_16_chips(role):
     config = model(getattr(CONFIG, role), mesh)
     scoring = memory.scoring_step(config, 64, 512, 16, mesh)
     assert scoring.total < FREE * chip.memory
-    writing = memory.generation_step(config, CONFIG.generation, 512, mesh)
+    writing = memory.generation_step(config, CONFIG.generation, 64, 512, mesh)
     # Keys and values of 4 rows of 768 slots, in bf16.
     heads = config.num_kv_heads * config.head_dim
     assert writing.cache == 2 * config.num_layers * 4 * 768 * heads * 2

