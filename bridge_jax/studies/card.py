@@ -32,7 +32,7 @@ def render(report: dict[str, Any], config: RunConfig, role: str, *, adapter: boo
         _what(config, role),
     ]
     parts += ["## Training", _training(report, config, role)]
-    parts += ["## Scores", _scores(report), "## Use", _use(config, role)]
+    parts += ["## Scores", _scores(report), "## Use", _use(config, role, adapter)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,10 +97,36 @@ def _scores(report: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _use(config: RunConfig, role: str) -> str:
-    mode = config.student_mode if role == "student" else "reason"
-    return (
-        "The chat template of the tokenizer, with this system message, is what the model was "
-        f"trained on; greedy decoding, {config.generation.max_new_tokens} new tokens at most:\n\n"
-        f"> {INSTRUCTIONS[mode]}"
+_SNIPPET = """\
+In this folder, with the system message that the model was trained on:
+
+```python
+{imports}
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = {loader}.from_pretrained(".")
+messages = [
+    {{"role": "system", "content": "{instruction}"}},
+    {{"role": "user", "content": "YOUR QUESTION"}},
+]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+written = model.generate(**prompt, max_new_tokens={tokens})
+print(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""
+
+
+def _use(config: RunConfig, role: str, adapter: bool) -> str:
+    model, adapted = "AutoModelForCausalLM", "AutoPeftModelForCausalLM"
+    imports = (
+        f"from peft import {adapted}\nfrom transformers import AutoTokenizer"
+        if adapter
+        else f"from transformers import {model}, AutoTokenizer"
+    )
+    return _SNIPPET.format(
+        imports=imports,
+        loader=adapted if adapter else model,
+        instruction=INSTRUCTIONS[config.student_mode if role == "student" else "reason"],
+        tokens=config.generation.max_new_tokens,
     )

@@ -1,6 +1,7 @@
 """`launch.export`: the folder answers in transformers what the model answered here."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -76,7 +77,26 @@ def test_transformers_answers_as_the_run_did(student, undisturbed):
         assert tokenizer.decode(new, skip_special_tokens=True) == row["completion"]
 
 
-def test_the_assistants_adapter_is_merged_or_apart(undisturbed, tiny_config, tmp_path):
+def answered_by_the_card(folder, question, monkeypatch, capsys):
+    """Returns what the code of the model card prints."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(code.replace("YOUR QUESTION", question), {})
+    return capsys.readouterr().out.removesuffix("\n")
+
+
+def test_the_code_of_the_card_answers_as_the_run_did(student, undisturbed, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    file = undisturbed / "evaluation/student/predictions.jsonl"
+    row = json.loads(file.read_text().splitlines()[0])
+    answer = answered_by_the_card(student, row["question"], monkeypatch, capsys)
+    assert answer == row["completion"]
+
+
+def test_the_assistants_adapter_is_merged_or_apart(
+    undisturbed, tiny_config, tmp_path, monkeypatch, capsys
+):
     for out, flags in (("merged", ()), ("adapter", ("--adapter",))):
         code, said = export(undisturbed, tmp_path / out, "--role=assistant", *flags)
         assert code == 0, said
@@ -96,6 +116,11 @@ def test_the_assistants_adapter_is_merged_or_apart(undisturbed, tiny_config, tmp
         adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter")(tokens).logits.numpy()
         np.testing.assert_allclose(merged(tokens).logits.numpy(), adapted, rtol=0, atol=1e-4)
     assert np.abs(adapted - before).max() > 1e-2
+    answers = [
+        answered_by_the_card(tmp_path / out, "Fee is 5. Sum?", monkeypatch, capsys)
+        for out in ("merged", "adapter")
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_mistakes(student, undisturbed, tmp_path):
