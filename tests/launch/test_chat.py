@@ -129,12 +129,17 @@ def test_a_terminal_ctrl_c_stops_the_reply_and_then_leaves(model):
     )  # fmt: skip
     assert terminal.stdin and terminal.stdout
 
+    unread = b""
+
     def wait_for(pattern, seconds=120):
-        seen, until = b"", time.monotonic() + seconds
-        while not re.search(pattern, seen) and time.monotonic() < until:
+        """Reads up to the pattern: what comes with it in one piece is for the next to find."""
+        nonlocal unread
+        until = time.monotonic() + seconds
+        while not (found := re.search(pattern, unread)) and time.monotonic() < until:
             if select.select([terminal.stdout], [], [], 0.1)[0]:
-                seen += terminal.stdout.read(65536)
-        return re.search(pattern, seen) is not None
+                unread += terminal.stdout.read(65536)
+        unread = unread[found.end() :] if found else unread
+        return found is not None
 
     def press_ctrl_c_until(happened):
         """One that comes while JAX compiles, or before readline waits, may go unnoticed."""
