@@ -149,7 +149,7 @@ def check_context(prompt: int, new: int, context: int) -> None:
         )
 
 
-def batch_rows(settings: GenerationConfig, count: int) -> int:
+def rows_a_batch(settings: GenerationConfig, count: int) -> int:
     """Returns how many of `count` prompts are written together: all, where they fit a batch."""
     return max(1, min(settings.batch_size, count))
 
@@ -174,7 +174,7 @@ class Engine:
     def plan(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Returns the prompts of each batch: similar lengths together, always the same way."""
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        size = batch_rows(self._settings, len(prompts))
+        size = rows_a_batch(self._settings, len(prompts))
         return [order[i : i + size] for i in range(0, len(order), size)]
 
     def complete(
@@ -189,7 +189,7 @@ class Engine:
         Raises:
           UserError: a prompt and its completion exceed the model's context.
         """
-        limit, size = self._settings.max_new_tokens, batch_rows(self._settings, len(prompts))
+        limit, size = self._settings.max_new_tokens, rows_a_batch(self._settings, len(prompts))
         for number, members in enumerate(self.plan(prompts)):
             if number < skip_batches:
                 continue

@@ -31,7 +31,7 @@ class KVCache(NamedTuple):
     """Keys and values of the tokens so far, filled up to slot `index`.
 
     Attributes:
-      keys, values: f[L, B, K, T, H], as matrix products take them: nothing is copied to be read.
+      keys, values: f[L, B, K, T, H], as matrix products take them: a CPU transposes nothing.
       mask: bool[B, T], the slots that hold a token; left padding is False.
       index: int32[], the next slot to write.
     """

@@ -250,7 +250,7 @@ def _logits(lengths: Lengths) -> Scoring:
 
 def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:
     prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True)]
-    rows = engine.batch_rows(lengths.config.generation, count)
+    rows = engine.rows_a_batch(lengths.config.generation, count)
     width = _up(max(prompts), engine.BUCKET)
     return Generation(stage, role, rows, width, math.ceil(count / rows))
 

@@ -23,8 +23,10 @@ def dense(hidden=HIDDEN, table=TABLE, softcap=None):
 def test_the_most_probable_tokens(chunk, softcap):
     found = soft_head.top(HIDDEN, Head(TABLE, softcap), K, V, chunk)
     whole = dense(softcap=softcap)
-    highest, _ = jax.lax.top_k(whole, K)
+    highest, ids = jax.lax.top_k(whole, K)
     np.testing.assert_allclose(found.logprobs, highest, rtol=1e-5, atol=1e-5)
+    if softcap is None:
+        np.testing.assert_array_equal(found.ids, ids)
     # Soft-capped logits are nearly equal: which of two comes first is the processor's rounding.
     np.testing.assert_allclose(
         found.logprobs, np.take_along_axis(whole, found.ids, axis=1), rtol=1e-5, atol=1e-5
