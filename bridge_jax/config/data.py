@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Domain = Literal["dosing", "deadlines", "fees"]
+Domain = Literal["dosing", "deadlines", "fees", "triage"]
 
 
 @dataclasses.dataclass(frozen=True)

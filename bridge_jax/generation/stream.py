@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bridge_jax.config import GenerationConfig
-from bridge_jax.generation.engine import BUCKET, check_context, draw, forward, read_prompts
+from bridge_jax.generation.engine import check_context, draw, forward, read_prompts
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.text.tokenizer import Tokenizer
@@ -108,8 +108,8 @@ def stream(
 
 
 def bucket(length: int) -> int:
-    """Returns the width of a prompt of `length` tokens: `BUCKET` doubled until it fits."""
-    return BUCKET << (-(-length // BUCKET) - 1).bit_length()
+    """Returns the width of a prompt of `length` tokens: a power of two, 32 at least."""
+    return max(32, 1 << (length - 1).bit_length())
 
 
 class Detokenizer:

@@ -251,7 +251,7 @@ def _logits(lengths: Lengths) -> Scoring:
 def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:
     prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True)]
     rows = engine.rows_a_batch(lengths.config.generation, count)
-    width = _up(max(prompts), engine.BUCKET)
+    width = engine.padded_width(max(prompts))
     return Generation(stage, role, rows, width, math.ceil(count / rows))
 
 

@@ -25,15 +25,15 @@ def get_study() -> Study:
 
 
 def _cells(seed: int) -> list[Cell]:
-    asked = f"budget.queries={common.queries(5)}"
-    direct = ("method=direct", common.AS_MANY_STEPS)
+    asked = common.share(5)
+    direct = ("method=direct",)
     return [
-        common.cell("direct", seed, asked, "selection.strategy=random", *direct),
+        common.cell("direct", seed, *asked, "selection.strategy=random", *direct),
         *(
             common.cell(
                 "bridge",
                 seed,
-                asked,
+                *asked,
                 "selection.strategy=random",  # So that all are taught by the same answers.
                 f"assistant.keep_layers={common.layers(count)}",
                 x=count,

@@ -11,8 +11,8 @@ from configs.studies import common
 VARIANTS = {
     "bridge": (),
     "labels alone": ("method=labels",),
-    "direct": ("method=direct", common.AS_MANY_STEPS),
-    "step by step": ("method=direct", "form=two_pass", common.AS_MANY_STEPS),
+    "direct": ("method=direct",),
+    "step by step": ("method=direct", "form=two_pass"),
     "self-training": ("method=self",),
     "random questions": ("selection.strategy=random",),
     "no filter": ("rationales.filter=none",),
@@ -25,9 +25,9 @@ VARIANTS = {
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
-        common.cell(variant, seed, asked, *changes)
+        common.cell(variant, seed, *asked, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]

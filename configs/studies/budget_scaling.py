@@ -22,7 +22,7 @@ def get_study() -> Study:
             strategy,
             seed,
             f"selection.strategy={strategy}",
-            f"budget.queries={common.queries(percent)}",
+            *common.share(percent),
             x=percent,
         )
         for seed in common.SEEDS

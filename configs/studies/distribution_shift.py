@@ -2,23 +2,27 @@
 
     python -m launch.study --config=configs/studies/distribution_shift.py --workdir=runs/shift
 
-The pool is of two domains, dosing and deadlines. The assistant warms up on both or on one of them,
-and then judges all of the pool.
+The pool is of two domains, triage and deadlines, one step each. The assistant warms up on both or
+on one of them, and then judges all of the pool.
 """
 
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
-WARM_UPS = {"both domains": "", "dosing alone": "dosing", "deadlines alone": "deadlines"}
+WARM_UPS = {"both domains": "", "triage alone": "triage", "deadlines alone": "deadlines"}
+POOL = (
+    *("data.domains=triage,deadlines", "data.min_steps=1", "data.max_steps=1"),
+    *("max_prompt_tokens=64", "generation.max_new_tokens=24"),
+    *(f"{training}.row_tokens=176" for training in common.TRAININGS),
+    "assistant_training.row_tokens=88",
+)
 
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
-        common.cell(
-            variant, seed, asked, "data.domains=dosing,deadlines", f"warmup.domains={domains}"
-        )
+        common.cell(variant, seed, *asked, *POOL, f"warmup.domains={domains}")
         for seed in common.SEEDS
         for variant, domains in WARM_UPS.items()
     ]

@@ -17,12 +17,12 @@ KINDS = {"wrong answers": "wrong_answer", "wrong reasoning": "wrong_reasoning"}
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
         common.cell(
             f"{error}, {filtered}",
             seed,
-            asked,
+            *asked,
             f"rationales.noise={percent / 100}",
             f"rationales.noise_kind={kind}",
             f"rationales.filter={by}",

@@ -8,14 +8,14 @@ The paper calls what happens without it instruction blindness; the page counts i
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
-INSTRUCTIONS = {"without instructions": 0, "60 instructions": 60, "240 instructions": 240}
+INSTRUCTIONS = {"without instructions": 0, "120 instructions": 120, "240 instructions": 240}
 
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
-        common.cell(variant, seed, f"instruct.examples={examples}", asked)
+        common.cell(variant, seed, f"instruct.examples={examples}", *asked)
         for seed in common.SEEDS
         for variant, examples in INSTRUCTIONS.items()
     ]

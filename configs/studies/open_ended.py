@@ -9,21 +9,25 @@ The answer is a sentence that explains; the score is its ROUGE-L with the gold o
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
-OPEN = ("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=40")
+OPEN = (
+    *("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=36"),
+    *(f"{training}.row_tokens=176" for training in common.TRAININGS),
+    "assistant_training.row_tokens=88",
+)
 VARIANTS = {
     "bridge": (),
     "random questions": ("selection.strategy=random",),
     "no filter": ("rationales.filter=none",),
-    "direct": ("method=direct", common.AS_MANY_STEPS),
+    "direct": ("method=direct",),
     "labels alone": ("method=labels",),
 }
 
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
-        common.cell(variant, seed, asked, *OPEN, *changes)
+        common.cell(variant, seed, *asked, *OPEN, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]

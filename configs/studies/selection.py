@@ -14,9 +14,9 @@ STRATEGIES = (
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
-        common.cell(strategy, seed, f"selection.strategy={strategy}", asked)
+        common.cell(strategy, seed, f"selection.strategy={strategy}", *asked)
         for seed in common.SEEDS
         for strategy in STRATEGIES
     ]

@@ -23,9 +23,9 @@ VARIANTS = {
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = f"budget.queries={common.queries(5)}"
+    asked = common.share(5)
     cells = [
-        common.cell(variant, seed, asked, *changes)
+        common.cell(variant, seed, *asked, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]

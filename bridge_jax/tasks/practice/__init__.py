@@ -1,13 +1,14 @@
-"""Practice tasks: dosing, deadlines and fees, made by a program that knows the rationale.
+"""Practice tasks, made by a program that knows the rationale: no download and no key.
 
-They need no download and no key. Because the numbers are easy and the rationales procedural, a
-model of 135 million parameters can learn them from a few dozen rationales. They are invented: never
-use them for a patient, a contract or an account.
+Dosing, deadlines and fees are arithmetic in words; triage is rules to be known, which even a small
+student can learn from a hundred rationales. They are invented: never use them for a patient, a
+contract or an account.
 """
 
 import dataclasses
+import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge_jax.errors import UserError
@@ -19,6 +20,7 @@ from bridge_jax.tasks.practice import (
     dosing_more,
     fees,
     fees_more,
+    triage,
 )
 from bridge_jax.tasks.practice.chain import LABEL_OPS, Chain, Problem, Window, draw, windows
 
@@ -27,6 +29,7 @@ CHAINS = {
     "deadlines": (*deadlines.CHAINS, *deadlines_more.CHAINS),
     "fees": (*fees.CHAINS, *fees_more.CHAINS),
 }
+MAX_STEPS = {**dict.fromkeys(CHAINS, 5), "triage": len(triage.ANSWERS)}
 WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORDS}
 
 # Share of the fees questions that list options. Our choice: few answers can be guessed.
@@ -34,7 +37,7 @@ CHOICE_SHARE = 0.3
 
 
 class _Table(NamedTuple):
-    """What the questions are drawn from."""
+    """What the chains' questions are drawn from."""
 
     chains: Mapping[str, Sequence[Chain]]
     label_share: float
@@ -64,24 +67,28 @@ def generate(
       pool: how many examples of the pool.
       dev: of dev.
       test: of test.
-      domains: of `dosing`, `deadlines`, `fees`.
+      domains: of `dosing`, `deadlines`, `fees`, `triage`.
       min_steps: steps of reasoning at least, 1 or more.
-      max_steps: at most, up to 5.
-      families: kinds of problem per domain, the first of each list; 0 is all.
+      max_steps: at most, up to 5 (triage: 3).
+      families: kinds of problem per domain of arithmetic, the first of each list; 0 is all.
       label_share: share of questions with a label as answer, in domains that have such.
 
     Raises:
       UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
     """
-    unknown = [domain for domain in domains if domain not in CHAINS]
+    unknown = [domain for domain in domains if domain not in MAX_STEPS]
     if unknown or not domains:
-        raise UserError(f"data.domains={','.join(domains)}: some of {', '.join(CHAINS)}")
-    if not 1 <= min_steps <= max_steps <= 5:
+        raise UserError(f"data.domains={','.join(domains)}: some of {', '.join(MAX_STEPS)}")
+    most = min(MAX_STEPS[domain] for domain in domains)
+    if not 1 <= min_steps <= max_steps <= most:
         raise UserError(
-            f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= 5"
+            f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= {most} "
+            f"for data.domains={','.join(domains)}"
         )
     cells = [(name, steps) for name in domains for steps in range(min_steps, max_steps + 1)]
-    table = _Table({name: CHAINS[name][: families or None] for name in domains}, label_share)
+    table = _Table(
+        {name: chains[: families or None] for name, chains in CHAINS.items()}, label_share
+    )
     seen: set[str] = set()
     splits: dict[str, tuple[Example, ...]] = {}
     for name, size in (("test", test), ("dev", dev), ("pool", pool)):
@@ -120,10 +127,10 @@ def _split(
 
 def _unseen(rng: random.Random, table: _Table, domain: str, steps: int, seen: set[str]) -> Example:
     for _ in range(_SKELETONS):
-        window = _window(rng, table.chains[domain], steps, table.label_share)
+        skeleton = _skeleton(rng, table, domain, steps)
         # The same skeleton again, so that those with rare friendly numbers are not crowded out.
         for _ in range(_DRAWS):
-            problem = draw(rng, window, WORDS[domain])
+            problem = skeleton()
             if problem is None:
                 continue
             example = _example(rng, f"practice-{domain}-{len(seen):05d}", domain, problem)
@@ -135,8 +142,18 @@ def _unseen(rng: random.Random, table: _Table, domain: str, steps: int, seen: se
     )
 
 
+def _skeleton(
+    rng: random.Random, table: _Table, domain: str, steps: int
+) -> Callable[[], Problem | None]:
+    """Returns what draws questions of one kind, None where the numbers are not friendly."""
+    if domain == "triage":
+        return functools.partial(triage.draw, rng, steps)
+    window = _window(rng, table.chains[domain], steps, table.label_share)
+    return functools.partial(draw, rng, window, WORDS[domain])
+
+
 def _window(rng: random.Random, chains: Sequence[Chain], steps: int, label_share: float) -> Window:
-    """Returns a skeleton: the kind of answer first, then the chain, then where it starts."""
+    """Returns a part of a chain: the kind of answer first, then the chain, then where it starts."""
     found = windows(chains, steps)
     label = rng.random() < label_share
 

@@ -121,7 +121,7 @@ def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]])
     else:
         before = chain.stages[first - 1]
         name, unit, givens = before.name, before.unit, before.givens
-    told = [_capital(rng.choice(givens).format(n=value, **filled))]
+    told = [capital(rng.choice(givens).format(n=value, **filled))]
     values, short, medium, long = [value], [], [], []
     goal = f" and look for {window.last.name}"
     long.append(f"We start from {name}, {_with_unit(value, unit)},{goal}.")
@@ -133,11 +133,11 @@ def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]])
         operand, equation, result = taken
         fill = {"n": operand, "v": values[-1], **filled}
         if stage.facts:
-            told.append(_capital(rng.choice(stage.facts).format(**fill)))
+            told.append(capital(rng.choice(stage.facts).format(**fill)))
         short.append(f"{equation}, {result}." if stage.op == "limit" else f"{equation}.")
         sentence = _sentence(stage, equation, result)
-        medium.append(_capital(sentence) + ".")
-        long.append(f"{_capital(stage.reason.format(**fill))}, so {sentence}.")
+        medium.append(capital(sentence) + ".")
+        long.append(f"{capital(stage.reason.format(**fill))}, so {sentence}.")
         if isinstance(result, int):
             values.append(result)
     ask = rng.choice(window.last.asks).format(**filled)
@@ -244,5 +244,6 @@ def _with_unit(value: int | str, unit: str) -> str:
     return f"{value} {unit}".rstrip()
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """Returns the text with its first letter a capital, the others as they are."""
     return text[:1].upper() + text[1:]
