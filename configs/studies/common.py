@@ -2,9 +2,9 @@
 
 Not a study itself. `base` has 104 questions of triage in the pool and 104 for the test (26 for the
 assistant), each written in one batch, and a student of 6 of SmolLM2-135M's 30 layers, which learns
-in one pass. The assistant is the whole model: cut, it would first have to learn to write again, from
-a handful of answers. Prompts are at most 44 tokens long, rationales with their answers 18, so
-a row holds two examples. Trainings keep all activations: there is memory enough.
+in one pass. The assistant is the whole model: cut, it would first have to learn to write again,
+from a handful of answers. Prompts are at most 44 tokens long (instructions 56), rationales with
+their answers 18, so a row holds two examples. Trainings keep all activations: there is memory.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def base() -> RunConfig:
             "data.domains=triage",
             "data.min_steps=2",
             "data.max_steps=2",
-            "max_prompt_tokens=52",
+            "max_prompt_tokens=56",
             "budget.usd=1.0",
             f"student.keep_layers={layers(6)}",
             "warmup.fraction=0.25",
@@ -53,7 +53,7 @@ def base() -> RunConfig:
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),
             *(f"{training}.row_tokens=144" for training in TRAININGS),
-            "assistant_training.row_tokens=72",  # One example: more steps from a few answers.
+            "assistant_training.row_tokens=80",  # One example: more steps from a few answers.
         ],
     )
 
@@ -61,7 +61,7 @@ def base() -> RunConfig:
 def share(percent: float) -> tuple[str, ...]:
     """Returns the changes that ask about a share of the pool, rounded up.
 
-    Few answers are read more often, so that the models that learn from them alone train long enough.
+    Few answers are read more often, for the models that learn from them alone to train enough.
     """
     queries = math.ceil(percent / 100 * POOL)
     return (
