@@ -1,6 +1,6 @@
 """What the studies on practice tasks start from: a task that a small student can learn, in minutes.
 
-Not a study itself. `base` has 104 questions of triage in the pool and 104 for the test (26 for the
+Not a study itself. `base` has 104 questions of triage in the pool and 104 for the test (17 for the
 assistant), each written in one batch, and a student of 6 of SmolLM2-135M's 30 layers, which learns
 in one pass. The assistant is the whole model: cut, it would first have to learn to write again,
 from a handful of answers. Prompts are at most 44 tokens long (instructions 56), rationales with
@@ -21,7 +21,7 @@ TRAININGS = (
     *("warmup.train", "assistant_training", "instruct.train"),
     *("student_training", "direct_training"),
 )
-STEPS = 12  # Of the assistant, at least: fewer, and it goes on writing bare labels.
+STEPS = 10  # Of the assistant, at least: fewer, and it goes on writing bare labels.
 
 
 def layers(count: int) -> str:
@@ -49,7 +49,7 @@ def base() -> RunConfig:
             "direct_training.learning_rate=2e-3",
             "generation.max_new_tokens=20",
             f"generation.batch_size={POOL}",
-            f"evaluation.assistant_examples={POOL // 4}",
+            f"evaluation.assistant_examples={POOL // 6}",
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),
             *(f"{training}.row_tokens=144" for training in TRAININGS),
