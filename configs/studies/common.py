@@ -2,9 +2,9 @@
 
 Not a study itself. `base` has 104 questions of triage in the pool and 104 for the test (17 for the
 assistant), each written in one batch, and a student of 6 of SmolLM2-135M's 30 layers, which learns
-in one pass. The assistant is the whole model: cut, it would first have to learn to write again,
+in two passes. The assistant is the whole model: cut, it would first have to learn to write again,
 from a handful of answers. Prompts are at most 44 tokens long (instructions 56), rationales with
-their answers 18, so a row holds two examples. Trainings keep all activations: there is memory.
+their answers 18, so a row holds three examples. Trainings keep all activations: there is memory.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from bridge_jax.config_io import override
 from bridge_jax.studies.study import Cell
 from configs import quickstart
 
-POOL = 104
+POOL, PASSES = 104, 2
 SEEDS = range(3)
 TRAININGS = (
     *("warmup.train", "assistant_training", "instruct.train"),
     *("student_training", "direct_training"),
 )
-STEPS = 10  # Of the assistant, at least: fewer, and it goes on writing bare labels.
+STEPS = 12  # Of the assistant, at least: fewer, and it goes on writing bare labels.
 
 
 def layers(count: int) -> str:
@@ -44,15 +44,15 @@ def base() -> RunConfig:
             f"student.keep_layers={layers(6)}",
             "warmup.fraction=0.25",
             "instruct.examples=120",
-            "student_training.epochs=1",
-            "student_training.learning_rate=2e-3",
-            "direct_training.learning_rate=2e-3",
+            f"student_training.epochs={PASSES}",
+            "student_training.learning_rate=1e-3",
+            "direct_training.learning_rate=1e-3",
             "generation.max_new_tokens=20",
             f"generation.batch_size={POOL}",
             f"evaluation.assistant_examples={POOL // 6}",
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),
-            *(f"{training}.row_tokens=144" for training in TRAININGS),
+            *(f"{training}.row_tokens=192" for training in TRAININGS),
             "assistant_training.row_tokens=80",  # One example: more steps from a few answers.
         ],
     )
@@ -67,7 +67,7 @@ def share(percent: float) -> tuple[str, ...]:
     return (
         f"budget.queries={queries}",
         f"assistant_training.epochs={math.ceil(STEPS / queries)}",
-        f"direct_training.epochs={round(POOL / queries)}",  # As many steps as the student's.
+        f"direct_training.epochs={round(PASSES * POOL / queries)}",  # As many steps as the student's.
     )
 
 

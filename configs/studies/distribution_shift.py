@@ -13,7 +13,7 @@ WARM_UPS = {"both domains": "", "triage alone": "triage", "deadlines alone": "de
 POOL = (
     *("data.domains=triage,deadlines", "data.min_steps=1", "data.max_steps=1"),
     *("max_prompt_tokens=64", "generation.max_new_tokens=24"),
-    *(f"{training}.row_tokens=176" for training in common.TRAININGS),
+    *(f"{training}.row_tokens=240" for training in common.TRAININGS),
     "assistant_training.row_tokens=88",
 )
 

@@ -11,7 +11,7 @@ from configs.studies import common
 
 OPEN = (
     *("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=36"),
-    *(f"{training}.row_tokens=176" for training in common.TRAININGS),
+    *(f"{training}.row_tokens=240" for training in common.TRAININGS),
     "assistant_training.row_tokens=88",
 )
 VARIANTS = {
