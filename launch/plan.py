@@ -46,11 +46,12 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.parallel.sharding import batch_devices
     from bridge_jax.phases.context import Run
     from bridge_jax.planning import page, plan, workload
+    from bridge_jax.planning.spending import expected
 
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
     run = Run(config, Path(), devices)
-    works, spending = workload.workloads(run)
+    works, spending = workload.workloads(run), expected(run)
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("compiling the steps"):
         stages = list(plan.plan_stages(config, works, run.mesh, chip))

@@ -76,7 +76,7 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
         ("student.keep_layers=0,one", "student.keep_layers=one: expected int"),
         ("compare_direct=yes", "compare_direct=yes: true or false"),
         ("method=bard", "method=bard: one of bridge, direct, self, labels"),
-        ("data.domains=fees,law", "data.domains=law: one of dosing, deadlines, fees"),
+        ("data.domains=fees,law", "data.domains=law: one of dosing, deadlines, fees, triage"),
         ("data.columns=answer", "data.columns=answer: expected FIELD:COLUMN"),
         ("seed", "--config.seed: give a value, --config.seed=VALUE"),
     ],

@@ -152,8 +152,8 @@ def check_context(prompt: int, new: int, context: int) -> None:
 def padded_width(length: int) -> int:
     """Returns how wide a batch is whose longest prompt has `length` tokens.
 
-    Multiples of 16, above 128 tokens of an eighth of the next power of two: few widths to compile,
-    and at most a quarter of padding.
+    A multiple of 16, above 128 tokens of an eighth of the next power of two: few widths to compile,
+    and from 64 tokens on never more than a quarter of padding.
     """
     step = max(NARROWEST, (1 << (length - 1).bit_length()) // 8)
     return -(-length // step) * step

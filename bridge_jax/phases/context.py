@@ -32,6 +32,7 @@ from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import rouge, sources
 from bridge_jax.tasks.example import Example, Splits
+from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
 from bridge_jax.text import prompts, tokenizer
 from bridge_jax.training import metrics
@@ -258,6 +259,8 @@ class Run:
             examples = (*pool, *self.splits.test)
             longest = max(len(self.prompt(role, example, "reason")) for example in examples)
             check_context(longest, self.config.generation.max_new_tokens, context)
+        for example in generate_instructions(self.config.seed, self.config.instruct.examples):
+            self.prompt("student", example, "reason")
 
 
 def _size_of(params: Any) -> dict[str, int]:

@@ -17,7 +17,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.phases.context import Run
 from bridge_jax.planning.memory import in_training, local_bytes
 from bridge_jax.planning.plan import HEADROOM, StagePlan
-from bridge_jax.planning.workload import Spending
+from bridge_jax.planning.spending import Spending
 from bridge_jax.progress import duration
 from bridge_jax.roofline.chips import GIB
 

@@ -20,7 +20,8 @@ from bridge_jax.phases.context import Run
 from bridge_jax.phases.plan import stages
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import plan, workload
-from bridge_jax.planning.workload import Spending
+from bridge_jax.planning.lengths import Lengths
+from bridge_jax.planning.spending import Spending, expected
 from bridge_jax.progress import duration
 from bridge_jax.roofline.chips import GIB, Chip
 
@@ -91,8 +92,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         run = Run(config, Path(), devices)
         prints = fingerprints(stages(config), run.describe)
         new = {name for name, key in prints.items() if (name, key) not in known}
-        works, spending = workload.workloads(run, new)
-        for work in works:
+        for work in workload.workloads(run, new):
             model = plan.decoder_config(getattr(config, work.role), run.mesh)
             _, seconds, _ = plan.work_time(config.generation, work, model, run.mesh, chip)
             known[work.stage, prints[work.stage]] = seconds
@@ -106,9 +106,10 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
                 totals[name].runs += 1
                 totals[name].alone += known[name, key]
         if ANNOTATIONS in prints:
+            spending = expected(run)
             alone.append(spending)
             pool = config_io.digest([run.describe("data"), config.seed, run.describe("teacher")])
-            size = workload.Lengths(run).pool_size * config.teacher.samples
+            size = Lengths(run).pool_size * config.teacher.samples
             asked.setdefault(pool, (size, {}))[1][prints[ANNOTATIONS]] = spending
     teacher = [_at_most(size, list(found.values())) for size, found in asked.values()]
     return StudyPlan(len(configs), totals, _sum(teacher), _sum([_of(one) for one in alone]))

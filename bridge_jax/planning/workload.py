@@ -1,21 +1,13 @@
-"""What a run will compute: for each stage, the shapes of its step and how often it is taken.
+"""What a run will compute: for each stage, the shapes of its step and how often it is taken."""
 
-Lengths come from the data and the tokenizers. Where one of them is not here, every prompt and every
-rationale is taken to be as long as the config allows.
-"""
-
-import asyncio
-import contextlib
 import math
 from collections.abc import Collection
-from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import numpy as np
 
-from bridge_jax.config import RunConfig, TrainConfig
+from bridge_jax.config import TrainConfig
 from bridge_jax.config_checks import trainings
-from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.parallel.sharding import filled_rows
 from bridge_jax.phases import (
@@ -26,19 +18,14 @@ from bridge_jax.phases import (
     logits,
     plan,
     rationales,
-    teacher,
     tutoring,
 )
 from bridge_jax.phases.context import Role, Run
+from bridge_jax.planning.lengths import SAMPLE, Lengths
 from bridge_jax.selection import scores
-from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.practice.instructions import generate_instructions
-from bridge_jax.teachers.prices import in_usd
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
-
-SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
-ANSWER = 16  # Tokens of an answer, where they cannot be counted.
 
 
 class Training(NamedTuple):
@@ -79,62 +66,8 @@ class Generation(NamedTuple):
 Work = Training | Scoring | Generation
 
 
-class Spending(NamedTuple):
-    """What the teacher is expected to cost, and between which bounds.
-
-    Attributes:
-      queries: requests.
-      input_tokens, output_tokens, usd: expected.
-      usd_low, usd_high: the cheapest selection, and the dearest with every retry that the budget
-        leaves room for.
-    """
-
-    queries: int
-    input_tokens: int
-    output_tokens: int
-    usd: float
-    usd_low: float
-    usd_high: float
-
-
-class Lengths:
-    """Sequences as the run will make them, or as long as its config allows.
-
-    Attributes:
-      counted: whether lengths are those of data and tokenizer, by role.
-    """
-
-    def __init__(self, run: Run):
-        self.run, self.config = run, run.config
-        self.counted: dict[str, bool] = {}
-        has_data = run.config.data.source == "practice" or bool(run.config.data.path)
-        for role in ("assistant", "student"):
-            try:
-                run.tokenizer(role)
-                self.counted[role] = has_data
-            except UserError:
-                self.counted[role] = False
-        counted = all(self.counted.values())
-        self.pool: Seq[Example] = run.splits.pool if counted else ()
-        self.pool_size = len(self.pool) or run.config.data.pool
-        self.test_size = len(run.splits.test) if counted else run.config.data.test
-
-    def sequences(self, role: Role, count: int, reasoned: bool) -> list[Sequence]:
-        """Returns at most `SAMPLE` of the `count` training sequences of a stage."""
-        count = min(count, SAMPLE)
-        if not self.pool:
-            rationale = [0] * (self.config.generation.max_new_tokens - ANSWER) * reasoned
-            return [Sequence([0] * self.config.max_prompt_tokens, rationale, [0] * ANSWER)] * count
-        chosen = [self.pool[i % len(self.pool)] for i in range(count)]
-        return [self.run.sequence(role, e, self.rationale(e) if reasoned else None) for e in chosen]
-
-    def rationale(self, example: Example) -> str | None:
-        """Returns what a recorded teacher says about an example."""
-        return example.rationales.get(self.config.data.rationale)
-
-
-def workloads(run: Run, only: Collection[str] | None = None) -> tuple[list[Work], Spending]:
-    """Returns the work of each stage that runs a model, in order, and what is paid.
+def workloads(run: Run, only: Collection[str] | None = None) -> list[Work]:
+    """Returns the work of each stage that runs a model, in order.
 
     Args:
       run: whose stages.
@@ -177,7 +110,7 @@ def workloads(run: Run, only: Collection[str] | None = None) -> tuple[list[Work]
         )
     names = [stage.name for stage in plan.stages(config)]
     wanted = [name for name in names if name in by_stage and (only is None or name in only)]
-    return [by_stage[name]() for name in wanted], _spending(lengths)
+    return [by_stage[name]() for name in wanted]
 
 
 def _training(
@@ -253,51 +186,6 @@ def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generat
     rows = engine.rows_a_batch(lengths.config.generation, count)
     width = engine.padded_width(max(prompts))
     return Generation(stage, role, rows, width, math.ceil(count / rows))
-
-
-def _spending(lengths: Lengths) -> Spending:
-    config = lengths.config
-    if not config.asks_teacher:
-        return Spending(0, 0, 0, 0.0, 0.0, 0.0)
-    prices = teacher.prices_of(config.teacher)
-    batch = config.teacher.batch and teacher.is_paid(config.teacher)
-    queries = config.selected * config.teacher.samples
-    most = config.teacher.max_output_tokens
-    if not lengths.pool:
-        cost = queries * prices.cost(config.max_prompt_tokens, most, batch)
-        tokens = queries * config.max_prompt_tokens, queries * most
-        return Spending(queries, *tokens, in_usd(cost), 0.0, _with_retries(config, in_usd(cost)))
-    run, sample = lengths.run, lengths.pool[:SAMPLE]
-    asked, pairs = teacher.make_teacher(run, sample), []
-    count = run.tokenizer("student").encode
-    with asyncio.Runner() as loop:
-        for example in sample:
-            request = teacher.make_request(run, example)
-            said = sum(len(count(message.content)) for message in request.messages)
-            written = most
-            if not teacher.is_paid(config.teacher):
-                said = asked.estimate_input_tokens(request)
-                with contextlib.suppress(UserError):  # None is recorded, or a longer one.
-                    written = loop.run(asked.ask(request)).output_tokens
-            pairs.append((said, written))
-    costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
-    few = min(queries, len(costs))
-    low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
-    inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))
-    usd = in_usd(round(float(np.mean(costs)) * queries))
-    most_usd = _with_retries(config, in_usd(round(high)))
-    return Spending(queries, inputs, outputs, usd, in_usd(round(low)), most_usd)
-
-
-def _with_retries(config: RunConfig, usd: float) -> float:
-    """Returns the cost of the first answers and of all retries that the budget leaves room for."""
-    asked = config.selected * config.teacher.samples
-    with_retries = min(
-        usd
-        * min(1 + config.teacher.retries / config.teacher.samples, config.budget.queries / asked),
-        config.budget.usd,
-    )
-    return max(usd, with_retries)
 
 
 def _up(length: int, multiple: int) -> int:

@@ -64,10 +64,11 @@ def share(percent: float) -> tuple[str, ...]:
     Few answers are read more often, for the models that learn from them alone to train enough.
     """
     queries = math.ceil(percent / 100 * POOL)
+    as_the_student = round(PASSES * POOL / queries)
     return (
         f"budget.queries={queries}",
         f"assistant_training.epochs={math.ceil(STEPS / queries)}",
-        f"direct_training.epochs={round(PASSES * POOL / queries)}",  # As many steps as the student's.
+        f"direct_training.epochs={as_the_student}",
     )
 
 

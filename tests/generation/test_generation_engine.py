@@ -69,7 +69,7 @@ def test_fewer_prompts_than_a_batch_are_no_larger_batch(tiny_model, one_device, 
     monkeypatch.setattr(engine, "shard_batch", spied)
     assert len(complete(tiny_model, PROMPTS[:2], one_device)) == 2
     assert len(complete(tiny_model, PROMPTS[:4], one_device)) == 4
-    assert seen == [(2, 32), (3, 32), (3, 64)]
+    assert seen == [(2, 32), (3, 32), (3, 48)]
 
 
 def test_a_completion_ends_at_the_end_token(tiny_model, one_device):
@@ -118,8 +118,22 @@ def test_skipped_batches_leave_the_others_as_they_were(tiny_model, one_device):
     assert all(rest[i] == whole[i] for i in rest)
 
 
-def test_three_buckets_compile_three_times(tiny_model, one_device):
-    lengths = [3, 9, 20, 31, 32, 33, 40, 50, 64, 65, 70, 90]
+@pytest.mark.parametrize(
+    ("length", "width"),
+    [(1, 16), (16, 16), (17, 32), (49, 64), (128, 128), (129, 160), (257, 320), (1025, 1280)],
+)
+def test_how_wide_a_batch_is(length, width):
+    assert engine.padded_width(length) == width
+
+
+def test_few_widths_and_little_padding():
+    widths = {length: engine.padded_width(length) for length in range(1, 2049)}
+    assert len(set(widths.values())) == 8 + 4 * 4
+    assert all(length <= width < 1.25 * length for length, width in widths.items() if length > 64)
+
+
+def test_three_widths_compile_three_times(tiny_model, one_device):
+    lengths = [3, 9, 10, 16, 17, 20, 31, 32, 33, 40, 45, 48]
     prompts = [RNG.integers(3, 500, n).tolist() for n in lengths]
     settings = GenerationConfig(max_new_tokens=3, batch_size=2)
     before = engine.generate_batch._cache_size()

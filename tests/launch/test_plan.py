@@ -11,6 +11,7 @@ from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.context import Run
 from bridge_jax.planning import memory, plan, workload
+from bridge_jax.planning.spending import expected
 from bridge_jax.roofline import chips
 from tests.launch import tiny_run
 
@@ -98,9 +99,8 @@ def test_without_data_the_limits_of_the_config_are_planned():
     from configs import medical_7b
 
     config = medical_7b.get_config()
-    run = workload.Run(config, None, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())  # type: ignore[arg-type]
-    works, spending = workload.workloads(run)
-    by_stage = {work.stage: work for work in works}
+    run = Run(config, None, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())  # type: ignore[arg-type]
+    by_stage, spending = {work.stage: work for work in workload.workloads(run)}, expected(run)
     # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 in 125 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 8 * 6
     assert by_stage["tutoring/completions"].width == 512
@@ -116,7 +116,7 @@ def test_the_assistants_logits_take_room_in_the_students_step(
         config = config_io.override(
             config_io.load(tiny_config), [f"logits.weight={weight}", "logits.top_k=4"]
         )
-        (work,), _ = workload.workloads(Run(config, tmp_path), {"tutoring/student"})
+        (work,) = workload.workloads(Run(config, tmp_path), {"tutoring/student"})
         assert work.soft == soft
         needs.append(
             memory.train_step(tiny_model[0], work.train, work.targets, one_device, work.soft)
@@ -130,8 +130,9 @@ def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, tmp_path,
     config = config_io.override(
         config_io.load(tiny_config), ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
     )
-    work, spending = workload.workloads(Run(config, tmp_path))
-    assert {item.stage for item in work} >= {"apprenticeship/assistant"}
+    run = Run(config, tmp_path)
+    spending = expected(run)
+    assert {work.stage for work in workload.workloads(run)} >= {"apprenticeship/assistant"}
     # Every reply may be as long as it is allowed to be.
     assert (spending.queries, spending.output_tokens) == (4, 4 * 512)
     assert spending.input_tokens > 4 * 50
@@ -144,7 +145,7 @@ def test_the_highest_bill_has_the_retries_that_the_budget_leaves_room_for(tiny_c
     def spending(*settings):
         common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
         config = config_io.override(config_io.load(tiny_config), [*common, *settings])
-        return workload._spending(workload.Lengths(Run(config, tmp_path)))
+        return expected(Run(config, tmp_path))
 
     once = spending("budget.queries=100", "budget.usd=1.0")
     twice = spending("budget.queries=100", "budget.usd=1.0", "teacher.samples=2")
@@ -165,7 +166,7 @@ def test_a_replay_is_not_planned_at_the_price_of_a_batch(tiny_config, tmp_path):
     def usd(*settings):
         common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
         config = config_io.override(config_io.load(tiny_config), [*common, *settings])
-        return workload._spending(workload.Lengths(Run(config, tmp_path))).usd
+        return expected(Run(config, tmp_path)).usd
 
     assert usd("teacher.batch=true") == pytest.approx(usd() / 2)
     replayed = f"teacher.replay_from={recorded}"

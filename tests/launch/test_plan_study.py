@@ -10,6 +10,7 @@ from bridge_jax.models import decoder
 from bridge_jax.phases.context import Run
 from bridge_jax.planning import plan, workload
 from bridge_jax.planning import study as planning
+from bridge_jax.planning.spending import expected
 from bridge_jax.roofline import chips
 from bridge_jax.studies import study as studies
 from tests.launch import tiny_study
@@ -51,15 +52,14 @@ def test_stages_are_counted_once_for_those_who_share_them(configs, chip):
 
 def test_a_run_alone_is_planned_as_by_its_own_config(configs, chip):
     run = Run(configs[0], None, jax.devices()[:1])  # type: ignore[arg-type]
-    works, spending = workload.workloads(run)
     stages = {}
-    for work in works:
+    for work in workload.workloads(run):
         model = plan.decoder_config(getattr(configs[0], work.role), run.mesh)
         stages[work.stage] = plan.work_time(configs[0].generation, work, model, run.mesh, chip)[1]
     one = plan_of(configs[:1], chip)
     assert {name: total.seconds for name, total in one.stages.items()} == pytest.approx(stages)
     assert one.teacher == one.teacher_alone
-    assert one.teacher["usd"] == pytest.approx(spending.usd)
+    assert one.teacher["usd"] == pytest.approx(expected(run).usd)
 
 
 def test_the_bill_is_at_most_that_of_the_pools(configs, chip):

@@ -14,6 +14,7 @@ from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import read_rows, write_rows
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import workload
+from bridge_jax.planning.spending import expected
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
 from bridge_jax.training.step import loss_and_gradients
@@ -187,7 +188,7 @@ def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
 def test_two_passes_are_planned_as_twice_the_sequences(tiny, tmp_path):
     def rows(*settings):
         config = tiny("student_training.batch_rows=1", *settings)
-        works, _ = workload.workloads(Run(config, tmp_path))
+        works = workload.workloads(Run(config, tmp_path))
         return next(work.steps for work in works if work.stage == "tutoring/student")
 
     # A row of 384 tokens has room for two or three prompts of this kind.
@@ -231,10 +232,10 @@ def test_a_student_is_asked_as_it_was_trained_to_answer(
 
 @pytest.mark.parametrize("method", ["labels", "self"])
 def test_what_has_no_teacher_is_planned_for_nothing(tiny, tmp_path, method):
-    works, spending = workload.workloads(Run(tiny(f"method={method}"), tmp_path))
+    run = Run(tiny(f"method={method}"), tmp_path)
     planned = [name for name in names(tiny(f"method={method}")) if name != "tutoring/rationales"]
-    assert [work.stage for work in works] == planned
-    assert set(spending) == {0}
+    assert [work.stage for work in workload.workloads(run)] == planned
+    assert set(expected(run)) == {0}
 
 
 def test_direct_on_the_whole_pool_sets_nothing_aside(tiny, tmp_path):

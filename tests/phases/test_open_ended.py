@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.evaluation import metrics
+from bridge_jax.phases import teacher
+from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import read_rows
 from bridge_jax.tasks.rouge import rouge_l
 from tests.launch import tiny_run
@@ -47,3 +50,13 @@ def test_the_score_is_a_mean_and_only_of_rows_that_have_one():
     assert "score" not in metrics.summarise([row])
     found = metrics.summarise([row | {"score": 0.2}, row | {"score": 0.6}])
     assert found["score"] == pytest.approx(0.4)
+
+
+def test_runs_that_share_a_ledger_are_not_served_labels_for_texts():
+    keys = []
+    for kind in ("numeric", "text"):
+        data = DataConfig(pool=3, dev=1, test=1, domains=("triage",), max_steps=2, kind=kind)
+        run = Run(RunConfig(data=data), None)
+        keys.append([teacher.make_request(run, example).key for example in run.splits.pool])
+        assert len(set(keys[-1])) == 3
+    assert not set(keys[0]) & set(keys[1])

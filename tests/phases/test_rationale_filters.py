@@ -159,6 +159,6 @@ def test_consistency_adds_a_stage_that_knows_no_gold_answer_and_no_assistant(wri
     assert stages["tutoring/samples"].after == ("tutoring/instruct",)
     assert stages["tutoring/rationales"].after == ("tutoring/completions", "tutoring/samples")
     assert "tutoring/samples" not in [s.name for s in plan.stages(written().config)]
-    works = {work.stage: work for work in workload.workloads(run)[0]}
+    works = {work.stage: work for work in workload.workloads(run)}
     # 4 questions, 4 samples each, 8 prompts at a time.
     assert works["tutoring/samples"].steps == 2

@@ -72,7 +72,7 @@ def test_the_plan_counts_the_gradients(base):
     config, workdir = base
     for strategy, expected in (("herding", [SCORES]), ("badge", [SCORES, GRADIENTS])):
         selection = dataclasses.replace(config.selection, strategy=strategy)
-        works, _ = workloads(Run(dataclasses.replace(config, selection=selection), workdir))
+        works = workloads(Run(dataclasses.replace(config, selection=selection), workdir))
         scorings = [work for work in works if isinstance(work, Scoring)]
         assert [work.stage for work in scorings] == expected
         assert len({work.steps for work in scorings}) == 1

@@ -114,7 +114,7 @@ def test_what_depends_on_labels_runs_again(config_path, tmp_path):
         "evaluation/assistant_base",
     }
     assert set(prints[1]) - set(prints[0]) == {"apprenticeship/guesses"}
-    works, _ = workload.workloads(Run(tiny_run.settings(config_path, *UNLABELLED), tmp_path))
+    works = workload.workloads(Run(tiny_run.settings(config_path, *UNLABELLED), tmp_path))
     assert [work.stage for work in works][:3] == [
         "apprenticeship/warmup",
         "apprenticeship/guesses",

@@ -50,6 +50,17 @@ def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
         make(*settings, *models, "student.keep_layers=", "max_prompt_tokens=300").check_inputs()
 
 
+def test_instructions_that_are_too_long_are_found_before_anything_is_run(checkpoint):
+    models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
+    short = ["data.domains=triage", "data.max_steps=1", "student.keep_layers=", *models]
+    run = make(*short, "max_prompt_tokens=300", "instruct.examples=60")
+    questions = (*run.splits.pool, *run.splits.test)
+    longest = max(len(run.prompt("student", example, "reason")) for example in questions)
+    make(*short, f"max_prompt_tokens={longest}", "instruct.examples=0").check_inputs()
+    with pytest.raises(UserError, match=r"example 'instruction-.*max_prompt_tokens is"):
+        make(*short, f"max_prompt_tokens={longest}", "instruct.examples=60").check_inputs()
+
+
 def test_the_domains_are_read_by_the_warm_up():
     stage = apprenticeship.WARMUP_STAGE
     prints = [

@@ -201,6 +201,7 @@ def test_one_domain():
         (DOMAINS, 0, 5, "data.min_steps=0"),
         (DOMAINS, 3, 2, "data.max_steps=2"),
         (DOMAINS, 1, 6, "data.max_steps=6"),
+        (("fees", "triage"), 1, 4, "1 <= min <= max <= 3 for data.domains=fees,triage"),
     ],
 )
 def test_wrong_arguments(domains, low, high, message):

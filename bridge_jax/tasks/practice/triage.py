@@ -82,7 +82,7 @@ def draw(rng: random.Random, steps: int) -> Problem:
             "medium": f"{capital(', and '.join(rules))}.",
             "long": " ".join(
                 [
-                    f"{told['name']} comes with {it}, so that is what the rules are asked about.",
+                    f"{told['name']} has {it}, and we look up what the rules say of it.",
                     *(f"{capital(rule)}." for rule in rules),
                 ]
             ),

@@ -1,0 +1,51 @@
+"""How long a run's sequences are.
+
+Lengths come from the data and the tokenizers. Where one of them is not here, every prompt and every
+rationale is taken to be as long as the config allows.
+"""
+
+from collections.abc import Sequence as Seq
+
+from bridge_jax.errors import UserError
+from bridge_jax.phases.context import Role, Run
+from bridge_jax.tasks.example import Example
+from bridge_jax.text.prompts import Sequence
+
+SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
+ANSWER = 16  # Tokens of an answer, where they cannot be counted.
+
+
+class Lengths:
+    """Sequences as the run will make them, or as long as its config allows.
+
+    Attributes:
+      counted: whether lengths are those of data and tokenizer, by role.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.config = run, run.config
+        self.counted: dict[str, bool] = {}
+        has_data = run.config.data.source == "practice" or bool(run.config.data.path)
+        for role in ("assistant", "student"):
+            try:
+                run.tokenizer(role)
+                self.counted[role] = has_data
+            except UserError:
+                self.counted[role] = False
+        counted = all(self.counted.values())
+        self.pool: Seq[Example] = run.splits.pool if counted else ()
+        self.pool_size = len(self.pool) or run.config.data.pool
+        self.test_size = len(run.splits.test) if counted else run.config.data.test
+
+    def sequences(self, role: Role, count: int, reasoned: bool) -> list[Sequence]:
+        """Returns at most `SAMPLE` of the `count` training sequences of a stage."""
+        count = min(count, SAMPLE)
+        if not self.pool:
+            rationale = [0] * (self.config.generation.max_new_tokens - ANSWER) * reasoned
+            return [Sequence([0] * self.config.max_prompt_tokens, rationale, [0] * ANSWER)] * count
+        chosen = [self.pool[i % len(self.pool)] for i in range(count)]
+        return [self.run.sequence(role, e, self.rationale(e) if reasoned else None) for e in chosen]
+
+    def rationale(self, example: Example) -> str | None:
+        """Returns what a recorded teacher says about an example."""
+        return example.rationales.get(self.config.data.rationale)
