@@ -64,6 +64,11 @@ def _students(result: Row) -> list[Row]:
     return [point for point in result["points"] if "student" in point["accuracy"]]
 
 
+def _letters(texts: Sequence[str]) -> int:
+    """Returns about how many pixels the longest text is wide."""
+    return 7 * max(map(len, texts))
+
+
 def _looks(result: Row, palette: Palette) -> dict[str, tuple[str, str]]:
     """Returns the colour and the marker of each variant; the reference has the ink's."""
     names = list(dict.fromkeys(point["variant"] for point in result["points"]))
@@ -83,7 +88,7 @@ def _accuracy(result: Row, points: Sequence[Row], width: int) -> Drawing:
         )
         return Drawing("accuracy", width, ROW * len(rows) + 50, rows_drawn)
     names = list(dict.fromkeys(point["variant"] for point in points))
-    columns = 2 if width < 500 else 3
+    columns = max(1, min(2 if width < 500 else 3, width // (_letters(names) + 45)))
     height = 300 + 18 * math.ceil(len(names) / columns)
 
     def draw(axes: Axes, palette: Palette) -> None:
@@ -239,7 +244,8 @@ def _gaps(points: Sequence[Row]) -> Drawing:
         study_axes.percent(axes.xaxis, signed=True)
         axes.set_xlabel("difference of accuracies")
 
-    return Drawing("gaps", 340, 62 * len(points) + 110, draw)
+    width = 230 + _letters([label(point) for point in points])
+    return Drawing("gaps", min(max(width, 340), 660), 62 * len(points) + 110, draw)
 
 
 def _advice(result: Row, name: str, advice: Row) -> Drawing:

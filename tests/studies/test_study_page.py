@@ -3,11 +3,13 @@
 import csv
 import dataclasses
 import io
+import json
 import re
 
 import fake_study
 import pytest
 from fake_study import cell
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from bridge_jax.studies import study_figures, study_report, study_tables, study_words
@@ -41,6 +43,27 @@ def test_drawings_on_the_page_take_their_colours_from_it(scaling):
         assert not re.search(r"#[0-9a-f]{6}", svg), drawing.name
         assert "mathdefault" not in svg, drawing.name
         assert drawing.svg() == svg, "the same input gives the same bytes"
+
+
+@pytest.mark.parametrize("width", [360, 720])
+def test_long_names_of_variants_are_not_cut(scaling, width):
+    text = json.dumps(scaling[1])
+    for name in ("random", "coverage", "difficulty"):
+        text = text.replace(f'"{name}"', f'"{name} questions, filtered by gold"')
+    result = json.loads(text)
+    checked = 0
+    for drawing in study_figures.figures(result, width):
+        if drawing.name not in ("accuracy", "gaps"):
+            continue
+        figure = Figure(figsize=(drawing.width / 72, drawing.height / 72), dpi=72)
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        drawing.draw(axes, PAPER)
+        figure.draw_without_rendering()
+        assert axes.get_legend().get_window_extent().x1 <= drawing.width
+        assert axes.get_window_extent().width >= drawing.width / 3
+        checked += 1
+    assert checked == 2
 
 
 def test_files_are_vectors_in_colours_that_all_can_tell_apart(scaling):
