@@ -21,7 +21,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
 
-NARROWEST = 16  # Tokens: the step between the widths of short prompts.
+WIDTH_STEP = 16  # Tokens between the widths of short prompts.
 
 
 class Completion(NamedTuple):
@@ -155,7 +155,7 @@ def padded_width(length: int) -> int:
     A multiple of 16, above 128 tokens of an eighth of the next power of two: few widths to compile,
     and from 64 tokens on never more than a quarter of padding.
     """
-    step = max(NARROWEST, (1 << (length - 1).bit_length()) // 8)
+    step = max(WIDTH_STEP, (1 << (length - 1).bit_length()) // 8)
     return -(-length // step) * step
 
 

@@ -73,7 +73,8 @@ def make_request(run: Run, example: Example) -> Request:
         chat = prompts.messages(example, "reason")
         # A recorded teacher has several variants, and each is another model to the ledger; so is
         # one that explains, of whom the same is asked as of one that answers.
-        model = f"{config.model}/{run.config.data.rationale}" + "/text" * (example.kind == "text")
+        explains = "/text" if example.kind == "text" else ""
+        model = f"{config.model}/{run.config.data.rationale}{explains}"
         words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
         request = Request(example.id, model, words, config.max_output_tokens)
     if not config.replay_from:

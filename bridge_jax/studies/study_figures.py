@@ -64,7 +64,7 @@ def _students(result: Row) -> list[Row]:
     return [point for point in result["points"] if "student" in point["accuracy"]]
 
 
-def _letters(texts: Sequence[str]) -> int:
+def _text_width(texts: Sequence[str]) -> int:
     """Returns about how many pixels the longest text is wide."""
     return 7 * max(map(len, texts))
 
@@ -88,7 +88,7 @@ def _accuracy(result: Row, points: Sequence[Row], width: int) -> Drawing:
         )
         return Drawing("accuracy", width, ROW * len(rows) + 50, rows_drawn)
     names = list(dict.fromkeys(point["variant"] for point in points))
-    columns = max(1, min(2 if width < 500 else 3, width // (_letters(names) + 45)))
+    columns = max(1, min(2 if width < 500 else 3, width // (_text_width(names) + 45)))
     height = 300 + 18 * math.ceil(len(names) / columns)
 
     def draw(axes: Axes, palette: Palette) -> None:
@@ -244,7 +244,7 @@ def _gaps(points: Sequence[Row]) -> Drawing:
         study_axes.percent(axes.xaxis, signed=True)
         axes.set_xlabel("difference of accuracies")
 
-    width = 230 + _letters([label(point) for point in points])
+    width = 230 + _text_width([label(point) for point in points])
     return Drawing("gaps", min(max(width, 340), 660), 62 * len(points) + 110, draw)
 
 

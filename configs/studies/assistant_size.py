@@ -26,9 +26,8 @@ def get_study() -> Study:
 
 def _cells(seed: int) -> list[Cell]:
     asked = common.share(5)
-    direct = ("method=direct",)
     return [
-        common.cell("direct", seed, *asked, "selection.strategy=random", *direct),
+        common.cell("direct", seed, *asked, "selection.strategy=random", "method=direct"),
         *(
             common.cell(
                 "bridge",

@@ -3,7 +3,7 @@
 Not a study itself. `base` has 104 questions of triage in the pool and 104 for the test (17 for the
 assistant), each written in one batch, and a student of 6 of SmolLM2-135M's 30 layers, which learns
 in two passes. The assistant is the whole model: cut, it would first have to learn to write again,
-from a handful of answers. Prompts are at most 44 tokens long (instructions 56), rationales with
+from a handful of answers. Prompts are at most 44 tokens long (instructions 53), rationales with
 their answers 18, so a row holds three examples. Trainings keep all activations: there is memory.
 """
 

@@ -10,7 +10,7 @@ from bridge_jax.studies.study import Study
 from configs.studies import common
 
 WARM_UPS = {"both domains": "", "triage alone": "triage", "deadlines alone": "deadlines"}
-POOL = (
+TWO_DOMAINS = (
     *("data.domains=triage,deadlines", "data.min_steps=1", "data.max_steps=1"),
     *("max_prompt_tokens=64", "generation.max_new_tokens=24"),
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
@@ -22,7 +22,7 @@ def get_study() -> Study:
     """Returns the study."""
     asked = common.share(5)
     cells = [
-        common.cell(variant, seed, *asked, *POOL, f"warmup.domains={domains}")
+        common.cell(variant, seed, *asked, *TWO_DOMAINS, f"warmup.domains={domains}")
         for seed in common.SEEDS
         for variant, domains in WARM_UPS.items()
     ]
