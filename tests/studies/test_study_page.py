@@ -9,11 +9,10 @@ import re
 import fake_study
 import pytest
 from fake_study import cell
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from bridge_jax.studies import study_figures, study_report, study_tables, study_words
-from bridge_jax.studies.drawing import PAPER
+from bridge_jax.studies.drawing import PAPER, _drawn
 
 OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"}
 
@@ -55,13 +54,11 @@ def test_long_names_of_variants_are_not_cut(scaling, width):
     for drawing in study_figures.figures(result, width):
         if drawing.name not in ("accuracy", "gaps"):
             continue
-        figure = Figure(figsize=(drawing.width / 72, drawing.height / 72), dpi=72)
-        figure.set_layout_engine("constrained")
-        axes = figure.add_subplot()
-        drawing.draw(axes, PAPER)
-        figure.draw_without_rendering()
-        assert axes.get_legend().get_window_extent().x1 <= drawing.width
-        assert axes.get_window_extent().width >= drawing.width / 3
+        with _drawn(drawing, PAPER, "path") as figure:
+            figure.draw_without_rendering()
+            (axes,) = figure.axes
+            assert axes.get_legend().get_window_extent().x1 <= drawing.width
+            assert axes.get_window_extent().width >= drawing.width / 3
         checked += 1
     assert checked == 2
 
