@@ -4,6 +4,7 @@ The rate is an input of the training step and not part of the optimizer, so that
 differ only in it, or in their number of steps, are one compiled program.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def learning_rates(config: TrainConfig, total_steps: int) -> np.ndarray:
     return np.asarray(jax.vmap(schedule)(np.arange(1, total_steps + 1)), np.float32)
 
 
+@functools.cache  # Equal configs share one, and so a compiled training step.
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Returns what turns gradients into AdamW's directions, to be taken at a rate.
 

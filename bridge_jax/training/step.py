@@ -134,14 +134,31 @@ def make_train_step(
 
     `rate` f32[] is the step's learning rate. The new state lies as `shardings` says, if given; when
     the old one does too, the step is compiled once. `seed` is of an adapter's dropout, `soft_share`
-    of `loss_and_gradients`.
+    of `loss_and_gradients`. Asked for again, it is the same function, which is not traced again.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
+    places, tree = jax.tree.flatten(shardings)
+    return _jitted(
+        config, optimizer, rationale_share, accumulate, tuple(places), tree,
+        seed if has_dropout else None, soft_share,
+    )  # fmt: skip
 
+
+@functools.lru_cache(maxsize=8)
+def _jitted(
+    config: DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    rationale_share: float,
+    accumulate: int,
+    places: tuple[NamedSharding, ...],
+    tree: Any,
+    seed: int | None,
+    soft_share: float,
+):
     def train_step(
         state: TrainState, frozen: Any, rows: Rows, rate: jax.Array
     ) -> tuple[TrainState, StepMetrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step) if has_dropout else None
+        key = None if seed is None else jax.random.fold_in(jax.random.key(seed), state.step)
         metrics, gradients = loss_and_gradients(
             config, state.params, rows, rationale_share, accumulate, frozen, key, soft_share
         )
@@ -149,4 +166,5 @@ def make_train_step(
         params: Any = optax.apply_updates(state.params, optax.tree.scale(rate, directions))
         return TrainState(params, opt_state, state.step + 1), metrics
 
+    shardings = jax.tree.unflatten(tree, places)
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))

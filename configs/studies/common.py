@@ -21,7 +21,8 @@ TRAININGS = (
     *("warmup.train", "assistant_training", "instruct.train"),
     *("student_training", "direct_training"),
 )
-STEPS = 12  # Of the assistant, at least: fewer, and it goes on writing bare labels.
+STEPS = 10  # Of the assistant, at least: after six it went on writing bare labels.
+ROW = 80  # Tokens of one of the assistant's examples, at most.
 
 
 def layers(count: int) -> str:
@@ -53,7 +54,7 @@ def base() -> RunConfig:
             *(f"{training}.remat=none" for training in TRAININGS),
             *(f"{training}.batch_rows=1" for training in TRAININGS),
             *(f"{training}.row_tokens=192" for training in TRAININGS),
-            "assistant_training.row_tokens=80",  # One example: more steps from a few answers.
+            f"assistant_training.row_tokens={ROW}",
         ],
     )
 
@@ -61,13 +62,15 @@ def base() -> RunConfig:
 def share(percent: float) -> tuple[str, ...]:
     """Returns the changes that ask about a share of the pool, rounded up.
 
-    Few answers are read more often, for the models that learn from them alone to train enough.
+    Few answers are read more often, for the models that learn from them alone to train enough;
+    many are read by the assistant several at a time.
     """
     queries = math.ceil(percent / 100 * POOL)
     as_the_student = round(PASSES * POOL / queries)
     return (
         f"budget.queries={queries}",
         f"assistant_training.epochs={math.ceil(STEPS / queries)}",
+        f"assistant_training.row_tokens={ROW * max(1, queries // STEPS)}",
         f"direct_training.epochs={as_the_student}",
     )
 
