@@ -5,11 +5,10 @@
         --data.path=tatqa.jsonl
 
 Questions about a table and a text (TAT-QA) whose answers are numbers; the teacher replays the
-derivations that people wrote. Of 200 questions ten are asked.
+derivations that people wrote. Of 100 questions (their last 230 tokens or so) five are asked.
 """
 
 from bridge_jax.studies.study import Study
-from configs import medical_cpu
 from configs.studies import recorded
 
 
@@ -18,19 +17,16 @@ def get_study() -> Study:
     return recorded.study(
         "financial",
         "TAT-QA at 5%: does it matter what is asked, and does the assistant help?",
-        medical_cpu.get_config(),
-        [
+        pool=100,
+        row=320,
+        changes=[
             "data.kind=numeric",
             "data.choices=",
             "data.on_bad_row=skip",
             "data.rationale=rationale",
-            "data.pool=200",
-            "data.test=200",
             "teacher.model=human",
-            "budget.queries=10",
-            "direct_training.epochs=40",
-            "generation.max_new_tokens=64",
+            "max_prompt_tokens=256",
+            "generation.max_new_tokens=48",
             "generation.batch_size=50",
-            "evaluation.assistant_examples=50",
         ],
     )

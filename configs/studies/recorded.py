@@ -1,11 +1,17 @@
-"""What the studies on real questions with a recorded teacher have in common. Not a study itself."""
+"""What the studies on real questions with a recorded teacher have in common. Not a study itself.
+
+Small enough for two CPU cores: a student of 6 of SmolLM2-135M's 30 layers, beside the whole one as
+assistant; an example a row, so that an assistant that has a handful of answers makes steps enough.
+"""
 
 from collections.abc import Sequence
 
-from bridge_jax.config import RunConfig
 from bridge_jax.config_io import override
 from bridge_jax.studies.study import Cell, Study
+from configs import medical_cpu
+from configs.studies import common
 
+PASSES = 2
 VARIANTS = {
     "random": ["selection.strategy=random"],
     "coverage": ["selection.strategy=coverage"],
@@ -13,14 +19,41 @@ VARIANTS = {
 }
 
 
-def study(name: str, question: str, base: RunConfig, changes: Sequence[str]) -> Study:
-    """Returns `base` with `changes`: questions chosen, at random, or without an assistant.
+def study(name: str, question: str, pool: int, row: int, changes: Sequence[str]) -> Study:
+    """Returns a study of 5% of the pool: questions chosen, at random, or without an assistant.
 
-    The direct student learns from the very answers that the assistant of `coverage` learned from.
+    The direct student learns from the very answers that the assistant of `coverage` learned from,
+    for as many steps as the others.
+
+    Args:
+      name, question: of the study.
+      pool: questions in the pool, and in the test.
+      row: tokens that hold the longest example.
+      changes: to `configs/medical_cpu.py`.
     """
+    queries = pool // 20
+    small = [
+        f"data.pool={pool}",
+        f"data.test={pool}",
+        f"budget.queries={queries}",
+        f"student.keep_layers={common.layers(6)}",
+        "assistant_training.epochs=3",
+        f"student_training.epochs={PASSES}",
+        f"direct_training.epochs={PASSES * pool // queries}",
+        *(f"{training}.remat=none" for training in common.TRAININGS),
+        *(f"{training}.batch_rows=1" for training in common.TRAININGS),
+        *(f"{training}.row_tokens={row}" for training in common.TRAININGS),
+        f"evaluation.assistant_examples={pool // 4}",
+    ]
     cells = [
-        Cell(variant, override(base, [f"seed={seed}", f"name={variant}", *changes, *its_own]))
-        for seed in range(3)
+        Cell(
+            variant,
+            override(
+                medical_cpu.get_config(),
+                [f"seed={seed}", f"name={variant}", *small, *changes, *its_own],
+            ),
+        )
+        for seed in common.SEEDS
         for variant, its_own in VARIANTS.items()
     ]
     return Study(name, question, tuple(cells), reference="random")
