@@ -58,6 +58,18 @@ def share(value: float, low: float, high: float) -> float:
     return (value - low) / ((high - low) or 1)
 
 
+def drop_overlapping(axes: Axes) -> None:
+    """Removes the texts that would be drawn over one that was added before them."""
+    axes.get_figure().draw_without_rendering()  # Only now all have their places.
+    kept: list[Any] = []
+    for text in list(axes.texts):
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in kept):
+            text.remove()
+        else:
+            kept.append(box)
+
+
 def percent(axis: Any, signed: bool = False) -> None:
     """Shows shares as per cent, or differences as percentage points with their sign."""
     axis.set_major_locator(MaxNLocator(5))

@@ -165,7 +165,7 @@ def _rows(
 
 
 def _frontier(result: Row, points: Sequence[Row], cost: str) -> Drawing:
-    """Every point over its cost; those that nothing beats are filled, named and joined."""
+    """Every point over its cost; those that nothing beats are filled, joined, and named if it fits."""
     best = {(p["variant"], p["x"]) for p in (result["points"][i] for i in result["frontier"][cost])}
 
     def draw(axes: Axes, palette: Palette) -> None:
@@ -185,21 +185,21 @@ def _frontier(result: Row, points: Sequence[Row], cost: str) -> Drawing:
                 front.append((value, mean, label(point)))
         front.sort()
         axes.step(*zip(*[f[:2] for f in front]), where="post", color=palette.muted, linewidth=1)
-        low, high = min(costs), max(costs)
-        for value, mean, name in front:
-            room = (
-                study_axes.share(value, low, high) > 0.3
-            )  # to the left, where the line does not go
-            axes.annotate(
-                name, (value, mean), xytext=(-7 if room else 4, 5), textcoords="offset points",
-                ha="right" if room else "left", size=11, color=palette.ink,
-            )  # fmt: skip
         axes.margins(0.08, 0.16)
         axes.xaxis.set_major_locator(study_axes.few_ticks(axes))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(study_axes.dollars if cost == "usd" else study_axes.count)
         axes.set_xlabel(COST_NAMES[cost])
         study_axes.percent(axes.yaxis)
+        low, high = min(costs), max(costs)
+        for value, mean, name in reversed(front):  # The most accurate first.
+            # To the left, where the line does not go, unless the axis ends there.
+            left = study_axes.share(value, low, high) > 0.3
+            axes.annotate(
+                name, (value, mean), xytext=(-7 if left else 4, 5), textcoords="offset points",
+                ha="right" if left else "left", size=11, color=palette.ink,
+            )  # fmt: skip
+        study_axes.drop_overlapping(axes)
 
     return Drawing(f"frontier-{cost}", 340, 260, draw)
 

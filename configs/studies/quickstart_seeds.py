@@ -21,7 +21,8 @@ def get_study() -> Study:
         Cell(
             variant,
             override(
-                base, [f"seed={seed}", f"name={variant}", "compare_direct=false", f"method={method}"]
+                base,
+                [f"seed={seed}", f"name={variant}", "compare_direct=false", f"method={method}"],
             ),
         )
         for seed in range(3)

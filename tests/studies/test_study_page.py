@@ -63,6 +63,21 @@ def test_long_names_of_variants_are_not_cut(scaling, width):
     assert checked == 2
 
 
+def test_names_on_the_frontier_leave_each_other_room(scaling):
+    points = scaling[1]["points"]
+    crowded = {cost: list(range(len(points))) for cost in study_figures.COST_NAMES}
+    result = scaling[1] | {"frontier": crowded}
+    best = max(points, key=lambda p: (p["cost"]["usd"], p["accuracy"]["student"]["mean"]))
+    (drawing,) = [d for d in study_figures.figures(result, 720) if d.name == "frontier-usd"]
+    with _drawn(drawing, PAPER, "path") as figure:
+        figure.draw_without_rendering()
+        texts = figure.axes[0].texts
+        boxes = [text.get_window_extent() for text in texts]
+    assert 1 < len(texts) < len(points)
+    assert texts[0].get_text() == study_figures.label(best)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_files_are_vectors_in_colours_that_all_can_tell_apart(scaling):
     folder, _ = scaling
     assert set(PAPER.series) == OKABE_ITO
