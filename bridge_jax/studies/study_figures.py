@@ -165,7 +165,7 @@ def _rows(
 
 
 def _frontier(result: Row, points: Sequence[Row], cost: str) -> Drawing:
-    """Every point over its cost; those that nothing beats are filled, joined, and named if it fits."""
+    """Every point over its cost; what nothing beats is filled, joined and, with room, named."""
     best = {(p["variant"], p["x"]) for p in (result["points"][i] for i in result["frontier"][cost])}
 
     def draw(axes: Axes, palette: Palette) -> None:
