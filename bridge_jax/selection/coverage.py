@@ -1,6 +1,7 @@
 """Seats for clusters, and who takes them: high in rank and unlike those who sit already."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +38,9 @@ def cover(
     """Returns int[count]: the order of `seats`, each taken by its cluster's next one (our default).
 
     The first of a cluster has the highest score. The next one maximises w * rank + (1 - w) *
-    distance to the chosen of its cluster, both scaled to [0, 1]. Copies of chosen ones come after
-    all others, and their seats go to the next.
+    distance to the chosen of its cluster, both from 0 to 1 over those that may still be chosen: the
+    embeddings of a language model lie close together, and unscaled distances would hardly count.
+    Copies of chosen ones come after all others, and their seats go to the next.
 
     Args:
       score: f[N], ranked within clusters; of equals the first ranks highest.
@@ -134,7 +136,7 @@ def take_turns(
       rank: f32[M, R], 0 to 1.
       label: int32[M, R], below K.
       clusters: K.
-      weight: w in w * rank + (1 - w) * distance.
+      weight: w in w * rank + (1 - w) * distance, scaled as in `cover`.
       turns: how many.
       mesh: its data axes share the rows.
     """
@@ -144,12 +146,11 @@ def take_turns(
 
         def step(turn, carry):
             nearest, taken, is_copy = carry
-            # Unit vectors are at most 2 apart.
-            value = weight * rank + (1 - weight) * nearest / 2
-            repeats = nearest <= COPY
+            free, repeats = real & (taken < 0), nearest <= COPY
+            distance = _scaled(nearest, free & ~repeats, label, clusters)
+            value = weight * rank + (1 - weight) * distance
             value = jnp.where(repeats, value - 1, value)
             value = jnp.where(turn == 0, rank, value)
-            free = real & (taken < 0)
             chosen = _best_of_each(jnp.where(free, value, -jnp.inf), label, number, clusters)
             centers = take(values, chosen)
 
@@ -167,6 +168,21 @@ def take_turns(
     inputs = (SPLIT, SPLIT, SPLIT, SPLIT, WHOLE, WHOLE)
     given = jnp.float32(weight), jnp.int32(turns)
     return on_devices(run, mesh, inputs, (SPLIT, SPLIT))(*rows, rank, label, *given)
+
+
+def _scaled(distance: jax.Array, counts: jax.Array, label: jax.Array, clusters: int) -> jax.Array:
+    """Returns f32[m, R]: distances from 0 to 1 between the least and the greatest that `counts`.
+
+    In each cluster; 0 where these are the same but for rounding.
+    """
+
+    def extreme(of: Callable[..., jax.Array], over: Callable[..., jax.Array], none: float):
+        values = jnp.where(counts, distance, none).ravel()
+        return over(of(values, label.ravel(), clusters), BATCH)[label]
+
+    low = extreme(jax.ops.segment_min, lax.pmin, jnp.inf)
+    spread = extreme(jax.ops.segment_max, lax.pmax, -jnp.inf) - low
+    return jnp.where(spread > COPY, jnp.clip((distance - low) / spread, 0, 1), 0)
 
 
 def _best_of_each(

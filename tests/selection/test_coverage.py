@@ -53,7 +53,11 @@ def greedy(score, embeddings, count, weight):
     order = [int(np.argmax(rank))]
     while len(order) < count:
         nearest = np.linalg.norm(embeddings[:, None] - embeddings[order], axis=2).min(1)
-        value = weight * rank + (1 - weight) * nearest / 2 - (nearest < 2e-5)
+        copies = nearest < 2e-5
+        left = np.delete(nearest, [*order, *np.flatnonzero(copies)])
+        spread = np.ptp(left) if len(left) else 0.0
+        distance = (nearest - left.min()) / spread if spread > 2e-5 else np.zeros(len(score))
+        value = weight * rank + (1 - weight) * distance.clip(0, 1) - copies
         value[order] = -np.inf
         order.append(int(np.argmax(value)))
     return order
@@ -86,15 +90,26 @@ def cover_one(score, embeddings, count, weight, mesh):
 
 
 def test_cover_prefers_hard_and_far(one_device):
-    # Angles 0, 10, 90, 180; ranks 1, 2/3, 1/3, 0; distance of unit vectors = 2 sin(angle / 2),
-    # halved. First 0, the hardest. Then with w = 1/2:
-    #   1: 1/3 + 0.087 / 2 = 0.377;  2: 1/6 + 0.707 / 2 = 0.520;  3: 0 + 1 / 2 = 0.5  -> 2
-    #   1: 0.377;  3: its distance to 2 is 0.707: 0.354  -> 1, then 3.
+    # Angles 0, 10, 90, 180; ranks 1, 2/3, 1/3, 0; distance of unit vectors = 2 sin(angle / 2).
+    # First 0, the hardest, 0.174, 1.414 and 2 from the others: 0, 0.679 and 1 of the range. With
+    # w = 1/2:
+    #   1: 1/3 + 0 = 0.333;  2: 1/6 + 0.679 / 2 = 0.506;  3: 0 + 1 / 2 = 0.5  -> 2
+    #   1: still the nearest, 0.333;  3: 1.414 from 2, the farthest, 0.5  -> 3, then 1.
     difficulty, embeddings = np.array([4.0, 3.0, 2.0, 1.0]), unit([0, 10, 90, 180])
-    assert cover_one(difficulty, embeddings, 4, 0.5, one_device) == [0, 2, 1, 3]
+    assert cover_one(difficulty, embeddings, 4, 0.5, one_device) == [0, 2, 3, 1]
     assert cover_one(difficulty, embeddings, 4, 1.0, one_device) == [0, 1, 2, 3]
     # Distance alone: the far end, then the middle, which is 0.707 from both.
     assert cover_one(difficulty, embeddings, 4, 0.0, one_device) == [0, 3, 2, 1]
+
+
+def test_how_close_together_the_embeddings_lie_does_not_matter(one_device):
+    """Those of language models share most of their direction; being unlike counts all the same."""
+    rng = np.random.default_rng(3)
+    difficulty, apart = rng.normal(size=60), unit_vectors(60, 8, seed=1)
+    close = 0.02 * apart + np.eye(8)[0]
+    found = cover_one(difficulty, apart, 20, 0.5, one_device)
+    assert cover_one(difficulty, close, 20, 0.5, one_device) == found
+    assert found != cover_one(difficulty, apart, 20, 1.0, one_device)
 
 
 def test_a_copy_of_a_chosen_one_is_chosen_last_but_not_dropped(one_device):
