@@ -165,6 +165,24 @@ def _check_rationales(config: RationalesConfig) -> None:
         )
 
 
+def _check_rows(config: RunConfig) -> None:
+    """Finds rows that would turn out too short once the teacher has been paid."""
+    longest = config.max_prompt_tokens + config.generation.max_new_tokens
+    used = {
+        "assistant_training": config.method == "bridge",
+        "student_training": config.has_rationales,
+        "direct_training": config.method == "direct" or config.compare_direct,
+    }
+    for name in (name for name, is_used in used.items() if is_used):
+        tokens = getattr(config, name).row_tokens
+        require(
+            longest <= tokens,
+            f"{name}.row_tokens={tokens} is too short for a prompt of "
+            f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
+            f"generation.max_new_tokens={config.generation.max_new_tokens}",
+        )
+
+
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
     data = config.data
@@ -191,13 +209,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         config.method != "labels" or config.form == "chain",
         f"form={config.form}: method=labels has no rationale; leave it at chain",
     )
-    longest = config.max_prompt_tokens + config.generation.max_new_tokens
-    require(
-        not config.has_rationales or longest <= config.student_training.row_tokens,
-        f"student_training.row_tokens={config.student_training.row_tokens} is too short for a "
-        f"prompt of max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
-        f"generation.max_new_tokens={config.generation.max_new_tokens}",
-    )
+    _check_rows(config)
     require(0 < data.min_rouge <= 1, f"data.min_rouge={data.min_rouge}: above 0, 1 at most")
     _check_rationales(config.rationales)
     if not config.data.labelled:

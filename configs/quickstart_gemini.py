@@ -8,9 +8,13 @@ Money: 16 questions of about 110 tokens and up to 8 further requests, at the pri
 2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
 included, the 24 cost $0.04; were every one as long as it may be, $0.13. The caps are 24 requests
 and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
-The questions are of contract deadlines, which any teacher can answer; those of
-`configs/quickstart.py` are about invented rules. Hardware: as there; there are three times as many
-questions, twice as long. Not yet run against the vendor itself.
+
+Questions: 320 of contract deadlines, which any teacher can answer ("on time or late", so one of two
+is right by chance); those of `configs/quickstart.py` are about invented rules. The longest reply
+that is learned has 128 tokens (`generation.max_new_tokens`, with `row_tokens` to match).
+
+Hardware: a laptop, for longer than `configs/quickstart.py`; neither that nor the vendor itself has
+been tried.
 """
 
 import dataclasses
@@ -50,9 +54,11 @@ def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
             "selection.size=16",
             "budget.queries=24",
             f"budget.usd={usd}",
-            "assistant_training.row_tokens=192",
-            "direct_training.epochs=42",
-            "generation.max_new_tokens=48",
+            "assistant_training.row_tokens=256",
+            "student_training.row_tokens=256",
+            "direct_training.row_tokens=256",
+            "direct_training.epochs=40",
+            "generation.max_new_tokens=128",
             "generation.batch_size=64",
         ],
     )

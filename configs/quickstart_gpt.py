@@ -14,7 +14,8 @@ Money: 16 questions of about 110 tokens and up to 8 further requests, at the pri
 mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,
 the 24 cost $0.03; were every one as long as it may be, $0.10. The caps are 24 requests and $0.12.
 With --teacher.batch=true it costs half, and takes up to a day.
-The questions are those of `configs/quickstart_gemini.py`. Not yet run against the vendor itself.
+
+Questions and hardware: as configs/quickstart_gemini.py, which nobody has tried either.
 """
 
 from bridge_jax.config import RunConfig, TeacherConfig

@@ -103,7 +103,8 @@ class SelectionConfig:
         at most. It does not depend on the budget, so a smaller selection is the beginning of a
         larger one.
       difficulty_weight: w in w * rank + (1 - w) * distance to the chosen, by which a cluster's
-        next one is found: its rank in difficulty (`coverage`) or in density (`typicality`).
+        next one is found: its rank in difficulty (`coverage`) or in density (`typicality`); both
+        from 0 to 1.
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
     """

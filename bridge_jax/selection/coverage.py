@@ -25,6 +25,8 @@ from bridge_jax.selection.rows import (
     take,
 )
 
+SAME = 100 * COPY  # Distances in a range of less than this are not told apart.
+
 
 def cover(
     score: np.ndarray,
@@ -38,8 +40,9 @@ def cover(
     """Returns int[count]: the order of `seats`, each taken by its cluster's next one (our default).
 
     The first of a cluster has the highest score. The next one maximises w * rank + (1 - w) *
-    distance to the chosen of its cluster, both from 0 to 1 over those that may still be chosen: the
-    embeddings of a language model lie close together, and unscaled distances would hardly count.
+    distance to the chosen of its cluster. The rank goes from 0 to 1 over the cluster, the distance
+    over those that may still be chosen: the embeddings of a language model lie close together, and
+    unscaled distances would hardly count.
     Copies of chosen ones come after all others, and their seats go to the next.
 
     Args:
@@ -171,18 +174,20 @@ def take_turns(
 
 
 def _scaled(distance: jax.Array, counts: jax.Array, label: jax.Array, clusters: int) -> jax.Array:
-    """Returns f32[m, R]: distances from 0 to 1 between the least and the greatest that `counts`.
+    """Returns f32[m, R]: 0 for the least and 1 for the greatest that `counts`, in each cluster.
 
-    In each cluster; 0 where these are the same but for rounding.
+    Where these are almost the same, or none counts, all are 0: rounding is not stretched.
     """
 
-    def extreme(of: Callable[..., jax.Array], over: Callable[..., jax.Array], none: float):
-        values = jnp.where(counts, distance, none).ravel()
-        return over(of(values, label.ravel(), clusters), BATCH)[label]
+    def extreme(
+        segment: Callable[..., jax.Array], across: Callable[..., jax.Array], otherwise: float
+    ) -> jax.Array:
+        values = jnp.where(counts, distance, otherwise).ravel()
+        return across(segment(values, label.ravel(), clusters), BATCH)[label]
 
     low = extreme(jax.ops.segment_min, lax.pmin, jnp.inf)
     spread = extreme(jax.ops.segment_max, lax.pmax, -jnp.inf) - low
-    return jnp.where(spread > COPY, jnp.clip((distance - low) / spread, 0, 1), 0)
+    return jnp.where(spread > SAME, jnp.clip((distance - low) / spread, 0, 1), 0)
 
 
 def _best_of_each(

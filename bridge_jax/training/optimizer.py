@@ -29,22 +29,25 @@ def learning_rates(config: TrainConfig, total_steps: int) -> np.ndarray:
     return np.asarray(jax.vmap(schedule)(np.arange(1, total_steps + 1)), np.float32)
 
 
-@functools.cache  # Equal configs share one, and so a compiled training step.
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Returns what turns gradients into AdamW's directions, to be taken at a rate.
 
     Norms and biases are not decayed.
     """
+    return _adamw(config.clip_norm, config.weight_decay)
 
+
+@functools.cache  # One for all rates and epochs, so that `make_train_step` finds its step again.
+def _adamw(clip_norm: float, weight_decay: float) -> optax.GradientTransformation:
     def decayed(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: path[-1].key not in ("scale", "bias"), params
         )
 
     return optax.chain(
-        optax.stateless(lambda gradients, _: _clipped(gradients, config.clip_norm)),
+        optax.stateless(lambda gradients, _: _clipped(gradients, clip_norm)),
         optax.scale_by_adam(b2=0.95),
-        optax.add_decayed_weights(config.weight_decay, decayed),
+        optax.add_decayed_weights(weight_decay, decayed),
         optax.scale(-1.0),
     )
 

@@ -134,7 +134,8 @@ def make_train_step(
 
     `rate` f32[] is the step's learning rate. The new state lies as `shardings` says, if given; when
     the old one does too, the step is compiled once. `seed` is of an adapter's dropout, `soft_share`
-    of `loss_and_gradients`. Asked for again, it is the same function, which is not traced again.
+    of `loss_and_gradients`. Equal arguments return the same function (of the last few), which is
+    not traced again.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
     places, tree = jax.tree.flatten(shardings)
@@ -144,7 +145,7 @@ def make_train_step(
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)  # Of assistant and student, in rows of two lengths.
 def _jitted(
     config: DecoderConfig,
     optimizer: optax.GradientTransformation,

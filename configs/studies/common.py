@@ -21,7 +21,7 @@ TRAININGS = (
     *("warmup.train", "assistant_training", "instruct.train"),
     *("student_training", "direct_training"),
 )
-STEPS = 10  # Of the assistant, at least.
+STEPS = 10  # Of the assistant, at least, with up to 20% of the pool.
 
 
 def layers(count: int) -> str:

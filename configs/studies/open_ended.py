@@ -12,7 +12,7 @@ from configs.studies import common
 OPEN = (
     *("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=36"),
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
-    "assistant_training.row_tokens=88",
+    "assistant_training.row_tokens=96",
 )
 VARIANTS = {
     "bridge": (),

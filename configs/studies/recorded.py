@@ -23,7 +23,7 @@ def study(name: str, question: str, pool: int, row: int, changes: Sequence[str])
     """Returns a study of 5% of the pool: questions chosen, at random, or without an assistant.
 
     The direct student learns from the very answers that the assistant of `coverage` learned from,
-    for as many steps as the others.
+    for as many steps as the others, or fewer where the teacher was wrong.
 
     Args:
       name, question: of the study.

@@ -56,7 +56,7 @@ def greedy(score, embeddings, count, weight):
         copies = nearest < 2e-5
         left = np.delete(nearest, [*order, *np.flatnonzero(copies)])
         spread = np.ptp(left) if len(left) else 0.0
-        distance = (nearest - left.min()) / spread if spread > 2e-5 else np.zeros(len(score))
+        distance = (nearest - left.min()) / spread if spread > 2e-3 else np.zeros(len(score))
         value = weight * rank + (1 - weight) * distance.clip(0, 1) - copies
         value[order] = -np.inf
         order.append(int(np.argmax(value)))
@@ -98,7 +98,7 @@ def test_cover_prefers_hard_and_far(one_device):
     difficulty, embeddings = np.array([4.0, 3.0, 2.0, 1.0]), unit([0, 10, 90, 180])
     assert cover_one(difficulty, embeddings, 4, 0.5, one_device) == [0, 2, 3, 1]
     assert cover_one(difficulty, embeddings, 4, 1.0, one_device) == [0, 1, 2, 3]
-    # Distance alone: the far end, then the middle, which is 0.707 from both.
+    # Distance alone: the far end, then the middle, which is 1.414 from both.
     assert cover_one(difficulty, embeddings, 4, 0.0, one_device) == [0, 3, 2, 1]
 
 
