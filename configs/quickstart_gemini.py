@@ -1,4 +1,4 @@
-"""A first run with Gemini as its teacher.
+"""The quickstart with Gemini as its teacher.
 
     pip install -e '.[gemini]'
     export GEMINI_API_KEY=...
@@ -8,19 +8,13 @@ Money: 16 questions of about 110 tokens and up to 8 further requests, at the pri
 2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
 included, the 24 cost $0.04; were every one as long as it may be, $0.13. The caps are 24 requests
 and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
-
-Questions: 320 of contract deadlines, which any teacher can answer ("on time or late", so one of two
-is right by chance); those of `configs/quickstart.py` are about invented rules. The longest reply
-that is learned has 128 tokens (`generation.max_new_tokens`, with `row_tokens` to match).
-
-Hardware: a laptop, for longer than `configs/quickstart.py`; neither that nor the vendor itself has
-been tried.
+Hardware: as configs/quickstart.py; up to 128 tokens are written where that writes 48, which takes
+longer. Not yet run against the vendor itself.
 """
 
 import dataclasses
 
-from bridge_jax.config import RunConfig, TeacherConfig
-from bridge_jax.config_io import override
+from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
 from configs import quickstart
 
 TEACHER = TeacherConfig(
@@ -40,25 +34,16 @@ def get_config() -> RunConfig:
 
 
 def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
-    """Returns a config that asks `teacher` 16 questions of deadlines, with room for 8 retries."""
-    return override(
-        dataclasses.replace(quickstart.get_config(), teacher=teacher),
-        [
-            f"name=quickstart with {name}",
-            "data.domains=deadlines",
-            "data.min_steps=1",
-            "data.max_steps=1",
-            "data.pool=320",
-            "data.test=150",
-            "max_prompt_tokens=120",
-            "selection.size=16",
-            "budget.queries=24",
-            f"budget.usd={usd}",
-            "assistant_training.row_tokens=256",
-            "student_training.row_tokens=256",
-            "direct_training.row_tokens=256",
-            "direct_training.epochs=40",
-            "generation.max_new_tokens=128",
-            "generation.batch_size=64",
-        ],
+    """Returns the quickstart with another teacher: 16 questions, and room for 8 retries.
+
+    A vendor's rationales are longer than those of the practice tasks; the default rows hold them.
+    """
+    config = quickstart.get_config()
+    return dataclasses.replace(
+        config,
+        name=f"quickstart with {name}",
+        teacher=teacher,
+        selection=dataclasses.replace(config.selection, size=16),
+        budget=BudgetConfig(queries=24, usd=usd),
+        generation=dataclasses.replace(config.generation, max_new_tokens=128),
     )
