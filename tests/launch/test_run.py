@@ -147,6 +147,9 @@ for argv in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
 
+LONG_ROWS = " ".join(
+    f"--{name}_training.row_tokens=999" for name in ("assistant", "student", "direct")
+)
 MISTAKES = {
     "--config.budget.querys=3": "unknown config key 'budget.querys': did you mean 'budget.queries'",
     "--budget.queries=25": "budget.queries=25 exceeds the pool of 24 examples",
@@ -158,7 +161,9 @@ MISTAKES = {
     "--student.checkpoint=gone": "checkpoint 'gone': no such folder or file",
     "--student.keep_layers=0,7": "keep_layers=[7]",
     "--student_training.row_tokens=128": "student_training.row_tokens=128 is too short",
-    "--generation.max_new_tokens=500 --student_training.row_tokens=999": "context of 512; lower",
+    "--assistant_training.row_tokens=128": "assistant_training.row_tokens=128 is too short",
+    "--config.compare_direct=true --direct_training.row_tokens=128": "direct_training.row_tokens=",
+    f"--generation.max_new_tokens=500 {LONG_ROWS}": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
     "--config.method": "method=: one of bridge, direct, self, labels",
