@@ -60,7 +60,8 @@ def share(value: float, low: float, high: float) -> float:
 
 def drop_overlapping(axes: Axes) -> None:
     """Removes the texts that would be drawn over one that was added before them."""
-    axes.get_figure().draw_without_rendering()  # Only now all have their places.
+    figure: Any = axes.get_figure()
+    figure.draw_without_rendering()  # Only now all have their places.
     kept: list[Any] = []
     for text in list(axes.texts):
         box = text.get_window_extent()
