@@ -18,7 +18,7 @@ def get_study() -> Study:
         "financial",
         "TAT-QA at 5%: does it matter what is asked, and does the assistant help?",
         pool=100,
-        row=320,
+        row=352,
         changes=[
             "data.kind=numeric",
             "data.choices=",

@@ -3,7 +3,7 @@
     python -m launch.study --config=configs/studies/medical.py --workdir=runs/medical_study \
         --data.path=DATA/med_pubmedqa.jsonl
 
-The data and the teacher are those of `configs/medical_cpu.py`: 120 abstracts (their last 180 tokens
+The data and the teacher are those of `configs/medical_cpu.py`: 120 abstracts (their last 200 tokens
 or so), of which six are asked about, and 120 to be tested on.
 """
 
@@ -17,10 +17,10 @@ def get_study() -> Study:
         "medical",
         "PubMedQA at 5%: does it matter what is asked, and does the assistant help?",
         pool=120,
-        row=448,
+        row=768,
         changes=[
             "max_prompt_tokens=224",
-            "generation.max_new_tokens=208",
+            "generation.max_new_tokens=256",
             "generation.batch_size=40",
         ],
     )

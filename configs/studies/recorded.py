@@ -1,7 +1,7 @@
 """What the studies on real questions with a recorded teacher have in common. Not a study itself.
 
 Small enough for two CPU cores: a student of 6 of SmolLM2-135M's 30 layers, beside the whole one as
-assistant; an example a row, so that an assistant that has a handful of answers makes steps enough.
+assistant; a row a step, so that an assistant that has a handful of answers makes steps enough.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def study(name: str, question: str, pool: int, row: int, changes: Sequence[str])
     Args:
       name, question: of the study.
       pool: questions in the pool, and in the test.
-      row: tokens that hold the longest example.
+      row: tokens that hold the longest example, with the longest recorded rationale.
       changes: to `configs/medical_cpu.py`.
     """
     queries = pool // 20
