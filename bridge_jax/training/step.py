@@ -145,7 +145,7 @@ def make_train_step(
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=4)  # Of assistant and student, in rows of two lengths.
+@functools.lru_cache(maxsize=4)  # Of assistant and student; rows of all lengths share one.
 def _jitted(
     config: DecoderConfig,
     optimizer: optax.GradientTransformation,
