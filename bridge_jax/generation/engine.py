@@ -117,26 +117,37 @@ def generate_batch(
     batch, width = prompts.shape
     limit = settings.max_new_tokens
 
+    def written(loop: _Loop) -> _Loop:
+        """Writes down the token that was drawn."""
+        return loop._replace(
+            tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, end_id, loop.token)),
+            logprobs=loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob)),
+            done=loop.done | (loop.token == end_id),
+            step=loop.step + 1,
+        )
+
     def advance(loop: _Loop) -> _Loop:
-        tokens = loop.tokens.at[:, loop.step].set(jnp.where(loop.done, end_id, loop.token))
-        logprobs = loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob))
-        done = loop.done | (loop.token == end_id)
         logits, cache = forward(
             config, params, loop.token[:, None], loop.position[:, None], loop.cache
         )
         token, logprob, key = draw(logits, loop.key, settings)
-        return _Loop(
-            cache, token, logprob, loop.position + 1, done, tokens, logprobs, loop.step + 1, key
+        return written(
+            loop._replace(
+                cache=cache, token=token, logprob=logprob, position=loop.position + 1, key=key
+            )
         )
 
     logits, cache = read_prompts(config, params, prompts, lengths, width + limit)
     token, logprob, key = draw(logits, key, settings)
     out = jnp.full((batch, limit), end_id, jnp.int32)
-    loop = _Loop(
+    first = _Loop(
         cache, token, logprob, lengths, lengths == 0, out, jnp.zeros((batch, limit)),
         jnp.int32(0), key,
     )  # fmt: skip
-    loop = jax.lax.while_loop(lambda s: (s.step < limit) & ~s.done.all(), advance, loop)
+    # Nothing is computed behind the last token.
+    loop = jax.lax.while_loop(
+        lambda loop: (loop.step < limit) & ~loop.done.all(), advance, written(first)
+    )
     return loop.tokens, loop.logprobs
 
 

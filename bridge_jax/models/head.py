@@ -5,13 +5,15 @@ lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats). With
 highest logit m2 the two likeliest tokens have the probabilities 1 / s and exp(m2 - m) / s.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bridge_jax.parallel.sharding import constrain
+
+CHUNK = 8192  # Entries of the vocabulary.
+FEW = 1 << 24  # So many logits, 64 MiB, are kept for the backward pass and not computed again.
 
 
 class Head(NamedTuple):
@@ -55,25 +57,27 @@ class _Running(NamedTuple):
 
 
 def token_statistics(
-    hidden: jax.Array, head: Head, targets: jax.Array, chunk: int = 8192
+    hidden: jax.Array, head: Head, targets: jax.Array, chunk: int | None = None
 ) -> TokenStatistics:
     """Returns the NLL of `targets` and how sure the prediction is, at every position.
 
-    The backward pass recomputes each chunk's logits, so its memory is bounded as well.
+    The backward pass recomputes each chunk's logits, so its memory is bounded as well; a single
+    chunk of `FEW` are kept.
 
     Args:
       hidden: f[N, D], after the final norm.
       head: of V logits.
       targets: int32[N].
-      chunk: vocabulary entries at a time; the largest array is N x chunk.
+      chunk: vocabulary entries at a time; the largest array is N x chunk. None is all of them
+        where N x V is no more than `FEW`, otherwise `CHUNK`.
     """
     vocab, dim = head.table.shape
-    chunk = min(chunk, vocab)
+    few = hidden.shape[0] * vocab <= FEW
+    chunk = min(chunk or (vocab if few else CHUNK), vocab)
     chunks = -(-vocab // chunk)
     hidden = constrain(hidden, "batch", None)
     padded = jnp.pad(head.table, ((0, chunks * chunk - vocab), (0, 0))).reshape(chunks, chunk, dim)
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
     def step(run: _Running, inputs):
         index, rows = inputs
         rows = constrain(rows, "vocab", None)  # Gathered: partial logits would be larger to add up.
@@ -101,6 +105,8 @@ def token_statistics(
     zeros = jnp.zeros(hidden.shape[0], jnp.float32)
     low = zeros - 1e30
     start = _Running(low, zeros, zeros, zeros, low, jnp.zeros_like(targets))
+    if chunks > 1 or not few:
+        step = jax.checkpoint(step, prevent_cse=False)
     run, _ = jax.lax.scan(step, start, (jnp.arange(chunks), padded))
     lse = run.top + jnp.log(run.total)
     # Without a gradient, which no reader of the margin needs.

@@ -5,9 +5,9 @@ products and attention are counted; norms, rotations and softmax are not. All fi
 the chips. F = forward pass over the layers.
 
     training      F + head, its double backward (once for an adapter), and F + head again where
-                  activations are recomputed
+                  activations, or more than a few logits, are recomputed
     scoring       F + head at the answer tokens
-    generation    F of the prompts, then F + head for each token
+    generation    F of the prompts + head, then F + head for each token but the first
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import numpy as np
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.head import FEW
 from bridge_jax.models.projection import is_adapted
 from bridge_jax.parallel.sharding import filled_rows
 
@@ -83,7 +84,8 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     backward = 1 if config.lora else 2
     again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
     flops = model_flops(config, rows, steps, targets) + body * again
-    flops += head  # It recomputes its logits always, chunk by chunk.
+    if rows * targets // train.accumulate * config.vocab_size > FEW:
+        flops += head  # Chunk by chunk, it computes its logits twice.
 
     width = _bytes(config)
     trained, total = _trained(config), layer_parameters(config) + head_parameters(config)
@@ -142,7 +144,7 @@ def generation_step(config: DecoderConfig, rows: int, width: int, new: int, mesh
         m.data * m.fsdp * total * size + cache,
         m.data * total * size * (m.fsdp - 1) + 2 * _tensor_sums(config, rows, m),
     )
-    return Cost(*(a + b for a, b in zip(prefill, a_token.times(new))))
+    return Cost(*(a + b for a, b in zip(prefill, a_token.times(new - 1))))
 
 
 def cache_bytes(config: DecoderConfig, rows: int, slots: int) -> int:

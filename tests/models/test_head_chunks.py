@@ -33,7 +33,8 @@ def dense(hidden, table, targets):
     return head.TokenStatistics(nll, entropy, 1 - (top - second), logprobs.argmax(-1))
 
 
-@pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39])  # dividing, whole, larger, and not dividing
+# Dividing, whole, larger, not dividing, and all at once.
+@pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39, None])
 def test_chunks_equal_the_dense_softmax(chunk):
     hidden, table, targets = inputs()
 
@@ -88,6 +89,17 @@ def test_training_computes_no_margin():
 
     assert "_likeliest" in compiled(statistics)
     assert "_likeliest" not in compiled(jax.grad(loss, (0, 1)))
+
+
+@pytest.mark.parametrize(("chunk", "products"), [(None, 3), (16, 4)])
+def test_few_logits_are_kept_for_the_backward_pass(chunk, products):
+    def loss(hidden, table, targets):
+        return head.token_statistics(hidden, head.Head(table), targets, chunk=chunk).nll.sum()
+
+    traced = jax.make_jaxpr(jax.grad(loss, (0, 1)))(*inputs())
+    # Logits, and the gradients of both factors; the logits of a chunk are computed twice.
+    names = [equation.primitive.name for _, equation in sizes(traced.jaxpr)]
+    assert names.count("dot_general") == products
 
 
 def test_extreme_logits_stay_finite():

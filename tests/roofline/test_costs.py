@@ -35,18 +35,28 @@ def test_parameters_are_those_of_the_model():
     assert costs.adapter_parameters(adapted) == decoder.count_parameters(adapted) - params
 
 
-def test_flops_of_training(one_device):
+def test_flops_of_training(one_device, monkeypatch):
     tokens, attend = 24, 4 * 2 * 2 * 4 * 6 * 24
     forward, head = 2 * LAYERS * tokens + attend, 2 * HEAD * 4 * 5
     found = costs.train_step(CONFIG, TRAIN, 5, one_device)
-    # Forward, again, and twice backward; the head likewise.
-    assert found.flops == 4 * forward + 4 * head
+    # Forward, again, and twice backward; the head likewise, but its few logits are kept.
+    assert found.flops == 4 * forward + 3 * head
     kept = dataclasses.replace(TRAIN, remat="none")
-    assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 4 * head
+    assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 3 * head
     adapted = dataclasses.replace(CONFIG, lora=LoraConfig(rank=1, targets=("mlp/up",)))
     adapter = 2 * 1 * (8 + 16)
     found = costs.train_step(adapted, TRAIN, 5, one_device).flops
-    assert found == 3 * (forward + 2 * adapter * tokens) + 3 * head + 2 * adapter * tokens
+    assert found == 3 * (forward + 2 * adapter * tokens) + 2 * head + 2 * adapter * tokens
+    monkeypatch.setattr(costs, "FEW", 4 * 5 * CONFIG.vocab_size - 1)  # One less than there are.
+    assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 4 * head
+
+
+def test_the_last_token_of_a_completion_is_not_read(one_device):
+    prompts = costs.scoring_step(CONFIG, 4, 6, 1, one_device).flops
+    assert costs.generation_step(CONFIG, 4, 6, 1, one_device).flops == prompts
+    # Four rows: the layers, the head, and attention to 6 + 3 slots in 2 layers of 2 heads.
+    a_token = 4 * (2 * LAYERS + 2 * HEAD + 4 * 2 * 2 * 4 * 9)
+    assert costs.generation_step(CONFIG, 4, 6, 3, one_device).flops == prompts + 2 * a_token
 
 
 def test_model_flops_count_nothing_twice(one_device):
