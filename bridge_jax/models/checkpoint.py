@@ -139,7 +139,9 @@ def _place(
     zeros, write = _stacking(shape)
     stack = zeros()
     for position, layer in enumerate(layers):
-        stack = write(stack, _shard(read(layer), shape.dtype, one), position)
+        written = write(stack, _shard(read(layer), shape.dtype, one), position)
+        # Without this, reading runs ahead of writing, and layers pile up on the host.
+        stack = jax.block_until_ready(written)
     return stack
 
 
