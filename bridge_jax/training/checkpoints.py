@@ -1,4 +1,7 @@
-"""Orbax checkpoints: the parameters between stages, and the whole state within one."""
+"""Orbax checkpoints: the parameters between stages, and the whole state within one.
+
+Not compressed: trained numbers shrink by less than a tenth, and that takes time.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from bridge_jax.errors import UserError
 
 def save_params(path: Path, params: Any) -> None:
     """Writes the parameters of a finished stage."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.PyTreeCheckpointer(use_compression=False) as checkpointer:
         checkpointer.save(path.absolute(), params)
 
 
@@ -24,10 +27,8 @@ def load_params(path: Path, like: Any) -> Any:
     if not path.is_dir():
         raise UserError(f"{path}: no checkpoint here; run the stage that writes it")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(
-                path.absolute(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-            )
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            return checkpointer.restore(path.absolute(), args=_restoring(like))
     except Exception as error:  # Orbax and TensorStore raise many kinds.
         raise UserError(
             f"{path}: the checkpoint is damaged ({type(error).__name__}: {str(error)[:200]}); "
@@ -42,6 +43,9 @@ class StateCheckpoints:
         self.folder = folder
         self.manager = ocp.CheckpointManager(
             folder.absolute(),
+            handler_registry=ocp.handlers.create_default_handler_registry(
+                default=ocp.PyTreeCheckpointHandler(use_compression=False)
+            ),
             options=ocp.CheckpointManagerOptions(
                 # `save_interval_steps` would also save the first step, which is hardly worth it.
                 save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(every),
@@ -51,12 +55,11 @@ class StateCheckpoints:
 
     def restore(self, state: Any) -> Any:
         """Returns the newest state that can be read, or `state` when there is none."""
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         step = self.manager.latest_step()
         if step is None:
             return state
         try:
-            return self.manager.restore(step, args=ocp.args.StandardRestore(like))
+            return self.manager.restore(step, args=_restoring(state))
         except Exception as error:
             raise UserError(
                 f"{self.folder}/{step}: the checkpoint is damaged ({type(error).__name__}: "
@@ -69,9 +72,15 @@ class StateCheckpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Saves `state`, in the background."""
-        self.manager.save(step, args=ocp.args.StandardSave(state), force=True)
+        self.manager.save(step, args=ocp.args.PyTreeSave(state), force=True)
 
     def close(self) -> None:
         """Waits for the writer."""
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def _restoring(like: Any) -> ocp.args.PyTreeRestore:
+    """Returns what asks for arrays of the shapes, dtypes and shardings of `like`."""
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))
