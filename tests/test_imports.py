@@ -99,3 +99,10 @@ for found in pkgutil.walk_packages(bridge_jax.__path__, "bridge_jax."):
 
 def test_a_mistyped_flag_is_found_before_the_slow_imports():
     assert loaded("import launch.run", ["jax", "flax", "absl"]) == ["absl"]
+
+
+def test_a_tokenizer_is_read_without_torch(checkpoint):
+    """Importing torch takes seconds of every launch; AutoTokenizer does where it is installed."""
+    code = "from pathlib import Path; from bridge_jax.text import tokenizer\n"
+    code += f"tokenizer.load(Path({str(checkpoint)!r}))"
+    assert loaded(code, ["torch", "tokenizers"]) == ["tokenizers"]

@@ -102,10 +102,13 @@ def load(checkpoint: Path) -> Tokenizer:
         from bridge_jax.text.sentencepiece import SentencePieceTokenizer
 
         return SentencePieceTokenizer(checkpoint)
-    from transformers import AutoTokenizer
+    import transformers
 
     try:
-        fast = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        if (checkpoint / "tokenizer.json").exists():  # Read as it is, and without torch.
+            fast = transformers.PreTrainedTokenizerFast.from_pretrained(checkpoint)
+        else:
+            fast = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a bare one for a damaged tokenizer.json
         raise UserError(
             f"{checkpoint}: has no tokenizer that can be read ({str(error)[:200]}); put "
