@@ -38,7 +38,7 @@ def get_config() -> RunConfig:
         student=pair.student,
         warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=1e-4)),
         selection=SelectionConfig(batch_tokens=32_768),
-        assistant_training=_training(epochs=6, learning_rate=2e-4),
+        assistant_training=_training(epochs=3, learning_rate=2e-4),
         instruct=InstructConfig(2000, _training(epochs=1, learning_rate=2e-5)),
         student_training=_training(epochs=3, learning_rate=2e-5),
         direct_training=_training(epochs=20, learning_rate=2e-5),

@@ -76,6 +76,21 @@ class RunConfig:
         return "answer" if self.method == "labels" or self.form == "two_pass" else "reason"
 
     @property
+    def shows_gold(self) -> bool:
+        """Whether the assistant is shown the gold answers that its rationales are to end in."""
+        return self.method == "bridge" and self.data.labelled and self.rationales.show_gold
+
+    @property
+    def writing_mode(self) -> Literal["reason", "explain"]:
+        """How the assistant is asked for the rationales of the pool."""
+        return "explain" if self.shows_gold else "reason"
+
+    @property
+    def assistant_modes(self) -> tuple[Literal["reason", "explain"], ...]:
+        """How the assistant is asked for what it learns: as it is when tested, and when writing."""
+        return ("reason", "explain") if self.shows_gold else ("reason",)
+
+    @property
     def selected(self) -> int:
         """How many examples the teacher is asked about."""
         if not self.asks_teacher:

@@ -23,14 +23,20 @@ class GenerationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RationalesConfig:
-    """Which of the assistant's rationales the student learns from.
+    """How the assistant's rationales are asked for, and which the student learns from.
 
     Attributes:
       filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
-        learns the gold answer alone. The others read no gold answer: the student learns the answer
-        as written, and nothing where a rationale is rejected. `none` keeps all that end in an
+        learns the gold answer alone. The others compare with none: the student learns the answer as
+        written, and nothing where a rationale is rejected. `none` keeps all that end in an
         answer; `confidence` those that the assistant was sure of; `consistency` those of them that
         the student's own samples agree with (`phases.rationales.sample`).
+      show_gold: where the pool has labels, show them to an assistant that a teacher taught, under
+        any filter: it explains the gold answer. That is the rationalization of STaR (2203.14465),
+        where only what a model got wrong is explained; to explain all is our choice. For it the
+        assistant learns each of the teacher's answers in both forms. Without, it has to find the
+        answers of the pool itself, as it does when it is tested, and takes half as many steps in
+        as many epochs.
       min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
         Our default.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
@@ -44,6 +50,7 @@ class RationalesConfig:
     """
 
     filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
+    show_gold: bool = True
     min_mean_logprob: float = -0.5
     min_step_logprob: float = -1.0
     samples: int = 4

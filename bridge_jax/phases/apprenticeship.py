@@ -152,8 +152,15 @@ def annotations(run: Run, out: Path) -> None:
 
 
 def assistant(run: Run, out: Path) -> None:
-    """Trains the warmed assistant on the teacher's rationales."""
-    sequences = [run.sequence("assistant", *paid) for paid in bought(run)]
+    """Trains the warmed assistant on the teacher's rationales.
+
+    If it is to explain gold answers, it learns to reason with and without them.
+    """
+    sequences = [
+        run.sequence("assistant", *paid, mode=mode)
+        for paid in bought(run)
+        for mode in run.config.assistant_modes
+    ]
     model = run.trainable("assistant", WARMUP)
     run.train(out, "assistant", model, sequences, run.config.assistant_training)
 
@@ -183,7 +190,10 @@ GUESSES_STAGE = Stage(
 BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
 ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
 ASSISTANT_STAGE = Stage(
-    ASSISTANT, assistant, ("assistant_training", "data.labelled"), (WARMUP, ANNOTATIONS)
+    ASSISTANT,
+    assistant,
+    ("assistant_training", "data.labelled", "shows_gold"),
+    (WARMUP, ANNOTATIONS),
 )
 
 

@@ -17,6 +17,7 @@ from bridge_jax.config import (
     DataConfig,
     LoraConfig,
     ModelConfig,
+    RationalesConfig,
     RunConfig,
     TeacherConfig,
     TrainConfig,
@@ -115,13 +116,18 @@ class Run:
         )
 
     def sequence(
-        self, role: Role, example: Example, rationale: str | None, answer: str | None = None
+        self,
+        role: Role,
+        example: Example,
+        rationale: str | None,
+        answer: str | None = None,
+        mode: prompts.Mode = "reason",
     ) -> prompts.Sequence:
         """Returns what a role learns from `example`: rationale and answer, or the answer alone.
 
-        The answer is the gold one, unless another is given.
+        The answer is the gold one, unless another is given; `mode` is how a rationale is asked for.
         """
-        prompt = self.prompt(role, example, "reason" if rationale else "answer")
+        prompt = self.prompt(role, example, mode if rationale else "answer")
         answer = example.answer if answer is None else answer
         return prompts.training_sequence(self.tokenizer(role), prompt, rationale, answer)
 
@@ -226,6 +232,9 @@ class Run:
                 content = replay.digest(Path(value.replay_from))
                 values |= {"replay_from": "", "content": content}
             return values
+        if isinstance(value, RationalesConfig):
+            # What is made by an assistant that is shown gold answers reads "shows_gold".
+            return {k: v for k, v in config_io.to_json(value).items() if k != "show_gold"}
         if isinstance(value, ModelConfig):
             return config_io.to_json(value) | {"files": _sizes(locate(value.checkpoint))}
         return config_io.to_json(value) if dataclasses.is_dataclass(value) else value
@@ -256,8 +265,10 @@ class Run:
         roles: tuple[Role, ...] = ("assistant", "student")
         for role in roles if self.config.needs_assistant else roles[1:]:
             context = checkpoint.read_config(getattr(self.config, role)).max_positions
-            examples = (*pool, *self.splits.test)
-            longest = max(len(self.prompt(role, example, "reason")) for example in examples)
+            asked = [self.prompt(role, example, "reason") for example in (*pool, *self.splits.test)]
+            if role == "assistant" and self.config.shows_gold:
+                asked += [self.prompt(role, example, "explain") for example in pool]
+            longest = max(map(len, asked))
             check_context(longest, self.config.generation.max_new_tokens, context)
         for example in generate_instructions(self.config.seed, self.config.instruct.examples):
             self.prompt("student", example, "reason")

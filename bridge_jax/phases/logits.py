@@ -1,7 +1,8 @@
 """White-box distillation: the assistant's predictions beside every token of its own lessons.
 
-The assistant reads what the student will read, its own kept rationales and the teacher's, and its
-most probable tokens are stored. Where the student learns a gold answer alone, none are.
+The assistant reads what the student will read, its own kept rationales and the teacher's, asked as
+it was when it wrote them, and its most probable tokens are stored. Where the student learns a gold
+answer alone, none are.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ LOGITS = "tutoring/logits"
 def write(run: Run, out: Path) -> None:
     """Writes `ids.npy` and `logprobs.npy`, [N, K] each, of all lessons' targets in their order."""
     config = run.config
-    sequences = [s for lesson in of_pool(run) if lesson.rationale for s in read(run, lesson)]
+    sequences = [s for lesson in of_pool(run) if lesson.rationale for s in _asked(run, lesson)]
     if not sequences:
         raise UserError("logits.weight: no rationale was kept, so the assistant has none to read")
     model = run.model("assistant", rationales.author(config))
@@ -48,6 +49,16 @@ def write(run: Run, out: Path) -> None:
     if hosts.is_first():
         np.save(out / "ids.npy", found.ids)
         np.save(out / "logprobs.npy", found.logprobs)
+
+
+def _asked(run: Run, lesson: Lesson) -> list[prompts.Sequence]:
+    """Returns the sequences of a lesson under the prompt that the assistant wrote to.
+
+    Their targets are those that the student has: shown a gold answer or not. In two passes the
+    answer alone keeps the prompt of its own.
+    """
+    prompt = run.prompt("assistant", lesson.example, run.config.writing_mode)
+    return [s._replace(prompt=prompt) if s.rationale else s for s in read(run, lesson)]
 
 
 def attach(run: Run, lessons: Sequence[Lesson]) -> list[prompts.Sequence]:

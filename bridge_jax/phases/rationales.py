@@ -29,8 +29,8 @@ RATIONALES = "tutoring/rationales"
 
 def write(by: str, run: Run, out: Path) -> None:
     """Writes a rationale for every example of the pool with the assistant of stage `by`."""
-    pool = run.splits.pool
-    prompts = [run.prompt("assistant", example, "reason") for example in pool]
+    pool, mode = run.splits.pool, run.config.writing_mode
+    prompts = [run.prompt("assistant", example, mode) for example in pool]
     model = run.model("assistant", by)
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def write(by: str, run: Run, out: Path) -> None:
             "mean_logprob": sum(logprobs) / max(1, len(logprobs)),
             "min_step_logprob": min(step_logprobs(completion, model.tokenizer), default=0.0),
             "tokens": len(completion.ids),
+            "shown_gold": mode == "explain",
         }
 
     path = out / "completions.jsonl"

@@ -25,7 +25,7 @@ from bridge_jax.planning.lengths import SAMPLE, Lengths
 from bridge_jax.selection import scores
 from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import Mode, Sequence
 
 
 class Training(NamedTuple):
@@ -84,13 +84,11 @@ def workloads(run: Run, only: Collection[str] | None = None) -> list[Work]:
         apprenticeship.GRADIENTS: lambda: _scoring(lengths)._replace(
             stage=apprenticeship.GRADIENTS
         ),
-        apprenticeship.ASSISTANT: lambda: _training(
-            apprenticeship.ASSISTANT, "assistant", "assistant_training", lengths,
-            config.selected,
-        ),
+        apprenticeship.ASSISTANT: lambda: _assistant(lengths),
         instruct.INSTRUCT: lambda: _instruct(lengths),
         rationales.COMPLETIONS: lambda: _generation(
-            rationales.COMPLETIONS, "assistant", lengths, lengths.pool_size
+            rationales.COMPLETIONS, "assistant", lengths, lengths.pool_size,
+            config.writing_mode,
         ),
         rationales.SAMPLES: lambda: _generation(
             rationales.SAMPLES, "student", lengths, lengths.pool_size * config.rationales.samples
@@ -128,6 +126,18 @@ def _warmup(lengths: Lengths) -> Training:
     return _training(
         apprenticeship.WARMUP, "assistant", "warmup.train", lengths, count, reasoned=False
     )
+
+
+def _assistant(lengths: Lengths) -> Training:
+    config, modes = lengths.config, lengths.config.assistant_modes
+    sequences = [
+        sequence
+        for mode in modes
+        for sequence in lengths.sequences("assistant", config.selected, True, mode)
+    ]
+    count = config.selected * len(modes)
+    train = config.assistant_training
+    return _packed(apprenticeship.ASSISTANT, "assistant", train, sequences, count)
 
 
 def _instruct(lengths: Lengths) -> Training:
@@ -174,15 +184,17 @@ def _scoring(lengths: Lengths) -> Scoring:
 
 
 def _logits(lengths: Lengths) -> Scoring:
-    """Returns the reading of the student's rows by the assistant, as if all were kept."""
+    """Returns the reading by the assistant, of about as many rows as the student's."""
     student, rows = _student(lengths), lengths.config.student_training
     filled = filled_rows(rows.batch_rows, lengths.run.mesh)
     steps = student.steps // rows.epochs
     return Scoring(logits.LOGITS, "assistant", filled, rows.row_tokens, student.targets, steps)
 
 
-def _generation(stage: str, role: Role, lengths: Lengths, count: int) -> Generation:
-    prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True)]
+def _generation(
+    stage: str, role: Role, lengths: Lengths, count: int, mode: Mode = "reason"
+) -> Generation:
+    prompts = [len(s.prompt) for s in lengths.sequences(role, count, reasoned=True, mode=mode)]
     rows = engine.rows_a_batch(lengths.config.generation, count)
     width = engine.padded_width(max(prompts))
     return Generation(stage, role, rows, width, math.ceil(count / rows))

@@ -75,8 +75,10 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
             f"${spend['usd']:.4f} of ${spend['budget_usd']:.2f}"
         )
     if (kept := report.get("rationales")) and role == "student":
+        shown = ", which was shown the gold answers" * kept.get("shown_gold", False)
         lines.append(
-            f"- rationales by the assistant: {kept['kept']:,} kept of {kept['written']:,} written"
+            f"- rationales by the assistant{shown}: {kept['kept']:,} kept of "
+            f"{kept['written']:,} written"
         )
     return "\n".join(lines)
 

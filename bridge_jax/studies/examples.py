@@ -21,7 +21,8 @@ def choose(run: Run) -> list[dict[str, Any]]:
 
     Returns:
       Per question `id`, `split` ("test" or "pool"), `question`, `gold` and `texts`, a list of
-      `{"role", "verdict", "answer", "text"}` with the verdict "right", "wrong" or "no answer".
+      `{"role", "verdict", "answer", "text"}` with the verdict "right", "shown" (right,
+      by an assistant that was given the answer), "wrong" or "no answer".
     """
     tested = {
         role: {row["id"]: row for row in run.predictions[role]}
@@ -74,10 +75,11 @@ def _example(split: str, row: Row, texts: list[tuple[str, Row | None]]) -> dict[
 
 def _text(role: str, row: Row) -> dict[str, Any]:
     correct = row.get("correct", row["answer"] == row["gold"])
+    right = "shown" if row.get("shown_gold") else "right"
     text = (row.get("completion") or row.get("rationale") or "").strip()
     return {
         "role": role,
-        "verdict": "no answer" if row["answer"] is None else "right" if correct else "wrong",
+        "verdict": "no answer" if row["answer"] is None else right if correct else "wrong",
         "answer": row["answer"],
         "text": text if len(text) <= LONGEST else text[:LONGEST].rstrip() + " …",
     }

@@ -73,6 +73,7 @@ def summarise(run: Run) -> dict[str, Any]:
         kept = sum(bool(row["kept"]) for row in run.rationales)
         written = len(run.rationales)
         report["rationales"] = {"written": written, "kept": kept, "rejected": written - kept}
+        report["rationales"]["shown_gold"] = any(row.get("shown_gold") for row in run.rationales)
     report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
     report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}

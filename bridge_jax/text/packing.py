@@ -83,9 +83,9 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
         )
     plan = first_fit(lengths, row_tokens) if packed else [[i] for i in range(len(lengths))]
     targets = [s.targets for s in sequences]
-    # A multiple of 64, so that stages with similar data share a compilation.
+    # A multiple of 32, so that stages with similar data share a compilation.
     width = max(sum(targets[i] for i in row) for row in plan)
-    width = min(-(-width // 64) * 64, row_tokens)
+    width = min(-(-width // 32) * 32, row_tokens)
 
     shape, small = (len(plan), row_tokens), (len(plan), width)
     rows = Rows(

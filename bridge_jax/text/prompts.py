@@ -1,24 +1,27 @@
 """From an example to what the models read and are trained to write.
 
-The instruction sits in the system message and says which of the two modes is wanted, as the task
-prefixes of Distilling Step-by-Step (2305.02301) do: an example whose rationale was rejected
-trains the direct answer without teaching the model to skip its reasoning.
+The instruction sits in the system message and says which mode is wanted, as the task prefixes of
+Distilling Step-by-Step (2305.02301) do: an example without a rationale trains the direct answer
+without teaching the model to skip its reasoning. To explain, a model is given the gold answer
+(after STaR, 2203.14465).
 """
 
+import dataclasses
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import format_completion
+from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.text.tokenizer import Tokenizer
 
-Mode = Literal["reason", "answer"]
+Mode = Literal["reason", "answer", "explain"]
 
 INSTRUCTIONS: dict[Mode, str] = {
     "reason": "Reason step by step, then write the answer.",
     "answer": "Write only the answer.",
+    "explain": "Explain the answer, then write it.",
 }
 
 
@@ -67,9 +70,10 @@ class Sequence(NamedTuple):
 
 def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
     """Returns the chat that asks a model about `example`."""
+    given = f"\n{ANSWER_MARK} {example.answer}" if mode == "explain" else ""
     return [
         {"role": "system", "content": INSTRUCTIONS[mode]},
-        {"role": "user", "content": example.question},
+        {"role": "user", "content": example.question + given},
     ]
 
 
@@ -94,14 +98,13 @@ def render_prompt(
     question = tokenizer.encode(example.question)
     # Decoding may merge differently at the cut, so cut until the rendered chat fits.
     while len(ids) > max_tokens and excess < len(question):
-        shorter = tokenizer.decode(question[excess:])
-        ids = tokenizer.render_chat(
-            [*messages(example, mode)[:1], {"role": "user", "content": shorter}]
-        )
+        shorter = dataclasses.replace(example, question=tokenizer.decode(question[excess:]))
+        ids = tokenizer.render_chat(messages(shorter, mode))
         excess += max(1, len(ids) - max_tokens)
     if len(ids) > max_tokens:
+        rest = tokenizer.render_chat(messages(dataclasses.replace(example, question=""), mode))
         raise UserError(
-            f"example {example.id!r}: the instruction alone needs {len(ids)} tokens, "
+            f"example {example.id!r}: its prompt needs {len(rest)} tokens beside the question, "
             f"max_prompt_tokens is {max_tokens}; raise it"
         )
     return ids

@@ -187,7 +187,8 @@ def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
 
 def test_two_passes_are_planned_as_twice_the_sequences(tiny, tmp_path):
     def rows(*settings):
-        config = tiny("student_training.batch_rows=1", *settings)
+        rows_of_one = ("student_training.batch_rows=1", "student_training.row_tokens=384")
+        config = tiny(*rows_of_one, *settings)
         works = workload.workloads(Run(config, tmp_path))
         return next(work.steps for work in works if work.stage == "tutoring/student")
 

@@ -71,11 +71,11 @@ def test_only_the_student_depends_on_the_weight(config_path, tmp_path):
     assert {name for name in before if before[name] != wider[name]} == {*student, "tutoring/logits"}
 
 
-def test_the_logits_are_planned_as_one_reading_of_the_students_rows(config_path, tmp_path):
+def test_the_logits_are_planned_as_one_reading_of_rows_like_the_students(config_path, tmp_path):
     config = tiny_run.settings(config_path, "logits.weight=0.5")
     works = {w.stage: w for w in workload.workloads(Run(config, tmp_path))}
     reading, student = works["tutoring/logits"], works["tutoring/student"]
-    assert (reading.role, reading.rows, reading.width) == ("assistant", 8, 384)
+    assert (reading.role, reading.rows, reading.width) == ("assistant", 8, 192)
     assert (3 * reading.steps, reading.targets) == (student.steps, student.targets)
 
 

@@ -53,6 +53,7 @@ def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
 def test_instructions_that_are_too_long_are_found_before_anything_is_run(checkpoint):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
     short = ["data.domains=triage", "data.max_steps=1", "student.keep_layers=", *models]
+    short.append("rationales.show_gold=false")
     run = make(*short, "max_prompt_tokens=300", "instruct.examples=60")
     questions = (*run.splits.pool, *run.splits.test)
     longest = max(len(run.prompt("student", example, "reason")) for example in questions)

@@ -49,7 +49,12 @@ def test_numbers(workdir):
         "size": 4,
         "ids": ["p1", "p5", "p13", "p19"],
     }
-    assert result["rationales"] == {"written": 20, "kept": 10, "rejected": 10}
+    assert result["rationales"] == {
+        "written": 20,
+        "kept": 10,
+        "rejected": 10,
+        "shown_gold": False,
+    }
     assert result["annotations"] == {"answered": 4, "kept": 3, "rejected": 1}
     assert result["gaps"] == pytest.approx(
         {

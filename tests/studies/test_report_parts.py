@@ -6,13 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-from fake_run import write_json
+from fake_run import write_json, write_rows
 from rich.console import Console
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config_io import to_json
 from bridge_jax.errors import UserError
-from bridge_jax.studies import report, terminal, wording
+from bridge_jax.studies import examples, report, terminal, wording
+from bridge_jax.studies.workdir import load
 
 
 def test_only_the_apprenticeship(workdir):
@@ -27,6 +28,20 @@ def test_only_the_apprenticeship(workdir):
     assert "The teacher gave 3 teacher answers" not in page
     assert "The teacher gave 3 answers worth keeping; no model has been tested yet." in page
     assert "What was selected" in page
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_an_answer_that_the_assistant_was_shown_is_not_called_right(workdir, shown):
+    path = workdir / "tutoring/rationales/rationales.jsonl"
+    rows = [json.loads(line) | {"shown_gold": shown} for line in path.read_text().splitlines()]
+    rows[1]["answer"] = "8"  # That of p1, which the teacher was asked about.
+    write_rows(path, rows)
+    assert report.write(workdir)["rationales"]["shown_gold"] == shown
+    page = (workdir / "report.html").read_text()
+    assert ("“Shown” is an answer that the assistant was given" in page) == shown
+    found = examples.choose(load(workdir))
+    texts = {e["id"]: e["texts"][1]["verdict"] for e in found if e["split"] == "pool"}
+    assert texts == {"p1": "wrong", "p5": "shown" if shown else "right"}
 
 
 def test_the_direct_method(workdir):

@@ -26,7 +26,7 @@ def test_rows_by_hand():
     np.testing.assert_array_equal(
         rows.segments, [[1, 1, 1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 0, 0, 0, 0]]
     )
-    # The width is a multiple of 64, but no more than a row: 10.
+    # The width is a multiple of 32, but no more than a row: 10.
     np.testing.assert_array_equal(
         rows.target_at, [[2, 3, 4, 6, 7, 0, 0, 0, 0, 0], [3, 4, 0, 0, 0, 0, 0, 0, 0, 0]]
     )
@@ -41,7 +41,7 @@ def test_rows_by_hand():
 
 def test_unpacked_rows():
     rows = pack([FIRST, THIRD], row_tokens=100, pad_id=0, packed=False)
-    assert rows.tokens.shape == (2, 100) and rows.target.shape == (2, 64)
+    assert rows.tokens.shape == (2, 100) and rows.target.shape == (2, 32)
     np.testing.assert_array_equal((rows.segments > 0).sum(1), [6, 3])
 
 

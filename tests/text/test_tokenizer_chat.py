@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -53,6 +54,23 @@ def test_chat_of_the_gguf_template(smollm2):
     assert chat == [*expected, 1, *smollm2.encode("assistant\n")]
 
 
+def test_vocabulary_and_merges_without_a_tokenizer_json(checkpoint, tiny_tokenizer, tmp_path):
+    model = json.loads((checkpoint / "tokenizer.json").read_text())["model"]
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "Qwen2Tokenizer"
+    for name, text in {
+        "vocab.json": json.dumps(model["vocab"]),
+        "merges.txt": "\n".join(" ".join(pair) for pair in model["merges"]),
+        "tokenizer_config.json": json.dumps(settings),
+        "config.json": json.dumps({"model_type": "qwen2"}),
+        "chat_template.jinja": (checkpoint / "chat_template.jinja").read_text(),
+    }.items():
+        (tmp_path / name).write_text(text)
+    found = tokenizer.load(tmp_path)
+    assert found.encode("Hello 12 there") == tiny_tokenizer.encode("Hello 12 there")
+    assert (found.end_id, found.pad_id) == (tiny_tokenizer.end_id, tiny_tokenizer.pad_id)
+
+
 def test_a_tokenizer_without_template(checkpoint, tmp_path):
     from transformers import AutoTokenizer
 
@@ -86,7 +104,10 @@ def test_truncation_cuts_the_beginning_of_the_question(tiny_tokenizer):
     assert 80 < len(ids) <= 100
     text = tiny_tokenizer.decode(ids)
     assert EXAMPLE.question in text and prompts.INSTRUCTIONS["reason"] in text
-    with pytest.raises(UserError, match="instruction alone"):
+    empty = dataclasses.replace(long, question="")
+    rest = len(tiny_tokenizer.render_chat(prompts.messages(empty, "reason")))
+    assert rest > 10
+    with pytest.raises(UserError, match=f"needs {rest} tokens beside the question"):
         prompts.render_prompt(tiny_tokenizer, long, "reason", 10, "truncate")
 
 
