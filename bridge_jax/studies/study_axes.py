@@ -28,10 +28,10 @@ def scale(axes: Axes, xs: Sequence[float], ticks: bool = True) -> Callable[[floa
 
 
 def few_ticks(axes: Axes) -> Any:
-    """Returns what puts a handful of round numbers on the x axis."""
-    if axes.get_xscale() == "linear":
-        return MaxNLocator(4)
+    """Returns what puts a handful of round numbers, none of them negative, on the x axis."""
     low, high = axes.get_xlim()
+    if axes.get_xscale() == "linear":
+        return FixedLocator([x for x in MaxNLocator(4).tick_values(low, high) if x >= 0])
     decades = math.log10(high / max(low, 1e-9))
     steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
     exponents = range(-8, 16)
@@ -51,21 +51,23 @@ def count(value: float, _: float) -> str:
     return f"{value:g}"
 
 
-def share(value: float, low: float, high: float) -> float:
-    """Returns how far to the right of its axis a cost lies, in about."""
-    if low > 0 and high / low >= 10:
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return (value - low) / ((high - low) or 1)
+def make_room(axes: Axes, part: float) -> None:
+    """Moves the left end of the x axis out, to leave `part` of its width empty."""
+    transform = axes.xaxis.get_transform()
+    low, high = transform.transform(axes.get_xlim())
+    (left,) = transform.inverted().transform([(low - part * high) / (1 - part)])
+    axes.set_xlim(left=left)
 
 
 def drop_overlapping(axes: Axes) -> None:
-    """Removes the texts that would be drawn over one that was added before them."""
+    """Removes the texts that leave the axes to the left, or cover one that was added before."""
     figure: Any = axes.get_figure()
     figure.draw_without_rendering()  # Only now all have their places.
     kept: list[Any] = []
     for text in list(axes.texts):
         box = text.get_window_extent()
-        if any(box.overlaps(other) for other in kept):
+        outside = box.x0 < axes.get_window_extent().x0
+        if outside or any(box.overlaps(other) for other in kept):
             text.remove()
         else:
             kept.append(box)

@@ -14,6 +14,7 @@ from bridge_jax.studies.drawing import Drawing, Palette
 from bridge_jax.studies.workdir import Row
 
 ROW = 26  # CSS pixels of a row with a label
+FRONTIER_WIDTH = 340
 MARKERS = "osD^vPX"
 COST_NAMES = {
     "usd": "US dollars to the teacher, a run",
@@ -186,22 +187,22 @@ def _frontier(result: Row, points: Sequence[Row], cost: str) -> Drawing:
         front.sort()
         axes.step(*zip(*[f[:2] for f in front]), where="post", color=palette.muted, linewidth=1)
         axes.margins(0.08, 0.16)
+        # Above and to the left of what nothing beats there is nothing else.
+        names = _text_width([name for *_, name in front])
+        study_axes.make_room(axes, min(names / FRONTIER_WIDTH, 0.4))
         axes.xaxis.set_major_locator(study_axes.few_ticks(axes))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(study_axes.dollars if cost == "usd" else study_axes.count)
         axes.set_xlabel(COST_NAMES[cost])
         study_axes.percent(axes.yaxis)
-        low, high = min(costs), max(costs)
         for value, mean, name in reversed(front):  # The most accurate first.
-            # To the left, where the line does not go, unless the axis ends there.
-            left = study_axes.share(value, low, high) > 0.3
             axes.annotate(
-                name, (value, mean), xytext=(-7 if left else 4, 5), textcoords="offset points",
-                ha="right" if left else "left", size=11, color=palette.ink,
+                name, (value, mean), xytext=(-7, 5), textcoords="offset points",
+                ha="right", size=11, color=palette.ink,
             )  # fmt: skip
         study_axes.drop_overlapping(axes)
 
-    return Drawing(f"frontier-{cost}", 340, 260, draw)
+    return Drawing(f"frontier-{cost}", FRONTIER_WIDTH, 260, draw)
 
 
 def _differs(points: Sequence[Row], cost: str) -> bool:

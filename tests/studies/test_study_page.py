@@ -73,6 +73,10 @@ def test_names_on_the_frontier_leave_each_other_room(scaling):
         figure.draw_without_rendering()
         texts = figure.axes[0].texts
         boxes = [text.get_window_extent() for text in texts]
+        beginning = figure.axes[0].get_window_extent().x0
+        dots = [figure.axes[0].transData.transform(text.xy) for text in texts]
+    # Above and to the left of its dot, where the line does not go, and within the axes.
+    assert all(beginning <= b.x0 and b.x1 < x and y < b.y0 for b, (x, y) in zip(boxes, dots))
     assert 1 < len(texts) < len(points)
     assert texts[0].get_text() == study_figures.label(best)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
