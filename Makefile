@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
 
 seeds: $(VENV)/.installed
-	$(BIN)/python -m launch.study --config=configs/studies/quickstart_seeds.py --workdir=runs/seeds
+	$(BIN)/python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/seeds
 
 test: $(VENV)/.installed-test check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -2,12 +2,23 @@
 
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
+
+Some five minutes on two CPU cores, 4 GiB; the student answers 78%, the direct one 36%.
+
+104 questions of triage in the pool, of which the teacher is asked 6, and 104 for the test. The
+assistant is the whole of SmolLM2-135M: cut, it would first have to learn to write again, from a
+handful of answers. The student has 6 of its 30 layers and learns in two passes; the direct student
+learns from the 6 answers alone, for about as many steps.
+
+Prompts are at most 44 tokens long (with a gold answer shown 46, instructions 53), rationales with
+their answers 18, so a row of the student holds at least three examples, one of the assistant's one.
+All that is to be written is written in one batch, and trainings keep all activations: there is
+memory.
 """
 
 from bridge_jax.config import (
     BudgetConfig,
     DataConfig,
-    EvaluationConfig,
     GenerationConfig,
     InstructConfig,
     ModelConfig,
@@ -16,29 +27,41 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
+POOL, QUERIES, PASSES = 104, 6, 2
+
 
 def get_config() -> RunConfig:
-    """Returns the config.
-
-    One step of reasoning with a label as answer is what a student of 8 layers can learn from a few
-    hundred rationales; arithmetic over several steps is not (`data.domains`, `data.max_steps` and
-    `data.label_share` make the task harder).
-    """
+    """Returns the config."""
     return RunConfig(
         name="quickstart",
         compare_direct=True,
-        max_prompt_tokens=120,
+        max_prompt_tokens=56,
         data=DataConfig(
-            pool=320, dev=10, test=150, domains=("deadlines",), max_steps=1, label_share=1.0
+            pool=POOL,
+            dev=10,
+            test=104,
+            domains=("triage",),
+            min_steps=2,
+            max_steps=2,
+            label_share=1.0,
         ),
-        budget=BudgetConfig(queries=16, usd=0.05),
+        budget=BudgetConfig(queries=QUERIES, usd=0.05),
         assistant=ModelConfig(),  # trained in full: at this size an adapter saves nothing
-        student=ModelConfig(keep_layers=(0, 4, 8, 12, 16, 20, 24, 29)),
-        warmup=WarmupConfig(0.1, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-5)),
-        assistant_training=TrainConfig(epochs=6, batch_rows=2, learning_rate=1e-4),
-        instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-4)),
-        student_training=TrainConfig(epochs=3, batch_rows=2, learning_rate=5e-4),
-        direct_training=TrainConfig(epochs=10, batch_rows=2, learning_rate=5e-4),
-        generation=GenerationConfig(max_new_tokens=48, batch_size=64),
-        evaluation=EvaluationConfig(assistant_examples=64),
+        student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
+        warmup=WarmupConfig(0.25, _training(epochs=1, learning_rate=5e-5)),
+        assistant_training=_training(epochs=1, learning_rate=1e-4, row_tokens=80),
+        instruct=InstructConfig(120, _training(epochs=1, learning_rate=5e-4)),
+        student_training=_training(epochs=PASSES, learning_rate=1e-3),
+        direct_training=_training(epochs=round(PASSES * POOL / QUERIES), learning_rate=1e-3),
+        generation=GenerationConfig(max_new_tokens=20, batch_size=104),
+    )
+
+
+def _training(epochs: int, learning_rate: float, row_tokens: int = 192) -> TrainConfig:
+    return TrainConfig(
+        epochs=epochs,
+        batch_rows=1,
+        row_tokens=row_tokens,
+        learning_rate=learning_rate,
+        remat="none",
     )

@@ -1,4 +1,4 @@
-"""The quickstart with Gemini as its teacher.
+"""Gemini as the teacher, for questions about contract deadlines.
 
     pip install -e '.[gemini]'
     export GEMINI_API_KEY=...
@@ -8,14 +8,26 @@ Money: 16 questions of about 110 tokens and up to 8 further requests, at the pri
 2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
 included, the 24 cost $0.04; were every one as long as it may be, $0.13. The caps are 24 requests
 and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
-Hardware: as configs/quickstart.py; up to 128 tokens are written where that writes 48, which takes
-longer. Not yet run against the vendor itself.
+Hardware: two CPU cores will do. Not yet run against the vendor itself.
+
+The quickstart asks for the rules of an invented practice, which no vendor knows; here one step of
+reasoning leads to a label. Arithmetic over several steps (`data.domains=dosing,deadlines,fees
+data.max_steps=3 data.label_share=0.4`) is more than a student of 8 layers learns.
 """
 
-import dataclasses
-
-from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
-from configs import quickstart
+from bridge_jax.config import (
+    BudgetConfig,
+    DataConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    InstructConfig,
+    ModelConfig,
+    RunConfig,
+    SelectionConfig,
+    TeacherConfig,
+    TrainConfig,
+    WarmupConfig,
+)
 
 TEACHER = TeacherConfig(
     kind="gemini",
@@ -34,16 +46,28 @@ def get_config() -> RunConfig:
 
 
 def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
-    """Returns the quickstart with another teacher: 16 questions, and room for 8 retries.
+    """Returns the quickstart with other questions and another teacher.
 
-    A vendor's rationales are longer than those of the practice tasks; the default rows hold them.
+    16 are asked, with room for 8 retries. A vendor's rationales are longer than those of the
+    practice tasks; the default rows hold them.
     """
-    config = quickstart.get_config()
-    return dataclasses.replace(
-        config,
+    return RunConfig(
         name=f"quickstart with {name}",
+        compare_direct=True,
+        max_prompt_tokens=120,
+        data=DataConfig(
+            pool=320, dev=10, test=150, domains=("deadlines",), max_steps=1, label_share=1.0
+        ),
         teacher=teacher,
-        selection=dataclasses.replace(config.selection, size=16),
+        selection=SelectionConfig(size=16),
         budget=BudgetConfig(queries=24, usd=usd),
-        generation=dataclasses.replace(config.generation, max_new_tokens=128),
+        assistant=ModelConfig(),
+        student=ModelConfig(keep_layers=(0, 4, 8, 12, 16, 20, 24, 29)),
+        warmup=WarmupConfig(0.1, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-5)),
+        assistant_training=TrainConfig(epochs=3, batch_rows=2, learning_rate=1e-4),
+        instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-4)),
+        student_training=TrainConfig(epochs=3, batch_rows=2, learning_rate=5e-4),
+        direct_training=TrainConfig(epochs=10, batch_rows=2, learning_rate=5e-4),
+        generation=GenerationConfig(max_new_tokens=128, batch_size=64),
+        evaluation=EvaluationConfig(assistant_examples=64),
     )

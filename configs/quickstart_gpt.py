@@ -1,4 +1,4 @@
-r"""The quickstart with GPT as its teacher, or with any server that speaks its protocol.
+r"""GPT as the teacher, or any server that speaks its protocol, for questions about deadlines.
 
     pip install -e '.[openai]'
     export OPENAI_API_KEY=...
@@ -14,8 +14,8 @@ Money: 16 questions of about 110 tokens and up to 8 further requests, at the pri
 mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,
 the 24 cost $0.03; were every one as long as it may be, $0.10. The caps are 24 requests and $0.12.
 With --teacher.batch=true it costs half, and takes up to a day.
-Hardware: as configs/quickstart.py; up to 128 tokens are written where that writes 48, which takes
-longer. Not yet run against the vendor itself.
+The questions and the hardware are those of configs/quickstart_gemini.py. Not yet run against the
+vendor itself.
 """
 
 from bridge_jax.config import RunConfig, TeacherConfig

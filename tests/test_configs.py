@@ -11,6 +11,7 @@ from bridge_jax.config_checks import validate
 from bridge_jax.config_io import override
 from bridge_jax.models import decoder, presets
 from bridge_jax.models.families import from_hf
+from bridge_jax.phases.context import Run
 from bridge_jax.studies import study
 from configs import models
 
@@ -68,7 +69,7 @@ STUDIES = sorted(
 
 
 def test_the_studies_are_found():
-    assert {path.stem for path in STUDIES} >= {"budget_scaling", "quickstart_seeds", "selection"}
+    assert {path.stem for path in STUDIES} >= {"budget_scaling", "direct_vs_bridge", "selection"}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -82,6 +83,22 @@ def test_every_study_resolves(path):
         study.check_tests(found)
     command = f"--config=configs/studies/{path.name}"
     assert command in path.read_text().split('"""')[1], "the docstring gives the command"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
+    pytest.importorskip("gguf")
+    text = path.read_text()
+    if "data.kind=text" in text:
+        pytest.importorskip("tensorflow_text")
+    if "data.path" in text:
+        pytest.skip("needs a file of questions")
+    asked = {
+        (repr(c.data), c.max_prompt_tokens, c.shows_gold, c.instruct.examples): c
+        for c in (cell.config for cell in study.load(path).cells)
+    }
+    for config in asked.values():
+        Run(config, tmp_path).check_inputs()
 
 
 def test_the_budgets_are_those_of_the_docstring():

@@ -8,26 +8,27 @@ docs/baselines.md says what each of them is.
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
+ASKED = common.share(5)
 VARIANTS = {
-    "bridge": (),
-    "labels alone": ("method=labels",),
-    "direct": ("method=direct",),
-    "step by step": ("method=direct", "form=two_pass"),
-    "self-training": ("method=self",),
-    "random questions": ("selection.strategy=random",),
-    "no filter": ("rationales.filter=none",),
-    "filter by confidence": ("rationales.filter=confidence",),
-    "filter by consistency": ("rationales.filter=consistency",),
-    "no instructions": ("instruct.examples=0",),
-    "logits": ("logits.weight=0.5",),
+    "bridge": ASKED,
+    "labels alone": (*ASKED, "method=labels"),
+    "direct": (*ASKED, "method=direct"),
+    "step by step": (*ASKED, "method=direct", "form=two_pass"),
+    "self-training": (*ASKED, "method=self"),
+    "random questions": (*ASKED, "selection.strategy=random"),
+    "gold not shown": (*common.share(5, forms=1), "rationales.show_gold=false"),
+    "no filter": (*ASKED, "rationales.filter=none"),
+    "filter by confidence": (*ASKED, "rationales.filter=confidence"),
+    "filter by consistency": (*ASKED, "rationales.filter=consistency"),
+    "no instructions": (*ASKED, "instruct.examples=0"),
+    "logits": (*ASKED, "logits.weight=0.5"),
 }
 
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = common.share(5)
     cells = [
-        common.cell(variant, seed, *asked, *changes)
+        common.cell(variant, seed, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]

@@ -4,13 +4,15 @@
     python -m launch.study --config=configs/studies/budget_scaling.py --workdir=runs/budget_scaling
     python -m launch.report --workdir=runs/budget_scaling --target_accuracy=0.6
 
-45 runs: 0.1, 1, 5, 10 and 20% of 104 practice questions, rounded up (1, 2, 6, 11 and 21 queries), x
-random, difficulty and coverage x 3 seeds.
+45 runs: 0.1, 1, 5, 10 and 20% of 101 practice questions (with fewer, the first two were the same),
+rounded up to 1, 2, 6, 11 and 21 queries, x random, difficulty and coverage x 3 seeds. An hour on
+two CPU cores; docs/results.md has what came out.
 """
 
 from bridge_jax.studies.study import Study
 from configs.studies import common
 
+POOL = 101
 BUDGETS = (0.1, 1.0, 5.0, 10.0, 20.0)
 STRATEGIES = ("random", "difficulty", "coverage")
 
@@ -21,8 +23,9 @@ def get_study() -> Study:
         common.cell(
             strategy,
             seed,
+            f"data.pool={POOL}",
             f"selection.strategy={strategy}",
-            *common.share(percent),
+            *common.share(percent, pool=POOL),
             x=percent,
         )
         for seed in common.SEEDS

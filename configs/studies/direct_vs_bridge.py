@@ -3,13 +3,21 @@
     python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/direct
 
 The direct student learns from the teacher's answers to 5% of the pool (the very ones that the
-assistant learned from), 10% and 100%, each for about as many steps as the student.
+assistant learned from), 10% and 100%, each for about as many steps as the student. Another has all
+labels of the pool and no teacher: it measures what answers without reasons are worth. It and the
+student are there twice, the second time trained for twice as many steps.
+
+`make seeds` runs it: the quickstart over three seeds, which draw other questions, another selection
+and another order of the batches each. Some 40 minutes on two CPU cores; docs/results.md has what
+came out.
 """
 
 from bridge_jax.studies.study import Cell, Study
+from configs.quickstart import PASSES
 from configs.studies import common
 
-BRIDGE = "bridge, 5%"
+BRIDGE, LONGER = "bridge, 5%", "twice as long"
+TWICE = f"student_training.epochs={2 * PASSES}"
 
 
 def get_study() -> Study:
@@ -27,9 +35,15 @@ def _cells(seed: int) -> list[Cell]:
         asked = common.share(percent)
         return common.cell(f"direct, {percent:g}%", seed, "method=direct", *asked, *changes)
 
+    def labels(variant: str, *changes: str) -> Cell:
+        return common.cell(variant, seed, *common.share(5), "method=labels", *changes)
+
     return [
         common.cell(BRIDGE, seed, *common.share(5)),
+        common.cell(f"{BRIDGE}, {LONGER}", seed, *common.share(5), TWICE),
         direct(5),
         direct(10),
         direct(100, "selection.strategy=random"),  # All are asked: there is nothing to choose.
+        labels("labels alone"),
+        labels(f"labels alone, {LONGER}", TWICE),
     ]

@@ -5,7 +5,8 @@
         --data.path=tatqa.jsonl
 
 Questions about a table and a text (TAT-QA) whose answers are numbers; the teacher replays the
-derivations that people wrote. Of 100 questions (their last 230 tokens or so) five are asked.
+derivations that people wrote. Of 80 questions (their last 230 tokens or so) four are asked, and 100
+are the test.
 """
 
 from bridge_jax.studies.study import Study
@@ -17,7 +18,6 @@ def get_study() -> Study:
     return recorded.study(
         "financial",
         "TAT-QA at 5%: does it matter what is asked, and does the assistant help?",
-        pool=100,
         row=352,
         changes=[
             "data.kind=numeric",

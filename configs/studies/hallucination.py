@@ -4,7 +4,8 @@
 
 Errors are put into 0, 20 or 50% of the rationales: another answer of the task, which the filter by
 gold answers finds, or the reasoning of another example before the right answer, which it cannot.
-All runs of a seed share the assistant and what it wrote.
+All runs of a seed share the assistant and what it wrote. It is shown the gold answers, so it makes
+few errors of its own.
 """
 
 from bridge_jax.studies.study import Study

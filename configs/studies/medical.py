@@ -3,8 +3,8 @@
     python -m launch.study --config=configs/studies/medical.py --workdir=runs/medical_study \
         --data.path=DATA/med_pubmedqa.jsonl
 
-The data and the teacher are those of `configs/medical_cpu.py`: 120 abstracts (their last 200 tokens
-or so), of which six are asked about, and 120 to be tested on.
+The data and the teacher are those of `configs/medical_cpu.py`: 80 abstracts (their last 170 tokens
+or so), of which four are asked about, and 100 to be tested on.
 """
 
 from bridge_jax.studies.study import Study
@@ -16,10 +16,9 @@ def get_study() -> Study:
     return recorded.study(
         "medical",
         "PubMedQA at 5%: does it matter what is asked, and does the assistant help?",
-        pool=120,
-        row=768,
+        row=736,
         changes=[
-            "max_prompt_tokens=224",
+            "max_prompt_tokens=192",
             "generation.max_new_tokens=256",
             "generation.batch_size=40",
         ],

@@ -11,8 +11,9 @@ from configs.studies import common
 
 OPEN = (
     *("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=36"),
+    "max_prompt_tokens=64",  # With the gold text that the assistant is shown.
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
-    "assistant_training.row_tokens=96",
+    "assistant_training.row_tokens=104",
 )
 VARIANTS = {
     "bridge": (),

@@ -11,7 +11,8 @@ from bridge_jax.studies.study import Cell, Study
 from configs import medical_cpu
 from configs.studies import common
 
-PASSES = 2
+POOL, TEST = 80, 100  # Questions; of the pool four are asked.
+PASSES = 1
 VARIANTS = {
     "random": ["selection.strategy=random"],
     "coverage": ["selection.strategy=coverage"],
@@ -19,7 +20,7 @@ VARIANTS = {
 }
 
 
-def study(name: str, question: str, pool: int, row: int, changes: Sequence[str]) -> Study:
+def study(name: str, question: str, row: int, changes: Sequence[str]) -> Study:
     """Returns a study of 5% of the pool: questions chosen, at random, or without an assistant.
 
     The direct student learns from the very answers that the assistant of `coverage` learned from,
@@ -27,23 +28,22 @@ def study(name: str, question: str, pool: int, row: int, changes: Sequence[str])
 
     Args:
       name, question: of the study.
-      pool: questions in the pool, and in the test.
       row: tokens that hold the longest example, with the longest recorded rationale.
       changes: to `configs/medical_cpu.py`.
     """
-    queries = pool // 20
+    queries = POOL // 20
     small = [
-        f"data.pool={pool}",
-        f"data.test={pool}",
+        f"data.pool={POOL}",
+        f"data.test={TEST}",
         f"budget.queries={queries}",
         f"student.keep_layers={common.layers(6)}",
         "assistant_training.epochs=3",
         f"student_training.epochs={PASSES}",
-        f"direct_training.epochs={PASSES * pool // queries}",
+        f"direct_training.epochs={PASSES * POOL // queries}",
         *(f"{training}.remat=none" for training in common.TRAININGS),
         *(f"{training}.batch_rows=1" for training in common.TRAININGS),
         *(f"{training}.row_tokens={row}" for training in common.TRAININGS),
-        f"evaluation.assistant_examples={pool // 4}",
+        f"evaluation.assistant_examples={TEST // 4}",
     ]
     cells = [
         Cell(
@@ -56,4 +56,4 @@ def study(name: str, question: str, pool: int, row: int, changes: Sequence[str])
         for seed in common.SEEDS
         for variant, its_own in VARIANTS.items()
     ]
-    return Study(name, question, tuple(cells), reference="random")
+    return Study(name, question, tuple(cells), reference="coverage")

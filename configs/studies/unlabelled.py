@@ -10,11 +10,12 @@ from bridge_jax.studies.study import Study
 from configs.studies import common
 
 UNLABELLED = (
+    *common.share(5, forms=1),
     *("data.labelled=false", "teacher.keep_wrong=true", "rationales.filter=none"),
     *("selection.difficulty=entropy", "selection.within_labels=false"),
 )
 VARIANTS = {
-    "labelled": (),
+    "labelled": common.share(5),
     "unlabelled, by entropy": UNLABELLED,
     "unlabelled, at random": (*UNLABELLED, "selection.strategy=random"),
     "unlabelled, by confidence": (*UNLABELLED, "rationales.filter=confidence"),
@@ -23,9 +24,8 @@ VARIANTS = {
 
 def get_study() -> Study:
     """Returns the study."""
-    asked = common.share(5)
     cells = [
-        common.cell(variant, seed, *asked, *changes)
+        common.cell(variant, seed, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]
