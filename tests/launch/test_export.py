@@ -48,7 +48,8 @@ def test_the_folder_is_whole(student, undisturbed):
     card = (student / "README.md").read_text()
     report = tiny_run.report(undisturbed)
     assert "10 of 10 queries" in card and "layers 0, 2 were kept" in card
-    assert f"{report['rationales']['kept']} kept of 24 written" in card
+    kept = f"{report['rationales']['kept']} kept of 24 written"
+    assert f"by the assistant, which was shown the gold answers: {kept}" in card
     assert str(undisturbed) not in card
 
 

@@ -55,7 +55,7 @@ def test_the_report_has_what_design_promises(undisturbed):
     assert 0 < time["compilations"] < 140
 
 
-def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config):
+def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config, tmp_path):
     sizes = tiny_run.report(undisturbed)["parameters"]["apprenticeship/assistant"]
     # Rank 4 on all seven projections of three layers: r * (inputs + outputs) each.
     a_layer = 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
@@ -63,7 +63,7 @@ def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config):
     assert sizes["frozen"]["bytes"] == 4 * sizes["frozen"]["parameters"] > 100_000
     student = tiny_run.report(undisturbed)["parameters"]["tutoring/student"]
     assert student["frozen"] == {"parameters": 0, "bytes": 0}
-    _, out, _ = tiny_run.run(tiny_config, undisturbed)
+    _, out, _ = tiny_run.run(tiny_config, shutil.copytree(undisturbed, tmp_path / "run"))
     assert "Trained  assistant 0.0M parameters" in out and "frozen, student" in out
 
 

@@ -19,11 +19,11 @@ CONFIG = """
 from bridge_jax.config import *
 
 def get_config():
-    train = TrainConfig(epochs=3, batch_rows=4, row_tokens=384, learning_rate=1e-3,
+    train = TrainConfig(epochs=3, batch_rows=8, row_tokens=192, learning_rate=1e-3,
                         checkpoint_every=1)
     return RunConfig(
         name="tiny",
-        max_prompt_tokens=256,
+        max_prompt_tokens=128,
         data=DataConfig(pool=24, dev=2, test=8, max_steps=1, rationale="short"),
         budget=BudgetConfig(queries=10, usd=0.05),
         assistant=ModelConfig({checkpoint!r}, lora=LoraConfig(rank=4, dropout=0.1)),
