@@ -63,7 +63,7 @@ def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
     processes = start(tiny_config, tmp_path, "--lost_timeout=10")
     wait_for(tmp_path / "apprenticeship/warmup.partial", processes[0])
     processes[1].kill()
-    _, err = processes[0].communicate(timeout=60)
+    _, err = processes[0].communicate(timeout=300)
     assert processes[0].returncode == 2
     (message,) = (line for line in err.splitlines() if line.startswith("error: "))
     # Whichever notices first: the collective that was cut, or the silence.
@@ -78,7 +78,7 @@ def test_a_process_that_never_joins_is_named(tiny_config, tmp_path):
     first, other = start(tiny_config, tmp_path, "--join_timeout=5")
     other.kill()
     other.communicate()
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=300)
     assert first.returncode == 2
     message = "error: process 0 of 2: the processes did not all join within --join_timeout=5 s; see"
     assert err.splitlines()[-1].startswith(message)
@@ -93,7 +93,7 @@ def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
     process = tiny_run.start(tiny_config, tmp_path, *flags)
     wait_for(tmp_path / "apprenticeship/assistant.partial/metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75
     assert "interrupted; the same command goes on from here" in err
     assert "Traceback" not in err
@@ -115,7 +115,7 @@ def test_sigterm_stops_several_processes_together(tiny_config, undisturbed, tmp_
         processes = start(tiny_config, tmp_path)
         wait_for(tmp_path / f"{stage}.partial" / file, processes[0])
         processes[1].send_signal(signal.SIGTERM)  # one is told, all have to stop
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
         assert [process.returncode for process in processes] == [75, 75], outputs
         assert (tmp_path / f"{stage}.partial").is_dir()
     for process in start(tiny_config, tmp_path):

@@ -181,7 +181,7 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path):
     began = time.monotonic()
     with held(file, wait=True) as ours:
         assert ours
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_busy_workdir_is_told_from_one_that_cannot_be_made(tmp_path):

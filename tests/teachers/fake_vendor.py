@@ -11,6 +11,7 @@ python fake_vendor.py BILLS SECONDS_PER_ANSWER FAULT_SHARE [FAULT,FAULT...]    #
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -62,6 +63,7 @@ class FakeVendor:
       answer: prompt -> the answer it gives.
       key: the only one that it takes; change it to revoke it.
       retry_after: seconds; what 429 and 503 ask for.
+      together: it answers none before it has so many to answer.
       calls: requests per prompt, billed or not.
       most_at_once: the highest number of requests that it was working on together.
     """
@@ -78,10 +80,12 @@ class FakeVendor:
         self.answer: Callable[[str], str] = lambda prompt: "4"
         self.key = KEY
         self.retry_after = 0.01
+        self.together = 1
         self.calls: Counter[str] = Counter()
         self.bills: list[Bill] = []
         self.bodies: list[dict[str, Any]] = []
         self.at_work = self.most_at_once = 0
+        self.held: list[Callable[[], None]] = []
         self.more: list[Callable[[str, str, dict[str, str], bytes], Response | None]] = []
         self._bills_file = os.open(bills, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if bills else None
         self._loop = asyncio.new_event_loop()
@@ -312,7 +316,11 @@ class _Connection(asyncio.Protocol):
         vendor.at_work += 1
         vendor.most_at_once = max(vendor.most_at_once, vendor.at_work)
         response = vendor.respond(method, path, headers, rest[:length])
-        asyncio.get_running_loop().call_later(vendor.seconds, self._send, response)
+        vendor.held.append(functools.partial(self._send, response))
+        if len(vendor.held) >= vendor.together:
+            for send in vendor.held:
+                asyncio.get_running_loop().call_later(vendor.seconds, send)
+            vendor.held.clear()
 
     def _send(self, response: Response) -> None:
         self.vendor.at_work -= 1

@@ -197,8 +197,8 @@ def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, led
     assert 0.45 <= asked[-1] - asked[0] < 3
     assert max(reserved[2:]) <= 2
     began = time.monotonic()
-    annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=60))
-    assert time.monotonic() - began < 3  # what is stored does not wait
+    annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=6))
+    assert time.monotonic() - began < 20  # what is stored does not wait
 
 
 def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
@@ -213,7 +213,7 @@ def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
         if request.example_id == "e1":
             failed = True
             raise TeacherError("401 bad key")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)
 
     teacher = Scripted(tmp_path / "calls", before)
     with pytest.raises(UserError, match="401 bad key; 3 of 20"):
@@ -235,7 +235,7 @@ def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
             await both.wait()
         if request.example_id == "e0":
             raise TeacherError("429 slow down", "transient")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)
         raise TeacherError("401 bad key")
 
     with pytest.raises(UserError, match="401 bad key"):

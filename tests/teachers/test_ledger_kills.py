@@ -55,7 +55,7 @@ def test_killed_at_random_moments(tmp_path, kills, requests):
         killed += kill_at_random(start(path, log, requests), log, starts, 0.25, rng)
     assert killed >= kills / 2, "it was through too early: nothing was tested"
     last = start(path, log, requests)
-    output = last.communicate(timeout=120)[0]
+    output = last.communicate(timeout=300)[0]
     assert last.returncode == 0, output.decode()
 
     kept, billed = set(), Counter()
