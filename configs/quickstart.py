@@ -7,11 +7,11 @@ Some five minutes on two CPU cores, 4 GiB; the student answers 78%, the direct o
 
 104 questions of triage in the pool, of which the teacher is asked 6, and 104 for the test. The
 assistant is the whole of SmolLM2-135M: cut, it would first have to learn to write again, from a
-handful of answers. The student has 6 of its 30 layers and learns in two passes; the direct student
+handful of answers. The student has 6 of its 30 layers and learns for two epochs; the direct student
 learns from the 6 answers alone, for about as many steps.
 
 Prompts are at most 44 tokens long (with a gold answer shown 46, instructions 53), rationales with
-their answers 18, so a row of the student holds at least three examples, one of the assistant's one.
+their answers 18, so a row of the student holds at least three examples, a row of the assistant one.
 All that is to be written is written in one batch, and trainings keep all activations: there is
 memory.
 """
@@ -27,7 +27,7 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, PASSES = 104, 6, 2
+POOL, QUERIES, EPOCHS = 104, 6, 2
 
 
 def get_config() -> RunConfig:
@@ -51,8 +51,8 @@ def get_config() -> RunConfig:
         warmup=WarmupConfig(0.25, _training(epochs=1, learning_rate=5e-5)),
         assistant_training=_training(epochs=1, learning_rate=1e-4, row_tokens=80),
         instruct=InstructConfig(120, _training(epochs=1, learning_rate=5e-4)),
-        student_training=_training(epochs=PASSES, learning_rate=1e-3),
-        direct_training=_training(epochs=round(PASSES * POOL / QUERIES), learning_rate=1e-3),
+        student_training=_training(epochs=EPOCHS, learning_rate=1e-3),
+        direct_training=_training(epochs=round(EPOCHS * POOL / QUERIES), learning_rate=1e-3),
         generation=GenerationConfig(max_new_tokens=20, batch_size=104),
     )
 

@@ -46,10 +46,10 @@ def get_config() -> RunConfig:
 
 
 def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
-    """Returns the quickstart with other questions and another teacher.
+    """Returns a run that asks `teacher` about contract deadlines, for at most `usd` US dollars.
 
-    16 are asked, with room for 8 retries. A vendor's rationales are longer than those of the
-    practice tasks; the default rows hold them.
+    16 questions are asked, with room for 8 retries. A vendor's rationales are longer than those of
+    the practice tasks; the default rows hold them.
     """
     return RunConfig(
         name=f"quickstart with {name}",

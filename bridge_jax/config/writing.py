@@ -34,9 +34,9 @@ class RationalesConfig:
       show_gold: where the pool has labels, show them to an assistant that a teacher taught, under
         any filter: it explains the gold answer. That is the rationalization of STaR (2203.14465),
         where only what a model got wrong is explained; to explain all is our choice. For it the
-        assistant learns each of the teacher's answers in both forms. Without, it has to find the
-        answers of the pool itself, as it does when it is tested, and takes half as many steps in
-        as many epochs.
+        assistant learns each of the teacher's answers in both modes, to reason and to explain.
+        Without, it has to find the answers of the pool itself, as it does when it is tested; an
+        epoch of its training is then half as long.
       min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
         Our default.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.

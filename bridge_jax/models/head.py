@@ -1,4 +1,4 @@
-"""The vocabulary head in chunks: what is known of each token without an N x V array.
+"""The vocabulary head in chunks: what is known of each token, without a large N x V array.
 
 For logits z, the streaming sums m = max z, s = sum exp(z - m), t = sum exp(z - m) z give
 lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats). With the second
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from bridge_jax.parallel.sharding import constrain
 
 CHUNK = 8192  # Entries of the vocabulary.
-FEW = 1 << 24  # So many logits, 64 MiB, are kept for the backward pass and not computed again.
+# Up to so many logits (64 MiB) are computed at once and kept for the backward pass. Our default.
+KEPT_LOGITS = 1 << 24
 
 
 class Head(NamedTuple):
@@ -61,18 +62,18 @@ def token_statistics(
 ) -> TokenStatistics:
     """Returns the NLL of `targets` and how sure the prediction is, at every position.
 
-    The backward pass recomputes each chunk's logits, so its memory is bounded as well; a single
-    chunk of `FEW` are kept.
+    The backward pass recomputes each chunk's logits, so its memory is bounded as well; where there
+    is one chunk, of no more than `KEPT_LOGITS`, it is kept.
 
     Args:
       hidden: f[N, D], after the final norm.
       head: of V logits.
       targets: int32[N].
       chunk: vocabulary entries at a time; the largest array is N x chunk. None is all of them
-        where N x V is no more than `FEW`, otherwise `CHUNK`.
+        where N x V is no more than `KEPT_LOGITS`, otherwise `CHUNK`.
     """
     vocab, dim = head.table.shape
-    few = hidden.shape[0] * vocab <= FEW
+    few = hidden.shape[0] * vocab <= KEPT_LOGITS
     chunk = min(chunk or (vocab if few else CHUNK), vocab)
     chunks = -(-vocab // chunk)
     hidden = constrain(hidden, "batch", None)

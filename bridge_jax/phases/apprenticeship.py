@@ -154,7 +154,8 @@ def annotations(run: Run, out: Path) -> None:
 def assistant(run: Run, out: Path) -> None:
     """Trains the warmed assistant on the teacher's rationales.
 
-    If it is to explain gold answers, it learns to reason with and without them.
+    Where it is to explain gold answers, it learns each rationale twice: from the question alone,
+    and from the question with its gold answer.
     """
     sequences = [
         run.sequence("assistant", *paid, mode=mode)

@@ -1,8 +1,8 @@
 """White-box distillation: the assistant's predictions beside every token of its own lessons.
 
-The assistant reads what the student will read, its own kept rationales and the teacher's, asked as
-it was when it wrote them, and its most probable tokens are stored. Where the student learns a gold
-answer alone, none are.
+The assistant reads the student's targets, its own kept rationales and the teacher's, under the
+prompt with which it writes rationales, and its most probable tokens are stored. Where the student
+learns a gold answer alone, none are.
 """
 
 from collections.abc import Sequence
@@ -52,10 +52,10 @@ def write(run: Run, out: Path) -> None:
 
 
 def _asked(run: Run, lesson: Lesson) -> list[prompts.Sequence]:
-    """Returns the sequences of a lesson under the prompt that the assistant wrote to.
+    """Returns the sequences of a lesson under the prompt of the assistant's writing.
 
-    Their targets are those that the student has: shown a gold answer or not. In two passes the
-    answer alone keeps the prompt of its own.
+    The targets are the student's, whether or not the prompt shows the gold answer. In two passes
+    the sequence of the answer alone keeps its own prompt.
     """
     prompt = run.prompt("assistant", lesson.example, run.config.writing_mode)
     return [s._replace(prompt=prompt) if s.rationale else s for s in read(run, lesson)]

@@ -7,6 +7,7 @@ write.
 
 from collections.abc import Sequence as Seq
 
+from bridge_jax.config import API_TEACHERS
 from bridge_jax.errors import UserError
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.tasks.example import Example
@@ -52,13 +53,15 @@ class Lengths:
         return [self._reasoned(role, example, mode) for example in chosen]
 
     def _reasoned(self, role: Role, example: Example, mode: Mode) -> Sequence:
-        rationale = self.rationale(example)
+        rationale = self._recorded(example)
         if rationale is not None:
             return self.run.sequence(role, example, rationale, mode=mode)
         bare = self.run.sequence(role, example, None)
         longest = max(0, self.config.generation.max_new_tokens - len(bare.answer))
         return bare._replace(prompt=self.run.prompt(role, example, mode), rationale=[0] * longest)
 
-    def rationale(self, example: Example) -> str | None:
-        """Returns what a recorded teacher says about an example."""
+    def _recorded(self, example: Example) -> str | None:
+        """Returns what the data say of an example, unless a vendor's teacher will say it."""
+        if self.config.asks_teacher and self.config.teacher.kind in API_TEACHERS:
+            return None
         return example.rationales.get(self.config.data.rationale)

@@ -4,8 +4,8 @@ XLA's own count of a compiled step takes the body of a scan once, so it is of no
 products and attention are counted; norms, rotations and softmax are not. All figures are sums over
 the chips. F = forward pass over the layers.
 
-    training      F + head, its double backward (once for an adapter), and F + head again where
-                  activations, or more than a few logits, are recomputed
+    training      F + head, its double backward (once for an adapter), F again where activations are
+                  recomputed, and head again where there are more than `head.KEPT_LOGITS`
     scoring       F + head at the answer tokens
     generation    F of the prompts + head, then F + head for each token but the first
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.head import FEW
+from bridge_jax.models.head import KEPT_LOGITS
 from bridge_jax.models.projection import is_adapted
 from bridge_jax.parallel.sharding import filled_rows
 
@@ -84,7 +84,7 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     backward = 1 if config.lora else 2
     again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
     flops = model_flops(config, rows, steps, targets) + body * again
-    if rows * targets // train.accumulate * config.vocab_size > FEW:
+    if rows * targets // train.accumulate * config.vocab_size > KEPT_LOGITS:
         flops += head  # Chunk by chunk, it computes its logits twice.
 
     width = _bytes(config)

@@ -78,7 +78,7 @@ Advance = Callable[[int], None]
 
 @functools.partial(jax.jit, static_argnames="config")
 def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> ScoreSums:
-    """Scores one batch; its largest array beside the model's is B*T x a chunk of V."""
+    """Scores one batch; its largest array beside the model's is a chunk of its logits."""
     hidden, picked, weight = _answer_states(config, params, batch)
     stats = head.token_statistics(
         picked.reshape(-1, picked.shape[-1]),

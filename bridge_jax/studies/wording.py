@@ -184,7 +184,8 @@ def flow(report: dict[str, Any]) -> list[dict[str, str]]:
         add("Teacher", part["kept"], f"answers kept, {part['rejected']:,} rejected")
     if "rationales" in report:
         part = report["rationales"]
-        add("Assistant", part["kept"], f"rationales kept, {part['rejected']:,} rejected")
+        shown = " of answers that it was shown" * part.get("shown_gold", False)
+        add("Assistant", part["kept"], f"rationales{shown} kept, {part['rejected']:,} rejected")
     role = next((r for r in ("student", "student_direct") if r in report["accuracy"]), None)
     if role:
         n = count(report["questions"][role], "test question")

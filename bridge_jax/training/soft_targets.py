@@ -89,7 +89,7 @@ def predict(
 
     Args:
       config, params: the assistant.
-      sequences: those of the student, to the prompts that the assistant was given.
+      sequences: the student's targets, under the assistant's prompts.
       k: K.
       among: tokens that both models have, the first ones.
       batch_rows, row_tokens: of the packed rows.

@@ -16,7 +16,7 @@ VARIANTS = {
     "step by step": (*ASKED, "method=direct", "form=two_pass"),
     "self-training": (*ASKED, "method=self"),
     "random questions": (*ASKED, "selection.strategy=random"),
-    "gold not shown": (*common.share(5, forms=1), "rationales.show_gold=false"),
+    "gold not shown": (*common.share(5, modes=1), "rationales.show_gold=false"),
     "no filter": (*ASKED, "rationales.filter=none"),
     "filter by confidence": (*ASKED, "rationales.filter=confidence"),
     "filter by consistency": (*ASKED, "rationales.filter=consistency"),

@@ -7,16 +7,17 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config_io import override
 from bridge_jax.studies.study import Cell
 from configs import quickstart
-from configs.quickstart import PASSES, POOL
+from configs.quickstart import EPOCHS, POOL
 
 SEEDS = range(3)
 TRAININGS = (
     *("warmup.train", "assistant_training", "instruct.train"),
     *("student_training", "direct_training"),
 )
-STEPS = 10  # Of the assistant, about, with up to 20%: after six it went on writing bare labels.
+# Steps of the assistant's training, about, with up to 20%: after six it still wrote bare labels.
+STEPS = 10
 ROW = 80  # Tokens of one of the assistant's sequences, at most.
-FORMS = 2  # In which it reads an answer of the teacher: with and without the gold answer shown.
+MODES = 2  # In which it reads an answer of the teacher: with and without the gold answer shown.
 
 
 def layers(count: int) -> str:
@@ -32,7 +33,7 @@ def base() -> RunConfig:
     )
 
 
-def share(percent: float, forms: int = FORMS, pool: int = POOL) -> tuple[str, ...]:
+def share(percent: float, modes: int = MODES, pool: int = POOL) -> tuple[str, ...]:
     """Returns the changes that ask about a share of the pool, rounded up.
 
     Few answers are read more often, for the models that learn from them alone to train enough;
@@ -40,11 +41,11 @@ def share(percent: float, forms: int = FORMS, pool: int = POOL) -> tuple[str, ..
 
     Args:
       percent: of the pool.
-      forms: in which the assistant reads each answer; 1 where it is shown no gold answers.
+      modes: in which the assistant reads each answer; 1 where it is shown no gold answers.
       pool: its questions.
     """
     queries = math.ceil(percent / 100 * pool)
-    sequences, as_the_student = forms * queries, round(PASSES * pool / queries)
+    sequences, as_the_student = modes * queries, round(EPOCHS * pool / queries)
     return (
         f"budget.queries={queries}",
         f"assistant_training.epochs={math.ceil(STEPS / sequences)}",

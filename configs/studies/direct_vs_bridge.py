@@ -8,16 +8,16 @@ labels of the pool and no teacher: it measures what answers without reasons are 
 student are there twice, the second time trained for twice as many steps.
 
 `make seeds` runs it: the quickstart over three seeds, which draw other questions, another selection
-and another order of the batches each. Some 40 minutes on two CPU cores; docs/results.md has what
-came out.
+and another order of the batches each. docs/results.md has what came out, and
+how long it took.
 """
 
 from bridge_jax.studies.study import Cell, Study
-from configs.quickstart import PASSES
+from configs.quickstart import EPOCHS
 from configs.studies import common
 
 BRIDGE, LONGER = "bridge, 5%", "twice as long"
-TWICE = f"student_training.epochs={2 * PASSES}"
+TWICE = f"student_training.epochs={2 * EPOCHS}"
 
 
 def get_study() -> Study:

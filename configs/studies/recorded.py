@@ -12,7 +12,7 @@ from configs import medical_cpu
 from configs.studies import common
 
 POOL, TEST = 80, 100  # Questions; of the pool four are asked.
-PASSES = 1
+EPOCHS = 1
 VARIANTS = {
     "random": ["selection.strategy=random"],
     "coverage": ["selection.strategy=coverage"],
@@ -38,8 +38,8 @@ def study(name: str, question: str, row: int, changes: Sequence[str]) -> Study:
         f"budget.queries={queries}",
         f"student.keep_layers={common.layers(6)}",
         "assistant_training.epochs=3",
-        f"student_training.epochs={PASSES}",
-        f"direct_training.epochs={PASSES * POOL // queries}",
+        f"student_training.epochs={EPOCHS}",
+        f"direct_training.epochs={EPOCHS * POOL // queries}",
         *(f"{training}.remat=none" for training in common.TRAININGS),
         *(f"{training}.batch_rows=1" for training in common.TRAININGS),
         *(f"{training}.row_tokens={row}" for training in common.TRAININGS),

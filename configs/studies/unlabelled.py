@@ -10,7 +10,7 @@ from bridge_jax.studies.study import Study
 from configs.studies import common
 
 UNLABELLED = (
-    *common.share(5, forms=1),
+    *common.share(5, modes=1),
     *("data.labelled=false", "teacher.keep_wrong=true", "rationales.filter=none"),
     *("selection.difficulty=entropy", "selection.within_labels=false"),
 )

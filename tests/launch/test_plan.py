@@ -102,7 +102,7 @@ def test_without_data_the_limits_of_the_config_are_planned():
     run = Run(config, None, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())  # type: ignore[arg-type]
     by_stage, spending = {work.stage: work for work in workload.workloads(run)}, expected(run)
     # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 answers, each in two
-    # forms, in 250 rows, 16 a step.
+    # modes, in 250 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 16 * 3
     assert by_stage["tutoring/completions"].width == 512
     assert by_stage["tutoring/completions"].steps == 79

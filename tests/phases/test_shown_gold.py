@@ -47,7 +47,7 @@ def test_an_assistant_that_a_teacher_taught_is_shown_what_labels_there_are(confi
 
 
 @pytest.mark.parametrize("setting", ["seed=0", OFF])
-def test_the_assistant_learns_each_answer_in_each_form(config, tmp_path, monkeypatch, setting):
+def test_the_assistant_learns_each_answer_in_each_mode(config, tmp_path, monkeypatch, setting):
     seen = {}
     monkeypatch.setattr(Run, "trainable", lambda *_: None)
     monkeypatch.setattr(Run, "train", lambda *given: seen.update({given[2]: given[4]}))
@@ -166,7 +166,7 @@ def test_the_assistants_logits_are_of_the_prompt_that_it_wrote_to(
     assert seen == [*alone, student._replace(prompt=run.prompt("assistant", lesson.example, mode))]
 
 
-def test_the_plan_counts_both_forms_and_longer_prompts(config, tmp_path, monkeypatch):
+def test_the_plan_counts_both_modes_and_longer_prompts(config, tmp_path, monkeypatch):
     planned = []
 
     def remember(sequences, *rest):
@@ -190,9 +190,13 @@ def test_the_plan_counts_both_forms_and_longer_prompts(config, tmp_path, monkeyp
     assert widths[0] > widths[1]
 
 
-def test_the_plan_counts_what_a_teacher_has_yet_to_write(config, tmp_path):
-    run = Run(config("generation.max_new_tokens=40"), tmp_path)
-    pool = [dataclasses.replace(e, rationales={}) for e in run.splits.pool]
+@pytest.mark.parametrize("setting", ["seed=0", "teacher.kind=openai"])
+def test_the_plan_counts_what_a_teacher_has_yet_to_write(config, tmp_path, setting):
+    run = Run(config("generation.max_new_tokens=40", setting), tmp_path)
+    pool = run.splits.pool
+    assert all(example.rationales["short"] for example in pool)
+    if setting == "seed=0":  # A teacher that has recorded nothing.
+        pool = [dataclasses.replace(e, rationales={}) for e in pool]
     run.splits = dataclasses.replace(run.splits, pool=pool)
     found = Lengths(run).sequences("assistant", 4, reasoned=True, mode="explain")
     assert [s.prompt for s in found] == [run.prompt("assistant", e, "explain") for e in pool]

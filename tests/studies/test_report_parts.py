@@ -39,6 +39,7 @@ def test_an_answer_that_the_assistant_was_shown_is_not_called_right(workdir, sho
     assert report.write(workdir)["rationales"]["shown_gold"] == shown
     page = (workdir / "report.html").read_text()
     assert ("“Shown” is an answer that the assistant was given" in page) == shown
+    assert ("rationales of answers that it was shown kept" in page) == shown
     found = examples.choose(load(workdir))
     texts = {e["id"]: e["texts"][1]["verdict"] for e in found if e["split"] == "pool"}
     assert texts == {"p1": "wrong", "p5": "shown" if shown else "right"}

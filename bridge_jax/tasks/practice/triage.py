@@ -1,8 +1,8 @@
 """Triage at an invented practice: nothing is computed, a few rules are to be known.
 
 A complaint is of a kind, a kind has its place, a place its floor. What kind a complaint is of, a
-pretrained model may guess; where that kind goes, it has to be told. Each answer of the teacher
-tells one rule, so a budget is how many of the rules are told.
+pretrained model may guess; where that kind goes, it has to be told. An answer of the teacher tells
+a rule for each step that its question takes, so a budget is how many of the rules are told.
 """
 
 import random
