@@ -4,8 +4,9 @@
 
 The direct student learns from the teacher's answers to 5% of the pool (the very ones that the
 assistant learned from), 10% and 100%, each for about as many steps as the student. Another has all
-labels of the pool and no teacher: it measures what answers without reasons are worth. It and the
-student are there twice, the second time trained for twice as many steps.
+labels of the pool and no teacher: it measures what answers without reasons are worth, in as many
+epochs as the student, and, as labels are short, in as many steps. It and the student are there once
+more, trained for twice as many epochs.
 
 `make seeds` runs it: the quickstart over three seeds, which draw other questions, another selection
 and another order of the batches each. docs/results.md has what came out, and
@@ -45,5 +46,6 @@ def _cells(seed: int) -> list[Cell]:
         direct(10),
         direct(100, "selection.strategy=random"),  # All are asked: there is nothing to choose.
         labels("labels alone"),
+        labels("labels alone, as many steps", f"student_training.epochs={3 * EPOCHS // 2}"),
         labels(f"labels alone, {LONGER}", TWICE),
     ]
