@@ -4,7 +4,7 @@ The curve is accuracy(B) = a - b (B + 1)^-c over B teacher queries, with a <= 1,
 0.03 <= c <= 3: a power law of the distance to an asymptote, as learning curves follow (Viering &
 Loog 2022, arXiv 2103.10948), B + 1 so that no query at all is a point of it. Its least squares are
 found by variable projection (Golub & Pereyra 1973): for a given c the rest is linear, so c alone is
-searched.
+searched, on a grid and then between the neighbours of the best.
 
 The uncertainty is that of the measured points, by the bootstrap of `resampling`. That the curve is
 of this form is not in it: the check against a held-out budget says how far to trust it.
@@ -18,7 +18,8 @@ import numpy as np
 FEWEST = 4  # budgets, for a curve of three parameters
 CURVES = 400  # replicates that are kept with the advice
 INTERVAL = (0.05, 0.95)
-_RATES = np.geomspace(0.03, 3, 160)
+_RATES = np.geomspace(0.03, 3, 160)  # so close that there is one minimum between neighbours
+_THIRDS = 30  # a third of what is left is given up each time: c to a relative 1e-7
 _SURE = 0.95  # share of the replicates that rise with the budget, for it to be called a rise
 
 
@@ -58,26 +59,36 @@ class Curve(NamedTuple):
 def fit(budgets: np.ndarray, accuracy: np.ndarray) -> Curve:
     """Returns the least squares of f64[..., n] accuracies at f64[n] budgets, a curve a row."""
     y = np.atleast_2d(accuracy)
-    best = np.full(len(y), np.inf)
-    found = np.zeros((3, len(y)))
-    for c in _RATES:
-        z = (budgets + 1.0) ** -c
-        a, b, error = _linear(z, y)
-        better = error < best - 1e-15
-        best = np.where(better, error, best)
-        found[:, better] = np.stack([a, b, np.full_like(a, c)])[:, better]
-    return Curve(*(part.reshape(accuracy.shape[:-1]) for part in found))
+
+    def solve(c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return _linear((budgets + 1.0) ** -c[:, None], y)
+
+    errors = np.stack([solve(np.full(len(y), rate))[2] for rate in _RATES])
+    best = errors.argmin(0)
+    low, high = _RATES[np.maximum(best - 1, 0)], _RATES[np.minimum(best + 1, len(_RATES) - 1)]
+    for _ in range(_THIRDS):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        is_left = solve(left)[2] <= solve(right)[2]
+        low, high = np.where(is_left, low, left), np.where(is_left, right, high)
+    c = (low + high) / 2
+    a, b, _ = solve(c)
+    return Curve(*(part.reshape(accuracy.shape[:-1]) for part in (a, b, c)))
 
 
 def _linear(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a, b and the squared error of y = a - b z with a <= 1 and b >= 0, each f64[R]."""
+    """Returns a, b and the squared error of y = a - b z with a <= 1 and b >= 0, each f64[R].
+
+    Args:
+      z: f64[R, n].
+      y: f64[R, n].
+    """
     mean = y.mean(1)
-    spread = z - z.mean()
-    slope = -(y @ spread) / (spread @ spread)
-    free = mean + slope * z.mean(), slope
+    spread = z - z.mean(1, keepdims=True)
+    slope = -(y * spread).sum(1) / (spread * spread).sum(1)
+    free = mean + slope * z.mean(1), slope
     # Where that breaks a bound, the best lies on one of the two edges.
     level = np.minimum(mean, 1), np.zeros_like(mean)
-    capped = np.ones_like(mean), np.maximum((1 - y) @ z / (z @ z), 0)
+    capped = np.ones_like(mean), np.maximum(((1 - y) * z).sum(1) / (z * z).sum(1), 0)
 
     def error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return ((y - a[:, None] + b[:, None] * z) ** 2).sum(1)
