@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 
@@ -66,8 +65,8 @@ class Drawing(NamedTuple):
         """Writes NAME.svg and NAME.pdf, in black on white with their fonts."""
         with _drawn(self, PAPER, "path") as figure:
             figure.savefig(folder / f"{self.name}.svg", format="svg", metadata={"Date": None})
-            FigureCanvasPdf(figure).print_pdf(
-                folder / f"{self.name}.pdf", metadata={"CreationDate": None}
+            figure.savefig(
+                folder / f"{self.name}.pdf", format="pdf", metadata={"CreationDate": None}
             )
 
 
