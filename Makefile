@@ -15,7 +15,7 @@ seeds: $(VENV)/.installed
 	$(BIN)/python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/seeds
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.launch import tiny_run
+from tests.launch import mistakes, tiny_run
 
 
 def export(workdir, out, *flags):
@@ -126,15 +126,17 @@ def test_the_assistants_adapter_is_merged_or_apart(
 
 def test_mistakes(student, undisturbed, tmp_path):
     (tmp_path / "empty").mkdir()
-    for workdir, out, flags, message in (
-        (undisturbed, student, (), "exists already"),
-        (tmp_path / "empty", tmp_path / "x", (), "holds no run"),
-        (undisturbed, tmp_path / "x", ("--adapter",), "was trained in full"),
-        (undisturbed, tmp_path / "x", ("--role=assistant", "--adapter", "--dtype=float32"), "f32"),
-        (undisturbed, tmp_path / "x", ("--budget.queries=3",), "takes its config from the workdir"),
-    ):
-        code, said = export(workdir, out, *flags)
-        assert code == 2 and message in said and "Traceback" not in said
+    new = tmp_path / "x"
+    said = {
+        (undisturbed, student): "exists already",
+        (tmp_path / "empty", new): "holds no run",
+        (undisturbed, new, "--adapter"): "was trained in full",
+        (undisturbed, new, "--role=assistant", "--adapter", "--dtype=float32"): "f32",
+        (undisturbed, new, "--budget.queries=3"): "takes its config from the workdir",
+    }
+    commands = [[f"--workdir={run}", f"--out={out}", *flags] for run, out, *flags in said]
+    for (code, err), message in zip(mistakes.made("launch.export", commands), said.values()):
+        assert code == 2 and message in err and "Traceback" not in err
     assert [folder.name for folder in tmp_path.iterdir()] == ["empty"]
 
 

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.launch import mistakes as mistakes_of
 from tests.launch import tiny_run
 
 STAGES = [
@@ -127,26 +126,6 @@ def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_pat
     assert found[0] == found[1]
 
 
-# One process makes all these mistakes: the imports take most of the time.
-DRIVER = """
-import contextlib, io, json, sys
-from absl import flags
-from launch import overrides, run
-
-found = []
-for argv in json.loads(sys.argv[1]):
-    sys.argv[:] = ["launch.run", *argv]
-    flags.FLAGS.unparse_flags()
-    with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.suppress(SystemExit):
-        code = None
-        try:
-            overrides.run_main(run.main)
-        except SystemExit as end:
-            code = end.code
-    found.append([code, err.getvalue()])
-print(json.dumps(found))
-"""
-
 LONG_ROWS = " ".join(
     f"--{name}_training.row_tokens=999" for name in ("assistant", "student", "direct")
 )
@@ -174,16 +153,8 @@ MISTAKES = {
 def mistakes(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("mistakes") / "run"
     common = [f"--config={tiny_config}", f"--workdir={workdir}"]
-    argvs = [[*common, *mistake.split()] for mistake in MISTAKES]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(argvs)],
-        cwd=tiny_run.ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = dict(zip(MISTAKES, json.loads(done.stdout.splitlines()[-1])))
+    commands = [[*common, *mistake.split()] for mistake in MISTAKES]
+    found = dict(zip(MISTAKES, mistakes_of.made("launch.run", commands)))
     assert not list(workdir.rglob("*.partial")), "a stage was begun"
     assert not (workdir / "ledger.sqlite").exists()
     return found
