@@ -18,8 +18,8 @@ import numpy as np
 FEWEST = 4  # budgets, for a curve of three parameters
 CURVES = 400  # replicates that are kept with the advice
 INTERVAL = (0.05, 0.95)
-_RATES = np.geomspace(0.03, 3, 160)  # so close that there is one minimum between neighbours
-_THIRDS = 30  # a third of what is left is given up each time: c to a relative 1e-7
+_RATES = np.geomspace(0.03, 3, 160)
+_THIRDS = 30  # times that a third of the bracket is given up: c to a relative 1e-6
 _SURE = 0.95  # share of the replicates that rise with the budget, for it to be called a rise
 
 

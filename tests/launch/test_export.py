@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.launch import mistakes, tiny_run
+from tests.launch import one_process, tiny_run
 
 
 def export(workdir, out, *flags):
@@ -135,7 +135,8 @@ def test_mistakes(student, undisturbed, tmp_path):
         (undisturbed, new, "--budget.queries=3"): "takes its config from the workdir",
     }
     commands = [[f"--workdir={run}", f"--out={out}", *flags] for run, out, *flags in said]
-    for (code, err), message in zip(mistakes.made("launch.export", commands), said.values()):
+    ends = one_process.run_all("launch.export", commands)
+    for (code, err), message in zip(ends, said.values(), strict=True):
         assert code == 2 and message in err and "Traceback" not in err
     assert [folder.name for folder in tmp_path.iterdir()] == ["empty"]
 

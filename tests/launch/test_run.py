@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from tests.launch import mistakes as mistakes_of
-from tests.launch import tiny_run
+from tests.launch import one_process, tiny_run
 
 STAGES = [
     "apprenticeship/warmup",
@@ -154,7 +153,7 @@ def mistakes(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("mistakes") / "run"
     common = [f"--config={tiny_config}", f"--workdir={workdir}"]
     commands = [[*common, *mistake.split()] for mistake in MISTAKES]
-    found = dict(zip(MISTAKES, mistakes_of.made("launch.run", commands)))
+    found = dict(zip(MISTAKES, one_process.run_all("launch.run", commands), strict=True))
     assert not list(workdir.rglob("*.partial")), "a stage was begun"
     assert not (workdir / "ledger.sqlite").exists()
     return found

@@ -33,7 +33,6 @@ def test_free_texts_have_a_mean_score_in_the_report(tmp_path):
     config = tiny_run.settings(
         path, *settings, *training, "generation.max_new_tokens=16", "data.min_rouge=0.2",
         "student_training.learning_rate=3e-3", "student_training.batch_rows=2",
-        "student_training.checkpoint_every=100",
     )  # fmt: skip
     report = tiny_run.finish_here(config, tmp_path / "run")
     found = read_rows(tmp_path / "run/evaluation/student/predictions.jsonl")

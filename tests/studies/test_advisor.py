@@ -53,6 +53,7 @@ def test_an_exact_curve_is_found_again():
     # 0.8 - 0.5 (B + 1)^-0.5 = 0.7 where B + 1 = 25.
     assert found.budget(0.7) == pytest.approx(24, rel=1e-4)
     assert found.budget(0.81) == np.inf
+    assert Curve(*np.array([0.8, 0.5, 0.5])).budget(0.8) == np.inf  # the asymptote itself
     assert found.budget(0.1) == 0
 
 

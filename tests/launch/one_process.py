@@ -1,4 +1,4 @@
-"""Commands that end with an error, in one process: the imports take most of the time."""
+"""Several commands of a launcher in one process: the imports take most of the time."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ print(json.dumps(found))
 """
 
 
-def made(launcher: str, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+def run_all(launcher: str, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     """Returns (exit code, stderr) of each command of `python -m launcher`."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, launcher, json.dumps(commands)],
