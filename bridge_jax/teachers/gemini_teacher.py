@@ -10,7 +10,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.teachers import calls
 from bridge_jax.teachers.gemini_sdks import GoogleGenai, GoogleGenerativeai, Sdk
 from bridge_jax.teachers.protocol import Finish, Reply, Request
-from bridge_jax.teachers.structured import is_malformed
+from bridge_jax.teachers.structured import finish_of
 
 Backend = Literal["google-genai", "google-generativeai"]
 
@@ -131,5 +131,6 @@ def _finish(request: Request, text: str, reason: str) -> Finish:
         return "length"
     if not text.strip():
         return "empty"
-    unreadable = reason not in _ANSWERED or (request.structured and is_malformed(text))
-    return "malformed" if unreadable else "stop"
+    if reason not in _ANSWERED:
+        return "malformed"
+    return finish_of(text) if request.structured else "stop"

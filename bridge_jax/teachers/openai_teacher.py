@@ -13,7 +13,7 @@ from typing import Any
 from bridge_jax.errors import UserError
 from bridge_jax.teachers import calls
 from bridge_jax.teachers.protocol import Finish, Reply, Request
-from bridge_jax.teachers.structured import SCHEMA, is_malformed
+from bridge_jax.teachers.structured import SCHEMA, finish_of
 
 # What reading a chat completion raises where it is none.
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
@@ -158,4 +158,4 @@ def _finish(request: Request, text: str, reason: str | None, refusal: str | None
         return "length"
     if not text.strip():
         return "empty"
-    return "malformed" if request.structured and is_malformed(text) else "stop"
+    return finish_of(text) if request.structured else "stop"

@@ -1,13 +1,18 @@
-"""Replies as JSON with a rationale and an answer, for models that can; a tolerant reader for all.
+r"""Reads replies that should be JSON with a rationale and an answer.
 
 The rationale comes first in the schema: what a model writes before the answer can serve it.
+
+Models write JSON with thoughts before it, code fences around it, LaTeX inside it and small
+mistakes of grammar, and each of these replies is paid. So thoughts are dropped first, LaTeX gets
+its backslashes back, and `json_repair` reads what `json` refuses. An object that never ends was
+cut off and is not read: its answer would be half of one. All of this takes time linear in the
+length of the reply, and no recursion.
 """
 
 import json
 import re
-from typing import Any
-
-from bridge_jax.tasks.answers import ANSWER_MARK
+from collections.abc import Mapping
+from typing import Any, Literal
 
 # Of OpenAI's `strict` subset of JSON schema, which Gemini reads too.
 SCHEMA: dict[str, Any] = {
@@ -18,28 +23,212 @@ SCHEMA: dict[str, Any] = {
 }
 SCHEMA_BYTES = len(json.dumps(SCHEMA))
 
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+
+class _Number(str):
+    """A number as it is written."""
+
+
+# How models mark their thoughts: DeepSeek and Qwen, Magistral, Kimi, and what prompts ask for.
+_THOUGHT = re.compile(
+    r"<(?P<shut>/?)(?:think|thinking|thought|thoughts|reasoning)>"
+    r"|\[(?P<bracket>/?)THINK\]|◁(?P<triangle>/?)think▷",
+    re.IGNORECASE,
+)
+
+_RATIONALES, _ANSWERS = ("rationale", "reasoning", "explanation"), ("answer", "final_answer")
+_OR_NAMES = "|".join(_RATIONALES + _ANSWERS)
+
+_DEEPEST = 16  # Levels of an object that is read.
+_LONGEST = 200_000  # Characters of an object that is repaired: `json_repair` takes 5 us for each.
+_READINGS = 4  # Times the reply's length that is read in all, in search of an object.
+_OBJECTS = 50  # In a reply, with the names that we look for; where there are more, none is read.
+
+_STEP = re.compile(r'\\.|["{}]', re.DOTALL)
+# Numbers stay as they are written, with their digits and however long.
+_NUMBERS: Any = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), _Number)
+_ENDS = re.compile(r"[\"'”\]]\s*\}[\s`]*\Z")
+_NAMES_RATIONALE = re.compile("|".join(_RATIONALES), re.IGNORECASE)
+_NAMES_ANSWER = re.compile("|".join(_ANSWERS), re.IGNORECASE)
+_OPENS = re.compile(r"\{\s*[\"'“A-Za-z]")
+_OPENS_OURS = re.compile(rf"\{{\s*[\"'“]?(?:{_OR_NAMES})\b", re.IGNORECASE)
+_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|([a-zA-Z]+)|.)", re.DOTALL)
+_BARE_ANSWER = re.compile(
+    rf"\b(?:{'|'.join(_ANSWERS)})[\"']?[ \t]{{0,9}}:[ \t]{{0,9}}([^\"'\s][^}}\n]*)",
+    re.IGNORECASE,
+)
+_ANNOUNCES = re.compile(r"\banswer\*{0,2}(?:[ \t]{0,9}:| is\b)|####|\\boxed", re.IGNORECASE)
+_NEXT_KEY = re.compile(r",\s*[\"']")
+
+# LaTeX whose first letter is that of an escape of JSON. A backspace or a form feed is never meant;
+# a tab, a carriage return or a line break can be, so their commands are listed.
+_COMMANDS = {
+    "t": "tan tanh tau tbinom text textbf textit textrm textsf textstyle texttt textup tfrac"
+    " therefore theta thickapprox thicksim tilde times tiny to top triangle triangleleft"
+    " triangleq triangleright twoheadrightarrow",
+    "r": "rangle rarr rbrace rbrack rceil real rfloor rho right rightarrow rightharpoonup"
+    " rightleftharpoons rightmargin rm rtimes rule rvert",
+    "n": "nabla natural nearrow neg neq newcommand newline nexists ngeq nleq nmid nolimits"
+    " nonumber normalsize not notin nparallel nprec nrightarrow nsim nsubseteq nsucc nwarrow",
+}
+_LATEX = {first: frozenset(words.split()) for first, words in _COMMANDS.items()}
 
 
 def read_json(text: str) -> tuple[str, str] | None:
-    """Returns (rationale, answer) of a JSON object in `text`, None where there is none.
+    """Returns (rationale, answer) of the last JSON object in `text` that has both.
 
-    The object may stand in a code fence or between sentences, and its answer may be a number.
+    Thoughts before it are dropped. It may stand in a code fence or between sentences. Its keys may
+    be in capitals, its answer a number or a list, its grammar slightly wrong.
+
+    Returns:
+      None where there is none, or where an object that begins after the last one never ends.
     """
-    for candidate in (text, *(found[1] for found in _FENCE.finditer(text))):
-        start, end = candidate.find("{"), candidate.rfind("}")
-        try:
-            value = json.loads(candidate[start : end + 1], strict=False)
-        except json.JSONDecodeError:
-            continue
-        rationale, answer = value.get("rationale"), value.get("answer")
-        if isinstance(answer, int | float) and not isinstance(answer, bool):
-            answer = json.dumps(answer)
-        if isinstance(rationale, str) and isinstance(answer, str):
-            return rationale.strip(), answer.strip()
-    return None
+    return _read(without_thoughts(text))[0]
 
 
-def is_malformed(text: str) -> bool:
-    """Whether a reply that should be JSON holds neither that nor an `Answer:` line."""
-    return read_json(text) is None and ANSWER_MARK not in text
+def finish_of(text: str) -> Literal["stop", "length", "malformed"]:
+    """Returns how a reply ended that should be JSON and was not cut off by the vendor's word.
+
+    It is `length` where its JSON never ends, and `malformed` where it holds neither an object that
+    can be read nor words that announce an answer.
+    """
+    text = without_thoughts(text)
+    found, cut_off = _read(text)
+    if found:
+        return "stop"
+    if cut_off:
+        return "length"
+    return "stop" if _ANNOUNCES.search(text) else "malformed"
+
+
+def without_thoughts(text: str) -> str:
+    """Returns a reply without what its model thought before it wrote.
+
+    Thoughts stand between tags such as `<think>` and `</think>`. Many chat templates open the tag
+    themselves, so a reply may begin with thoughts and hold the closing tag alone. Thoughts that
+    never end go on to the end of the reply.
+    """
+    kept: list[str] = []
+    begin, thinks = 0, False
+    for tag in _THOUGHT.finditer(text):
+        if tag["shut"] or tag["bracket"] or tag["triangle"]:
+            if not thinks:
+                kept.clear()
+            begin, thinks = tag.end(), False
+        elif not thinks:
+            kept.append(text[begin : tag.start()])
+            thinks = True
+    if not thinks:
+        kept.append(text[begin:])
+    return "".join(kept).strip()
+
+
+def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
+    """Returns (rationale, answer) or None, and whether an object of ours was cut off."""
+    found, opened = None, _OPENS.search(text)
+    left, objects = _READINGS * len(text), 0
+    while opened and left > 0 and objects < _OBJECTS:
+        start = opened.start()
+        end = _end_of_object(text, start)
+        if end > len(text) and _OPENS_OURS.match(text, start):
+            # A quotation mark too many hides the end, unless there is none.
+            found = _pair(text[start:]) if _ENDS.search(text) else None
+            return found, not found
+        left -= end - start
+        span = text[start:end]
+        pair = None
+        if _NAMES_RATIONALE.search(span) and _NAMES_ANSWER.search(span):
+            objects += 1
+            pair = _pair(span)
+        found = pair or found
+        # An object that is none of ours may have one inside.
+        opened = _OPENS.search(text, end if pair else start + 1)
+    return (None if opened else found), False
+
+
+def _end_of_object(text: str, start: int) -> int:
+    """Returns where the object ends that opens at `start`.
+
+    Where it never ends, that is one past the text; where it goes too deep, the brace that does.
+    """
+    depth, quoted = 0, False
+    for step in _STEP.finditer(text, start):
+        match step[0]:
+            case '"':
+                quoted = not quoted
+            case "{" if not quoted:
+                depth += 1
+                if depth > _DEEPEST:
+                    return step.end()
+            case "}" if not quoted:
+                depth -= 1
+                if not depth:
+                    return step.end()
+    return len(text) + 1
+
+
+def _pair(span: str) -> tuple[str, str] | None:
+    """Returns (rationale, answer) of one object, or None if it has not both."""
+    span = _with_backslashes(span)
+    try:
+        value = json.loads(span, strict=False, **_NUMBERS)
+    except (ValueError, RecursionError):
+        value = _repaired(span)
+    if not isinstance(value, Mapping):
+        return None
+    named = {str(key).strip().casefold(): content for key, content in value.items()}
+    rationale = next((named[name] for name in _RATIONALES if name in named), None)
+    answer = next((named[name] for name in _ANSWERS if name in named), None)
+    if isinstance(rationale, list) and all(isinstance(step, str) for step in rationale):
+        rationale = "\n".join(rationale)
+    if isinstance(answer, list) and all(isinstance(part, str) for part in answer):
+        answer = "; ".join(answer)
+    if type(rationale) is not str or not isinstance(answer, str):
+        return None
+    return _without_surrogates(rationale).strip(), _without_surrogates(answer).strip()
+
+
+def _repaired(span: str) -> Any:
+    """Returns what `json_repair` makes of an object that `json` refuses, or None."""
+    if len(span) > _LONGEST:
+        return None
+    import json_repair
+
+    try:
+        value = json_repair.loads(span, skip_json_loads=True)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    # It reads "answer": 12 or 13 as 12; what is written there is for the parser of answers.
+    bare = _BARE_ANSWER.search(span)
+    return {
+        key: _bare(bare[1], content) if bare and isinstance(content, int | float) else content
+        for key, content in value.items()
+    }
+
+
+def _bare(written: str, content: Any) -> Any:
+    """Returns an answer without quotation marks as it is written; true and false are none."""
+    if isinstance(content, bool):
+        return content
+    return _NEXT_KEY.split(written, maxsplit=1)[0].rstrip(" \t,")
+
+
+def _with_backslashes(span: str) -> str:
+    r"""Returns an object in which a single backslash before LaTeX is two: \frac, \sqrt, \(."""
+
+    def double(escape: re.Match[str]) -> str:
+        whole, word = escape[0], escape[1]
+        if word is None:
+            is_json = whole[1] in '"\\/' or whole.startswith("\\u")
+            return whole[1:] if whole[1] == "'" else whole if is_json else "\\" + whole
+        if word[0] in _LATEX and word not in _LATEX[word[0]]:
+            return whole
+        return "\\" + whole
+
+    return _ESCAPE.sub(double, span)
+
+
+def _without_surrogates(text: str) -> str:
+    """Returns a text in which half a surrogate pair, which is no character, is U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -12,7 +12,7 @@ from typing import Any
 from bridge_jax.tasks.answers import answer_in_recorded_text, is_correct, parse_answer
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.protocol import Failure, Reply
-from bridge_jax.teachers.structured import read_json
+from bridge_jax.teachers.structured import read_json, without_thoughts
 
 Outcome = Reply | Failure
 
@@ -61,7 +61,7 @@ def read(example: Example, outcome: Outcome, rules: Rules) -> Reading:
     if found := read_json(outcome.text):
         rationale, answer = found[0], parse_answer(found[1], example)
     else:
-        rationale, answer = answer_in_recorded_text(outcome.text, example)
+        rationale, answer = answer_in_recorded_text(without_thoughts(outcome.text), example)
     return Reading(rationale, answer, _reason(example, rationale, answer, rules))
 
 

@@ -1,24 +1,43 @@
+import itertools
 import json
 
 import pytest
 
-from bridge_jax.teachers.structured import SCHEMA, is_malformed, read_json
+from bridge_jax.tasks.example import Example
+from bridge_jax.teachers.protocol import Reply
+from bridge_jax.teachers.structured import SCHEMA, finish_of, read_json, without_thoughts
+from bridge_jax.teachers.verification import Rules, annotation
 
 PAIR = ("Two and two.", "4")
+PLAIN = '{"rationale": "Two and two.", "answer": "4"}'
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        '{"rationale": "Two and two.", "answer": "4"}',
+        PLAIN,
         '{"answer": 4, "rationale": " Two and two. "}',
-        'Here it is:\n```json\n{"rationale": "Two and two.", "answer": "4"}\n```\nGood luck {you}!',
+        f"Here it is:\n```json\n{PLAIN}\n```\nGood luck {{you}}!",
         'Sure. {"rationale": "Two and two.", "answer": "4", "confidence": 1} That is all.',
+        '{"rationale": "Two and two.", "answer": "4",}',  # a trailing comma
+        f'{{"rationale": "A draft.", "answer": "5"}} No: {PLAIN}',  # the last one that fits
+        f'{PLAIN} {{"note": "done"}}',
+        f"{PLAIN}}}",  # a brace too many
+        f"[{PLAIN}]",
+        f'{{"result": {PLAIN}}}',
+        '{"Rationale": "Two and two.", "ANSWER": "4"}',
+        '{"reasoning": "Two and two.", "final_answer": "4"}',
+        '{"rationale": ["Two and two."], "answer": ["4"]}',
+        "{'rationale': 'Two and two.', 'answer': '4'}",
+        '{rationale: "Two and two.", answer: 4}',
+        "{“rationale”: “Two and two.”, “answer”: “4”}",
+        '{"rationale": "Two and two." "answer": "4"}',  # a comma too few
+        rf"In \frac{{a}}{{b}} and \text{{so on}}: {PLAIN}",
     ],
 )
 def test_json_is_found_where_models_put_it(text):
     assert read_json(text) == PAIR
-    assert not is_malformed(text)
+    assert finish_of(text) == "stop"
 
 
 def test_a_line_break_inside_a_string_is_read():
@@ -26,17 +45,185 @@ def test_a_line_break_inside_a_string_is_read():
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "four", "{}", '{"answer": "4"}', '{"rationale": "x", "answer": null}', "[1, 2]",
-     '{"rationale": "x", "answer": true}', '{"rationale": "cut o'],
+    ("written", "rationale"),
+    [
+        ('He said "stop".', 'He said "stop".'),
+        ('A pole of 6" is 152 mm.', 'A pole of 6" is 152 mm.'),
+        ("The set {5, 7} has two.", "The set {5, 7} has two."),
+        (r"It\'s two.", "It's two."),
+        (r"A cat \ud83d\ude3a and half: \ud83d.", "A cat \U0001f63a and half: \ufffd."),
+    ],
+)
+def test_what_stands_in_a_rationale_stays(written, rationale):
+    assert read_json(f'{{"rationale": "{written}", "answer": "4"}}') == (rationale, "4")
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [r"\frac{1}{2}", r"\times", r"\boxed{4}", r"\neq", r"\sqrt{2}", r"\rho", r"\theta",
+     r"\text{mg}", r"\underline{x}", r"\(x\)", r"\[x\]", r"\alpha", r"\beta", r"\right)", r"\nabla",
+     r"\%", r"\{x\}"],
 )  # fmt: skip
-def test_what_is_no_such_object(text):
+def test_latex_keeps_its_backslash_whether_it_was_doubled_or_not(latex):
+    doubled = json.dumps({"rationale": f"So {latex} it is.", "answer": latex})
+    single = doubled.replace("\\\\", "\\")
+    assert single != doubled
+    assert read_json(doubled) == read_json(single) == (f"So {latex} it is.", latex)
+
+
+def test_escapes_of_json_are_no_latex():
+    text = r'{"rationale": "One.\nThen\ttwo.\r\nnu = 3\n\"x\" \u00e9 \\ \/", "answer": "4"}'
+    assert read_json(text) == ('One.\nThen\ttwo.\r\nnu = 3\n"x" é \\ /', "4")
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("1e-7", "1e-7"),
+        ("0.10", "0.10"),
+        ("-12", "-12"),
+        ("9" * 5000, "9" * 5000),
+        ('["A", "C"]', "A; C"),
+        ("1,234", "1,234"),
+        ("12 or 13", "12 or 13"),
+        ("12 mL", "12 mL"),
+        ("1/2", "1/2"),
+        ("B", "B"),
+    ],
+)
+def test_an_answer_is_what_is_written(written, answer):
+    for end in ("", ",", ', "sure": 1'):
+        assert read_json(f'{{"rationale": "x", "answer": {written}{end}}}') == ("x", answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        ("", "malformed"),
+        ("four", "malformed"),
+        ("{}", "malformed"),
+        ('{"answer": "4"}', "malformed"),
+        ('{"rationale": "x", "answer": null}', "malformed"),
+        ('{"rationale": "x", "answer": {"value": 4}}', "malformed"),
+        ('{"rationale": 4, "answer": "4"}', "malformed"),
+        ("[1, 2]", "malformed"),
+        ('{"rationale": "x", "answer": true}', "malformed"),
+        ("{'rationale': 'x', 'answer': True}", "malformed"),
+        ('{"rationale": "cut o', "length"),
+        ('{"rationale": "x", "answer": "4"', "length"),
+        ('{"rationale": "x", "answer": 4', "length"),
+        ("{'rationale': 'x', 'answer': '4", "length"),
+        # The answer of a draft is none where what follows it was cut off.
+        (f'{PLAIN} Better: {{"rationale": "cut o', "length"),
+        (f"<think>{PLAIN}", "malformed"),
+    ],
+)
+def test_what_is_no_such_object(text, finish):
     assert read_json(text) is None
-    assert is_malformed(text)
+    assert finish_of(text) == finish
 
 
 def test_a_model_that_writes_an_answer_line_instead_is_understood():
-    assert not is_malformed("Two and two.\nAnswer: 4")
+    for line in ("Answer: 4", "**Answer:** 4", "ANSWER : 4", "So the answer is 4.", r"\boxed{4}"):
+        assert finish_of(f"Two and two.\n{line}") == "stop"
+    assert finish_of('{"rationale": "So the answer is') == "length"
+    assert finish_of("<think>Answer: 5</think>I do not know.") == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>Five?</think>\n\nFour.", "Four."),
+        ("<think>Five?</think>One.<think>Hm.</think> Two.", "One. Two."),
+        ("Five?</think>Four.", "Four."),  # The chat template opened it.
+        ("I could write </think> here.</think>Four.", "Four."),
+        ("<THINKING>Five?</Thinking>Four.", "Four."),
+        ("[THINK]Five?[/THINK]Four.", "Four."),
+        ("◁think▷Five?◁/think▷Four.", "Four."),
+        ("<think>Five? <think>Six?</think>Four.", "Four."),
+        ("<think>Five?", ""),
+        ("Four. <think>Five?", "Four."),
+        ("Four, I think.", "Four, I think."),
+    ],
+)
+def test_thoughts_are_dropped(text, left):
+    assert without_thoughts(text) == left
+
+
+def test_thoughts_decide_nothing():
+    draft = '{"rationale": "A draft {5, 7}.", "answer": "5"}'
+    assert read_json(f"<think>{draft} or {{5, 7}}</think>{PLAIN}") == PAIR
+    assert read_json(f"{draft} no.</think>{PLAIN}") == PAIR
+    assert read_json(f"<think>{draft}</think> I do not know.") is None
+
+
+def row(text, **example):
+    example = Example("e", "How many?", "4", "numeric", **example)
+    return annotation(example, [Reply(text, 1, 1)], Rules(len))
+
+
+def test_thoughts_are_not_learned_where_the_reply_is_text():
+    found = row("<think>Answer: 5</think>Two and two.\nAnswer: 4")
+    assert (found["rationale"], found["answer"], found["kept"]) == ("Two and two.", "4", True)
+
+
+WRAPPED = (
+    "{}",
+    "<think>Is it {{5, 7}}? Answer: 5</think>{}",
+    "```json\n{}\n```",
+    "I would say:\n{}\nThat is all.",
+    "{}}}",
+    '{{"rationale": "A draft.", "answer": "5"}}\n{}',
+)
+SPELLED = (
+    '{{"rationale": "{0}", "answer": "{1}"}}',
+    '{{"rationale": "{0}", "answer": {1}}}',
+    '{{"rationale": "{0}", "answer": "{1}",}}',
+    '{{"answer": "{1}", "rationale": "{0}"}}',
+    '{{"Rationale": "{0}", "Answer": ["{1}"]}}',
+    "{{'rationale': '{0}', 'answer': '{1}'}}",
+)
+TEXTS = {
+    r"So \frac{8}{2} \times 1 = 4 \neq 5.": r"So \frac{8}{2} \times 1 = 4 \neq 5.",
+    r"Of {1, 2}\nwe have two: \\(2 + 2\\).": "Of {1, 2}\nwe have two: \\(2 + 2\\).",
+    'A "pair" and a pair.': 'A "pair" and a pair.',
+}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "spell", "text"), list(itertools.product(WRAPPED, SPELLED, TEXTS))
+)
+def test_every_mistake_in_every_wrapping(wrap, spell, text):
+    found = row(wrap.format(spell.format(text, 4)))
+    assert (found["rationale"], found["answer"], found["kept"]) == (TEXTS[text], "4", True)
+
+
+@pytest.mark.parametrize("spell", SPELLED)
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_prefix_of_a_reply_teaches_a_wrong_answer(spell, text):
+    whole = spell.format(text, 4)
+    for end in range(len(whole)):
+        assert read_json(whole[:end]) is None
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["{", "}", '{"', "{}", "{'a':", '"', "\\", '{"a": "b}', "<think>", "</think>", "{1} ", '{"a":[',
+     '{"rationale', '{"rationale": "', '{"rationale": x, "answer": 3}', '{"answer": ', "\\b", "[",
+     '{"rationale": "x" ', " ", "`}"],
+)  # fmt: skip
+def test_a_megabyte_of_anything_is_read(piece):
+    many = piece * (1_000_000 // len(piece))
+    assert finish_of(many) in ("malformed", "length")
+    found = read_json(f'{{"rationale": "{many}", "answer": "4"}}')
+    assert found is None or found[1] == "4"
+
+
+@pytest.mark.parametrize(("open_", "close"), [("[", "]"), ("{'a':", "}")])
+def test_what_is_nested_deeply_is_no_answer(open_, close):
+    deep = open_ * 100_000 + close * 100_000
+    assert read_json(f'{{"rationale": "x", "answer": {deep}}}') is None
+    assert read_json(f"{PLAIN} {deep}") in (PAIR, None)
 
 
 def test_the_rationale_comes_before_the_answer():
