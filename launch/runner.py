@@ -115,8 +115,8 @@ def tell_of_rows(run: Run, console: Console) -> None:
         notes.append(bad.cause)
     if replaced:
         notes.append(
-            f"{replaced:,} rows hold what is no character (half a surrogate pair, or NUL): "
-            "U+FFFD stands for it"
+            "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "
+            f"{replaced:,}"
         )
     for note in notes:
         console.print(note, style="yellow", markup=False, soft_wrap=True)

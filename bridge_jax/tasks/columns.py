@@ -80,6 +80,7 @@ class Columns:
         if row.problem:
             raise row.problem
         self._seen |= dict.fromkeys(row.value)
+        # Ids are made where there are none, but a column that is named for them has to be there.
         needed = [*REQUIRED, *(["id"] if "id" in self.mapped else [])]
         missing = [field for field in needed if self.name(field) not in row.value]
         if missing:
@@ -91,7 +92,7 @@ class Columns:
         absent = [
             f"{field}:{self.mapped[field]}"
             for field in OPTIONAL
-            if field in self.mapped and self.mapped[field] not in self._seen
+            if field != "id" and field in self.mapped and self.mapped[field] not in self._seen
         ]
         if not absent or not self._seen:
             return ""

@@ -145,7 +145,9 @@ def shown_in(question: str, options: Options, kind: AnswerKind) -> str:
 def readings(value: Any, options: Options, kind: AnswerKind) -> dict[Way, int]:
     """Returns which option `value` names, by each way to read it that gives one."""
     found: dict[Way, int] = {}
-    text = str(value).strip()
+    text, number = str(value).strip(), whole(value)
+    if isinstance(value, float) and number is not None and text not in options.texts:
+        text = str(number)
     same = [i for i, option in enumerate(options.texts) if option.casefold() == text.casefold()]
     name, labels = _bare(text), options.labels
     if text in options.texts:
@@ -163,7 +165,6 @@ def readings(value: Any, options: Options, kind: AnswerKind) -> dict[Way, int]:
         label_of_row = kind == "label" and options.of != "task" and not found
         if kind == "choice" or label_of_row:
             found["letter"] = _LETTERS.index(name)
-    number = whole(value)
     if number is not None and 0 <= number < len(options.texts):
         found["index"] = number
     if number is not None and 1 <= number <= len(options.texts):

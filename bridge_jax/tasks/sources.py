@@ -161,7 +161,7 @@ def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> 
         return ": there are no rows"
     theirs = "train" if name == "pool" else name
     splits = ", ".join(f"{names([split])} ({count:,})" for split, count in called.items())
-    skipped = f" ({len(bad.rows):,} bad rows were skipped: {bad.counts()})" if bad.rows else ""
+    skipped = f" (bad rows were skipped: {bad.counts()})" if bad.rows else ""
     return (
         f"; the splits are {splits}{skipped}: give some rows split={theirs}, or say which one is "
         f"meant with data.splits=NAME:{theirs}"
