@@ -127,8 +127,9 @@ def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
         listed = [bad.summary()] if bad.rows else []
         raise BadRowsError("\n".join([f"{config.path}: {doubt}", *listed]), bad)
     if bad.rows and config.on_bad_row == "error":
-        way_out = "mend them, or leave them out with data.on_bad_row=skip"
-        raise BadRowsError(f"{config.path}: {bad.summary()}\n{way_out}", bad)
+        # Where most rows fail alike, leaving them out would leave nothing.
+        way_out = "" if bad.cause else "\nmend them, or leave them out with data.on_bad_row=skip"
+        raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
     for name in ("pool", "test"):
         if not found[name]:
             raise BadRowsError(

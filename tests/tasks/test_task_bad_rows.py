@@ -104,7 +104,7 @@ def test_the_cause_comes_first_when_most_rows_fail_alike(tmp_path, rows, config,
     said, _ = lines_of(tmp_path, rows, on_bad_row=on_bad_row, **config)
     start = "rows.jsonl: " if on_bad_row == "error" else "rows.jsonl: no examples for "
     assert said[0].startswith(start) and cause in said[0]
-    assert "give some rows" not in "\n".join(said)
+    assert not any("give some rows" in line or "on_bad_row" in line for line in said)
 
 
 def test_an_optional_column_that_no_row_has_is_an_error(tmp_path):
