@@ -103,7 +103,11 @@ class Columns:
 
     def text(self, row: Row, field: str, required: bool = True) -> str:
         """Returns a text column, numbers written out; raises BadRowError if it has none."""
+        if row.problem:
+            raise row.problem
         column, value = self.name(field), self.raw(row, field)
+        if required and column not in row.value:
+            raise BadRowError(f"has no key {shown(column)}", f"no key {shown(column)}")
         is_nan = isinstance(value, float | decimal.Decimal) and math.isnan(value)
         if not required and (value is None or is_nan):
             return ""

@@ -14,10 +14,14 @@ from bridge_jax.tasks.columns import Row
 _KINDS = {"jsonl": "json", "json": "json", "parquet": "parquet", "csv": "csv", "tsv": "csv"}
 
 
-def read(config: DataConfig) -> Iterator[Row]:
+def read(config: DataConfig, part: str = "data") -> Iterator[Row]:
     """Yields the rows of all splits, each with the name of its split unless a column has it.
 
     Classes become their names, and numbers of 32 bits are as short as they were written.
+
+    Args:
+      config: what to load.
+      part: of the run's config that says so, for messages.
 
     Raises:
       UserError: the library is missing, or cannot load what `config.path` names.
@@ -26,16 +30,16 @@ def read(config: DataConfig) -> Iterator[Row]:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            "data.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
+            f"{part}.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
         ) from None
     try:
         loaded: Any = _load(datasets, config)
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         raise UserError(
-            f"data.path={config.path}: datasets cannot load it ({type(error).__name__}: {reason}); "
-            "give a dataset of the hub, or a local file or folder of parquet, JSON or CSV; "
-            "data.config names one of several configs, data.revision a version"
+            f"{part}.path={config.path}: datasets cannot load it ({type(error).__name__}: "
+            f"{reason}); give a dataset of the hub, or a local file or folder of parquet, JSON or "
+            f"CSV; {part}.config names one of several configs, {part}.revision a version"
         ) from error
     split_column = config.columns.get("split", "split")
     answer_column = config.columns.get("answer", "answer")

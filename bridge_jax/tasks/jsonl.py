@@ -20,7 +20,7 @@ _MAX_DIGITS = 4_000  # Of an integer; Python's own limit is 4,300.
 _PACKED = {
     b"\x1f\x8b": "is compressed by gzip: unpack it (gunzip)",
     b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or export JSON Lines from it",
-    b"PAR1": "is parquet: read it with data.source=hf",
+    b"PAR1": "is parquet: read it with source=hf",
     b"version https://git-lfs": "is a pointer of Git LFS, not the data: fetch it (git lfs pull)",
 }
 
@@ -39,22 +39,26 @@ class Number(float):
     __repr__ = __str__
 
 
-def read(path: str) -> Iterator[Row]:
+def read(path: str, part: str = "data") -> Iterator[Row]:
     """Yields the rows of the file at `path`, blank lines left out.
+
+    Args:
+      path: of the file.
+      part: of the run's config that names it, for messages.
 
     Raises:
       UserError: there is no such file, or it is not a text.
     """
     file = Path(path)
     if file.is_dir():
-        raise UserError(f"data.path={path} is a folder: read it with data.source=hf")
+        raise UserError(f"{part}.path={path} is a folder: read it with {part}.source=hf")
     if not file.is_file():
-        raise UserError(f"data.path={path}: no such file")
+        raise UserError(f"{part}.path={path}: no such file")
     with file.open("rb") as opened:
         head = opened.read(32)
     for magic, what in _PACKED.items():
         if head.startswith(magic):
-            raise UserError(f"data.path={path} {what}")
+            raise UserError(f"{part}.path={path} {what}")
     encoding = json.detect_encoding(head[:4])
     # Bytes that are no UTF-8 are kept as surrogates, so that each line with some can be named.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
@@ -67,7 +71,7 @@ def read(path: str) -> Iterator[Row]:
                     yield _row(path, f"line {number}", text, errors)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"data.path={path}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
+            f"{part}.path={path}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
         ) from None
 
 

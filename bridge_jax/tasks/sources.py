@@ -4,7 +4,7 @@ import collections
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bridge_jax.config import DataConfig
@@ -53,8 +53,12 @@ def load(config: DataConfig, seed: int) -> Splits:
             if not getattr(splits, name):
                 raise UserError(f"practice tasks: no examples for {name}; set data.{name} above 0")
         return _open_ended(splits, config.min_rouge) if config.kind == "text" else splits
-    rows = jsonl.read(config.path) if config.source == "jsonl" else hub.read(config)
-    return _collect(rows, config)
+    return _collect(raw_rows(config), config)
+
+
+def raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
+    """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
+    return jsonl.read(config.path, part) if config.source == "jsonl" else hub.read(config, part)
 
 
 def content(path: str) -> str:

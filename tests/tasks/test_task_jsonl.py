@@ -181,7 +181,7 @@ def test_another_format_is_named(tmp_path, content, cause, on_bad_row):
     ("content", "cause"),
     [
         (gzip.compress("\n".join(ROWS).encode()), "is compressed by gzip: unpack it"),
-        (b"PAR1....", "is parquet: read it with data.source=hf"),
+        (b"PAR1....", "is parquet: read it with source=hf"),
         (b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     ],
