@@ -5,12 +5,12 @@ some and texts in others, or numbers that never are 0, are an error that says ho
 """
 
 from bridge_jax.config import DataConfig
-from bridge_jax.tasks import options
+from bridge_jax.tasks import choices
 from bridge_jax.tasks.answers import options_in, parse_answer
 from bridge_jax.tasks.bad_rows import BadRowError, names, shown
+from bridge_jax.tasks.choices import Options
 from bridge_jax.tasks.columns import Columns, Row
 from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.options import Options
 
 
 class Gold:
@@ -27,7 +27,7 @@ class Gold:
         Returns None if the answer is a number or a free text. Raises BadRowError.
         """
         column, kind = self._columns.name("choices"), self._config.kind
-        own = options.read(self._columns.raw(row, "choices"), column, self._columns.clean)
+        own = choices.read(self._columns.raw(row, "choices"), column, self._columns.clean)
         if kind in ("numeric", "text"):
             if own and self._config.answer_is == "auto":
                 raise BadRowError(
@@ -80,7 +80,7 @@ class Gold:
             return text
         value = text if isinstance(value, str) else value
         column = self._columns.name("teacher_answer")
-        named = options.named_by(value, found, self._config.kind, how, column)
+        named = choices.named_by(value, found, self._config.kind, how, column)
         return found.texts[named[1]] if named else text
 
     def _open(self, row: Row, example: Example) -> str:
@@ -112,9 +112,9 @@ class Gold:
         else:
             text = self._columns.text(row, "answer")
             value = text if isinstance(value, str) else value
-        number = options.whole(value)
+        number = choices.whole(value)
         self._has_zero |= number == 0
-        named = options.named_by(value, found, example.kind, how, column)
+        named = choices.named_by(value, found, example.kind, how, column)
         if named:
             way, place = named
             if how == "auto" and number is not None:

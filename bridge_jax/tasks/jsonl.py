@@ -71,7 +71,8 @@ def read(path: str, part: str = "data") -> Iterator[Row]:
                     yield _row(path, f"line {number}", text, errors)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{part}.path={path}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
+            f"{part}.path={path}: begins as {encoding} and is not ({error.reason}); save it as "
+            "UTF-8"
         ) from None
 
 

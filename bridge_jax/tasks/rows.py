@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 
 from bridge_jax.config import DataConfig
-from bridge_jax.tasks import options
+from bridge_jax.tasks import choices
 from bridge_jax.tasks.answers import format_completion
 from bridge_jax.tasks.bad_rows import BadRowError, shown
+from bridge_jax.tasks.choices import Options
 from bridge_jax.tasks.columns import Columns, Row
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.gold import Gold
-from bridge_jax.tasks.options import Options
 
 
 class Reader:
@@ -45,7 +45,7 @@ class Reader:
         question = self.columns.text(row, "question")
         found = self._gold.options(row, question)
         if found and found.of == "row":
-            question = options.shown_in(question, found, self._config.kind)
+            question = choices.shown_in(question, found, self._config.kind)
         example = Example(
             id=self.columns.text(row, "id", required="id" in self._config.columns),
             question=question,
