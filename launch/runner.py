@@ -13,17 +13,21 @@ from rich.console import Console
 from bridge_jax.config import RunConfig
 from bridge_jax.config_checks import idle_rows, validate
 from bridge_jax.config_io import to_json
+from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.phases import logits, plan
 from bridge_jax.phases.apprenticeship import ANNOTATIONS
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_json, write_json
+from bridge_jax.phases.files import read_json, write_json, write_rows
 from bridge_jax.phases.stages import execute, fingerprints, is_done
 from bridge_jax.phases.teacher import check_key
 from bridge_jax.phases.workdir import WorkdirBusy, held, lock
 from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
+from bridge_jax.tasks.bad_rows import BadRows, BadRowsError
+
+BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
 
 
 def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console) -> dict[str, Any]:
@@ -44,8 +48,7 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
         )
         if note := idle_rows(config, batch_devices(run.mesh)):
             console.print(f"[yellow]{note}[/]", soft_wrap=True)
-        if splits.skipped:
-            console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
+        tell_of_rows(run, console)
         _begin(run)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
@@ -75,10 +78,48 @@ def run_shared(run: Run, store: Path, console: Console) -> dict[str, Any]:
 
 
 def check(run: Run) -> None:
-    """Raises a `UserError` for what would stop the run later, before anything is trained."""
+    """Raises a `UserError` for what would stop the run later, before anything is trained.
+
+    Bad rows are listed in the workdir.
+    """
+    with bad_rows_listed(run.workdir):
+        run.splits  # noqa: B018 - read here for the first time
+    _list_bad_rows(run.workdir, run.splits.bad)
     run.check_inputs()
     if run.config.logits.weight:
         logits.check(run)
+
+
+@contextlib.contextmanager
+def bad_rows_listed(workdir: Path) -> Iterator[None]:
+    """Writes all bad rows into `workdir` if they end what is done inside, and says where."""
+    try:
+        yield
+    except BadRowsError as error:
+        _list_bad_rows(workdir, error.bad)
+        if not error.bad.rows:
+            raise
+        raise UserError(f"{error}\nthe whole list is in {workdir / BAD_ROWS}") from None
+
+
+def tell_of_rows(run: Run, console: Console) -> None:
+    """Prints what was left out of the data, or changed in it."""
+    bad, replaced = run.splits.bad, run.splits.replaced
+    notes = []
+    if bad.rows:
+        notes.append(
+            f"{len(bad.rows):,} of {bad.total:,} rows are bad and were skipped: {bad.counts()} "
+            f"({run.workdir / BAD_ROWS})"
+        )
+    if bad.cause:
+        notes.append(bad.cause)
+    if replaced:
+        notes.append(
+            "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "
+            f"{replaced:,}"
+        )
+    for note in notes:
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
 
 
 def prints_of(run: Run) -> dict[str, str]:
@@ -99,6 +140,16 @@ def _check_key(run: Run) -> None:
         return
     if not is_done(run.workdir, ANNOTATIONS, prints_of(run)[ANNOTATIONS]):
         check_key(run.config.teacher)
+
+
+def _list_bad_rows(workdir: Path, bad: BadRows) -> None:
+    if not hosts.is_first():
+        return
+    if bad.rows:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_rows(workdir / BAD_ROWS, bad.listed())
+    else:
+        (workdir / BAD_ROWS).unlink(missing_ok=True)
 
 
 def _begin(run: Run) -> None:

@@ -34,12 +34,14 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.parallel import hosts
     from bridge_jax.phases.files import write_json
     from bridge_jax.phases.workdir import held
+    from launch.runner import bad_rows_listed
     from launch.study_runs import Runs, take_turns
 
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
     compilations.keep(workdir)
-    studies.check_tests(study)
+    with bad_rows_listed(workdir):
+        studies.check_tests(study)
     chosen = [cell for cell in study.cells if fnmatch.fnmatch(cell.folder, _ONLY.value)]
     if not chosen:
         raise UserError(f"--only={_ONLY.value}: no run matches, as {study.cells[0].folder} would")

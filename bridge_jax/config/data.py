@@ -12,18 +12,29 @@ class DataConfig:
     """Where the examples come from.
 
     Attributes:
-      source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub).
+      source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub, or a
+        local file or folder that the datasets library reads).
       path: the JSONL file, or the hub's dataset name.
-      columns: our field -> the file's column (`id`, `question`, `answer`, `domain`, `split`).
+      config, revision: of a dataset of the hub: which of its configs, and which commit, tag or
+        branch; empty is the default.
+      columns: our field -> the file's column: `question`, `answer`, `split`, and, where there are
+        such, `id`, `choices`, `domain`, `rationale`, `rationales`, `human_rationale`,
+        `teacher_answer`. Without ids they are made from the content.
+      splits: the file's name of a split -> `train`, `dev` or `test`; others are left out. Empty:
+        all must have common names (`validation`, `val`, `training`, ...; in any case).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
+      answer_is: how an answer names its option: by its text, by a letter (or the row's own label),
+        by an index from 0 or a number from 1. `auto` takes what can be read in one way; whole
+        numbers that are no strings are indices of the options that a row lists.
       min_rouge: ROUGE-L from which a free text counts as right. Our default.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
         selected, filtered or trained by them. They are still counted in the report.
-      on_bad_row: a malformed row is an error, or is skipped and counted.
+      on_bad_row: malformed rows are an error, or are skipped and counted; `bad_rows.jsonl` in the
+        workdir lists them.
       domains, min_steps, max_steps, families, label_share: practice only: the mix, the steps of
         reasoning, the kinds of problem per domain (0 is all), and the share of questions with a
         label as answer where a domain has such.
@@ -31,9 +42,13 @@ class DataConfig:
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
     path: str = ""
+    config: str = ""
+    revision: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
+    answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"
     min_rouge: float = 0.5
     rationale: str = "medium"
     pool: int = 500

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -220,8 +219,7 @@ class Run:
             # What uses the labels of the pool reads "data.labelled".
             values = config_io.to_json(value)
             del values["labelled"]
-            if value.path and Path(value.path).is_file():
-                content = hashlib.sha256(Path(value.path).read_bytes()).hexdigest()
+            if content := sources.content(value.path):
                 # Where the file lies does not matter, what is in it does.
                 values |= {"path": "", "content": content}
             return values

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from bridge_jax.tasks.bad_rows import BadRows
+
 AnswerKind = Literal["choice", "label", "numeric", "text"]
 
 
@@ -42,10 +44,12 @@ class Splits:
       pool: the training examples, from which the teacher's queries are selected.
       dev: for choices made along the way; never trained on.
       test: only for the report.
-      skipped: bad rows that were left out on request (`data.on_bad_row="skip"`).
+      bad: rows that were left out on request (`data.on_bad_row="skip"`).
+      replaced: rows in whose texts U+FFFD stands for what is no character.
     """
 
     pool: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
-    skipped: int = 0
+    bad: BadRows = dataclasses.field(default_factory=BadRows)
+    replaced: int = 0

@@ -1,138 +1,117 @@
 """From a row of a file to an Example, with every check that one row or its neighbours allow."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import Any
 
 from bridge_jax.config import DataConfig
-from bridge_jax.tasks.answers import format_completion, options_in, parse_answer
+from bridge_jax.tasks import choices
+from bridge_jax.tasks.answers import format_completion
+from bridge_jax.tasks.bad_rows import BadRowError, shown
+from bridge_jax.tasks.choices import Options
+from bridge_jax.tasks.columns import Columns, Row
 from bridge_jax.tasks.example import Example
-
-
-class BadRowError(Exception):
-    """What is wrong with a row, without saying where the row is."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One raw row.
-
-    Attributes:
-      where: file and line, for messages.
-      value: the columns.
-      problem: why there is no value; empty if there is one.
-    """
-
-    where: str
-    value: Mapping[str, Any]
-    problem: str = ""
+from bridge_jax.tasks.gold import Gold
 
 
 class Reader:
     """Converts rows one by one; remembers ids and questions, which must be unique.
 
-    Columns are found by our name or by what `config.columns` maps it to: `id`, `question`,
-    `answer`, `split` (required), and `domain`, `choices`, `rationale`, `rationales`,
-    `human_rationale` (optional). `teacher_answer` is read only if `config.columns` maps it: it is
-    then appended to `rationale` as our answer line, for recorded teachers whose texts leave the
-    answer out.
+    Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
+    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
+    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
+    `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
+
+    Attributes:
+      columns: what reads the columns.
+      replaced: rows in whose texts U+FFFD stands for what is no character.
     """
 
     def __init__(self, config: DataConfig):
-        self._config = config
+        self.columns, self.replaced = Columns(config.columns), 0
+        self._config, self._gold = config, Gold(config, self.columns)
         self._ids: dict[str, str] = {}
         self._questions: dict[str, tuple[str, str]] = {}
 
-    def column(self, field: str) -> str:
-        """Returns the file's name of our `field`."""
-        return self._config.columns.get(field, field)
-
-    def text(self, row: Row, field: str, required: bool = True) -> str:
-        """Returns a text column, numbers written out; raises BadRowError if it has none."""
-        if row.problem:
-            raise BadRowError(row.problem)
-        column = self.column(field)
-        if column not in row.value and required:
-            raise BadRowError(f"has no key {column!r}")
-        value = row.value.get(column)
-        if value is None and not required:
-            return ""
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise BadRowError(f"{column}={value!r} is of type {type(value).__name__}, not a string")
-        text = str(value).strip()
-        if not text and required:
-            raise BadRowError(f"{column} is empty")
-        return text
+    def split(self, row: Row) -> str:
+        """Returns what the row calls its split; raises BadRowError if it lacks a column."""
+        self.columns.check(row)
+        return self.columns.text(row, "split")
 
     def example(self, row: Row, split: str) -> Example:
-        """Returns the row as an Example of `split`; raises BadRowError."""
-        question = self.text(row, "question")
-        name = self.text(row, "id")
+        """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
+        replaced_before = self.columns.replaced
+        question = self.columns.text(row, "question")
+        found = self._gold.options(row, question)
+        if found and found.of == "row":
+            question = choices.shown_in(question, found, self._config.kind)
         example = Example(
-            id=name,
+            id=self.columns.text(row, "id", required="id" in self._config.columns),
             question=question,
-            answer=self.text(row, "answer"),
+            answer="",
             kind=self._config.kind,
-            choices=self._choices(row, question),
-            domain=self.text(row, "domain", required=False),
-            rationales=self._rationales(row),
+            choices=found.texts if found else (),
+            domain=self.columns.text(row, "domain", required=False),
+            rationales=self._rationales(row, found),
             min_rouge=self._config.min_rouge,
         )
-        answer = parse_answer(example.answer, example)
-        if answer is None and example.kind == "numeric":
-            raise BadRowError(f"{self.column('answer')}={example.answer!r} is not a number")
-        if answer is None:
-            raise BadRowError(
-                f"{self.column('answer')}={example.answer!r} is none of the "
-                f"choices {', '.join(example.choices)}"
-            )
-        self._remember(row, example, split)
-        # Options are compared by their text; a number keeps the digits it is shown with.
-        if example.kind != "numeric":
-            example = dataclasses.replace(example, answer=answer)
+        example = dataclasses.replace(example, answer=self._gold.answer(row, example, found))
+        example = self._remember(row, example, split)
+        self.replaced += self.columns.replaced > replaced_before
         return example
 
-    def _choices(self, row: Row, question: str) -> tuple[str, ...]:
-        """Returns the closed set: the row's own, the config's, or the options in the question."""
-        if self._config.kind in ("numeric", "text"):
-            return ()
-        own = row.value.get(self.column("choices"))
-        if own is not None:
-            if not isinstance(own, list) or not all(isinstance(choice, str) for choice in own):
-                raise BadRowError(f"{self.column('choices')}={own!r} is not a list of strings")
-            return tuple(choice.strip() for choice in own)
-        choices = self._config.choices or options_in(question)
-        if not choices:
-            raise BadRowError(
-                "has no choices: set data.choices, or list the options in the question, one a line"
-            )
-        return choices
+    def doubt(self) -> str:
+        """Returns what all rows together say against the config, or ""."""
+        return self.columns.unseen() or self._gold.doubt()
 
-    def _rationales(self, row: Row) -> dict[str, str]:
-        found = {
-            "rationale": self.text(row, "rationale", required=False),
-            "human": self.text(row, "human_rationale", required=False),
+    def _rationales(self, row: Row, found: Options | None) -> dict[str, str]:
+        columns = self.columns
+        texts = {
+            "rationale": columns.text(row, "rationale", required=False),
+            "human": columns.text(row, "human_rationale", required=False),
         }
-        column = self.column("rationales")
-        variants = row.value.get(column)
+        column, variants = columns.name("rationales"), columns.raw(row, "rationales")
         if not isinstance(variants, list | None):
             raise BadRowError(f"{column} is of type {type(variants).__name__}, not a list")
         for index, variant in enumerate(variants or ()):
             text = variant.get("text") if isinstance(variant, Mapping) else variant
             if not isinstance(text, str | None):
-                raise BadRowError(f"{column}[{index}] has no string 'text'")
-            found[str(index)] = (text or "").strip()
-        if found["rationale"] and "teacher_answer" in self._config.columns:
-            answer = self.text(row, "teacher_answer", required=False)
+                raise BadRowError(
+                    f"{column}[{index}] has no string 'text'", f"{column} hold no string 'text'"
+                )
+            texts[str(index)] = columns.clean(text or "").strip()
+        if texts["rationale"] and "teacher_answer" in self._config.columns:
+            answer = self._gold.teacher_answer(row, found)
             if answer:
-                found["rationale"] = "".join(format_completion(found["rationale"], answer))
-        return {name: text for name, text in found.items() if text}
+                texts["rationale"] = "".join(format_completion(texts["rationale"], answer))
+        return {name: text for name, text in texts.items() if text}
 
-    def _remember(self, row: Row, example: Example, split: str) -> None:
-        if example.id in self._ids:
-            raise BadRowError(f"id {example.id!r} was used before ({self._ids[example.id]})")
+    def _remember(self, row: Row, example: Example, split: str) -> Example:
+        """Returns the example, with an id made of its content if it has none."""
         split_before, where = self._questions.get(example.question, (split, ""))
         if split_before != split:
-            raise BadRowError(f"asks the same question as {where}, which is in {split_before}")
+            raise BadRowError(
+                f"asks the same question as {where}, which is in {split_before}",
+                "asks a question of another split",
+            )
+        if not example.id:
+            example = dataclasses.replace(example, id=self._content_id(example))
+        elif example.id in self._ids:
+            raise BadRowError(
+                f"id {shown(example.id)} was used before ({self._ids[example.id]})",
+                "id was used before",
+            )
         self._ids[example.id] = row.where
         self._questions.setdefault(example.question, (split, row.where))
+        return example
+
+    def _content_id(self, example: Example) -> str:
+        """Returns an id that other rows do not change; what is said again is numbered."""
+        content = json.dumps([example.question, example.choices, example.answer])
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        name, number = digest, 1
+        while name in self._ids:
+            number += 1
+            name = f"{digest}-{number}"
+        return name

@@ -1,23 +1,25 @@
 """The examples of a run: generated practice tasks, a JSON Lines file, or a dataset of the hub."""
 
+import collections
+import difflib
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
-from bridge_jax.tasks import practice
+from bridge_jax.tasks import hub, jsonl, practice
+from bridge_jax.tasks.bad_rows import BadRowError, BadRows, BadRowsError, names, shown
+from bridge_jax.tasks.columns import OPTIONAL, REQUIRED, Row
 from bridge_jax.tasks.example import Example, Splits
-from bridge_jax.tasks.rows import BadRowError, Reader, Row
+from bridge_jax.tasks.rows import Reader
 
-# Hub names of splits, and ours.
+# What others call their splits, in any case, and what we do.
 SPLITS = {
-    "train": "pool",
-    "pool": "pool",
-    "dev": "dev",
-    "validation": "dev",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "pool"), "pool"),
+    **dict.fromkeys(("dev", "development", "validation", "valid", "val", "eval"), "dev"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 
@@ -30,9 +32,11 @@ def load(config: DataConfig, seed: int) -> Splits:
       seed: of practice tasks; the other sources do not depend on it.
 
     Raises:
-      UserError: the data cannot be read, a row is malformed (unless `on_bad_row="skip"`), or pool
-        or test is empty.
+      BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or there are no others.
+      UserError: the data cannot be read, its answers can be read in two ways, or pool or test is
+        empty.
     """
+    _check(config)
     if config.source == "practice":
         splits = practice.generate(
             seed,
@@ -45,23 +49,55 @@ def load(config: DataConfig, seed: int) -> Splits:
             config.families,
             config.label_share,
         )
-        if config.kind == "text":
-            splits = _open_ended(splits, config.min_rouge)
-    else:
-        rows = _jsonl_rows(config) if config.source == "jsonl" else _hub_rows(config)
-        splits = _collect(rows, config)
-    for name in ("pool", "test"):
-        if not getattr(splits, name):
-            skipped = f" ({splits.skipped} bad rows were skipped)" if splits.skipped else ""
+        for name in ("pool", "test"):
+            if not getattr(splits, name):
+                raise UserError(f"practice tasks: no examples for {name}; set data.{name} above 0")
+        return _open_ended(splits, config.min_rouge) if config.kind == "text" else splits
+    return _collect(raw_rows(config), config)
+
+
+def raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
+    """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
+    return jsonl.read(config.path, part) if config.source == "jsonl" else hub.read(config, part)
+
+
+def content(path: str) -> str:
+    """Returns the SHA-256 of a local file, or of a folder's files with their names, or ""."""
+    file = Path(path)
+    if path and file.is_file():
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    if not path or not file.is_dir():
+        return ""
+    inside = sorted(each for each in file.rglob("*") if each.is_file())
+    listed = [[str(each.relative_to(file)), content(str(each))] for each in inside]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _check(config: DataConfig) -> None:
+    """Raises a UserError for settings that would be ignored or could not work."""
+    fields = (*REQUIRED, *OPTIONAL)
+    for field, column in config.columns.items():
+        if field not in fields:
+            near = difflib.get_close_matches(field, fields, n=1, cutoff=0.0)[0]
             raise UserError(
-                f"{config.path or 'practice tasks'}: no examples for {name}{skipped}; "
-                + (
-                    f"set data.{name} above 0"
-                    if config.source == "practice"
-                    else f"give some rows split={'train' if name == 'pool' else name}"
-                )
+                f"data.columns={field}:{column}: {field!r} is no field of ours; they are "
+                f"{', '.join(fields)}. Did you mean {near}:{column}?"
             )
-    return splits
+    for theirs, ours in config.splits.items():
+        if ours.lower() not in SPLITS:
+            raise UserError(
+                f"data.splits={theirs}:{ours}: name one of our splits, train, dev or test"
+            )
+    for name in ("config", "revision"):
+        if getattr(config, name) and config.source != "hf":
+            raise UserError(
+                f"data.{name}={getattr(config, name)} is of data.source=hf, not {config.source}"
+            )
+    if config.kind in ("numeric", "text") and config.answer_is not in ("auto", "text"):
+        raise UserError(
+            f"data.answer_is={config.answer_is} names an option, and data.kind={config.kind} has "
+            "none: set data.kind=choice or label"
+        )
 
 
 def _open_ended(splits: Splits, min_rouge: float) -> Splits:
@@ -73,86 +109,65 @@ def _open_ended(splits: Splits, min_rouge: float) -> Splits:
     return Splits(pool, dev, test)
 
 
-def _collect(rows: Iterator[Row], config: DataConfig) -> Splits:
+def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
     """Returns the converted rows by split; the caps apply after all rows have been checked."""
-    reader = Reader(config)
+    reader, bad = Reader(config), BadRows()
     found: dict[str, list[Example]] = {"pool": [], "dev": [], "test": []}
-    skipped = 0
+    called: collections.Counter[str] = collections.Counter()
+    lost: set[str] = set()  # Splits of ours that bad rows belong to.
     for row in rows:
+        bad.total += 1
+        name = ""
         try:
-            name = SPLITS.get(reader.text(row, "split"))
-            if name is None:
-                column = reader.column("split")
-                raise BadRowError(f"{column}={row.value.get(column)!r} is not train, dev or test")
-            found[name].append(reader.example(row, name))
+            theirs = reader.split(row)
+            called[theirs] += 1
+            name = _ours(theirs, config, reader.columns.name("split"))
+            if name:
+                found[name].append(reader.example(row, name))
         except BadRowError as error:
-            if config.on_bad_row == "error":
-                raise UserError(
-                    f"{row.where}: {error} (mend the row, or pass data.on_bad_row=skip)"
-                ) from None
-            skipped += 1
+            lost.add(name)
+            bad.add(row.file, row.place, error)
+    if doubt := reader.doubt():
+        listed = [bad.summary()] if bad.rows else []
+        raise BadRowsError("\n".join([f"{config.path}: {doubt}", *listed]), bad)
+    if bad.rows and config.on_bad_row == "error":
+        # Where most rows fail alike, leaving them out would leave nothing.
+        way_out = "" if bad.cause else "\nmend them, or leave them out with data.on_bad_row=skip"
+        raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
+    for name in ("pool", "test"):
+        if not found[name]:
+            raise BadRowsError(
+                f"{config.path}: no examples for {name}{_why(name, bad, called, lost)}", bad
+            )
     caps = {"pool": config.pool, "dev": config.dev, "test": config.test}
     kept = {name: tuple(rows[: caps[name] or None]) for name, rows in found.items()}
-    return Splits(**kept, skipped=skipped)
+    return Splits(**kept, bad=bad, replaced=reader.replaced)
 
 
-def _jsonl_rows(config: DataConfig) -> Iterator[Row]:
-    path = Path(config.path)
-    if not path.is_file():
-        raise UserError(f"data.path={config.path}: no such file")
-    # By lines of bytes: str.splitlines would also cut at separators that JSON strings may hold.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            yield _jsonl_row(f"{config.path}, line {number}", line)
+def _ours(theirs: str, config: DataConfig, column: str) -> str:
+    """Returns our name of a split, or "" for one that `data.splits` leaves out."""
+    if config.splits:
+        chosen = {name.lower(): ours for name, ours in config.splits.items()}
+        return SPLITS[chosen[theirs.lower()].lower()] if theirs.lower() in chosen else ""
+    if theirs.lower() not in SPLITS:
+        raise BadRowError(
+            f"{column}={shown(theirs)} is not train, dev or test",
+            f"{column} is not train, dev or test",
+            f"say what is what, as in data.splits={names([theirs])}:train; others are left out",
+        )
+    return SPLITS[theirs.lower()]
 
 
-def _jsonl_row(where: str, line: bytes) -> Row:
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        return Row(where, {}, "is not UTF-8")
-    if not text.strip():
-        return Row(where, {}, "is empty")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        return Row(where, {}, f"is not valid JSON: {error.msg} at column {error.colno}")
-    if not isinstance(value, dict):
-        return Row(where, {}, f"is a JSON {type(value).__name__}, not an object")
-    return Row(where, value)
-
-
-def _hub_rows(config: DataConfig) -> Iterator[Row]:
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError(
-            "data.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
-        ) from None
-    try:
-        loaded: Any = _load_dataset(datasets, config.path)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"data.path={config.path}: datasets cannot load it ({type(error).__name__}: {reason}); "
-            "give a dataset of the hub, or a local file or folder of parquet or JSON"
-        ) from error
-    split_column = config.columns.get("split", "split")
-    for name, rows in loaded.items():
-        for number, value in enumerate(rows):
-            # A hub dataset keeps its splits apart; a column overrides that.
-            yield Row(
-                f"{config.path}, {name} row {number}",
-                value if value.get(split_column) is not None else {**value, split_column: name},
-            )
-
-
-def _load_dataset(datasets: Any, path: str) -> Any:
-    """Returns a dict of splits; a single local file is read by its type."""
-    if not Path(path).is_file():
-        return datasets.load_dataset(path)
-    suffix = Path(path).suffix.lstrip(".")
-    kind = {"jsonl": "json", "json": "json", "parquet": "parquet", "csv": "csv"}.get(suffix)
-    if kind is None:
-        raise ValueError(f"unknown type .{suffix}")
-    return datasets.load_dataset(kind, data_files=path)
+def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> str:
+    """Returns why a split is empty, and the way out."""
+    if bad.cause or name in lost:
+        return f": {bad.summary()}"
+    if not bad.total:
+        return ": there are no rows"
+    theirs = "train" if name == "pool" else name
+    splits = ", ".join(f"{names([split])} ({count:,})" for split, count in called.items())
+    skipped = f" (bad rows were skipped: {bad.counts()})" if bad.rows else ""
+    return (
+        f"; the splits are {splits}{skipped}: give some rows split={theirs}, or say which one is "
+        f"meant with data.splits=NAME:{theirs}"
+    )

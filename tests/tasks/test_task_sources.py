@@ -5,7 +5,7 @@ import pytest
 
 from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.sources import load
+from bridge_jax.tasks.sources import content, load
 
 
 def row(name, split="train", **extra):
@@ -59,7 +59,7 @@ def test_jsonl_splits(tmp_path):
     splits = read(tmp_path, GOOD)
     assert (ids(splits.pool), ids(splits.dev), ids(splits.test)) == (["a", "d"], ["b"], ["c"])
     assert splits.pool[0].answer == "12" and splits.pool[0].rationales == {}
-    assert splits.skipped == 0
+    assert splits.bad.rows == [] and splits.replaced == 0
 
 
 def test_caps_keep_the_first_rows(tmp_path):
@@ -117,7 +117,6 @@ def test_unusual_line_separators_inside_a_string(tmp_path):
 
 
 BAD = [
-    ("", "is empty"),
     ('{"id": "x", ', "is not valid JSON"),
     ("[1, 2]", "is a JSON list, not an object"),
     ({"id": "x", "question": "?", "answer": "1"}, "has no key 'split'"),
@@ -148,7 +147,7 @@ def test_bad_rows_are_errors_with_file_and_line(tmp_path, bad, message):
 @pytest.mark.parametrize(("bad", "message"), BAD)
 def test_bad_rows_are_skipped_and_counted_on_request(tmp_path, bad, message):
     splits = read(tmp_path, [*GOOD, bad, row("z")], on_bad_row="skip")
-    assert splits.skipped == 1
+    assert len(splits.bad.rows) == 1 and message in splits.bad.rows[0].reason
     assert (ids(splits.pool), ids(splits.dev), ids(splits.test)) == (["a", "d", "z"], ["b"], ["c"])
 
 
@@ -158,7 +157,7 @@ def test_bad_rows_are_skipped_and_counted_on_request(tmp_path, bad, message):
         ({"kind": "label", "choices": ("12", "13")}, row("x", answer="14"), "none of the choices"),
         ({"kind": "choice", "choices": ("12", "13")}, row("x", answer="E"), "choices 12, 13"),
         ({"kind": "choice"}, row("x"), "has no choices: set data.choices"),
-        ({"kind": "choice"}, row("x", choices=[1]), "choices=[1] is not a list of strings"),
+        ({"kind": "choice"}, row("x", choices=[1]), "choices=[1] is not two options or more"),
     ],
 )
 def test_answers_must_be_among_the_choices(tmp_path, config, bad, message):
@@ -187,9 +186,79 @@ def test_empty_pool_or_test(tmp_path, missing, advice):
         read(tmp_path, [kept])
 
 
-def test_everything_skipped_says_how_many(tmp_path):
-    with pytest.raises(UserError, match="2 bad rows were skipped"):
-        read(tmp_path, ["", "", row("a")], on_bad_row="skip")
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (("train", "training", "Train", "TRAINING", " pool "), "pool"),
+        (("dev", "validation", "valid", "val", "eval", "Development", "VALIDATION"), "dev"),
+        (("test", "testing", "Test"), "test"),
+    ],
+)
+def test_common_names_of_splits(tmp_path, names, split):
+    rows = [row(f"x{i}", name) for i, name in enumerate(names)]
+    splits = read(tmp_path, [row("a"), row("b", "test"), *rows])
+    found = [name for name in ids(getattr(splits, split)) if name.startswith("x")]
+    assert found == [f"x{i}" for i in range(len(names))]
+
+
+def test_named_splits_and_no_others_are_read(tmp_path):
+    rows = [row("a", "train_sft"), row("b", "Validation"), row("c", "test"), row("d", "train")]
+    splits = read(tmp_path, rows, splits={"train_sft": "train", "validation": "test"})
+    assert (ids(splits.pool), ids(splits.dev), ids(splits.test)) == (["a"], [], ["b"])
+    assert splits.bad.rows == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"splits": {"x": "holdout"}}, "data.splits=x:holdout: name one of our splits"),
+        ({"columns": {"quesion": "q"}}, "Did you mean question:q?"),
+        ({"config": "main"}, "data.config=main is of data.source=hf, not jsonl"),
+        ({"revision": "v1"}, "data.revision=v1 is of data.source=hf, not jsonl"),
+        ({"answer_is": "index"}, "data.answer_is=index names an option, and data.kind=numeric has"),
+    ],
+)
+def test_settings_that_do_nothing_are_errors(tmp_path, config, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, GOOD, **config)
+    assert message in str(error.value)
+
+
+def bare(question, split="train", **extra):
+    return {"question": question, "answer": "12", "split": split, **extra}
+
+
+def test_ids_are_made_from_the_content(tmp_path):
+    rows = [bare("One?"), bare("Two?"), bare("One?", answer="13"), bare("Three?", "test")]
+    first = ids(read(tmp_path, rows).pool)
+    assert first[0] == "1799e987a849b0c4" and len(set(first)) == 3
+    # They stay when rows are moved or added, and when the file has other columns.
+    more = [bare("Zero?"), *({**each, "note": 1} for each in reversed(rows))]
+    assert ids(read(tmp_path, more).pool)[1:] == first[::-1]
+
+
+def test_what_is_said_twice_has_numbered_ids_and_own_ids_are_kept(tmp_path):
+    rows = [bare("One?"), bare("One?"), bare("One?", id="mine"), bare("One?", id=None)]
+    first, second, mine, third = ids(read(tmp_path, [*rows, bare("Two?", "test")]).pool)
+    assert (second, mine, third) == (f"{first}-2", "mine", f"{first}-3")
+
+
+def test_ids_tell_options_apart(tmp_path):
+    rows = [bare("Which?", choices=[x, "y"], answer="y") for x in ("a", "b")]
+    rows.append(bare("Which?", "test", choices=["c", "y"], answer="y"))
+    splits = read(tmp_path, rows, kind="choice")
+    assert len({*ids(splits.pool), *ids(splits.test)}) == 3
+
+
+def test_rows_without_ids_are_still_not_shared_by_splits(tmp_path):
+    rows = [bare("One?"), bare("Two?", "test"), bare("One?", "test")]
+    with pytest.raises(UserError, match=r"line 3: asks the same question as .*line 1, which is in"):
+        read(tmp_path, rows)
+
+
+def test_an_id_column_that_is_named_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="line 2: has no key 'uid'"):
+        read(tmp_path, [bare("One?", uid=1), bare("Two?", "test")], columns={"id": "uid"})
 
 
 @pytest.fixture
@@ -215,7 +284,7 @@ def test_hub_reads_one_json_file_by_its_split_column(tmp_path, hub):
     rows = [row("a", rationale=None), row("b", "test", rationale="So."), row("bad", "huh")]
     config = DataConfig(source="hf", path=write(tmp_path, rows), on_bad_row="skip")
     splits = load(config, seed=0)
-    assert (ids(splits.pool), ids(splits.test), splits.skipped) == (["a"], ["b"], 1)
+    assert (ids(splits.pool), ids(splits.test), len(splits.bad.rows)) == (["a"], ["b"], 1)
     with pytest.raises(UserError, match=r"rows\.jsonl, train row 2: split='huh'"):
         load(DataConfig(source="hf", path=write(tmp_path, rows)), seed=0)
 
@@ -231,3 +300,154 @@ def test_hub_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'bridge-jax\[datasets\]'"):
         load(DataConfig(source="hf", path="someone/something"), seed=0)
+
+
+def folder_of(tmp_path, **splits):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, rows in splits.items():
+        text = "".join(json.dumps(each) + "\n" for each in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    return str(folder)
+
+
+def test_hub_reads_a_folder_in_common_names_without_ids(tmp_path, hub):
+    rows = {
+        name: [{"question": f"{name} {i}?", "answer": i} for i in (1, 2)]
+        for name in ("train", "validation", "test")
+    }
+    folder = folder_of(tmp_path, **rows)
+    splits = load(DataConfig(source="hf", path=folder), seed=0)
+    found = [[example.question for example in part] for part in (splits.pool, splits.dev)]
+    assert found == [["train 1?", "train 2?"], ["validation 1?", "validation 2?"]]
+    assert [example.answer for example in splits.test] == ["1", "2"]
+    assert len({*ids(splits.pool), *ids(splits.dev), *ids(splits.test)}) == 6
+    # Questions of a test without answers are left out by name.
+    only = {"train": "train", "validation": "test"}
+    splits = load(DataConfig(source="hf", path=folder, splits=only), seed=0)
+    assert [example.question for example in splits.test] == ["validation 1?", "validation 2?"]
+
+
+def test_hub_says_which_splits_there_are(tmp_path, hub):
+    row = {"question": "?", "answer": "1"}
+    folder = folder_of(tmp_path, train=[row], validation=[{**row, "question": "??"}])
+    with pytest.raises(UserError) as error:
+        load(DataConfig(source="hf", path=folder), seed=0)
+    assert "the splits are train (1), validation (1): give some rows split=test" in str(error.value)
+    assert "data.splits=NAME:test" in str(error.value)
+
+
+def test_hub_config_and_revision_are_passed_on(hub, monkeypatch):
+    asked = []
+
+    def load_dataset(path, **options):
+        asked.append((path, options))
+        row = {"question": "?", "answer": "1"}
+        parts = {"train": [row], "test": [{**row, "question": "??"}]}
+        return {name: hub.Dataset.from_list(rows) for name, rows in parts.items()}
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    data = DataConfig(source="hf", path="openai/gsm8k", config="main", revision="v1.1")
+    assert len(load(data, seed=0).pool) == 1
+    load(DataConfig(source="hf", path="openai/gsm8k"), seed=0)
+    assert asked == [
+        ("openai/gsm8k", {"name": "main", "revision": "v1.1"}),
+        ("openai/gsm8k", {"name": None, "revision": None}),
+    ]
+
+
+def test_hub_reads_a_config_of_a_folder_and_names_those_there_are(tmp_path, hub):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    entries = ""
+    for name in ("main", "other"):
+        entries += f"- config_name: {name}\n  data_files:\n"
+        for split in ("train", "test"):
+            row = {"question": f"{name} {split}?", "answer": "1"}
+            (folder / f"{name}_{split}.jsonl").write_text(json.dumps(row))
+            entries += f"  - {{split: {split}, path: {name}_{split}.jsonl}}\n"
+    (folder / "README.md").write_text(f"---\nconfigs:\n{entries}---\n")
+    data = DataConfig(source="hf", path=str(folder), config="other")
+    assert load(data, seed=0).pool[0].question == "other train?"
+    with pytest.raises(UserError, match=r"'main', 'other'.*data\.config names one of several"):
+        load(DataConfig(source="hf", path=str(folder)), seed=0)
+
+
+@pytest.mark.parametrize("setting", ["config", "revision"])
+def test_hub_config_and_revision_are_not_of_a_file(tmp_path, hub, setting):
+    data = DataConfig(source="hf", path=write(tmp_path, GOOD), **{setting: "main"})
+    with pytest.raises(UserError, match=f"data.{setting}=main is of "):
+        load(data, seed=0)
+
+
+def classes(hub, folder, names, answers, **columns):
+    features = {
+        "question": hub.Value("string"),
+        "answer": hub.ClassLabel(names=names),
+        **{name: feature for name, (feature, _) in columns.items()},
+    }
+    for split in ("train", "test"):
+        rows = {
+            "question": [f"{split} {i}?" for i in range(len(answers))],
+            "answer": answers,
+            **{name: values for name, (_, values) in columns.items()},
+        }
+        found = hub.Dataset.from_dict(rows, features=hub.Features(features))
+        found.to_parquet(folder / f"{split}.parquet")
+    return str(folder)
+
+
+def test_hub_classes_are_the_labels_of_the_task(tmp_path, hub):
+    path = classes(hub, tmp_path, ["World", "Sports"], [1, 0])
+    splits = load(DataConfig(source="hf", path=path, kind="label"), seed=0)
+    assert [example.answer for example in splits.pool] == ["Sports", "World"]
+    assert splits.pool[0].choices == ("World", "Sports")
+    assert splits.pool[0].question == "train 0?"
+
+
+@pytest.mark.parametrize("names", [["A", "B", "C", "D"], ["0", "1", "2", "3"]])
+def test_hub_classes_that_name_an_option_of_the_row(tmp_path, hub, names):
+    column = (hub.Sequence(hub.Value("string")), [["1", "2", "4", "3"]] * 2)
+    path = classes(hub, tmp_path, names, [2, 0], choices=column)
+    splits = load(DataConfig(source="hf", path=path, kind="choice"), seed=0)
+    assert [example.answer for example in splits.pool] == ["4", "1"]
+    assert splits.pool[0].question == "train 0?\nA) 1\nB) 2\nC) 4\nD) 3"
+
+
+def test_hub_rows_without_a_class_are_bad(tmp_path, hub):
+    path = classes(hub, tmp_path, ["no", "yes"], [1, -1])
+    splits = load(DataConfig(source="hf", path=path, kind="label", on_bad_row="skip"), seed=0)
+    assert len(splits.pool) == 1 and splits.bad.counts() == "2 x answer has no class"
+    assert splits.bad.rows[0].reason == "answer=-1 is no class"
+
+
+def test_hub_numbers_of_32_bits_are_as_short_as_they_were_written(tmp_path, hub):
+    small = hub.Features({"question": hub.Value("string"), "answer": hub.Value("float32")})
+    for split in ("train", "test"):
+        rows = {"question": [f"{split} {i}?" for i in range(3)], "answer": [0.1, 0.0, 1234.5]}
+        hub.Dataset.from_dict(rows, features=small).to_parquet(tmp_path / f"{split}.parquet")
+    splits = load(DataConfig(source="hf", path=str(tmp_path)), seed=0)
+    assert [example.answer for example in splits.pool] == ["0.1", "0.0", "1234.5"]
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_hub_reads_csv(tmp_path, hub, suffix, separator):
+    path = tmp_path / f"rows.{suffix}"
+    table = [["question", "answer", "split"], ["One?", "1", "train"], ["Two?", "2", "test"]]
+    path.write_text("\n".join(separator.join(line) for line in table))
+    splits = load(DataConfig(source="hf", path=str(path)), seed=0)
+    assert [(e.question, e.answer) for e in (*splits.pool, *splits.test)] == [
+        ("One?", "1"),
+        ("Two?", "2"),
+    ]
+
+
+def test_the_content_of_a_folder_is_told_from_another(tmp_path):
+    folder = folder_of(tmp_path, train=[row("a")], test=[row("b", "test")])
+    before = content(folder)
+    assert content(str(tmp_path / "folder" / "train.jsonl")) != before != ""
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    assert content(str(tmp_path / "moved")) == before
+    (tmp_path / "moved" / "train.jsonl").write_text(json.dumps(row("c")))
+    assert content(str(tmp_path / "moved")) != before
+    assert content("") == content("someone/something") == ""

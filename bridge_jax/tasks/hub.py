@@ -1,0 +1,103 @@
+"""Datasets of the Hugging Face hub, and local files and folders, by the `datasets` library."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge_jax.config import DataConfig
+from bridge_jax.errors import UserError
+from bridge_jax.tasks.bad_rows import BadRowError
+from bridge_jax.tasks.columns import Row
+
+_KINDS = {"jsonl": "json", "json": "json", "parquet": "parquet", "csv": "csv", "tsv": "csv"}
+
+
+def read(config: DataConfig, part: str = "data") -> Iterator[Row]:
+    """Yields the rows of all splits, each with the name of its split unless a column has it.
+
+    Classes become their names, and numbers of 32 bits are as short as they were written.
+
+    Args:
+      config: what to load.
+      part: of the run's config that says so, for messages.
+
+    Raises:
+      UserError: the library is missing, or cannot load what `config.path` names.
+    """
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(
+            f"{part}.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
+        ) from None
+    try:
+        loaded: Any = _load(datasets, config)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500]
+        raise UserError(
+            f"{part}.path={config.path}: datasets cannot load it ({type(error).__name__}: "
+            f"{reason}); give a dataset of the hub, or a local file or folder of parquet, JSON or "
+            f"CSV; {part}.config names one of several configs, {part}.revision a version"
+        ) from error
+    split_column = config.columns.get("split", "split")
+    answer_column = config.columns.get("answer", "answer")
+    for name, rows in loaded.items():
+        classes, small = _special(datasets, rows.features)
+        labels = tuple(classes.get(answer_column, ()))
+        for number, value in enumerate(rows):
+            # A dataset keeps its splits apart; a column overrides that.
+            if value.get(split_column) is None:
+                value = {**value, split_column: name}
+            value = value | {c: float(str(t(value[c]))) for c, t in small.items() if value[c]}
+            yield _row(config.path, f"{name} row {number}", value, classes, labels)
+
+
+def _row(
+    file: str,
+    place: str,
+    value: dict[str, Any],
+    classes: Mapping[str, list[str]],
+    labels: tuple[str, ...],
+) -> Row:
+    for column, known in classes.items():
+        index = value[column]
+        if not isinstance(index, int):
+            continue
+        if not 0 <= index < len(known):
+            kind = f"{column} has no class"
+            return Row(file, place, {}, BadRowError(f"{column}={index} is no class", kind))
+        # A class whose name is its own index stays the index of an option.
+        if known[index] != str(index):
+            value[column] = known[index]
+    return Row(file, place, value, labels=labels)
+
+
+def _special(datasets: Any, features: Any) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Returns the names of each column of classes, and the type of each of short floats."""
+    classes, small = {}, {}
+    for column, feature in features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            classes[column] = feature.names
+        elif getattr(feature, "dtype", None) in ("float16", "float32"):
+            small[column] = np.dtype(feature.dtype).type
+    return classes, small
+
+
+def _load(datasets: Any, config: DataConfig) -> Any:
+    """Returns a dict of splits; a single local file is read by its type."""
+    path = Path(config.path)
+    if path.exists() and config.revision:
+        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
+    if not path.is_file():
+        return datasets.load_dataset(
+            config.path, name=config.config or None, revision=config.revision or None
+        )
+    if config.config:
+        raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
+    suffix = path.suffix.lstrip(".")
+    if suffix not in _KINDS:
+        raise ValueError(f"unknown type .{suffix}")
+    options = {"sep": "\t"} if suffix == "tsv" else {}
+    return datasets.load_dataset(_KINDS[suffix], data_files=config.path, **options)
