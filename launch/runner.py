@@ -24,6 +24,7 @@ from bridge_jax.phases.teacher import check_key
 from bridge_jax.phases.workdir import WorkdirBusy, held, lock
 from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
+from bridge_jax.text import prompts
 
 
 def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console) -> dict[str, Any]:
@@ -46,6 +47,8 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
             console.print(f"[yellow]{note}[/]", soft_wrap=True)
         if splits.skipped:
             console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
+        for note in notes(run):
+            console.print(f"[yellow]{note}[/]", soft_wrap=True)
         _begin(run)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
@@ -79,6 +82,26 @@ def check(run: Run) -> None:
     run.check_inputs()
     if run.config.logits.weight:
         logits.check(run)
+
+
+def notes(run: Run) -> Iterator[str]:
+    """Yields what a user would want to know of the data before the run begins."""
+    if run.config.data.source != "practice":
+        pool = run.splits.pool
+        if count := sum(map(prompts.untold, pool)):
+            yield (
+                f"{count:,} of {len(pool):,} questions of the pool do not name their labels or "
+                "options, and assistant and student are not told them: data.instruction says what "
+                "is asked, and with it the labels"
+            )
+    drawn = run.instructions(run.config.instruct.examples)
+    if drawn.left_out:
+        yield (
+            f"{drawn.left_out:,} instructions longer than instruct.train.row_tokens="
+            f"{run.config.instruct.train.row_tokens} or the student's context were left out"
+        )
+    if drawn.skipped:
+        yield f"{drawn.skipped:,} bad rows of instruct.path were skipped"
 
 
 def prints_of(run: Run) -> dict[str, str]:

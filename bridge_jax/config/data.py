@@ -15,6 +15,11 @@ class DataConfig:
       source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub).
       path: the JSONL file, or the hub's dataset name.
       columns: our field -> the file's column (`id`, `question`, `answer`, `domain`, `split`).
+      instruction: what is asked of every question, in words for teacher, assistant and student
+        alike; empty where the questions say it themselves.
+      label_descriptions: label -> what it means, of some or all labels. On the command line
+        LABEL:DESCRIPTION,LABEL:DESCRIPTION, so a comma needs a Python config or a task file.
+      task_file: a TOML file with both, for longer ones (`bridge_jax.tasks.task`).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
@@ -32,6 +37,9 @@ class DataConfig:
     source: Literal["practice", "jsonl", "hf"] = "practice"
     path: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    instruction: str = ""
+    label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    task_file: str = ""
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
     min_rouge: float = 0.5

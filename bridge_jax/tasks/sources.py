@@ -1,5 +1,7 @@
 """The examples of a run: generated practice tasks, a JSON Lines file, or a dataset of the hub."""
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.tasks import practice
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.tasks.rows import BadRowError, Reader, Row
+from bridge_jax.tasks.task import check_labels, read
 
 # Hub names of splits, and ours.
 SPLITS = {
@@ -30,8 +33,8 @@ def load(config: DataConfig, seed: int) -> Splits:
       seed: of practice tasks; the other sources do not depend on it.
 
     Raises:
-      UserError: the data cannot be read, a row is malformed (unless `on_bad_row="skip"`), or pool
-        or test is empty.
+      UserError: the data or the task cannot be read, a row is malformed (unless
+        `on_bad_row="skip"`), or pool or test is empty.
     """
     if config.source == "practice":
         splits = practice.generate(
@@ -48,8 +51,7 @@ def load(config: DataConfig, seed: int) -> Splits:
         if config.kind == "text":
             splits = _open_ended(splits, config.min_rouge)
     else:
-        rows = _jsonl_rows(config) if config.source == "jsonl" else _hub_rows(config)
-        splits = _collect(rows, config)
+        splits = _collect(raw_rows(config), config)
     for name in ("pool", "test"):
         if not getattr(splits, name):
             skipped = f" ({splits.skipped} bad rows were skipped)" if splits.skipped else ""
@@ -61,7 +63,27 @@ def load(config: DataConfig, seed: int) -> Splits:
                     else f"give some rows split={'train' if name == 'pool' else name}"
                 )
             )
-    return splits
+    return _told(splits, config)
+
+
+def raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
+    """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
+    return _jsonl_rows(config, part) if config.source == "jsonl" else _hub_rows(config, part)
+
+
+def _told(splits: Splits, config: DataConfig) -> Splits:
+    """Returns the examples with what the task is, if the config says it."""
+    task = read(config)
+    if not task.is_said:
+        return splits
+    parts = {name: getattr(splits, name) for name in ("pool", "dev", "test")}
+    labels = (e.choices for part in parts.values() for e in part if e.kind == "label")
+    check_labels(task, itertools.chain.from_iterable(labels))
+    told = {
+        name: tuple(dataclasses.replace(example, task=task) for example in part)
+        for name, part in parts.items()
+    }
+    return dataclasses.replace(splits, **told)
 
 
 def _open_ended(splits: Splits, min_rouge: float) -> Splits:
@@ -96,10 +118,10 @@ def _collect(rows: Iterator[Row], config: DataConfig) -> Splits:
     return Splits(**kept, skipped=skipped)
 
 
-def _jsonl_rows(config: DataConfig) -> Iterator[Row]:
+def _jsonl_rows(config: DataConfig, part: str) -> Iterator[Row]:
     path = Path(config.path)
     if not path.is_file():
-        raise UserError(f"data.path={config.path}: no such file")
+        raise UserError(f"{part}.path={config.path}: no such file")
     # By lines of bytes: str.splitlines would also cut at separators that JSON strings may hold.
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -122,20 +144,20 @@ def _jsonl_row(where: str, line: bytes) -> Row:
     return Row(where, value)
 
 
-def _hub_rows(config: DataConfig) -> Iterator[Row]:
+def _hub_rows(config: DataConfig, part: str) -> Iterator[Row]:
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            "data.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
+            f"{part}.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
         ) from None
     try:
         loaded: Any = _load_dataset(datasets, config.path)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"data.path={config.path}: datasets cannot load it ({type(error).__name__}: {reason}); "
-            "give a dataset of the hub, or a local file or folder of parquet or JSON"
+            f"{part}.path={config.path}: datasets cannot load it ({type(error).__name__}: "
+            f"{reason}); give a dataset of the hub, or a local file or folder of parquet or JSON"
         ) from error
     split_column = config.columns.get("split", "split")
     for name, rows in loaded.items():
