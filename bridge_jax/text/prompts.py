@@ -14,11 +14,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.task import Task
+from bridge_jax.tasks.task import read as read_task
 from bridge_jax.text.tokenizer import Tokenizer
+
+# Beside an exported model, the system message that it was trained with.
+SYSTEM_FILE = "system_message.txt"
 
 Mode = Literal["reason", "answer", "explain"]
 
@@ -90,6 +95,16 @@ def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
       mode: whether to reason, to answer or to explain.
     """
     return "\n\n".join([*told(task, labels), INSTRUCTIONS[mode]])
+
+
+def system_message_of(config: RunConfig, role: Literal["assistant", "student"]) -> str:
+    """Returns what the model of a finished run is told before a question, for those who use it.
+
+    Labels that each row of the data lists for itself are not in it.
+    """
+    labels = config.data.choices if config.data.kind == "label" else ()
+    mode = config.student_mode if role == "student" else "reason"
+    return system_message(read_task(config.data), labels, mode)
 
 
 def told(task: Task, labels: Seq[str]) -> list[str]:
