@@ -101,8 +101,8 @@ def _parse(text: str, kind: Any, key: str) -> Any:
         pairs = [part.partition(":") for part in text.split(",") if part]
         if bad := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
             raise UserError(
-                f"{key}={bad[0]}: expected NAME:VALUE,NAME:VALUE; a value with a comma in it has to "
-                "stand in the Python config"
+                f"{key}={bad[0]}: expected NAME:VALUE,NAME:VALUE; a value that has a comma goes "
+                "into the Python config"
             )
         return {left: right for left, _, right in pairs}
     if kind is bool:

@@ -118,10 +118,11 @@ def _task(instruction: Any, descriptions: Mapping[Any, Any], names: tuple[str, s
         raise UserError(f"{names[0]} is {_kind(instruction)}, not a string")
     found = {}
     for label, text in descriptions.items():
-        if not isinstance(label, str) or not isinstance(text, str):
+        if not isinstance(label, str):
+            raise UserError(f"{names[1]}: the label {label!r} is {_kind(label)}, not a string")
+        if not isinstance(text, str):
             raise UserError(
-                f"{names[1]}: {label!r} is described by {_kind(text)}; write label and description "
-                "as strings"
+                f"{names[1]}: the description of {label!r} is {_kind(text)}, not a string"
             )
         if not label.strip() or not text.strip():
             raise UserError(
