@@ -6,12 +6,15 @@ from pathlib import Path
 from bridge_jax.config import (
     API_TEACHERS,
     PROJECTIONS,
+    InstructConfig,
     LoraConfig,
     RationalesConfig,
     RunConfig,
     TrainConfig,
 )
 from bridge_jax.errors import UserError
+from bridge_jax.tasks import task
+from bridge_jax.tasks.instructions import FIELDS
 
 
 def require(ok: bool, message: str) -> None:
@@ -183,6 +186,27 @@ def _check_rows(config: RunConfig) -> None:
         )
 
 
+def _check_instruct(config: InstructConfig) -> None:
+    source = f"instruct.source={config.source}"
+    if config.source == "generated":
+        for name in ("path", "columns"):
+            value = getattr(config, name)
+            require(
+                not value, f"instruct.{name}={value}: {source} reads no file; set it to jsonl or hf"
+            )
+        return
+    require(bool(config.path), f"instruct.path is empty, but {source} reads from it")
+    require(
+        config.source != "jsonl" or Path(config.path).is_file(),
+        f"instruct.path={config.path}: no such file",
+    )
+    for field, column in config.columns.items():
+        require(
+            field in FIELDS,
+            f"instruct.columns={field}:{column}: {field!r} is none of {', '.join(FIELDS)}",
+        )
+
+
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
     data = config.data
@@ -203,6 +227,8 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         data.source == "practice" or bool(data.path) or not has_data,
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
+    task.read(data)
+    _check_instruct(config.instruct)
     if config.asks_teacher:
         _check_teacher(config)
     require(

@@ -100,7 +100,10 @@ def _parse(text: str, kind: Any, key: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         pairs = [part.partition(":") for part in text.split(",") if part]
         if bad := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
-            raise UserError(f"{key}={bad[0]}: expected FIELD:COLUMN")
+            raise UserError(
+                f"{key}={bad[0]}: expected NAME:VALUE,NAME:VALUE; a value that has a comma goes "
+                "into the Python config"
+            )
         return {left: right for left, _, right in pairs}
     if kind is bool:
         if text.lower() in ("true", "false"):

@@ -11,6 +11,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -22,7 +23,7 @@ from rich.text import Text
 
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import ANSWER_MARK, split_completion
-from bridge_jax.text.prompts import INSTRUCTIONS
+from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE
 from launch.overrides import run_main
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 is greedy.", lower_boun
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "Nucleus sampling, with --temperature above 0.")
 _SYSTEM = flags.DEFINE_string(
     "system",
-    INSTRUCTIONS["reason"],
-    "The system message; the default is what students are trained with, --system= is none.",
+    None,
+    "The system message; by default the one that an exported model has learned; --system= is none.",
 )
 _HISTORY = flags.DEFINE_bool(
     "history", False, "Show the model the questions before and its replies; students know none."
@@ -87,7 +88,15 @@ def load() -> "tuple[Writer, Conversation]":
     settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
     config = dataclasses.replace(config, dtype=dtype)
     writer = Writer(config, params, tokenizer.load(path), settings)
-    return writer, Conversation(writer.tokenizer, _SYSTEM.value, writer.room)
+    return writer, Conversation(writer.tokenizer, system_message(path), writer.room)
+
+
+def system_message(model: Path) -> str:
+    """Returns what the flag says, or what lies beside the model, or what students are told."""
+    if _SYSTEM.value is not None:
+        return _SYSTEM.value
+    beside = model / SYSTEM_FILE
+    return beside.read_text(encoding="utf-8") if beside.is_file() else INSTRUCTIONS["reason"]
 
 
 def describe(writer: "Writer") -> str:

@@ -24,7 +24,7 @@ _ADAPTER = flags.DEFINE_bool("adapter", False, "Write only the LoRA adapter, for
 
 
 def main(assignments: list[str]) -> None:
-    """Writes weights, config, tokenizer, generation config and model card."""
+    """Writes weights, config, tokenizer, generation config, system message and model card."""
     from bridge_jax.errors import UserError
 
     if assignments:
@@ -41,6 +41,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.phases.stages import finished
     from bridge_jax.studies import card, summary
     from bridge_jax.studies.workdir import load as load_run
+    from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
 
     logging.set_verbosity(logging.WARNING)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
@@ -69,7 +70,8 @@ def main(assignments: list[str]) -> None:
                 folder, hf_config, model.tokenizer.end_id, model.tokenizer.pad_id
             )
         model.tokenizer.save(folder)
-        (folder / "README.md").write_text(text)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / SYSTEM_FILE).write_text(system_message_of(config, role), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:

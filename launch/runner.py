@@ -26,6 +26,7 @@ from bridge_jax.phases.workdir import WorkdirBusy, held, lock
 from bridge_jax.progress import duration
 from bridge_jax.studies import report, terminal
 from bridge_jax.tasks.bad_rows import BadRows, BadRowsError
+from bridge_jax.text import prompts
 
 BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
 
@@ -48,7 +49,7 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
         )
         if note := idle_rows(config, batch_devices(run.mesh)):
             console.print(f"[yellow]{note}[/]", soft_wrap=True)
-        tell_of_rows(run, console)
+        tell_of_data(run, console)
         _begin(run)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
@@ -102,24 +103,42 @@ def bad_rows_listed(workdir: Path) -> Iterator[None]:
         raise UserError(f"{error}\nthe whole list is in {workdir / BAD_ROWS}") from None
 
 
-def tell_of_rows(run: Run, console: Console) -> None:
-    """Prints what was left out of the data, or changed in it."""
+def tell_of_data(run: Run, console: Console) -> None:
+    """Prints what a user would want to know of the data before the run begins."""
+    for note in _notes(run):
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
+
+
+def _notes(run: Run) -> Iterator[str]:
     bad, replaced = run.splits.bad, run.splits.replaced
-    notes = []
     if bad.rows:
-        notes.append(
+        yield (
             f"{len(bad.rows):,} of {bad.total:,} rows are bad and were skipped: {bad.counts()} "
             f"({run.workdir / BAD_ROWS})"
         )
     if bad.cause:
-        notes.append(bad.cause)
+        yield bad.cause
     if replaced:
-        notes.append(
+        yield (
             "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "
             f"{replaced:,}"
         )
-    for note in notes:
-        console.print(note, style="yellow", markup=False, soft_wrap=True)
+    if run.config.data.source != "practice":
+        pool = run.splits.pool
+        if count := sum(map(prompts.untold, pool)):
+            yield (
+                f"{count:,} of {len(pool):,} questions of the pool do not name their labels or "
+                "options, and assistant and student are not told them: data.instruction says what "
+                "is asked, and with it the labels"
+            )
+    drawn = run.instructions(run.config.instruct.examples)
+    if drawn.left_out:
+        yield (
+            f"{drawn.left_out:,} instructions longer than instruct.train.row_tokens="
+            f"{run.config.instruct.train.row_tokens} or the student's context were left out"
+        )
+    if drawn.skipped:
+        yield f"{drawn.skipped:,} bad rows of instruct.path were skipped"
 
 
 def prints_of(run: Run) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Runs:
                 runner.check(run)
                 self._checked.add(cell.folder)
                 self.console.print(f"[bold]{cell.folder}[/] ({self._number[cell.folder]} of {of})")
-                runner.tell_of_rows(run, self.console)
+                runner.tell_of_data(run, self.console)
             report = runner.run_shared(run, self.workdir / STAGES, self.console)
         except WorkdirBusy:
             self._tell_once(f"  another process is at {cell.folder}")

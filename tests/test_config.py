@@ -77,7 +77,7 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
         ("compare_direct=yes", "compare_direct=yes: true or false"),
         ("method=bard", "method=bard: one of bridge, direct, self, labels"),
         ("data.domains=fees,law", "data.domains=law: one of dosing, deadlines, fees, triage"),
-        ("data.columns=answer", "data.columns=answer: expected FIELD:COLUMN"),
+        ("data.columns=answer", "data.columns=answer: expected NAME:VALUE,NAME:VALUE"),
         ("seed", "--config.seed: give a value, --config.seed=VALUE"),
     ],
 )

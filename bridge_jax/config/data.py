@@ -22,6 +22,11 @@ class DataConfig:
         `teacher_answer`. Without ids they are made from the content.
       splits: the file's name of a split -> `train`, `dev` or `test`; others are left out. Empty:
         all must have common names (`validation`, `val`, `training`, ...; in any case).
+      instruction: what is asked of every question, in words for teacher, assistant and student
+        alike; empty where the questions say it themselves.
+      label_descriptions: label -> what it means, of some or all labels. On the command line
+        LABEL:DESCRIPTION,LABEL:DESCRIPTION, so a comma needs a Python config or a task file.
+      task_file: a TOML file with both, for longer ones (`bridge_jax.tasks.task`).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
@@ -46,6 +51,9 @@ class DataConfig:
     revision: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    instruction: str = ""
+    label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    task_file: str = ""
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
     answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"

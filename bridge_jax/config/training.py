@@ -1,6 +1,7 @@
 """How models are trained."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 
@@ -56,12 +57,23 @@ class InstructConfig:
     """The student's instruction warm-up.
 
     Attributes:
-      examples: how many generated instructions; 0 leaves the warm-up out.
+      examples: how many instructions, drawn at random where a source has more; 0 leaves the
+        warm-up out.
       train: how it is trained.
+      source: `generated` (here, offline), `jsonl` (one file) or `hf` (a dataset of the hub). A row
+        is trained on as a chat of its own, question and answer as they are, without the run's
+        task; one that is longer than `train.row_tokens` is left out and counted.
+      path: the JSONL file, or the hub's dataset name.
+      columns: our field -> the file's column (`question`, `answer`, `context`, `split`).
+      on_bad_row: a malformed row is an error, or is skipped and counted.
     """
 
     examples: int = 300
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
+    source: Literal["generated", "jsonl", "hf"] = "generated"
+    path: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    on_bad_row: Literal["error", "skip"] = "error"
 
 
 @dataclasses.dataclass(frozen=True)

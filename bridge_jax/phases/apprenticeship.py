@@ -33,7 +33,7 @@ SELECTION = "apprenticeship/selection"
 ANNOTATIONS = "apprenticeship/annotations"
 ASSISTANT = "apprenticeship/assistant"
 
-_PROMPTS = ("data", "seed", "max_prompt_tokens", "on_long_prompt")
+_PROMPTS = ("data", "task", "seed", "max_prompt_tokens", "on_long_prompt")
 
 
 def warmup(run: Run, out: Path) -> None:
@@ -189,7 +189,9 @@ GUESSES_STAGE = Stage(
     guesses.GUESSES, functools.partial(guesses.write, WARMUP), ("generation.batch_size",), (WARMUP,)
 )
 BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
-ANNOTATIONS_STAGE = Stage(ANNOTATIONS, annotations, ("teacher", "student.checkpoint"), (SELECTION,))
+ANNOTATIONS_STAGE = Stage(
+    ANNOTATIONS, annotations, ("teacher", "task", "student.checkpoint"), (SELECTION,)
+)
 ASSISTANT_STAGE = Stage(
     ASSISTANT,
     assistant,

@@ -14,6 +14,7 @@ import numpy as np
 from bridge_jax import config_io, timing
 from bridge_jax.config import (
     DataConfig,
+    InstructConfig,
     LoraConfig,
     ModelConfig,
     RationalesConfig,
@@ -30,11 +31,12 @@ from bridge_jax.parallel import hosts, preemption
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.phases.files import read_rows, write_json
 from bridge_jax.selection.strategies import noise_count
-from bridge_jax.tasks import rouge, sources
+from bridge_jax.tasks import instructions, rouge, sources, task
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
 from bridge_jax.text import prompts, tokenizer
+from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.training import metrics
 from bridge_jax.training.checkpoints import load_params, save_params
 from bridge_jax.training.loop import train
@@ -60,13 +62,14 @@ class Run:
     """One run.
 
     Attributes:
-      config: validated.
+      config: validated, with the text of its task file in place of the file.
       workdir: where the stages' folders are.
       mesh: of the devices given, by default of all.
     """
 
     def __init__(self, config: RunConfig, workdir: Path, devices: Any = None):
-        self.config, self.workdir = config, workdir
+        self.config = dataclasses.replace(config, data=task.with_text(config.data))
+        self.workdir = workdir
         self.mesh = make_mesh(config.mesh, devices)
 
     @functools.cached_property
@@ -129,6 +132,36 @@ class Run:
         prompt = self.prompt(role, example, mode if rationale else "answer")
         answer = example.answer if answer is None else answer
         return prompts.training_sequence(self.tokenizer(role), prompt, rationale, answer)
+
+    @functools.cache  # noqa: B019 - a run lives as long as its process
+    def instructions(self, count: int) -> Drawn:
+        """Returns the first `count` sequences of the student's instruction warm-up.
+
+        Raises:
+          UserError: they cannot be read, there are fewer, or a generated one is longer than a row.
+        """
+        config, seed = self.config.instruct, self.config.seed
+        longest = config.train.row_tokens
+        if config.source == "generated":
+            examples = generate_instructions(seed, count)
+            drawn = [self.sequence("student", e, e.rationales.get("medium")) for e in examples]
+            needed = max((sequence.length for sequence in drawn), default=0)
+            if needed > longest:
+                raise UserError(
+                    f"instruct.train.row_tokens={longest}: the longest generated instruction has "
+                    f"{needed} tokens; raise it"
+                )
+            return Drawn(drawn)
+        source = instructions.read(config, seed)
+        longest = min(longest, checkpoint.read_config(self.config.student).max_positions)
+        drawn = draw(source.rows, self.tokenizer("student"), count, longest)
+        if len(drawn.sequences) < count:
+            raise UserError(
+                f"instruct.examples={count}: {config.path} has {len(drawn.sequences):,} "
+                f"instructions of at most {longest} tokens, {drawn.left_out:,} are longer; lower "
+                "it, raise instruct.train.row_tokens or add data"
+            )
+        return drawn._replace(skipped=len(source.bad.rows))
 
     def model(self, role: Role, stage: str | None, dtype: Any = None) -> Model:
         """Returns a role's model after `stage`, or its checkpoint as it was pretrained.
@@ -213,16 +246,25 @@ class Run:
         return read_rows(self.workdir / file)
 
     def describe(self, key: str) -> Any:
-        """Returns the config under `key`, with the size or hash of the files it names."""
+        """Returns the config under `key`, with the size or hash of the files it names.
+
+        `task` is what the data say of the task; None where they say nothing.
+        """
+        if key == "task":
+            said = task.read(self.config.data)
+            return dataclasses.asdict(said) if said.is_said else None
         value = functools.reduce(getattr, key.split("."), self.config)
         if isinstance(value, DataConfig):
-            # What uses the labels of the pool reads "data.labelled".
+            # What uses the labels of the pool reads "data.labelled", what a model is told "task".
             values = config_io.to_json(value)
-            del values["labelled"]
-            if content := sources.content(value.path):
-                # Where the file lies does not matter, what is in it does.
-                values |= {"path": "", "content": content}
-            return values
+            for name in ("labelled", "instruction", "label_descriptions", "task_file"):
+                del values[name]
+            return values | _content(value.path)
+        if isinstance(value, InstructConfig):
+            values = config_io.to_json(value)
+            if value.source == "generated":
+                return {name: values[name] for name in ("examples", "train")}
+            return values | _content(value.path)
         if isinstance(value, TeacherConfig):
             # How it is asked changes nothing of what it says.
             values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}
@@ -242,9 +284,9 @@ class Run:
 
         Raises:
           UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
-            is written after it, the model's context, the warm-up's domains are not in the pool, a
-            checkpoint is missing or lacks a layer to keep, or TensorBoard's writer or what scores
-            free texts is not installed.
+            is written after it, the model's context, the warm-up's domains are not in the pool, its
+            instructions are too few or too long, a checkpoint is missing or lacks a layer to keep,
+            or TensorBoard's writer or what scores free texts is not installed.
         """
         metrics.check(self.config.tensorboard)
         if any(example.kind == "text" for example in self.splits.test):
@@ -268,8 +310,13 @@ class Run:
                 asked += [self.prompt(role, example, "explain") for example in pool]
             longest = max(map(len, asked))
             check_context(longest, self.config.generation.max_new_tokens, context)
-        for example in generate_instructions(self.config.seed, self.config.instruct.examples):
-            self.prompt("student", example, "reason")
+        self.instructions(self.config.instruct.examples)
+
+
+def _content(path: str) -> dict[str, str]:
+    """Returns what stands for a file: where it lies does not matter, what is in it does."""
+    found = sources.content(path)
+    return {"path": "", "content": found} if found else {}
 
 
 def _size_of(params: Any) -> dict[str, int]:

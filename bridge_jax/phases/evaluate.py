@@ -54,7 +54,8 @@ def evaluate(candidate: Candidate, run: Run, out: Path) -> None:
 
 def stage(candidate: Candidate) -> Stage:
     """Returns the stage that measures `candidate`."""
-    reads = ("data", "seed", "max_prompt_tokens", "on_long_prompt", "generation", candidate.role)
+    reads = ("data", "task", "seed", "max_prompt_tokens", "on_long_prompt", "generation")
+    reads += (candidate.role,)
     of_role = {"assistant": "evaluation.assistant_examples", "student": "student_mode"}
     reads += (of_role[candidate.role],)
     after = (candidate.stage,) if candidate.stage else ()

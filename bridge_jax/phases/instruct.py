@@ -5,7 +5,6 @@ from pathlib import Path
 from bridge_jax.config import RunConfig
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.stages import Stage
-from bridge_jax.tasks.practice.instructions import generate_instructions
 
 INSTRUCT = "tutoring/instruct"
 # What a stage reads that puts text before the student.
@@ -15,8 +14,7 @@ TO_STUDENT = ("student", "seed", "max_prompt_tokens", "on_long_prompt")
 def instruct(run: Run, out: Path) -> None:
     """Trains the student on generic instructions, so that it does not stay blind to them."""
     config = run.config.instruct
-    examples = generate_instructions(run.config.seed, config.examples)
-    sequences = [run.sequence("student", e, e.rationales.get("medium")) for e in examples]
+    sequences = run.instructions(config.examples).sequences
     run.train(out, "instructions", run.trainable("student", None), sequences, config.train)
 
 

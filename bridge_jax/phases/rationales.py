@@ -137,6 +137,6 @@ def stages(config: RunConfig) -> list[Stage]:
     if config.rationales.filter == "consistency":
         first = tuple(filter(None, [instruct_stage(config)]))
         sampling = ("rationales.samples", "rationales.temperature", "generation")
-        plan.append(Stage(SAMPLES, sample, (*sampling, "data", *TO_STUDENT), first))
+        plan.append(Stage(SAMPLES, sample, (*sampling, "data", "task", *TO_STUDENT), first))
     after = tuple(stage.name for stage in plan)
     return [*plan, Stage(RATIONALES, judge, ("rationales",), after)]

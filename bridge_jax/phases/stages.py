@@ -62,7 +62,8 @@ def fingerprints(stages: Sequence[Stage], describe: Callable[[str], Any]) -> dic
 
     Args:
       stages: in order.
-      describe: config key -> JSON value, file contents behind a path included.
+      describe: config key -> JSON value, file contents behind a path included; None is left
+        out, so that an option that is not used changes no fingerprint.
     """
     known: dict[str, str] = {}
     for stage in stages:
@@ -70,7 +71,9 @@ def fingerprints(stages: Sequence[Stage], describe: Callable[[str], Any]) -> dic
             {
                 "format": FORMAT,
                 "stage": stage.name,
-                "config": {key: describe(key) for key in stage.reads},
+                "config": {
+                    key: value for key in stage.reads if (value := describe(key)) is not None
+                },
                 "after": {name: known[name] for name in stage.after},
             }
         )

@@ -52,7 +52,7 @@ def student_stage(config: RunConfig) -> Stage:
     """Returns the student's training for a method."""
     first = tuple(filter(None, [instruct_stage(config)]))
     if config.method == "labels":
-        return Stage(STUDENT, labels, ("student_training", "data", *TO_STUDENT), first)
+        return Stage(STUDENT, labels, ("student_training", "data", "task", *TO_STUDENT), first)
     if config.method == "direct":
         return direct_stage(config, STUDENT)
     paid = (apprenticeship.ANNOTATIONS,) * config.asks_teacher

@@ -108,7 +108,8 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         if ANNOTATIONS in prints:
             spending = expected(run)
             alone.append(spending)
-            pool = config_io.digest([run.describe("data"), config.seed, run.describe("teacher")])
+            asked_of = ("data", "task", "seed", "teacher")
+            pool = config_io.digest([run.describe(key) for key in asked_of])
             size = Lengths(run).pool_size * config.teacher.samples
             asked.setdefault(pool, (size, {}))[1][prints[ANNOTATIONS]] = spending
     teacher = [_at_most(size, list(found.values())) for size, found in asked.values()]

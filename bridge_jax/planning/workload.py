@@ -23,7 +23,6 @@ from bridge_jax.phases import (
 from bridge_jax.phases.context import Role, Run
 from bridge_jax.planning.lengths import SAMPLE, Lengths
 from bridge_jax.selection import scores
-from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode, Sequence
 
@@ -144,10 +143,7 @@ def _instruct(lengths: Lengths) -> Training:
     config, count = lengths.config.instruct, lengths.config.instruct.examples
     sequences = lengths.sequences("student", count, True)
     if lengths.pool:
-        examples = generate_instructions(lengths.config.seed, min(count, SAMPLE))
-        sequences = [
-            lengths.run.sequence("student", e, e.rationales.get("medium")) for e in examples
-        ]
+        sequences = lengths.run.instructions(min(count, SAMPLE)).sequences
     return _packed(instruct.INSTRUCT, "student", config.train, sequences, count)
 
 

@@ -1,12 +1,15 @@
 """The model card that goes with an exported model: what it is, what it cost, how good it is."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.models.files import is_hub_id
 from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
-from bridge_jax.text.prompts import INSTRUCTIONS
+from bridge_jax.text.prompts import system_message_of
+
+Role = Literal["assistant", "student"]
 
 _METHODS = {
     "bridge": "a BRIDGE distillation (arXiv 2512.20403)",
@@ -16,7 +19,7 @@ _METHODS = {
 }
 
 
-def render(report: dict[str, Any], config: RunConfig, role: str, *, adapter: bool = False) -> str:
+def render(report: dict[str, Any], config: RunConfig, role: Role, *, adapter: bool = False) -> str:
     """Returns the card's Markdown.
 
     Args:
@@ -108,7 +111,7 @@ In this folder, with the system message that the model was trained on:
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = {loader}.from_pretrained(".")
 messages = [
-    {{"role": "system", "content": "{instruction}"}},
+    {{"role": "system", "content": {system}}},
     {{"role": "user", "content": "YOUR QUESTION"}},
 ]
 prompt = tokenizer.apply_chat_template(
@@ -119,7 +122,7 @@ print(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_
 ```"""
 
 
-def _use(config: RunConfig, role: str, adapter: bool) -> str:
+def _use(config: RunConfig, role: Role, adapter: bool) -> str:
     model, adapted = "AutoModelForCausalLM", "AutoPeftModelForCausalLM"
     imports = (
         f"from peft import {adapted}\nfrom transformers import AutoTokenizer"
@@ -129,6 +132,7 @@ def _use(config: RunConfig, role: str, adapter: bool) -> str:
     return _SNIPPET.format(
         imports=imports,
         loader=adapted if adapter else model,
-        instruction=INSTRUCTIONS[config.student_mode if role == "student" else "reason"],
+        # A JSON string is one of Python too.
+        system=json.dumps(system_message_of(config, role), ensure_ascii=False),
         tokens=config.generation.max_new_tokens,
     )

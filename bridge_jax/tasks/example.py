@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bridge_jax.tasks.bad_rows import BadRows
+from bridge_jax.tasks.task import Task
 
 AnswerKind = Literal["choice", "label", "numeric", "text"]
 
@@ -24,6 +25,7 @@ class Example:
       rationales: what a recorded or programmatic teacher says, by name of the variant. Only
         teachers read it: it is what the budget pays for.
       min_rouge: ROUGE-L with the gold answer from which another counts as right (text).
+      task: what is asked of this and all others of the dataset.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Example:
     domain: str = ""
     rationales: Mapping[str, str] = dataclasses.field(default_factory=dict)
     min_rouge: float = 0.5
+    task: Task = dataclasses.field(default_factory=Task)
 
 
 @dataclasses.dataclass(frozen=True)

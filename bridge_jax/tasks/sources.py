@@ -1,8 +1,10 @@
 """The examples of a run: generated practice tasks, a JSON Lines file, or a dataset of the hub."""
 
 import collections
+import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from bridge_jax.tasks.bad_rows import BadRowError, BadRows, BadRowsError, names,
 from bridge_jax.tasks.columns import OPTIONAL, REQUIRED, Row
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.tasks.rows import Reader
+from bridge_jax.tasks.task import check_labels, read
 
 # What others call their splits, in any case, and what we do.
 SPLITS = {
@@ -33,8 +36,8 @@ def load(config: DataConfig, seed: int) -> Splits:
 
     Raises:
       BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or there are no others.
-      UserError: the data cannot be read, its answers can be read in two ways, or pool or test is
-        empty.
+      UserError: the data or the task cannot be read, answers can be read in two ways, or pool or
+        test is empty.
     """
     _check(config)
     if config.source == "practice":
@@ -52,8 +55,11 @@ def load(config: DataConfig, seed: int) -> Splits:
         for name in ("pool", "test"):
             if not getattr(splits, name):
                 raise UserError(f"practice tasks: no examples for {name}; set data.{name} above 0")
-        return _open_ended(splits, config.min_rouge) if config.kind == "text" else splits
-    return _collect(raw_rows(config), config)
+        if config.kind == "text":
+            splits = _open_ended(splits, config.min_rouge)
+    else:
+        splits = _collect(raw_rows(config), config)
+    return _told(splits, config)
 
 
 def raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
@@ -98,6 +104,21 @@ def _check(config: DataConfig) -> None:
             f"data.answer_is={config.answer_is} names an option, and data.kind={config.kind} has "
             "none: set data.kind=choice or label"
         )
+
+
+def _told(splits: Splits, config: DataConfig) -> Splits:
+    """Returns the examples with what the task is, if the config says it."""
+    task = read(config)
+    if not task.is_said:
+        return splits
+    parts = {name: getattr(splits, name) for name in ("pool", "dev", "test")}
+    labels = (e.choices for part in parts.values() for e in part if e.kind == "label")
+    check_labels(task, itertools.chain.from_iterable(labels))
+    told = {
+        name: tuple(dataclasses.replace(example, task=task) for example in part)
+        for name, part in parts.items()
+    }
+    return dataclasses.replace(splits, **told)
 
 
 def _open_ended(splits: Splits, min_rouge: float) -> Splits:

@@ -3,18 +3,27 @@
 The instruction sits in the system message and says which mode is wanted, as the task prefixes of
 Distilling Step-by-Step (2305.02301) do: an example without a rationale trains the direct answer
 without teaching the model to skip its reasoning. To explain, a model is given the gold answer
-(after STaR, 2203.14465).
+(after STaR, 2203.14465). Before it stands what the task is, where the data say it (`tasks.task`).
+
+What a user or a dataset wrote is put in as it is, never as a pattern to fill in.
 """
 
 import dataclasses
+from collections.abc import Sequence as Seq
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.task import Task
+from bridge_jax.tasks.task import read as read_task
 from bridge_jax.text.tokenizer import Tokenizer
+
+# Beside an exported model, the system message that it was trained with.
+SYSTEM_FILE = "system_message.txt"
 
 Mode = Literal["reason", "answer", "explain"]
 
@@ -72,9 +81,69 @@ def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
     """Returns the chat that asks a model about `example`."""
     given = f"\n{ANSWER_MARK} {example.answer}" if mode == "explain" else ""
     return [
-        {"role": "system", "content": INSTRUCTIONS[mode]},
+        {"role": "system", "content": system_message(example.task, labels_of(example), mode)},
         {"role": "user", "content": example.question + given},
     ]
+
+
+def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
+    """Returns what a model is told before a question: the task, its labels, and what to write.
+
+    Args:
+      task: as the data say it; may be empty, and then the labels are not told either.
+      labels: the closed set of answers; none where the answers are no labels.
+      mode: whether to reason, to answer or to explain.
+    """
+    return "\n\n".join([*told(task, labels), INSTRUCTIONS[mode]])
+
+
+def system_message_of(config: RunConfig, role: Literal["assistant", "student"]) -> str:
+    """Returns what the model of a finished run is told before a question, for those who use it.
+
+    Labels that each row of the data lists for itself are not in it.
+    """
+    labels = config.data.choices if config.data.kind == "label" else ()
+    mode = config.student_mode if role == "student" else "reason"
+    return system_message(read_task(config.data), labels, mode)
+
+
+def told(task: Task, labels: Seq[str]) -> list[str]:
+    """Returns the paragraphs that say the task: what is asked, and the labels."""
+    parts = [task.instruction] if task.instruction else []
+    if labels and task.is_said:
+        parts.append(f"The answer is one of these labels:\n{list_labels(task, labels)}")
+    return parts
+
+
+def list_labels(task: Task, labels: Seq[str]) -> str:
+    """Returns the labels, one a line, each with its description where it has one."""
+    described = task.label_descriptions
+    return "\n".join(
+        f"- {label}: {described[label]}" if label in described else f"- {label}" for label in labels
+    )
+
+
+def labels_of(example: Example) -> tuple[str, ...]:
+    """Returns the closed set of labels of an example; options stand in its question."""
+    return example.choices if example.kind == "label" else ()
+
+
+def untold(example: Example) -> bool:
+    """Whether a model is not told some of the labels or options that its answer is one of."""
+    if labels_of(example) and example.task.is_said:
+        return False
+    question = example.question.casefold()
+    return not all(choice.casefold() in question for choice in example.choices)
+
+
+def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> Sequence:
+    """Returns a generic instruction as a sequence: the user's turn, and the answer as it is.
+
+    It has nothing of the run's task and no system message of ours; what a chat template writes
+    where there is none stays.
+    """
+    prompt = tokenizer.render_chat([{"role": "user", "content": question}])
+    return Sequence(prompt, [], [*tokenizer.encode(answer), tokenizer.end_id])
 
 
 def render_prompt(
@@ -84,16 +153,28 @@ def render_prompt(
 
     Raises:
       UserError: it is longer, and `on_long` is not "truncate", which cuts the question's
-        beginning (the question proper and its options stand at the end).
+        beginning (the question proper and its options stand at the end), or what stands beside
+        the question is longer by itself.
     """
     ids = tokenizer.render_chat(messages(example, mode))
     excess = len(ids) - max_tokens
     if excess <= 0:
         return ids
+    empty = dataclasses.replace(example, question="")
+    rest = len(tokenizer.render_chat(messages(empty, mode)))
+    of_task = _of_task(tokenizer, example)
+    no_room = UserError(
+        f"example {example.id!r}: its prompt needs {rest} tokens beside the question{of_task}, "
+        f"max_prompt_tokens is {max_tokens}; raise it"
+        + (", or say the task in fewer words" if of_task else "")
+    )
+    if rest >= max_tokens:
+        raise no_room
     if on_long != "truncate":
         raise UserError(
-            f"example {example.id!r}: its prompt has {len(ids)} tokens, max_prompt_tokens is "
-            f"{max_tokens}; raise it, or cut long questions with --config.on_long_prompt=truncate"
+            f"example {example.id!r}: its prompt has {len(ids)} tokens{of_task}, max_prompt_tokens "
+            f"is {max_tokens}; raise it, or cut long questions with "
+            "--config.on_long_prompt=truncate"
         )
     question = tokenizer.encode(example.question)
     # Decoding may merge differently at the cut, so cut until the rendered chat fits.
@@ -102,12 +183,17 @@ def render_prompt(
         ids = tokenizer.render_chat(messages(shorter, mode))
         excess += max(1, len(ids) - max_tokens)
     if len(ids) > max_tokens:
-        rest = tokenizer.render_chat(messages(dataclasses.replace(example, question=""), mode))
-        raise UserError(
-            f"example {example.id!r}: its prompt needs {len(rest)} tokens beside the question, "
-            f"max_prompt_tokens is {max_tokens}; raise it"
-        )
+        raise no_room
     return ids
+
+
+def _of_task(tokenizer: Tokenizer, example: Example) -> str:
+    """Returns, for messages, how many tokens say the task; "" where it is not said."""
+    parts = told(example.task, labels_of(example))
+    if not parts:
+        return ""
+    tokens = len(tokenizer.encode("\n\n".join(parts)))
+    return f" ({tokens} of them the instruction and the labels)"
 
 
 def training_sequence(

@@ -61,7 +61,7 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
     )
     run, console = Run(config, tmp_path / "run"), Console(record=True, width=20)
     runner.check(run)
-    runner.tell_of_rows(run, console)
+    runner.tell_of_data(run, console)
     assert console.export_text().split("\n") == [
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
         f"1 x split is not train, dev or test ({tmp_path}/run/bad_rows.jsonl)",
@@ -81,7 +81,7 @@ def test_the_list_is_of_the_data_of_now(settings, tmp_path):
 def test_most_rows_failing_alike_is_said_where_they_are_skipped(settings, tmp_path):
     config = settings(rows(10, 11), "data.on_bad_row=skip")
     run, console = Run(config, tmp_path / "run"), Console(record=True, width=20)
-    runner.tell_of_rows(run, console)
+    runner.tell_of_data(run, console)
     assert (
         console.export_text()
         .split("\n")[1]

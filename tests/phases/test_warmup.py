@@ -65,7 +65,7 @@ def test_instructions_that_are_too_long_are_found_before_anything_is_run(checkpo
 def test_the_domains_are_read_by_the_warm_up():
     stage = apprenticeship.WARMUP_STAGE
     prints = [
-        fingerprints([stage], lambda key, c=run.config: str(getattr(c, key)))
+        fingerprints([stage], lambda key, c=run.config: str(getattr(c, key, None)))
         for run in (make(), make("warmup.domains=fees"))
     ]
     assert prints[0] != prints[1]
