@@ -152,7 +152,7 @@ def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger
     teacher = Scripted(tmp_path / "calls", before)
     outcomes = annotate(teacher, ledger, requests(6), 2, attempts=4)
     assert outcomes[2:4] == [
-        Failure("400: too long"),
+        Failure("400: too long", "refused"),
         Failure("given up after 4 attempts: 503 overloaded"),
     ]
     assert [o.text for o in outcomes if isinstance(o, Reply)] == [

@@ -5,8 +5,9 @@ import types
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.calls import Secret, broken, most_input_tokens, refused
+from bridge_jax.teachers.calls import broken, most_input_tokens, refused
 from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.teachers.secret import Secret
 
 
 @pytest.fixture
