@@ -88,16 +88,17 @@ class Secret:
         return f"{found[1]}[{self.variable}]" if is_key else found[0]
 
     def _without_key(self, text: str) -> str:
+        mark = f"[{self.variable}]"
         for form in self._forms:
-            head = form[:_HEAD]
+            text = text.replace(form, mark)
+        for head in {form[:_HEAD] for form in self._forms}:
             if head not in text:
                 continue
             parts, end = [], 0
             while (start := text.find(head, end)) >= 0:
                 parts.append(text[end:start])
-                pairs = zip(form, text[start : start + len(form)])
-                end = start + sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], pairs))
-            text = f"[{self.variable}]".join([*parts, text[end:]])
+                end = start + max(_in_common(form, text, start) for form in self._forms)
+            text = mark.join([*parts, text[end:]])
         return text
 
     def reply(self, reply: Reply) -> Reply:
@@ -129,6 +130,12 @@ class Secret:
                 notes[:] = [self.hide(str(note)) for note in notes]
             hidden &= self.hide(str(inner)) == str(inner)
         return hidden
+
+
+def _in_common(form: str, text: str, start: int) -> int:
+    """Returns how many letters of `form` stand in `text` at `start`."""
+    pairs = zip(form, text[start : start + len(form)])
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
