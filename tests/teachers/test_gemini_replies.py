@@ -1,10 +1,16 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vendors import ask
 
+from bridge_jax.teachers import wire
+from bridge_jax.teachers.calls import no_reply
 from bridge_jax.teachers.gemini_replies import merged, read
 from bridge_jax.teachers.protocol import Reply
+from bridge_jax.teachers.secret import Secret
 
 WORST = (500, 90)
+KEYLESS = Secret(["NO_SUCH_KEY"], False, "a test")
 USAGE = {"promptTokenCount": 12, "totalTokenCount": 19}
 
 
@@ -90,3 +96,48 @@ def test_a_stream_is_summed_up():
     ]
     assert reply(dict(merged(chunks)), None) == Reply("Answer: 4", 12, 7, "length")
     assert merged(chunks[:1]) is chunks[0]
+
+
+NAMES = st.sampled_from(
+    [
+        "candidates",
+        "usageMetadata",
+        "error",
+        "content",
+        "parts",
+        "text",
+        "finishReason",
+        "thought",
+        "promptTokenCount",
+        "totalTokenCount",
+        "promptFeedback",
+        "blockReason",
+    ]
+)
+ODD = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.just(10**30)),
+    *(st.sampled_from(["", "words", "\ud83d", "STOP", "stop", "length", "text", "thinking"]),),
+)
+ANSWERS = st.dictionaries(
+    NAMES,
+    st.recursive(ODD, lambda v: st.lists(v, max_size=3) | st.dictionaries(NAMES, v), max_leaves=9),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANSWERS, min_size=1, max_size=3))
+def test_no_answer_is_an_exception_and_no_bill_is_lost(answers):
+    answer = merged(answers)
+    found = read(ask(1, structured=True), answer, WORST)
+    if found is None:
+        assert no_reply("t", KEYLESS, answer).trouble in (
+            "fatal",
+            "rejected",
+            "transient",
+            "unknown",
+        )
+        return
+    found.text.encode()
+    assert (found.input_tokens, found.output_tokens) == WORST or (
+        wire.tokens(found.input_tokens) and wire.tokens(found.output_tokens) is not None
+    )

@@ -1,10 +1,16 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vendors import ask
 
+from bridge_jax.teachers import wire
+from bridge_jax.teachers.calls import no_reply
 from bridge_jax.teachers.openai_replies import merged, read
 from bridge_jax.teachers.protocol import Reply
+from bridge_jax.teachers.secret import Secret
 
 WORST = (500, 90)
+KEYLESS = Secret(["NO_SUCH_KEY"], False, "a test")
 USAGE = {"prompt_tokens": 12, "completion_tokens": 7}
 
 
@@ -141,3 +147,52 @@ def test_an_event_stream_that_nobody_asked_for_is_summed_up():
     broken = [chunks[1], {"error": {"code": 429, "message": "slow"}}]
     assert reply(dict(merged(broken)), None) is None
     assert merged(broken)["error"]["code"] == 429
+
+
+NAMES = st.sampled_from(
+    [
+        "choices",
+        "usage",
+        "error",
+        "message",
+        "content",
+        "text",
+        "refusal",
+        "delta",
+        "finish_reason",
+        "type",
+        "prompt_tokens",
+        "completion_tokens",
+        "thought",
+        "value",
+        "object",
+        "detail",
+    ]
+)
+ODD = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.just(10**30)),
+    *(st.sampled_from(["", "words", "\ud83d", "STOP", "stop", "length", "text", "thinking"]),),
+)
+ANSWERS = st.dictionaries(
+    NAMES,
+    st.recursive(ODD, lambda v: st.lists(v, max_size=3) | st.dictionaries(NAMES, v), max_leaves=9),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANSWERS, min_size=1, max_size=3))
+def test_no_answer_is_an_exception_and_no_bill_is_lost(answers):
+    answer = merged(answers)
+    found = read(ask(1, structured=True), answer, WORST)
+    if found is None:
+        assert no_reply("t", KEYLESS, answer).trouble in (
+            "fatal",
+            "rejected",
+            "transient",
+            "unknown",
+        )
+        return
+    found.text.encode()
+    assert (found.input_tokens, found.output_tokens) == WORST or (
+        wire.tokens(found.input_tokens) and wire.tokens(found.output_tokens) is not None
+    )
