@@ -11,6 +11,7 @@ from bridge_jax.config import (
     RationalesConfig,
     RunConfig,
     TrainConfig,
+    address,
 )
 from bridge_jax.errors import UserError
 from bridge_jax.tasks import task
@@ -75,6 +76,7 @@ def _check_teacher(config: RunConfig) -> None:
     for name in (*positive, "timeout"):
         value = getattr(teacher, name)
         require(value > 0, f"teacher.{name}={value}: above 0")
+    address.check(teacher.base_url)
     lengths = ("min_rationale_tokens", "max_rationale_tokens")
     for name in ("requests_per_minute", "tokens_per_minute", "retries", *lengths):
         value = getattr(teacher, name)

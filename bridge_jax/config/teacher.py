@@ -33,6 +33,7 @@ class TeacherConfig:
         OPENAI_API_KEY, GEMINI_API_KEY.
       model: the name in requests and in the ledger.
       base_url: of another server than the vendor's, such as http://localhost:8000/v1.
+      allow_http: send a key over plain http to a server that is not this machine.
       backend: the SDK that asks Gemini.
       usd_per_million_input, usd_per_million_output: the price list, US dollars per 10^6 tokens.
       batch: ask an API through its vendor's batch mode: half the price, within a day.
@@ -60,6 +61,7 @@ class TeacherConfig:
     kind: Literal["oracle", "replay", "openai", "gemini"] = "oracle"
     model: str = "oracle"
     base_url: str = ""
+    allow_http: bool = False
     backend: Literal["google-genai", "google-generativeai"] = "google-genai"
     usd_per_million_input: float = 1.25
     usd_per_million_output: float = 10.0

@@ -1,11 +1,13 @@
 """The run's teacher: who it is, what it is sent about an example, and what of it is kept."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from bridge_jax.config import API_TEACHERS, TeacherConfig
+from bridge_jax.errors import UserError
 from bridge_jax.phases.context import Run
 from bridge_jax.progress import Advance, track
 from bridge_jax.tasks.example import Example
@@ -22,8 +24,11 @@ from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
 from bridge_jax.teachers.rounds import ask_in_rounds
+from bridge_jax.teachers.tally import Tally
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
 from bridge_jax.text import prompts
+
+_log = logging.getLogger(__name__)
 
 
 def make_teacher(run: Run, examples: Sequence[Example]) -> Teacher:
@@ -111,16 +116,21 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
 
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
             what = "teacher, again" if optional else "teacher"
-            with track(what, len(requests), "answers") as advance:
+            tally = Tally()
+            with track(what, len(requests), "requests") as advance:
+                show = _steps(advance, tally)
                 if is_paid(config) and config.batch:
-                    return annotate_in_batches(
+                    found = annotate_in_batches(
                         *(_batch_teacher(config), ledger, requests, config.batch_poll_seconds),
-                        *(_steps(advance), config.attempts, optional),
+                        *(show, config.attempts, optional, tally),
                     )
-                return annotate(
-                    *(teacher, ledger, requests, config.concurrency, _steps(advance)),
-                    *(config.attempts, pace, optional),
-                )
+                else:
+                    found = annotate(
+                        *(teacher, ledger, requests, config.concurrency, show),
+                        *(config.attempts, pace, optional, tally),
+                    )
+            _say_what_failed(teacher.name, tally, optional)
+            return found
 
         outcomes = ask_in_rounds(
             [make_request(run, example) for example in examples],
@@ -134,13 +144,18 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
 
 def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
     if config.kind == "openai":
-        return OpenAITeacher(config.model, config.base_url, config.timeout)
-    return GeminiTeacher(config.model, config.base_url, config.timeout, config.backend)
+        return OpenAITeacher(config.model, config.base_url, config.timeout, config.allow_http)
+    return GeminiTeacher(
+        *(config.model, config.base_url, config.timeout, config.backend, config.allow_http)
+    )
 
 
 def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
-    make = {"openai": OpenAIBatches, "gemini": GeminiBatches}[config.kind]
-    return make(config.model, config.base_url, config.timeout)
+    if config.kind == "openai":
+        return OpenAIBatches(config.model, config.base_url, config.timeout, config.allow_http)
+    return GeminiBatches(
+        config.model, config.base_url, config.timeout, allow_http=config.allow_http
+    )
 
 
 def _limits(config: TeacherConfig) -> tuple[int, int]:
@@ -154,13 +169,26 @@ def _counter(run: Run) -> Callable[[str], int]:
     return count_tokens
 
 
-def _steps(advance: Advance) -> Callable[[int, int], None]:
-    """Returns `advance` for the totals that `annotate` reports."""
+def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:
+    """Says how many requests have no answer, and why most of them.
+
+    Raises:
+      UserError: none has a reply, and the run cannot do without.
+    """
+    failures = tally.failures()
+    if failures and not tally.replies and not optional:
+        raise UserError(f"teacher {name}: no request is answered: {failures}")
+    if failures:
+        _log.warning("teacher %s: %d answered, %s", name, tally.counts["answered"], failures)
+
+
+def _steps(advance: Advance, tally: Tally) -> Callable[[int, int], None]:
+    """Returns `advance` for the totals that `annotate` reports, with the counts of `tally`."""
     shown = 0
 
     def show(done: int, _: int) -> None:
         nonlocal shown
-        advance(done - shown)
+        advance(done - shown, **tally.info())
         shown = done
 
     return show

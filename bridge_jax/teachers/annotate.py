@@ -19,8 +19,10 @@ from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
 from bridge_jax.teachers.reservations import Reservations, Stopped, sleep
+from bridge_jax.teachers.tally import Tally, alike
 
 # So many requests in a row given up, none answered between: the teacher is down, not a request bad.
+# And so many at the beginning that are refused alike, or lost: it is the config that is bad.
 _HOPELESS = 10
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ def annotate(
     attempts: int = retrying.ATTEMPTS,
     pace: Pace | None = None,
     optional: bool = False,
+    tally: Tally | None = None,
 ) -> list[Reply | Failure]:
     """Returns what came of each request, in order. What the ledger already holds is free.
 
@@ -55,15 +58,17 @@ def annotate(
       attempts: calls per request at most.
       pace: the vendor's limits; None for none.
       optional: a request that no longer fits the caps is a `Failure`, not an error.
+      tally: counts the outcomes, before each call of `on_reply`.
 
     Raises:
       BudgetExceeded: a cap is reached and nothing is in flight that could leave room.
-      UserError: the teacher failed for good or asks for a long wait, an open batch job has a
-        request, or the ledger cannot be written. The message says how many are answered.
+      UserError: the teacher failed for good, the first requests fail alike, it asks for a long
+        wait, an open batch job has a request, or the ledger cannot be written. The message says
+        how many are answered, and why most of the others are not.
     """
     work = _Work(
         *(teacher, ledger, requests, max(1, concurrency)),
-        *(on_reply, attempts, pace or Pace(), optional),
+        *(on_reply, attempts, pace or Pace(), optional, tally or Tally()),
     )
     runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
     loop = runner.get_loop()
@@ -92,6 +97,7 @@ class _Work:
     attempts: int
     pace: Pace
     optional: bool
+    tally: Tally
     outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
     failure: BaseException | None = None
 
@@ -102,6 +108,10 @@ class _Work:
         self.stop = asyncio.Event()
         self.settling: set[asyncio.Task[None]] = set()
         self.answered = self.done = self.given_up_in_a_row = 0
+        # Until the first reply: what was refused, and how many calls were lost.
+        self.heard = False
+        self.refusals: Counter[str] = Counter()
+        self.lost = 0
 
     def run_on(self, runner: asyncio.Runner) -> list[Reply | Failure]:
         """Does everything on the runner's loop, and closes it."""
@@ -113,9 +123,11 @@ class _Work:
 
     def progress(self) -> str:
         """Returns how far it came, for an error message."""
+        failures = self.tally.failures()
         return (
             f"{self.answered} of {len(self.requests)} requests to {self.teacher.name} are answered "
-            f"and kept; run the same command again to continue"
+            f"and kept{f' ({failures})' if failures else ''}; run the same command again to "
+            "continue"
         )
 
     async def _run(self) -> None:
@@ -148,7 +160,7 @@ class _Work:
         except BudgetExceeded as error:
             if not self.optional:
                 raise
-            self._record(request, Failure(f"not asked: {error}"))
+            self._record(request, Failure(f"not asked: {error}", "not_asked"))
 
     async def _attempt(self, request: Request) -> None:
         """Takes the stored reply, or makes the paid call."""
@@ -156,6 +168,7 @@ class _Work:
         most = estimate + request.max_output_tokens
         stored = await self._in_turn(request, estimate, most)
         if stored is not None:
+            self.heard = True
             self._record(request, stored)
             return
         try:
@@ -166,10 +179,13 @@ class _Work:
                 self._fail(error)
             unknown = failure.trouble == "unknown"
             await (self.reservations.abandon if unknown else self.reservations.release)(request)
+            if unknown:
+                self._lost(error)
             raise error from failure.__cause__
         except BaseException as error:
             await self._lose(request, error)
             raise
+        self.heard = True
         self.pace.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
         # Who asks goes on while this waits for the disk.
         written = self.reservations.settle(request, reply)
@@ -211,6 +227,7 @@ class _Work:
 
     def _record(self, request: Request, outcome: Reply | Failure) -> None:
         self.outcomes[request.key] = outcome
+        self.tally.add(outcome, self.copies[request.key])
         self.done += self.copies[request.key]
         if isinstance(outcome, Reply):
             self.answered += self.copies[request.key]
@@ -220,7 +237,11 @@ class _Work:
 
     def _give_up(self, error: TeacherError) -> Failure:
         if error.trouble == "rejected":
-            return Failure(str(error))
+            self.refusals[alike(str(error))] += 1
+            count = self.refusals.total()
+            if not self.heard and count >= _HOPELESS and len(self.refusals) == 1:
+                raise UserError(f"the first {count} requests are refused alike: {error}")
+            return Failure(str(error), "refused")
         self.given_up_in_a_row += 1
         if self.given_up_in_a_row >= _HOPELESS:
             raise UserError(
@@ -228,6 +249,15 @@ class _Work:
                 f"{self.attempts} attempts each, the last of them: {error}"
             )
         return Failure(f"given up after {self.attempts} attempts: {error}")
+
+    def _lost(self, error: TeacherError) -> None:
+        """Stops a run whose first calls are all lost: each of them may be billed."""
+        self.lost += 1
+        if not self.heard and self.lost >= _HOPELESS:
+            raise UserError(
+                f"the first {self.lost} calls have no usable answer, and each may be billed; the "
+                f"last of them: {error}"
+            )
 
     def _fail(self, error: BaseException) -> None:
         """Stops new calls and retries; what they raise because of it hides no first error."""

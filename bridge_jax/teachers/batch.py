@@ -22,6 +22,7 @@ from bridge_jax.teachers.batch_protocol import BatchTeacher, JobRefused, State
 from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
 from bridge_jax.teachers.ledger_jobs import Job
 from bridge_jax.teachers.protocol import Failure, Reply, Request, TeacherError
+from bridge_jax.teachers.tally import Tally
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ def annotate_in_batches(
     on_reply: Callable[[int, int], None] | None = None,
     attempts: int = retrying.ATTEMPTS,
     optional: bool = False,
+    tally: Tally | None = None,
 ) -> list[Reply | Failure]:
     """Returns what came of each request, in order, as `annotate` does.
 
@@ -53,12 +55,14 @@ def annotate_in_batches(
       on_reply: called with (requests done, requests in all).
       attempts: jobs per request at most.
       optional: a request that no longer fits the caps is a `Failure`, not an error.
+      tally: counts the outcomes, before each call of `on_reply`.
 
     Raises:
       BudgetExceeded: a cap is reached, after those that fitted were collected.
       UserError: a job was refused, or the ledger cannot be written.
     """
-    work = _Batches(teacher, ledger, {r.key: r for r in requests}, poll_seconds, on_reply)
+    unique = {r.key: r for r in requests}
+    work = _Batches(teacher, ledger, unique, poll_seconds, on_reply, tally or Tally())
     work.collect(work.left_open())
     exceeded: BudgetExceeded | None = None
     for _ in range(attempts):
@@ -67,7 +71,9 @@ def annotate_in_batches(
             break
         work.collect(jobs)
     for key in work.missing():
-        work.outcomes[key] = Failure(f"not asked: {exceeded}" if exceeded else work.reasons[key])
+        kind = "not_asked" if exceeded else "failed"
+        work.record(key, Failure(f"not asked: {exceeded}" if exceeded else work.reasons[key], kind))
+    work.show(0)
     if exceeded and not optional:
         raise BudgetExceeded(f"{exceeded}; run the same command again to continue") from exceeded
     return [work.outcomes[request.key] for request in requests]
@@ -100,12 +106,19 @@ class _Batches:
     requests: Mapping[str, Request]
     poll_seconds: float
     on_reply: Callable[[int, int], None] | None
+    tally: Tally = dataclasses.field(default_factory=Tally)
     outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def missing(self) -> list[str]:
         """Returns the keys that have no outcome yet, in order."""
         return [key for key in self.requests if key not in self.outcomes]
+
+    def record(self, key: str, outcome: Reply | Failure) -> None:
+        """Notes what came of a request; those that this run no longer asks are not counted."""
+        if key in self.requests and key not in self.outcomes:
+            self.tally.add(outcome)
+        self.outcomes[key] = outcome
 
     def left_open(self) -> list[Job]:
         """Returns the vendor's jobs of an earlier process; forgets those that it never submitted.
@@ -142,8 +155,8 @@ class _Batches:
             if stored is None:
                 reserved[key] = request
             else:
-                self.outcomes[key] = stored
-        self._show(0)
+                self.record(key, stored)
+        self.show(0)
         return [self._submit_one(part) for part in _parts(reserved)], exceeded
 
     def collect(self, jobs: Sequence[Job]) -> None:
@@ -154,7 +167,7 @@ class _Batches:
             for job in [job for job in waiting if states[job.name].ended]:
                 self._settle(job)
                 waiting.remove(job)
-            self._show(sum(states[job.name].done for job in waiting))
+            self.show(sum(states[job.name].done for job in waiting))
             if waiting:
                 words = {f"{job.id}: {states[job.name].words}" for job in waiting}
                 _log.info("%s works on %s", self.teacher.name, "; ".join(sorted(words)))
@@ -206,13 +219,14 @@ class _Batches:
             outcome = results.get(key)
             if isinstance(outcome, Reply):
                 self.ledger.settle(request, outcome)
-                self.outcomes[key] = outcome
+                self.record(key, outcome)
             elif outcome is not None:
                 if outcome.trouble != "unknown":
                     self.ledger.release(request)
                 self.reasons[key] = str(outcome)
                 if outcome.trouble in ("rejected", "fatal"):
-                    self.outcomes[key] = Failure(str(outcome))
+                    kind = "refused" if outcome.trouble == "rejected" else "failed"
+                    self.record(key, Failure(str(outcome), kind))
             else:
                 self.reasons[key] = f"batch job {job.id} has no result for it"
         # What has no result at all may be billed: it becomes unknown, and counts.
@@ -244,7 +258,8 @@ class _Batches:
             reraise=True,
         )(call, *what)
 
-    def _show(self, in_jobs: int) -> None:
+    def show(self, in_jobs: int) -> None:
+        """Calls `on_reply`, where `in_jobs` requests are done that are not collected yet."""
         if self.on_reply:
             self.on_reply(len(self.outcomes) + in_jobs, len(self.requests))
 

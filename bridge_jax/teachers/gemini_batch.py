@@ -8,15 +8,16 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from bridge_jax.teachers import calls
+from bridge_jax.teachers import calls, wire
 from bridge_jax.teachers.batch_protocol import JobRefused, State
 from bridge_jax.teachers.gemini_sdks import GoogleGenai, contents_of
-from bridge_jax.teachers.gemini_teacher import UNREADABLE, GeminiTeacher
+from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
+from bridge_jax.teachers.wire import items, mapping
 
 _ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}
 # Of google.rpc.Code: the vendor's own trouble, which may pass.
-_PASSING = {4, 8, 10, 13, 14}
+_PASSING = (4, 8, 10, 13, 14)
 
 
 class GeminiBatches(GeminiTeacher):
@@ -37,19 +38,21 @@ class GeminiBatches(GeminiTeacher):
                 del config[of_a_call]
             inline.append({"contents": contents, "config": config, "metadata": {"key": key}})
         model = next(iter(requests.values())).model
-        with self.explained():
+        with self.explained(*calls.UNREADABLE):
             jobs = self.blocking.batches
             return jobs.create(model=model, src=inline, config={"display_name": name}).name
 
     def find(self, name: str) -> str | None:
         """Returns the id of the job that was submitted as `name`."""
-        with self.explained():
+        with self.explained(*calls.UNREADABLE):
             listed = self.blocking.batches.list(config={"page_size": 100})
             return next((job.name for job in listed if job.display_name == name), None)
 
     def state(self, job_id: str) -> State:
         """Returns where a job is; how many requests are done Gemini does not say."""
         words = _words(self._job(job_id))
+        if not words:
+            raise calls.unusable(self.name, self.secret, f"batch job {job_id} without a state")
         return State(words, 0, words in _ENDED)
 
     def results(
@@ -58,18 +61,19 @@ class GeminiBatches(GeminiTeacher):
         """Returns what came of the requests of a job that has ended."""
         job = self._job(job_id)
         words, keys = _words(job), list(requests)
-        answers = (job.dest.inlined_responses if job.dest else None) or []
+        output = mapping(mapping(job.get("metadata")).get("output"))
+        answers = items(mapping(output.get("inlinedResponses")).get("inlinedResponses"))
         if words == "FAILED" and not answers:
-            said = job.error.message if job.error else "it does not say why"
+            said = mapping(job.get("error")).get("message") or "it does not say why"
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
         found: dict[str, Reply | TeacherError] = {}
-        for place, answer in enumerate(answers):
+        for place, answer in enumerate(map(mapping, answers)):
             # They come in the order of the requests; the key is for those who sort them anew.
-            key = (answer.metadata or {}).get("key") or (keys[place] if place < len(keys) else "")
-            # What cannot be read may be billed: it is left out.
-            with contextlib.suppress(*UNREADABLE):
-                if key in requests:
-                    found[key] = self._result(requests[key], answer)
+            named = mapping(answer.get("metadata")).get("key")
+            key = str(named) if named else keys[place] if place < len(keys) else ""
+            # What says neither is left out: it may be billed.
+            if key in requests and (answer.get("error") or answer.get("response")):
+                found[key] = self._result(requests[key], answer)
         if words in ("EXPIRED", "CANCELLED"):
             cut_off = TeacherError(f"batch job {job_id} {words.lower()} before it", "transient")
             found = {key: found.get(key, cut_off) for key in requests}
@@ -79,20 +83,29 @@ class GeminiBatches(GeminiTeacher):
         assert isinstance(self.sdk, GoogleGenai)  # config_checks: the other SDK has no jobs.
         return self.sdk
 
-    def _job(self, job_id: str) -> Any:
-        with self.explained():
-            return self.blocking.batches.get(name=job_id)
+    def _job(self, job_id: str) -> Mapping[str, Any]:
+        """Returns a job as the vendor writes it, also where the SDK cannot read an answer in it."""
+        with self.explained(*calls.UNREADABLE):
+            self._sdk().last_body = b""
+            with contextlib.suppress(*calls.UNREADABLE):
+                self.blocking.batches.get(name=job_id)
+            return wire.objects(self._sdk().last_body)[0]
 
-    def _result(self, request: Request, answer: Any) -> Reply | TeacherError:
-        if answer.error or not answer.response:
-            code, said = (answer.error.code, answer.error.message) if answer.error else (0, "")
+    def _result(self, request: Request, answer: Mapping[str, Any]) -> Reply | TeacherError:
+        if answer.get("error"):
+            error = mapping(answer["error"])
+            code, said = error.get("code"), error.get("message") or answer["error"]
             if code in _PASSING:
                 return TeacherError(self.secret.hide(f"{self.name}: {said}"), "transient")
             status, body = 401 if code in (7, 16) else 400, {"message": said}
             return calls.refused(self.name, self.secret, status, {}, body)
-        values = answer.response.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return self.reply(request, values)
+        response = mapping(answer["response"])
+        try:
+            return self.reply(request, response)
+        except TeacherError as error:
+            return error
 
 
-def _words(job: Any) -> str:
-    return str(getattr(job.state, "name", job.state)).removeprefix("JOB_STATE_")
+def _words(job: Mapping[str, Any]) -> str:
+    state = str(mapping(job.get("metadata")).get("state") or job.get("state") or "")
+    return state.removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_")

@@ -2,23 +2,17 @@
 
 import contextlib
 import functools
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import calls
+from bridge_jax.teachers import calls, gemini_replies, wire
 from bridge_jax.teachers.gemini_sdks import GoogleGenai, GoogleGenerativeai, Sdk
-from bridge_jax.teachers.protocol import Finish, Reply, Request
-from bridge_jax.teachers.structured import finish_of
+from bridge_jax.teachers.protocol import Reply, Request
+from bridge_jax.teachers.secret import Secret
 
 Backend = Literal["google-genai", "google-generativeai"]
-
-# What reading a GenerateContentResponse raises where it is none.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
-_ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
-# https://ai.google.dev/api/generate-content#FinishReason
-_REFUSALS = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"}
 
 
 class GeminiTeacher:
@@ -29,6 +23,7 @@ class GeminiTeacher:
       base_url: of a proxy; empty is Google's.
       timeout: seconds for an answer, which comes in one piece.
       backend: the SDK.
+      allow_http: whether the key may go over plain http to another machine.
     """
 
     vendor = "gemini"
@@ -39,23 +34,27 @@ class GeminiTeacher:
         base_url: str = "",
         timeout: float = 120.0,
         backend: Backend = "google-genai",
+        allow_http: bool = False,
     ):
         self.name = f"gemini/{model}"
         self._base_url, self._timeout, self._backend = base_url, timeout, backend
+        self._allow_http = allow_http
 
     @functools.cached_property
-    def secret(self) -> calls.Secret:
+    def secret(self) -> Secret:
         """The key."""
         variables = ["GEMINI_API_KEY", "GOOGLE_API_KEY"]
-        return calls.Secret(variables, True, f"teacher {self.name}")
+        return Secret(variables, True, f"teacher {self.name}")
 
     @functools.cached_property
     def sdk(self) -> Sdk:
         """What makes the calls of one event loop.
 
         Raises:
-          UserError: the SDK is not installed, or there is no key.
+          UserError: the SDK is not installed, there is no key, or it would not be safe on its way.
         """
+        url = self._base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL", "")
+        calls.may_send_key(self.name, self.secret, url, self._allow_http)
         make = {"google-genai": GoogleGenai, "google-generativeai": GoogleGenerativeai}
         try:
             return make[self._backend](self.secret.value, self._base_url, self._timeout)
@@ -80,57 +79,39 @@ class GeminiTeacher:
           TeacherError: there is none.
         """
         with self.explained():
-            answer = await self.sdk.generate(request)
-        try:
-            return self.reply(request, answer if isinstance(answer, dict) else json.loads(answer))
-        except UNREADABLE:
-            said = str(answer)[:100]
-            raise calls.lost(self.name, f"what it answered is no content: {said!r}") from None
+            body = await self.sdk.generate(request)
+            try:
+                answer = gemini_replies.merged(wire.objects(body))
+            except wire.Unreadable as error:
+                text = body[:500] if isinstance(body, str) else body[:500].decode(errors="replace")
+                raise calls.unusable(self.name, self.secret, f"{text} ({error})") from None
+            return self.reply(request, answer)
 
     async def aclose(self) -> None:
         """Closes the connections of this event loop; asked again, it opens others."""
         if sdk := self.__dict__.pop("sdk", None):
             await sdk.aclose()
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Puts errors of the SDK into ours."""
-        try:
-            yield
-        except Exception as error:
-            status, headers, body = self.sdk.refusal(error)
-            if status:
-                raise calls.refused(self.name, self.secret, status, headers, body) from None
-            raise calls.broken(self.name, self.secret, error) or error from None
+    def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
+        """Puts errors of the SDK into ours; nothing that leaves holds the key.
 
-    def reply(self, request: Request, answer: dict[str, Any]) -> Reply:
-        """Returns the reply in a GenerateContentResponse (JSON of the REST API).
-
-        One without usage is taken at its worst case.
+        Args:
+          *unreadable: what the SDK raises inside where it cannot read an answer.
         """
-        candidate = next(iter(answer.get("candidates") or [{}]))
-        if not candidate and "promptFeedback" not in answer:
-            raise KeyError("candidates")
-        parts = (candidate.get("content") or {}).get("parts") or []
-        text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
-        usage = answer.get("usageMetadata") or {}
-        inputs, in_all = (usage.get(f"{of}TokenCount") or 0 for of in ("prompt", "total"))
-        # Thoughts are billed as output, and are only in the total.
-        outputs = in_all - inputs
-        if not inputs or outputs < 0:
-            inputs, outputs = self.estimate_input_tokens(request), request.max_output_tokens
-        blocked = bool((answer.get("promptFeedback") or {}).get("blockReason"))
-        reason = "SAFETY" if blocked else candidate.get("finishReason", "")
-        return Reply(text, inputs, outputs, _finish(request, text, reason))
+        return calls.boundary(
+            self.name, self.secret, lambda error: self.sdk.refusal(error), unreadable
+        )
 
+    def reply(self, request: Request, answer: Mapping[str, Any]) -> Reply:
+        """Returns the reply in a GenerateContentResponse (JSON of the REST API), without the key.
 
-def _finish(request: Request, text: str, reason: str) -> Finish:
-    if reason in _REFUSALS:
-        return "refused"
-    if reason == "MAX_TOKENS":
-        return "length"
-    if not text.strip():
-        return "empty"
-    if reason not in _ANSWERED:
-        return "malformed"
-    return finish_of(text) if request.structured else "stop"
+        One without usage, or with usage that cannot be, is taken at its worst case.
+
+        Raises:
+          TeacherError: there is no reply, and nothing that says it is billed.
+        """
+        worst = (self.estimate_input_tokens(request), request.max_output_tokens)
+        found = gemini_replies.read(request, answer, worst)
+        if found is None:
+            raise calls.no_reply(self.name, self.secret, answer)
+        return self.secret.reply(found)

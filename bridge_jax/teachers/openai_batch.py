@@ -1,15 +1,16 @@
 """OpenAI's batch mode: a file of requests, a job, a file of answers and one of errors."""
 
-import contextlib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge_jax.teachers import calls
+from bridge_jax.teachers import calls, openai_replies, wire
 from bridge_jax.teachers.batch_protocol import JobRefused, State
-from bridge_jax.teachers.openai_teacher import UNREADABLE, OpenAITeacher
+from bridge_jax.teachers.openai_dialect import Dialect
+from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
+from bridge_jax.teachers.wire import mapping
 
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = {"completed", "failed", "expired", "cancelled"}
@@ -21,7 +22,14 @@ class OpenAIBatches(OpenAITeacher):
     @functools.cached_property
     def blocking(self) -> Any:
         """The SDK's client that blocks: jobs are few."""
-        return self.sdk().OpenAI(**self.settings())
+        sdk = self.sdk()
+        http = sdk.DefaultHttpxClient(follow_redirects=False)
+        return sdk.OpenAI(**self.settings(), http_client=http)
+
+    @functools.cached_property
+    def _sent_as(self) -> dict[str, Dialect]:
+        """The dialect of each job's requests."""
+        return {}
 
     def submit(self, name: str, requests: Mapping[str, Request]) -> str:
         """Returns the id of a new job."""
@@ -38,32 +46,36 @@ class OpenAIBatches(OpenAITeacher):
         )
         content = ("\n".join(lines) + "\n").encode()
         try:
-            with self.explained():
+            with self.explained(*calls.UNREADABLE):
                 file = self.blocking.files.create(file=(f"{name}.jsonl", content), purpose="batch")
         except TeacherError as error:
             if error.trouble == "unknown":  # A file that was uploaded twice costs nothing.
                 raise TeacherError(str(error), "transient") from None
             raise
-        with self.explained():
+        with self.explained(*calls.UNREADABLE):
             job = self.blocking.batches.create(
                 input_file_id=file.id,
                 endpoint=_ENDPOINT,
                 completion_window="24h",
                 metadata={"name": name},
             )
+        self._sent_as[job.id] = self._dialect.copy()
         return job.id
 
     def find(self, name: str) -> str | None:
         """Returns the id of the job that was submitted as `name`."""
-        with self.explained():
+        with self.explained(*calls.UNREADABLE):
             jobs = self.blocking.batches.list(limit=100)
-            return next((job.id for job in jobs if (job.metadata or {}).get("name") == name), None)
+            named = (job for job in jobs if mapping(job.metadata).get("name") == name)
+            return next((job.id for job in named), None)
 
     def state(self, job_id: str) -> State:
         """Returns where a job is."""
         job = self._job(job_id)
-        done = job.request_counts.completed if job.request_counts else 0
-        return State(job.status, done, job.status in _ENDED)
+        if not isinstance(job.status, str):
+            raise calls.unusable(self.name, self.secret, f"batch job {job_id} without a state")
+        done = getattr(job.request_counts, "completed", None)
+        return State(job.status, wire.tokens(done) or 0, job.status in _ENDED)
 
     def results(
         self, job_id: str, requests: Mapping[str, Request]
@@ -72,38 +84,56 @@ class OpenAIBatches(OpenAITeacher):
         job = self._job(job_id)
         files = [file for file in (job.output_file_id, job.error_file_id) if file]
         if job.status == "failed" and not files:
-            errors = job.errors.data if job.errors and job.errors.data else []
-            said = "; ".join(str(error.message) for error in errors) or "it does not say why"
+            errors = getattr(job.errors, "data", None) or []
+            said = "; ".join(str(getattr(error, "message", error)) for error in errors)
+            said = said or "it does not say why"
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+        sent_as = self._sent_as.get(job_id) or self._first_dialect()
         found: dict[str, Reply | TeacherError] = {}
         for file in files:
-            with self.explained():
-                content = self.blocking.files.content(file).text
-            # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
-            for line in filter(None, content.split("\n")):
-                # What cannot be read may be billed: it is left out.
-                with contextlib.suppress(*UNREADABLE):
-                    row = json.loads(line)
-                    key = row["custom_id"]
-                    if key in requests:
-                        found[key] = self._result(requests[key], row)
+            with self.explained(*calls.UNREADABLE):
+                content = self.blocking.files.content(file).content
+            for row in _rows(content):
+                key = str(row.get("custom_id"))
+                # What says neither is left out: it may be billed.
+                if key in requests and (row.get("error") or row.get("response")):
+                    found[key] = self._result(requests[key], row, sent_as)
         if job.status in ("expired", "cancelled"):
             cut_off = TeacherError(f"batch job {job_id} was {job.status} before it", "transient")
             found = {key: found.get(key, cut_off) for key in requests}
         return found
 
     def _job(self, job_id: str) -> Any:
-        with self.explained():
+        with self.explained(*calls.UNREADABLE):
             return self.blocking.batches.retrieve(job_id)
 
-    def _result(self, request: Request, row: dict[str, Any]) -> Reply | TeacherError:
-        response: Any = row.get("response")
-        error = row.get("error")
-        if error:
-            said = f"{self.name}: {error.get('message') or error.get('code')}"
-            passing = error.get("code") in ("batch_expired", "batch_cancelled")
+    def _result(
+        self, request: Request, row: Mapping[str, Any], sent_as: Dialect
+    ) -> Reply | TeacherError:
+        if error := row.get("error"):
+            code = mapping(error).get("code")
+            said = f"{self.name}: {mapping(error).get('message') or code or error}"
+            passing = code in ("batch_expired", "batch_cancelled")
             return TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
-        status = response["status_code"]
-        if status != 200:
-            return calls.refused(self.name, self.secret, status, {}, response.get("body"))
-        return self.reply(request, response["body"])
+        response = mapping(row.get("response"))
+        status, body = response.get("status_code"), response.get("body")
+        # Without a status that is one, the body says what it is.
+        if isinstance(status, int) and status != 200:
+            if self._dialect.learn(sent_as.body(request), status, body):
+                said = f"{self.name} refuses the form of the request, which changes: {body}"
+                return TeacherError(self.secret.hide(said)[:500], "transient")
+            return calls.refused(self.name, self.secret, status, {}, body)
+        try:
+            return self.reply(request, openai_replies.merged([mapping(body)]))
+        except TeacherError as error:
+            return error
+
+
+def _rows(content: bytes) -> Iterator[Mapping[str, Any]]:
+    """Yields the rows of a file. Those that cannot be read are left out: they may be billed."""
+    # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
+    for line in content.split(b"\n"):
+        try:
+            yield mapping(wire.parsed(line))
+        except wire.Unreadable:
+            continue

@@ -6,17 +6,15 @@ JSON at half the processor time, which counts at hundreds of answers a second.
 
 import contextlib
 import functools
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import calls
-from bridge_jax.teachers.protocol import Finish, Reply, Request
-from bridge_jax.teachers.structured import SCHEMA, finish_of
-
-# What reading a chat completion raises where it is none.
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+from bridge_jax.teachers import calls, openai_replies, wire
+from bridge_jax.teachers.openai_dialect import Dialect
+from bridge_jax.teachers.protocol import Reply, Request
+from bridge_jax.teachers.secret import Secret
 
 
 class OpenAITeacher:
@@ -27,18 +25,27 @@ class OpenAITeacher:
       base_url: of a compatible server, such as http://localhost:8000/v1; empty is OpenAI's, or what
         the SDK finds in OPENAI_BASE_URL.
       timeout: seconds without a byte of an answer.
+      allow_http: whether a key may go over plain http to another machine.
     """
 
     vendor = "openai"
 
-    def __init__(self, model: str, base_url: str = "", timeout: float = 120.0):
+    def __init__(
+        self, model: str, base_url: str = "", timeout: float = 120.0, allow_http: bool = False
+    ):
         self.name = f"openai/{model}"
-        self._base_url, self._timeout = base_url, timeout
+        self._base_url, self._timeout, self._allow_http = base_url, timeout, allow_http
+        self._dialect = self._first_dialect()
+
+    def _first_dialect(self) -> Dialect:
+        """Returns what is tried first."""
+        # OpenAI's reasoning models know only the second name, older servers only the first.
+        return Dialect(self.name, "max_tokens" if self._base_url else "max_completion_tokens")
 
     @functools.cached_property
-    def secret(self) -> calls.Secret:
+    def secret(self) -> Secret:
         """The key; a server of one's own may need none."""
-        return calls.Secret(["OPENAI_API_KEY"], not self._base_url, f"teacher {self.name}")
+        return Secret(["OPENAI_API_KEY"], not self._base_url, f"teacher {self.name}")
 
     @functools.cached_property
     def client(self) -> Any:
@@ -50,7 +57,14 @@ class OpenAITeacher:
           UserError: the SDK is not installed, or there is no key.
         """
         sdk = self.sdk()
-        return sdk.AsyncOpenAI(**self.settings(), http_client=sdk.DefaultAioHttpClient())
+
+        async def read_as_utf8(response: Any) -> None:
+            _read_as_utf8(response)
+
+        http = sdk.DefaultAioHttpClient(
+            follow_redirects=False, event_hooks={"response": [read_as_utf8]}
+        )
+        return sdk.AsyncOpenAI(**self.settings(), http_client=http)
 
     def sdk(self) -> Any:
         """Returns the SDK's module.
@@ -71,8 +85,10 @@ class OpenAITeacher:
         """Returns what the SDK's clients are made with.
 
         Raises:
-          UserError: there is no key.
+          UserError: there is no key, or it would not be safe on its way.
         """
+        url = self._base_url or os.environ.get("OPENAI_BASE_URL", "")
+        calls.may_send_key(self.name, self.secret, url, self._allow_http)
         return {
             "api_key": self.secret.value or "none",
             "base_url": self._base_url or None,
@@ -91,71 +107,75 @@ class OpenAITeacher:
     async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call.
 
+        A call that is refused for the form of the request costs nothing, and is made again in
+        another form.
+
         Raises:
           TeacherError: there is none.
         """
-        body = self.body(request)
         with self.explained():
-            text = await self.client.post("/chat/completions", cast_to=str, body=body)
-        try:
-            return self.reply(request, json.loads(text))
-        except UNREADABLE:
-            said = f"what it answered is no chat completion: {text[:100]!r}"
-            raise calls.lost(self.name, said) from None
+            body = self.body(request)
+            while True:
+                try:
+                    text = await self.client.post("/chat/completions", cast_to=str, body=body)
+                    break
+                except self.sdk().APIStatusError as error:
+                    if not self._dialect.learn(body, *_status_and_body(error)):
+                        raise
+                body = self.body(request)
+            try:
+                answer = openai_replies.merged(wire.objects(text))
+            except wire.Unreadable as error:
+                raise calls.unusable(self.name, self.secret, f"{text[:500]} ({error})") from None
+            return self.reply(request, answer)
 
     async def aclose(self) -> None:
         """Closes the connections of this event loop; asked again, it opens others."""
         if client := self.__dict__.pop("client", None):
             await client.close()
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Puts errors of the SDK into ours."""
-        try:
-            yield
-        except self.sdk().APIStatusError as error:
-            status, headers = error.status_code, error.response.headers
-            raise calls.refused(self.name, self.secret, status, headers, error.body) from None
-        except Exception as error:
-            raise calls.broken(self.name, self.secret, error) or error from None
+    def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
+        """Puts errors of the SDK into ours; nothing that leaves holds the key.
+
+        Args:
+          *unreadable: what the SDK raises inside where it cannot read an answer.
+        """
+        return calls.boundary(self.name, self.secret, self._refusal, unreadable)
+
+    def _refusal(self, error: Any) -> calls.Refusal | None:
+        if not isinstance(error, self.sdk().APIStatusError):
+            return None
+        status, body = _status_and_body(error)
+        return status, error.response.headers, body
 
     def body(self, request: Request) -> dict[str, Any]:
-        """Returns the JSON of a request."""
-        # OpenAI's reasoning models know only the first name, older servers only the second.
-        limit = "max_tokens" if self._base_url else "max_completion_tokens"
-        body: dict[str, Any] = {
-            "model": request.model,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-            limit: request.max_output_tokens,
-        }
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.structured:
-            schema = {"name": "rationale_and_answer", "strict": True, "schema": SCHEMA}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        """Returns the JSON of a request, in the form that the server has not refused yet."""
+        return self._dialect.body(request)
 
-    def reply(self, request: Request, completion: dict[str, Any]) -> Reply:
-        """Returns the reply in a chat completion. One without usage is taken at its worst case."""
-        choice = completion["choices"][0]
-        message, usage = choice["message"], completion.get("usage") or {}
-        text, reason = message.get("content") or "", choice.get("finish_reason")
-        inputs, outputs = usage.get("prompt_tokens") or 0, usage.get("completion_tokens")
-        if not inputs or outputs is None:
-            inputs, outputs = self.estimate_input_tokens(request), request.max_output_tokens
-        return Reply(
-            text or message.get("refusal") or "",
-            inputs,
-            outputs,
-            _finish(request, text, reason, message.get("refusal")),
-        )
+    def reply(self, request: Request, answer: Mapping[str, Any]) -> Reply:
+        """Returns the reply in a chat completion, without the key.
+
+        One without usage, or with usage that cannot be, is taken at its worst case.
+
+        Raises:
+          TeacherError: there is no reply, and nothing that says it is billed.
+        """
+        worst = (self.estimate_input_tokens(request), request.max_output_tokens)
+        found = openai_replies.read(request, answer, worst)
+        if found is None:
+            raise calls.no_reply(self.name, self.secret, answer)
+        return self.secret.reply(found)
 
 
-def _finish(request: Request, text: str, reason: str | None, refusal: str | None) -> Finish:
-    if refusal or reason == "content_filter":
-        return "refused"
-    if reason == "length":
-        return "length"
-    if not text.strip():
-        return "empty"
-    return finish_of(text) if request.structured else "stop"
+def _read_as_utf8(response: Any) -> None:
+    """Makes the SDK read a response as JSON is written, whatever charset its header claims."""
+    response.encoding = "utf-8"
+
+
+def _status_and_body(error: Any) -> tuple[int, Any]:
+    """Returns what an APIStatusError of the SDK holds; the body as JSON, or else as text."""
+    text = error.response.text
+    try:
+        return error.status_code, wire.parsed(text)
+    except wire.Unreadable:
+        return error.status_code, text

@@ -11,16 +11,28 @@ from bridge_jax.errors import UserError
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "refused", "empty", "malformed"]
 Trouble = Literal["fatal", "rejected", "transient", "unknown"]
+Kind = Literal["failed", "refused", "not_asked"]
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
+def whole(text: str) -> str:
+    """Returns `text` with U+FFFD in place of every lone surrogate, such as half of an emoji.
+
+    JSON can write them, but no file, tokenizer or request can hold them.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat. Lone surrogates in `content` become U+FFFD."""
 
     role: Role
     content: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "content", whole(self.content))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +83,7 @@ class Reply:
     """What a teacher said, and the tokens that it bills.
 
     Attributes:
+      text: lone surrogates become U+FFFD, in what a ledger of an older version holds too.
       finish: `stop`, or why the text is no answer: cut off at `length`, `refused`, `empty` or
         `malformed`. It is paid for all the same.
     """
@@ -79,6 +92,9 @@ class Reply:
     input_tokens: int
     output_tokens: int
     finish: Finish = "stop"
+
+    def __post_init__(self):
+        object.__setattr__(self, "text", whole(self.text))
 
 
 class Teacher(Protocol):
@@ -118,13 +134,19 @@ class TeacherError(UserError):
     """
 
     def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
-        super().__init__(message)
+        super().__init__(whole(message))
         self.trouble: Trouble = trouble
         self.retry_after = retry_after
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A request that has no reply and will have none in this run."""
+    """A request that has no reply and will have none in this run.
+
+    Attributes:
+      reason: for people.
+      kind: `failed` at every attempt, `refused` by the vendor, or `not_asked` for want of budget.
+    """
 
     reason: str
+    kind: Kind = "failed"

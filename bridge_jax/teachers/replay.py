@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
+from bridge_jax.teachers import wire
 from bridge_jax.teachers.ledger_file import connect_to_read, explained
 from bridge_jax.teachers.protocol import Finish, Reply, Request, Teacher, TeacherError
 
@@ -216,13 +217,16 @@ def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RowsReplay:
 
 def _checked(line: str, where: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = wire.parsed(line)
+    except wire.Unreadable as error:
         raise UserError(f"{where}: neither a ledger nor JSONL ({error})") from None
     if not isinstance(row, dict) or not isinstance(row.get("id"), str):
         raise UserError(f"{where}: has no id")
     if not isinstance(row.get("reply", row.get("rationale")), str):
         raise UserError(f"{where}: has neither reply nor rationale")
+    for name in ("input_tokens", "output_tokens"):
+        if name in row and wire.tokens(row[name]) is None:
+            raise UserError(f"{where}: {name}={row[name]}: a whole number from 0, or leave it out")
     if row.get("finish", "stop") not in get_args(Finish):
         raise UserError(f"{where}: finish={row['finish']}: one of {', '.join(get_args(Finish))}")
     return row

@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from bridge_jax.teachers.protocol import whole
+
 # Of OpenAI's `strict` subset of JSON schema, which Gemini reads too.
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -184,7 +186,7 @@ def _pair(span: str) -> tuple[str, str] | None:
         answer = "; ".join(answer)
     if type(rationale) is not str or not isinstance(answer, str):
         return None
-    return _without_surrogates(rationale).strip(), _without_surrogates(answer).strip()
+    return whole(rationale).strip(), whole(answer).strip()
 
 
 def _repaired(span: str) -> Any:
@@ -227,8 +229,3 @@ def _with_backslashes(span: str) -> str:
         return "\\" + whole
 
     return _ESCAPE.sub(double, span)
-
-
-def _without_surrogates(text: str) -> str:
-    """Returns a text in which half a surrogate pair, which is no character, is U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

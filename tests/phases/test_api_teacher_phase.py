@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import tenacity
 from rich.console import Console
 
 from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
@@ -15,13 +16,14 @@ from bridge_jax.errors import UserError
 from bridge_jax.phases import apprenticeship, plan, teacher
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.stages import fingerprints
+from bridge_jax.teachers import retrying
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.verification import annotation
 from launch import runner
 
 sys.path.append(str(Path(__file__).parents[1] / "teachers"))
 from fake_batches import FakeBatches
-from fake_vendor import KEY, FakeVendor
+from fake_vendor import KEY, FakeVendor, prompt_of
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +136,68 @@ def test_a_job_left_open_is_collected_although_the_batch_mode_is_off_now(
     assert spend["queries"] == len(vendor.bills) == 4
     assert len(batches.jobs) == 1
     assert all(bill.batch for bill in vendor.bills)
+
+
+def test_an_unreachable_teacher_is_no_success(vendor, make_run, capsys, monkeypatch):
+    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
+    run, examples = make_run(attempts=2)
+    vendor.stop_listening()
+    message = (
+        r"teacher openai/big-1: no request is answered: 4 failed; the commonest reason \(4x\): "
+        r"given up after 2 attempts: openai/big-1 cannot be reached: ConnectionRefusedError"
+    )
+    with pytest.raises(UserError, match=message):
+        teacher.ask(run, examples)
+    said = capsys.readouterr().err
+    assert "teacher 4/4 requests in" in said
+    assert said.rstrip().endswith("answered=0 failed=4")
+    assert "answers" not in said
+
+
+def test_what_is_refused_is_counted_and_said_and_the_others_are_kept(
+    vendor, make_run, capsys, caplog
+):
+    run, examples = make_run()
+    bad = examples[1].question
+    refusal = {"error": {"message": f"the word in Bearer {KEY} is too long"}}
+    vendor.refuse = lambda request: refusal if prompt_of(request) == bad else None
+    outcomes, spend = teacher.ask(run, examples)
+    kept = rows(run, examples, outcomes)
+    assert [row["kept"] for row in kept] == [True, False, True, True]
+    assert spend["queries"] == len(vendor.bills) == 3
+    reason = "openai/big-1 answers HTTP 400: the word in Bearer [OPENAI_API_KEY] is too long"
+    assert kept[1]["reason"] == reason
+    assert "answered=3 refused=1" in capsys.readouterr().err
+    said = f"teacher openai/big-1: 3 answered, 1 refused; the commonest reason (1x): {reason}"
+    assert said in caplog.text
+
+
+def test_a_batch_job_counts_too(vendor, make_run, capsys):
+    batches = FakeBatches(vendor)
+    run, examples = make_run(batch=True)
+    batches.fate = {examples[0].question: "error"}
+    outcomes, _ = teacher.ask(run, examples)
+    assert outcomes[0][0].kind == "refused"
+    assert capsys.readouterr().err.rstrip().endswith("answered=3 refused=1")
+    batches.fate = dict.fromkeys([e.question for e in run.splits.pool], "error")
+    with pytest.raises(UserError, match=r"no request is answered: 2 refused; .*too long"):
+        teacher.ask(run, run.splits.pool[5:7])
+
+
+def test_plain_http_may_be_allowed_and_makes_no_other_run(vendor, make_run):
+    run, _ = make_run()
+    allowed, _ = make_run(allow_http=True)
+    assert [fingerprints(plan.stages(r.config), r.describe) for r in (run, allowed)] == [
+        fingerprints(plan.stages(run.config), run.describe)
+    ] * 2
+    settings = dataclasses.replace(run.config.teacher, base_url="http://host.invalid/v1")
+    with pytest.raises(UserError, match=r"plain http.*teacher\.allow_http=true"):
+        teacher.check_key(settings)
+    teacher.check_key(dataclasses.replace(settings, allow_http=True))
+    gemini = dataclasses.replace(settings, kind="gemini")
+    pytest.importorskip("google.genai")
+    with pytest.raises(UserError, match=r"(plain http|needs a key)"):
+        teacher.check_key(gemini)
 
 
 def test_the_gold_answer_is_shown_on_request(vendor, make_run):

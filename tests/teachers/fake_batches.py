@@ -100,7 +100,7 @@ class FakeBatches:
             for key, request in () if self.refuse else job.requests.items():
                 fate = self.fate.get(prompt_of(request), "")
                 if fate in ("error", "expired"):
-                    job.results[key] = {fate: True}
+                    job.results[key] = {"fate": fate}
                     continue
                 fault = "" if fate in ("missing", "garbled") else fate
                 answer = self.vendor.complete(request, fault, True)
@@ -143,10 +143,10 @@ class FakeBatches:
             good, bad = [], []
             for key, result in (job.results or {}).items():
                 row: dict[str, Any] = {"id": "r", "custom_id": key, "response": None, "error": None}
-                if "error" in result:
+                if result.get("fate") == "error":
                     message = {"error": {"message": "the prompt is too long"}}
                     bad.append(row | {"response": {"status_code": 400, "body": message}})
-                elif "expired" in result:
+                elif result.get("fate") == "expired":
                     error = {"code": "batch_expired", "message": "This request expired."}
                     bad.append(row | {"error": error})
                 else:
@@ -160,14 +160,14 @@ class FakeBatches:
     def _gemini_job(self, job: Job) -> dict[str, Any]:
         state, output = "RUNNING", None
         if job.results is not None:
-            expired = any("expired" in result for result in job.results.values())
+            expired = any(result.get("fate") == "expired" for result in job.results.values())
             state = "FAILED" if self.refuse else "EXPIRED" if expired else "SUCCEEDED"
             rows = []
             for key, result in job.results.items():
                 row: dict[str, Any] = {"metadata": {"key": key}}
-                if "error" in result:
+                if result.get("fate") == "error":
                     rows.append(row | {"error": {"code": 3, "message": "the prompt is too long"}})
-                elif "expired" not in result:
+                elif "fate" not in result:
                     rows.append(row | {"response": result})
             output = {"inlinedResponses": {"inlinedResponses": rows}} if rows else None
         metadata = {"displayName": job.name, "state": f"BATCH_STATE_{state}"}

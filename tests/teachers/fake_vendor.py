@@ -63,6 +63,8 @@ class FakeVendor:
       answer: prompt -> the answer it gives.
       key: the only one that it takes; change it to revoke it.
       retry_after: seconds; what 429 and 503 ask for.
+      refuse: request -> the error with which it refuses it (HTTP 400, not billed), or None.
+      alter: answer -> what it sends in its place, as JSON or as bytes; it is billed all the same.
       together: it answers none before it has so many to answer.
       calls: requests per prompt, billed or not.
       most_at_once: the highest number of requests that it was working on together.
@@ -80,6 +82,8 @@ class FakeVendor:
         self.answer: Callable[[str], str] = lambda prompt: "4"
         self.key = KEY
         self.retry_after = 0.01
+        self.refuse: Callable[[dict[str, Any]], Any] = lambda request: None
+        self.alter: Callable[[dict[str, Any]], Any] = lambda answer: answer
         self.together = 1
         self.calls: Counter[str] = Counter()
         self.bills: list[Bill] = []
@@ -137,6 +141,8 @@ class FakeVendor:
         self.bodies.append(request)
         prompt = prompt_of(request)
         self.calls[prompt] += 1
+        if error := self.refuse(request):
+            return _json(400, error)
         fault = self._fault(prompt, self.calls[prompt])
         if fault in REFUSED:
             return _error(openai, int(fault), "try again", self.retry_after)
@@ -153,7 +159,8 @@ class FakeVendor:
             return Response(504, b"<html>Gateway Time-out</html>")
         if fault == "garbage":
             return Response(200, b'{"choices": [{"mess')
-        response = _json(200, answer)
+        sent = self.alter(answer)
+        response = Response(200, sent) if isinstance(sent, bytes) else _json(200, sent)
         if fault == "cut":
             response.cut = len(response.body or b"") // 2
         return response

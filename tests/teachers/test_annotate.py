@@ -20,6 +20,7 @@ from bridge_jax.teachers.ledger_file import connect_at_once
 from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
+from bridge_jax.teachers.tally import Tally
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger
     teacher = Scripted(tmp_path / "calls", before)
     outcomes = annotate(teacher, ledger, requests(6), 2, attempts=4)
     assert outcomes[2:4] == [
-        Failure("400: too long"),
+        Failure("400: too long", "refused"),
         Failure("given up after 4 attempts: 503 overloaded"),
     ]
     assert [o.text for o in outcomes if isinstance(o, Reply)] == [
@@ -184,6 +185,78 @@ def test_a_dead_teacher_is_given_up(tmp_path, ledger):
         annotate(teacher, ledger, requests(90), 1)
     assert len(teacher.asked()) == 3 + 10 * retrying.ATTEMPTS
     assert (ledger.spend().queries, ledger.spend("reserved").queries) == (3, 0)
+
+
+def test_the_first_that_are_refused_alike_stop_the_run(tmp_path, ledger):
+    def before(call, request):
+        raise TeacherError(f"400: {request.example_id[1:]} is no tool", "rejected")
+
+    teacher = Scripted(tmp_path / "calls", before)
+    message = "the first 10 requests are refused alike: 400: 9 is no tool; 0 of 90"
+    with pytest.raises(UserError, match=message):
+        annotate(teacher, ledger, requests(90), 1)
+    assert len(teacher.asked()) == 10
+    assert (ledger.spend().queries, ledger.spend("reserved").queries) == (0, 0)
+
+
+def test_those_that_are_refused_for_different_reasons_do_not(tmp_path, ledger):
+    def before(call, request):
+        number = int(request.example_id[1:])
+        raise TeacherError("400: " + ("too long" if number % 2 else "too short"), "rejected")
+
+    teacher = Scripted(tmp_path / "calls", before)
+    outcomes = annotate(teacher, ledger, requests(30), 1)
+    assert {outcome.kind for outcome in outcomes} == {"refused"}
+    assert len(teacher.asked()) == 30
+
+
+def test_nor_do_those_after_what_the_ledger_holds(tmp_path, ledger):
+    annotate(FakeTeacher(tmp_path / "calls"), ledger, requests(1), 1)
+
+    def before(call, request):
+        raise TeacherError("400: too long", "rejected")
+
+    assert len(annotate(Scripted(tmp_path / "calls", before), ledger, requests(30), 1)) == 30
+
+
+def test_the_first_calls_that_are_all_lost_stop_the_run(tmp_path, ledger):
+    def before(call, request):
+        raise TeacherError("no completion", "unknown")
+
+    teacher = Scripted(tmp_path / "calls", before)
+    message = r"the first 10 calls have no usable answer, and each may be billed; .*no completion"
+    with pytest.raises(UserError, match=message):
+        annotate(teacher, ledger, requests(90), 1)
+    assert len(teacher.asked()) == ledger.spend("unknown").queries == 10
+    assert ledger.spend("reserved").queries == 0
+
+
+def test_calls_that_are_lost_after_an_answer_do_not(tmp_path, ledger):
+    def before(call, request):
+        if request.example_id != "e0":
+            raise TeacherError("cut off", "unknown")
+
+    teacher = Scripted(tmp_path / "calls", before)
+    tally = Tally()
+    annotate(teacher, ledger, requests(5), 1, attempts=4, tally=tally)
+    assert tally.info() == {"answered": 1, "failed": 4}
+    assert ledger.spend("unknown").queries == 16
+
+
+def test_an_error_says_what_failed_and_why_most_of_it_did(tmp_path, ledger):
+    def before(call, request):
+        number = int(request.example_id[1:])
+        if number == 7:
+            raise TeacherError("401 bad key")
+        if number:
+            raise TeacherError(f"400: {number} is too long", "rejected")
+
+    message = (
+        r"401 bad key; 1 of 9 requests to fake are answered and kept \(6 refused; the commonest "
+        r"reason \(6x\): 400: 1 is too long\); run the same command again"
+    )
+    with pytest.raises(UserError, match=message):
+        annotate(Scripted(tmp_path / "calls", before), ledger, requests(9), 1)
 
 
 def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, ledger):

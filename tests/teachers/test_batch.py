@@ -120,7 +120,7 @@ def test_a_row_that_is_no_answer_is_unknown_and_hides_no_other(teacher, vendor, 
     with opened(path) as ledger:
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
         assert [isinstance(outcome, Reply) for outcome in outcomes] == [True, False, True]
-        assert "has no result for it" in outcomes[1].reason
+        assert "what it answered is no reply of a model" in outcomes[1].reason
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
         assert ledger.open_jobs() == []
 

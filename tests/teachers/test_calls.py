@@ -1,12 +1,22 @@
 import datetime
 import email.utils
+import re
 import types
 
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.calls import Secret, broken, most_input_tokens, refused
-from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.teachers.calls import (
+    UNREADABLE,
+    boundary,
+    broken,
+    may_send_key,
+    most_input_tokens,
+    no_reply,
+    refused,
+)
+from bridge_jax.teachers.protocol import Message, Request, TeacherError
+from bridge_jax.teachers.secret import Secret
 
 
 @pytest.fixture
@@ -48,20 +58,6 @@ def test_the_message_has_the_reason_and_not_the_key(secret):
         "gpt answers HTTP 401: bad key [SOME_KEY].; give SOME_KEY a key that it accepts"
     )
     assert "1234567" not in repr(secret)
-
-
-@pytest.mark.parametrize("key", ["sk-123\n", " sk-123", "sk-1 23", "sk-12\u00a03", "sk-\x7f123"])
-def test_a_key_that_cannot_be_sent_is_named_and_not_shown(monkeypatch, key):
-    monkeypatch.setenv("SOME_KEY", key)
-    with pytest.raises(UserError, match="the key in SOME_KEY has a blank") as caught:
-        Secret(["OTHER_KEY", "SOME_KEY"], False, "a test")
-    assert "123" not in str(caught.value)
-
-
-def test_a_blank_key_is_none(monkeypatch):
-    monkeypatch.setenv("OTHER_KEY", "")
-    monkeypatch.setenv("SOME_KEY", "sk-1234567")
-    assert Secret(["OTHER_KEY", "SOME_KEY"], True, "a test").variable == "SOME_KEY"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +126,137 @@ def test_when_to_come_back(secret):
     date = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
     assert 25 < wait({"retry-after": email.utils.format_datetime(date, usegmt=True)}) <= 30
     assert wait(error={"details": [{"reason": "x"}, {"retryDelay": "34.5s"}]}) == 34.5
+    # Without a zone it is UTC, wherever this machine stands.
+    assert 25 < wait({"retry-after": date.strftime("%a, %d %b %Y %H:%M:%S -0000")}) <= 30
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("inf", "-inf", "nan", "1e400", "-5", "1" * 5000, "٣s", "\ud83d", ""),
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        "Mon, 99 Jan 2026 00:00:00 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Mon, 01 Jan 2026 00:00:00 +9999",
+    ],
+)
+def test_a_time_to_come_back_that_is_none_is_none(secret, text):
+    """Then the backoff says when."""
+    of_google = {"error": {"details": [{"retryDelay": f"{text}s"}]}}
+    for found in (
+        refused("t", secret, 429, {"retry-after": text}, None),
+        refused("t", secret, 429, {}, of_google),
+    ):
+        assert (found.retry_after, found.trouble) == (0.0, "transient")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "words",
+        5,
+        [],
+        [{"error": "words"}],
+        {"error": None},
+        {"error": []},
+        {"error": ["words"]},
+        {"error": 5},
+        {"error": {"details": [{"reason": []}]}},
+        {"error": {"details": {"reason": {}}}},
+        {"error": {"details": [None, 5, [], {"retryDelay": {}}], "code": [], "status": {}}},
+        {"error": {"message": {"a": ["b"]}}},
+        {"detail": [{"msg": "Field required"}]},
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [(400, "rejected"), (401, "fatal"), (429, "transient"), (418, "rejected")],
+)
+def test_a_refusal_of_any_shape_is_taken_by_its_status(secret, body, status, trouble):
+    found = refused("t", secret, status, {}, body)
+    assert found.trouble == trouble
+    assert str(found).startswith(f"t answers HTTP {status}: ")
+
+
+def test_a_status_of_success_without_the_answer_is_unknown(secret):
+    assert refused("t", secret, 202, {}, "later").trouble == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("location", "to"),
+    [
+        ("https://evil.example:8443/v1?x=1", "host evil.example;"),
+        ("http://user:pw@evil.example/", "host evil.example;"),
+        ("//evil.example/x", "host evil.example;"),
+        ("/v2/chat", "another address of the same host;"),
+        ("http://[::1", "another address of the same host;"),
+        ("", "another address of the same host;"),
+        ("https://sk-1234567.evil.example", r"host \[SOME_KEY\]\.evil\.example;"),
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_fatal_and_names_the_host_alone(secret, status, location, to):
+    found = refused("t", secret, status, {"location": location}, {"error": "moved"})
+    assert found.trouble == "fatal"
+    assert re.search(f"t answers HTTP {status} and sends to {to}", str(found))
+    assert not re.search(r"pw|8443|x=1|1234567", str(found))
+
+
+@pytest.mark.parametrize(
+    ("answer", "trouble", "said"),
+    [
+        ({"error": {"code": 400, "message": "no tools"}}, "rejected", "error 400: no tools"),
+        ({"error": {"code": "401", "message": "who"}}, "fatal", "error 401: who"),
+        ({"error": {"status": "RESOURCE_EXHAUSTED", "message": "m"}}, "transient", "error 429: m"),
+        ({"error": {"code": "insufficient_quota", "message": "m"}}, "fatal", "error 402: m"),
+        ({"error": {"type": "overloaded_error", "message": "m"}}, "transient", "error 503: m"),
+        ({"error": {"code": 504, "message": "m"}}, "unknown", "error 504: m"),
+        ({"error": "words alone"}, "rejected", "error 400: words alone"),
+        ({"error": ["words"]}, "rejected", "words"),
+        ({"error": [{"error": {"code": 429}}]}, "transient", "error 429"),
+        ({"error": {"code": 3, "message": "m"}}, "rejected", "error 400: m"),
+        ({"errors": [{"message": "m"}]}, "rejected", "m"),
+        ({"object": "error", "message": "m", "code": 429}, "transient", "error 429: m"),
+        ({"choices": [{"error": {"code": 429, "message": "m"}}]}, "transient", "error 429: m"),
+        ({"detail": "Not authenticated"}, "rejected", "Not authenticated"),
+        ({}, "unknown", "no reply of a model"),
+        ({"error": None, "choices": []}, "unknown", "no reply of a model"),
+        ({"debug": "Bearer sk-1234567"}, "unknown", r"'debug': 'Bearer \[SOME_KEY\]'"),
+    ],
+)
+def test_an_error_with_status_200_is_taken_by_its_own_code(secret, answer, trouble, said):
+    found = no_reply("t", secret, answer)
+    assert found.trouble == trouble
+    assert re.search(said, str(found))
+
+
+@pytest.mark.parametrize("url", ["http://api.example.com/v1", "http://10.0.0.5:8000"])
+def test_a_key_over_plain_http_has_to_be_confirmed(secret, url, monkeypatch, caplog):
+    with pytest.raises(UserError, match=r"SOME_KEY would go to .*teacher\.allow_http=true"):
+        may_send_key("t", secret, url, False)
+    may_send_key("t", secret, url, True)
+    assert "SOME_KEY goes to" in caplog.text
+    for safe in ("https://api.example.com", "http://127.0.0.1:8000/v1", "http://[::1]/", ""):
+        may_send_key("t", secret, safe, False)
+    monkeypatch.delenv("SOME_KEY")
+    may_send_key("t", Secret(["SOME_KEY"], False, "a test"), url, False)
+
+
+def test_what_an_sdk_cannot_read_is_unknown_and_other_bugs_are_not_hidden(secret):
+    def raising(error, *unreadable):
+        with boundary("t", secret, lambda error: None, unreadable):
+            raise error
+
+    with pytest.raises(TeacherError, match=r"ValueError: got \[SOME_KEY\]") as caught:
+        raising(ValueError("got sk-1234567"), *UNREADABLE)
+    assert caught.value.trouble == "unknown"
+    with pytest.raises(TeacherError, match="RecursionError"):
+        raising(RecursionError(), *UNREADABLE)
+    with pytest.raises(ZeroDivisionError):
+        raising(ZeroDivisionError(), *UNREADABLE)
+    with pytest.raises(ValueError, match=r"bug \[SOME_KEY\]"):
+        raising(ValueError("bug sk-1234567"))
 
 
 def test_errors_that_are_not_of_the_connection_are_left(secret):

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.teachers.protocol import Message, Reply, Request, TeacherError, whole
 
 BASE = Request("a", "m", (Message("system", "Be brief."), Message("user", "1 + 1?")), 64)
 
@@ -32,3 +32,24 @@ def test_the_example_does_not_identify_a_request():
 )
 def test_everything_else_does(change):
     assert dataclasses.replace(BASE, **change).key != BASE.key
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("ü € 😀 \U0010ffff", "ü € 😀 \U0010ffff"),
+        ("", ""),
+        ("\ufeffx", "\ufeffx"),
+        ("a\ud83d", "a\ufffd"),
+        ("\ud83db", "\ufffdb"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\ud83d\ud83d!", "\ufffd\ufffd!"),
+        # Both halves, which JSON of a careless server may write apart, are the letter.
+        ("\ud83d\ude00", "😀"),
+    ],
+)
+def test_lone_surrogates_become_replacement_characters(text, expected):
+    assert whole(text) == expected
+    assert Reply(text, 1, 1).text == Message("user", text).content == expected
+    assert str(TeacherError(text)) == expected

@@ -125,6 +125,11 @@ def test_a_file_of_rows_is_another_model_to_the_ledger(tmp_path):
         ('{"reply": "x"}', "row 1: has no id"),
         ('{"id": "e1"}', "row 1: has neither reply nor rationale"),
         ('{"id": "e1", "reply": "x", "finish": "done"}', "finish=done: one of stop, length"),
+        ('{"id": "e1", "reply": "x", "output_tokens": -5}', "row 1: output_tokens=-5: a whole"),
+        ('{"id": "e1", "reply": "x", "input_tokens": 2.5}', "row 1: input_tokens=2.5: a whole"),
+        ('{"id": "e1", "reply": "x", "input_tokens": "7"}', "row 1: input_tokens=7: a whole"),
+        ('{"id": "e1", "x": ' + "1" * 5000 + "}", "row 1: has neither reply nor rationale"),
+        ("[" * 100_000, "row 1: neither a ledger nor JSONL .*100 levels"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, line, message):

@@ -15,12 +15,14 @@ KINDS = ("openai", "google-genai", "google-generativeai")
 PRICES = Prices(1.25, 10.0)
 
 
-def make(kind: str, url: str, timeout: float = 5.0) -> OpenAITeacher | GeminiTeacher:
+def make(
+    kind: str, url: str, timeout: float = 5.0, allow_http: bool = False
+) -> OpenAITeacher | GeminiTeacher:
     """Returns a teacher that asks the vendor at `url`."""
     pytest.importorskip({"openai": "openai"}.get(kind, kind.replace("-", ".", 1)))
     if kind == "openai":
-        return OpenAITeacher("fake", f"{url}/v1", timeout)
-    return GeminiTeacher("fake", url, timeout, kind)
+        return OpenAITeacher("fake", f"{url}/v1", timeout, allow_http)
+    return GeminiTeacher("fake", url, timeout, kind, allow_http)
 
 
 def reply_of(teacher: OpenAITeacher | GeminiTeacher, request: Request) -> Reply:

@@ -1,0 +1,188 @@
+"""A vendor's key, and the one place that keeps it out of what leaves the client.
+
+A server may send back what it was sent: in an error, in a reply, in a header that a library writes
+to a log. So a client hands out nothing that has not gone through here.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import functools
+import html
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from bridge_jax.errors import UserError
+from bridge_jax.teachers.protocol import Reply
+
+# Shorter ones (EMPTY, none) are no secrets, and would be taken out of ordinary words.
+_SHORTEST = 8
+# So much of a key is hidden where the rest is cut off; vendors' keys have the same beginnings.
+_HEAD = 16
+# Behind this word less of it is enough to know it.
+_BEARER = re.compile(r"\b(bearer\s{1,4})([!-~]{4,})", re.IGNORECASE)
+
+
+class Secret:
+    """A key, which no message, log or file may hold.
+
+    Args:
+      variables: of the environment; the first that is set is taken.
+      needed: without one, whether that is an error.
+
+    Raises:
+      UserError: none is set, or it cannot be sent. (Libraries would put it into their errors, in
+        spellings that `hide` does not know.)
+    """
+
+    def __init__(self, variables: Sequence[str], needed: bool, what_for: str):
+        self.variable = next((n for n in variables if os.environ.get(n, "").strip()), variables[0])
+        found = os.environ.get(self.variable, "")
+        self.value = found if found.strip() else ""
+        if not all("!" <= letter <= "~" for letter in self.value):
+            raise UserError(
+                f"{what_for}: the key in {self.variable} has a blank, a line break or a letter "
+                "that no key has; set it again, with nothing around it"
+            )
+        if needed and not self.value:
+            raise UserError(
+                f"{what_for} needs a key: set the environment variable {' or '.join(variables)} "
+                f"(export {variables[0]}=...), never a config or a flag"
+            )
+        if len(self.value) >= _SHORTEST:
+            _keep_from_logs(self)
+
+    def __repr__(self) -> str:
+        return f"Secret({self.variable})"
+
+    @functools.cached_property
+    def _forms(self) -> list[str]:
+        """The key as it is written in URLs, JSON, HTML, base64 and hexadecimal; longest first."""
+        key, raw = self.value, self.value.encode()
+        forms = {key, quote(key, safe=""), json.dumps(key)[1:-1], html.escape(key), repr(key)[1:-1]}
+        if len(key) >= _SHORTEST:
+            forms |= {raw.hex(), raw.hex().upper()}
+            for before in range(3):
+                # Behind other bytes (`user:` or `Bearer `), of which the first letters depend, as
+                # the last one does on those after the key.
+                bits = 8 * (before + len(raw))
+                for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                    text = encode(bytes(before) + raw).decode()
+                    forms.add(text[-(-8 * before // 6) : bits // 6])
+        return sorted(forms, key=len, reverse=True)
+
+    def hide(self, text: str) -> str:
+        """Returns `text` without the key in any form, whole or cut off at its end."""
+        if not self.value:
+            return text
+        return _BEARER.sub(self._without_header, self._without_key(text))
+
+    def _without_header(self, found: re.Match[str]) -> str:
+        is_key = found[2].startswith(self.value[:4])
+        return f"{found[1]}[{self.variable}]" if is_key else found[0]
+
+    def _without_key(self, text: str) -> str:
+        mark = f"[{self.variable}]"
+        for form in self._forms:
+            text = text.replace(form, mark)
+        for head in {form[:_HEAD] for form in self._forms}:
+            if head not in text:
+                continue
+            parts, end = [], 0
+            while (start := text.find(head, end)) >= 0:
+                parts.append(text[end:start])
+                end = start + max(_in_common(form, text, start) for form in self._forms)
+            text = mark.join([*parts, text[end:]])
+        return text
+
+    def reply(self, reply: Reply) -> Reply:
+        """Returns the reply without the key; words are left where the key is as short as a word."""
+        if len(self.value) < _SHORTEST:
+            return reply
+        text = self._without_key(reply.text)
+        return reply if text == reply.text else dataclasses.replace(reply, text=text)
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Takes the key out of whatever is raised inside: its words, notes and causes."""
+        try:
+            yield
+        except Exception as error:
+            if self.value and not self._scrub(error):
+                said = f"{type(error).__name__}: {self.hide(str(error))}"
+                raise RuntimeError(said) from None
+            raise
+
+    def _scrub(self, error: BaseException) -> bool:
+        """Hides the key in an error; returns whether that was possible for all that it shows."""
+        hidden = True
+        for inner in causes(error):
+            if inner.__suppress_context__:  # Nobody is shown what it came from.
+                inner.__context__ = None
+            inner.args = tuple(self.hide(a) if isinstance(a, str) else a for a in inner.args)
+            if notes := getattr(inner, "__notes__", None):
+                notes[:] = [self.hide(str(note)) for note in notes]
+            hidden &= self.hide(str(inner)) == str(inner)
+        return hidden
+
+
+def _in_common(form: str, text: str, start: int) -> int:
+    """Returns how many letters of `form` stand in `text` at `start`."""
+    pairs = zip(form, text[start : start + len(form)])
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and those inside it, as libraries wrap them."""
+    seen: set[int] = set()
+    waiting: list[Any] = [error]
+    while waiting:
+        error = waiting.pop(0)
+        if not isinstance(error, BaseException) or id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        waiting += [error.__cause__, error.__context__, getattr(error, "reason", None), *error.args]
+        waiting += getattr(error, "exceptions", ())
+
+
+# Log records are made by the SDKs as well, below any logger of ours and for any handler: only what
+# makes them sees them all.
+_kept_from_logs: dict[str, Secret] = {}
+
+
+def _keep_from_logs(secret: Secret) -> None:
+    if not _kept_from_logs:
+        make = logging.getLogRecordFactory()
+
+        def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            made = make(*args, **kwargs)
+            _hide_in(made)
+            return made
+
+        logging.setLogRecordFactory(record)
+    _kept_from_logs[secret.value] = secret
+
+
+def _hide_in(record: logging.LogRecord) -> None:
+    try:
+        words = record.getMessage()
+    except Exception:  # The logger that made it says what is wrong with it.
+        return
+    shown = words
+    trace = ""
+    if record.exc_info:
+        trace = logging.Formatter().formatException(record.exc_info)  # pyright: ignore
+    hidden = trace
+    for secret in _kept_from_logs.values():
+        shown, hidden = secret._without_key(shown), secret._without_key(hidden)
+    if shown != words:
+        record.msg, record.args = shown, ()
+    if hidden != trace:
+        record.exc_info, record.exc_text = None, hidden
