@@ -9,6 +9,7 @@ them, and a run's folder has links to it.
 
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -23,7 +24,8 @@ from bridge_jax.phases.files import read_json, write_json
 from bridge_jax.phases.workdir import held
 
 FORMAT = 1  # Raised when the files of a stage change their meaning.
-STARTED = "started.json"  # Marks a folder that is not whole.
+MANIFEST = "manifest.json"  # Marks a folder that is whole.
+STARTED = "started.json"  # Marks one that is not.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,24 +115,24 @@ def execute(
 
 def finished(workdir: Path, stage: str) -> bool:
     """Returns whether a stage's folder is whole, and of the config that ran last."""
-    manifest = read_json(workdir / stage / "manifest.json")
+    made = _record(workdir / stage / MANIFEST)
     expected = read_json(workdir / "stages.json") or {}
-    return manifest is not None and manifest["fingerprint"] == expected.get(stage)
+    return made is not None and made["fingerprint"] == expected.get(stage)
 
 
 def is_done(workdir: Path, stage: str, fingerprint: str) -> bool:
     """Returns whether a stage is whole and of this fingerprint, so that it is not run again."""
     folders = (workdir / stage, workdir / f"{stage}.partial")
-    manifests = [read_json(folder / "manifest.json") or {} for folder in folders]
-    return any(manifest.get("fingerprint") == fingerprint for manifest in manifests)
+    records = [_record(folder / MANIFEST) for folder in folders]
+    return any(record and record["fingerprint"] == fingerprint for record in records)
 
 
 def drop_model(folder: Path) -> None:
     """Removes the parameters of a finished stage, which is made again when they are needed."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = _record(folder / MANIFEST)
     if manifest and (folder / "params").is_dir():
         # First, so that a kill between the two leaves no model that is believed to be whole.
-        write_json(folder / "manifest.json", manifest | {"dropped": True})
+        write_json(folder / MANIFEST, manifest | {"dropped": True})
         shutil.rmtree(folder / "params", ignore_errors=True)
 
 
@@ -171,10 +173,23 @@ def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:
 
 def _seconds(final: Path, fingerprint: str, read: bool) -> float | None:
     """Returns the seconds a stage took, if it is whole, of this config and fit to be `read`."""
-    manifest = read_json(final / "manifest.json")
-    if not manifest or manifest.get("fingerprint") != fingerprint:
+    manifest = _record(final / MANIFEST)
+    if not manifest or manifest["fingerprint"] != fingerprint:
         return None
     return None if read and manifest.get("dropped") else manifest["seconds"]
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Returns a manifest, or the record of a stage that has begun; None if it is damaged.
+
+    One that is damaged is none: the stage is not whole, and runs again.
+    """
+    record = read_json(path)
+    if record is None or not isinstance(record.get("fingerprint"), str):
+        return None
+    seconds, restarts = record.get("seconds"), record.get("restarts", 0)
+    sound = type(seconds) in (int, float) and 0 <= seconds < math.inf
+    return record if sound and type(restarts) is int else None
 
 
 def _link(link: Path, target: Path) -> None:
@@ -212,7 +227,7 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
         started["seconds"] += time.perf_counter() - began
         if hosts.is_first():
             manifest = {"stage": stage.name} | started | timing.take()
-            write_json(partial / "manifest.json", manifest)
+            write_json(partial / MANIFEST, manifest)
             (partial / STARTED).unlink()
             _finish_rename(partial, final, fingerprint)
         return hosts.agree(started["seconds"])
@@ -231,8 +246,8 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
 
 def _begin(partial: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
-    earlier = read_json(partial / STARTED) or {}
-    if earlier.get("fingerprint") == fresh["fingerprint"]:
+    earlier = _record(partial / STARTED)
+    if earlier and earlier["fingerprint"] == fresh["fingerprint"]:
         return fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
@@ -242,7 +257,7 @@ def _begin(partial: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 def _finish_rename(partial: Path, final: Path, fingerprint: str) -> None:
     """Puts a whole partial folder in place; also after a kill between its last two steps."""
-    manifest = read_json(partial / "manifest.json")
+    manifest = _record(partial / MANIFEST)
     if manifest and manifest["fingerprint"] == fingerprint:
         _remove(final)
         partial.rename(final)

@@ -34,8 +34,11 @@ def account_of(workdir: Path) -> Account:
         return Account(workdir / LEDGER, "")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return Account(Path(value["ledger"]), value["run"])
-    except (ValueError, KeyError, TypeError) as error:
+        ledger, run = value["ledger"], value["run"]
+        if not (isinstance(ledger, str) and isinstance(run, str) and ledger and run):
+            raise TypeError(f"ledger={ledger!r}, run={run!r}")
+        return Account(Path(ledger), run)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: damaged ({error}), and without it the caps of this run are not known; "
             "put a copy in its place, or use a new workdir"

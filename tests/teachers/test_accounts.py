@@ -119,7 +119,11 @@ def test_a_damaged_account_is_no_new_one(tmp_path, shared):
     with open_run(tmp_path / "a", shared):
         pass
     account = tmp_path / "a" / "account.json"
-    for text in ("", "{}", "[]", json.dumps({"ledger": 3})):
+    for text in (
+        *("", "{}", "[]", "[1]", "null", json.dumps({"ledger": 3}), "[" * 100_000),
+        *(json.dumps({"ledger": str(shared), "run": run}) for run in (3, None, "", ["a"])),
+        json.dumps({"ledger": 3, "run": "a"}),
+    ):
         account.write_text(text)
         with pytest.raises(UserError, match=r"account\.json: damaged"):
             open_run(tmp_path / "a", shared)
