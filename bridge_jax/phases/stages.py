@@ -188,8 +188,9 @@ def _record(path: Path) -> dict[str, Any] | None:
     if record is None or not isinstance(record.get("fingerprint"), str):
         return None
     seconds, restarts = record.get("seconds"), record.get("restarts", 0)
-    sound = type(seconds) in (int, float) and 0 <= seconds < math.inf
-    return record if sound and type(restarts) is int else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return record if 0 <= seconds < math.inf and type(restarts) is int else None
 
 
 def _link(link: Path, target: Path) -> None:

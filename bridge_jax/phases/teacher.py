@@ -22,6 +22,7 @@ from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
 from bridge_jax.teachers.rounds import ask_in_rounds
+from bridge_jax.teachers.servers import server_of, vendor_of
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
 from bridge_jax.text import prompts
 
@@ -68,6 +69,7 @@ def make_request(run: Run, example: Example) -> Request:
             config.max_output_tokens,
             None if config.temperature < 0 else config.temperature,
             structured=config.structured,
+            server=server_of(config),
         )
     else:
         chat = prompts.messages(example, "reason")
@@ -140,7 +142,9 @@ def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
 
 def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
     make = {"openai": OpenAIBatches, "gemini": GeminiBatches}[config.kind]
-    return make(config.model, config.base_url, config.timeout)
+    teacher = make(config.model, config.base_url, config.timeout)
+    teacher.vendor = vendor_of(config)
+    return teacher
 
 
 def _limits(config: TeacherConfig) -> tuple[int, int]:

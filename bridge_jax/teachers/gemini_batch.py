@@ -3,15 +3,14 @@
 What it leaves out: files for jobs above 20 MB. `batch` splits them into several jobs.
 """
 
-import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls
-from bridge_jax.teachers.batch_protocol import JobRefused, State
+from bridge_jax.teachers.batch_protocol import JobRefused, Rows, State
 from bridge_jax.teachers.gemini_sdks import GoogleGenai, contents_of
-from bridge_jax.teachers.gemini_teacher import UNREADABLE, GeminiTeacher
+from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
 _ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}
@@ -62,18 +61,17 @@ class GeminiBatches(GeminiTeacher):
         if words == "FAILED" and not answers:
             said = job.error.message if job.error else "it does not say why"
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
-        found: dict[str, Reply | TeacherError] = {}
+        rows = Rows(requests)
+        # They come in the order of the job, of which `requests` may be what is left.
+        in_order = keys if len(keys) == len(answers) else []
         for place, answer in enumerate(answers):
-            # They come in the order of the requests; the key is for those who sort them anew.
-            key = (answer.metadata or {}).get("key") or (keys[place] if place < len(keys) else "")
-            # What cannot be read may be billed: it is left out.
-            with contextlib.suppress(*UNREADABLE):
-                if key in requests:
-                    found[key] = self._result(requests[key], answer)
+            with rows.reading() as about:
+                key = (answer.metadata or {}).get("key") or in_order[place]
+                if request := about(key):
+                    rows.found[request.key] = self._result(request, answer)
         if words in ("EXPIRED", "CANCELLED"):
-            cut_off = TeacherError(f"batch job {job_id} {words.lower()} before it", "transient")
-            found = {key: found.get(key, cut_off) for key in requests}
-        return found
+            rows.release_the_rest(f"batch job {job_id} {words.lower()} before it")
+        return rows.found
 
     def _sdk(self) -> GoogleGenai:
         assert isinstance(self.sdk, GoogleGenai)  # config_checks: the other SDK has no jobs.

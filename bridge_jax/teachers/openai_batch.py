@@ -1,14 +1,13 @@
 """OpenAI's batch mode: a file of requests, a job, a file of answers and one of errors."""
 
-import contextlib
 import functools
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls
-from bridge_jax.teachers.batch_protocol import JobRefused, State
-from bridge_jax.teachers.openai_teacher import UNREADABLE, OpenAITeacher
+from bridge_jax.teachers.batch_protocol import JobRefused, Rows, State
+from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
 _ENDPOINT = "/v1/chat/completions"
@@ -75,22 +74,19 @@ class OpenAIBatches(OpenAITeacher):
             errors = job.errors.data if job.errors and job.errors.data else []
             said = "; ".join(str(error.message) for error in errors) or "it does not say why"
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
-        found: dict[str, Reply | TeacherError] = {}
+        rows = Rows(requests)
         for file in files:
             with self.explained():
                 content = self.blocking.files.content(file).text
             # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
             for line in filter(None, content.split("\n")):
-                # What cannot be read may be billed: it is left out.
-                with contextlib.suppress(*UNREADABLE):
+                with rows.reading() as about:
                     row = json.loads(line)
-                    key = row["custom_id"]
-                    if key in requests:
-                        found[key] = self._result(requests[key], row)
+                    if request := about(row["custom_id"]):
+                        rows.found[request.key] = self._result(request, row)
         if job.status in ("expired", "cancelled"):
-            cut_off = TeacherError(f"batch job {job_id} was {job.status} before it", "transient")
-            found = {key: found.get(key, cut_off) for key in requests}
-        return found
+            rows.release_the_rest(f"batch job {job_id} was {job.status} before it")
+        return rows.found
 
     def _job(self, job_id: str) -> Any:
         with self.explained():
