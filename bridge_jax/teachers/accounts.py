@@ -3,10 +3,13 @@
 A run has a ledger of its own in its workdir, unless `budget.ledger` names one that it shares with
 other runs. There, answers that any of them paid for are free for all, and the caps of a run count
 what it has paid itself: an answer that another run paid counts for nothing. Who pays is written to
-`account.json` in the workdir, so that it holds after the workdir is moved.
+`account.json` in the workdir, so that it holds after the workdir is moved. If that file is lost,
+the ledger still knows the workdir by its path.
 """
 
+import contextlib
 import json
+import logging
 import uuid
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +18,13 @@ from bridge_jax import atomic
 from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.ledger import Ledger
+from bridge_jax.teachers.ledger_file import connect_to_read, explained
+from bridge_jax.teachers.ledger_schema import EarlierVersion
 from bridge_jax.teachers.prices import Prices
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
+
+_log = logging.getLogger(__name__)
 
 
 class Account(NamedTuple):
@@ -41,7 +48,8 @@ def account_of(workdir: Path) -> Account:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: damaged ({error}), and without it the caps of this run are not known; "
-            "put a copy in its place, or use a new workdir"
+            "put a copy in its place, or delete it if the workdir was not moved since the last "
+            "run: the ledger knows the account by the path"
         ) from None
 
 
@@ -67,7 +75,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
         return Ledger(own, budget.queries, budget.usd, prices, local=local)
     if not before.run and own.exists():
         raise _elsewhere(workdir, budget.ledger, own)
-    run = before.run or uuid.uuid4().hex
+    run = before.run or _by_name(path, workdir) or uuid.uuid4().hex
     ledger = Ledger(path, budget.queries, budget.usd, prices, run, local)
     try:
         known = ledger.register(str(workdir.resolve()))
@@ -81,6 +89,29 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
         ledger.close()
         raise
     return ledger
+
+
+def _by_name(ledger: Path, workdir: Path) -> str:
+    """Returns the run that has paid from a shared ledger for this very workdir; "" if none has."""
+    if not ledger.is_file():
+        return ""
+    with (
+        explained(ledger),
+        contextlib.suppress(EarlierVersion),  # That had no runs.
+        contextlib.closing(connect_to_read(ledger)) as connection,
+    ):
+        found = connection.execute(
+            "SELECT id FROM runs WHERE name = ? ORDER BY registered_at DESC LIMIT 1",
+            (str(workdir.resolve()),),
+        ).fetchone()
+        if found:
+            _log.warning(
+                "%s is not there, but %s knows the run in this workdir: it goes on with that "
+                "account, and what it has paid counts towards its caps",
+                *(workdir / ACCOUNT, ledger),
+            )
+            return found[0]
+    return ""
 
 
 def write_off(account: Account, job_id: str) -> int:

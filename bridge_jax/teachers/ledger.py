@@ -141,8 +141,9 @@ class Ledger:
     def settle(self, request: Request, reply: Reply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
 
-        A cost above what was reserved is written all the same: paid is paid. Requests of a batch
-        job may be settled by any process of the run; those that are settled already are left.
+        A cost above what was reserved is written all the same: paid is paid. From then on more is
+        reserved for the model (`overruns`). Requests of a batch job may be settled by any process
+        of the run; those that are settled already are left.
 
         Raises:
           UserError: it could not be written. The reservation still counts; settle again, or lose

@@ -94,6 +94,17 @@ def reserve(
     )
 
 
+def reserved_tokens(
+    connection: sqlite3.Connection, key: str, holder: Holder
+) -> tuple[int, int, bool] | None:
+    """Returns (input tokens, output tokens, in a batch job) of a reservation, if there is one."""
+    row = connection.execute(
+        f"SELECT input_tokens, output_tokens, batch FROM requests WHERE {_HELD}",
+        (key, holder.owner, holder.run),
+    ).fetchone()
+    return row and (row[0], row[1], bool(row[2]))
+
+
 def settle(
     connection: sqlite3.Connection,
     key: str,
