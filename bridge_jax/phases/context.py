@@ -45,7 +45,7 @@ Role = Literal["assistant", "student"]
 
 _SPEED = (
     *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"),
-    *("batch", "batch_share", "batch_poll_seconds"),
+    *("batch", "batch_share", "batch_poll_seconds", "free"),
 )
 
 

@@ -187,6 +187,15 @@ def test_a_batch_job_is_not_looked_for_at_another_server(vendor, make_run, monke
     assert (len(batches.jobs), len(vendor.bills), spend["queries"]) == (1, 4, 8)
 
 
+def test_a_server_that_is_free_says_the_same_as_one_that_has_a_price(make_run):
+    free = {"usd_per_million_input": 0.0, "usd_per_million_output": 0.0}
+    run, examples = make_run(free=True, **free)
+    _, spend = teacher.ask(run, examples)
+    assert (spend["queries"], spend["usd"]) == (4, 0.0)
+    # Workdirs from before `free` keep their annotations: it is no part of what a stage reads.
+    assert "free" not in run.describe("teacher")
+
+
 def test_the_gold_answer_is_shown_on_request(vendor, make_run):
     run, examples = make_run(show_gold=True)
     teacher.ask(run, examples[:1])

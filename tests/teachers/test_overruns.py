@@ -57,7 +57,7 @@ def test_beyond_the_cap_goes_what_was_in_flight_and_nothing_more(path):
         with pytest.raises(BudgetExceeded, match=r"18\.10 times what was reserved for a request"):
             annotate(teacher, ledger, requests, concurrency=8)
         assert teacher.calls == 8
-        assert ledger.spend().usd == pytest.approx(8 * BILLED_USD)  # $0.1448; it was $0.22
+        assert ledger.spend().usd == pytest.approx(8 * BILLED_USD)  # $0.1448
         assert ledger.spend("reserved").queries == ledger.spend("unknown").queries == 0
 
 
