@@ -96,6 +96,7 @@ class Ledger:
         try:
             if count := self._do(lambda c: ledger_rows.sweep(c, self.path)):
                 _log.warning(_CUT_OFF, self.path, count)
+            self._writer.log.checkpoint()  # Nobody else writes through it yet.
         except BaseException:
             self.close()
             raise
@@ -116,6 +117,7 @@ class Ledger:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.run(lambda c: ledger_rows.sweep(c, self.path))
             self._writer.close()
+            self._writer.log.close()
             self._connection.close()
 
     def reserve(

@@ -91,7 +91,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
       UserError: it is a database of something else, of a later version, or of version 1 and in use.
     """
-    version = _pragma(connection, "user_version")
+    version = _version(connection)
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
         _create(connection)
@@ -104,7 +104,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Raises a `UserError` unless the file is a ledger of this version."""
-    version, application = (_pragma(connection, n) for n in ("user_version", "application_id"))
+    version, application = _version(connection), _pragma(connection, "application_id")
     if application == APPLICATION and version > VERSION:
         raise UserError(
             f"{path}: a ledger of version {version}, this program reads {VERSION}; update it"
@@ -115,6 +115,10 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         )
     if (application, version) != (APPLICATION, VERSION):
         raise UserError(f"{path}: a SQLite file, but no ledger of this version; give another path")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return abs(_pragma(connection, "user_version"))  # Below 0 for a moment: `ledger_wal`.
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
