@@ -15,7 +15,7 @@ import sqlite3
 
 from bridge_jax.teachers.prices import Prices, in_usd
 
-_ONE = 1000  # Permille: whole numbers, rounded up.
+ONE = 1000  # Permille: whole numbers, rounded up.
 _MOST = 10**12  # Above any price list, and SQLite's integers hold it.
 
 _log = logging.getLogger(__name__)
@@ -24,20 +24,29 @@ _log = logging.getLogger(__name__)
 def times(connection: sqlite3.Connection, model: str) -> int:
     """Returns what a request to `model` has cost at most, in permille of its reservation."""
     row = connection.execute("SELECT permille FROM overruns WHERE model = ?", (model,)).fetchone()
-    return row[0] if row else _ONE
+    return row[0] if row else ONE
+
+
+def all_of(connection: sqlite3.Connection) -> dict[str, int]:
+    """Returns `times` of the models that have cost more than was reserved."""
+    # A ledger that is only read may be from before they were kept.
+    there = "SELECT 1 FROM sqlite_master WHERE name = 'overruns'"
+    if not connection.execute(there).fetchone():
+        return {}
+    return dict(connection.execute("SELECT model, permille FROM overruns"))
 
 
 def worst_case(cost: int, permille: int) -> int:
     """Returns what a request may cost that should cost `cost` nanodollars at most."""
-    return -(-cost * permille // _ONE)
+    return -(-cost * permille // ONE)
 
 
 def in_words(model: str, permille: int) -> str:
     """Returns why more is reserved than the price list says; "" where it is not."""
-    if permille <= _ONE:
+    if permille <= ONE:
         return ""
     return (
-        f"; {model} has billed up to {permille / _ONE:,.2f} times what was reserved for a request, "
+        f"; {model} has billed up to {permille / ONE:,.2f} times what was reserved for a request, "
         "so that much is reserved for each now"
     )
 
@@ -62,7 +71,7 @@ def note(
     """
     in_batch = reserved[2]
     most, cost = prices.cost(*reserved), prices.cost(*billed, in_batch)
-    permille = min(-(-cost * _ONE // max(1, most)), _MOST)
+    permille = min(-(-cost * ONE // max(1, most)), _MOST)
     if cost <= most or permille <= times(connection, model):
         return
     connection.execute(
@@ -85,5 +94,5 @@ def note(
         "%s billed %.6f US dollars for a request that reserved %.6f (%d input and %d output "
         "tokens, where %d and %d were expected at most): from now on %.2f times as much is "
         "reserved for each, and the run stops where a cap does not allow that",
-        *(model, in_usd(cost), in_usd(most), *billed, *reserved[:2], permille / _ONE),
+        *(model, in_usd(cost), in_usd(most), *billed, *reserved[:2], permille / ONE),
     )
