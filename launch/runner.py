@@ -96,6 +96,14 @@ def is_whole(run: Run) -> bool:
     return done and same and (run.workdir / "report.json").is_file()
 
 
+def is_sound(run: Run) -> bool:
+    """Returns whether the files of a run that is done are what they were; mends what it can."""
+    return all(
+        stage.is_whole is None or stage.is_whole(run, run.workdir / stage.name)
+        for stage in plan.stages(run.config)
+    )
+
+
 def _check_teacher(run: Run) -> str:
     """Finds what would stop the teacher before anything is trained, if it has yet to be asked.
 

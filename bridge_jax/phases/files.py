@@ -61,6 +61,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row is not None]
 
 
+def read_what_is_left(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a damaged JSONL file that can still be read; none if it is not there."""
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
 def read_appended(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a JSONL file that is still being written, up to the first damaged one.
 

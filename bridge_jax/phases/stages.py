@@ -38,12 +38,15 @@ class Stage:
         folder after an interruption.
       reads: keys of the config that its result depends on.
       after: stages whose files it reads.
+      is_whole: given the folder of a stage that was done before, returns whether its files still
+        are what they were; it may mend them. Otherwise the stage runs again.
     """
 
     name: str
     run: Callable[[Any, Path], None]
     reads: tuple[str, ...]
     after: tuple[str, ...] = ()
+    is_whole: Callable[[Any, Path], bool] | None = None
 
 
 class StageBusy(Exception):  # noqa: N818 - no error: come back later
@@ -151,7 +154,7 @@ def _reach(
     stage: Stage, context: Any, final: Path, fingerprint: str, read: bool, shared: bool
 ) -> Outcome:
     """Runs a stage, unless it is done."""
-    before = hosts.agree(_seconds(final, fingerprint, read))
+    before = _done(stage, context, final, fingerprint, read)
     if before is not None:
         return Outcome(stage.name, True, before)
     partial = final.with_name(final.name + ".partial")
@@ -161,10 +164,20 @@ def _reach(
         if hosts.is_first():
             _finish_rename(partial, final, fingerprint)
         # It may have been finished since.
-        before = hosts.agree(_seconds(final, fingerprint, read))
+        before = _done(stage, context, final, fingerprint, read)
         if before is not None:
             return Outcome(stage.name, True, before)
         return Outcome(stage.name, False, _run(stage, context, partial, final, fingerprint))
+
+
+def _done(stage: Stage, context: Any, final: Path, fingerprint: str, read: bool) -> float | None:
+    """Returns the seconds a stage took, on all processes, if nothing of it is to be done again."""
+    seconds = None
+    if hosts.is_first():
+        seconds = _seconds(final, fingerprint, read)
+        if seconds is not None and stage.is_whole and not stage.is_whole(context, final):
+            seconds = None
+    return hosts.agree(seconds)
 
 
 def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:

@@ -21,7 +21,7 @@ from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
-from bridge_jax.teachers.rounds import ask_in_rounds
+from bridge_jax.teachers.rounds import Ask, ask_in_rounds
 from bridge_jax.teachers.servers import server_of, vendor_of
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
 from bridge_jax.text import prompts
@@ -104,7 +104,7 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
     Returns:
       The outcomes per example, and the bill.
     """
-    config, rules = run.config.teacher, rules_of(run)
+    config = run.config.teacher
     teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
     prices = prices_of(config)
     with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
@@ -124,14 +124,19 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
                     *(config.attempts, pace, optional),
                 )
 
-        outcomes = ask_in_rounds(
-            [make_request(run, example) for example in examples],
-            config.samples,
-            config.retries,
-            lambda n, said: is_good(examples[n], said, rules),
-            ask_all,
-        )
-        return outcomes, ledger.bill()
+        return in_rounds(run, examples, ask_all), ledger.bill()
+
+
+def in_rounds(run: Run, examples: Sequence[Example], ask_all: Ask) -> list[list[Outcome]]:
+    """Returns the outcomes per example: those of its samples, then of its retries."""
+    config, rules = run.config.teacher, rules_of(run)
+    return ask_in_rounds(
+        [make_request(run, example) for example in examples],
+        config.samples,
+        config.retries,
+        lambda n, said: is_good(examples[n], said, rules),
+        ask_all,
+    )
 
 
 def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from bridge_jax.teachers.owner import is_alive
@@ -62,6 +63,21 @@ def find(
         return InFlight(f"process {pid}")
     sweep(connection, path)
     return None
+
+
+def settled(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Stored]:
+    """Returns the answers that are there, by key, in the order of `keys`."""
+    found = {}
+    for key in keys:
+        row = connection.execute(
+            "SELECT reply, input_tokens, output_tokens, finish, run, nanodollars FROM requests"
+            f" WHERE {_ALIVE} AND state = 'settled'",
+            (key,),
+        ).fetchone()
+        if row:
+            text, *tokens_and_finish, run, nanodollars = row
+            found[key] = Stored(Reply(json.loads(text), *tokens_and_finish), run, nanodollars)
+    return found
 
 
 def _job_in_words(connection: sqlite3.Connection, job: str, run: str, holder: Holder) -> str:
