@@ -1,26 +1,66 @@
-"""Writing a small file whole or not at all."""
+"""Writing a file whole or not at all, and opening lock files.
 
+Names beside a file of ours can be guessed. Whoever may write in the folder could put a symbolic
+link there, so none is ever followed: it would empty, or overwrite, what it points to.
+"""
+
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def written(path: Path, beside: Path, sync: bool) -> Iterator[IO[str]]:
+    """Yields a new file that takes the place of `path` in one step, if the block ends well.
+
+    Args:
+      path: what is replaced.
+      beside: the new file's name until then, in the same folder; what has it is removed.
+      sync: wait until the file is on the disk.
+    """
+    beside.unlink(missing_ok=True)
+    try:
+        with beside.open("x", encoding="utf-8", newline="") as file:  # "x" follows no link.
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` in one step, and waits until it is on the disk."""
+    with written(path, path.with_name(path.name + ".tmp"), sync=True) as file:
+        file.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` in one step, and waits until it is on the disk."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_text(path, json.dumps(value, indent=2))
 
 
 def replace(path: Path, text: str) -> None:
     """Writes `text` in one step; what it is made from is elsewhere on the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path, part_of(path), sync=False) as file:
+        file.write(text)
+
+
+def part_of(path: Path) -> Path:
+    """Returns the name of a file of this process that is to replace `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Opens a lock file, and makes it if there is none; what is in it stays.
+
+    Raises:
+      OSError: it cannot be opened, or is a symbolic link (`errno.ELOOP`).
+    """
+    # For writing too: over NFS only that is locked exclusively.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.fdopen(file, "r+")

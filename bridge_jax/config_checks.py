@@ -10,6 +10,7 @@ from bridge_jax.config import (
     LoraConfig,
     RationalesConfig,
     RunConfig,
+    TeacherConfig,
     TrainConfig,
     address,
 )
@@ -113,6 +114,7 @@ def _check_teacher(config: RunConfig) -> None:
         0 <= teacher.batch_share <= 1,
         f"teacher.batch_share={teacher.batch_share}: 0 to 1, a share of the list price",
     )
+    _check_prices(teacher)
     several = teacher.samples > 1 or teacher.retries > 0
     if teacher.kind not in API_TEACHERS:
         require(
@@ -129,6 +131,32 @@ def _check_teacher(config: RunConfig) -> None:
         not several or teacher.temperature != 0,
         "teacher.temperature=0 says the same in every sample and retry; raise it",
     )
+
+
+def _check_prices(teacher: TeacherConfig) -> None:
+    """Refuses an API that would cost nothing by mistake: no cap in dollars would ever hold it."""
+    if teacher.kind not in API_TEACHERS or teacher.replay_from:
+        return
+    prices = ["usd_per_million_input", "usd_per_million_output"]
+    paid = [name for name in prices if getattr(teacher, name) > 0]
+    if teacher.free:
+        require(
+            not paid,
+            f"teacher.free=true, but {_values(teacher, paid)}; set the prices to 0, or free=false",
+        )
+        return
+    unpaid = [name for name in prices if name not in paid]
+    if teacher.batch and not teacher.batch_share:
+        unpaid.append("batch_share")
+    require(
+        not unpaid,
+        f"{_values(teacher, unpaid)}: nothing would count towards budget.usd; write the vendor's "
+        "price, or, for a server of your own that bills nobody, teacher.free=true and prices of 0",
+    )
+
+
+def _values(teacher: TeacherConfig, names: list[str]) -> str:
+    return ", ".join(f"teacher.{name}={getattr(teacher, name)}" for name in names)
 
 
 def _check_unlabelled(config: RunConfig) -> None:

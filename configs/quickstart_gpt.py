@@ -8,7 +8,7 @@ A server of your own (vLLM, SGLang, JetStream) needs no key:
 
     python -m launch.run --config=configs/quickstart_gpt.py --workdir=runs/own \
         --teacher.base_url=http://localhost:8000/v1 --teacher.model=Qwen/Qwen2.5-72B-Instruct \
-        --teacher.usd_per_million_input=0 --teacher.usd_per_million_output=0
+        --teacher.free=true --teacher.usd_per_million_input=0 --teacher.usd_per_million_output=0
 
 Money: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (GPT-5
 mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,

@@ -3,7 +3,6 @@
 python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.models import checkpoint, export
     from bridge_jax.phases import rationales, tutoring
     from bridge_jax.phases.context import Role, Run
+    from bridge_jax.phases.files import read_json
     from bridge_jax.phases.stages import finished
     from bridge_jax.studies import card, summary
     from bridge_jax.studies.workdir import load as load_run
@@ -48,7 +48,10 @@ def main(assignments: list[str]) -> None:
     role: Role = _ROLE.value  # type: ignore[assignment]
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
-    config = config_io.from_json(RunConfig, json.loads((workdir / "config.json").read_text()))
+    values = read_json(workdir / "config.json")
+    if values is None:
+        raise UserError(f"{workdir}/config.json: damaged; the next run of it writes it again")
+    config = config_io.from_json(RunConfig, values)
     stage = {"student": tutoring.STUDENT, "assistant": rationales.author(config)}[role]
     if not finished(workdir, stage):
         raise UserError(

@@ -16,7 +16,7 @@ from bridge_jax.config_io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
-from bridge_jax.phases import logits, plan
+from bridge_jax.phases import budget, logits, plan
 from bridge_jax.phases.apprenticeship import ANNOTATIONS
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.files import read_json, write_json, write_rows
@@ -37,7 +37,7 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
     with lock(workdir) if hosts.is_first() else contextlib.nullcontext():
         run = Run(validate(config), workdir)
         check(run)
-        _check_key(run)
+        teachers_note = _check_teacher(run)
         splits = run.splits
         queries = config.budget.queries if config.asks_teacher else 0
         console.print(
@@ -47,6 +47,8 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
             soft_wrap=True,
         )
+        if teachers_note:
+            console.print(teachers_note, style="yellow", markup=False, soft_wrap=True)
         if note := idle_rows(config, batch_devices(run.mesh)):
             console.print(f"[yellow]{note}[/]", soft_wrap=True)
         tell_of_data(run, console)
@@ -69,7 +71,8 @@ def run_shared(run: Run, store: Path, console: Console) -> dict[str, Any]:
       UserError: the run cannot work.
     """
     with _held_together(run.workdir):
-        _check_key(run)
+        if note := _check_teacher(run):
+            console.print(f"  {note}", style="yellow", markup=False, soft_wrap=True)
         _begin(run)
         stages = plan.stages(run.config)
         for outcome in execute(stages, run, run.workdir, run.describe, store):
@@ -153,12 +156,26 @@ def is_whole(run: Run) -> bool:
     return done and same and (run.workdir / "report.json").is_file()
 
 
-def _check_key(run: Run) -> None:
-    """Finds a missing key before anything is trained, if the teacher has yet to be asked."""
+def is_sound(run: Run) -> bool:
+    """Returns whether the files of a run that is done are what they were; mends what it can."""
+    return all(
+        stage.is_whole is None or stage.is_whole(run, run.workdir / stage.name)
+        for stage in plan.stages(run.config)
+    )
+
+
+def _check_teacher(run: Run) -> str:
+    """Finds what would stop the teacher before anything is trained, if it has yet to be asked.
+
+    That is a missing key, or a budget that cannot pay for one request. Returns a note for people
+    where the budget may not pay for all of them.
+    """
     if not run.config.asks_teacher or not hosts.is_first():
-        return
-    if not is_done(run.workdir, ANNOTATIONS, prints_of(run)[ANNOTATIONS]):
-        check_key(run.config.teacher)
+        return ""
+    if is_done(run.workdir, ANNOTATIONS, prints_of(run)[ANNOTATIONS]):
+        return ""
+    check_key(run.config.teacher)
+    return budget.check(run)
 
 
 def _list_bad_rows(workdir: Path, bad: BadRows) -> None:

@@ -73,10 +73,11 @@ class Runs:
     def attempt(self, cell: Cell) -> State:
         """Runs a cell if nobody else is at it or at what it needs."""
         run = self._run(cell)
-        if hosts.agree(runner.is_whole(run)):
-            return "done"
+        is_whole = hosts.agree(runner.is_whole(run))
         began, of = time.perf_counter(), len(self.study.cells)
         try:
+            if is_whole and hosts.agree(hosts.is_first() and runner.is_sound(run)):
+                return "done"
             if cell.folder not in self._checked:
                 runner.check(run)
                 self._checked.add(cell.folder)

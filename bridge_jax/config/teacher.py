@@ -36,6 +36,7 @@ class TeacherConfig:
       allow_http: send a key over plain http to a server that is not this machine.
       backend: the SDK that asks Gemini.
       usd_per_million_input, usd_per_million_output: the price list, US dollars per 10^6 tokens.
+      free: an API costs nothing, as a server of one's own; its prices are 0 then, and else above 0.
       batch: ask an API through its vendor's batch mode: half the price, within a day.
       batch_share: what a request costs there, as a share of the price list.
       batch_poll_seconds: between two looks at a batch job.
@@ -65,6 +66,7 @@ class TeacherConfig:
     backend: Literal["google-genai", "google-generativeai"] = "google-genai"
     usd_per_million_input: float = 1.25
     usd_per_million_output: float = 10.0
+    free: bool = False
     batch: bool = False
     batch_share: float = 0.5
     batch_poll_seconds: float = 30.0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 
+from bridge_jax import atomic
 from bridge_jax.parallel import hosts, preemption
 
 FAILED, DONE, STOPPED = "failed", "done", "stopped"
@@ -89,7 +90,7 @@ class _Watch:
         """Tells the others that this process lives, or how it has ended."""
         with contextlib.suppress(OSError):  # A full disk is the stages' to report.
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / str(self._index)).write_text(f"{self._run} {word}")
+            atomic.replace(self._folder / str(self._index), f"{self._run} {word}")
 
     def look(self) -> None:
         """Ends this process if another one has failed or is silent for too long."""

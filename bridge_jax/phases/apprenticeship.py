@@ -6,7 +6,6 @@ rationales through the ledger, assistant training.
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ import numpy as np
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts, preemption
-from bridge_jax.phases import guesses
+from bridge_jax.phases import guesses, mending
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import write_json, write_rows
+from bridge_jax.phases.files import read_json, write_json, write_rows
 from bridge_jax.phases.stages import Stage
-from bridge_jax.phases.teacher import ask, rules_of
+from bridge_jax.phases.teacher import ask
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import gradients, score
 from bridge_jax.selection.strategies import select
 from bridge_jax.tasks.example import Example
-from bridge_jax.teachers.verification import annotation
 
 WARMUP = "apprenticeship/warmup"
 SCORES = "apprenticeship/scores"
@@ -139,16 +137,31 @@ def annotations(run: Run, out: Path) -> None:
     """Asks the teacher about the selected examples, every request through the ledger."""
     if not hosts.is_first():  # One asks; the others read its rows in the next stage.
         return
-    chosen = json.loads((run.workdir / SELECTION / "selection.json").read_text())["ids"]
-    examples = [run.pool_by_id[key] for key in chosen]
+    examples = selected(run)
     with preemption.alone():
         outcomes, spend = ask(run, examples)
-    rules = rules_of(run)
-    write_rows(
-        out / "annotations.jsonl",
-        (annotation(example, said, rules) for example, said in zip(examples, outcomes)),
-    )
-    write_json(out / "spend.json", spend)
+    mending.write(run, out, examples, outcomes, spend)
+
+
+def annotations_are_whole(run: Run, out: Path) -> bool:
+    """Checks annotations that were written before against the ledger (`mending.mend`)."""
+    return mending.mend(run, out, selected(run))
+
+
+def selected(run: Run) -> list[Example]:
+    """Returns the selected examples, in the order of the selection.
+
+    Raises:
+      UserError: the selection is damaged.
+    """
+    path = run.workdir / SELECTION / "selection.json"
+    ids, pool = (read_json(path) or {}).get("ids"), run.pool_by_id
+    if not isinstance(ids, list) or not all(isinstance(key, str) and key in pool for key in ids):
+        raise UserError(
+            f"{path}: damaged; delete the folder {path.parent} and run the same command, which "
+            "makes it again"
+        )
+    return [pool[key] for key in ids]
 
 
 def assistant(run: Run, out: Path) -> None:
@@ -173,7 +186,7 @@ def bought(run: Run) -> list[tuple[Example, str, str]]:
     pool has no labels, it is the teacher's.
     """
     found, labelled = [], run.config.data.labelled
-    for row in run.rows(f"{ANNOTATIONS}/annotations.jsonl"):
+    for row in run.rows(f"{ANNOTATIONS}/{mending.ROWS}"):
         example = run.pool_by_id[row["id"]]
         answer = example.answer if labelled else row["answer"]
         if row["kept"] and answer is not None:
@@ -190,7 +203,11 @@ GUESSES_STAGE = Stage(
 )
 BLIND_SELECTION_STAGE = Stage(SELECTION, selection, ("selection", "selected", "data", "seed"))
 ANNOTATIONS_STAGE = Stage(
-    ANNOTATIONS, annotations, ("teacher", "task", "student.checkpoint"), (SELECTION,)
+    ANNOTATIONS,
+    annotations,
+    ("teacher", "task", "student.checkpoint"),
+    (SELECTION,),
+    annotations_are_whole,
 )
 ASSISTANT_STAGE = Stage(
     ASSISTANT,

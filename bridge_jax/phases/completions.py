@@ -6,7 +6,7 @@ from typing import Any
 
 from bridge_jax.generation.engine import Completion, Engine
 from bridge_jax.parallel import hosts, preemption
-from bridge_jax.phases.files import append_rows, read_rows, write_rows
+from bridge_jax.phases.files import append_rows, read_appended, write_rows
 from bridge_jax.progress import track
 from bridge_jax.tasks.example import Example
 
@@ -24,7 +24,7 @@ def write_completions(
     A batch is written whole and then synced; after an interruption the whole batches are kept
     and the rest is made in the same batches as before, so the numbers are the same.
     """
-    rows = read_rows(path)
+    rows = read_appended(path)
     skip = kept = 0
     for members in engine.plan(prompts):
         if kept + len(members) > len(rows):

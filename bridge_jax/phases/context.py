@@ -35,6 +35,7 @@ from bridge_jax.tasks import instructions, rouge, sources, task
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
+from bridge_jax.teachers.servers import server_of
 from bridge_jax.text import prompts, tokenizer
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.training import metrics
@@ -45,7 +46,7 @@ Role = Literal["assistant", "student"]
 
 _SPEED = (
     *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"),
-    *("batch", "batch_share", "batch_poll_seconds", "allow_http"),
+    *("batch", "batch_share", "batch_poll_seconds", "free", "allow_http"),
 )
 
 
@@ -268,6 +269,8 @@ class Run:
         if isinstance(value, TeacherConfig):
             # How it is asked changes nothing of what it says.
             values = {k: v for k, v in config_io.to_json(value).items() if k not in _SPEED}
+            # Where the SDK asks another server than the config names.
+            values["base_url"] = value.base_url or server_of(value)
             if value.replay_from:
                 content = replay.digest(Path(value.replay_from))
                 values |= {"replay_from": "", "content": content}

@@ -9,6 +9,7 @@ them, and a run's folder has links to it.
 
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -23,7 +24,8 @@ from bridge_jax.phases.files import read_json, write_json
 from bridge_jax.phases.workdir import held
 
 FORMAT = 1  # Raised when the files of a stage change their meaning.
-STARTED = "started.json"  # Marks a folder that is not whole.
+MANIFEST = "manifest.json"  # Marks a folder that is whole.
+STARTED = "started.json"  # Marks one that is not.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +38,15 @@ class Stage:
         folder after an interruption.
       reads: keys of the config that its result depends on.
       after: stages whose files it reads.
+      is_whole: given the folder of a stage that was done before, returns whether its files still
+        are what they were; it may mend them. Otherwise the stage runs again.
     """
 
     name: str
     run: Callable[[Any, Path], None]
     reads: tuple[str, ...]
     after: tuple[str, ...] = ()
+    is_whole: Callable[[Any, Path], bool] | None = None
 
 
 class StageBusy(Exception):  # noqa: N818 - no error: come back later
@@ -116,24 +121,24 @@ def execute(
 
 def finished(workdir: Path, stage: str) -> bool:
     """Returns whether a stage's folder is whole, and of the config that ran last."""
-    manifest = read_json(workdir / stage / "manifest.json")
+    made = _record(workdir / stage / MANIFEST)
     expected = read_json(workdir / "stages.json") or {}
-    return manifest is not None and manifest["fingerprint"] == expected.get(stage)
+    return made is not None and made["fingerprint"] == expected.get(stage)
 
 
 def is_done(workdir: Path, stage: str, fingerprint: str) -> bool:
     """Returns whether a stage is whole and of this fingerprint, so that it is not run again."""
     folders = (workdir / stage, workdir / f"{stage}.partial")
-    manifests = [read_json(folder / "manifest.json") or {} for folder in folders]
-    return any(manifest.get("fingerprint") == fingerprint for manifest in manifests)
+    records = [_record(folder / MANIFEST) for folder in folders]
+    return any(record and record["fingerprint"] == fingerprint for record in records)
 
 
 def drop_model(folder: Path) -> None:
     """Removes the parameters of a finished stage, which is made again when they are needed."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = _record(folder / MANIFEST)
     if manifest and (folder / "params").is_dir():
         # First, so that a kill between the two leaves no model that is believed to be whole.
-        write_json(folder / "manifest.json", manifest | {"dropped": True})
+        write_json(folder / MANIFEST, manifest | {"dropped": True})
         shutil.rmtree(folder / "params", ignore_errors=True)
 
 
@@ -152,7 +157,7 @@ def _reach(
     stage: Stage, context: Any, final: Path, fingerprint: str, read: bool, shared: bool
 ) -> Outcome:
     """Runs a stage, unless it is done."""
-    before = hosts.agree(_seconds(final, fingerprint, read))
+    before = _done(stage, context, final, fingerprint, read)
     if before is not None:
         return Outcome(stage.name, True, before)
     partial = final.with_name(final.name + ".partial")
@@ -162,10 +167,20 @@ def _reach(
         if hosts.is_first():
             _finish_rename(partial, final, fingerprint)
         # It may have been finished since.
-        before = hosts.agree(_seconds(final, fingerprint, read))
+        before = _done(stage, context, final, fingerprint, read)
         if before is not None:
             return Outcome(stage.name, True, before)
         return Outcome(stage.name, False, _run(stage, context, partial, final, fingerprint))
+
+
+def _done(stage: Stage, context: Any, final: Path, fingerprint: str, read: bool) -> float | None:
+    """Returns the seconds a stage took, on all processes, if nothing of it is to be done again."""
+    seconds = None
+    if hosts.is_first():
+        seconds = _seconds(final, fingerprint, read)
+        if seconds is not None and stage.is_whole and not stage.is_whole(context, final):
+            seconds = None
+    return hosts.agree(seconds)
 
 
 def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:
@@ -174,10 +189,24 @@ def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:
 
 def _seconds(final: Path, fingerprint: str, read: bool) -> float | None:
     """Returns the seconds a stage took, if it is whole, of this config and fit to be `read`."""
-    manifest = read_json(final / "manifest.json")
-    if not manifest or manifest.get("fingerprint") != fingerprint:
+    manifest = _record(final / MANIFEST)
+    if not manifest or manifest["fingerprint"] != fingerprint:
         return None
     return None if read and manifest.get("dropped") else manifest["seconds"]
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Returns a manifest, or the record of a stage that has begun; None if it is damaged.
+
+    One that is damaged is none: the stage is not whole, and runs again.
+    """
+    record = read_json(path)
+    if record is None or not isinstance(record.get("fingerprint"), str):
+        return None
+    seconds, restarts = record.get("seconds"), record.get("restarts", 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return record if 0 <= seconds < math.inf and type(restarts) is int else None
 
 
 def _link(link: Path, target: Path) -> None:
@@ -215,7 +244,7 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
         started["seconds"] += time.perf_counter() - began
         if hosts.is_first():
             manifest = {"stage": stage.name} | started | timing.take()
-            write_json(partial / "manifest.json", manifest)
+            write_json(partial / MANIFEST, manifest)
             (partial / STARTED).unlink()
             _finish_rename(partial, final, fingerprint)
         return hosts.agree(started["seconds"])
@@ -234,8 +263,8 @@ def _run(stage: Stage, context: Any, partial: Path, final: Path, fingerprint: st
 
 def _begin(partial: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
-    earlier = read_json(partial / STARTED) or {}
-    if earlier.get("fingerprint") == fresh["fingerprint"]:
+    earlier = _record(partial / STARTED)
+    if earlier and earlier["fingerprint"] == fresh["fingerprint"]:
         return fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
@@ -245,7 +274,7 @@ def _begin(partial: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 def _finish_rename(partial: Path, final: Path, fingerprint: str) -> None:
     """Puts a whole partial folder in place; also after a kill between its last two steps."""
-    manifest = read_json(partial / "manifest.json")
+    manifest = _record(partial / MANIFEST)
     if manifest and manifest["fingerprint"] == fingerprint:
         _remove(final)
         partial.rename(final)

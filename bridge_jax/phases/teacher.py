@@ -23,7 +23,8 @@ from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
-from bridge_jax.teachers.rounds import ask_in_rounds
+from bridge_jax.teachers.rounds import Ask, ask_in_rounds
+from bridge_jax.teachers.servers import server_of, vendor_of
 from bridge_jax.teachers.tally import Tally
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
 from bridge_jax.text import prompts
@@ -73,6 +74,7 @@ def make_request(run: Run, example: Example) -> Request:
             config.max_output_tokens,
             None if config.temperature < 0 else config.temperature,
             structured=config.structured,
+            server=server_of(config),
         )
     else:
         chat = prompts.messages(example, "reason")
@@ -107,7 +109,7 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
     Returns:
       The outcomes per example, and the bill.
     """
-    config, rules = run.config.teacher, rules_of(run)
+    config = run.config.teacher
     teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
     prices = prices_of(config)
     with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
@@ -132,14 +134,19 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
             _say_what_failed(teacher.name, tally, optional)
             return found
 
-        outcomes = ask_in_rounds(
-            [make_request(run, example) for example in examples],
-            config.samples,
-            config.retries,
-            lambda n, said: is_good(examples[n], said, rules),
-            ask_all,
-        )
-        return outcomes, ledger.bill()
+        return in_rounds(run, examples, ask_all), ledger.bill()
+
+
+def in_rounds(run: Run, examples: Sequence[Example], ask_all: Ask) -> list[list[Outcome]]:
+    """Returns the outcomes per example: those of its samples, then of its retries."""
+    config, rules = run.config.teacher, rules_of(run)
+    return ask_in_rounds(
+        [make_request(run, example) for example in examples],
+        config.samples,
+        config.retries,
+        lambda n, said: is_good(examples[n], said, rules),
+        ask_all,
+    )
 
 
 def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
@@ -152,10 +159,15 @@ def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
 
 def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
     if config.kind == "openai":
-        return OpenAIBatches(config.model, config.base_url, config.timeout, config.allow_http)
-    return GeminiBatches(
-        config.model, config.base_url, config.timeout, allow_http=config.allow_http
-    )
+        teacher = OpenAIBatches(
+            config.model, config.base_url, config.timeout, allow_http=config.allow_http
+        )
+    else:
+        teacher = GeminiBatches(
+            config.model, config.base_url, config.timeout, allow_http=config.allow_http
+        )
+    teacher.vendor = vendor_of(config)
+    return teacher
 
 
 def _limits(config: TeacherConfig) -> tuple[int, int]:

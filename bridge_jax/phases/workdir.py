@@ -7,10 +7,12 @@ NFS v4 keeps its locks until the lease ends, some 90 seconds.
 """
 
 import contextlib
+import errno
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from bridge_jax import atomic
 from bridge_jax.errors import UserError
 
 
@@ -25,12 +27,14 @@ def held(file: Path, wait: bool = False) -> Iterator[bool]:
     The folder is made if need be. The file stays: one that is removed could be locked twice.
 
     Raises:
-      UserError: the file cannot be made.
+      UserError: the file cannot be made, or is a symbolic link.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle = file.open("w")
+        handle = atomic.open_lock(file)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{file}: a symbolic link, not a lock file; remove it") from None
         raise UserError(f"{file.parent}: {error.strerror}; no lock can be made there") from error
     with handle:
         try:

@@ -47,11 +47,14 @@ def read_study(folder: Path) -> Row:
     """
     path = folder / CELLS
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        study = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"--workdir={folder}: holds no study; launch.study writes one") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); launch.study writes it again") from None
+    if not isinstance(study, dict) or not isinstance(study.get("cells"), list):
+        raise UserError(f"{path}: damaged, since it lists no cells; launch.study writes it again")
+    return study
 
 
 def finished(folder: Path, study: Row) -> Iterator[Finished]:

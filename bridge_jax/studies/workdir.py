@@ -12,6 +12,7 @@ import numpy as np
 from bridge_jax.errors import UserError
 
 Row = dict[str, Any]
+_AGAIN = "run the command of this workdir again, which mends what is damaged"
 
 ROLES = (
     "teacher",
@@ -119,6 +120,13 @@ def load(path: Path) -> Run:
             f"{scores}: {len(run.embeddings)} embeddings for "
             f"{len(run.scores)} scores; delete the folder to score the pool again"
         )
+    chosen = (run.selection or {}).get("ids")
+    asked = [row.get("id") for row in run.annotations]
+    if chosen and asked and asked != chosen:
+        raise UserError(
+            f"{annotations / 'annotations.jsonl'}: {len(asked)} rows, which are not those of the "
+            f"{len(chosen)} selected examples; {_AGAIN}"
+        )
     if not any((run.config, run.scores, run.annotations, run.predictions, run.manifests)):
         raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
     return run
@@ -143,24 +151,35 @@ def _json(path: Path) -> Row | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); {_AGAIN}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged, since it holds no JSON object; {_AGAIN}")
+    return value
 
 
 def _jsonl(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     # Not splitlines(): a question may hold U+2028, which JSON leaves unescaped.
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); {_AGAIN}") from None
+    # Without a manifest a run is still writing, or was killed while it did.
+    is_whole = (path.parent / "manifest.json").is_file()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # a run that is still writing, or was killed while it did
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and not is_whole:
                 break
-            raise UserError(f"{path}: row {number} is not JSON ({error})") from None
+            raise UserError(f"{path}: row {number} is not JSON ({error}); {_AGAIN}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: row {number} is no JSON object; {_AGAIN}")
+        rows.append(row)
     return rows
 
 

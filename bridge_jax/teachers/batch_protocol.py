@@ -1,9 +1,11 @@
 """What a vendor's batch mode is to the rest: jobs that are submitted, watched and collected."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from bridge_jax.teachers.calls import UNREADABLE
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
 
 
@@ -24,6 +26,53 @@ class State:
     words: str
     done: int = 0
     ended: bool = False
+
+
+class Rows:
+    """What is read of a job that has ended, row by row.
+
+    What cannot be read may be billed, so nothing is said of its request. Where not even the name of
+    the request can be read, that may be any of those without a row.
+
+    Args:
+      requests: those that are waited for, by key.
+
+    Attributes:
+      found: what came of them, by key.
+    """
+
+    def __init__(self, requests: Mapping[str, Request]):
+        self._requests = requests
+        self._named: set[str] = set()
+        self._nameless = False
+        self.found: dict[str, Reply | TeacherError] = {}
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Callable[[str], Request | None]]:
+        """Yields what is told the key of a row as soon as it is read, and returns its request.
+
+        That is None where nobody waits for it. What cannot be read ends the block, not the job.
+        """
+        named = False
+
+        def about(key: str) -> Request | None:
+            nonlocal named
+            if not isinstance(key, str):
+                raise TypeError(f"no key: {key!r}")
+            named = True
+            self._named.add(key)
+            return self._requests.get(key)
+
+        try:
+            yield about
+        except (*UNREADABLE, TeacherError):
+            self._nameless = self._nameless or not named
+
+    def release_the_rest(self, why: str) -> None:
+        """Says that those without a row are not billed and may be asked again."""
+        if not self._nameless:
+            for key in self._requests.keys() - self._named:
+                self.found[key] = TeacherError(why, "transient")
 
 
 class BatchTeacher(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls, wire
-from bridge_jax.teachers.batch_protocol import JobRefused, State
+from bridge_jax.teachers.batch_protocol import JobRefused, Rows, State
 from bridge_jax.teachers.gemini_sdks import GoogleGenai, contents_of
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
@@ -66,18 +66,19 @@ class GeminiBatches(GeminiTeacher):
         if words == "FAILED" and not answers:
             said = mapping(job.get("error")).get("message") or "it does not say why"
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
-        found: dict[str, Reply | TeacherError] = {}
-        for place, answer in enumerate(map(mapping, answers)):
-            # They come in the order of the requests; the key is for those who sort them anew.
-            named = mapping(answer.get("metadata")).get("key")
-            key = str(named) if named else keys[place] if place < len(keys) else ""
-            # What says neither is left out: it may be billed.
-            if key in requests and (answer.get("error") or answer.get("response")):
-                found[key] = self._result(requests[key], answer)
+        rows = Rows(requests)
+        # They come in the order of the job, of which `requests` may be what is left.
+        in_order = keys if len(keys) == len(answers) else []
+        for place, answer in enumerate(answers):
+            with rows.reading() as about:
+                row = mapping(answer)
+                request = about(mapping(row.get("metadata")).get("key") or in_order[place])
+                # What says neither may be billed.
+                if request and (row.get("error") or row.get("response")):
+                    rows.found[request.key] = self._result(request, row)
         if words in ("EXPIRED", "CANCELLED"):
-            cut_off = TeacherError(f"batch job {job_id} {words.lower()} before it", "transient")
-            found = {key: found.get(key, cut_off) for key in requests}
-        return found
+            rows.release_the_rest(f"batch job {job_id} {words.lower()} before it")
+        return rows.found
 
     def _sdk(self) -> GoogleGenai:
         assert isinstance(self.sdk, GoogleGenai)  # config_checks: the other SDK has no jobs.

@@ -96,6 +96,7 @@ class Ledger:
         try:
             if count := self._do(lambda c: ledger_rows.sweep(c, self.path)):
                 _log.warning(_CUT_OFF, self.path, count)
+            self._writer.log.checkpoint()  # Nobody else writes through it yet.
         except BaseException:
             self.close()
             raise
@@ -116,6 +117,7 @@ class Ledger:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.run(lambda c: ledger_rows.sweep(c, self.path))
             self._writer.close()
+            self._writer.log.close()
             self._connection.close()
 
     def reserve(
@@ -141,8 +143,9 @@ class Ledger:
     def settle(self, request: Request, reply: Reply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
 
-        A cost above what was reserved is written all the same: paid is paid. Requests of a batch
-        job may be settled by any process of the run; those that are settled already are left.
+        A cost above what was reserved is written all the same: paid is paid. From then on more is
+        reserved for the model (`overruns`). Requests of a batch job may be settled by any process
+        of the run; those that are settled already are left.
 
         Raises:
           UserError: it could not be written. The reservation still counts; settle again, or lose

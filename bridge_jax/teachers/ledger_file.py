@@ -11,13 +11,19 @@ import tenacity
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.disk import on_network
 from bridge_jax.teachers.ledger_schema import VERSION, check, prepare
+from bridge_jax.teachers.ledger_wal import check_log, log_of
 
 _BUSY_SECONDS = 60.0
 _NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Returns a connection to a sound ledger, made now if there was none."""
+    """Returns a connection to a sound ledger, made now if there was none.
+
+    Raises:
+      UserError: it is no ledger of ours, or was copied without its log.
+    """
+    had_log = log_of(path).exists()
     connection = sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
@@ -27,6 +33,7 @@ def connect(path: Path) -> sqlite3.Connection:
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.replace("\n", " "))
         connection.execute("BEGIN IMMEDIATE")
+        check_log(connection, path, had_log)
         prepare(connection, path)
         # Writing something now finds a file that must not be written, which BEGIN does not.
         connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -47,12 +54,14 @@ def connect_at_once(path: Path) -> sqlite3.Connection:
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Returns a connection to a ledger of this version; the file need not be writable."""
+    had_log = log_of(path).exists()
     # mode=rw makes no file, and where it must not write it reads. (mode=ro would leave the files
     # of the WAL behind.) The path may hold what means something in a URI: `as_uri` quotes it.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
     )
     try:
+        check_log(connection, path, had_log)
         check(connection, path)
     except BaseException:
         connection.close()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from bridge_jax.teachers.ledger_wal import Log
 from bridge_jax.teachers.ledger_writer import MOMENT, Operation, Waiting, Writer, carry_out, resolve
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class LoopWriter:
     """
 
     def __init__(self, connection: sqlite3.Connection, other: Writer):
-        self._connection, self._other = connection, other
+        self._connection, self._log, self._other = connection, Log(connection), other
         self._disk = ThreadPoolExecutor(1, "ledger's disk")
         self._waiting: list[Waiting] = []
         self._task: asyncio.Task[None] | None = None
@@ -58,7 +59,7 @@ class LoopWriter:
             batch, self._waiting = self._waiting, []
             try:
                 outcomes = carry_out(self._connection, [operation for operation, _ in batch])
-                await loop.run_in_executor(self._disk, self._connection.execute, "COMMIT")
+                await loop.run_in_executor(self._disk, self._log.commit)
             except Exception:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.rollback()

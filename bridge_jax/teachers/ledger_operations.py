@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import ledger_rows
+from bridge_jax.teachers import ledger_rows, overruns
 from bridge_jax.teachers.caps import BudgetExceeded, Caps
 from bridge_jax.teachers.ledger_rows import Holder, InFlight, Stored
 from bridge_jax.teachers.prices import Prices
@@ -49,7 +49,7 @@ class Operations:
         self, request: Request, input_tokens_estimate: int, batch: bool = False
     ) -> Callable[[sqlite3.Connection], Reply | None]:
         """Returns `Ledger.reserve` as an operation."""
-        cost = self.prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
+        listed = self.prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
         sent = not (batch or self.local)
 
         def operation(connection: sqlite3.Connection) -> Reply | None:
@@ -60,10 +60,13 @@ class Operations:
                 if found.run != self.holder.run:
                     self.of_others[request.key] = found
                 return found.reply
+            permille = overruns.times(connection, request.model)
+            cost = overruns.worst_case(listed, permille)
             try:
                 self.caps.check(connection, self.holder.run, cost)
             except BudgetExceeded as error:
-                raise BudgetExceeded(f"{self.path}: {error}") from None
+                why = overruns.in_words(request.model, permille)
+                raise BudgetExceeded(f"{self.path}: {error}{why}") from None
             ledger_rows.reserve(
                 connection, request, self.holder, input_tokens_estimate, cost, batch, sent
             )
@@ -77,8 +80,13 @@ class Operations:
         costs = [self.prices.cost(*tokens, batch) for batch in (False, True)]
 
         def operation(connection: sqlite3.Connection) -> None:
+            reserved = ledger_rows.reserved_tokens(connection, request.key, self.holder)
             if not ledger_rows.settle(connection, request.key, reply, self.holder, *costs):
                 raise ValueError(f"settled without a reservation: {request.example_id!r}")
+            if reserved:
+                overruns.note(
+                    connection, self.holder.run, request.model, self.prices, reserved, tokens
+                )
 
         return operation
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from bridge_jax.teachers.owner import is_alive
@@ -64,6 +65,21 @@ def find(
     return None
 
 
+def settled(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Stored]:
+    """Returns the answers that are there, by key, in the order of `keys`."""
+    found = {}
+    for key in keys:
+        row = connection.execute(
+            "SELECT reply, input_tokens, output_tokens, finish, run, nanodollars FROM requests"
+            f" WHERE {_ALIVE} AND state = 'settled'",
+            (key,),
+        ).fetchone()
+        if row:
+            text, *tokens_and_finish, run, nanodollars = row
+            found[key] = Stored(Reply(json.loads(text), *tokens_and_finish), run, nanodollars)
+    return found
+
+
 def _job_in_words(connection: sqlite3.Connection, job: str, run: str, holder: Holder) -> str:
     (vendor,) = connection.execute("SELECT vendor FROM jobs WHERE name = ?", (job,)).fetchone()
     if run == holder.run:
@@ -92,6 +108,17 @@ def reserve(
             *(holder.owner, holder.pid, time.time()),
         ),
     )
+
+
+def reserved_tokens(
+    connection: sqlite3.Connection, key: str, holder: Holder
+) -> tuple[int, int, bool] | None:
+    """Returns (input tokens, output tokens, in a batch job) of a reservation, if there is one."""
+    row = connection.execute(
+        f"SELECT input_tokens, output_tokens, batch FROM requests WHERE {_HELD}",
+        (key, holder.owner, holder.run),
+    ).fetchone()
+    return row and (row[0], row[1], bool(row[2]))
 
 
 def settle(

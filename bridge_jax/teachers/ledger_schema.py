@@ -10,6 +10,11 @@ from bridge_jax.teachers.owner import is_alive
 VERSION = 2
 APPLICATION = 0x42726467  # "Brdg": `PRAGMA application_id`, which tells our files from others
 
+
+class EarlierVersion(UserError):  # noqa: N818
+    """The ledger is sound, but has to be opened for writing once before it can be read."""
+
+
 _TABLES = """
 CREATE TABLE runs (
   id TEXT PRIMARY KEY,
@@ -57,6 +62,13 @@ CREATE TABLE totals (
   PRIMARY KEY (run, state)
 ) WITHOUT ROWID;
 """
+# Added without a new version: programs that do not know it can use the ledger all the same.
+_LATER = """
+CREATE TABLE IF NOT EXISTS overruns (
+  model TEXT PRIMARY KEY,
+  permille INTEGER NOT NULL       -- of its reservation that a request has cost, at most
+) WITHOUT ROWID
+"""
 _COUNT = """
   INSERT INTO totals VALUES ({row}.run, {row}.state, {sign}1, {sign}{row}.input_tokens,
     {sign}{row}.output_tokens, {sign}{row}.nanodollars)
@@ -79,7 +91,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
       UserError: it is a database of something else, of a later version, or of version 1 and in use.
     """
-    version = _pragma(connection, "user_version")
+    version = _version(connection)
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
         _create(connection)
@@ -87,19 +99,26 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         _migrate(connection, path)
     else:
         check(connection, path)
+    connection.execute(_LATER)
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Raises a `UserError` unless the file is a ledger of this version."""
-    version, application = (_pragma(connection, n) for n in ("user_version", "application_id"))
+    version, application = _version(connection), _pragma(connection, "application_id")
     if application == APPLICATION and version > VERSION:
         raise UserError(
             f"{path}: a ledger of version {version}, this program reads {VERSION}; update it"
         )
     if version == 1 and _is_version_1(connection):
-        raise UserError(f"{path}: a ledger of version 1; the next run that opens it converts it")
+        raise EarlierVersion(
+            f"{path}: a ledger of version 1; the next run that opens it converts it"
+        )
     if (application, version) != (APPLICATION, VERSION):
         raise UserError(f"{path}: a SQLite file, but no ledger of this version; give another path")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return abs(_pragma(connection, "user_version"))  # Below 0 for a moment: `ledger_wal`.
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from bridge_jax.teachers.ledger_file import code_of
+from bridge_jax.teachers.ledger_wal import Log
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
@@ -31,10 +32,13 @@ class Writer:
     An operation is a function of the connection. What it has written before it raises is kept, so
     that its failure leaves the others of its transaction alone; an error of the database undoes
     them all, and each is called again alone.
+
+    Attributes:
+      log: of the ledger; only while nobody calls.
     """
 
     def __init__(self, connection: sqlite3.Connection):
-        self._connection = connection
+        self._connection, self.log = connection, Log(connection)
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
@@ -107,7 +111,7 @@ class Writer:
         """Returns (value, error) of each operation after one commit that holds them all."""
         try:
             outcomes = carry_out(self._connection, operations)
-            self._connection.execute("COMMIT")
+            self.log.commit()
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -2,11 +2,11 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.teachers import calls, openai_replies, wire
-from bridge_jax.teachers.batch_protocol import JobRefused, State
+from bridge_jax.teachers.batch_protocol import JobRefused, Rows, State
 from bridge_jax.teachers.openai_dialect import Dialect
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.protocol import Reply, Request, TeacherError
@@ -89,19 +89,21 @@ class OpenAIBatches(OpenAITeacher):
             said = said or "it does not say why"
             raise JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
         sent_as = self._sent_as.get(job_id) or self._first_dialect()
-        found: dict[str, Reply | TeacherError] = {}
+        rows = Rows(requests)
         for file in files:
             with self.explained(*calls.UNREADABLE):
                 content = self.blocking.files.content(file).content
-            for row in _rows(content):
-                key = str(row.get("custom_id"))
-                # What says neither is left out: it may be billed.
-                if key in requests and (row.get("error") or row.get("response")):
-                    found[key] = self._result(requests[key], row, sent_as)
+            # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
+            for line in filter(None, content.split(b"\n")):
+                with rows.reading() as about:
+                    row = mapping(wire.parsed(line))
+                    request = about(row["custom_id"])
+                    # What says neither may be billed.
+                    if request and (row.get("error") or row.get("response")):
+                        rows.found[request.key] = self._result(request, row, sent_as)
         if job.status in ("expired", "cancelled"):
-            cut_off = TeacherError(f"batch job {job_id} was {job.status} before it", "transient")
-            found = {key: found.get(key, cut_off) for key in requests}
-        return found
+            rows.release_the_rest(f"batch job {job_id} was {job.status} before it")
+        return rows.found
 
     def _job(self, job_id: str) -> Any:
         with self.explained(*calls.UNREADABLE):
@@ -127,13 +129,3 @@ class OpenAIBatches(OpenAITeacher):
             return self.reply(request, openai_replies.merged([mapping(body)]))
         except TeacherError as error:
             return error
-
-
-def _rows(content: bytes) -> Iterator[Mapping[str, Any]]:
-    """Yields the rows of a file. Those that cannot be read are left out: they may be billed."""
-    # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
-    for line in content.split(b"\n"):
-        try:
-            yield mapping(wire.parsed(line))
-        except wire.Unreadable:
-            continue

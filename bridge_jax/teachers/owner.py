@@ -6,12 +6,15 @@ cannot be fooled by a reused id, a clock that is set, or a container with its ow
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import uuid
 import weakref
 from pathlib import Path
 from typing import IO
+
+from bridge_jax import atomic
 
 
 class Owner:
@@ -29,7 +32,7 @@ class Owner:
 
     def _lock(self) -> IO[str]:
         while True:
-            file = self._path.open("w")
+            file = atomic.open_lock(self._path)
             fcntl.flock(file, fcntl.LOCK_EX)
             # Before it was locked, somebody may have taken it for that of a dead process.
             with contextlib.suppress(FileNotFoundError):
@@ -50,10 +53,15 @@ def is_alive(ledger: Path, token: str) -> bool:
     """Whether the owner's process lives. Removes the file of one that does not."""
     path = _lock_path(ledger, token)
     try:
-        file = path.open()
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    with file:
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        path.unlink(missing_ok=True)  # A symbolic link, which no owner makes.
+        return False
+    with os.fdopen(file):
         try:
             # Shared: two that ask at once do not take each other for the owner.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -47,6 +47,7 @@ class Request:
       temperature: of sampling; 0 is greedy, None the vendor's default.
       sample: which of several replies to the same words.
       structured: whether the reply is JSON of `teachers.structured.SCHEMA`.
+      server: who is asked (`teachers.servers`); "" is the vendor's own.
     """
 
     example_id: str
@@ -56,10 +57,11 @@ class Request:
     temperature: float | None = 0.0
     sample: int = 0
     structured: bool = False
+    server: str = ""
 
     @functools.cached_property
     def key(self) -> str:
-        """SHA-256 (64 hex digits) of the model, the messages and the sampling settings."""
+        """SHA-256 (64 hex digits) of server, model, messages and sampling settings."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -75,6 +77,8 @@ class Request:
             value["sample"] = self.sample
         if self.structured:
             value["structured"] = self.structured
+        if self.server:
+            value["server"] = self.server
         return _CANONICAL.encode(value)
 
 

@@ -113,9 +113,15 @@ class LedgerReplay:
                 f"{about} by {request.model}; the ledger has {models}: set teacher.model"
             )
         if request.example_id in self.asked[request.model]:
+            at = (
+                f" (asked here is {request.server}; before ledgers kept the server, that was left "
+                "out: try teacher.base_url='')"
+                if request.server
+                else ""
+            )
             raise TeacherError(
                 f"{about} to these words and settings, but to others: the config has to be that "
-                "of the recorded run"
+                f"of the recorded run{at}"
             )
         raise TeacherError(f"{about}: the recorded run had none either", "rejected")
 

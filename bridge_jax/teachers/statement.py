@@ -3,12 +3,12 @@
 import csv
 import dataclasses
 import datetime
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from bridge_jax import atomic
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.ledger_file import connect_to_read, explained
 from bridge_jax.teachers.owner import is_alive
@@ -148,16 +148,11 @@ def write_csv(statement: Statement, path: Path) -> None:
     Raises:
       UserError: `path` cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, _COLUMNS)
-                writer.writeheader()
-                writer.writerows(_csv_rows(statement))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic.written(path, atomic.part_of(path), sync=False) as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(_csv_rows(statement))
     except OSError as error:
         raise UserError(f"--csv={path}: {error.strerror or error}; give another path") from error
 

@@ -17,6 +17,7 @@ from bridge_jax.phases import apprenticeship, plan, teacher
 from bridge_jax.phases.context import Run
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.teachers import retrying
+from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.verification import annotation
 from launch import runner
@@ -40,24 +41,24 @@ def vendor():
 
 @pytest.fixture
 def make_run(checkpoint, tmp_path, vendor):
-    def make(**settings):
+    def make(workdir="run", ledger="", **settings):
+        teacher = {
+            "kind": "openai",
+            "model": "big-1",
+            "base_url": f"{vendor.url}/v1",
+            "timeout": 5,
+            "batch_poll_seconds": 0.01,
+        }
         config = RunConfig(
             data=DataConfig(pool=8, dev=1, test=1, max_steps=1),
-            budget=BudgetConfig(queries=20, usd=1.0),
-            teacher=TeacherConfig(
-                kind="openai",
-                model="big-1",
-                base_url=f"{vendor.url}/v1",
-                timeout=5,
-                batch_poll_seconds=0.01,
-                **settings,
-            ),
+            budget=BudgetConfig(queries=20, usd=1.0, ledger=str(ledger)),
+            teacher=TeacherConfig(**teacher | settings),
             student=ModelConfig(str(checkpoint)),
         )
         config = dataclasses.replace(
             config, selection=dataclasses.replace(config.selection, size=4)
         )
-        run = Run(validate(config), tmp_path / "run")
+        run = Run(validate(config), tmp_path / workdir)
         gold = {e.question: e.answer for e in run.splits.pool}
         vendor.answer = lambda prompt: gold.get(prompt, "-1")
         return run, run.splits.pool[:4]
@@ -198,6 +199,65 @@ def test_plain_http_may_be_allowed_and_makes_no_other_run(vendor, make_run):
     pytest.importorskip("google.genai")
     with pytest.raises(UserError, match=r"(plain http|needs a key)"):
         teacher.check_key(gemini)
+
+
+def test_a_shared_ledger_keeps_the_answers_of_two_servers_apart(vendor, make_run, tmp_path):
+    shared = tmp_path / "shared.sqlite"
+    first, examples = make_run("a", shared)
+    ours, _ = teacher.ask(first, examples)
+    with FakeVendor() as other:
+        other.answer = lambda prompt: "5"
+        second, _ = make_run("b", shared, base_url=f"{other.url}/v1")
+        theirs, spend = teacher.ask(second, examples)
+        assert len(other.bills) == spend["queries"] == 4
+        assert "of_others" not in spend
+        assert [said[0].text for said in theirs] != [said[0].text for said in ours]
+        assert all('"answer": "5"' in said[0].text for said in theirs)
+        # The same server, spelled otherwise, is the same.
+        third, _ = make_run("c", shared, base_url=f"{other.url.upper()}/v1/".replace("V1", "v1"))
+        again, spend = teacher.ask(third, examples)
+        assert again == theirs
+        assert (spend["queries"], spend["of_others"]["queries"]) == (0, 4)
+        assert len(other.bills) == 4
+    assert len(vendor.bills) == 4
+    # What was recorded is said again under the config of its own server, and under no other.
+    for run, said in ((first, ours), (second, theirs)):
+        settings = {"base_url": run.config.teacher.base_url, "replay_from": str(shared)}
+        assert (
+            teacher.ask(make_run(f"{run.workdir.name}-again", **settings)[0], examples)[0] == said
+        )
+    nobody, _ = make_run("d", base_url="http://127.0.0.1:9/v1", replay_from=str(shared))
+    with pytest.raises(UserError, match=r"has to be that of the recorded run .*127\.0\.0\.1:9/v1"):
+        teacher.ask(nobody, examples)
+
+
+def test_a_batch_job_is_not_looked_for_at_another_server(vendor, make_run, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    batches = FakeBatches(vendor)
+    run, examples = make_run(batch=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record_job", die)  # before the vendor's id is known
+        with pytest.raises(KeyboardInterrupt):
+            teacher.ask(run, examples)
+    with FakeVendor() as other:
+        FakeBatches(other)
+        elsewhere, _ = make_run(base_url=f"{other.url}/v1")
+        _, spend = teacher.ask(elsewhere, examples)
+        assert spend["queries"] == len(other.bills) == 4
+    outcomes, spend = teacher.ask(run, examples)
+    assert all(row["kept"] for row in rows(run, examples, outcomes))
+    assert (len(batches.jobs), len(vendor.bills), spend["queries"]) == (1, 4, 8)
+
+
+def test_a_server_that_is_free_says_the_same_as_one_that_has_a_price(make_run):
+    free = {"usd_per_million_input": 0.0, "usd_per_million_output": 0.0}
+    run, examples = make_run(free=True, **free)
+    _, spend = teacher.ask(run, examples)
+    assert (spend["queries"], spend["usd"]) == (4, 0.0)
+    # Workdirs from before `free` keep their annotations: it is no part of what a stage reads.
+    assert "free" not in run.describe("teacher")
 
 
 def test_the_gold_answer_is_shown_on_request(vendor, make_run):

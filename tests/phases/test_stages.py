@@ -7,8 +7,15 @@ import pytest
 
 from bridge_jax.errors import UserError
 from bridge_jax.phases import stages as stages_module
-from bridge_jax.phases.files import write_json
-from bridge_jax.phases.stages import Stage, execute, fingerprints
+from bridge_jax.phases.files import read_rows, write_json, write_rows
+from bridge_jax.phases.stages import (
+    Stage,
+    drop_model,
+    execute,
+    fingerprints,
+    finished,
+    is_done,
+)
 
 CONFIG = {"a": 1, "b": 2, "c": 3}
 
@@ -172,10 +179,79 @@ def test_a_whole_partial_folder_of_another_config_is_not_used(calls):
     assert calls.run()[1] == ["last"]
 
 
-def test_a_damaged_manifest_runs_the_stage_again(calls):
+DAMAGED = {
+    "cut short": b'{"stage": "p/l',
+    "empty": b"",
+    "a list": b"[1]",
+    "a string": b'"manifest"',
+    "null": b"null",
+    "not UTF-8": b'{"stage": "\xff"}',
+    "nested too deeply": b"[" * 100_000,
+    "a number of 5,000 digits": b'{"seconds": %s}' % (b"9" * 5000),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_manifest_runs_the_stage_again(calls, content):
     calls.run()
-    (calls.workdir / "p/left/manifest.json").write_text('{"stage": "p/l')
+    prints = fingerprints(calls.stages(), lambda key: calls.config[key])
+    write_json(calls.workdir / "stages.json", prints)
+    manifest = calls.workdir / "p/left/manifest.json"
+    manifest.write_bytes(content)
+    assert not finished(calls.workdir, "p/left")
+    assert not is_done(calls.workdir, "p/left", prints["p/left"])
+    drop_model(manifest.parent)
     assert calls.run() == (["first", "right", "last"], ["left"])
+    assert finished(calls.workdir, "p/left")
+    (calls.workdir / "stages.json").write_bytes(content)
+    assert not finished(calls.workdir, "p/left")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"fingerprint": 1}, {"seconds": "soon"}, {"seconds": -1.0}, {"seconds": float("inf")}),
+        *({"seconds": True}, {"seconds": None}, {"restarts": "twice"}),
+    ],
+    ids=str,
+)
+def test_a_manifest_with_values_of_other_types_is_damaged(calls, change):
+    calls.run()
+    manifest = calls.workdir / "p/left/manifest.json"
+    write_json(manifest, json.loads(manifest.read_text()) | change)
+    assert calls.run() == (["first", "right", "last"], ["left"])
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_of_what_was_begun_begins_anew(calls, content):
+    stage, seen = calls.stages()[0], []
+    with pytest.raises(KeyboardInterrupt):
+        calls.run([interrupt(stage, "so far")])
+    (calls.workdir / "p/first.partial/started.json").write_bytes(content)
+    calls.run([finish(stage, seen)])
+    assert seen == [None]
+
+
+def test_rows_of_a_finished_stage_are_whole(tmp_path):
+    path = tmp_path / "stage" / "rows.jsonl"
+    with pytest.raises(UserError, match=r"rows\.jsonl: cannot be read .*delete the folder"):
+        read_rows(path)
+    path.parent.mkdir()
+    rows = [{"id": "a", "text": "U+2028\u2028"}, {"id": "b"}]
+    write_rows(path, rows)
+    assert read_rows(path) == rows
+    whole = path.read_bytes()
+    for damage, line in (
+        (whole[:-2], 2),  # in the last row
+        (whole[:-1], 2),  # only the line break is missing: nobody knows what else is
+        (whole.replace(b'{"id": "a"', b'{"id": "a'), 1),
+        (b"[1]\n" + whole, 1),
+        (whole + b"\n", 3),
+        (b"[" * 100_000 + b"\n", 1),
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=rf"rows\.jsonl: line {line} is damaged"):
+            read_rows(path)
 
 
 def test_a_full_disk_names_the_stage_and_keeps_the_rest(calls):

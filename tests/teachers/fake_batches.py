@@ -25,6 +25,8 @@ class FakeBatches:
       fate: prompt -> what becomes of its request: "error" (refused, not billed), "expired" (the
         job ended before it, not billed), "missing" (billed, and nothing is said of it), "garbled"
         (billed, and what is said of it is no answer).
+      expired_as: how a job ends of which a request expired: EXPIRED or CANCELLED.
+      nameless: Gemini leaves the keys out of its rows.
       refuse: why jobs are refused as a whole; "" takes them.
       lose: calls whose answer is lost after they did what they were to do, by the end of their
         path.
@@ -32,6 +34,7 @@ class FakeBatches:
 
     def __init__(self, vendor: FakeVendor):
         self.vendor, self.looks, self.refuse = vendor, 2, ""
+        self.expired_as, self.nameless = "EXPIRED", False
         self.fate: dict[str, str] = {}
         self.lose: list[str] = []
         self.files: dict[str, bytes] = {}
@@ -151,7 +154,8 @@ class FakeBatches:
                     bad.append(row | {"error": error})
                 else:
                     good.append(row | {"response": {"status_code": 200, "body": result}})
-            value["status"] = "expired" if any(row["error"] for row in bad) else "completed"
+            expired = any(row["error"] for row in bad)
+            value["status"] = self.expired_as.lower() if expired else "completed"
             for name, rows in (("output_file_id", good), ("error_file_id", bad)):
                 if rows:
                     value[name] = self._file("\n".join(map(json.dumps, rows)).encode())["id"]
@@ -161,10 +165,10 @@ class FakeBatches:
         state, output = "RUNNING", None
         if job.results is not None:
             expired = any(result.get("fate") == "expired" for result in job.results.values())
-            state = "FAILED" if self.refuse else "EXPIRED" if expired else "SUCCEEDED"
+            state = "FAILED" if self.refuse else self.expired_as if expired else "SUCCEEDED"
             rows = []
             for key, result in job.results.items():
-                row: dict[str, Any] = {"metadata": {"key": key}}
+                row: dict[str, Any] = {} if self.nameless else {"metadata": {"key": key}}
                 if result.get("fate") == "error":
                     rows.append(row | {"error": {"code": 3, "message": "the prompt is too long"}})
                 elif "fate" not in result:

@@ -105,6 +105,38 @@ def test_the_ledger_of_a_run_cannot_be_changed_to_begin_anew(tmp_path, shared):
     assert account_of(tmp_path / "a").ledger == shared
 
 
+def test_caps_do_not_begin_anew_when_the_account_is_deleted(tmp_path, shared, teacher, caplog):
+    with open_run(tmp_path / "a", shared, queries=2) as ledger:
+        annotate(teacher, ledger, requests(1, 2), 2)
+        before = ledger.run
+    with open_run(tmp_path / "b", shared) as ledger:
+        assert ledger.run != before  # another workdir is another account
+    caplog.clear()
+    for _ in range(2):
+        (tmp_path / "a" / "account.json").unlink()
+        with open_run(tmp_path / "a", shared, queries=2) as ledger:
+            assert (ledger.run, ledger.spend().queries) == (before, 2)
+            with pytest.raises(BudgetExceeded, match=r"budget\.queries=2 is reached"):
+                ledger.reserve(ask(3), 100)
+    assert account_of(tmp_path / "a") == Account(shared, before)
+    assert [m.partition(" is not there, but ")[2] for m in caplog.messages] == [
+        f"{shared} knows the run in this workdir: it goes on with that account, and what it has "
+        "paid counts towards its caps"
+    ] * 2
+
+
+def test_caps_do_not_begin_anew_when_the_whole_workdir_is_deleted(tmp_path, shared, teacher):
+    with open_run(tmp_path / "a", shared, usd=2 * 0.001) as ledger:
+        annotate(teacher, ledger, requests(1, 2), 1)
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")  # the same place by another name
+    (tmp_path / "a").mkdir()
+    with open_run(tmp_path / "link", shared, usd=2 * 0.001) as ledger:
+        assert ledger.spend().usd == pytest.approx(2 * USED_USD)
+        with pytest.raises(BudgetExceeded, match=r"spent 0\.001200"):
+            ledger.reserve(ask(3), 100)
+
+
 def test_a_copy_of_a_workdir_goes_on_with_the_same_account(tmp_path, shared, teacher):
     with open_run(tmp_path / "a", shared, queries=2) as ledger:
         annotate(teacher, ledger, requests(1), 1)
@@ -119,7 +151,11 @@ def test_a_damaged_account_is_no_new_one(tmp_path, shared):
     with open_run(tmp_path / "a", shared):
         pass
     account = tmp_path / "a" / "account.json"
-    for text in ("", "{}", "[]", json.dumps({"ledger": 3})):
+    for text in (
+        *("", "{}", "[]", "[1]", "null", json.dumps({"ledger": 3}), "[" * 100_000),
+        *(json.dumps({"ledger": str(shared), "run": run}) for run in (3, None, "", ["a"])),
+        json.dumps({"ledger": 3, "run": "a"}),
+    ):
         account.write_text(text)
         with pytest.raises(UserError, match=r"account\.json: damaged"):
             open_run(tmp_path / "a", shared)

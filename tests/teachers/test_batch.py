@@ -137,6 +137,59 @@ def test_a_line_cut_in_two_is_unknown_and_hides_no_other(vendor, batches, path, 
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
 
 
+@pytest.mark.parametrize("end", ["EXPIRED", "CANCELLED"])
+def test_a_row_that_is_no_answer_is_unknown_in_a_job_that_expired_too(
+    teacher, kind, vendor, batches, path, end
+):
+    """It was delivered, so it may be billed; what has no row is not."""
+    batches.fate = {"question 0": "expired", "question 1": "garbled", "question 3": "error"}
+    batches.expired_as = end
+    with opened(path) as ledger:
+        outcomes = annotate_in_batches(teacher, ledger, requests(4), 0.01, attempts=1)
+        assert [isinstance(outcome, Reply) for outcome in outcomes] == [False, False, True, False]
+        word = "expired" if kind == "openai" else end.lower()
+        assert [word in o.reason for o in outcomes if isinstance(o, Failure)] == [
+            *(True, False, False)
+        ]
+        assert "whether it is billed is unknown" in outcomes[1].reason
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 1)
+        assert ledger.spend("reserved").queries == 0
+    assert len(vendor.bills) == 2
+
+
+def test_a_row_without_a_name_may_be_that_of_any_request_of_an_expired_job(
+    vendor, batches, path, monkeypatch
+):
+    whole = batches._file
+    cut = lambda content: content[:20] + b"\n" + content.partition(b"\n")[2]  # noqa: E731
+    monkeypatch.setattr(
+        batches, "_file", lambda content: whole(cut(content) if b"choices" in content else content)
+    )
+    batches.fate = {"question 0": "expired"}
+    with opened(path) as ledger:
+        teacher = make("openai", vendor.url)
+        outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
+        # The first of two answers is cut in the middle of its name.
+        assert [isinstance(outcome, Reply) for outcome in outcomes] == [False, False, True]
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 1)
+
+
+def test_answers_without_keys_are_not_given_to_others(vendor, batches, path):
+    """Gemini's come in the order of the job; of one that is half collected that says nothing."""
+    teacher = make("google-genai", vendor.url)
+    with opened(path) as ledger:
+        work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
+        work.submit()
+        ledger.settle(ask(0), Reply("collected before", 10, 20))
+        batches.nameless = True
+        work.collect(ledger.open_jobs())
+        assert ledger.reserve(ask(0), 100) == Reply("collected before", 10, 20)
+        assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 2)
+    with opened(path.with_name("whole.sqlite")) as ledger:
+        replies = annotate_in_batches(teacher, ledger, requests(3), 0.01)
+        assert [f"'question {n}'" in reply.text for n, reply in enumerate(replies)] == [True] * 3
+
+
 def test_what_expired_goes_into_another_job(teacher, vendor, batches, path):
     batches.fate = {"question 0": "expired", "question 2": "expired"}
     with opened(path) as ledger:

@@ -1,5 +1,8 @@
 import pytest
 
+from bridge_jax.config import RunConfig
+from bridge_jax.config_checks import validate
+from bridge_jax.config_io import override
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.prices import Prices, cap_in_nanodollars, in_usd
 
@@ -34,3 +37,42 @@ def test_cap_is_rounded_down():
 def test_a_price_that_is_none_is_named(price):
     with pytest.raises(UserError, match=r"teacher\.usd_per_million_output=.*0 US dollars or more"):
         Prices(1.0, price)
+
+
+API = ("teacher.kind=openai", "teacher.model=m")
+FREE = ("teacher.usd_per_million_input=0", "teacher.usd_per_million_output=0")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (FREE, r"usd_per_million_input=0\.0, .*_output=0\.0: nothing would count .*free=true"),
+        (FREE[1:], r"^teacher\.usd_per_million_output=0\.0: nothing would count"),
+        (FREE[:1], r"^teacher\.usd_per_million_input=0\.0: nothing would count"),
+        (
+            ("teacher.batch=true", "teacher.batch_share=0"),
+            r"^teacher\.batch_share=0\.0: nothing would count",
+        ),
+        (("teacher.free=true",), r"free=true, but .*_input=1\.25, .*_output=10\.0; set the prices"),
+        (("teacher.free=true", FREE[0]), r"free=true, but teacher\.usd_per_million_output=10"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["openai", "gemini"])
+def test_an_api_costs_nothing_only_if_that_is_said(assignments, message, kind):
+    config = override(RunConfig(), [*API, f"teacher.kind={kind}", *assignments])
+    with pytest.raises(UserError, match=message):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        (*API, *FREE, "teacher.free=true"),
+        (*API, "teacher.usd_per_million_input=0.001"),
+        FREE,  # the program behind practice tasks
+        (*API, "teacher.batch_share=0"),  # not in batch mode
+        (*API, *FREE, f"teacher.replay_from={__file__}"),  # nobody is paid
+    ],
+)
+def test_prices_that_are_meant(assignments):
+    validate(override(RunConfig(), list(assignments)))

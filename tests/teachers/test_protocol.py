@@ -28,6 +28,7 @@ def test_the_example_does_not_identify_a_request():
         {"temperature": None},
         {"sample": 1},
         {"structured": True},
+        {"server": "http://localhost:8000/v1"},
     ],
 )
 def test_everything_else_does(change):

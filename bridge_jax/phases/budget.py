@@ -1,0 +1,79 @@
+"""Whether the caps can pay for what the teacher will be asked, found before anything is trained."""
+
+from collections.abc import Sequence
+
+from bridge_jax.errors import UserError
+from bridge_jax.phases import teacher
+from bridge_jax.phases.context import Run
+from bridge_jax.teachers import accounts, overruns
+from bridge_jax.teachers.accounts import Standing
+from bridge_jax.teachers.prices import cap_in_nanodollars, in_usd
+from bridge_jax.teachers.protocol import Request
+
+
+def check(run: Run) -> str:
+    """Returns a note where the caps may not hold for all that is planned; "" where they will.
+
+    Every request counts at its highest possible cost, as it is reserved. Which examples will be
+    selected is not known yet: any of the pool may be. What the ledger has answered is free.
+
+    Raises:
+      UserError: the caps cannot pay for the cheapest request, and no answer is there already.
+    """
+    budget, settings = run.config.budget, run.config.teacher
+    account = accounts.standing(run.workdir, budget)
+    if account is None:
+        return ""
+    asked = {r.key: r for r in (teacher.make_request(run, e) for e in run.splits.pool)}
+    new = [request for key, request in asked.items() if key not in account.answered]
+    if not new:
+        return ""
+    costs = _costs(run, new, account)
+    room = cap_in_nanodollars(budget.usd) - account.nanodollars
+    left = budget.queries - account.queries
+    spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
+    longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
+    if len(new) == len(asked) and min(costs) > room:
+        cheapest = new[costs.index(min(costs))]
+        why = overruns.in_words(cheapest.model, account.permille.get(cheapest.model, 0))
+        raise UserError(
+            f"budget.usd={budget.usd}{spent}, cannot pay for one request to the teacher: the "
+            f"cheapest, about example {cheapest.example_id!r}, may cost up to "
+            f"{in_usd(min(costs)):.6f} US dollars with {longest}{why}; raise budget.usd, or lower "
+            "teacher.max_output_tokens"
+        )
+    if len(new) == len(asked) and left < 1:
+        raise UserError(
+            f"budget.queries={budget.queries} is used up by other requests of this run; raise it, "
+            "or use a new workdir"
+        )
+    planned = min(run.config.selected, len(new))
+    requests, dearest = planned * settings.samples, sorted(costs)[-planned:]
+    if settings.samples * sum(dearest) > room:
+        covered = min(requests - 1, max(0, room // dearest[-1]))
+        return (
+            f"budget.usd={budget.usd}{spent}, is sure to pay for {covered:,} of {requests:,} "
+            f"requests to the teacher: one may cost up to {in_usd(dearest[-1]):.6f} US dollars "
+            f"with {longest}. Shorter replies leave room for more; the run stops where the next "
+            "request does not fit"
+        )
+    if requests > left:
+        return (
+            f"budget.queries={budget.queries} leaves {left:,} of up to {requests:,} requests to "
+            "the teacher; the run stops there"
+        )
+    return ""
+
+
+def _costs(run: Run, requests: Sequence[Request], account: Standing) -> list[int]:
+    """Returns the highest possible cost of each request, nanodollars."""
+    config = run.config.teacher
+    prices, in_batch = teacher.prices_of(config), config.batch and teacher.is_paid(config)
+    asked = teacher.make_teacher(run, run.splits.pool)
+
+    def cost(request: Request) -> int:
+        inputs = asked.estimate_input_tokens(request)
+        listed = prices.cost(inputs, request.max_output_tokens, in_batch)
+        return overruns.worst_case(listed, account.permille.get(request.model, overruns.ONE))
+
+    return [cost(request) for request in requests]
