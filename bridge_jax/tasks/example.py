@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from bridge_jax.tasks.numbers import DecimalMark
+
 AnswerKind = Literal["choice", "label", "numeric", "text"]
 
 
@@ -22,6 +24,7 @@ class Example:
       rationales: what a recorded or programmatic teacher says, by name of the variant. Only
         teachers read it: it is what the budget pays for.
       min_rouge: ROUGE-L with the gold answer from which another counts as right (text).
+      decimal: which mark parts the decimals of a number (`bridge_jax.tasks.numbers`).
     """
 
     id: str
@@ -32,6 +35,7 @@ class Example:
     domain: str = ""
     rationales: Mapping[str, str] = dataclasses.field(default_factory=dict)
     min_rouge: float = 0.5
+    decimal: DecimalMark = ""
 
 
 @dataclasses.dataclass(frozen=True)
