@@ -19,6 +19,9 @@ class DataConfig:
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
       min_rouge: ROUGE-L from which a free text counts as right. Our default.
+      decimal: how numbers are written, for `jsonl` and `hf`: with `.` spaces may group digits
+        (`1 234.5`); with `,` the comma is the decimal mark (`1.234,5`, `1 234,5`); by default
+        `1,234.5` is read, and what other countries write is no number.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
@@ -35,6 +38,7 @@ class DataConfig:
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
     min_rouge: float = 0.5
+    decimal: Literal["", ".", ","] = ""
     rationale: str = "medium"
     pool: int = 500
     dev: int = 50

@@ -6,27 +6,14 @@ read in two ways has no answer, which counts as wrong. Golds and replies are rea
 takes time linear in the length of the text.
 """
 
-import functools
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 
 from bridge_jax.tasks import markup, numbers
 from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.options import named, options_in
+from bridge_jax.tasks.options import named
 from bridge_jax.tasks.rouge import rouge_l
-
-__all__ = [
-    "ANSWER_MARK",
-    "answer_in_recorded_text",
-    "answer_of",
-    "cut_completion",
-    "format_completion",
-    "is_correct",
-    "options_in",
-    "parse_answer",
-    "split_completion",
-]
 
 ANSWER_MARK = "Answer:"
 
@@ -35,7 +22,8 @@ _MARK = re.compile(
     r"(?-i:Answer:)|^[ \t>#*_-]*+"
     r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|short)\b[ \t,*_]*+)*+"
     r"answer[ \t*_]*+(?:[:：=]|(?<=[ \t])[-–—](?=[ \t]))"
-    r"|^[ \t]*+(?:#{1,6}[ \t]*+|\*\*|__)(?:final[ ]++)?answer[ \t*_]*+$",
+    r"|^[ \t]*+(?:#{1,6}[ \t]*+|\*\*|__)(?:final[ ]++)?answer[ \t*_]*+$"
+    r"|^[ \t]*+<answer>",
     re.IGNORECASE | re.MULTILINE,
 )
 # What belongs to the mark but stands before it on its line: "so the final **Answer:** 12".
@@ -81,6 +69,8 @@ def cut_completion(text: str) -> tuple[str, str | None, str]:
     if len(_EMPHASIS.findall(said_before + mark[0])) % 2:
         unclosed = answer.lstrip("*_")
         answer = unclosed if unclosed != answer else answer.rstrip("*_")
+    if mark[0].lstrip().startswith("<"):
+        answer = re.split("</answer>", answer, maxsplit=1, flags=re.IGNORECASE)[0]
     return head.strip(), answer.strip(), rest.strip()
 
 
@@ -176,11 +166,12 @@ def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | Non
 
 
 def _number(text: str, example: Example) -> numbers.Number | None:
-    return numbers.read(markup.without_lead_in(markup.plain(text)), example.decimal)
+    return numbers.read(markup.without_lead_ins(text)[-1], example.decimal)
 
 
 def _last_mark(text: str) -> re.Match[str] | None:
-    return functools.reduce(lambda _, mark: mark, _MARK.finditer(text), None)
+    marks = list(_MARK.finditer(text))
+    return marks[-1] if marks else None
 
 
 def _closings(text: str, example: Example) -> Iterator[tuple[int, str]]:

@@ -7,7 +7,7 @@ import re
 
 # Emphasis opens before a word and closes after one; `2**3` and `a_b` have none.
 _EMPHASIS = re.compile(
-    r"(?:(?<![^\s(\[\"'$:>*_-])[*_]{1,3}(?=[^\s*_]))|(?<=[^\s*_])[*_]{1,3}(?!\w)"
+    r"(?:(?<![^\s(\[\"'$:>-])[*_]{1,3}+(?=[^\s*_]))|(?<=[^\s*_])[*_]{1,3}+(?!\w)"
 )
 _HEADING = re.compile(r"^[ \t]*+(?:#{1,6}[ \t]++|>[ \t]*+)")
 _TAG = re.compile(r"<(/?)(?:answer|b|strong|em|i|code|final_answer|final)>", re.IGNORECASE)
@@ -74,14 +74,15 @@ def plain(text: str) -> str:
     return _unquoted(_EMPHASIS.sub("", _unquoted(text)).strip())
 
 
-def without_lead_in(text: str) -> str:
-    """Returns what "The answer is", "Final answer:" or "Option" announces; else the text itself."""
-    for _ in range(3):
-        lead_in = _LEAD_IN.match(text)
+def without_lead_ins(text: str) -> list[str]:
+    """Returns `plain(text)`, then what "The answer is", "Final answer:" or "Option" announces."""
+    found = [plain(text)]
+    for _ in range(3):  # "The answer is: option B" has two
+        lead_in = _LEAD_IN.match(found[-1])
         if not lead_in:
-            return text
-        text = plain(text[lead_in.end() :])
-    return text
+            break
+        found.append(plain(found[-1][lead_in.end() :]))
+    return found
 
 
 def boxes(text: str) -> list[tuple[int, int, int]]:

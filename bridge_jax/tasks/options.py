@@ -27,6 +27,7 @@ _PRONOUN = re.compile(r"I\s+(?!and\b|or\b)[a-z]")
 _ARTICLE = re.compile(r"A\s+(?!and\b|or\b)[a-z]")
 _CLAUSE_END = re.compile(r"[,.;:]\s+|\s?\(|\s[-–—]\s")
 _DOUBTS = re.compile(r"(?:(?:and|or|but|maybe|perhaps|possibly)\b\s*|[&/])*+", re.IGNORECASE)
+_LETTER = re.compile(r"[(\[]?[A-Za-z][)\].]+\s*+")
 _MOST_CLAUSES = 20
 
 # What is left out where texts are compared; signs that change a value are kept.
@@ -79,12 +80,12 @@ def options_in(question: str) -> tuple[str, ...]:
 def named(text: str, example: Example) -> str | None:
     """Returns the choice of `example` that `text` names, or None if it names none or several."""
     options = _options(example)
-    said = markup.plain(text)
-    bare = markup.without_lead_in(said)
-    for words in (text, said, bare):
+    said = markup.without_lead_ins(text)
+    for words in (text, *said):
         if found := _by_text(words, options):
             return found
-    lettered = _LETTERED.fullmatch(bare)
+    bare = said[-1]
+    lettered = _LETTERED.fullmatch(ascii_digits(bare))
     if lettered and any(option.letter == lettered[1].upper() for option in options):
         return _by_letter(lettered, options)
     return _by_clause(bare, options)
@@ -163,6 +164,8 @@ def _by_clause(text: str, options: Sequence[Option]) -> str | None:
     doubts = _DOUBTS.match(rest)
     rest = rest[doubts.end() :] if doubts else rest
     further = _further_letter(rest, options, after_comma=True)
+    letter = _LETTER.match(rest)
+    rest = rest[letter.end() :] if letter else rest
     if _beginning(rest, options) not in (None, answer) or not _means(further, answer, options):
         return None
     is_number = any(char.isdigit() for char in answer)

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge_jax.config import DataConfig
-from bridge_jax.tasks.answers import format_completion, options_in, parse_answer
+from bridge_jax.tasks import numbers
+from bridge_jax.tasks.answers import format_completion, parse_answer
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.options import options_in
 
 
 class BadRowError(Exception):
@@ -26,6 +28,17 @@ class Row:
     where: str
     value: Mapping[str, Any]
     problem: str = ""
+
+
+def _other_marks(text: str, decimal: numbers.DecimalMark) -> str:
+    """Returns how to have `text` read as a number, if it is one by another decimal mark."""
+    marks: tuple[numbers.DecimalMark, ...] = (".", ",")
+    ways = []
+    for mark in marks:
+        found = numbers.read(text, mark) if mark != decimal else None
+        if found:
+            ways.append(f"data.decimal={mark} reads it as {numbers.canonical(found.value)}")
+    return f"; {', '.join(ways)}" if ways else ""
 
 
 class Reader:
@@ -71,16 +84,20 @@ class Reader:
         example = Example(
             id=name,
             question=question,
-            answer=self.text(row, "answer"),
+            answer=self._answer(row),
             kind=self._config.kind,
             choices=self._choices(row, question),
             domain=self.text(row, "domain", required=False),
             rationales=self._rationales(row),
             min_rouge=self._config.min_rouge,
+            decimal=self._config.decimal,
         )
         answer = parse_answer(example.answer, example)
         if answer is None and example.kind == "numeric":
-            raise BadRowError(f"{self.column('answer')}={example.answer!r} is not a number")
+            raise BadRowError(
+                f"{self.column('answer')}={example.answer!r} is not a number"
+                + _other_marks(example.answer, example.decimal)
+            )
         if answer is None:
             raise BadRowError(
                 f"{self.column('answer')}={example.answer!r} is none of the "
@@ -91,6 +108,13 @@ class Reader:
         if example.kind != "numeric":
             example = dataclasses.replace(example, answer=answer)
         return example
+
+    def _answer(self, row: Row) -> str:
+        """Returns the gold answer; a number of JSON is written with the mark that is read."""
+        text, value = self.text(row, "answer"), row.value[self.column("answer")]
+        if self._config.kind == "numeric" and isinstance(value, float):
+            return numbers.from_json(value, self._config.decimal)
+        return text
 
     def _choices(self, row: Row, question: str) -> tuple[str, ...]:
         """Returns the closed set: the row's own, the config's, or the options in the question."""

@@ -21,6 +21,8 @@ ANSWER: dict[AnswerKind, str] = {
     "text": "The answer is a short text on one line.",
 }
 
+COMMA = " The comma is the decimal mark: 1,5 is one and a half."
+
 IN_TEXT = (
     f'Write the reasoning first. The last line is "{ANSWER_MARK} " and the answer, nothing more.'
 )
@@ -38,6 +40,8 @@ GOLD = (
 def messages(example: Example, show_gold: bool, structured: bool) -> tuple[Message, ...]:
     """Returns the chat that asks an API teacher about `example`."""
     form = ANSWER[example.kind].format(choices=", ".join(example.choices))
+    if example.kind == "numeric" and example.decimal == ",":
+        form += COMMA
     system = " ".join((TASK, form, IN_JSON if structured else IN_TEXT))
     question = example.question
     if show_gold:

@@ -220,9 +220,3 @@ def test_answer_of_reads_the_completion():
 )
 def test_answer_in_recorded_text(example, text, expected):
     assert answers.answer_in_recorded_text(text, example) == expected
-
-
-def test_options_in_needs_letters_in_order():
-    assert answers.options_in("Who?\n(a) old\n(b) new") == ("old", "new")
-    assert answers.options_in("Who?\nA) old\nC) new") == ()
-    assert answers.options_in("I. e. nothing") == ()
