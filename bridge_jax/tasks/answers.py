@@ -34,9 +34,11 @@ _EMPHASIS = re.compile(r"[*_]+(?=\w)|(?<=[\w:：])[*_]+")
 _FRAME = re.compile(r"(?:\$\$|\\\[|\\\(|`{3}\w*|[*_]+)\s*")
 
 _SENTENCE_END = re.compile(r"[.!?][\"')]?\s+|\n+")
-_CLOSING_WORD = re.compile(r"^####\s*+|\w+|[^\w\s]|\n", re.MULTILINE)
-_ANNOUNCES = re.compile(r":?\s++")
-_NOUNS = ("answer", "option", "statement", "choice")
+_CLOSING_WORD = re.compile(
+    r"(?P<mark>^####\s*+)|\b(?P<noun>(?:answer|option|statement|choice)\b\s*+)(?P<to>to\b)?+"
+    r"|\b(?P<verb>is\b:?\s++)|(?P<end>[.\n])",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LONGEST_ANSWER = 2000
 _MOST_CLOSINGS = 20
 
@@ -196,25 +198,18 @@ def _announcements(text: str) -> Iterator[tuple[int, int]]:
 
     Between "answer" and "is" there may be "to" and what it leads on to, up to a full stop.
     """
-    start, asks = None, False
+    noun: re.Match[str] | None = None
     for word in _CLOSING_WORD.finditer(text):
-        name = word[0].lower()
-        if name.startswith("####"):
+        if word["mark"]:
             yield word.start(), word.end()
-        elif name == "is" and start is not None:
-            begin = _ANNOUNCES.match(text, word.end())
-            if begin:
-                yield start, begin.end()
-            start, asks = None, False
-        elif start is None or not asks:
-            if name in _NOUNS:
-                start = word.start()
-            elif name == "to" and start is not None:
-                asks = True
-            elif name != "\n":
-                start = None
-        elif name in (".", "\n"):
-            start, asks = None, False
+        elif word["noun"] and not (noun and noun["to"]):
+            noun = word
+        elif word["end"] and noun and noun["to"]:
+            noun = None
+        elif word["verb"] and noun:
+            if noun["to"] or noun.end() == word.start():
+                yield noun.start(), word.end()
+            noun = None
 
 
 def _end_of_words(text: str) -> int:

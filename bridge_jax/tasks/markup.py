@@ -7,7 +7,7 @@ import re
 
 # Emphasis opens before a word and closes after one; `2**3` and `a_b` have none.
 _EMPHASIS = re.compile(
-    r"(?:(?<![^\s(\[\"'$:>-])[*_]{1,3}+(?=[^\s*_]))|(?<=[^\s*_])[*_]{1,3}+(?!\w)"
+    r"(?:(?<![^\s(\[\"'$:>-])[*_]{1,3}+(?=[^\s*_]))|(?<=[^\s*_])[*_]{1,3}+(?![\w{])"
 )
 _HEADING = re.compile(r"^[ \t]*+(?:#{1,6}[ \t]++|>[ \t]*+)")
 _TAG = re.compile(r"<(/?)(?:answer|b|strong|em|i|code|final_answer|final)>", re.IGNORECASE)
@@ -67,7 +67,7 @@ def plain(text: str) -> str:
     A fraction of TeX becomes "1⁄2", with the fraction slash. Round brackets stay, for they may be
     the sign of a number. TeX that is not known stays as well.
     """
-    text = _HEADING.sub("", text.strip())
+    text = _EMPHASIS.sub("", _HEADING.sub("", text.strip()))
     if "\\" in text or "{" in text or "~" in text:
         text = _from_tex(text)
     text = _TAG.sub(" ", text)
@@ -87,14 +87,15 @@ def without_lead_ins(text: str) -> list[str]:
 
 def boxes(text: str) -> list[tuple[int, int, int]]:
     r"""Returns where each `\boxed{...}` begins, and where its content begins and ends, in order."""
-    found, opened = [], []
+    found: list[tuple[int, int, int]] = []
+    opened: list[tuple[int, int]] = []
     for mark in re.finditer(r"\\boxed ?\{|\\[{}]|[{}]", text):
-        if mark[0][-1] == "{" and mark[0] != "\\{":
-            opened.append(mark)
-        elif mark[0] == "}" and opened:
-            start = opened.pop()
-            if start[0] != "{":
-                found.append((start.start(), start.end(), mark.start()))
+        if mark[0] == "}" and opened:
+            start, begin = opened.pop()
+            if begin - start > 1:
+                found.append((start, begin, mark.start()))
+        elif mark[0] not in ("}", "\\{", "\\}"):
+            opened.append(mark.span())
     return sorted(found)
 
 
