@@ -9,7 +9,7 @@ import re
 _EMPHASIS = re.compile(
     r"(?:(?<![^\s(\[\"'$:>-])[*_]{1,3}+(?=[^\s*_]))|(?<=[^\s*_])[*_]{1,3}+(?![\w{])"
 )
-_HEADING = re.compile(r"^[ \t]*+(?:#{1,6}[ \t]++|>[ \t]*+)")
+_HEADING = re.compile(r"^#{1,6}[ \t]++")
 _TAG = re.compile(r"<(/?)(?:answer|b|strong|em|i|code|final_answer|final)>", re.IGNORECASE)
 
 _TEX_FRACTION = re.compile(r"\\[dtc]?frac(?: ?\{ ?(-?\d+) ?\} ?\{ ?(\d+) ?\}|(\d)(\d)(?!\d))")
@@ -55,8 +55,9 @@ _PAIRS = {
 }
 _LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|right|most likely)\b[ ,]*+)*+"
-    r"(?:answer|option|choice|label|letter)\b[ ]*+"
-    r"(?:(?:is|would be|must be|should be)\b[ ]*+:?|[:：=]|[-–—](?=\s))?[ ]*+(?=\S)",
+    r"(?:(?:answer|option|choice|label|letter)\b[ ]*+"
+    r"(?:(?:is|would be|must be|should be)\b[ ]*+:?|[:：=]|[-–—](?=\s))"
+    r"|(?:option|choice|label|letter)\b)[ ]*+(?=\S)",
     re.IGNORECASE,
 )
 

@@ -30,7 +30,7 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 DecimalMark = Literal["", ".", ","]
 
@@ -54,32 +54,40 @@ _TOKEN = re.compile(
 )
 _ARABIC_SLASH = re.compile("(?<=[٠-٩۰-۹])/(?=[٠-٩۰-۹])")
 _MONEY = rf"(?:[A-Za-z]{{0,3}}[{_CURRENCY}][ ]?|%)?"
-_BEFORE = re.compile(rf"([-+]?){_MONEY}(\(?)([-+]?){_MONEY}([-+]?)$")
-_CLOSED = re.compile(rf"[ ]?[%{_CURRENCY}]?\)")
+_BEFORE = re.compile(rf"([-+]?){_MONEY}(?:(\()[ ]?)?([-+]?){_MONEY}([-+]?)\Z")
+_CLOSED = re.compile(rf"[ ]?[%{_CURRENCY}]?[ ]?\)")
 _ALLOWED_BEFORE = ":=≈~\"“„«'‘`[{#|\\"
 # A colon after a digit (12:30), or a brace that makes its content part of something.
-_PART_OF = re.compile(r"(?:\d:|[\^_}\]√]\{|(?:frac|binom|log|ln|overline|underline) ?\{)$")
-_OPERATORS = "+-*/×÷·^<>≤≥±∓√∛∞≠"
-# Words after which a number is not the one that is meant, or not as it stands.
-_BENDS = re.compile(
-    r"\b(?:not|never|than|least|most|under|over|below|above|between|from|or|up to|root|sqrt|log|ln"
-    r"|half|third|quarter|twice|double|triple|(?:one|half|third|quarter|root|multiple|factor|log"
-    r"|power|range) of)[ ]*$",
+_PART_OF = re.compile(r"(?:\d:|[\^_}\]√]\{|(?:frac|binom|log|ln|overline|underline) ?\{)\Z")
+_UNEQUAL = re.compile(r"[!<>≠]=\Z|(?<![=-])>\Z|[-+*/×÷·^<≤≥±∓√∛∞≠(]\Z")
+# Chinese and Thai write no space before a number.
+_LETTER_OF_WORD = re.compile(r"[^\W\d_\u0e00-\u0e7f\u2e80-\u9fff\uac00-\ud7af]")
+# Lawyers write "thirty (30) days".
+_SPELLED = re.compile(
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w{3,5}teen|twenty"
+    r"|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million) *\Z",
     re.IGNORECASE,
 )
-_NEGATIVE = re.compile(r"(?:^|[:=]|\b(?:is|of|a))\s*(?:minus|negative)\s*$", re.IGNORECASE)
-_MINUS_WORD = re.compile(r"\b(?:minus|negative|plus|times)\s*$", re.IGNORECASE)
+# Words after which a number is not the one that is meant, or not as it stands.
+_BENDS = re.compile(
+    r"\b(?:not|never|than|least|most|under|over|below|above|between|from|or|up to|one in|root|sqrt"
+    r"|log|ln|exp|sin|cos|tan|pi|π|half|third|quarter|twice|double|triple|(?:one|half|third|quarter|root|multiple|factor|log"
+    r"|power|range) of)\s*\Z",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(r"(?:^|[:=]|\b(?:is|of|a))\s*(?:minus|negative)\s*\Z", re.IGNORECASE)
+_MINUS_WORD = re.compile(r"\b(?:minus|negative|plus|times)\s*\Z", re.IGNORECASE)
 
 _SIGNS = re.compile(rf"(?:[ ]?[%‰°′″{_CURRENCY})\]}}]|[\"'”’»`|])*+")
 _STOPS = ".,;:?。、،؟"
 _WORD = re.compile(r"\w+")
 _GAP = re.compile(r"\s*+")
-_NAMES = re.compile(r"=\s*+[^\W\d]\w{0,9}\s*+[.)]?\s*+$")
+_NAMES = re.compile(r"=\s*+[^\W\d]\w{0,9}\s*+[.)]?\s*+\Z")
 _ASIDE = re.compile(r"\s\(|[.;:—-]\s")
 # First words after a number that make it another one.
 _PARTS = re.compile(
     r"squared|cubed|factorial|half|halves|(?:third|fourth|fifth|sixth|eighth|tenth|hundredth"
-    r"|thousandth)s|pi|π|e|i|plus|minus|[ex]\d+"
+    r"|thousandth)s|pi|π|e|i|j|n|plus|minus|[ex]\d+"
 )
 _HALF = re.compile(r"and (?:an? |one |two |three )?(?:half|third|quarter|fifth|tenth)s?\b", re.I)
 # First words after a number that say it was but one of several.
@@ -103,6 +111,14 @@ class Number:
     places: int = 0
 
 
+class _Found(NamedTuple):
+    """A number in a text: where it begins and ends with its signs, and None where it is unread."""
+
+    begin: int
+    end: int
+    number: Number | None
+
+
 def read(text: str, decimal: DecimalMark = "") -> Number | None:
     """Returns the number that `text` says, or None where it says none, several or only a part.
 
@@ -120,9 +136,8 @@ def read(text: str, decimal: DecimalMark = "") -> Number | None:
             break
     else:
         return None
-    begin, end, number = found
-    lead = text[:begin]
-    if number is None or not _ends(text, end, alone=not lead.strip()):
+    lead, number = text[: found.begin], found.number
+    if number is None or not _ends(text, found.end, alone=not lead.strip()):
         return None
     before = lead[-40:]
     if _NEGATIVE.search(before) and number.value > 0:
@@ -139,8 +154,7 @@ def last(text: str, decimal: DecimalMark = "") -> Number | None:
     for match in reversed(list(_TOKEN.finditer(text))):
         found = _in_context(text, match, decimal)
         if found is not None:
-            _, end, number = found
-            return None if number is None or _continues(text, end) else number
+            return None if _continues(text, found.end) else found.number
     return None
 
 
@@ -195,35 +209,36 @@ def _ascii(char: str) -> str:
     return next((plain for plain, others in same.items() if char in others), char)
 
 
-def _in_context(
-    text: str, match: re.Match[str], decimal: DecimalMark
-) -> tuple[int, int, Number | None] | None:
-    """Returns where a number begins and ends, and the number, None if it is not read.
-
-    Returns None alone for digits that belong to a word ("B12", "COVID-19").
-    """
+def _in_context(text: str, match: re.Match[str], decimal: DecimalMark) -> _Found | None:
+    """Returns a number with its sign, or None for digits of a word ("B12", "COVID-19")."""
     number, end = _number(match, decimal), match.end()
     start = max(0, match.start() - 16)
     before = _BEFORE.search(text[start : match.start()])
     assert before is not None  # It matches the empty end at least.
     begin = start + before.start()
-    signs = [sign for sign in before.group(1, 3, 4) if sign]
     lead = text[max(0, begin - 40) : begin]
-    if lead and (lead[-1].isalpha() or lead[-1] == "_"):
+    if lead and (lead[-1] == "_" or _LETTER_OF_WORD.match(lead[-1])):
         return None
-    spoken = lead.rstrip().removesuffix("=>").removesuffix("->")
-    is_glued = lead != "" and not lead[-1].isspace()
-    if is_glued and (lead[-1] not in _ALLOWED_BEFORE or _PART_OF.search(lead[-12:])):
-        return begin, end, None
-    if number is None or len(signs) > 1 or spoken[-1:] in (*_OPERATORS,):
-        return begin, end, None
+    signs = [sign for sign in before.group(1, 3, 4) if sign]
+    if number is None or len(signs) > 1 or _belongs(lead):
+        return _Found(begin, end, None)
     negative = "-" in signs
     if before[2]:
-        closed = _CLOSED.match(text, end)
-        if closed is None or (spoken and spoken[-1] not in ":="):
-            return begin, end, None
-        end, negative = closed.end(), negative or not signs
-    return begin, end, Number(-number.value if negative else number.value, number.places)
+        closed, spelled = _CLOSED.match(text, end), _SPELLED.search(lead)
+        if closed is None or not (spelled or lead.rstrip()[-1:] in ("", ":", "=")):
+            return _Found(begin, end, None)
+        end, negative = closed.end(), negative or not (signs or spelled)
+    return _Found(begin, end, Number(-number.value if negative else number.value, number.places))
+
+
+def _belongs(lead: str) -> bool:
+    """Whether a number that stands after `lead` is an operand, a bound or a part of something."""
+    if lead and not lead[-1].isspace():
+        if lead[-1].isnumeric() or not (lead[-1] in _ALLOWED_BEFORE or lead[-1].isalpha()):
+            return True
+        if _PART_OF.search(lead[-12:]):
+            return True
+    return _UNEQUAL.search(lead.rstrip()) is not None
 
 
 def _number(match: re.Match[str], decimal: DecimalMark) -> Number | None:
@@ -327,6 +342,8 @@ def _continues(text: str, at: int) -> bool:
     assert gap is not None  # It may be empty.
     glued, at = not gap[0], gap.end()
     rest, after = text[at : at + 1], text[at + 1 : at + 2]
+    if text.startswith("..", at):
+        return True
     if rest and rest in _STOPS:
         return glued and not (not after or after.isspace() or after in "*_" or _signs(text, at + 1))
     if rest == "/" or (rest in ("-", "—") and (glued or after.isspace())):
