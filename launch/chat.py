@@ -22,7 +22,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import ANSWER_MARK, split_completion
+from bridge_jax.tasks.answers import ANSWER_MARK, cut_completion
 from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE
 from launch.overrides import run_main
 
@@ -225,10 +225,9 @@ def layout(reply: str, complete: bool) -> Text:
     A reply that ends without an answer is neither; before, it is taken to be a rationale.
     """
     reply = _CONTROL.sub("", reply)
-    rationale, answer = split_completion(reply)
+    rationale, answer, rest = cut_completion(reply)
     if answer is None:
         return Text(rationale, "" if complete else "dim")
-    rest = reply.rpartition(ANSWER_MARK)[2].strip().partition("\n")[2].strip()
     parts = (rationale, "dim"), (f"{ANSWER_MARK} {answer}", "bold"), (rest, "dim")
     return Text("\n\n").join(Text(text, style) for text, style in parts if text)
 

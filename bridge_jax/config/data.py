@@ -34,6 +34,9 @@ class DataConfig:
         by an index from 0 or a number from 1. `auto` takes what can be read in one way; whole
         numbers that are no strings are indices of the options that a row lists.
       min_rouge: ROUGE-L from which a free text counts as right. Our default.
+      decimal: how numbers are written, for `jsonl` and `hf`: with `.` spaces may group digits
+        (`1 234.5`); with `,` the comma is the decimal mark (`1.234,5`, `1 234,5`); by default
+        `1,234.5` is read, and what other countries write is no number.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
@@ -58,6 +61,7 @@ class DataConfig:
     choices: tuple[str, ...] = ()
     answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"
     min_rouge: float = 0.5
+    decimal: Literal["", ".", ","] = ""
     rationale: str = "medium"
     pool: int = 500
     dev: int = 50

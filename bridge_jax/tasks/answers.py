@@ -1,38 +1,79 @@
 """From a completion to an answer, and from an answer to right or wrong.
 
 Every completion we train on ends in a line `Answer: ...`. Parsing is strict: a text that could be
-read in two ways has no answer, which counts as wrong. Units and scales ("mL", "million") are read
-past, not converted.
+read in two ways has no answer, which counts as wrong. Golds and replies are read alike: numbers by
+`numbers`, options and labels by `options`, both without Markdown and TeX (`markup`). All of it
+takes time linear in the length of the text.
 """
 
 import re
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Iterator
+from fractions import Fraction
 
+from bridge_jax.tasks import markup, numbers
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.options import named
 from bridge_jax.tasks.rouge import rouge_l
 
 ANSWER_MARK = "Answer:"
 
-_NUMBER = re.compile(
-    r"(?<![\w.])([-+]?)(?:[$€£]\s?)?([-+]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
-)
-_OPERATOR = re.compile(r"\s*(?:[-+*/=x×÷^]|to\b)\s*[$€£]?\d")
-_LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+\s*(.*))?", re.DOTALL)
-_OPTION_LINE = re.compile(r"^\s*(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s+(.+?)\s*$", re.MULTILINE)
-_SENTENCE_END = re.compile(r"[.!?][\"')]?\s+|\n+")
-_CLOSING = re.compile(
-    r"\b(?:answer|option|statement|choice)(?:\s+to\s+[^.\n]*?)?\s+is:?\s+|^####\s*|\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
+# Ours anywhere; as others write it ("**Final answer**: 12", "### Answer") where a line begins.
+_MARK = re.compile(
+    r"(?-i:Answer:)|^[ \t>#*_-]*+"
+    r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|short)\b[ \t,*_]*+)*+"
+    r"answer[ \t*_]*+(?:[:：=]|(?<=[ \t])[-–—](?=[ \t]))"
+    r"|^[ \t]*+(?:#{1,6}[ \t]*+|\*\*|__)(?:final[ ]++)?answer[ \t*_]*+$"
+    r"|^[ \t]*+<answer>",
     re.IGNORECASE | re.MULTILINE,
 )
+# What belongs to the mark but stands before it on its line: "so the final **Answer:** 12".
+_BEFORE_MARK = re.compile(
+    r"(?:\b(?:the|my|our|final|correct)[ \t]++|[*_#]++[ \t]*+)++$", re.IGNORECASE
+)
+_EMPHASIS = re.compile(r"[*_]+(?=\w)|(?<=[\w:：])[*_]+")
+_FRAME = re.compile(r"(?:\$\$|\\\[|\\\(|`{3}\w*|[*_]+)\s*")
+
+_SENTENCE_END = re.compile(r"[.!?][\"')]?\s+|\n+")
+_CLOSING_WORD = re.compile(
+    r"(?P<mark>^####\s*+)|\b(?P<noun>(?:answer|option|statement|choice)\b\s*+)(?P<to>to\b)?+"
+    r"|\b(?P<verb>is\b:?\s++)|(?P<end>[.\n])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LONGEST_ANSWER = 2000
+_MOST_CLOSINGS = 20
 
 
 def split_completion(text: str) -> tuple[str, str | None]:
-    """Returns (rationale, answer text), cut at the last `Answer:`; None where there is no mark."""
-    head, mark, tail = text.rpartition(ANSWER_MARK)
-    if not mark:
-        return text.strip(), None
-    return head.strip(), tail.strip().partition("\n")[0].strip()
+    """Returns (rationale, answer text), cut at the last `Answer:`; None where there is no mark.
+
+    The mark may be written as other models do, at the beginning of a line: "**Answer:** 12",
+    "Final answer: 12", "### Answer". The rationale keeps nothing of it.
+    """
+    rationale, answer, _ = cut_completion(text)
+    return rationale, answer
+
+
+def cut_completion(text: str) -> tuple[str, str | None, str]:
+    """Returns (rationale, answer text, what follows the answer's line); see `split_completion`."""
+    mark = _last_mark(text)
+    if mark is None:
+        return text.strip(), None, ""
+    head, tail = text[: mark.start()], text[mark.end() :]
+    line = head[head.rfind("\n") + 1 :][-60:]
+    before = _BEFORE_MARK.search(line)
+    said_before = before[0] if before else ""
+    head = head.removesuffix(said_before)
+    answer, _, rest = tail.strip().partition("\n")
+    for _ in range(3):  # "$$", then the answer in a line of its own
+        if not rest or not _FRAME.fullmatch(answer):
+            break
+        answer, _, rest = rest.strip().partition("\n")
+    if len(_EMPHASIS.findall(said_before + mark[0])) % 2:
+        unclosed = answer.lstrip("*_")
+        answer = unclosed if unclosed != answer else answer.rstrip("*_")
+    if mark[0].lstrip().startswith("<"):
+        answer = re.split("</answer>", answer, maxsplit=1, flags=re.IGNORECASE)[0]
+    return head.strip(), answer.strip(), rest.strip()
 
 
 def format_completion(rationale: str, answer: str) -> tuple[str, str]:
@@ -44,51 +85,51 @@ def format_completion(rationale: str, answer: str) -> tuple[str, str]:
     return rationale, f"\n{ANSWER_MARK} {answer}" if rationale else f"{ANSWER_MARK} {answer}"
 
 
-def parse_answer(text: str | None, example: Example) -> str | None:
+def parse_answer(text: str | float | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
     Canonical is the option's text (choice), the label as listed (label), the number without
-    currency, unit, thousands commas and trailing zeros (numeric), or the words with single spaces
-    (text).
+    currency, unit, grouping and trailing zeros (numeric), or the words with single spaces (text). A
+    canonical answer is its own canonical form.
+
+    Args:
+      text: what was said, or a number of JSON.
+      example: what was asked.
     """
+    if isinstance(text, int | float):
+        text = numbers.from_json(text, example.decimal)
     text = (text or "").strip()
     if not text:
         return None
     if example.kind == "text":
         return " ".join(text.split())
     if example.kind == "numeric":
-        number = _leading_number(text)
-        return None if number is None else _canonical(number)
-    found = _match(text, example.choices)
-    if found is None and example.kind == "label":
-        found = _match(re.split(r"[,.;:(]\s", text, maxsplit=1)[0], example.choices)
-        options = options_in(example.question)
-        if found is None and options:
-            letter = _by_letter(text, options)
-            found = _match(letter, example.choices) if letter else None
-    elif found is None:
-        found = _by_letter(text, example.choices)
-    return found
+        number = _number(text, example)
+        return None if number is None else numbers.canonical(number.value, example.decimal)
+    return named(text, example)
 
 
 def is_correct(predicted: str | None, example: Example) -> bool:
     """Whether a canonical answer equals the gold one, or is close enough to it (text).
 
     Numbers are equal if their values are. A gold number with two or more decimals is taken to be
-    rounded: there, half a unit of its last decimal is allowed. Integers and single decimals (doses,
-    days) get no tolerance. Our rule.
+    rounded: there, half a unit of its last decimal is allowed. Integers, fractions and single
+    decimals (doses, days) get no tolerance. Our rule.
     """
+    if predicted is None:
+        return False
+    if example.kind == "numeric":
+        gold, number = _number(example.answer, example), _number(predicted, example)
+        if gold is None or number is None:
+            return False
+        tolerance = Fraction(1, 2 * 10**gold.places) if gold.places >= 2 else 0
+        return abs(number.value - gold.value) <= tolerance
     gold = parse_answer(example.answer, example)
-    if predicted is None or gold is None:
+    if gold is None:
         return False
     if example.kind == "text":
         return rouge_l(predicted, gold) >= example.min_rouge
-    if example.kind != "numeric":
-        return predicted == gold
-    places = len(example.answer.partition(".")[2].strip().rstrip("%"))
-    tolerance = Decimal(5).scaleb(-places - 1) if places >= 2 else Decimal(0)
-    number = _leading_number(predicted)
-    return number is not None and abs(number - Decimal(gold)) <= tolerance
+    return predicted == gold
 
 
 def answer_of(completion: str, example: Example) -> str | None:
@@ -99,96 +140,88 @@ def answer_of(completion: str, example: Example) -> str | None:
 def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | None]:
     r"""Splits a recorded chain, which was not written in our format.
 
-    Read in this order: our own mark; a closing sentence ("Therefore, among A through C, the answer
-    is A.", "#### 39", "... \boxed{J}"); for numbers, the last one of the text, which then stays in
-    the rationale (the convention of GSM8K's evaluations).
+    Read in this order: an answer's mark; a closing sentence ("Therefore, among A through C, the
+    answer is A.", "#### 39", "... \boxed{J}"); for numbers, the last one of the text, which then
+    stays in the rationale (the convention of GSM8K's evaluations).
 
     Returns:
       The rationale without its closing sentence, and the canonical answer or None.
     """
     text = text.strip()
-    if ANSWER_MARK in text:
-        rationale, answer = split_completion(text)
-        return rationale, parse_answer(answer, example)
-    for closing in reversed(list(_CLOSING.finditer(text))):
-        said = _unwrap(closing[1] or text[closing.end() :])
+    mark = _last_mark(text)
+    if mark is not None:
+        rationale, said = split_completion(text)
+        answer = parse_answer(said, example)
+        if answer is None:
+            answer = next((answer for _, answer in _closings(text[mark.end() :], example)), None)
+        if answer is not None or ANSWER_MARK in mark[0]:
+            return rationale, answer
+    for start, answer in _closings(text, example):
+        ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, start)]
+        rationale = text[: ends[-1] if ends else 0].strip()
+        return rationale.removesuffix("\\[").removesuffix("$$").rstrip(), answer
+    if example.kind == "numeric":
+        number = numbers.last(markup.plain(text), example.decimal)
+        if number is not None:
+            return text, numbers.canonical(number.value, example.decimal)
+    return text, None
+
+
+def _number(text: str, example: Example) -> numbers.Number | None:
+    return numbers.read(markup.without_lead_ins(text)[-1], example.decimal)
+
+
+def _last_mark(text: str) -> re.Match[str] | None:
+    marks = list(_MARK.finditer(text))
+    return marks[-1] if marks else None
+
+
+def _closings(text: str, example: Example) -> Iterator[tuple[int, str]]:
+    """Yields where closing sentences begin and their answers, from the last one on."""
+    end = _end_of_words(text)
+    boxes = markup.boxes(text)
+    found = [(start, text[a:b]) for start, a, b in boxes if b - a <= _LONGEST_ANSWER]
+    for start, begin in _announcements(text):
+        if end - begin <= _LONGEST_ANSWER and "\n" not in text[begin:end]:
+            found.append((start, text[begin:end]))
+    for start, said in sorted(found, reverse=True)[:_MOST_CLOSINGS]:
+        said = markup.plain(said.strip().removesuffix(".")).removesuffix(".")
         if "\n" in said or (example.kind == "numeric" and not _is_brief(said)):
             continue
         answer = parse_answer(said, example)
         if answer is not None:
-            ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, closing.start())]
-            rationale = text[: ends[-1] if ends else 0].strip()
-            return rationale.removesuffix("\\[").rstrip(), answer
-    if example.kind == "numeric":
-        numbers = list(_NUMBER.finditer(text))
-        return text, _canonical(_value(numbers[-1])) if numbers else None
-    return text, None
+            yield start, answer
 
 
-def options_in(question: str) -> tuple[str, ...]:
-    """Returns the options that a question lists, one a line: "A) yes" or "(a) yes", in order."""
-    options: list[str] = []
-    for first, second, text in _OPTION_LINE.findall(question):
-        if (first or second).upper() == chr(ord("A") + len(options)):
-            options.append(text)
-    return tuple(options) if len(options) > 1 else ()
+def _announcements(text: str) -> Iterator[tuple[int, int]]:
+    """Yields where "the answer is" and "####" begin, and where what they announce does.
+
+    Between "answer" and "is" there may be "to" and what it leads on to, up to a full stop.
+    """
+    noun: re.Match[str] | None = None
+    for word in _CLOSING_WORD.finditer(text):
+        if word["mark"]:
+            yield word.start(), word.end()
+        elif word["noun"] and not (noun and noun["to"]):
+            noun = word
+        elif word["end"] and noun and noun["to"]:
+            noun = None
+        elif word["verb"] and noun:
+            if noun["to"] or noun.end() == word.start():
+                yield noun.start(), word.end()
+            noun = None
+
+
+def _end_of_words(text: str) -> int:
+    """Returns where a text ends but for line breaks and the marks that close TeX."""
+    end = len(text)
+    for closing in ("```", "**", "$$", "\\]", "\\)", "**", "\\]"):
+        end = len(text[:end].rstrip())
+        if text.endswith(closing, 0, end):
+            end -= len(closing)
+    return len(text[:end].rstrip())
 
 
 def _is_brief(said: str) -> bool:
     """Whether a number is all that is said, so that it is not one of a further calculation."""
     return len(said.split()) <= 6 and not _SENTENCE_END.search(said)
-
-
-def _unwrap(text: str) -> str:
-    """Returns what a closing sentence says, without its TeX, quotes and full stop."""
-    text = re.sub(r"\\boxed|\\text|\\\(|\\\)|\\\[|\\\]|[{}]|\*\*|\\(?=\$)", "", text)
-    return text.strip().strip("\"'").rstrip(".").strip("\"'").strip()
-
-
-def _leading_number(text: str) -> Decimal | None:
-    text = text.replace("\u2212", "-")
-    numbers = list(_NUMBER.finditer(text))
-    if not numbers or (numbers[0].start() > 0 and len(numbers) > 1):
-        return None
-    if _OPERATOR.match(text, numbers[0].end()):
-        return None
-    return _value(numbers[0])
-
-
-def _value(match: re.Match[str]) -> Decimal:
-    outer, inner, digits = match.groups()
-    value = Decimal(digits.replace(",", ""))
-    return -value if (outer + inner).count("-") == 1 else value
-
-
-def _canonical(value: Decimal) -> str:
-    text = format(value, "f")
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text in ("-0", "") else text
-
-
-def _plain(text: str) -> str:
-    """Returns lower-case words; a point or a minus survives only as part of a number."""
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text.casefold())
-    return " ".join(re.sub(r"(?<!\d)\.|\.(?!\d)|-(?!\d)|(?<=\w)-|[^\w\s.-]", " ", text).split())
-
-
-def _match(text: str, choices: Sequence[str]) -> str | None:
-    """Returns the choice equal to `text` but for case and punctuation."""
-    if text in choices:
-        return text
-    found = [choice for choice in choices if _plain(choice) == _plain(text)]
-    return found[0] if len(found) == 1 and _plain(text) else None
-
-
-def _by_letter(text: str, options: Sequence[str]) -> str | None:
-    """Returns the option named by its letter; "B) no" must not contradict itself."""
-    match = _LETTERED.fullmatch(text)
-    if not match:
-        return None
-    index = ord(match[1].upper()) - ord("A")
-    if index >= len(options):
-        return None
-    rest = match[2] or ""
-    named = _match(rest, options) or _by_letter(rest, options)
-    return options[index] if named in (None, options[index]) else None

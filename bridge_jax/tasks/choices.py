@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from bridge_jax.tasks.answers import options_in, parse_answer
+from bridge_jax.tasks.answers import parse_answer
 from bridge_jax.tasks.bad_rows import BadRowError, shown
 from bridge_jax.tasks.example import AnswerKind, Example
+from bridge_jax.tasks.options import options_in
 
 Way = Literal["text", "letter", "index", "number"]
 

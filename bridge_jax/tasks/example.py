@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bridge_jax.tasks.bad_rows import BadRows
+from bridge_jax.tasks.numbers import DecimalMark
 from bridge_jax.tasks.task import Task
 
 AnswerKind = Literal["choice", "label", "numeric", "text"]
@@ -26,6 +27,7 @@ class Example:
         teachers read it: it is what the budget pays for.
       min_rouge: ROUGE-L with the gold answer from which another counts as right (text).
       task: what is asked of this and all others of the dataset.
+      decimal: which mark parts the decimals of a number (`bridge_jax.tasks.numbers`).
     """
 
     id: str
@@ -37,6 +39,7 @@ class Example:
     rationales: Mapping[str, str] = dataclasses.field(default_factory=dict)
     min_rouge: float = 0.5
     task: Task = dataclasses.field(default_factory=Task)
+    decimal: DecimalMark = ""
 
 
 @dataclasses.dataclass(frozen=True)

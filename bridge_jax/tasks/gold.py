@@ -5,12 +5,13 @@ some and texts in others, or numbers that never are 0, are an error that says ho
 """
 
 from bridge_jax.config import DataConfig
-from bridge_jax.tasks import choices
-from bridge_jax.tasks.answers import options_in, parse_answer
+from bridge_jax.tasks import choices, numbers
+from bridge_jax.tasks.answers import parse_answer
 from bridge_jax.tasks.bad_rows import BadRowError, names, shown
 from bridge_jax.tasks.choices import Options
 from bridge_jax.tasks.columns import Columns, Row
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.options import options_in
 
 
 class Gold:
@@ -86,10 +87,14 @@ class Gold:
     def _open(self, row: Row, example: Example) -> str:
         """Returns a number or a text."""
         column, text = self._columns.name("answer"), self._columns.text(row, "answer")
+        value = self._columns.raw(row, "answer")
+        if example.kind == "numeric" and isinstance(value, float):
+            # Its point is that of JSON, whatever mark is read.
+            text = numbers.from_json(value, example.decimal)
         answer = parse_answer(text, example)
         if answer is None:
             raise BadRowError(
-                f"{column}={shown(text)} is not a number",
+                f"{column}={shown(text)} is not a number{_other_marks(text, example.decimal)}",
                 f"{column} is not a number",
                 "data.kind=numeric reads numbers only: set data.kind=choice, label or text",
             )
@@ -133,3 +138,14 @@ class Gold:
             "data.choices has to list all answers; data.answer_is says how they name an option: "
             "by text, letter, index (from 0) or number (from 1)",
         )
+
+
+def _other_marks(text: str, decimal: numbers.DecimalMark) -> str:
+    """Returns how to have `text` read as a number, if it is one by another decimal mark."""
+    marks: tuple[numbers.DecimalMark, ...] = (".", ",")
+    ways = []
+    for mark in marks:
+        found = numbers.read(text, mark) if mark != decimal else None
+        if found:
+            ways.append(f"data.decimal={mark} reads it as {numbers.canonical(found.value)}")
+    return f"; {', '.join(ways)}" if ways else ""

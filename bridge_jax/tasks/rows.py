@@ -55,6 +55,7 @@ class Reader:
             domain=self.columns.text(row, "domain", required=False),
             rationales=self._rationales(row, found),
             min_rouge=self._config.min_rouge,
+            decimal=self._config.decimal,
         )
         example = dataclasses.replace(example, answer=self._gold.answer(row, example, found))
         example = self._remember(row, example, split)

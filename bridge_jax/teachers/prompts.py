@@ -36,6 +36,7 @@ ANSWER: dict[AnswerKind, str] = {
 }
 
 LABELS = "The answer is exactly one of these labels:\n"
+COMMA = " The comma is the decimal mark: 1,5 is one and a half."
 
 IN_TEXT = (
     f'Write the reasoning first. The last line is "{ANSWER_MARK} " and the answer, nothing more.'
@@ -58,6 +59,8 @@ GOLD_OF_INPUT = (
 def messages(example: Example, show_gold: bool, structured: bool) -> tuple[Message, ...]:
     """Returns the chat that asks an API teacher about `example`."""
     form = ANSWER[example.kind].format(choices=", ".join(example.choices))
+    if example.kind == "numeric" and example.decimal == ",":
+        form += COMMA
     reply = IN_JSON if structured else IN_TEXT
     if told(example.task, labels_of(example)):
         return _with_task(example, show_gold, form, reply)

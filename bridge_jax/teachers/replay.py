@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
+from bridge_jax.tasks.answers import ANSWER_MARK, format_completion, split_completion
 from bridge_jax.teachers import wire
 from bridge_jax.teachers.ledger_file import connect_to_read, explained
 from bridge_jax.teachers.protocol import Finish, Reply, Request, Teacher, TeacherError
@@ -187,7 +187,9 @@ def _text(row: Mapping[str, Any]) -> str:
     rationale, answer = row["rationale"], row.get("answer")
     if answer is not None:
         return "".join(format_completion(rationale, answer))
-    return f"{rationale}\n{ANSWER_MARK}" if ANSWER_MARK in rationale else rationale
+    # Without an answer no mark in the rationale may be taken for one.
+    marked = split_completion(rationale)[1] is not None
+    return f"{rationale}\n{ANSWER_MARK}" if marked else rationale
 
 
 def _from_ledger(path: Path) -> LedgerReplay:

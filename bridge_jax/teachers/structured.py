@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from bridge_jax.tasks.answers import split_completion
 from bridge_jax.teachers.protocol import whole
 
 # Of OpenAI's `strict` subset of JSON schema, which Gemini reads too.
@@ -26,8 +27,8 @@ SCHEMA: dict[str, Any] = {
 SCHEMA_BYTES = len(json.dumps(SCHEMA))
 
 
-class _Number(str):
-    """A number as it is written."""
+class JsonNumber(str):
+    """A number of JSON as it is written: its point parts the decimals, whatever mark a task has."""
 
 
 # How models mark their thoughts: DeepSeek and Qwen, Magistral, Kimi, and what prompts ask for.
@@ -47,7 +48,7 @@ _OBJECTS = 50  # In a reply, with the names that we look for; where there are mo
 
 _STEP = re.compile(r'\\.|["{}]', re.DOTALL)
 # Numbers stay as they are written, with their digits and however long.
-_NUMBERS: Any = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), _Number)
+_NUMBERS: Any = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), JsonNumber)
 _ENDS = re.compile(r"[\"'”\]]\s*\}[\s`]*\Z")
 _NAMES_RATIONALE = re.compile("|".join(_RATIONALES), re.IGNORECASE)
 _NAMES_ANSWER = re.compile("|".join(_ANSWERS), re.IGNORECASE)
@@ -58,7 +59,7 @@ _BARE_ANSWER = re.compile(
     rf"\b(?:{'|'.join(_ANSWERS)})[\"']?[ \t]{{0,9}}:[ \t]{{0,9}}([^\"'\s][^}}\n]*)",
     re.IGNORECASE,
 )
-_ANNOUNCES = re.compile(r"\banswer\*{0,2}(?:[ \t]{0,9}:| is\b)|####|\\boxed", re.IGNORECASE)
+_ANNOUNCES = re.compile(r"\banswer is\b|####|\\boxed", re.IGNORECASE)
 _NEXT_KEY = re.compile(r",\s*[\"']")
 
 # LaTeX whose first letter is that of an escape of JSON. A backspace or a form feed is never meant;
@@ -82,7 +83,8 @@ def read_json(text: str) -> tuple[str, str] | None:
     be in capitals, its answer a number or a list, its grammar slightly wrong.
 
     Returns:
-      None where there is none, or where an object that begins after the last one never ends.
+      The answer is a `JsonNumber` where it is written as a number, without quotation marks. None
+      where there is no such object, or where one that begins after the last never ends.
     """
     return _read(without_thoughts(text))[0]
 
@@ -99,7 +101,8 @@ def finish_of(text: str) -> Literal["stop", "length", "malformed"]:
         return "stop"
     if cut_off:
         return "length"
-    return "stop" if _ANNOUNCES.search(text) else "malformed"
+    said = split_completion(text)[1] is not None or _ANNOUNCES.search(text)
+    return "stop" if said else "malformed"
 
 
 def without_thoughts(text: str) -> str:
@@ -186,7 +189,8 @@ def _pair(span: str) -> tuple[str, str] | None:
         answer = "; ".join(answer)
     if type(rationale) is not str or not isinstance(answer, str):
         return None
-    return whole(rationale).strip(), whole(answer).strip()
+    answer = answer if isinstance(answer, JsonNumber) else whole(answer).strip()
+    return whole(rationale).strip(), answer
 
 
 def _repaired(span: str) -> Any:
@@ -213,7 +217,8 @@ def _bare(written: str, content: Any) -> Any:
     """Returns an answer without quotation marks as it is written; true and false are none."""
     if isinstance(content, bool):
         return content
-    return _NEXT_KEY.split(written, maxsplit=1)[0].rstrip(" \t,")
+    written = _NEXT_KEY.split(written, maxsplit=1)[0].rstrip(" \t,")
+    return JsonNumber(written) if written == str(content) else written
 
 
 def _with_backslashes(span: str) -> str:

@@ -6,13 +6,15 @@ al., 2203.11171).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge_jax.tasks.answers import answer_in_recorded_text, is_correct, parse_answer
 from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.jsonl import Number
 from bridge_jax.teachers.protocol import Failure, Reply
-from bridge_jax.teachers.structured import read_json, without_thoughts
+from bridge_jax.teachers.structured import JsonNumber, read_json, without_thoughts
 
 Outcome = Reply | Failure
 
@@ -59,10 +61,16 @@ def read(example: Example, outcome: Outcome, rules: Rules) -> Reading:
     if outcome.finish != "stop":
         return Reading("", None, _NO_ANSWER[outcome.finish])
     if found := read_json(outcome.text):
-        rationale, answer = found[0], parse_answer(found[1], example)
+        rationale, answer = found[0], parse_answer(_value(found[1]), example)
     else:
         rationale, answer = answer_in_recorded_text(without_thoughts(outcome.text), example)
     return Reading(rationale, answer, _reason(example, rationale, answer, rules))
+
+
+def _value(answer: str) -> str | float:
+    """Returns a number of JSON as one, so that its point is read as one."""
+    is_number = isinstance(answer, JsonNumber) and math.isfinite(float(answer))
+    return Number(answer) if is_number else answer
 
 
 def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) -> str | None:

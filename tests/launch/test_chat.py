@@ -173,6 +173,8 @@ def test_rationale_and_answer_apart():
         ("3 x 20 = 60", "dim"), ("Answer: 60 mg", "bold"), ("and more", "dim"),
     ]  # fmt: skip
     assert styles(chat.layout("Answer: yes", complete=True)) == [("Answer: yes", "bold")]
+    bold = chat.layout("3 x 20 = 60\n**Answer:** 60 mg\nand more", complete=True)
+    assert bold.plain == shown.plain
 
 
 def test_without_an_answer_it_is_dim_only_while_it_may_come():

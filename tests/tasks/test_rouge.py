@@ -46,6 +46,17 @@ def test_rouge_l_by_hand(hypothesis, reference, expected):
     assert rouge.rouge_l(hypothesis, reference) == pytest.approx(expected)
 
 
+@needs_library
+def test_only_the_first_words_of_huge_texts_are_compared():
+    """Two thousand words of each; what comes after them is not found, so the score is lower."""
+    words = [f"w{i}" for i in range(2500)]
+    assert rouge.rouge_l(" ".join(words), " ".join(words)) == pytest.approx(2000 / 2500)
+    assert rouge.rouge_l(" ".join(words[:2000]), " ".join(words[:2000])) == pytest.approx(1.0)
+    book = "filler " * 150_000
+    assert rouge.rouge_l(f"the cat sat {book}", "the cat sat") == pytest.approx(6 / 150_006)
+    assert rouge.rouge_l(book, book) == pytest.approx(2000 / 150_000)
+
+
 def longest(a, b):
     """Returns the length of the longest common subsequence."""
     row = [0] * (len(b) + 1)

@@ -55,6 +55,45 @@ def test_formatted_completions_parse_back(rationale, answer):
 
 
 @pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("It is so.\n**Answer:** 12", ("It is so.", "12")),
+        ("It is so.\n\n**Answer: 12**", ("It is so.", "12")),
+        ("It is so.\n**Answer**: 12", ("It is so.", "12")),
+        ("It is so.\n__Answer__: 12", ("It is so.", "12")),
+        ("It is so.\n* **Answer:** 12 mL", ("It is so.", "12 mL")),
+        ("It is so.\n> **Final answer:** **12**", ("It is so.", "**12**")),
+        ("It is so. **Answer:** 12", ("It is so.", "12")),
+        ("It is so. The final Answer: 12", ("It is so.", "12")),
+        ("It is so.\nFinal answer: yes", ("It is so.", "yes")),
+        ("It is so.\nANSWER: yes", ("It is so.", "yes")),
+        ("It is so.\nanswer: (b)", ("It is so.", "(b)")),
+        ("It is so.\nAnswer：B", ("It is so.", "B")),
+        ("It is so.\nAnswer - B", ("It is so.", "B")),
+        ("It is so.\nSo, the correct answer = B", ("It is so.", "B")),
+        ("It is so.\n### Answer\n\nB", ("It is so.", "B")),
+        ("It is so.\n**Final Answer**\nB", ("It is so.", "B")),
+        ("It is so.\nAnswer:\n$$\n12\n$$", ("It is so.", "12")),
+        ("It is so.\n<answer>\n12\n</answer>", ("It is so.", "12")),
+        ("It is so.\n<answer>12</answer>", ("It is so.", "12")),
+        ("Answer: 11\nNo.\nFinal answer: 12", ("Answer: 11\nNo.", "12")),
+        # No marks: inside of a sentence, in other words, and a dash that is a sign.
+        ("The best answer: we cannot say", ("", "we cannot say")),
+        ("So we answer: it is 12", ("So we answer: it is 12", None)),
+        ("Answers: 12", ("Answers: 12", None)),
+        ("Answer -12", ("Answer -12", None)),
+    ],
+)
+def test_marks_as_other_models_write_them_leave_a_clean_rationale(text, parts):
+    assert answers.split_completion(text) == parts
+
+
+def test_what_follows_the_answer_is_kept_apart():
+    assert answers.cut_completion("So.\n**Answer:** 12\nBye.\n") == ("So.", "12", "Bye.")
+    assert answers.cut_completion("So.") == ("So.", None, "")
+
+
+@pytest.mark.parametrize(
     ("text", "canonical"),
     [
         ("12", "12"),
@@ -216,13 +255,21 @@ def test_answer_of_reads_the_completion():
         (NUMERIC, "He has 3 - 13 = -10 left.", ("He has 3 - 13 = -10 left.", "-10")),
         (NUMERIC, "Three plus nine.\nAnswer: 12", ("Three plus nine.", "12")),
         (NUMERIC, "No idea.", ("No idea.", None)),
+        (NUMERIC, "We add.\n**Answer:** 12", ("We add.", "12")),
+        (NUMERIC, "We add.\nFinal answer: \u221212 mL", ("We add.", "-12")),
+        (CHOICE, "It fits.\n\n**Answer: B) no**", ("It fits.", "no")),
+        (CHOICE, "It fits.\n\n**Answer:** A, B", ("It fits.", None)),
+        (
+            MAYBE,
+            "It fits.\n### Final Answer\nThe rest is:\n\\[ \\boxed{C} \\]",
+            ("It fits.", "maybe"),
+        ),
+        (NUMERIC, "So $\\boxed{\\frac{1}{2}}$.", ("", "0.5")),
+        (NUMERIC, "Nested. So $\\boxed{\\text{\\textbf{12}} \\text{ mL}}$.", ("Nested.", "12")),
+        (NUMERIC, "Add. The answer to the first question is 12.", ("Add.", "12")),
+        (NUMERIC, "It is \\boxed{12", ("It is \\boxed{12", "12")),
+        (NUMERIC, "Answer: see above.", ("", None)),
     ],
 )
 def test_answer_in_recorded_text(example, text, expected):
     assert answers.answer_in_recorded_text(text, example) == expected
-
-
-def test_options_in_needs_letters_in_order():
-    assert answers.options_in("Who?\n(a) old\n(b) new") == ("old", "new")
-    assert answers.options_in("Who?\nA) old\nC) new") == ()
-    assert answers.options_in("I. e. nothing") == ()

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.tasks import answers
+from bridge_jax.tasks import answers, options
 from bridge_jax.tasks.practice import CHAINS, generate
 from bridge_jax.tasks.practice.chain import WEEKDAYS, windows
 
@@ -153,7 +153,7 @@ def test_choices_are_four_and_listed(splits):
     assert {row.choices.index(row.answer) for row in chosen} == {0, 1, 2, 3}
     for row in chosen:
         assert len(set(row.choices)) == 4
-        assert answers.options_in(row.question) == row.choices
+        assert options.options_in(row.question) == row.choices
 
 
 def test_wording_varies(splits):

@@ -5,6 +5,7 @@ import pytest
 
 from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
+from bridge_jax.tasks.answers import is_correct, parse_answer
 from bridge_jax.tasks.sources import content, load
 
 
@@ -451,3 +452,42 @@ def test_the_content_of_a_folder_is_told_from_another(tmp_path):
     (tmp_path / "moved" / "train.jsonl").write_text(json.dumps(row("c")))
     assert content(str(tmp_path / "moved")) != before
     assert content("") == content("someone/something") == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "decimal", "ways"),
+    [
+        ("1,5", "", "; data.decimal=, reads it as 1.5"),
+        ("1.234,50", "", "; data.decimal=, reads it as 1234.5"),
+        ("1 234", "", "; data.decimal=. reads it as 1234, data.decimal=, reads it as 1234"),
+        ("1 234.5", ",", "; data.decimal=. reads it as 1234.5"),
+        ("2√3", "", ""),
+        ("12-15", "", ""),
+    ],
+)
+def test_a_number_by_another_decimal_mark_names_the_way_out(tmp_path, answer, decimal, ways):
+    rows = [*GOOD, row("x", answer=answer)]
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, rows, decimal=decimal)
+    assert f"line 5: answer={answer!r} is not a number{ways}\n" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("decimal", "answers", "values"),
+    [
+        ("", [1e-05, 2.5, 1234, "1e3", "2½", "(1,234)"], "0.00001 2.5 1234 1000 2.5 -1234"),
+        (".", ["1 234", "1 234.5", 1.234], "1234 1234.5 1.234"),
+        (",", ["1.234,50", "1 234,5", "1,5", 1.234, 1234], "1234,5 1234,5 1,5 1,234 1234"),
+    ],
+)  # fmt: skip
+def test_gold_numbers_are_read_by_the_decimal_mark(tmp_path, decimal, answers, values):
+    rows = [row(f"x{i}", answer=answer) for i, answer in enumerate(answers)]
+    pool = read(tmp_path, [*rows, row("t", "test")], decimal=decimal).pool
+    assert [parse_answer(example.answer, example) for example in pool] == values.split()
+    assert all(is_correct(value, example) for value, example in zip(values.split(), pool))
+    assert {example.decimal for example in pool} == {decimal}
+
+
+def test_a_number_of_json_is_trained_in_digits(tmp_path):
+    rows = [row("a", answer=1e-05), row("b", answer=2.50), row("t", "test")]
+    assert [e.answer for e in read(tmp_path, rows).pool] == ["0.00001", "2.5"]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from bridge_jax.tasks.example import Example
@@ -29,6 +31,12 @@ def test_the_gold_answer_is_shown_on_request_only():
 )
 def test_the_form_of_the_answer_is_named(example, words):
     assert words in messages(example, False, False)[0].content
+
+
+def test_a_decimal_comma_is_asked_for():
+    said = [messages(dataclasses.replace(NUMBER, decimal=mark), False, False) for mark in ("", ",")]
+    assert "comma" not in said[0][0].content
+    assert "The comma is the decimal mark: 1,5 is one and a half." in said[1][0].content
 
 
 def test_the_form_of_the_reply_follows_the_mode():

@@ -77,6 +77,10 @@ def test_another_model_or_other_words_are_a_mistake(recorded):
             "Answer: 3? No.\nAnswer: who knows",
             {"rationale": "Answer: 3? No.", "answer": None},
         ),
+        (
+            "**Final answer:** 3? No.\nANSWER: who knows",
+            {"rationale": "**Final answer:** 3? No.", "answer": None},
+        ),
     ],
 )
 def test_rows_of_annotations_are_read_as_they_were(tmp_path, said, row):

@@ -124,7 +124,14 @@ def test_what_is_no_such_object(text, finish):
 
 
 def test_a_model_that_writes_an_answer_line_instead_is_understood():
-    for line in ("Answer: 4", "**Answer:** 4", "ANSWER : 4", "So the answer is 4.", r"\boxed{4}"):
+    for line in (
+        "Answer: 4",
+        "**Answer:** 4",
+        "**Answer**: 4",
+        "ANSWER: 4",
+        "So the answer is 4.",
+        r"\boxed{4}",
+    ):
         assert finish_of(f"Two and two.\n{line}") == "stop"
     assert finish_of('{"rationale": "So the answer is') == "length"
     assert finish_of("<think>Answer: 5</think>I do not know.") == "malformed"
@@ -165,6 +172,15 @@ def row(text, **example):
 def test_thoughts_are_not_learned_where_the_reply_is_text():
     found = row("<think>Answer: 5</think>Two and two.\nAnswer: 4")
     assert (found["rationale"], found["answer"], found["kept"]) == ("Two and two.", "4", True)
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [("1.234", "1,234"), ('"1.234"', "1234"), ('"1,234"', "1,234"), ("1e999999999", None)],
+)
+def test_the_point_of_a_json_number_is_a_point_where_texts_have_a_comma(written, answer):
+    found = row(f'{{"rationale": "x", "answer": {written}}}', decimal=",")
+    assert found["answer"] == answer
 
 
 WRAPPED = (
