@@ -153,6 +153,8 @@ class Run:
                     f"{needed} tokens; raise it"
                 )
             return Drawn(drawn)
+        if not count:
+            return Drawn([])
         source = instructions.read(config, seed)
         longest = min(longest, checkpoint.read_config(self.config.student).max_positions)
         drawn = draw(source.rows, self.tokenizer("student"), count, longest)

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,6 +71,26 @@ def test_the_seed_and_the_system_message_matter(model):
     runs = [talk(model, QUESTION, *sampled, *more) for more in ((), ("--seed=1",), ("--system=",))]
     assert [code for code, _, _ in runs] == [0, 0, 0]
     assert len({out for _, out, _ in runs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("flag", "beside", "told"),
+    [
+        (None, None, "Reason step by step, then write the answer."),
+        (None, "Which team?\n\nWrite only the answer.", "Which team?\n\nWrite only the answer."),
+        ("Be kind.", "Which team?", "Be kind."),
+        ("", "Which team?", ""),
+    ],
+)
+def test_a_model_is_told_what_it_was_trained_with(tmp_path, monkeypatch, flag, beside, told):
+    if beside is not None:
+        (tmp_path / "system_message.txt").write_text(beside)
+    monkeypatch.setattr(chat, "_SYSTEM", SimpleNamespace(value=flag))
+    assert chat.system_message(tmp_path) == told
+    # A GGUF file has no files of its own.
+    (tmp_path / "model.gguf").touch()
+    bare = "Reason step by step, then write the answer." if flag is None else flag
+    assert chat.system_message(tmp_path / "model.gguf") == bare
 
 
 def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):

@@ -51,6 +51,8 @@ def test_the_folder_is_whole(student, undisturbed):
     kept = f"{report['rationales']['kept']} kept of 24 written"
     assert f"by the assistant, which was shown the gold answers: {kept}" in card
     assert str(undisturbed) not in card
+    told = (student / "system_message.txt").read_text()
+    assert told == "Reason step by step, then write the answer."
 
 
 def test_transformers_answers_as_the_run_did(student, undisturbed):

@@ -133,7 +133,7 @@ MISTAKES = {
     "--budget.queries=25": "budget.queries=25 exceeds the pool of 24 examples",
     "--budget.queries=24": "exceeds the pool of 24 examples less 1 set aside",
     "--budget.queries=0": "budget.queries=0: ask the teacher at least once",
-    "--config.max_prompt_tokens=20": "its prompt has",
+    "--config.max_prompt_tokens=60": "its prompt has",
     "--config.data.source=jsonl --teacher.kind=replay": "data.path is empty",
     "--data.source=jsonl --teacher.kind=replay --data.path=gone.jsonl": "gone.jsonl: no such file",
     "--student.checkpoint=gone": "checkpoint 'gone': no such folder or file",
@@ -169,9 +169,9 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(mistakes, mistake):
 
 
 def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
-    _, err = mistakes["--config.max_prompt_tokens=20"]
+    _, err = mistakes["--config.max_prompt_tokens=60"]
     assert "error: example '" in err
-    assert "max_prompt_tokens is 20" in err
+    assert "max_prompt_tokens is 60" in err
     assert "--config.on_long_prompt=truncate" in err
 
 
