@@ -79,7 +79,8 @@ def write_gguf(folder, path, factors=None, scaling=None):
 def as_qwen2(folder):
     """Makes a Qwen2 of the tiny Llama: its family's name, and biases."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    named = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config | named))
     tensors, rng = load_file(folder / "model.safetensors"), np.random.default_rng(7)
     for name in list(tensors):
         if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
