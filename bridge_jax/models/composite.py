@@ -34,8 +34,8 @@ PARTS = {
 }
 ALONE = Parts()
 
-# What the text part takes from the whole where it does not say it itself.
-_INHERITED = (
+# What the whole says for its language model too, whose own entry may be a mere class default.
+_OF_THE_WHOLE = (
     *("dtype", "torch_dtype", "tie_word_embeddings", "bos_token_id", "eos_token_id"),
     "quantization_config",
 )
@@ -53,10 +53,8 @@ def text_config(hf: dict[str, Any], where: str) -> tuple[dict[str, Any], Parts]:
         return hf, ALONE
     if not is_known or not isinstance(given or {}, dict):
         raise UserError(_way_out(family, given, where))
-    text: dict[str, Any] = {"model_type": f"{family}_text"} | (given or {})
-    for key in _INHERITED:
-        if text.get(key) is None and hf.get(key) is not None:
-            text[key] = hf[key]
+    whole = {key: hf[key] for key in _OF_THE_WHOLE if hf.get(key) is not None}
+    text: dict[str, Any] = {"model_type": f"{family}_text"} | (given or {}) | whole
     if isinstance(text.get("dtype"), dict):  # by part
         text["dtype"] = text["dtype"].get("text_config")
     return text | {"architectures": [ARCHITECTURES[f"{family}_text"]]}, PARTS[str(family)]
