@@ -108,7 +108,7 @@ def cut(hf: dict[str, Any], layers: tuple[int, ...]) -> dict[str, Any]:
     kept = hf | {"num_hidden_layers": len(layers)}
     if types := hf.get("layer_types"):
         kept["layer_types"] = [types[i] for i in layers]
-    if "max_window_layers" in kept:
+    if "max_window_layers" in _read_by_its_class(hf):
         kept["max_window_layers"] = min(kept["max_window_layers"], len(layers))
     return kept
 

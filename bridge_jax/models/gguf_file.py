@@ -166,8 +166,8 @@ class GGUFFile:
             raise UserError(f"{self.path}: lacks {key}; download it again")
         if type(value) is not kind:
             raise UserError(
-                f"{self.path}: {key} is a {type(value).__name__}, where a {kind.__name__} is "
-                "expected; download it again"
+                f"{self.path}: {key} has the type {type(value).__name__}, not {kind.__name__}; "
+                "download it again"
             )
         return value
 

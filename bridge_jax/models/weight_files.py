@@ -6,6 +6,7 @@ Only headers are read here, except where two tensors have to be compared.
 import functools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import numpy as np
 from bridge_jax.errors import UserError
 from bridge_jax.models import composite, names
 
+# The same folder, and nothing else: no "..", no "/".
+_FILE_NAME = re.compile(r"\w[\w.+-]{0,199}\.safetensors", re.ASCII)
 _DTYPES = ("F32", "BF16", "F16", "F64")
 _COMPARED_AT_ONCE = 1 << 22  # numbers
 
@@ -92,8 +95,10 @@ def refuse_adapter(folder: Path) -> None:
         f"{folder}: is an adapter of {base!r}, not a model; merge the two, and give the new "
         "folder:\n"
         "  from peft import AutoPeftModelForCausalLM\n"
-        f"  AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
-        ".save_pretrained(OUT)"
+        "  from transformers import AutoTokenizer\n"
+        f"  whole = AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})\n"
+        "  whole.merge_and_unload().save_pretrained(OUT)\n"
+        f"  AutoTokenizer.from_pretrained({base!r}).save_pretrained(OUT)"
     )
 
 
@@ -174,8 +179,10 @@ def _files_of_index(index: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index}: weight_map must be an object, tensor -> file; download it again")
     for name in weight_map.values():
-        if not isinstance(name, str) or Path(name).name != name or "\0" in name:
-            raise UserError(f"{index}: {str(name)[:60]!r} is not the name of a file beside it")
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+            raise UserError(
+                f"{index}: {str(name)[:60]!r} is not the name of a safetensors file beside it"
+            )
     files = sorted({index.parent / name for name in weight_map.values()})
     for file in files:
         if not file.is_file():
