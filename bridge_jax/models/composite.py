@@ -27,8 +27,10 @@ PARTS = {
             ("model.language_model.", "model."),
         ),
         (
-            *("vision_tower.", "multi_modal_projector."),
-            *("model.vision_tower.", "model.multi_modal_projector."),
+            "vision_tower.",
+            "multi_modal_projector.",
+            "model.vision_tower.",
+            "model.multi_modal_projector.",
         ),
     ),
 }
@@ -36,7 +38,11 @@ ALONE = Parts()
 
 # What the whole says for its language model too, whose own entry may be a mere class default.
 _OF_THE_WHOLE = (
-    *("dtype", "torch_dtype", "tie_word_embeddings", "bos_token_id", "eos_token_id"),
+    "dtype",
+    "torch_dtype",
+    "tie_word_embeddings",
+    "bos_token_id",
+    "eos_token_id",
     "quantization_config",
 )
 

@@ -12,8 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _SCALARS = {
-    **{0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4"},
-    **{7: "?", 10: "<u8", 11: "<i8", 12: "<f8"},
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
 }
 _STRING, _ARRAY = 8, 9
 _MOST_ITEMS = 1 << 22  # Of an array: ten times the largest vocabulary.

@@ -108,13 +108,11 @@ def _whole(low: int, high: int) -> Kind:
     return Kind(f"a whole number from {low:,} to {high:,}", fits)
 
 
-def _positive(high: float, zero: bool = False) -> Kind:
+def _number(low: float, high: float) -> Kind:
     def fits(value: Any) -> bool:
-        if type(value) not in (int, float):
-            return False
-        return value <= high and (value > 0 or (zero and value == 0))
+        return type(value) in (int, float) and low <= value <= high
 
-    return Kind(f"a number from 0 to {high:g}" if zero else f"a number above 0, to {high:g}", fits)
+    return Kind(f"a number from {low:g} to {high:g}", fits)
 
 
 def _list_of(kind: Kind, said: str) -> Kind:
@@ -148,9 +146,9 @@ KINDS: dict[str, Kind] = {
     "max_position_embeddings": _TOKENS,
     "hidden_act": _WORD,
     "hidden_activation": _WORD,
-    "rms_norm_eps": _positive(1, zero=True),
-    "rope_theta": _positive(1e15),
-    "rope_local_base_freq": _positive(1e15),
+    "rms_norm_eps": _number(0, 1),
+    "rope_theta": _number(1, 1e15),
+    "rope_local_base_freq": _number(1, 1e15),
     "rope_scaling": _OBJECT,
     "rope_parameters": _OBJECT,
     "tie_word_embeddings": _FLAG,
@@ -159,9 +157,9 @@ KINDS: dict[str, Kind] = {
     "sliding_window_pattern": _TOKENS,
     "max_window_layers": _whole(0, 1 << 31),
     "layer_types": _list_of(_LAYER_TYPE, f"a list of {' and '.join(LAYER_TYPES)}"),
-    "query_pre_attn_scalar": _positive(1e9),
-    "attn_logit_softcapping": _positive(1e9),
-    "final_logit_softcapping": _positive(1e9),
+    "query_pre_attn_scalar": _number(1e-3, 1e9),
+    "attn_logit_softcapping": _number(1e-3, 1e9),
+    "final_logit_softcapping": _number(1e-3, 1e9),
 }
 # Read for every family, where they are given.
 _SHARED = {
@@ -180,15 +178,19 @@ _ROPE = {
     "rope_type": _WORD,
     "type": _WORD,
     "rope_theta": KINDS["rope_theta"],
-    "factor": _positive(1e6),
+    "factor": _number(1, 1e6),
     "original_max_position_embeddings": _TOKENS,
-    "low_freq_factor": _positive(1e6),
-    "high_freq_factor": _positive(1e6),
+    "low_freq_factor": _number(1e-3, 1e6),
+    "high_freq_factor": _number(1e-3, 1e6),
     "partial_rotary_factor": _WHOLE_HEAD,
 }
 _NULL_IS_NONE = {
-    *("rope_scaling", "rope_parameters", "layer_types", "sliding_window"),
-    *("attn_logit_softcapping", "final_logit_softcapping"),
+    "rope_scaling",
+    "rope_parameters",
+    "layer_types",
+    "sliding_window",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
 }
 _NULL_IS_DERIVED = {
     "head_dim": ("llama", "mistral", "qwen2"),

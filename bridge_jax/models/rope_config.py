@@ -15,7 +15,9 @@ _NEEDED = {
     "default": (),
     "linear": ("factor",),
     "llama3": (
-        *("factor", "low_freq_factor", "high_freq_factor"),
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
         "original_max_position_embeddings",
     ),
 }

@@ -115,7 +115,9 @@ def open_all(files: list[Path], parts: composite.Parts) -> Tensors:
     for file in files:
         try:
             handle = safe_open(file, framework="np")
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error})") from error
+        except SafetensorError as error:
             raise UserError(_damaged(file, error)) from error
         for theirs in handle.keys():  # noqa: SIM118 - it is no dict
             name = composite.own_name(theirs, parts)

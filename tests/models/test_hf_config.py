@@ -241,7 +241,7 @@ LLAMA3 = {
         ({"rope_type": "llama3", "factor": 8.0}, "lacks low_freq_factor, high_freq_factor, orig"),
         ({"rope_type": "linear", "factor": None}, "rope_scaling.factor=null must be a number"),
         ({"rope_type": "linear", "factor": "8"}, 'rope_scaling.factor="8" must be a number'),
-        ({"rope_type": "linear", "factor": 0}, "rope_scaling.factor=0 must be a number above 0"),
+        ({"rope_type": "linear", "factor": 0}, "rope_scaling.factor=0 must be a number from 1"),
         ({"rope_type": None}, "rope_type=null must be a string"),
         ({"rope_type": "linear", "type": "llama3", "factor": 2.0}, "'linear, llama3' is not"),
         ({"rope_type": "yarn", "factor": 8.0}, "rope_type='yarn' is not supported"),
