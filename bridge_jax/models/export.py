@@ -23,6 +23,7 @@ from bridge_jax.models import lora, names
 from bridge_jax.models.checkpoint import axes_of
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.families import complete
+from bridge_jax.models.files import is_composite, locate
 
 SHARD_BYTES = 4 << 30
 
@@ -116,10 +117,15 @@ def write_adapter(
       base: the base model's folder or hub id, for the adapter's config.
 
     Raises:
-      UserError: the model has no adapter.
+      UserError: the model has no adapter, or a base that PEFT would not find it in.
     """
     if config.lora is None:
         raise UserError("the model has no adapter: it was trained in full; export the model")
+    if is_composite(locate(base)):
+        raise UserError(
+            f"the adapter's base {base} has other parts than its language model, under other names "
+            "in PEFT; export the model whole"
+        )
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     tensors, modules = {}, set()
     for tensor in _tensors(config, hf_config):

@@ -104,6 +104,15 @@ def open_source(path: Path) -> Source:
     return Source(path, hf, names.HF[hf["model_type"]], tensors.shapes, tensors.read)
 
 
+def is_composite(path: Path) -> bool:
+    """Returns whether the checkpoint at `path` has other parts than its language model.
+
+    Raises:
+      UserError: as by `read_hf_config`.
+    """
+    return path.suffix != ".gguf" and _folder_config(path)[1] is not composite.ALONE
+
+
 def _folder_config(folder: Path) -> tuple[dict[str, Any], composite.Parts]:
     """Returns the complete config.json of the language model, and where its tensors are."""
     file = folder / "config.json"

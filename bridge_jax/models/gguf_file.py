@@ -124,6 +124,7 @@ class GGUFFile:
                 hf[key] = value
                 where = f"{self.path} ({self._family}.{theirs})"
                 hf_fields.require(hf_fields.KINDS[key], value, key, where)
+        hf.setdefault("num_key_value_heads", hf["num_attention_heads"])
         hf["head_dim"] = hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
         hf["rope_theta"] = _decimal(self._of_family("rope.freq_base", float, 10_000.0))
         epsilon = self._of_family("attention.layer_norm_rms_epsilon", float, 1e-5)

@@ -1,5 +1,6 @@
 """Checkpoints of more than a language model: its part is read, or how to save it is said."""
 
+import dataclasses
 import json
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bridge_jax.config import ModelConfig
+from bridge_jax.config import LoraConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import checkpoint, export
 from tests import tiny
@@ -100,6 +101,20 @@ def test_the_language_model_of_a_gemma_3_is_read(naming, tmp_path):
     alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert type(alone).__name__ == "Gemma3ForCausalLM" and alone.dtype == torch.float32
     np.testing.assert_allclose(logits_of(alone), expected, rtol=0, atol=1e-4)
+
+
+def test_an_adapter_of_a_composite_is_not_exported(tmp_path):
+    write_gemma3(tmp_path / "in")
+    model = ModelConfig(str(tmp_path / "in"))
+    config, params = checkpoint.load(model)
+    config = dataclasses.replace(config, lora=LoraConfig(rank=2))
+    hf = checkpoint.cut_hf_config(model)
+    with (
+        pytest.raises(UserError, match=r"other parts than its language model.*export the model"),
+        export.folder(tmp_path / "out") as out,
+    ):
+        export.write_adapter(out, config, params, hf, model.checkpoint)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gemma_3_says_little_of_its_language_model(tmp_path):

@@ -18,7 +18,7 @@ from bridge_jax.models.families import TRAITS
 from bridge_jax.models.gguf_file import GGUFFile
 from bridge_jax.text import tokenizer
 from tests import tiny
-from tests.models.tiny_gguf import write_gguf
+from tests.models.tiny_gguf import write_changed, write_gguf
 
 gguf = pytest.importorskip("gguf")
 
@@ -196,23 +196,6 @@ def test_the_beginning_of_a_gguf_file(at, value, message, whole, tmp_path):
         checkpoints.load(ModelConfig(str(file)))
 
 
-def rewritten(base, path, change):
-    """Writes the GGUF file with `change(writer)` in place of a key."""
-    written = gguf.GGUFWriter.add_key_value
-
-    def add(writer, key, value, *rest):
-        if key in change:
-            value = change[key]
-            if value is None:
-                return
-            rest = (gguf.GGUFValueType.get_type(value),)
-        written(writer, key, value, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf.GGUFWriter, "add_key_value", add)
-        return write_gguf(base, path)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -239,7 +222,7 @@ def rewritten(base, path, change):
     ],
 )
 def test_wrong_metadata_is_named(change, message, base, tmp_path):
-    file = rewritten(base, tmp_path / "wrong.gguf", change)
+    file = write_changed(base, tmp_path / "wrong.gguf", change)
     with pytest.raises(UserError, match=message):
         checkpoints.load(ModelConfig(str(file)))
         tokenizer.load(file)

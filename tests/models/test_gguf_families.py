@@ -13,7 +13,7 @@ from bridge_jax.models import checkpoint
 from bridge_jax.models.config import Rope
 from bridge_jax.models.rotary import frequencies
 from tests import tiny
-from tests.models.tiny_gguf import write_gguf
+from tests.models.tiny_gguf import write_changed, write_gguf
 
 gguf = pytest.importorskip("gguf")
 
@@ -48,6 +48,18 @@ def test_a_gguf_file_is_the_folder_it_came_from(family, tied, tmp_path):
     assert there.qkv_bias == (family == "qwen2")
     assert there == config
     jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_what_a_gguf_file_does_not_say_is_as_in_llama_cpp(family, tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder", kv_heads=4)
+    if family == "qwen2":
+        as_qwen2(folder)
+    unsaid = ("attention.head_count_kv", "attention.key_length", "rope.freq_base")
+    unsaid = {f"{family}.{key}": None for key in unsaid}
+    config, params = load(write_changed(folder, tmp_path / "model.gguf", unsaid))
+    assert (config.num_kv_heads, config.head_dim, config.rope) == (4, 8, Rope(10_000.0))
+    jax.tree.map(np.testing.assert_array_equal, params, load(folder)[1])
 
 
 def test_llama3_rope_is_recognised_by_its_factors(tmp_path):

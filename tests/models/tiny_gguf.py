@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from tests.tiny import CHAT_TEMPLATE
@@ -85,3 +86,22 @@ def write_gguf(folder, path, factors=None, scaling=None):
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_changed(folder, path, change):
+    """Writes the GGUF file with other values of the keys in `change`; None leaves one out."""
+    import gguf
+
+    written = gguf.GGUFWriter.add_key_value
+
+    def add(writer, key, value, *rest):
+        if key in change:
+            value = change[key]
+            if value is None:
+                return
+            rest = (gguf.GGUFValueType.get_type(value),)
+        written(writer, key, value, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf.GGUFWriter, "add_key_value", add)
+        return write_gguf(folder, path)
