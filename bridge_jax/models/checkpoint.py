@@ -29,6 +29,8 @@ from bridge_jax.parallel.sharding import make_mesh
 # Harmless extras: constants that older exports kept, and the copy of a tied embedding.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$|^rope_freqs\.weight$")
 
+_LISTED = 20  # names in one error
+
 
 def load(
     model: ModelConfig, mesh: Mesh | None = None, dtype: Any = jnp.float32
@@ -45,16 +47,12 @@ def load(
         shapes than its config promises (all are listed).
     """
     mesh = mesh or make_mesh(devices=jax.devices()[:1])
-    source = open_source(locate(model.checkpoint))
-    whole = from_hf(source.hf_config)
-    layers = kept_layers(model, whole)
-    config = dataclasses.replace(from_hf(cut(source.hf_config, layers)), param_dtype=dtype)
-    rows = [row for row in source.table if row.ours != "head" or not config.tied]
+    source, config, layers = _open(model)
+    config = dataclasses.replace(config, param_dtype=dtype)
     abstract = decoder.abstract(config, mesh)
     shapes: dict[str, Any] = traverse_util.flatten_dict(abstract, sep="/")
-    _check(source, rows, whole, shapes)
     params = {}
-    for row in rows:
+    for row in _rows(source, config):
         read = functools.partial(_read, source, row, config)
         kept = layers if row.stacked else None
         params[row.ours] = _place(read, kept, shapes[row.ours])
@@ -62,8 +60,15 @@ def load(
 
 
 def read_config(model: ModelConfig) -> DecoderConfig:
-    """Returns the config of a checkpoint, cut to `keep_layers`; no tensor is read."""
-    return from_hf(cut_hf_config(model))
+    """Returns the config of a checkpoint, cut to `keep_layers`.
+
+    The weights are not read, except where a head has to be compared with the embedding, but what
+    their files say of them is checked.
+
+    Raises:
+      UserError: as by `load`.
+    """
+    return _open(model)[1]
 
 
 def cut_hf_config(model: ModelConfig) -> dict[str, Any]:
@@ -87,34 +92,71 @@ def axes_of(row: names.Tensor, config: DecoderConfig) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if name in re.findall(r"\w+", row.pattern)}
 
 
-def _check(
-    source: Source, rows: list[names.Tensor], config: DecoderConfig, shapes: dict[str, Any]
-) -> None:
+def _open(model: ModelConfig) -> tuple[Source, DecoderConfig, tuple[int, ...]]:
+    """Returns a checkpoint, its files checked, its config cut to `keep_layers`, and these."""
+    source = open_source(locate(model.checkpoint))
+    whole = from_hf(source.hf_config)
+    layers = kept_layers(model, whole)
+    config = from_hf(cut(source.hf_config, layers))
+    _check(source, _rows(source, config), whole)
+    return source, config, layers
+
+
+def _rows(source: Source, config: DecoderConfig) -> list[names.Tensor]:
+    return [row for row in source.table if row.ours != "head" or not config.tied]
+
+
+def _check(source: Source, rows: list[names.Tensor], config: DecoderConfig) -> None:
     layer_of = {row: range(config.num_layers) if row.stacked else range(1) for row in rows}
     expected = {row.theirs.format(i=i): row for row in rows for i in layer_of[row]}
     there = set(source.shapes)
     if missing := sorted(set(expected) - there):
-        raise UserError(f"{source.path}: tensors are missing: {', '.join(missing)}")
+        raise UserError(f"{source.path}: tensors are missing: {_some(missing)}{_hint(missing)}")
     if extra := sorted(n for n in there - set(expected) if not _IGNORED.search(n)):
         raise UserError(
             f"{source.path}: has tensors that a {source.hf_config['model_type']} has not: "
-            f"{', '.join(extra)}; without them it would be another model, so it is not supported"
+            f"{_some(extra)}; without them it would be another model, so it is not supported"
         )
+    sizes = _sizes(config)
     wrong = []
     for name, row in expected.items():
-        ours = shapes[row.ours].shape[row.stacked :]
-        theirs = _their_shape(row, ours)
+        theirs = _their_shape(row, sizes)
         if source.shapes[name] != theirs:
             wrong.append(f"{name} is {source.shapes[name]}, expected {theirs}")
     if wrong:
-        raise UserError(f"{source.path}: shapes that its config does not allow: {'; '.join(wrong)}")
+        raise UserError(
+            f"{source.path}: shapes that its config does not allow: {_some(wrong, '; ')}"
+        )
 
 
-def _their_shape(row: names.Tensor, ours: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape in the checkpoint of a tensor that has the shape `ours` here."""
-    plain = re.sub(r"half two|\(two half\)", "H", row.pattern)
-    left, right = plain.split(" -> ")
-    sizes = dict(zip(right.split(), ours))
+def _some(found: list[str], comma: str = ", ") -> str:
+    more = f"{comma}and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return comma.join(found[:_LISTED]) + more
+
+
+def _hint(missing: list[str]) -> str:
+    if missing != ["lm_head.weight"]:
+        return ""
+    return (
+        "; if the head of this model is its embedding, write "
+        '"tie_word_embeddings": true into its config.json'
+    )
+
+
+def _sizes(config: DecoderConfig) -> dict[str, int]:
+    return {
+        "V": config.vocab_size,
+        "D": config.model_dim,
+        "N": config.num_heads,
+        "K": config.num_kv_heads,
+        "H": config.head_dim,
+        "F": config.mlp_dim,
+    }
+
+
+def _their_shape(row: names.Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
+    """Returns the shape that the row's tensor has in a checkpoint of these sizes."""
+    left = re.sub(r"half two", "H", row.pattern.partition(" -> ")[0])
     return tuple(
         math.prod(sizes[name] for name in re.findall(r"\w", axis))
         for axis in re.findall(r"\([^)]*\)|\w", left)

@@ -22,6 +22,8 @@ from bridge_jax.errors import UserError
 from bridge_jax.models import lora, names
 from bridge_jax.models.checkpoint import axes_of
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.families import complete
+from bridge_jax.models.files import is_composite, locate
 
 SHARD_BYTES = 4 << 30
 
@@ -70,8 +72,8 @@ def write_model(
       hf_config: config.json of the checkpoint that it came from, cut to the layers it has.
       dtype: of the weights; None is that of the checkpoint it came from, f32 if it does not say.
     """
-    name = hf_config.get("dtype") or hf_config.get("torch_dtype") or "float32"
-    dtype = jnp.dtype(dtype or name)
+    hf_config = complete(hf_config)
+    dtype = jnp.dtype(dtype or hf_config.get("dtype") or "float32")
     params = traverse_util.flatten_dict(params, sep="/")
     tensors = list(_tensors(config, hf_config))
     sizes = [_size(t, params) * dtype.itemsize for t in tensors]
@@ -86,11 +88,8 @@ def write_model(
     if len(files) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         _write_json(out / "model.safetensors.index.json", index)
-    _write_json(
-        out / "config.json",
-        # Both spellings: transformers 5 reads the first, older releases and servers the second.
-        hf_config | {"dtype": dtype.name, "torch_dtype": dtype.name},
-    )
+    said = {"dtype": dtype.name, "torch_dtype": dtype.name, "tie_word_embeddings": config.tied}
+    _write_json(out / "config.json", hf_config | said)
 
 
 def write_generation_config(out: Path, hf_config: dict[str, Any], end_id: int, pad_id: int) -> None:
@@ -118,10 +117,15 @@ def write_adapter(
       base: the base model's folder or hub id, for the adapter's config.
 
     Raises:
-      UserError: the model has no adapter.
+      UserError: the model has no adapter, or a base that PEFT would not find it in.
     """
     if config.lora is None:
         raise UserError("the model has no adapter: it was trained in full; export the model")
+    if is_composite(locate(base)):
+        raise UserError(
+            f"the adapter's base {base} has other parts than its language model, under other names "
+            "in PEFT; export the model whole"
+        )
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     tensors, modules = {}, set()
     for tensor in _tensors(config, hf_config):

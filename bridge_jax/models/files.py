@@ -1,7 +1,6 @@
 """Checkpoints on disk: where they are, their config and their tensors, not yet read."""
 
 import functools
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridge_jax.errors import UserError
-from bridge_jax.models import names
+from bridge_jax.models import composite, names, weight_files
+from bridge_jax.models.families import complete
 from bridge_jax.models.gguf_file import bundled_smollm2, open_gguf
+from bridge_jax.models.weight_files import read_json
 
 # What is fetched from the hub; neither pickles nor code are.
 _HUB_COPIES = ["consolidated*", "original/*"]  # the same weights in their makers' own format
@@ -23,7 +24,7 @@ class Source(NamedTuple):
 
     Attributes:
       path: the folder or file.
-      hf_config: its config.json.
+      hf_config: its config.json, complete.
       table: where its tensors belong.
       shapes: of each tensor, by name.
       read: name -> the tensor.
@@ -76,26 +77,17 @@ def _from_hub(checkpoint: str) -> Path:
 
 
 def read_hf_config(path: Path) -> dict[str, Any]:
-    """Returns the config.json of a folder, or what a GGUF file says in its place.
+    """Returns the config.json of a folder, or what a GGUF file says in its place, complete.
+
+    Of a checkpoint with images it is that of the language model. Where the head is said to be the
+    embedding, but the weights have another head, `tie_word_embeddings` is false.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: there is none, it is damaged, or the model is not supported.
     """
     if path.suffix == ".gguf":
-        return open_gguf(path).hf_config()
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path}: has no config.json")
-    return _read_json(path / "config.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a JSON object is expected, not {type(value).__name__}")
-    return value
+        return complete(open_gguf(path).hf_config(), str(path))
+    return _folder_config(path)[0]
 
 
 def open_source(path: Path) -> Source:
@@ -104,52 +96,38 @@ def open_source(path: Path) -> Source:
     Raises:
       UserError: it is of a family that we do not know, or not readable.
     """
-    hf_config = read_hf_config(path)
-    is_gguf = path.suffix == ".gguf"
-    tables = names.GGUF if is_gguf else names.HF
-    family = hf_config.get("model_type")
-    if "assistant" in hf_config and "student" in hf_config:
+    if path.suffix == ".gguf":
+        hf, file = read_hf_config(path), open_gguf(path)
+        return Source(path, hf, names.GGUF[hf["model_type"]], file.shapes(), file.tensor)
+    hf, parts = _folder_config(path)
+    tensors = weight_files.open_all(weight_files.find(path), parts)
+    return Source(path, hf, names.HF[hf["model_type"]], tensors.shapes, tensors.read)
+
+
+def is_composite(path: Path) -> bool:
+    """Returns whether the checkpoint at `path` has other parts than its language model.
+
+    Raises:
+      UserError: as by `read_hf_config`.
+    """
+    return path.suffix != ".gguf" and _folder_config(path)[1] is not composite.ALONE
+
+
+def _folder_config(folder: Path) -> tuple[dict[str, Any], composite.Parts]:
+    """Returns the complete config.json of the language model, and where its tensors are."""
+    file = folder / "config.json"
+    if not file.is_file():
+        weight_files.refuse_adapter(folder)
+        raise UserError(f"{folder}: has no config.json")
+    hf = read_json(file)
+    if "assistant" in hf and "student" in hf:
         raise UserError(
-            f"{path}: is the workdir of a run, not a model; python -m launch.export "
-            f"--workdir={path} --role=student --out=DIR makes one of it"
+            f"{folder}: is the workdir of a run, not a model; python -m launch.export "
+            f"--workdir={folder} --role=student --out=DIR makes one of it"
         )
-    if family not in tables:
-        kind = "GGUF" if is_gguf else "safetensors"
-        raise UserError(
-            f"{path}: model_type={family!r} is not supported in {kind}; supported: "
-            f"{', '.join(tables)}"
-        )
-    if is_gguf:
-        file = open_gguf(path)
-        return Source(path, hf_config, tables[family], file.shapes(), file.tensor)
-    return Source(path, hf_config, tables[family], *_open_safetensors(path))
-
-
-def _open_safetensors(
-    folder: Path,
-) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
-
-    where, shapes = {}, {}
-    for file in _safetensors_files(folder):
-        if not file.is_file():
-            raise UserError(f"{file}: missing, though the index names it; download it again")
-        try:
-            handle = safe_open(file, framework="np")
-        except SafetensorError as error:
-            raise UserError(f"{file}: truncated or not safetensors ({error})") from error
-        for name in handle.keys():  # noqa: SIM118 - it is no dict
-            where[name] = handle
-            shapes[name] = tuple(handle.get_slice(name).get_shape())
-    return shapes, lambda name: where[name].get_tensor(name)
-
-
-def _safetensors_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map: dict[str, str] = _read_json(index).get("weight_map", {})
-        return sorted({folder / name for name in weight_map.values()})
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not read")
-    return files
+    hf, parts = composite.text_config(hf, str(file))
+    hf = complete(hf, str(file))
+    if hf["tie_word_embeddings"] and any(folder.glob("*.safetensors")):
+        has_own_head = weight_files.has_own_head(folder, hf["model_type"], parts)
+        hf["tie_word_embeddings"] = not has_own_head
+    return hf, parts

@@ -65,24 +65,36 @@ def read(path: Path) -> Any:
     """Returns the tokenizer in a GGUF file as a transformers fast tokenizer.
 
     Raises:
-      UserError: it is of a kind not in the table above.
+      UserError: it is of a kind not in the table above, or damaged.
     """
     from transformers import PreTrainedTokenizerFast
 
     meta = open_gguf(path).metadata
-    kind = (meta["tokenizer.ggml.model"], meta.get("tokenizer.ggml.pre"))
-    if kind[0] != "gpt2" or kind[1] not in _RECIPES:
+    kind = (meta.get("tokenizer.ggml.model"), meta.get("tokenizer.ggml.pre"))
+    if kind[0] != "gpt2" or not isinstance(kind[1], str) or kind[1] not in _RECIPES:
         raise UserError(f"{path}: tokenizer {kind} is not supported; use a folder of safetensors")
     recipe = _RECIPES[kind[1]]
-    tokens = meta["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in meta["tokenizer.ggml.merges"]]
+    tokens: list[str] = _list(path, meta, "tokens", str)
+    types: list[int] = _list(path, meta, "token_type", int)
+    pairs: list[str] = _list(path, meta, "merges", str)
+    if len(types) != len(tokens):
+        raise UserError(f"{path}: {len(types)} token types for {len(tokens)} tokens")
     vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = []
+    for pair in pairs:
+        left, _, right = pair.partition(" ")
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise UserError(
+                f"{path}: tokenizer.ggml.merges: {pair!r} does not join two tokens to a third; "
+                "download it again"
+            )
+        merges.append((left, right))
     bpe = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=recipe.ignore_merges))
     bpe.pre_tokenizer = recipe.cut
     bpe.decoder = decoders.ByteLevel()
     if recipe.normalizer:
         bpe.normalizer = recipe.normalizer
-    typed = list(zip(tokens, meta["tokenizer.ggml.token_type"]))
+    typed = list(zip(tokens, types))
     bpe.add_special_tokens([t for t, kind in typed if kind == _CONTROL])
     bpe.add_tokens(
         [tokenizers.AddedToken(t, normalized=False) for t, kind in typed if kind == _USER_DEFINED]
@@ -90,12 +102,29 @@ def read(path: Path) -> Any:
 
     def named(role: str) -> str | None:
         i = meta.get(f"tokenizer.ggml.{role}_token_id")
+        if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
+            raise UserError(
+                f"{path}: tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens"
+            )
         return None if i is None else tokens[i]
 
+    template = meta.get("tokenizer.chat_template")
+    if not isinstance(template, str | None):
+        raise UserError(f"{path}: tokenizer.chat_template is no text; download it again")
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=named("bos"),
         eos_token=named("eos"),
         pad_token=named("padding"),
-        chat_template=meta.get("tokenizer.chat_template"),
+        chat_template=template,
     )
+
+
+def _list(path: Path, meta: dict[str, Any], name: str, kind: type) -> list[Any]:
+    value = meta.get(f"tokenizer.ggml.{name}")
+    if not isinstance(value, list) or not all(type(item) is kind for item in value):
+        raise UserError(
+            f"{path}: tokenizer.ggml.{name} must be a list of type {kind.__name__}; download it "
+            "again"
+        )
+    return value

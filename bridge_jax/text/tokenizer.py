@@ -109,6 +109,8 @@ def load(checkpoint: Path) -> Tokenizer:
             fast = transformers.PreTrainedTokenizerFast.from_pretrained(checkpoint)
         else:
             fast = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        if not isinstance(fast.model_max_length, int | float):
+            raise TypeError(f"model_max_length={fast.model_max_length!r} is no number")
     except Exception as error:  # tokenizers raises a bare one for a damaged tokenizer.json
         raise UserError(
             f"{checkpoint}: has no tokenizer that can be read ({str(error)[:200]}); put "

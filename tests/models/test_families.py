@@ -1,6 +1,7 @@
 """Every family against transformers: logits, greedy tokens, and the way back."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from bridge_jax.config import ModelConfig
 from bridge_jax.models import checkpoint, decoder, export
+from bridge_jax.models.families import from_hf
 from tests.models import families
 from tests.models.test_model_parity import all_logits, greedy
 
@@ -83,9 +85,37 @@ def test_export_gives_every_tensor_back(shape, dtype, tmp_path, monkeypatch):
     for name, tensor in before.items():
         assert tensor.dtype == after[name].dtype == getattr(torch, dtype)
         assert torch.equal(tensor, after[name]), name
+    # transformers 4 reads some of these keys, transformers 5 the others.
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    old = {"rope_theta", "rope_scaling", "rope_local_base_freq"}
+    for unread in (old, {"rope_parameters"}):
+        kept = {key: value for key, value in written.items() if key not in unread}
+        assert dataclasses.replace(from_hf(kept), param_dtype=config.param_dtype) == config
     again = families.load(tmp_path / "out")
     assert again.dtype == getattr(torch, dtype)
     np.testing.assert_array_equal(logits_of(again), logits_of(theirs))
+
+
+def test_what_a_gemma_2_does_not_say_is_what_its_class_says(tmp_path):
+    families.make("gemma2", tmp_path / "in")
+    file = tmp_path / "in/config.json"
+    hf = json.loads(file.read_text())
+    for key in ("attn_logit_softcapping", "final_logit_softcapping", "layer_types"):
+        del hf[key]
+    file.write_text(json.dumps(hf | {"torch_dtype": "torch.bfloat16", "dtype": None}))
+    model = ModelConfig(str(tmp_path / "in"))
+    config, params = checkpoint.load(model)
+    assert (config.attention_softcap, config.final_softcap) == (50.0, 30.0)
+    with export.folder(tmp_path / "out") as out:
+        export.write_model(out, config, params, checkpoint.cut_hf_config(model))
+    theirs = families.load(tmp_path / "out")
+    assert theirs.dtype == torch.bfloat16
+    file.write_text(json.dumps(hf | {"dtype": "float32"}))
+    expected = logits_of(families.load(tmp_path / "in"))
+    ours = np.asarray(all_logits(config, params, TOKENS))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+    uncapped = dataclasses.replace(config, attention_softcap=None, final_softcap=None)
+    assert np.abs(np.asarray(all_logits(uncapped, params, TOKENS)) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize("shape", ["llama", "qwen2_window", "gemma2", "gemma3"])

@@ -13,73 +13,16 @@ from bridge_jax.models import checkpoint
 from bridge_jax.models.config import Rope
 from bridge_jax.models.rotary import frequencies
 from tests import tiny
+from tests.models.tiny_gguf import write_changed, write_gguf
 
 gguf = pytest.importorskip("gguf")
-
-# llama.cpp's names, spelled out apart from bridge_jax.models.names.
-NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-    "input_layernorm.weight": "attn_norm.weight",
-    "post_attention_layernorm.weight": "ffn_norm.weight",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def their_name(name):
-    for hf, llama_cpp in NAMES.items():
-        name = name.replace(hf, llama_cpp)
-    return name.replace("model.layers.", "blk.")
-
-
-def interleaved(weight, heads):
-    """Returns queries or keys with the two rotary halves interleaved, as for Llama."""
-    halves = weight.reshape(heads, 2, -1, weight.shape[1])
-    return halves.swapaxes(1, 2).reshape(weight.shape)
-
-
-def write_gguf(folder, path, factors=None, scaling=None):
-    config = json.loads((folder / "config.json").read_text())
-    family = config["model_type"]
-    writer = gguf.GGUFWriter(path, family)
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if scaling:
-        writer.add_rope_scaling_type(scaling)
-        writer.add_rope_scaling_factor(4.0)
-    writer.add_token_list([f"t{i}" for i in range(config["vocab_size"])])
-    for name, value in load_file(folder / "model.safetensors").items():
-        if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            kind = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
-            value = interleaved(value, config[kind])
-        writer.add_tensor(their_name(name), np.ascontiguousarray(value))
-    if factors is not None:
-        writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def as_qwen2(folder):
     """Makes a Qwen2 of the tiny Llama: its family's name, and biases."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    named = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config | named))
     tensors, rng = load_file(folder / "model.safetensors"), np.random.default_rng(7)
     for name in list(tensors):
         if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
@@ -105,6 +48,18 @@ def test_a_gguf_file_is_the_folder_it_came_from(family, tied, tmp_path):
     assert there.qkv_bias == (family == "qwen2")
     assert there == config
     jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_what_a_gguf_file_does_not_say_is_as_in_llama_cpp(family, tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder", kv_heads=4)
+    if family == "qwen2":
+        as_qwen2(folder)
+    unsaid = ("attention.head_count_kv", "attention.key_length", "rope.freq_base")
+    unsaid = {f"{family}.{key}": None for key in unsaid}
+    config, params = load(write_changed(folder, tmp_path / "model.gguf", unsaid))
+    assert (config.num_kv_heads, config.head_dim, config.rope) == (4, 8, Rope(10_000.0))
+    jax.tree.map(np.testing.assert_array_equal, params, load(folder)[1])
 
 
 def test_llama3_rope_is_recognised_by_its_factors(tmp_path):
