@@ -46,6 +46,9 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
             console.print(f"[yellow]{note}[/]", soft_wrap=True)
         if splits.skipped:
             console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
+        for note, roles in run.notes().items():
+            line = f"{' and '.join(roles)}: {note}"
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
         _begin(run)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
@@ -103,6 +106,8 @@ def _check_key(run: Run) -> None:
 
 def _begin(run: Run) -> None:
     write_json(run.workdir / "config.json", to_json(run.config))
+    # How prompts differ from what the checkpoints' templates alone would write.
+    write_json(run.workdir / "prompts.json", run.notes())
     # The whole plan, also when a phase stops early: the report leaves out what is not of it.
     write_json(run.workdir / "stages.json", prints_of(run))
 

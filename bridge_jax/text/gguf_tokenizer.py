@@ -97,5 +97,12 @@ def read(path: Path) -> Any:
         bos_token=named("bos"),
         eos_token=named("eos"),
         pad_token=named("padding"),
-        chat_template=meta.get("tokenizer.chat_template"),
+        chat_template=meta.get("tokenizer.chat_template") or _named_templates(meta),
     )
+
+
+def _named_templates(meta: dict[str, Any]) -> dict[str, str] | None:
+    """Returns the chat templates beside the default one, which the file lacks."""
+    prefix = "tokenizer.chat_template."
+    found = {k.removeprefix(prefix): v for k, v in meta.items() if k.startswith(prefix)}
+    return found or None

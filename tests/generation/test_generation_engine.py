@@ -15,8 +15,8 @@ PROMPTS = [RNG.integers(3, 500, n).tolist() for n in (5, 31, 12, 40, 1, 17)]
 SETTINGS = GenerationConfig(max_new_tokens=10, batch_size=3)
 
 
-def complete(model, prompts, mesh, settings=SETTINGS, end_id=-1, seed=0, skip=0):
-    made = engine.Engine(*model, end_id, 2, settings, mesh, seed)
+def complete(model, prompts, mesh, settings=SETTINGS, end_ids=(-1,), seed=0, skip=0):
+    made = engine.Engine(*model, end_ids, 2, settings, mesh, seed)
     return {i: c for batch in made.complete(prompts, skip) for i, c in batch}
 
 
@@ -75,7 +75,7 @@ def test_fewer_prompts_than_a_batch_are_no_larger_batch(tiny_model, one_device, 
 def test_a_completion_ends_at_the_end_token(tiny_model, one_device):
     free = complete(tiny_model, PROMPTS, one_device)
     end_id = free[1].ids[4]
-    ended = complete(tiny_model, PROMPTS, one_device, end_id=end_id)
+    ended = complete(tiny_model, PROMPTS, one_device, end_ids=(end_id,))
     for i, completion in free.items():
         if end_id in completion.ids:
             at = completion.ids.index(end_id)

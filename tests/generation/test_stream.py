@@ -17,8 +17,8 @@ SETTINGS = GenerationConfig(max_new_tokens=12, batch_size=1)
 KEY = jax.random.key(3)
 
 
-def write(model, prompt, settings=SETTINGS, key=KEY, end_id=-1):
-    return list(stream.stream(*model, prompt, key, settings, end_id, 2))
+def write(model, prompt, settings=SETTINGS, key=KEY, end_ids=(-1,)):
+    return list(stream.stream(*model, prompt, key, settings, end_ids, 2))
 
 
 def windowed(model):
@@ -32,12 +32,12 @@ def windowed(model):
 def test_a_greedy_stream_is_the_engines_completion(tiny_model, one_device, length, kind):
     model = tiny_model if kind == "full" else windowed(tiny_model)
     prompt = PROMPTS[length]
-    [[(_, free)]] = engine.Engine(*model, -1, 2, SETTINGS, one_device).complete([prompt])
+    [[(_, free)]] = engine.Engine(*model, [-1], 2, SETTINGS, one_device).complete([prompt])
     assert write(model, prompt) == free.ids
     assert len(free.ids) == 12
     end_id = free.ids[7]
-    [[(_, ended)]] = engine.Engine(*model, end_id, 2, SETTINGS, one_device).complete([prompt])
-    assert write(model, prompt, end_id=end_id) == ended.ids
+    [[(_, ended)]] = engine.Engine(*model, [end_id], 2, SETTINGS, one_device).complete([prompt])
+    assert write(model, prompt, end_ids=(end_id,)) == ended.ids
     assert len(ended.ids) <= 7
 
 
@@ -91,7 +91,7 @@ def test_the_cache_is_given_to_the_next_step(tiny_model):
 def test_tokens_come_one_by_one(tiny_model):
     """A long limit costs nothing if nobody reads on."""
     tokens = stream.stream(
-        *tiny_model, PROMPTS[1], KEY, GenerationConfig(max_new_tokens=400), -1, 2
+        *tiny_model, PROMPTS[1], KEY, GenerationConfig(max_new_tokens=400), [-1], 2
     )
     assert next(tokens) == write(tiny_model, PROMPTS[1])[0]
     tokens.close()

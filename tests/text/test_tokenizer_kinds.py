@@ -20,7 +20,7 @@ NASTY = [
     "a\n\n\tb\r\n  \n",
     "!!!\n\n?? --x_1 (y)",
     "\x00\x07",
-    "Ġ Ċ <|im_end|><tool_call>abcabc",
+    "Ġ Ċ abcabc",
 ]
 CORPUS = [
     "Give 12.5 mg, it's 1048576 times 2048.\n\n",
@@ -102,7 +102,8 @@ def test_gguf_ids_are_those_of_the_family(tmp_path, pre):
     ours = tokenizer.load(write_gguf(tmp_path / "a.gguf", library, pre))
     for text in NASTY:
         assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
-    assert ours.decode(ours.encode("café 12<|im_end|><tool_call>\n")) == "café 12<tool_call>\n"
+    marked = library.encode("café 12<|im_end|><tool_call>\n", add_special_tokens=False).ids
+    assert ours.decode(marked) == "café 12<tool_call>\n"
     digits = [ours.decode([i]) for i in ours.encode("1048576")]
     assert all(len(d) <= (3 if pre == "llama-bpe" else 1) for d in digits)
     assert (len(ours.encode("abcabc")) == 1) == (pre == "llama-bpe")
@@ -139,9 +140,8 @@ def test_end_of_turn(after, token):
         "{% if m['role'] == 'assistant' %}<|im_start|>{{ m['content'] }}" + after + "{% endif %}"
     )
     ours = hf("{% for m in messages %}" + answer + "{% endfor %}")
-    ids = ours.encode(token)
-    assert [ours.end_id] == ids
-    assert ours.decode([*ours.encode("Give"), *ids]) == "Give"
+    assert ours.name(ours.end_id) == token
+    assert ours.decode([*ours.encode("Give"), ours.end_id]) == "Give"
 
 
 def test_no_token_ends_a_turn():
