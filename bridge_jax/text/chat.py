@@ -95,7 +95,7 @@ class Chat:
                 self._close_thoughts(rendered, tokens)
                 break
         if writes_date(source):
-            self._note(f"writes today's date; every prompt has {DATE}")
+            self._note(f"can write today's date; where it does, every prompt has {DATE}")
         self.mended = self.source != source
 
     def _close_thoughts(self, rendered: Rendered, tokens: Mapping[str, Any]) -> None:
@@ -221,9 +221,11 @@ def _render(template: Any, messages: Messages, open_turn: bool) -> Rendered | Ma
         pieces += content, tail
         contents.append((length, length + len(content)))
         length += len(content) + len(tail)
-    written = [pieces[i].split() for i in range(1, len(pieces), 2)]
+    # Nothing but white space may differ.
+    written = {" ".join(piece.split()) for piece in pieces[1::2]} if whole else set()
     for message in messages:
-        if message["content"].strip() and not (whole and message["content"].split() in written):
+        content = " ".join(message["content"].split())
+        if content and content not in written:
             return message
     return Rendered("".join(pieces), contents)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from jinja2 import ext, meta, nodes, sandbox, visitor
+from jinja2 import ext, nodes, sandbox, visitor
 
 from bridge_jax.errors import UserError
 
@@ -81,8 +81,9 @@ def _what(error: Exception) -> str:
 
 
 def writes_date(source: str) -> bool:
-    """Returns whether a valid template reads the date."""
-    return bool(meta.find_undeclared_variables(_Environment().parse(source)) & _DATED)
+    """Returns whether a valid template can write the date."""
+    names = _Environment().parse(source).find_all(nodes.Name)
+    return any(node.name in _DATED for node in names)
 
 
 class _Generation(ext.Extension):
