@@ -41,6 +41,21 @@ def test_a_greedy_stream_is_the_engines_completion(tiny_model, one_device, lengt
     assert len(ended.ids) <= 7
 
 
+def test_a_stream_ends_at_the_first_of_several_end_tokens(tiny_model, one_device):
+    prompt = PROMPTS[33]
+    free = write(tiny_model, prompt)
+    ends = [free[9], free[4]]
+    [[(_, ended)]] = engine.Engine(*tiny_model, ends, 2, SETTINGS, one_device).complete([prompt])
+    at = min(free.index(end) for end in ends)
+    assert write(tiny_model, prompt, end_ids=ends) == ended.ids == free[:at]
+    assert ended.end == free[at]
+
+
+def test_a_prompt_beyond_the_embedding_table(tiny_model):
+    with pytest.raises(UserError, match=r"the token 600, and .* table has 512 rows"):
+        write(tiny_model, [7, 600])
+
+
 def test_the_window_matters(tiny_model):
     assert write(tiny_model, PROMPTS[70]) != write(windowed(tiny_model), PROMPTS[70])
 

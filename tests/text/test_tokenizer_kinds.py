@@ -175,6 +175,53 @@ def test_saved_tokenizer_loads_with_transformers(tmp_path, tiny_tokenizer):
     check_saved(tiny_tokenizer, tmp_path / "saved", "llama")
 
 
+def test_a_saved_tokenizer_has_the_keys_that_transformers_4_reads(tmp_path, tiny_tokenizer):
+    """4.57 raises for a list under `extra_special_tokens`, which 5 writes; 5 reads both."""
+    tiny_tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in config
+    assert config["additional_special_tokens"] == ["<|im_start|>"]
+    saved = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert saved.convert_ids_to_tokens([0, 1, 2]) == ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+    assert {0, 1, 2} <= set(saved.all_special_ids)
+
+
+def test_the_ends_of_the_config_end_as_well(tmp_path):
+    fast = PreTrainedTokenizerFast(tokenizer_object=byte_level_bpe("qwen2"), eos_token="<eos>")
+    fast.chat_template = TEMPLATE
+    ids = {token: i for i, token in fast.added_tokens_decoder.items() for token in [token.content]}
+    ours = tokenizer.HFTokenizer(fast, None, [ids["<tool_call>"], ids["<eos>"]])
+    assert ours.end_id == ids["<|im_end|>"]
+    assert ours.end_ids == (ids["<|im_end|>"], *sorted((ids["<eos>"], ids["<tool_call>"])))
+    assert ours.decode([*ours.encode("Give"), *ours.end_ids]) == "Give"
+
+
+def test_a_word_that_ends_texts_never_comes_of_one():
+    backend = byte_level_bpe("qwen2")
+    backend.add_tokens(["END"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    fast.chat_template = TEMPLATE
+    end = fast.convert_tokens_to_ids("END")
+    assert end in tokenizer.HFTokenizer(fast).encode("THE END")
+    assert end not in tokenizer.HFTokenizer(fast, None, [end]).encode("THE END")
+
+
+def test_ends_and_pad_have_a_row_in_the_table():
+    name = "<{}>".format
+    assert tokenizer.settle(3, [9, None, 1, 3, 8], 8, 9, name) == ((3, 1, 8), 8, [])
+    assert tokenizer.settle(3, [], None, 9, name) == ((3,), 3, [])
+    assert tokenizer.settle(3, [70], 80, None, name) == ((3, 70), 80, [])
+    for pad in (9, -1):
+        ends = tokenizer.settle(3, [], pad, 9, name)
+        assert ends.pad_id == 3
+        assert ends.notes == [
+            f"the pad token '<{pad}>' has the id {pad}, and the embedding table 9 rows; "
+            "'<3>' fills instead"
+        ]
+    with pytest.raises(UserError, match=r"'<9>', has the id 9, and .* has 9 rows"):
+        tokenizer.settle(9, [], 2, 9, name)
+
+
 def check_saved(ours, folder, model_type):
     folder.mkdir()
     if model_type:  # as beside an exported model
