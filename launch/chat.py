@@ -62,6 +62,8 @@ def main(assignments: list[str]) -> int:
     try:
         with notes.status(f"loading {_MODEL.value}") if interactive else contextlib.nullcontext():
             writer, conversation = load()
+        for note in writer.tokenizer.notes:
+            say(notes, note)
         if interactive:
             say(notes, describe(writer))
         talk(writer, conversation, out, notes, interactive)
@@ -77,7 +79,7 @@ def load() -> "tuple[Writer, Conversation]":
 
     from bridge_jax.config import GenerationConfig, ModelConfig
     from bridge_jax.generation.conversation import Conversation, Writer
-    from bridge_jax.models import checkpoint
+    from bridge_jax.models import checkpoint, generation_config
     from bridge_jax.models.config import compute_dtype
     from bridge_jax.models.files import locate
     from bridge_jax.text import tokenizer
@@ -87,7 +89,9 @@ def load() -> "tuple[Writer, Conversation]":
     config, params = checkpoint.load(ModelConfig(str(path)), dtype=dtype)
     settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
     config = dataclasses.replace(config, dtype=dtype)
-    writer = Writer(config, params, tokenizer.load(path), settings)
+    ends = generation_config.read_end_ids(path, config.vocab_size)
+    tokens = tokenizer.load(path, config.vocab_size, ends)
+    writer = Writer(config, params, tokens, settings)
     return writer, Conversation(writer.tokenizer, system_message(path), writer.room)
 
 

@@ -34,7 +34,7 @@ def main(assignments: list[str]) -> None:
 
     from bridge_jax import config_io
     from bridge_jax.config import ModelConfig, RunConfig
-    from bridge_jax.models import checkpoint, export
+    from bridge_jax.models import checkpoint, export, generation_config
     from bridge_jax.phases import rationales, tutoring
     from bridge_jax.phases.context import Role, Run
     from bridge_jax.phases.files import read_json
@@ -69,8 +69,8 @@ def main(assignments: list[str]) -> None:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
         else:
             export.write_model(folder, model.config, model.params, hf_config, _DTYPE.value)
-            export.write_generation_config(
-                folder, hf_config, model.tokenizer.end_id, model.tokenizer.pad_id
+            generation_config.write(
+                folder, hf_config, model.tokenizer.end_ids, model.tokenizer.pad_id
             )
         model.tokenizer.save(folder)
         (folder / "README.md").write_text(text, encoding="utf-8")

@@ -113,6 +113,8 @@ def tell_of_data(run: Run, console: Console) -> None:
 
 
 def _notes(run: Run) -> Iterator[str]:
+    for note, roles in run.notes().items():
+        yield f"{' and '.join(roles)}: {note}"
     bad, replaced = run.splits.bad, run.splits.replaced
     if bad.rows:
         yield (
@@ -190,6 +192,8 @@ def _list_bad_rows(workdir: Path, bad: BadRows) -> None:
 
 def _begin(run: Run) -> None:
     write_json(run.workdir / "config.json", to_json(run.config))
+    # How prompts differ from what the checkpoints' templates alone would write.
+    write_json(run.workdir / "prompts.json", run.notes())
     # The whole plan, also when a phase stops early: the report leaves out what is not of it.
     write_json(run.workdir / "stages.json", prints_of(run))
 

@@ -107,8 +107,8 @@ class Writer:
     def write(self, prompt: list[int], key: jax.Array, reply: Reply) -> Iterator[str]:
         """Yields the text of a reply in pieces, and keeps `reply` up to date."""
         words = Detokenizer(self.tokenizer)
-        end_id, pad_id = self.tokenizer.end_id, self.tokenizer.pad_id
-        for token in stream(self.config, self.params, prompt, key, self.settings, end_id, pad_id):
+        end_ids, pad_id = self.tokenizer.end_ids, self.tokenizer.pad_id
+        for token in stream(self.config, self.params, prompt, key, self.settings, end_ids, pad_id):
             reply.last = time.perf_counter()
             reply.first = reply.first or reply.last
             reply.tokens += 1

@@ -30,12 +30,17 @@ class Completion(NamedTuple):
     Attributes:
       ids: the tokens, without the end token.
       logprobs: nats, of each id and of the end token, if it was written.
-      ended: whether it ended by itself.
+      end: the end token that was written; None if the completion was cut.
     """
 
     ids: list[int]
     logprobs: list[float]
-    ended: bool
+    end: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self.end is not None
 
 
 class _Loop(NamedTuple):
@@ -99,7 +104,7 @@ def generate_batch(
     lengths: jax.Array,
     key: jax.Array,
     settings: GenerationConfig,
-    end_id: jax.typing.ArrayLike,
+    end_ids: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
     """Writes up to `settings.max_new_tokens` tokens for each row.
 
@@ -109,20 +114,22 @@ def generate_batch(
       lengths: int32[B], tokens of each prompt; 0 marks a row that only fills the batch.
       key: random key for sampling.
       settings: how to write.
-      end_id: the token that ends a completion.
+      end_ids: int32[E], the tokens that end a completion; or one of them.
 
     Returns:
-      int32[B, M] tokens (`end_id` after the end) and f32[B, M] log-probabilities (0 after it).
+      int32[B, M] tokens (the first of `end_ids` after the end) and f32[B, M] log-probabilities (0
+      after it).
     """
     batch, width = prompts.shape
     limit = settings.max_new_tokens
+    ends = jnp.atleast_1d(jnp.asarray(end_ids, jnp.int32))
 
     def written(loop: _Loop) -> _Loop:
         """Writes down the token that was drawn."""
         return loop._replace(
-            tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, end_id, loop.token)),
+            tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, ends[0], loop.token)),
             logprobs=loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob)),
-            done=loop.done | (loop.token == end_id),
+            done=loop.done | (loop.token[:, None] == ends).any(1),
             step=loop.step + 1,
         )
 
@@ -139,7 +146,7 @@ def generate_batch(
 
     logits, cache = read_prompts(config, params, prompts, lengths, width + limit)
     token, logprob, key = draw(logits, key, settings)
-    out = jnp.full((batch, limit), end_id, jnp.int32)
+    out = jnp.full((batch, limit), ends[0], jnp.int32)
     first = _Loop(
         cache, token, logprob, lengths, lengths == 0, out, jnp.zeros((batch, limit)),
         jnp.int32(0), key,
@@ -149,6 +156,15 @@ def generate_batch(
         lambda loop: (loop.step < limit) & ~loop.done.all(), advance, written(first)
     )
     return loop.tokens, loop.logprobs
+
+
+def check_ids(prompt: Sequence[int], rows: int) -> None:
+    """Raises a `UserError` if an id is beyond the embedding table, whose row would be NaN."""
+    if (largest := max(prompt, default=0)) >= rows:
+        raise UserError(
+            f"a prompt has the token {largest}, and the model's embedding table has {rows:,} rows; "
+            "use the tokenizer that belongs to the checkpoint"
+        )
 
 
 def check_context(prompt: int, new: int, context: int) -> None:
@@ -182,14 +198,15 @@ class Engine:
         self,
         config: DecoderConfig,
         params: Any,
-        end_id: int,
+        end_ids: Sequence[int],
         pad_id: int,
         settings: GenerationConfig,
         mesh: Mesh,
         seed: int = 0,
     ):
+        """Takes the model, the tokens that end a completion, and one that fills the batches."""
         self._config, self._params, self._mesh = config, params, mesh
-        self._end_id, self._pad_id = end_id, pad_id
+        self._end_ids, self._pad_id = np.asarray(end_ids, np.int32), pad_id
         self._settings, self._key = settings, jax.random.key(seed)
 
     def plan(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -208,7 +225,8 @@ class Engine:
           skip_batches: batches done in an earlier, interrupted call.
 
         Raises:
-          UserError: a prompt and its completion exceed the model's context.
+          UserError: a prompt and its completion exceed the model's context, or a token has no row
+            in its embedding table.
         """
         limit, size = self._settings.max_new_tokens, rows_a_batch(self._settings, len(prompts))
         for number, members in enumerate(self.plan(prompts)):
@@ -220,6 +238,7 @@ class Engine:
             tokens = np.full((size, width), self._pad_id, np.int32)
             lengths = np.zeros(size, np.int32)
             for row, index in enumerate(members):
+                check_ids(prompts[index], self._config.vocab_size)
                 tokens[row, width - len(prompts[index]) :] = prompts[index]
                 lengths[row] = len(prompts[index])
             with jax.set_mesh(self._mesh):
@@ -230,7 +249,7 @@ class Engine:
                         *shard_batch((tokens, lengths), self._mesh),
                         jax.random.fold_in(self._key, number),
                         self._settings,
-                        self._end_id,
+                        self._end_ids,
                     )
                 )
             yield [
@@ -239,7 +258,8 @@ class Engine:
             ]
 
     def _completion(self, tokens: np.ndarray, logprobs: np.ndarray) -> Completion:
-        ends = np.flatnonzero(tokens == self._end_id)
-        ended = len(ends) > 0
-        count = int(ends[0]) if ended else len(tokens)
-        return Completion(tokens[:count].tolist(), logprobs[: count + ended].tolist(), bool(ended))
+        ends = np.flatnonzero(np.isin(tokens, self._end_ids))
+        if not len(ends):
+            return Completion(tokens.tolist(), logprobs.tolist(), None)
+        at = int(ends[0])
+        return Completion(tokens[:at].tolist(), logprobs[: at + 1].tolist(), int(tokens[at]))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bridge_jax.config import GenerationConfig
-from bridge_jax.generation.engine import check_context, draw, forward, read_prompts
+from bridge_jax.generation.engine import check_context, check_ids, draw, forward, read_prompts
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.text.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ def stream(
     prompt: Sequence[int],
     key: jax.Array,
     settings: GenerationConfig,
-    end_id: int,
+    end_ids: Sequence[int],
     pad_id: int,
 ) -> Iterator[int]:
     """Yields the tokens of a completion, without the end token.
@@ -79,13 +79,15 @@ def stream(
       prompt: token ids.
       key: random key for sampling.
       settings: how to write; `batch_size` has no meaning here.
-      end_id: the token that ends a completion.
+      end_ids: the tokens that end a completion.
       pad_id: any token; it fills the prompt on the left and is not seen.
 
     Raises:
-      UserError: prompt and completion exceed the model's context; raised at the first token.
+      UserError: prompt and completion exceed the model's context, or a token has no row in its
+        embedding table; raised at the first token.
     """
     check_context(len(prompt), settings.max_new_tokens, config.max_positions)
+    check_ids(prompt, config.vocab_size)
     width = bucket(len(prompt))
     slots = -(-(width + settings.max_new_tokens) // SLOTS) * SLOTS
     tokens = np.full((1, width), pad_id, np.int32)
@@ -100,7 +102,7 @@ def stream(
                 # and the one compilation lies before the first token, not among the others.
                 cache, last = _step(config, params, cache, last, settings)
             written = int(token[0])
-            if written == end_id:
+            if written in end_ids:
                 return
             yield written
     finally:  # A process that ends while a step is computed may crash.

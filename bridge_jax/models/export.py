@@ -92,19 +92,6 @@ def write_model(
     _write_json(out / "config.json", hf_config | said)
 
 
-def write_generation_config(out: Path, hf_config: dict[str, Any], end_id: int, pad_id: int) -> None:
-    """Writes generation_config.json: greedy, ending where the model was taught to end."""
-    known = hf_config.get("eos_token_id")
-    ends = known if isinstance(known, list) else [known]
-    config = {
-        "bos_token_id": hf_config.get("bos_token_id"),
-        "eos_token_id": [end_id, *(e for e in ends if e not in (None, end_id))],
-        "pad_token_id": pad_id,
-        "do_sample": False,
-    }
-    _write_json(out / "generation_config.json", {k: v for k, v in config.items() if v is not None})
-
-
 def write_adapter(
     out: Path, config: DecoderConfig, params: Any, hf_config: dict[str, Any], base: str
 ) -> None:

@@ -24,7 +24,7 @@ from bridge_jax.config import (
 )
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, check_context
-from bridge_jax.models import checkpoint, decoder, lora
+from bridge_jax.models import checkpoint, decoder, generation_config, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.files import locate
 from bridge_jax.parallel import hosts, preemption
@@ -37,6 +37,7 @@ from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
 from bridge_jax.teachers.servers import server_of
 from bridge_jax.text import prompts, tokenizer
+from bridge_jax.text.chat import UnwrittenError
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.training import metrics
 from bridge_jax.training.checkpoints import load_params, save_params
@@ -105,18 +106,24 @@ class Run:
 
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def tokenizer(self, role: Role) -> tokenizer.Tokenizer:
-        """Returns the tokenizer of a role's checkpoint."""
-        return tokenizer.load(locate(getattr(self.config, role).checkpoint))
+        """Returns the tokenizer of a role's checkpoint, compared with its embedding table."""
+        path, rows = locate(getattr(self.config, role).checkpoint), self._rows(role)
+        return tokenizer.load(path, rows, generation_config.read_end_ids(path, rows))
 
     def prompt(self, role: Role, example: Example, mode: prompts.Mode) -> list[int]:
         """Returns the ids that ask a role's model about `example`."""
-        return prompts.render_prompt(
-            self.tokenizer(role),
-            example,
-            mode,
-            self.config.max_prompt_tokens,
-            self.config.on_long_prompt,
-        )
+        try:
+            ids = prompts.render_prompt(
+                self.tokenizer(role),
+                example,
+                mode,
+                self.config.max_prompt_tokens,
+                self.config.on_long_prompt,
+            )
+        except UnwrittenError as error:
+            raise UserError(f"example {example.id!r}: {error}") from error
+        self._check_ids(role, f"example {example.id!r}", ids)
+        return ids
 
     def sequence(
         self,
@@ -132,7 +139,37 @@ class Run:
         """
         prompt = self.prompt(role, example, mode if rationale else "answer")
         answer = example.answer if answer is None else answer
-        return prompts.training_sequence(self.tokenizer(role), prompt, rationale, answer)
+        sequence = prompts.training_sequence(self.tokenizer(role), prompt, rationale, answer)
+        self._check_ids(role, f"example {example.id!r}", [*sequence.rationale, *sequence.answer])
+        return sequence
+
+    def _check_ids(self, role: Role, what: str, ids: list[int]) -> None:
+        """Raises a `UserError` if a token of `what` has no row in a role's embedding table."""
+        selected, rows = getattr(self.config, role), self._rows(role)
+        if (largest := max(ids, default=0)) >= rows:
+            raise UserError(
+                f"{what}: its token {self.tokenizer(role).name(largest)!r} has the "
+                f"id {largest}, and the embedding table of {selected.checkpoint} has {rows:,} "
+                "rows; use the tokenizer that belongs to the checkpoint, or give the table a row "
+                "for each token"
+            )
+
+    @functools.cache  # noqa: B019 - a run lives as long as its process
+    def _rows(self, role: Role) -> int:
+        """Returns how many rows the embedding table of a role's checkpoint has."""
+        return checkpoint.read_config(getattr(self.config, role)).vocab_size
+
+    def notes(self) -> dict[str, list[Role]]:
+        """Returns what a user should know of how prompts are made, and of whose."""
+        found: dict[str, list[Role]] = {}
+        for role in self.roles():
+            for note in self.tokenizer(role).notes:
+                found.setdefault(note, []).append(role)
+        return found
+
+    def roles(self) -> tuple[Role, ...]:
+        """Returns the roles that this run has."""
+        return ("assistant", "student") if self.config.needs_assistant else ("student",)
 
     @functools.cache  # noqa: B019 - a run lives as long as its process
     def instructions(self, count: int) -> Drawn:
@@ -164,6 +201,9 @@ class Run:
                 f"instructions of at most {longest} tokens, {drawn.left_out:,} are longer; lower "
                 "it, raise instruct.train.row_tokens or add data"
             )
+        for sequence in drawn.sequences:
+            ids = [*sequence.prompt, *sequence.rationale, *sequence.answer]
+            self._check_ids("student", f"an instruction of {config.path}", ids)
         return drawn._replace(skipped=len(source.bad.rows))
 
     def model(self, role: Role, stage: str | None, dtype: Any = None) -> Model:
@@ -204,7 +244,7 @@ class Run:
         return Engine(
             model.config,
             model.params,
-            tok.end_id,
+            tok.end_ids,
             tok.pad_id,
             dataclasses.replace(self.config.generation, **settings),
             self.mesh,
@@ -289,9 +329,10 @@ class Run:
 
         Raises:
           UserError: the budget exceeds the pool, a prompt exceeds max_prompt_tokens or, with what
-            is written after it, the model's context, the warm-up's domains are not in the pool, its
-            instructions are too few or too long, a checkpoint is missing or lacks a layer to keep,
-            or TensorBoard's writer or what scores free texts is not installed.
+            is written after it, the model's context, a chat template does not write what it is
+            given, a token has no row in the embedding table, the warm-up's domains are not in the
+            pool, its instructions are too few or too long, a checkpoint is missing or lacks a layer
+            to keep, or TensorBoard's writer or what scores free texts is not installed.
         """
         metrics.check(self.config.tensorboard)
         if any(example.kind == "text" for example in self.splits.test):
@@ -307,12 +348,14 @@ class Run:
             )
         if self.config.needs_assistant:
             self.warmup_examples()
-        roles: tuple[Role, ...] = ("assistant", "student")
-        for role in roles if self.config.needs_assistant else roles[1:]:
+        for role in self.roles():
             context = checkpoint.read_config(getattr(self.config, role)).max_positions
             asked = [self.prompt(role, example, "reason") for example in (*pool, *self.splits.test)]
             if role == "assistant" and self.config.shows_gold:
                 asked += [self.prompt(role, example, "explain") for example in pool]
+            for example in pool:  # An answer may have tokens that the prompt lacks.
+                answer = self.tokenizer(role).encode(example.answer or "")
+                self._check_ids(role, f"example {example.id!r}", answer)
             longest = max(map(len, asked))
             check_context(longest, self.config.generation.max_new_tokens, context)
         self.instructions(self.config.instruct.examples)

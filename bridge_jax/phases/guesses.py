@@ -20,7 +20,7 @@ def write(warmup: str, run: Run, out: Path) -> None:
     model = run.model("assistant", warmup)
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
-        end = [model.tokenizer.end_id] * completion.ended
+        end = [] if completion.end is None else [completion.end]
         return {"id": example.id, "ids": [*completion.ids, *end]}
 
     engine = run.engine(model, temperature=0.0, max_new_tokens=TOKENS)

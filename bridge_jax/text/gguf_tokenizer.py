@@ -116,8 +116,18 @@ def read(path: Path) -> Any:
         bos_token=named("bos"),
         eos_token=named("eos"),
         pad_token=named("padding"),
-        chat_template=template,
+        chat_template=template or _named_templates(path, meta),
     )
+
+
+def _named_templates(path: Path, meta: dict[str, Any]) -> dict[str, str] | None:
+    """Returns the chat templates beside the default one, which the file lacks."""
+    prefix = "tokenizer.chat_template."
+    found = {k.removeprefix(prefix): v for k, v in meta.items() if k.startswith(prefix)}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise UserError(f"{path}: {prefix}{name} is no text; download it again")
+    return found or None
 
 
 def _list(path: Path, meta: dict[str, Any], name: str, kind: type) -> list[Any]:

@@ -4,21 +4,24 @@ Text is cut at the markers, and what lies between two of them is tokenized as th
 library does it alone. So a model that puts a space before a text puts one before each such part,
 as the published tokenizer.json of Llama 2 does; transformers' `legacy=False` is left out.
 
-A marker that a user wrote into a message becomes the marker, as with Hugging Face's tokenizers.
+A marker that a user wrote into a message is text, as everywhere (`bridge_jax.text.markers`).
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge_jax.errors import UserError
-from bridge_jax.text import chat
+from bridge_jax.text import markers
+from bridge_jax.text.chat import Chat, default_template
+from bridge_jax.text.tokenizer import settle
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # of ModelProto.SentencePiece.Type
 _NAMED = ("bos", "eos", "unk", "pad")
@@ -39,22 +42,74 @@ class _Marker(NamedTuple):
     rstrip: bool = False
 
 
+class _Reader:
+    """Text to ids: it is cut at the markers, and what is between is sentencepiece's."""
+
+    def __init__(self, pieces: Any, cut_at: dict[str, _Marker], watched: Sequence[int]):
+        """Takes tensorflow-text's tokenizer, what to cut at, and the ids that are told."""
+        self._pieces, self._markers, self._watched = pieces, cut_at, frozenset(watched)
+        longest_first = sorted(cut_at, key=len, reverse=True)
+        self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+    def read(self, text: str) -> tuple[list[int], list[markers.Found]]:
+        """Returns the ids of `text`, and those that are watched with their places."""
+        parts = self._cut.split(text)  # Odd parts are markers.
+        places = [0, *itertools.accumulate(map(len, parts))]
+        for at in range(1, len(parts), 2):
+            marker = self._markers[parts[at]]
+            if marker.lstrip:
+                parts[at - 1] = parts[at - 1].rstrip()
+            if marker.rstrip:
+                after = parts[at + 1].lstrip()
+                places[at + 1] += len(parts[at + 1]) - len(after)
+                parts[at + 1] = after
+        ids, found = [], []
+        for at, (part, place) in enumerate(zip(parts, places)):
+            if at % 2:
+                i = self._markers[part].id
+                ids.append(i)
+                if i in self._watched:
+                    found.append(markers.Found(i, place, place + len(part)))
+            elif part:
+                new, starts, ends = (
+                    a.numpy().tolist() for a in self._pieces.tokenize_with_offsets(part)
+                )
+                ids += new
+                hits = [n for n, i in enumerate(new) if i in self._watched]
+                data = part.encode() if hits else b""
+                for n in hits:
+                    before, through = (
+                        len(data[:byte].decode(errors="ignore")) for byte in (starts[n], ends[n])
+                    )
+                    found.append(markers.Found(new[n], place + before, place + through))
+        return ids, found
+
+
 class SentencePieceTokenizer:
     """A folder's `tokenizer.model` with its chat template.
 
     Attributes:
       end_id: the marker after an assistant's message in the chat template, or else `eos`.
+      end_ids: `end_id`, `eos`, and those of the model's config.
       pad_id: `pad`, or `end_id` where there is none.
+      notes: what a user should know of how prompts are made.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, rows: int | None = None, ends: Sequence[int] = ()):
         """Reads the files in `folder`.
 
+        Args:
+          folder: the checkpoint.
+          rows: of the model's embedding table; None is not compared.
+          ends: tokens at which the model's config ends a text.
+
         Raises:
-          UserError: tensorflow-text is missing, the model is not whole, or there is no template.
+          UserError: tensorflow-text is missing, the model is not whole, there is no template, or
+            the table has no row for the token that ends a turn.
         """
         self._folder = folder
-        self._pieces, proto = _read_model(folder / _MODEL)
+        self._pieces, self._proto = _read_model(folder / _MODEL)
+        proto = self._proto
         self._size = len(proto.pieces)
         normal = (i for i, p in enumerate(proto.pieces) if p.type == _NORMAL and p.piece.strip("▁"))
         self._anchor = next(normal)
@@ -62,42 +117,38 @@ class SentencePieceTokenizer:
         self._leading = " " if rules.add_dummy_prefix or rules.remove_extra_whitespaces else ""
         config = _read_json(folder / _CONFIG)
         tokens = _named_tokens(proto, config)
-        self._markers = _markers(proto, config, _read_json(folder / _ADDED), tokens)
-        longest_first = sorted(self._markers, key=len, reverse=True)
-        self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
-        self._hidden = {marker.id for marker in self._markers.values() if marker.special}
-        self._added = {m.id: text for text, m in self._markers.items() if m.id >= self._size}
+        self._cut_at = _markers(proto, config, _read_json(folder / _ADDED), tokens)
+        self._hidden = {marker.id for marker in self._cut_at.values() if marker.special}
+        self._added = {m.id: text for text, m in self._cut_at.items() if m.id >= self._size}
 
-        self._template = chat.compile_template(_template_source(folder, config), tokens)
+        self._chat = Chat(_template_source(folder, config), tokens)
         texts = {i: p.piece for i, p in enumerate(proto.pieces) if p.type == _USER_DEFINED}
-        texts |= {marker.id: text for text, marker in self._markers.items()}
-        end = chat.end_of_turn(self._template, self.encode, texts)
-        eos, pad = (self._markers.get(tokens[name]) for name in ("eos_token", "pad_token"))
-        if end is None and eos:
-            end = eos.id
+        texts |= {marker.id: text for text, marker in self._cut_at.items()}
+        end = self._chat.end_of_turn(
+            lambda text: _Reader(self._pieces, self._cut_at, ()).read(text)[0], texts
+        )
+        eos, pad = (
+            found and found.id
+            for found in (self._cut_at.get(tokens[name]) for name in ("eos_token", "pad_token"))
+        )
+        end = eos if end is None else end
         if end is None:
             raise UserError(f"{folder}: no token ends a turn; name its eos_token in {_CONFIG}")
-        self.end_id: int = end
-        self.pad_id: int = pad.id if pad else end
-        self._hidden.add(self.end_id)
+        found = settle(end, [eos, *ends], pad, rows, self.name)
+        self.end_id, self.end_ids, self.pad_id = found.end_ids[0], found.end_ids, found.pad_id
+        self.notes = [*self._chat.notes, *found.notes]
+        self._hidden.update(self.end_ids)
+        self._watched = {
+            i: text
+            for i, text in texts.items()
+            if i in self.end_ids or markers.is_marker(text, i in self._hidden)
+        }
+        self._reader = _Reader(self._pieces, self._cut_at, tuple(self._watched))
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of `text`, nothing added."""
-        # Odd parts are markers.
-        parts = self._cut.split(text)
-        for at in range(1, len(parts), 2):
-            marker = self._markers[parts[at]]
-            if marker.lstrip:
-                parts[at - 1] = parts[at - 1].rstrip()
-            if marker.rstrip:
-                parts[at + 1] = parts[at + 1].lstrip()
-        ids = []
-        for at, part in enumerate(parts):
-            if at % 2:
-                ids.append(self._markers[part].id)
-            elif part:
-                ids += self._pieces.tokenize(part).numpy().tolist()
-        return ids
+        """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
+        text = markers.whole_characters(text)
+        return self._encode(text, [(0, len(text))])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
@@ -110,16 +161,14 @@ class SentencePieceTokenizer:
                 text += "".join(self._added.get(i, "") for i in run)
         return text
 
-    def _detokenize(self, ids: list[int]) -> str:
-        # tensorflow-text drops all leading spaces, sentencepiece only the one that it puts there.
-        anchor, text = (
-            self._pieces.detokenize([self._anchor, *more]).numpy() for more in ([], ids)
-        )
-        return text.removeprefix(anchor).decode(errors="replace").removeprefix(self._leading)
+    def name(self, token: int) -> str:
+        """Returns how a token is written, special or not."""
+        inside = token < self._size
+        return self._proto.pieces[token].piece if inside else self._added.get(token, "")
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Returns the ids of the messages, up to where the assistant begins to write."""
-        return self.encode(chat.render_prompt(self._template, messages))
+        return self._encode(*self._chat.render(messages))
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
@@ -127,6 +176,34 @@ class SentencePieceTokenizer:
         for name in (_MODEL, _CONFIG, _ADDED, _TEMPLATE, "special_tokens_map.json"):
             if (self._folder / name).exists():
                 shutil.copyfile(self._folder / name, folder / name)
+        if self._chat.mended:
+            (folder / _TEMPLATE).write_text(self._chat.source, "utf-8")
+
+    def _encode(self, text: str, contents: Sequence[tuple[int, int]]) -> list[int]:
+        return markers.encode(text, contents, self._reader.read, lambda: self._renamed)
+
+    @functools.cached_property
+    def _renamed(self) -> tuple[dict[int, str], Callable[[str], list[int]]]:
+        """The markers' other names, and the tokenizer that knows them by those."""
+        import tensorflow_text  # pyright: ignore[reportMissingImports]
+
+        names = markers.aliases(self._watched)
+        proto = type(self._proto)()
+        proto.CopyFrom(self._proto)
+        for i, piece in enumerate(proto.pieces):
+            if piece.type == _USER_DEFINED and i in names:
+                piece.piece = names[i]
+        pieces = tensorflow_text.SentencepieceTokenizer(proto.SerializeToString())
+        cut_at = {names.get(m.id, text): m for text, m in self._cut_at.items()}
+        reader = _Reader(pieces, cut_at, ())
+        return names, lambda text: reader.read(text)[0]
+
+    def _detokenize(self, ids: list[int]) -> str:
+        # tensorflow-text drops all leading spaces, sentencepiece only the one that it puts there.
+        anchor, text = (
+            self._pieces.detokenize([self._anchor, *more]).numpy() for more in ([], ids)
+        )
+        return text.removeprefix(anchor).decode(errors="replace").removeprefix(self._leading)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -165,14 +242,7 @@ def _markers(
 def _template_source(folder: Path, config: dict[str, Any]) -> str:
     file = folder / _TEMPLATE
     source = file.read_text("utf-8") if file.exists() else config.get("chat_template")
-    if isinstance(source, list):  # several, by name
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
-    if not source:
-        raise UserError(
-            f"{folder}: no chat template ({_TEMPLATE}, or chat_template in {_CONFIG}); use a chat "
-            "model"
-        )
-    return source
+    return default_template(source, str(folder))
 
 
 def _read_model(path: Path) -> tuple[Any, Any]:

@@ -1,39 +1,52 @@
 """The tokenizer and chat template of a checkpoint."""
 
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bridge_jax.errors import UserError
-from bridge_jax.text import chat
-
-# Llama 3's template writes the day it is rendered on; a prompt must not depend on that.
-DATE = "26 Jul 2024"
+from bridge_jax.text import markers
+from bridge_jax.text.chat import Chat, default_template
 
 
 class Tokenizer(Protocol):
     """Text to ids and back.
 
     Attributes:
-      end_id: ends an assistant's turn; generation stops at it.
+      end_id: ends an assistant's turn, as its chat template writes it; it is what is trained.
+      end_ids: `end_id` and every other token at which generation stops.
       pad_id: fills rows; never trained on.
+      notes: what a user should know of how prompts are made, in words.
     """
 
     end_id: int
+    end_ids: tuple[int, ...]
     pad_id: int
+    notes: list[str]
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of `text`, nothing added."""
+        """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
         ...
 
+    def name(self, token: int) -> str:
+        """Returns how a token is written, special or not."""
+        ...
+
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Returns the ids of the messages, up to where the assistant begins to write."""
+        """Returns the ids of the messages, up to where the assistant begins to write.
+
+        The template alone makes special tokens; what the messages hold is text.
+
+        Raises:
+          UserError: the template fails, or does not write the messages as they are.
+        """
         ...
 
     def save(self, folder: Path) -> None:
@@ -41,67 +54,201 @@ class Tokenizer(Protocol):
         ...
 
 
+class Ends(NamedTuple):
+    """The tokens that end and fill; as in `Tokenizer`."""
+
+    end_ids: tuple[int, ...]
+    pad_id: int
+    notes: list[str]
+
+
+def settle(
+    end: int, others: Sequence[int | None], pad: int | None, rows: int | None, name: Any
+) -> Ends:
+    """Compares the tokens that end and fill with the model's embedding table.
+
+    Args:
+      end: ends a turn in the chat template.
+      others: end a text elsewhere.
+      pad: fills; None is `end`.
+      rows: of the embedding table; None is not compared.
+      name: id -> how it is written.
+
+    Raises:
+      UserError: the table has no row for `end`.
+    """
+    rows = rows or max([end, pad or 0, *(i or 0 for i in others)]) + 1
+    if end >= rows:
+        raise UserError(
+            f"the token that ends a turn, {name(end)!r}, has the id {end}, and the model's "
+            f"embedding table has {rows:,} rows; use the tokenizer that belongs to the checkpoint, "
+            "or give the table a row for each token"
+        )
+    notes = []
+    if pad is not None and not 0 <= pad < rows:
+        notes.append(
+            f"the pad token {name(pad)!r} has the id {pad}, and the embedding table {rows:,} rows; "
+            f"{name(end)!r} fills instead"
+        )
+        pad = None
+    more = {i for i in others if i is not None and i < rows} - {end}
+    return Ends((end, *sorted(more)), end if pad is None else pad, notes)
+
+
 class HFTokenizer:
     """A Hugging Face fast tokenizer with its chat template."""
 
-    def __init__(self, fast: Any):
-        if not fast.chat_template:
-            raise UserError("the checkpoint's tokenizer has no chat template; use a chat model")
+    def __init__(self, fast: Any, rows: int | None = None, ends: Sequence[int] = ()):
+        """Reads the chat template, and compares the tokenizer with its model.
+
+        Args:
+          fast: the tokenizer of transformers.
+          rows: of the model's embedding table; None is not compared.
+          ends: tokens at which the model's config ends a text.
+
+        Raises:
+          UserError: there is no chat template, no token that ends a turn, or no row for it.
+        """
+        where = "the checkpoint's tokenizer"
         self._fast = fast
+        if not fast.is_fast:
+            raise UserError(f"{where} is not a fast one; put its tokenizer.json beside it")
+        backend = fast.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False
+        chat = Chat(default_template(fast.chat_template, where), fast.special_tokens_map)
+        self._chat = chat
+        if chat.mended:
+            named = isinstance(fast.chat_template, dict)
+            fast.chat_template = (
+                fast.chat_template | {"default": chat.source} if named else chat.source
+            )
         # Not only the special ones: Gemma's <end_of_turn> was not one before mid-2024.
         added = {i: token.content for i, token in fast.added_tokens_decoder.items()}
-        end = chat.end_of_turn(self._template, self.encode, added)
+        end = chat.end_of_turn(
+            lambda text: backend.encode(text, add_special_tokens=False).ids, added
+        )
         end = fast.eos_token_id if end is None else end
         if end is None:
-            raise UserError("the checkpoint's tokenizer has no token that ends a turn (eos_token)")
-        self.end_id = int(end)
-        self.pad_id = int(fast.pad_token_id if fast.pad_token_id is not None else self.end_id)
+            raise UserError(f"{where} has no token that ends a turn (eos_token)")
+        found = settle(end, [fast.eos_token_id, *ends], fast.pad_token_id, rows, self.name)
+        self.end_id, self.end_ids, self.pad_id = found.end_ids[0], found.end_ids, found.pad_id
+        self.notes = [*chat.notes, *found.notes]
+        self._markers = {
+            i
+            for i, token in fast.added_tokens_decoder.items()
+            if i in self.end_ids or markers.is_marker(token.content, token.special)
+        }
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of `text`, nothing added."""
-        return self._fast.encode(text, add_special_tokens=False)
+        """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
+        text = markers.whole_characters(text)
+        return self._encode(text, [(0, len(text))])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
-        shown = [i for i in ids if i != self.end_id]
+        shown = [i for i in ids if i not in self.end_ids]
         # Clean-up would rewrite what the model wrote, " ," to "," and so on.
         return self._fast.decode(
             shown, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
+    def name(self, token: int) -> str:
+        """Returns how a token is written, special or not."""
+        return str(self._fast.convert_ids_to_tokens(token))
+
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Returns the ids of the messages, up to where the assistant begins to write."""
-        return self.encode(chat.render_prompt(self._template, messages))
+        return self._encode(*self._chat.render(messages))
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         self._fast.save_pretrained(folder)
         file = folder / "tokenizer_config.json"
         config = json.loads(file.read_text())
+        # The names in transformers 5 of what 4 calls otherwise; 5 knows both.
         if config.get("tokenizer_class") == "TokenizersBackend":
-            # The name in transformers 5 of what 4 calls otherwise; 5 knows both.
             config["tokenizer_class"] = "PreTrainedTokenizerFast"
             config["model_input_names"] = ["input_ids", "attention_mask"]
-            file.write_text(json.dumps(config, indent=2) + "\n")
+        if isinstance(config.get("extra_special_tokens"), list):
+            config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        file.write_text(json.dumps(config, indent=2) + "\n")
 
-    def _template(self, messages: chat.Messages, open_turn: bool) -> str:
-        return self._fast.apply_chat_template(
-            list(messages), add_generation_prompt=open_turn, tokenize=False, date_string=DATE
-        )
+    def _encode(self, text: str, contents: Sequence[tuple[int, int]]) -> list[int]:
+        return markers.encode(text, contents, self._read, lambda: self._renamed)
+
+    def _read(self, text: str) -> tuple[list[int], list[markers.Found]]:
+        read = self._fast.backend_tokenizer.encode(text, add_special_tokens=False)
+        ids = read.ids  # It is made anew at every access.
+        at = [n for n, i in enumerate(ids) if i in self._markers]
+        offsets = read.offsets if at else []
+        return ids, [markers.Found(ids[n], *offsets[n]) for n in at]
+
+    @functools.cached_property
+    def _renamed(self) -> tuple[dict[int, str], Callable[[str], list[int]]]:
+        names = markers.aliases(self._markers)
+        tokenizer, ids = _renamed(self._fast.backend_tokenizer, names)
+
+        def tokenize(text: str) -> list[int]:
+            found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+            return [ids.get(i, i) for i in found]
+
+        return names, tokenize
 
 
-def load(checkpoint: Path) -> Tokenizer:
-    """Returns the tokenizer beside (or inside, for GGUF) a checkpoint."""
+def _renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
+    """Returns a tokenizer whose markers have other names, and from its added ids to those before.
+
+    The vocabulary is renamed too: some models would find a marker there without its being added.
+    """
+    import tokenizers
+
+    data = json.loads(backend.to_str())
+    data |= {"post_processor": None, "truncation": None, "padding": None}
+    before = {}
+    for token in data["added_tokens"]:
+        token["content"] = names.get(token["id"], token["content"])
+        before[token["content"]] = token["id"]
+    model = data["model"]
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):  # of pairs (piece, score), in the order of their ids
+        model["vocab"] = [
+            [names.get(i, piece), score] for i, (piece, score) in enumerate(vocabulary)
+        ]
+    else:
+        model["vocab"] = {names.get(i, piece): i for piece, i in vocabulary.items()}
+        gone = {piece for piece, i in vocabulary.items() if i in names}
+        if model.get("unk_token") in gone:
+            model["unk_token"] = names[vocabulary[model["unk_token"]]]
+        if "merges" in model:
+            pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]]
+            model["merges"] = [pair for pair in pairs if gone.isdisjoint([*pair, "".join(pair)])]
+    made = tokenizers.Tokenizer.from_str(json.dumps(data))
+    return made, {made.token_to_id(content): i for content, i in before.items()}
+
+
+def load(checkpoint: Path, rows: int | None = None, ends: Sequence[int] = ()) -> Tokenizer:
+    """Returns the tokenizer beside (or inside, for GGUF) a checkpoint.
+
+    Args:
+      checkpoint: a folder, or a GGUF file.
+      rows: of the model's embedding table; None is not compared.
+      ends: tokens at which the model's config ends a text.
+
+    Raises:
+      UserError: there is none that can be read, or it does not belong to the table.
+    """
     # Parallel tokenization warns after every fork, and Grain forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if checkpoint.suffix == ".gguf":
         from bridge_jax.text import gguf_tokenizer
 
-        return HFTokenizer(gguf_tokenizer.read(checkpoint))
+        return HFTokenizer(gguf_tokenizer.read(checkpoint), rows, ends)
     if (checkpoint / "tokenizer.model").exists() and not (checkpoint / "tokenizer.json").exists():
         from bridge_jax.text.sentencepiece import SentencePieceTokenizer
 
-        return SentencePieceTokenizer(checkpoint)
+        return SentencePieceTokenizer(checkpoint, rows, ends)
     import transformers
 
     try:
@@ -116,7 +263,7 @@ def load(checkpoint: Path) -> Tokenizer:
             f"{checkpoint}: has no tokenizer that can be read ({str(error)[:200]}); put "
             "the checkpoint's tokenizer.json and tokenizer_config.json there"
         ) from error
-    return HFTokenizer(fast)
+    return HFTokenizer(fast, rows, ends)
 
 
 def first_difference(a: Tokenizer, b: Tokenizer, size: int) -> int | None:

@@ -20,7 +20,9 @@ def steps(*pieces, ended=True):
     """Returns the steps of (text, log-probability) pieces, the last of which ends the turn."""
     texts, logprobs = zip(*pieces)
     count = len(pieces) - ended
-    return step_logprobs(Completion(list(range(count)), list(logprobs), ended), Words(*texts))
+    return step_logprobs(
+        Completion(list(range(count)), list(logprobs), 2 if ended else None), Words(*texts)
+    )
 
 
 def test_a_step_is_a_sentence_or_a_line():
@@ -47,8 +49,8 @@ def test_a_completion_that_was_cut_off_has_no_end_token():
 
 
 def test_nothing_written_has_no_steps():
-    assert step_logprobs(Completion([], [], False), Words()) == []
-    assert step_logprobs(Completion([], [-2.0], True), Words()) == [-2]
+    assert step_logprobs(Completion([], [], None), Words()) == []
+    assert step_logprobs(Completion([], [-2.0], 2), Words()) == [-2]
 
 
 def test_with_a_real_tokenizer(tiny_tokenizer):
@@ -56,4 +58,4 @@ def test_with_a_real_tokenizer(tiny_tokenizer):
     ids = tiny_tokenizer.encode(text)
     cuts = [len(tiny_tokenizer.encode(part)) for part in ("The dose is 5 mg.", " Twice a day.")]
     logprobs = [-1.0] * cuts[0] + [-2.0] * cuts[1] + [-3.0] * (len(ids) - sum(cuts))
-    assert step_logprobs(Completion(ids, logprobs, False), tiny_tokenizer) == [-1, -2, -3]
+    assert step_logprobs(Completion(ids, logprobs, None), tiny_tokenizer) == [-1, -2, -3]

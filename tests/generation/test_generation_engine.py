@@ -15,8 +15,8 @@ PROMPTS = [RNG.integers(3, 500, n).tolist() for n in (5, 31, 12, 40, 1, 17)]
 SETTINGS = GenerationConfig(max_new_tokens=10, batch_size=3)
 
 
-def complete(model, prompts, mesh, settings=SETTINGS, end_id=-1, seed=0, skip=0):
-    made = engine.Engine(*model, end_id, 2, settings, mesh, seed)
+def complete(model, prompts, mesh, settings=SETTINGS, end_ids=(-1,), seed=0, skip=0):
+    made = engine.Engine(*model, end_ids, 2, settings, mesh, seed)
     return {i: c for batch in made.complete(prompts, skip) for i, c in batch}
 
 
@@ -75,7 +75,7 @@ def test_fewer_prompts_than_a_batch_are_no_larger_batch(tiny_model, one_device, 
 def test_a_completion_ends_at_the_end_token(tiny_model, one_device):
     free = complete(tiny_model, PROMPTS, one_device)
     end_id = free[1].ids[4]
-    ended = complete(tiny_model, PROMPTS, one_device, end_id=end_id)
+    ended = complete(tiny_model, PROMPTS, one_device, end_ids=(end_id,))
     for i, completion in free.items():
         if end_id in completion.ids:
             at = completion.ids.index(end_id)
@@ -84,6 +84,28 @@ def test_a_completion_ends_at_the_end_token(tiny_model, one_device):
             np.testing.assert_allclose(ended[i].logprobs, completion.logprobs[: at + 1], atol=1e-5)
         else:
             assert ended[i].ids == completion.ids and not ended[i].ended
+
+
+def test_a_completion_ends_at_the_first_of_several_end_tokens(tiny_model, one_device):
+    free = complete(tiny_model, PROMPTS, one_device)
+    ends = (free[1].ids[6], free[3].ids[2], free[1].ids[4])
+    ended = complete(tiny_model, PROMPTS, one_device, end_ids=ends)
+    assert complete(tiny_model, PROMPTS, one_device, end_ids=ends[::-1]) == ended
+    seen = set()
+    for i, completion in free.items():
+        at = next((n for n, t in enumerate(completion.ids) if t in ends), None)
+        if at is None:
+            assert ended[i] == completion
+            continue
+        seen.add(completion.ids[at])
+        assert (ended[i].ids, ended[i].end) == (completion.ids[:at], completion.ids[at])
+        np.testing.assert_allclose(ended[i].logprobs, completion.logprobs[: at + 1], atol=1e-5)
+    assert len(seen) > 1
+
+
+def test_a_prompt_beyond_the_embedding_table(tiny_model, one_device):
+    with pytest.raises(UserError, match=r"the token 512, and .* table has 512 rows"):
+        complete(tiny_model, [PROMPTS[0], [511, 512, 7]], one_device)
 
 
 def test_the_loop_stops_when_all_rows_have_ended(tiny_model):

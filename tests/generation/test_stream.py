@@ -17,8 +17,8 @@ SETTINGS = GenerationConfig(max_new_tokens=12, batch_size=1)
 KEY = jax.random.key(3)
 
 
-def write(model, prompt, settings=SETTINGS, key=KEY, end_id=-1):
-    return list(stream.stream(*model, prompt, key, settings, end_id, 2))
+def write(model, prompt, settings=SETTINGS, key=KEY, end_ids=(-1,)):
+    return list(stream.stream(*model, prompt, key, settings, end_ids, 2))
 
 
 def windowed(model):
@@ -32,13 +32,28 @@ def windowed(model):
 def test_a_greedy_stream_is_the_engines_completion(tiny_model, one_device, length, kind):
     model = tiny_model if kind == "full" else windowed(tiny_model)
     prompt = PROMPTS[length]
-    [[(_, free)]] = engine.Engine(*model, -1, 2, SETTINGS, one_device).complete([prompt])
+    [[(_, free)]] = engine.Engine(*model, [-1], 2, SETTINGS, one_device).complete([prompt])
     assert write(model, prompt) == free.ids
     assert len(free.ids) == 12
     end_id = free.ids[7]
-    [[(_, ended)]] = engine.Engine(*model, end_id, 2, SETTINGS, one_device).complete([prompt])
-    assert write(model, prompt, end_id=end_id) == ended.ids
+    [[(_, ended)]] = engine.Engine(*model, [end_id], 2, SETTINGS, one_device).complete([prompt])
+    assert write(model, prompt, end_ids=(end_id,)) == ended.ids
     assert len(ended.ids) <= 7
+
+
+def test_a_stream_ends_at_the_first_of_several_end_tokens(tiny_model, one_device):
+    prompt = PROMPTS[33]
+    free = write(tiny_model, prompt)
+    ends = [free[9], free[4]]
+    [[(_, ended)]] = engine.Engine(*tiny_model, ends, 2, SETTINGS, one_device).complete([prompt])
+    at = min(free.index(end) for end in ends)
+    assert write(tiny_model, prompt, end_ids=ends) == ended.ids == free[:at]
+    assert ended.end == free[at]
+
+
+def test_a_prompt_beyond_the_embedding_table(tiny_model):
+    with pytest.raises(UserError, match=r"the token 600, and .* table has 512 rows"):
+        write(tiny_model, [7, 600])
 
 
 def test_the_window_matters(tiny_model):
@@ -91,7 +106,7 @@ def test_the_cache_is_given_to_the_next_step(tiny_model):
 def test_tokens_come_one_by_one(tiny_model):
     """A long limit costs nothing if nobody reads on."""
     tokens = stream.stream(
-        *tiny_model, PROMPTS[1], KEY, GenerationConfig(max_new_tokens=400), -1, 2
+        *tiny_model, PROMPTS[1], KEY, GenerationConfig(max_new_tokens=400), [-1], 2
     )
     assert next(tokens) == write(tiny_model, PROMPTS[1])[0]
     tokens.close()

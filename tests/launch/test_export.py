@@ -43,6 +43,8 @@ def test_the_folder_is_whole(student, undisturbed):
     # What transformers 4 knows as well.
     named = json.loads((student / "tokenizer_config.json").read_text())["tokenizer_class"]
     assert named == "PreTrainedTokenizerFast"
+    assert "extra_special_tokens" not in (student / "tokenizer_config.json").read_text()
+    assert json.loads((student / "generation_config.json").read_text())["eos_token_id"] == [1]
     config = json.loads((student / "config.json").read_text())
     assert (config["num_hidden_layers"], config["dtype"]) == (2, "float32")
     card = (student / "README.md").read_text()

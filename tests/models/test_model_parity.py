@@ -55,9 +55,9 @@ def exactly_summed_logits(config, params, tokens):
         return _all_logits(config, params, tokens)
 
 
-def greedy(config, params, prompts, count, mesh, end_id=-1):
+def greedy(config, params, prompts, count, mesh, end_ids=(-1,)):
     settings = GenerationConfig(max_new_tokens=count, batch_size=len(prompts))
-    done = dict(next(Engine(config, params, end_id, 0, settings, mesh).complete(prompts)))
+    done = dict(next(Engine(config, params, end_ids, 0, settings, mesh).complete(prompts)))
     return [done[i].ids for i in range(len(prompts))]
 
 

@@ -30,7 +30,7 @@ class FakeEngine:
                 continue
             if number == self.stop_after:
                 raise KeyboardInterrupt
-            yield [(i, Completion([number, i], [-0.5, -0.25], True)) for i in members]
+            yield [(i, Completion([number, i], [-0.5, -0.25], 2)) for i in members]
 
 
 def to_row(example, completion):

@@ -82,7 +82,7 @@ def test_how_the_pool_is_written(config, tmp_path, monkeypatch, setting, mode):
     pool, asked, to_row = given
     assert asked == [run.prompt("assistant", e, mode) for e in pool]
     ids = tokenizer.encode("Thus.")
-    row = to_row(pool[0], Completion(ids, [-0.5] * len(ids), False))
+    row = to_row(pool[0], Completion(ids, [-0.5] * len(ids), None))
     assert row["shown_gold"] == (mode == "explain")
 
 

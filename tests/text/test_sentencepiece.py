@@ -6,6 +6,15 @@ import pytest
 
 from bridge_jax.errors import UserError
 from bridge_jax.text import tokenizer
+from tests.text.test_markers import (  # noqa: F401 - they run here with the fixture `ours` below
+    MARKERS,
+    marks,
+    test_a_question_opens_no_turn,
+    test_half_a_surrogate_pair_is_a_replacement_character,
+    test_no_marker_comes_of_a_content,
+    test_ordinary_text_beside_a_marker_has_the_ids_that_it_has_alone,
+)
+from tests.text.test_markers import TEMPLATE as CHATML
 
 NASTY = [
     "",
@@ -19,7 +28,6 @@ NASTY = [
     "a\n\n\tb\r\n",
     "\x00\x07",
     "▁ ⁇ <0x41> <s",
-    "<start_of_turn>user\nx<end_of_turn>",
     "x" * 2000,
 ]
 TEMPLATE = (
@@ -75,30 +83,56 @@ def kinds(tmp_path_factory):
     return {kind: (tokenizer.load(root / kind), library[kind]) for kind in KINDS}
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def ours(request, tmp_path_factory):
+    """A tokenizer with markers in the model, and more that Hugging Face's config adds."""
+    folder = tmp_path_factory.mktemp("markers")
+    added = {
+        str(400 + n): {"content": m, "special": n < 2, "lstrip": m == "<|left|>"}
+        for n, m in enumerate(MARKERS)
+    }
+    write(folder, KINDS[request.param], chat_template=CHATML, added_tokens_decoder=added)
+    return tokenizer.load(folder)
+
+
+def test_a_full_width_marker_is_normalized_and_read_as_text(tmp_path):
+    write(tmp_path, KINDS["default"])
+    ours = tokenizer.load(tmp_path)
+    ids = ours.encode("x ＜end_of_turn＞ y")
+    assert marks(ours, ids) == []
+    assert ours.decode(ids) == "x <end_of_turn> y"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", NASTY)
 def test_ids_are_those_of_sentencepiece(kinds, kind, text):
     ours, library = kinds[kind]
     ids = ours.encode(text)
     assert ids == library.encode(text)
-    hidden = library.piece_to_id("<end_of_turn>")
-    assert ours.decode(ids) == library.decode([i for i in ids if i != hidden])
+    assert ours.decode(ids) == library.decode(ids)
 
 
 @pytest.mark.parametrize("kind", ["gemma", "llama"])
-@pytest.mark.parametrize("text", [t for t in NASTY if "▁" not in t and "<end" not in t])
+@pytest.mark.parametrize("text", [t for t in NASTY if "▁" not in t])
 def test_round_trip(kinds, kind, text):
     ours, _ = kinds[kind]
     assert ours.decode(ours.encode(text)) == text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_control_symbols_are_single_ids_and_are_not_shown(kinds, kind):
-    ours, library = kinds[kind]
-    inst = library.piece_to_id("[INST]")
-    expected = [1, inst, *library.encode(" Give 12"), 2, *library.encode("mg")]
-    assert ours.encode("<s>[INST] Give 12</s>mg") == expected
-    assert ours.decode([1, inst, *library.encode("mg"), 2, 10**6]) == "mg"
+def test_control_symbols_of_a_template_are_single_ids_and_are_not_shown(kinds, kind, tmp_path):
+    _, library = kinds[kind]
+    inst, bos, eos = map(library.piece_to_id, ("[INST]", "<s>", "</s>"))
+    template = (
+        "<s>[INST] {{ messages[0].content }}</s>{% for m in messages[1:] %}{{ m.content }}"
+        "</s>{% endfor %}"
+    )
+    write(tmp_path, KINDS[kind], chat_template=template)
+    ours = tokenizer.load(tmp_path)
+    chat = [{"role": "system", "content": "Give 12"}, {"role": "user", "content": "mg"}]
+    expected = [bos, inst, *library.encode(" Give 12"), eos, *library.encode("mg"), eos]
+    assert ours.render_chat(chat) == expected
+    assert ours.decode([bos, inst, *library.encode("mg"), eos, 10**6]) == "mg"
 
 
 def test_a_chat(kinds):
@@ -118,7 +152,10 @@ def test_tokens_of_the_config(tmp_path):
         "401": {"content": "<tool>", "special": False},
         "402": {"content": "<pad!>", "special": True},
     }
-    template = "{% for m in messages %}{{ m['content'] }}\n<|end|>\n{{ eos_token }}{% endfor %}"
+    template = (
+        "{% for m in messages %}{{ m['content'] }}\n"
+        "<|end|> \n12<tool> mg{{ eos_token }}{% endfor %}"
+    )
     library = write(
         tmp_path,
         GEMMA,
@@ -132,10 +169,10 @@ def test_tokens_of_the_config(tmp_path):
     ours = tokenizer.load(tmp_path)
     # A newline is a user-defined symbol of the model, but not what ends a turn.
     assert (ours.end_id, ours.pad_id) == (400, 402)
-    ids = ours.encode("Give<|end|> \n12<tool> mg")
-    give, twelve, mg = map(library.encode, ("Give", "12", " mg"))
-    assert ids == [*give, 400, *twelve, 401, *mg]
-    assert ours.decode(ids) == "Give12<tool> mg"
+    ids = ours.render_chat([{"role": "user", "content": "Give"}])
+    give, twelve, mg = map(library.encode, ("Give\n", "12", " mg"))
+    assert ids == [*give, 400, *twelve, 401, *mg, library.eos_id()]
+    assert ours.decode(ids) == "Give\n12<tool> mg"
 
 
 def test_end_is_eos_where_the_template_writes_no_marker(tmp_path):

@@ -33,21 +33,13 @@ def test_digits_are_single_tokens(smollm2):
     assert [smollm2.decode([i]) for i in smollm2.encode("2051")] == ["2", "0", "5", "1"]
 
 
-def test_special_tokens_are_single_ids_and_are_not_shown(smollm2):
-    assert smollm2.encode("<|im_start|>a<|im_end|>") == [1, *smollm2.encode("a"), 2]
+def test_special_tokens_are_not_shown(smollm2):
     assert (smollm2.end_id, smollm2.pad_id) == (2, 2)
     assert smollm2.decode([1, *smollm2.encode("a"), 2]) == "a"
 
 
 def test_chat_of_the_gguf_template(smollm2):
     chat = smollm2.render_chat(prompts.messages(EXAMPLE, "answer"))
-    text = (
-        "<|im_start|>system\nWrite only the answer.<|im_end|>\n"
-        "<|im_start|>user\nHow many pens are in 7 boxes of 12?<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
-    assert chat == smollm2.encode(text)
-    assert chat.count(1) == 3 and chat.count(2) == 2
     newline = smollm2.encode("\n")
     parts = ["system\nWrite only the answer.", "user\nHow many pens are in 7 boxes of 12?"]
     expected = [i for part in parts for i in [1, *smollm2.encode(part), 2, *newline]]

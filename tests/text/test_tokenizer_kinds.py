@@ -20,7 +20,7 @@ NASTY = [
     "a\n\n\tb\r\n  \n",
     "!!!\n\n?? --x_1 (y)",
     "\x00\x07",
-    "Ġ Ċ <|im_end|><tool_call>abcabc",
+    "Ġ Ċ abcabc",
 ]
 CORPUS = [
     "Give 12.5 mg, it's 1048576 times 2048.\n\n",
@@ -102,7 +102,8 @@ def test_gguf_ids_are_those_of_the_family(tmp_path, pre):
     ours = tokenizer.load(write_gguf(tmp_path / "a.gguf", library, pre))
     for text in NASTY:
         assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
-    assert ours.decode(ours.encode("café 12<|im_end|><tool_call>\n")) == "café 12<tool_call>\n"
+    marked = library.encode("café 12<|im_end|><tool_call>\n", add_special_tokens=False).ids
+    assert ours.decode(marked) == "café 12<tool_call>\n"
     digits = [ours.decode([i]) for i in ours.encode("1048576")]
     assert all(len(d) <= (3 if pre == "llama-bpe" else 1) for d in digits)
     assert (len(ours.encode("abcabc")) == 1) == (pre == "llama-bpe")
@@ -139,9 +140,8 @@ def test_end_of_turn(after, token):
         "{% if m['role'] == 'assistant' %}<|im_start|>{{ m['content'] }}" + after + "{% endif %}"
     )
     ours = hf("{% for m in messages %}" + answer + "{% endfor %}")
-    ids = ours.encode(token)
-    assert [ours.end_id] == ids
-    assert ours.decode([*ours.encode("Give"), *ids]) == "Give"
+    assert ours.name(ours.end_id) == token
+    assert ours.decode([*ours.encode("Give"), ours.end_id]) == "Give"
 
 
 def test_no_token_ends_a_turn():
@@ -173,6 +173,53 @@ def test_saved_gguf_tokenizer_loads_with_transformers(tmp_path, pre, model_type)
 
 def test_saved_tokenizer_loads_with_transformers(tmp_path, tiny_tokenizer):
     check_saved(tiny_tokenizer, tmp_path / "saved", "llama")
+
+
+def test_a_saved_tokenizer_has_the_keys_that_transformers_4_reads(tmp_path, tiny_tokenizer):
+    """4.57 raises for a list under `extra_special_tokens`, which 5 writes; 5 reads both."""
+    tiny_tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in config
+    assert config["additional_special_tokens"] == ["<|im_start|>"]
+    saved = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert saved.convert_ids_to_tokens([0, 1, 2]) == ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+    assert {0, 1, 2} <= set(saved.all_special_ids)
+
+
+def test_the_ends_of_the_config_end_as_well(tmp_path):
+    fast = PreTrainedTokenizerFast(tokenizer_object=byte_level_bpe("qwen2"), eos_token="<eos>")
+    fast.chat_template = TEMPLATE
+    ids = {token: i for i, token in fast.added_tokens_decoder.items() for token in [token.content]}
+    ours = tokenizer.HFTokenizer(fast, None, [ids["<tool_call>"], ids["<eos>"]])
+    assert ours.end_id == ids["<|im_end|>"]
+    assert ours.end_ids == (ids["<|im_end|>"], *sorted((ids["<eos>"], ids["<tool_call>"])))
+    assert ours.decode([*ours.encode("Give"), *ours.end_ids]) == "Give"
+
+
+def test_a_word_that_ends_texts_never_comes_of_one():
+    backend = byte_level_bpe("qwen2")
+    backend.add_tokens(["END"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    fast.chat_template = TEMPLATE
+    end = fast.convert_tokens_to_ids("END")
+    assert end in tokenizer.HFTokenizer(fast).encode("THE END")
+    assert end not in tokenizer.HFTokenizer(fast, None, [end]).encode("THE END")
+
+
+def test_ends_and_pad_have_a_row_in_the_table():
+    name = "<{}>".format
+    assert tokenizer.settle(3, [9, None, 1, 3, 8], 8, 9, name) == ((3, 1, 8), 8, [])
+    assert tokenizer.settle(3, [], None, 9, name) == ((3,), 3, [])
+    assert tokenizer.settle(3, [70], 80, None, name) == ((3, 70), 80, [])
+    for pad in (9, -1):
+        ends = tokenizer.settle(3, [], pad, 9, name)
+        assert ends.pad_id == 3
+        assert ends.notes == [
+            f"the pad token '<{pad}>' has the id {pad}, and the embedding table 9 rows; "
+            "'<3>' fills instead"
+        ]
+    with pytest.raises(UserError, match=r"'<9>', has the id 9, and .* has 9 rows"):
+        tokenizer.settle(9, [], 2, 9, name)
 
 
 def check_saved(ours, folder, model_type):
