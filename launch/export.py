@@ -3,7 +3,6 @@
 python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ def main(assignments: list[str]) -> None:
     role: Role = _ROLE.value  # type: ignore[assignment]
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
-    config = config_io.from_json(RunConfig, json.loads((workdir / "config.json").read_text()))
+    config = config_io.read(RunConfig, workdir / "config.json")
     stage = {"student": tutoring.STUDENT, "assistant": rationales.author(config)}[role]
     if not finished(workdir, stage):
         raise UserError(

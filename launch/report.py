@@ -102,10 +102,11 @@ def _show_ledger(workdir: Path, console: Console) -> None:
 def _budget(config: Path) -> dict[str, Any]:
     """Returns the caps; none where they are not known."""
     try:
-        return json.loads(config.read_text())["budget"]
+        budget = json.loads(config.read_text())["budget"]
+        return {"queries": int(budget["queries"]), "usd": float(budget["usd"])}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config}: damaged ({error}); the next run writes it again") from None
 
 

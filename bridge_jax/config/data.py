@@ -2,9 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from bridge_jax.config.fields import Count, OneOf, Range, Share
 
 Domain = Literal["dosing", "deadlines", "fees", "triage"]
+Steps = Annotated[int, Range(least=1, most=5)]
+
+# Our fields that a file may have a column for (`tasks.rows`).
+COLUMNS = (
+    *("id", "question", "answer", "split", "domain", "choices"),
+    *("rationale", "rationales", "human_rationale", "teacher_answer"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +23,7 @@ class DataConfig:
     Attributes:
       source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub).
       path: the JSONL file, or the hub's dataset name.
-      columns: our field -> the file's column (`id`, `question`, `answer`, `domain`, `split`).
+      columns: one of our `COLUMNS` -> the file's column.
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
@@ -31,18 +40,18 @@ class DataConfig:
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
     path: str = ""
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: Mapping[Annotated[str, OneOf(COLUMNS)], str] = dataclasses.field(default_factory=dict)
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
-    min_rouge: float = 0.5
+    min_rouge: Annotated[float, Range(above=0, most=1)] = 0.5
     rationale: str = "medium"
-    pool: int = 500
-    dev: int = 50
-    test: int = 200
+    pool: Count = 500
+    dev: Count = 50
+    test: Count = 200
     labelled: bool = True
     on_bad_row: Literal["error", "skip"] = "error"
     domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
-    min_steps: int = 1
-    max_steps: int = 5
-    families: int = 0
-    label_share: float = 0.4
+    min_steps: Steps = 1
+    max_steps: Steps = 5
+    families: Count = 0
+    label_share: Share = 0.4

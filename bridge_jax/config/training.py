@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from bridge_jax.config.fields import Count, NotNegative, Positive, Share, Size
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -22,16 +24,16 @@ class TrainConfig:
         its matrix products (`dots`), or `none`.
     """
 
-    epochs: int = 3
-    batch_rows: int = 8
-    row_tokens: int = 256
-    accumulate: int = 1
-    learning_rate: float = 3e-4
-    warmup_fraction: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    rationale_weight: float = 0.5
-    checkpoint_every: int = 50
+    epochs: Size = 3
+    batch_rows: Size = 8
+    row_tokens: Size = 256
+    accumulate: Size = 1
+    learning_rate: Positive = 3e-4
+    warmup_fraction: Share = 0.1
+    weight_decay: NotNegative = 0.01
+    clip_norm: Positive = 1.0
+    rationale_weight: Share = 0.5
+    checkpoint_every: Size = 50
     remat: Literal["full", "dots", "none"] = "full"
 
 
@@ -46,7 +48,7 @@ class WarmupConfig:
         is all.
     """
 
-    fraction: float = 0.1
+    fraction: Share = 0.1
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
     domains: tuple[str, ...] = ()
 
@@ -60,7 +62,7 @@ class InstructConfig:
       train: how it is trained.
     """
 
-    examples: int = 300
+    examples: Count = 300
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
 
 
@@ -74,5 +76,5 @@ class LogitsConfig:
       top_k: the assistant's most probable tokens that are stored; the rest is one outcome.
     """
 
-    weight: float = 0.0
-    top_k: int = 32
+    weight: Share = 0.0
+    top_k: Size = 32
