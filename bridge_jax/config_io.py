@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bridge_jax.config.fields import check, shown
+from bridge_jax.config.fields import brief, check
 from bridge_jax.errors import UserError
 
 
@@ -115,7 +115,7 @@ def _parse(text: str, kind: Any, key: str) -> Any:
     if origin is Literal:
         if text in args:
             return text
-        raise UserError(f"{key}={shown(text)}: one of {', '.join(args)}")
+        raise UserError(f"{key}={brief(text)}: one of {', '.join(args)}")
     if origin is tuple:
         return tuple(_parse(part, args[0], key) for part in text.split(",")) if text else ()
     if origin is not None and issubclass(origin, Mapping):
@@ -123,7 +123,7 @@ def _parse(text: str, kind: Any, key: str) -> Any:
     if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise UserError(f"{key}={shown(text)}: true or false")
+        raise UserError(f"{key}={brief(text)}: true or false")
     if kind is str:
         return text
     assert not isinstance(kind, types.UnionType)
@@ -132,7 +132,7 @@ def _parse(text: str, kind: Any, key: str) -> Any:
             raise ValueError
         return kind(text)
     except ValueError:
-        raise UserError(f"{key}={shown(text)}: expected {kind.__name__}") from None
+        raise UserError(f"{key}={brief(text)}: expected {kind.__name__}") from None
 
 
 def _parse_pairs(text: str, key: str) -> dict[str, str]:
@@ -140,8 +140,8 @@ def _parse_pairs(text: str, key: str) -> dict[str, str]:
     for part in text.split(",") if text else ():
         left, _, right = part.partition(":")
         if not (left and right):
-            raise UserError(f"{key}={shown(part)}: expected FIELD:COLUMN")
+            raise UserError(f"{key}={brief(part)}: expected FIELD:COLUMN")
         if left in found:
-            raise UserError(f"{key}={shown(part)}: {left} is in twice")
+            raise UserError(f"{key}={brief(part)}: {left} is in twice")
         found[left] = right
     return found

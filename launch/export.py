@@ -32,7 +32,7 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import config_io
+    from bridge_jax import config_io, shown
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.models import checkpoint, export
     from bridge_jax.phases import rationales, tutoring
@@ -73,7 +73,7 @@ def main(assignments: list[str]) -> None:
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:
         use = f"Try it: python -m launch.chat --model={out}"
-    Console(highlight=False).print(f"{out}: {size / 1e6:,.0f} MB. {use}", soft_wrap=True)
+    shown.say(Console(), f"{out}: {size / 1e6:,.0f} MB. {use}")
 
 
 def _check_adapter(model: "ModelConfig") -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from bridge_jax import shown
 from bridge_jax.config import RunConfig
 from bridge_jax.config_checks import idle_rows, validate
 from bridge_jax.config_io import to_json
@@ -35,24 +36,25 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
         _check_key(run)
         splits = run.splits
         queries = config.budget.queries if config.asks_teacher else 0
-        console.print(
-            f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
+        shown.say(
+            console,
+            (config.name, "bold"),
+            f": {len(splits.pool):,} examples in the pool, "
             f"{queries} teacher queries, {len(splits.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
-            soft_wrap=True,
         )
         if note := idle_rows(config, batch_devices(run.mesh)):
-            console.print(f"[yellow]{note}[/]", soft_wrap=True)
+            shown.say(console, (note, "yellow"))
         if splits.skipped:
-            console.print(f"[yellow]{splits.skipped} bad rows were skipped[/]")
+            shown.say(console, (f"{splits.skipped} bad rows were skipped", "yellow"))
         _begin(run)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
-            console.print(f"  {outcome.name:<28} {note}")
+            shown.say(console, f"  {outcome.name:<28} {note}")
         result = hosts.agree(report.write(workdir) if hosts.is_first() else None)
         terminal.print_summary(result, console)
-    console.print(f"this command took {duration(time.perf_counter() - began)}")
+    shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
     return result
 
 
@@ -70,7 +72,7 @@ def run_shared(run: Run, store: Path, console: Console) -> dict[str, Any]:
         stages = plan.stages(run.config)
         for outcome in execute(stages, run, run.workdir, run.describe, store):
             if not outcome.cached:
-                console.print(f"  {outcome.name:<28} {duration(outcome.seconds)}")
+                shown.say(console, f"  {outcome.name:<28} {duration(outcome.seconds)}")
         return hosts.agree(report.write(run.workdir) if hosts.is_first() else None)
 
 

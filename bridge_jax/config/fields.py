@@ -187,13 +187,13 @@ def _is_text(value: str) -> bool:
 
 def _require(ok: bool, key: str, value: Any, right: str) -> None:
     if not ok:
-        raise UserError(f"{key}={shown(value)}: {right}")
+        raise UserError(f"{key}={brief(value)}: {right}")
 
 
 def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
     if not ok:
         raise UserError(
-            f"{key}={shown(repr(value))}: expected {name}, this is {_name(type(value))}"
+            f"{key}={brief(repr(value))}: expected {name}, this is {_name(type(value))}"
         )
 
 
@@ -201,9 +201,11 @@ def _name(kind: Any) -> str:
     return kind.__name__
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """Returns a value for a message; of a long one the beginning."""
     if isinstance(value, int) and abs(value) > 10**_LONGEST_SHOWN:
         return "a number of very many digits"  # Python refuses to write more than 4,300.
     text = str(value)
+    if "://" in text and "@" in text:  # Whatever stands there may be a password.
+        text = f"{text.partition('://')[0]}://…@{text.rpartition('@')[2]}"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -166,12 +166,19 @@ NO_SECRET = "without a user or password: keys are read from the environment"
         ("http://[::1/v1", ADDRESS),
         ("http://host/v1 ", ADDRESS),
         ("http://host/\x1b[2J", ADDRESS),
-        ("http://user:sk-123@host/v1", NO_SECRET),
     ],
 )
 def test_an_address_has_a_scheme_and_a_host(url, message):
     with pytest.raises(UserError, match=rf"^teacher\.base_url={re.escape(f'{url}: {message}')}"):
         validate(RunConfig(teacher=TeacherConfig(base_url=url)))
+
+
+@pytest.mark.parametrize("url", ["https://sk-123@host/v1", "http://u:sk-123/@b@host/v1"])
+def test_a_password_in_an_address_is_refused_and_not_shown(url):
+    with pytest.raises(UserError) as found:
+        validate(RunConfig(teacher=TeacherConfig(base_url=url)))
+    shown = f"teacher.base_url={url.partition('/')[0]}//…@host/v1: "
+    assert str(found.value).startswith(shown) and "sk-123" not in str(found.value)
 
 
 @pytest.mark.parametrize(

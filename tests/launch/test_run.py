@@ -160,6 +160,7 @@ MISTAKES = {
     f"--generation.max_new_tokens=500 {LONG_ROWS}": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
+    "--student.checkpoint=[/INST]\x1b[2J": r"checkpoint '[/INST]\x1b[2J': no such folder or file",
     "--student_training.learning_rate=nan": "learning_rate=nan: a finite number",
     "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: an address such as",
     "--config.method": "method=: one of bridge, direct, self, labels",
