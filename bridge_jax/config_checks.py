@@ -12,11 +12,10 @@ from bridge_jax.config import (
     RunConfig,
     TeacherConfig,
     TrainConfig,
-    address,
+    fields,
 )
 from bridge_jax.errors import UserError
 from bridge_jax.tasks import task
-from bridge_jax.tasks.instructions import FIELDS
 
 
 def require(ok: bool, message: str) -> None:
@@ -73,28 +72,15 @@ def _check_teacher(config: RunConfig) -> None:
         data.source == "practice" or teacher.kind != "oracle",
         f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
     )
-    positive = ("max_output_tokens", "concurrency", "attempts", "samples", "batch_poll_seconds")
-    for name in (*positive, "timeout"):
-        value = getattr(teacher, name)
-        require(value > 0, f"teacher.{name}={value}: above 0")
-    address.check(teacher.base_url)
-    lengths = ("min_rationale_tokens", "max_rationale_tokens")
-    for name in ("requests_per_minute", "tokens_per_minute", "retries", *lengths):
-        value = getattr(teacher, name)
-        require(value >= 0, f"teacher.{name}={value}: 0 or more")
-    low, high = (getattr(teacher, name) for name in lengths)
+    low, high = teacher.min_rationale_tokens, teacher.max_rationale_tokens
     require(
         not high or low <= high,
         f"teacher.min_rationale_tokens={low} is above teacher.max_rationale_tokens={high}",
     )
     require(
-        0 <= teacher.min_agreement <= 1, f"teacher.min_agreement={teacher.min_agreement}: 0 to 1"
-    )
-    require(
         teacher.samples > 1 or not teacher.min_agreement,
         f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1",
     )
-    require(config.selection.size >= 0, f"selection.size={config.selection.size}: 0 or more")
     needed = max(1, config.selected) * teacher.samples
     require(
         needed <= config.budget.queries,
@@ -109,10 +95,6 @@ def _check_teacher(config: RunConfig) -> None:
     require(
         not teacher.batch or teacher.backend == "google-genai",
         f"teacher.backend={teacher.backend} has no batch mode: use google-genai",
-    )
-    require(
-        0 <= teacher.batch_share <= 1,
-        f"teacher.batch_share={teacher.batch_share}: 0 to 1, a share of the list price",
     )
     _check_prices(teacher)
     several = teacher.samples > 1 or teacher.retries > 0
@@ -184,12 +166,6 @@ def _check_unlabelled(config: RunConfig) -> None:
 
 
 def _check_rationales(config: RationalesConfig) -> None:
-    for name in ("noise", "min_agreement"):
-        value = getattr(config, name)
-        require(0 <= value <= 1, f"rationales.{name}={value}: 0 to 1")
-    for name in ("min_mean_logprob", "min_step_logprob"):
-        value = getattr(config, name)
-        require(value <= 0, f"rationales.{name}={value}: a log-probability, 0 or less")
     if config.filter == "consistency":
         require(config.samples > 1, f"rationales.samples={config.samples}: 2 or more")
         require(
@@ -230,28 +206,22 @@ def _check_instruct(config: InstructConfig) -> None:
         config.source != "jsonl" or Path(config.path).is_file(),
         f"instruct.path={config.path}: no such file",
     )
-    for field, column in config.columns.items():
-        require(
-            field in FIELDS,
-            f"instruct.columns={field}:{column}: {field!r} is none of {', '.join(FIELDS)}",
-        )
 
 
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
-    """Returns `config` after the checks that need no data; `has_data=False` if there is none."""
-    data = config.data
-    require(0 <= config.warmup.fraction <= 1, f"warmup.fraction={config.warmup.fraction}: 0 to 1")
-    weight, noise = config.selection.difficulty_weight, config.selection.noise_fraction
-    require(0 <= weight <= 1, f"selection.difficulty_weight={weight}: 0 to 1")
-    require(0 <= noise < 1, f"selection.noise_fraction={noise}: 0 to below 1")
-    clusters = config.selection.clusters
-    require(clusters >= 0, f"selection.clusters={clusters}: above 0, or 0 for the default")
-    for name in ("batch_size", "max_new_tokens"):
-        value = getattr(config.generation, name)
-        require(value > 0, f"generation.{name}={value}: above 0")
+    """Returns `config` after the checks that need no data; `has_data=False` if there is none.
+
+    Raises:
+      UserError: a field has a value that it does not take (`config.fields`), or two do not fit.
+    """
     require(
-        data.min_steps >= 1 and data.max_steps <= 5 and data.min_steps <= data.max_steps,
-        f"data.min_steps={data.min_steps}, data.max_steps={data.max_steps}: 1 <= min <= max <= 5",
+        isinstance(config, RunConfig), f"the config is a {type(config).__name__}, not a RunConfig"
+    )
+    fields.check(config)
+    data = config.data
+    require(
+        data.min_steps <= data.max_steps,
+        f"data.min_steps={data.min_steps} is above data.max_steps={data.max_steps}",
     )
     require(
         data.source == "practice" or bool(data.path) or not has_data,
@@ -266,26 +236,21 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"form={config.form}: method=labels has no rationale; leave it at chain",
     )
     _check_rows(config)
-    require(0 < data.min_rouge <= 1, f"data.min_rouge={data.min_rouge}: above 0, 1 at most")
     _check_rationales(config.rationales)
     if not config.data.labelled:
         _check_unlabelled(config)
-    weight, top_k = config.logits.weight, config.logits.top_k
-    require(0 <= weight <= 1, f"logits.weight={weight}: 0 to 1")
-    require(top_k > 0, f"logits.top_k={top_k}: above 0")
+    weight = config.logits.weight
     require(
         config.has_rationales or not weight,
         f"logits.weight={weight}: method={config.method} has no assistant that writes; set it to 0",
     )
     mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require(
-        all(size == -1 or size > 0 for size in mesh) and mesh.count(-1) <= 1,
-        "mesh.data={}, mesh.fsdp={}, mesh.tensor={}: above 0, or -1 for one of them".format(*mesh),
+        mesh.count(-1) <= 1,
+        "mesh.data={}, mesh.fsdp={}, mesh.tensor={}: -1 for one of them at most".format(*mesh),
     )
     for role in ("assistant", "student"):
         lora: LoraConfig = getattr(config, role).lora
-        require(lora.rank >= 0, f"{role}.lora.rank={lora.rank}: above 0, or 0 for no adapter")
-        require(0 <= lora.dropout < 1, f"{role}.lora.dropout={lora.dropout}: 0 to below 1")
         for pattern in lora.targets if lora.rank else ():
             require(
                 any(fnmatch.fnmatch(name, pattern) for name in PROJECTIONS),
@@ -293,15 +258,8 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
             )
         require(bool(lora.targets), f"{role}.lora.targets is empty: name a projection")
     for name, train in trainings(config).items():
-        for field in ("epochs", "batch_rows", "row_tokens", "accumulate", "checkpoint_every"):
-            value = getattr(train, field)
-            require(value > 0, f"{name}.{field}={value}: above 0")
         require(
             train.batch_rows % train.accumulate == 0,
             f"{name}.accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}",
-        )
-        require(
-            0 <= train.rationale_weight <= 1,
-            f"{name}.rationale_weight={train.rationale_weight}: 0 to 1",
         )
     return config

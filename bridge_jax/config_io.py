@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from bridge_jax.config.fields import brief, check
 from bridge_jax.errors import UserError
 
 
@@ -36,7 +37,13 @@ def load(path: str | Path, *functions: str) -> Any:
 
 
 def override(config: Any, assignments: Sequence[str], _prefix: str = "") -> Any:
-    """Returns `config` with each "a.b=value" applied; the values are parsed by the field's type."""
+    """Returns `config` with each "a.b=value" applied; the values are parsed by the field's type.
+
+    Raises:
+      UserError: a key is unknown, a value is not of its type, or `config` is no config.
+    """
+    if not dataclasses.is_dataclass(config):
+        raise UserError(f"the config is a {type(config).__name__}, not a RunConfig")
     for assignment in assignments:
         key, separator, value = assignment.partition("=")
         if not separator:
@@ -54,6 +61,20 @@ def from_json(kind: Any, values: Mapping[str, Any]) -> Any:
     """Returns the dataclass `kind` from what `to_json` gave; fields added since have defaults."""
     hints = typing.get_type_hints(kind)
     return kind(**{name: _from_json(hints[name], v) for name, v in values.items() if name in hints})
+
+
+def read(kind: Any, path: Path) -> Any:
+    """Returns the dataclass `kind` that the file at `path` holds as JSON, checked field by field.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        found = from_json(kind, json.loads(path.read_text()))
+        check(found)
+    except (OSError, ValueError, AttributeError, TypeError, UserError) as error:
+        raise UserError(f"{path}: damaged ({error}); the next run writes it again") from error
+    return found
 
 
 def _from_json(kind: Any, value: Any) -> Any:
@@ -94,23 +115,36 @@ def _parse(text: str, kind: Any, key: str) -> Any:
     if origin is Literal:
         if text in args:
             return text
-        raise UserError(f"{key}={text}: one of {', '.join(args)}")
+        raise UserError(f"{key}={brief(text)}: one of {', '.join(args)}")
     if origin is tuple:
-        return tuple(_parse(part, args[0], key) for part in text.split(",") if part)
+        return tuple(_parse(part, args[0], key) for part in text.split(",")) if text else ()
     if origin is not None and issubclass(origin, Mapping):
-        pairs = [part.partition(":") for part in text.split(",") if part]
-        if bad := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
-            raise UserError(
-                f"{key}={bad[0]}: expected NAME:VALUE,NAME:VALUE; a value that has a comma goes "
-                "into the Python config"
-            )
-        return {left: right for left, _, right in pairs}
+        return _parse_pairs(text, key)
     if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise UserError(f"{key}={text}: true or false")
+        raise UserError(f"{key}={brief(text)}: true or false")
+    if kind is str:
+        return text
     assert not isinstance(kind, types.UnionType)
     try:
+        if not text.isascii():  # Python reads the digits of every script.
+            raise ValueError
         return kind(text)
     except ValueError:
-        raise UserError(f"{key}={text}: expected {kind.__name__}") from None
+        raise UserError(f"{key}={brief(text)}: expected {kind.__name__}") from None
+
+
+def _parse_pairs(text: str, key: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in text.split(",") if text else ():
+        left, _, right = part.partition(":")
+        if not (left and right):
+            raise UserError(
+                f"{key}={brief(part)}: expected NAME:VALUE,NAME:VALUE; a value that has a comma "
+                "goes into the Python config"
+            )
+        if left in found:
+            raise UserError(f"{key}={brief(part)}: {left} is in twice")
+        found[left] = right
+    return found

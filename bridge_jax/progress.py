@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from bridge_jax import shown
 from bridge_jax.parallel import hosts
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -64,7 +65,7 @@ def duration(seconds: float) -> str:
 
 def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
@@ -73,12 +74,12 @@ def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
         console=Console(stderr=True),
     )
     with progress:
-        task = progress.add_task(description, total=total, unit=unit, info="")
-        shown: dict[str, Any] = {}
+        task = progress.add_task(shown.line(description), total=total, unit=unit, info="")
+        last: dict[str, Any] = {}
 
         def advance(n: int = 1, **info: Any) -> None:
-            shown.update(info)
-            progress.update(task, advance=n, info=_words(shown))
+            last.update(info)
+            progress.update(task, advance=n, info=shown.line(_words(last)))
 
         yield advance
 
@@ -95,15 +96,15 @@ class _RateColumn(TextColumn):
 def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
     start = printed = time.monotonic()
     done = 0
-    shown: dict[str, Any] = {}
+    last: dict[str, Any] = {}
 
     def say(*parts: str) -> None:
-        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        shown.complain(shown.line("  ".join(part for part in parts if part)))
 
     def advance(n: int = 1, **info: Any) -> None:
         nonlocal done, printed
         done += n
-        shown.update(info)
+        last.update(info)
         now = time.monotonic()
         if now - printed < SECONDS_BETWEEN_LINES:
             return
@@ -114,7 +115,7 @@ def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
             f"{description} {done}/{total} {unit}",
             f"{_number(rate)} {unit}/s",
             left,
-            _words(shown),
+            _words(last),
         )
 
     finished = False
@@ -125,7 +126,7 @@ def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
         seconds = time.monotonic() - start
         rate = f"{_number(done / seconds)} {unit}/s" if done and seconds > 0 else ""
         state = "in" if finished else "stopped after"
-        say(f"{description} {done}/{total} {unit} {state} {duration(seconds)}", rate, _words(shown))
+        say(f"{description} {done}/{total} {unit} {state} {duration(seconds)}", rate, _words(last))
 
 
 def _words(info: dict[str, Any]) -> str:

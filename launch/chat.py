@@ -21,6 +21,7 @@ from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
+from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import ANSWER_MARK, cut_completion
 from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE
@@ -45,11 +46,9 @@ _SYSTEM = flags.DEFINE_string(
 _HISTORY = flags.DEFINE_bool(
     "history", False, "Show the model the questions before and its replies; students know none."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.", lower_bound=0, upper_bound=2**31 - 1)
 
 flags.register_validator(_TOP_P, lambda p: 0 < p <= 1, "must be above 0 and at most 1")
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # A model must not steer the terminal.
 
 
 def main(assignments: list[str]) -> int:
@@ -60,7 +59,8 @@ def main(assignments: list[str]) -> int:
     out = Console(highlight=False, force_terminal=None if interactive else False)
     notes = Console(highlight=False, stderr=True, force_terminal=None if interactive else False)
     try:
-        with notes.status(f"loading {_MODEL.value}") if interactive else contextlib.nullcontext():
+        loading = shown.text(f"loading {_MODEL.value}")
+        with notes.status(loading) if interactive else contextlib.nullcontext():
             writer, conversation = load()
         for note in writer.tokenizer.notes:
             say(notes, note)
@@ -78,6 +78,7 @@ def load() -> "tuple[Writer, Conversation]":
     from absl import logging
 
     from bridge_jax.config import GenerationConfig, ModelConfig
+    from bridge_jax.config.fields import check
     from bridge_jax.generation.conversation import Conversation, Writer
     from bridge_jax.models import checkpoint, generation_config
     from bridge_jax.models.config import compute_dtype
@@ -85,9 +86,10 @@ def load() -> "tuple[Writer, Conversation]":
     from bridge_jax.text import tokenizer
 
     logging.set_verbosity(logging.WARNING)
+    settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
+    check(settings, "--")
     path, dtype = locate(_MODEL.value), compute_dtype()
     config, params = checkpoint.load(ModelConfig(str(path)), dtype=dtype)
-    settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
     config = dataclasses.replace(config, dtype=dtype)
     ends = generation_config.read_end_ids(path, config.vocab_size)
     tokens = tokenizer.load(path, config.vocab_size, ends)
@@ -188,7 +190,7 @@ def show_plain(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
     to_screen = sys.stdout.isatty()
     try:
         for piece in pieces:
-            out.out(_CONTROL.sub("", piece) if to_screen else piece, end="", highlight=False)
+            out.out(shown.plain(piece) if to_screen else piece, end="", highlight=False)
     finally:
         out.out("\n", highlight=False)
 
@@ -228,7 +230,7 @@ def layout(reply: str, complete: bool) -> Text:
 
     A reply that ends without an answer is neither; before, it is taken to be a rationale.
     """
-    reply = _CONTROL.sub("", reply)
+    reply = shown.plain(reply)
     rationale, answer, rest = cut_completion(reply)
     if answer is None:
         return Text(rationale, "" if complete else "dim")
@@ -246,7 +248,7 @@ def summary(reply: "Reply") -> str:
 
 def say(notes: Console, text: str) -> None:
     """Prints a remark of ours, dim."""
-    notes.print(Text(text, "dim"), soft_wrap=not notes.is_terminal)
+    notes.print(shown.text((text, "dim")), soft_wrap=not notes.is_terminal)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; o
 import contextlib
 import os
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from absl import flags
 
+from bridge_jax import shown
 from bridge_jax.errors import UserError
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
@@ -44,12 +44,10 @@ def join() -> None:
     who = "" if _PROCESS.value is None else f"process {_PROCESS.value} of {_PROCESSES.value}: "
 
     def give_up() -> None:
-        print(
+        shown.complain(
             f"error: {who}the processes did not all join within --join_timeout={_JOIN.value} s; "
             "see that each of them is started with the same --coordinator and --num_processes, and "
-            "reaches the coordinator's port",
-            file=sys.stderr,
-            flush=True,
+            "reaches the coordinator's port"
         )
         os._exit(2)  # JAX waits in its own code, and would end with a stack trace for a message.
 

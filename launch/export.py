@@ -32,12 +32,11 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import config_io
+    from bridge_jax import config_io, shown
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.models import checkpoint, export, generation_config
     from bridge_jax.phases import rationales, tutoring
     from bridge_jax.phases.context import Role, Run
-    from bridge_jax.phases.files import read_json
     from bridge_jax.phases.stages import finished
     from bridge_jax.studies import card, summary
     from bridge_jax.studies.workdir import load as load_run
@@ -48,10 +47,7 @@ def main(assignments: list[str]) -> None:
     role: Role = _ROLE.value  # type: ignore[assignment]
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
-    values = read_json(workdir / "config.json")
-    if values is None:
-        raise UserError(f"{workdir}/config.json: damaged; the next run of it writes it again")
-    config = config_io.from_json(RunConfig, values)
+    config = config_io.read(RunConfig, workdir / "config.json")
     stage = {"student": tutoring.STUDENT, "assistant": rationales.author(config)}[role]
     if not finished(workdir, stage):
         raise UserError(
@@ -79,7 +75,7 @@ def main(assignments: list[str]) -> None:
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:
         use = f"Try it: python -m launch.chat --model={out}"
-    Console(highlight=False).print(f"{out}: {size / 1e6:,.0f} MB. {use}", soft_wrap=True)
+    shown.say(Console(), f"{out}: {size / 1e6:,.0f} MB. {use}")
 
 
 def _check_adapter(model: "ModelConfig") -> None:

@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
+from bridge_jax import shown
 from bridge_jax.errors import UserError
 
 
@@ -33,6 +34,7 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
     A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130, and
     SIGTERM, once what was trained is saved, with 75.
     """
+    show_plainly()
     theirs, assignments = split(sys.argv)
 
     def guarded(_: list[str]) -> int | None:
@@ -45,24 +47,31 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
         try:
             return main(assignments)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            shown.complain(f"error: {error}")
             for note in getattr(error, "__notes__", ()):
-                print(f"  {note}", file=sys.stderr)
+                shown.complain(f"  {note}")
             if jax.distributed.is_initialized():  # At its exit JAX would wait for all the others.
                 sys.stdout.flush()
-                sys.stderr.flush()
                 os._exit(2)
             return 2
         except (KeyboardInterrupt, preemption.Preempted) as error:
-            print(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}", file=sys.stderr)
+            shown.complain(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}")
             return 130 if isinstance(error, KeyboardInterrupt) else preemption.EXIT_CODE
 
     app.run(guarded, argv=theirs, flags_parser=_parse)
+
+
+def show_plainly() -> None:
+    """Writes out what would steer the terminal in log lines and tracebacks, whoever wrote it."""
+    handler = logging.get_absl_handler().python_handler
+    if not isinstance(handler.formatter, shown.PlainFormatter):
+        handler.setFormatter(shown.PlainFormatter(handler.formatter))
+    sys.excepthook = shown.print_traceback
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        print(f"error: {error}\nSee --help.", file=sys.stderr)
+        shown.complain(f"error: {error}\nSee --help.")
         sys.exit(2)

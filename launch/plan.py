@@ -43,6 +43,7 @@ def main(assignments: list[str]) -> None:
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 
+    from bridge_jax import shown
     from bridge_jax.parallel.sharding import batch_devices
     from bridge_jax.phases.context import Run
     from bridge_jax.planning import page, plan, workload
@@ -61,7 +62,7 @@ def main(assignments: list[str]) -> None:
     else:
         page.show(console, run, stages, spending, name, resident)
     if note := idle_rows(config, batch_devices(run.mesh)):
-        console.print(note)
+        shown.say(console, note)
     if _SHARDINGS.value:
         for role in ("assistant", "student"):
             model = plan.decoder_config(getattr(config, role), run.mesh)

@@ -17,11 +17,13 @@ from typing import Any
 from absl import app, flags
 from rich.console import Console
 
+from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.phases.workdir import lock
 from bridge_jax.studies import ledger_table
 from bridge_jax.studies.study import CELLS
 from bridge_jax.teachers import accounts, statement
+from launch import overrides
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 LEDGER = flags.DEFINE_bool("ledger", False, "Print who cost what; the report is left as it is.")
@@ -33,6 +35,7 @@ CSV = flags.DEFINE_string("csv", None, "Write every request of the ledger to thi
 
 def main(argv: Sequence[str]) -> None:
     """Writes the two files and prints the summary; exits with 2 on a mistake of the user's."""
+    overrides.show_plainly()
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: pass --workdir=DIR")
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
             terminal.print_summary(report.write(workdir), Console())
     except UserError as error:
-        print(f"launch.report: {error}", file=sys.stderr)
+        shown.complain(f"launch.report: {error}")
         sys.exit(2)
 
 
@@ -65,16 +68,17 @@ def _show_study(workdir: Path, console: Console) -> None:
     if not result["advice"]:
         raise UserError(f"--workdir={workdir}: its x is no budget, or one run is too few to ask it")
     for sentence in study_words.answers(result, ACCURACY.value, QUERIES.value):
-        console.print(f"Advice   {sentence}", markup=False, highlight=False, soft_wrap=True)
+        shown.say(console, f"Advice   {sentence}")
 
 
 def _write_off(workdir: Path, job_id: str) -> None:
     account = _account(workdir)
     with lock(workdir):
         count = accounts.write_off(account, job_id)
-    print(
+    shown.say(
+        Console(),
         f"{job_id} is closed: {count:,} of its requests have no answer. They count as maybe "
-        "billed; the run asks them again where its caps have room."
+        "billed; the run asks them again where its caps have room.",
     )
 
 
@@ -91,12 +95,7 @@ def _show_ledger(workdir: Path, console: Console) -> None:
     ledger_table.print_ledger(entries, run, _budget(workdir / "config.json"), console)
     if CSV.value:
         statement.write_csv(entries, Path(CSV.value))
-        console.print(
-            f"\n{len(entries.entries):,} requests written to {CSV.value}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        shown.say(console, f"\n{len(entries.entries):,} requests written to {CSV.value}")
 
 
 def _budget(config: Path) -> dict[str, Any]:

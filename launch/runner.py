@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from bridge_jax import shown
 from bridge_jax.config import RunConfig
 from bridge_jax.config_checks import idle_rows, validate
 from bridge_jax.config_io import to_json
@@ -40,25 +41,26 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
         teachers_note = _check_teacher(run)
         splits = run.splits
         queries = config.budget.queries if config.asks_teacher else 0
-        console.print(
-            f"[bold]{config.name}[/]: {len(splits.pool):,} examples in the pool, "
+        shown.say(
+            console,
+            (config.name, "bold"),
+            f": {len(splits.pool):,} examples in the pool, "
             f"{queries} teacher queries, {len(splits.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
-            soft_wrap=True,
         )
         if teachers_note:
-            console.print(teachers_note, style="yellow", markup=False, soft_wrap=True)
+            shown.say(console, (teachers_note, "yellow"))
         if note := idle_rows(config, batch_devices(run.mesh)):
-            console.print(f"[yellow]{note}[/]", soft_wrap=True)
+            shown.say(console, (note, "yellow"))
         tell_of_data(run, console)
         _begin(run)
         for outcome in execute(plan.stages(config, phase), run, workdir, run.describe):
             note = "done before" if outcome.cached else duration(outcome.seconds)
-            console.print(f"  {outcome.name:<28} {note}")
+            shown.say(console, f"  {outcome.name:<28} {note}")
         result = hosts.agree(report.write(workdir) if hosts.is_first() else None)
         terminal.print_summary(result, console)
-    console.print(f"this command took {duration(time.perf_counter() - began)}")
+    shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
     return result
 
 
@@ -77,7 +79,7 @@ def run_shared(run: Run, store: Path, console: Console) -> dict[str, Any]:
         stages = plan.stages(run.config)
         for outcome in execute(stages, run, run.workdir, run.describe, store):
             if not outcome.cached:
-                console.print(f"  {outcome.name:<28} {duration(outcome.seconds)}")
+                shown.say(console, f"  {outcome.name:<28} {duration(outcome.seconds)}")
         return hosts.agree(report.write(run.workdir) if hosts.is_first() else None)
 
 
@@ -109,7 +111,7 @@ def bad_rows_listed(workdir: Path) -> Iterator[None]:
 def tell_of_data(run: Run, console: Console) -> None:
     """Prints what a user would want to know of the data before the run begins."""
     for note in _notes(run):
-        console.print(note, style="yellow", markup=False, soft_wrap=True)
+        shown.say(console, (note, "yellow"))
 
 
 def _notes(run: Run) -> Iterator[str]:

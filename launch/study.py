@@ -30,6 +30,7 @@ def main(assignments: list[str]) -> None:
     # These imports take seconds, so a mistake in the config is reported before them.
     from rich.console import Console
 
+    from bridge_jax import shown
     from bridge_jax.errors import UserError
     from bridge_jax.parallel import hosts
     from bridge_jax.phases.files import write_json
@@ -51,7 +52,9 @@ def main(assignments: list[str]) -> None:
         runs = Runs(study, workdir, _KEEP.value, console)
         taken = take_turns(chosen, runs.attempt)
         if taken:
-            console.print(f"other processes are at {len(taken)} runs: the last one writes them too")
+            shown.say(
+                console, f"other processes are at {len(taken)} runs: the last one writes them too"
+            )
         runs.write_result()
     if runs.failed:
         first, why = next(iter(runs.failed.items()))

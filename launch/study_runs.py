@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import jax
 from rich.console import Console
 
+from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.phases.context import Run
@@ -81,7 +82,8 @@ class Runs:
             if cell.folder not in self._checked:
                 runner.check(run)
                 self._checked.add(cell.folder)
-                self.console.print(f"[bold]{cell.folder}[/] ({self._number[cell.folder]} of {of})")
+                where = f" ({self._number[cell.folder]} of {of})"
+                shown.say(self.console, (cell.folder, "bold"), where)
                 runner.tell_of_data(run, self.console)
             report = runner.run_shared(run, self.workdir / STAGES, self.console)
         except WorkdirBusy:
@@ -94,11 +96,12 @@ class Runs:
             if jax.process_count() > 1:
                 raise  # The other processes of this run are not told; they end with this one.
             self.failed[cell.folder] = str(error)
-            self.console.print(f"[red]  {cell.folder}: {error}[/]", soft_wrap=True)
+            shown.say(self.console, (f"  {cell.folder}: {error}", "red"))
             return "done"
         accuracy = report["accuracy"].get("student")
         said = "" if accuracy is None else f"student {accuracy:.1%}, "
-        self.console.print(f"  {cell.folder}: {said}{duration(time.perf_counter() - began)}")
+        took = duration(time.perf_counter() - began)
+        shown.say(self.console, f"  {cell.folder}: {said}{took}")
         if not self.keep_models and hosts.is_first():
             self._drop_models()
         return "done"
@@ -114,7 +117,7 @@ class Runs:
     def _tell_once(self, words: str) -> None:
         if words not in self._told:
             self._told.add(words)
-            self.console.print(words)
+            shown.say(self.console, words)
 
     def _run(self, cell: Cell) -> Run:
         return Run(cell.config, self.workdir / RUNS / cell.folder)

@@ -1,6 +1,7 @@
 """Overrides, validation and digests of the run config; every shipped config resolves."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -74,6 +75,11 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
         ("budget.queries=", "budget.queries=: expected int"),
         ("budget.usd=free", "budget.usd=free: expected float"),
         ("student.keep_layers=0,one", "student.keep_layers=one: expected int"),
+        ("student.keep_layers=0,,1", "student.keep_layers=: expected int"),
+        ("budget.queries=٣", "budget.queries=٣: expected int"),
+        ("budget.usd=¼", "budget.usd=¼: expected float"),
+        ("seed=" + "7" * 5000, f"seed={'7' * 80}…: expected int"),
+        ("data.columns=id:a,id:b", "data.columns=id:b: id is in twice"),
         ("compare_direct=yes", "compare_direct=yes: true or false"),
         ("method=bard", "method=bard: one of bridge, direct, self, labels"),
         ("data.domains=fees,law", "data.domains=law: one of dosing, deadlines, fees, triage"),
@@ -97,15 +103,15 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("selection.noise_fraction=1", "selection.noise_fraction=1.0"),
         ("selection.noise_fraction=-0.1", "selection.noise_fraction=-0.1"),
         ("selection.difficulty_weight=2", "selection.difficulty_weight=2.0: 0 to 1"),
-        ("selection.clusters=-1", "selection.clusters=-1: above 0, or 0 for the default"),
-        ("data.min_steps=0", "data.min_steps=0, data.max_steps=5: 1 <= min <= max <= 5"),
-        ("data.min_steps=4 data.max_steps=3", "data.min_steps=4, data.max_steps=3"),
+        ("selection.clusters=-1", "selection.clusters=-1: 0 or more"),
+        ("data.min_steps=0", "data.min_steps=0: 1 to 5"),
+        ("data.min_steps=4 data.max_steps=3", "data.min_steps=4 is above data.max_steps=3"),
         ("data.source=jsonl teacher.kind=replay", "data.path is empty, but data.source=jsonl"),
         ("teacher.kind=replay", "nothing recorded for practice tasks"),
         ("teacher.replay_from=gone.sqlite", "teacher.replay_from=gone.sqlite: no such file"),
         ("data.source=jsonl data.path=x.jsonl", "teacher.kind=oracle knows practice tasks only"),
         ("teacher.kind=gemini", "teacher.model=oracle: give the vendor's name of the model"),
-        ("teacher.attempts=0", "teacher.attempts=0: above 0"),
+        ("teacher.attempts=0", "teacher.attempts=0: 1 or more"),
         ("teacher.timeout=0", "teacher.timeout=0.0: above 0"),
         ("teacher.requests_per_minute=-1", "teacher.requests_per_minute=-1: 0 or more"),
         ("teacher.retries=1", "teacher.kind=oracle always says the same"),
@@ -163,7 +169,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("data.min_rouge=0", "data.min_rouge=0.0: above 0, 1 at most"),
         ("rationales.noise=1.5", "rationales.noise=1.5: 0 to 1"),
         ("logits.weight=2", "logits.weight=2.0: 0 to 1"),
-        ("logits.top_k=0", "logits.top_k=0: above 0"),
+        ("logits.top_k=0", "logits.top_k=0: 1 or more"),
         ("method=direct logits.weight=0.5", "method=direct has no assistant that writes"),
         ("generation.max_new_tokens=0", "generation.max_new_tokens=0"),
     ],
@@ -217,6 +223,31 @@ def test_load_says_what_is_missing(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(UserError, match=r"empty\.py: has no get_config\(\)"):
         config_io.load(tmp_path / "empty.py")
+
+
+def test_a_config_that_is_none_is_said_to_be_none():
+    with pytest.raises(UserError, match="the config is a NoneType, not a RunConfig"):
+        config_io.override(None, ["seed=1"])
+    with pytest.raises(UserError, match="the config is a dict, not a RunConfig"):
+        validate({"seed": 1})  # type: ignore[arg-type]
+
+
+def test_a_config_comes_back_from_its_file(tmp_path):
+    config = RunConfig(seed=3, teacher=TeacherConfig(model="m"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config_io.to_json(config)))
+    assert config_io.read(RunConfig, path) == config
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", '{"budget": 3}', '{"seed": "1"}', '{"student": {"keep_layers": 4}}', "7"]
+)
+def test_a_damaged_file_of_a_config_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(
+        UserError, match=r"config\.json: damaged \(.*; the next run writes it again"
+    ):
+        config_io.read(RunConfig, tmp_path / "config.json")
 
 
 def test_the_digest_is_of_the_content():

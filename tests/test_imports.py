@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # A part may import its own layer and those below it.
 LAYERS = [
-    {"errors"},
+    {"errors", "shown"},
     {"atomic", "config", "config_checks", "config_io", "progress", "tasks", "timing", "parallel"},
     {"models", "text", "roofline"},
     {"selection", "teachers", "training", "generation", "evaluation"},

@@ -55,6 +55,23 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "loss=0.5" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_what_is_shown_steers_no_terminal(monkeypatch, is_terminal):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return is_terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with progress.track("[/b]\x1b]0;x\x07", total=2, unit="queries") as advance:
+        advance(2, last="[/INST]\x9b2J\r\n")
+    said = stream.getvalue()
+    assert r"[/b]\x1b]0;x\x07" in said and r"last=[/INST]\x9b2J" in said
+    assert "\x1b]" not in said and "\x07" not in said and "\x9b" not in said
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

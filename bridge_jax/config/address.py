@@ -62,7 +62,7 @@ def _host(url: str) -> str:
         _ = parts.port  # It is checked when it is read.
     except ValueError:
         return ""
-    is_http = parts.scheme in ("http", "https") and not any(c.isspace() for c in url)
+    is_http = parts.scheme in ("http", "https") and all(c.isprintable() and c != " " for c in url)
     return (parts.hostname or "") if is_http else ""
 
 

@@ -2,9 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from bridge_jax.config.fields import Count, OneOf, Range, Share
 
 Domain = Literal["dosing", "deadlines", "fees", "triage"]
+Steps = Annotated[int, Range(least=1, most=5)]
+
+# Our fields that a file may have a column for (`tasks.rows`).
+COLUMNS = (
+    *("id", "question", "answer", "split", "domain", "choices"),
+    *("rationale", "rationales", "human_rationale", "teacher_answer"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +26,8 @@ class DataConfig:
       path: the JSONL file, or the hub's dataset name.
       config, revision: of a dataset of the hub: which of its configs, and which commit, tag or
         branch; empty is the default.
-      columns: our field -> the file's column: `question`, `answer`, `split`, and, where there are
-        such, `id`, `choices`, `domain`, `rationale`, `rationales`, `human_rationale`,
-        `teacher_answer`. Without ids they are made from the content.
+      columns: one of our `COLUMNS` -> the file's column. The file needs a `question`, an `answer`
+        and a `split`; without ids they are made from the content.
       splits: the file's name of a split -> `train`, `dev` or `test`; others are left out. Empty:
         all must have common names (`validation`, `val`, `training`, ...; in any case).
       instruction: what is asked of every question, in words for teacher, assistant and student
@@ -52,7 +60,7 @@ class DataConfig:
     path: str = ""
     config: str = ""
     revision: str = ""
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: Mapping[Annotated[str, OneOf(COLUMNS)], str] = dataclasses.field(default_factory=dict)
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     instruction: str = ""
     label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -60,16 +68,16 @@ class DataConfig:
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
     answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"
-    min_rouge: float = 0.5
+    min_rouge: Annotated[float, Range(above=0, most=1)] = 0.5
     decimal: Literal["", ".", ","] = ""
     rationale: str = "medium"
-    pool: int = 500
-    dev: int = 50
-    test: int = 200
+    pool: Count = 500
+    dev: Count = 50
+    test: Count = 200
     labelled: bool = True
     on_bad_row: Literal["error", "skip"] = "error"
     domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
-    min_steps: int = 1
-    max_steps: int = 5
-    families: int = 0
-    label_share: float = 0.4
+    min_steps: Steps = 1
+    max_steps: Steps = 5
+    families: Count = 0
+    label_share: Share = 0.4

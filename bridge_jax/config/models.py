@@ -1,7 +1,9 @@
 """The models, and how they lie on the devices."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from bridge_jax.config.fields import Count, Positive, Range
 
 PROJECTIONS = (
     "attention/query",
@@ -12,6 +14,8 @@ PROJECTIONS = (
     "mlp/up",
     "mlp/down",
 )
+
+Axis = Annotated[int, Range(least=1, also=-1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +31,9 @@ class LoraConfig:
       rslora: scale by alpha / sqrt(r) (2312.03732).
     """
 
-    rank: int = 0
-    alpha: float = 32.0
-    dropout: float = 0.0
+    rank: Count = 0
+    alpha: Positive = 32.0
+    dropout: Annotated[float, Range(least=0, below=1)] = 0.0
     targets: tuple[str, ...] = ("attention/*", "mlp/*")
     rslora: bool = False
 
@@ -50,7 +54,7 @@ class ModelConfig:
     """
 
     checkpoint: str = "smollm2-135m"
-    keep_layers: tuple[int, ...] = ()
+    keep_layers: tuple[Count, ...] = ()
     lora: LoraConfig = LoraConfig()
     attention: Literal["auto", "plain"] = "auto"
 
@@ -68,6 +72,6 @@ class MeshConfig:
       tensor: parts that heads, hidden layers and vocabulary are cut into (1909.08053).
     """
 
-    data: int = 1
-    fsdp: int = -1
-    tensor: int = 1
+    data: Axis = 1
+    fsdp: Axis = -1
+    tensor: Axis = 1

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from bridge_jax.config.data import DataConfig
+from bridge_jax.config.fields import Count, Size
 from bridge_jax.config.models import LoraConfig, MeshConfig, ModelConfig
 from bridge_jax.config.teacher import BudgetConfig, SelectionConfig, TeacherConfig
 from bridge_jax.config.training import InstructConfig, LogitsConfig, TrainConfig, WarmupConfig
@@ -32,9 +33,9 @@ class RunConfig:
     name: str = "run"
     method: Literal["bridge", "direct", "self", "labels"] = "bridge"
     form: Literal["chain", "two_pass"] = "chain"
-    seed: int = 0
+    seed: Count = 0
     compare_direct: bool = False
-    max_prompt_tokens: int = 160
+    max_prompt_tokens: Size = 160
     on_long_prompt: Literal["error", "truncate"] = "error"
     tensorboard: bool = False
     data: DataConfig = DataConfig()

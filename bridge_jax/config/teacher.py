@@ -1,7 +1,17 @@
 """The expensive model, what it may cost, and what it is asked about."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from bridge_jax.config.fields import (
+    Address,
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    Size,
+)
 
 API_TEACHERS = ("openai", "gemini")
 
@@ -18,8 +28,8 @@ class BudgetConfig:
         this run pays itself. Empty: one of its own, in the workdir.
     """
 
-    queries: int = 25
-    usd: float = 1.0
+    queries: Count = 25
+    usd: NotNegative = 1.0
     ledger: str = ""
 
 
@@ -61,30 +71,30 @@ class TeacherConfig:
 
     kind: Literal["oracle", "replay", "openai", "gemini"] = "oracle"
     model: str = "oracle"
-    base_url: str = ""
+    base_url: Address = ""
     allow_http: bool = False
     backend: Literal["google-genai", "google-generativeai"] = "google-genai"
-    usd_per_million_input: float = 1.25
-    usd_per_million_output: float = 10.0
+    usd_per_million_input: NotNegative = 1.25
+    usd_per_million_output: NotNegative = 10.0
     free: bool = False
     batch: bool = False
-    batch_share: float = 0.5
-    batch_poll_seconds: float = 30.0
-    max_output_tokens: int = 512
-    temperature: float = -1.0
-    concurrency: int = 8
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    timeout: float = 120.0
-    attempts: int = 6
+    batch_share: Share = 0.5
+    batch_poll_seconds: Positive = 30.0
+    max_output_tokens: Size = 512
+    temperature: Annotated[float, Range(least=-1)] = -1.0
+    concurrency: Size = 8
+    requests_per_minute: Count = 0
+    tokens_per_minute: Count = 0
+    timeout: Positive = 120.0
+    attempts: Size = 6
     structured: bool = True
     show_gold: bool = False
-    samples: int = 1
-    retries: int = 0
+    samples: Size = 1
+    retries: Count = 0
     keep_wrong: bool = False
-    min_agreement: float = 0.0
-    min_rationale_tokens: int = 0
-    max_rationale_tokens: int = 0
+    min_agreement: Share = 0.0
+    min_rationale_tokens: Count = 0
+    max_rationale_tokens: Count = 0
     replay_from: str = ""
 
 
@@ -113,13 +123,13 @@ class SelectionConfig:
       batch_tokens: tokens a scoring batch, padding included.
     """
 
-    size: int = 0
+    size: Count = 0
     strategy: Literal[
         "random", "difficulty", "diversity", "coverage", "typicality", "badge", "herding"
     ] = "coverage"
     difficulty: Literal["nll", "entropy", "margin"] = "nll"
     within_labels: bool = True
-    clusters: int = 0
-    difficulty_weight: float = 0.5
-    noise_fraction: float = 0.01
-    batch_tokens: int = 4096
+    clusters: Count = 0
+    difficulty_weight: Share = 0.5
+    noise_fraction: Annotated[float, Range(least=0, below=1)] = 0.01
+    batch_tokens: Size = 4096

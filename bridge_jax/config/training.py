@@ -2,7 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from bridge_jax.config.fields import Count, NotNegative, OneOf, Positive, Share, Size
+
+# What a file of instructions may have a column for (`tasks.instructions`).
+INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +28,16 @@ class TrainConfig:
         its matrix products (`dots`), or `none`.
     """
 
-    epochs: int = 3
-    batch_rows: int = 8
-    row_tokens: int = 256
-    accumulate: int = 1
-    learning_rate: float = 3e-4
-    warmup_fraction: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    rationale_weight: float = 0.5
-    checkpoint_every: int = 50
+    epochs: Size = 3
+    batch_rows: Size = 8
+    row_tokens: Size = 256
+    accumulate: Size = 1
+    learning_rate: Positive = 3e-4
+    warmup_fraction: Share = 0.1
+    weight_decay: NotNegative = 0.01
+    clip_norm: Positive = 1.0
+    rationale_weight: Share = 0.5
+    checkpoint_every: Size = 50
     remat: Literal["full", "dots", "none"] = "full"
 
 
@@ -47,7 +52,7 @@ class WarmupConfig:
         is all.
     """
 
-    fraction: float = 0.1
+    fraction: Share = 0.1
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
     domains: tuple[str, ...] = ()
 
@@ -64,15 +69,17 @@ class InstructConfig:
         is trained on as a chat of its own, question and answer as they are, without the run's
         task; one that is longer than `train.row_tokens` is left out and counted.
       path: the JSONL file, or the hub's dataset name.
-      columns: our field -> the file's column (`question`, `answer`, `context`, `split`).
+      columns: one of our `INSTRUCT_COLUMNS` -> the file's column.
       on_bad_row: a malformed row is an error, or is skipped and counted.
     """
 
-    examples: int = 300
+    examples: Count = 300
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
     source: Literal["generated", "jsonl", "hf"] = "generated"
     path: str = ""
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: Mapping[Annotated[str, OneOf(INSTRUCT_COLUMNS)], str] = dataclasses.field(
+        default_factory=dict
+    )
     on_bad_row: Literal["error", "skip"] = "error"
 
 
@@ -86,5 +93,5 @@ class LogitsConfig:
       top_k: the assistant's most probable tokens that are stored; the rest is one outcome.
     """
 
-    weight: float = 0.0
-    top_k: int = 32
+    weight: Share = 0.0
+    top_k: Size = 32

@@ -1,7 +1,9 @@
 """How models write, what is kept of it, and what is measured."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from bridge_jax.config.fields import Count, LogProbability, NotNegative, Range, Share, Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +17,10 @@ class GenerationConfig:
       top_p: nucleus sampling, with temperature > 0.
     """
 
-    max_new_tokens: int = 96
-    batch_size: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
+    max_new_tokens: Size = 96
+    batch_size: Size = 64
+    temperature: NotNegative = 0.0
+    top_p: Annotated[float, Range(above=0, most=1)] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +53,12 @@ class RationalesConfig:
 
     filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
     show_gold: bool = True
-    min_mean_logprob: float = -0.5
-    min_step_logprob: float = -1.0
-    samples: int = 4
-    temperature: float = 0.7
-    min_agreement: float = 0.25
-    noise: float = 0.0
+    min_mean_logprob: LogProbability = -0.5
+    min_step_logprob: LogProbability = -1.0
+    samples: Size = 4
+    temperature: NotNegative = 0.7
+    min_agreement: Share = 0.25
+    noise: Share = 0.0
     noise_kind: Literal["wrong_answer", "wrong_reasoning"] = "wrong_answer"
 
 
@@ -69,4 +71,4 @@ class EvaluationConfig:
         0 is all.
     """
 
-    assistant_examples: int = 0
+    assistant_examples: Count = 0

@@ -16,6 +16,7 @@ import einops
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
 
 from bridge_jax.config import LoraConfig
 from bridge_jax.errors import UserError
@@ -52,10 +53,9 @@ def folder(out: Path) -> Iterator[Path]:
         partial.chmod(0o755)
         yield partial
         partial.rename(out)
-    except OSError as error:
-        raise UserError(
-            f"--out={out}: {error.strerror or error}; free some space or choose another place"
-        ) from error
+    except (OSError, SafetensorError) as error:  # What writes tensors has an error of its own.
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--out={out}: {why}; free some space or choose another place") from error
     finally:
         if partial:
             shutil.rmtree(partial, ignore_errors=True)

@@ -6,7 +6,6 @@ process counts in a file of its own, in the workdir that all of them see, and re
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from bridge_jax import atomic
+from bridge_jax import atomic, shown
 from bridge_jax.parallel import hosts, preemption
 
 FAILED, DONE, STOPPED = "failed", "done", "stopped"
@@ -50,8 +49,7 @@ def together(folder: Path, lost_timeout: float) -> Iterator[None]:
 
 
 def _end(message: str, code: int = 2) -> None:
-    print(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}", file=sys.stderr)
-    sys.stderr.flush()
+    shown.complain(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}")
     os._exit(code)  # The main thread waits for the others in a collective: there is no other way.
 
 

@@ -40,7 +40,7 @@ from bridge_jax.text import prompts, tokenizer
 from bridge_jax.text.chat import UnwrittenError
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.training import metrics
-from bridge_jax.training.checkpoints import load_params, save_params
+from bridge_jax.training.checkpoints import STATE, load_params, save_params
 from bridge_jax.training.loop import train
 
 Role = Literal["assistant", "student"]
@@ -282,7 +282,7 @@ class Run:
                 with timing.span("checkpoint"):
                     save_params(out / "params", params)
         if hosts.is_first():
-            shutil.rmtree(out / "state", ignore_errors=True)
+            shutil.rmtree(out / STATE, ignore_errors=True)
 
     def rows(self, file: str) -> list[dict[str, Any]]:
         """Returns the rows of a finished stage's JSONL file."""

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from bridge_jax import shown
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.phases.context import Run
@@ -58,7 +59,7 @@ def show(
 ) -> None:
     """Prints the plan."""
     mesh = " ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
-    console.print(f"[bold]{run.config.name}[/] on {topology}, mesh {mesh}\n")
+    shown.say(console, (run.config.name, "bold"), f" on {topology}, mesh {mesh}\n")
     table = Table(box=None, pad_edge=False)
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     for name in ("stage", "steps", "parameters", "optimizer", "cache", "temporary", "GiB a chip",
@@ -69,21 +70,24 @@ def show(
         kinds = stage.memory
         parts = (kinds.parameters, kinds.optimizer, kinds.cache, kinds.temporary + kinds.program)
         free = 1 - kinds.total / stage.hbm
-        fits = f"[green]{free:.0%} free[/]" if stage.fits else f"[red]{-free:.0%} over[/]"
+        fits = shown.cell(f"{free:.0%} free", "green")
+        if not stage.fits:
+            fits = shown.cell(f"{-free:.0%} over", "red")
         table.add_row(
-            stage.work.stage, f"{stage.work.steps:,}", *(_gib(part) for part in parts),
+            shown.cell(stage.work.stage), f"{stage.work.steps:,}", *(_gib(part) for part in parts),
             _gib(kinds.total), _gib(stage.hbm), fits, duration(stage.seconds), stage.bound_by,
         )  # fmt: skip
     console.print(table)
     total = sum(stage.seconds for stage in stages)
-    console.print(f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h")
+    shown.say(console, f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h")
     if resident:
-        console.print(f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
-    console.print(
+        shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
+    shown.say(
+        console,
         f"Teacher  {spending.queries:,} queries, about {spending.input_tokens:,} tokens in and "
         f"{spending.output_tokens:,} out: ${spending.usd:,.4f} "
         f"(${spending.usd_low:,.4f} to ${spending.usd_high:,.4f}); the cap is "
-        f"${run.config.budget.usd:,.4f}"
+        f"${run.config.budget.usd:,.4f}",
     )
     console.print("Nothing was run or paid.")
 
@@ -93,9 +97,10 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
     words = []
     for policy, rows in found:
         words.append(f"{rows} rows with remat={policy}" if rows else f"none with remat={policy}")
-    console.print(
+    shown.say(
+        console,
         f"{stage.work.stage}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
-        + ", ".join(words)
+        + ", ".join(words),
     )
 
 

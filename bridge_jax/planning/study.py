@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bridge_jax import config_io
+from bridge_jax import config_io, shown
 from bridge_jax.config import RunConfig
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
@@ -141,28 +141,30 @@ def _sum(parts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def show(console: Console, name: str, planned: StudyPlan, topology: str) -> None:
     """Prints the plan."""
-    console.print(f"[bold]{name}[/]: {planned.runs} runs on {topology}\n")
+    shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "runs", "made", "at least", "if each made its own"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, total in planned.stages.items():
         times = (duration(total.seconds), duration(total.alone))
-        table.add_row(stage, str(total.runs), str(total.made), *times)
+        table.add_row(shown.cell(stage), str(total.runs), str(total.made), *times)
     console.print(table)
     alone = sum(total.alone for total in planned.stages.values())
-    console.print(
+    shown.say(
+        console,
         f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
-        f"if each run made its own {duration(alone)}"
+        f"if each run made its own {duration(alone)}",
     )
     paid, each = planned.teacher, planned.teacher_alone
-    console.print(
+    shown.say(
+        console,
         f"Teacher  at most about {paid['queries']:,.0f} queries, {paid['input_tokens']:,.0f} "
         f"tokens in and {paid['output_tokens']:,.0f} out: ${paid['usd']:,.4f}; less where "
         f"selections overlap. If each run paid for itself ${each['usd']:,.4f}",
-        soft_wrap=True,
     )
     disk = sum(total.disk for total in planned.stages.values()) / GIB
-    console.print(
-        f"Disk     {disk:.1f} GiB of models; --nokeep_models deletes what no run needs any more"
+    shown.say(
+        console,
+        f"Disk     {disk:.1f} GiB of models; --nokeep_models deletes what no run needs any more",
     )
     console.print("Nothing was run or paid. Memory is in the plan of a single config.")

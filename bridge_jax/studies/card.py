@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.models.files import is_hub_id
+from bridge_jax.shown import markdown
 from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
 from bridge_jax.text.prompts import system_message_of
 
@@ -31,7 +32,7 @@ def render(report: dict[str, Any], config: RunConfig, role: Role, *, adapter: bo
     model: ModelConfig = getattr(config, role)
     parts = [
         _front_matter(model, adapter),
-        f"# {config.name}: {ROLE_NAMES[role].lower()}",
+        f"# {markdown(config.name)}: {ROLE_NAMES[role].lower()}",
         _what(config, role),
     ]
     parts += ["## Training", _training(report, config, role)]
@@ -60,7 +61,8 @@ def _what(config: RunConfig, role: str) -> str:
         model.keep_layers
     )
     how = f", with a LoRA adapter of rank {model.lora.rank}" * bool(model.lora.rank)
-    return f"The {role} of {_METHODS[config.method]}, made with BRIDGE-JAX from {base}{cut}{how}."
+    made_from = f"{markdown(base)}{cut}{how}"
+    return f"The {role} of {_METHODS[config.method]}, made with BRIDGE-JAX from {made_from}."
 
 
 def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
@@ -69,8 +71,8 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
     )
     size = f"{report['pool']['size']:,} examples in the pool, " if "pool" in report else ""
     lines = [
-        f"- data: {data}, {size}seed {config.seed}",
-        f"- teacher: {config.teacher.model if config.asks_teacher else 'none'}",
+        f"- data: {markdown(data)}, {size}seed {config.seed}",
+        f"- teacher: {markdown(config.teacher.model) if config.asks_teacher else 'none'}",
     ]
     if spend := report.get("spend"):
         lines.append(

@@ -18,6 +18,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bridge_jax import shown
+
 
 class Palette(NamedTuple):
     """Colours by what they are for; `series` are the variants', in order."""
@@ -56,18 +58,23 @@ class Drawing(NamedTuple):
 
     def svg(self) -> str:
         """Returns the drawing for a page; the same input gives the same bytes."""
-        buffer = io.StringIO()
         with _drawn(self, PAGE, "none") as figure:
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return _svg(buffer.getvalue(), self.name, self.width, self.height)
+            return _svg(_saved(figure), self.name, self.width, self.height)
 
     def save(self, folder: Path) -> None:
         """Writes NAME.svg and NAME.pdf, in black on white with their fonts."""
         with _drawn(self, PAPER, "path") as figure:
-            figure.savefig(folder / f"{self.name}.svg", format="svg", metadata={"Date": None})
+            (folder / f"{self.name}.svg").write_text(_saved(figure), encoding="utf-8")
             figure.savefig(
                 folder / f"{self.name}.pdf", format="pdf", metadata={"CreationDate": None}
             )
+
+
+def _saved(figure: Figure) -> str:
+    """Returns the figure as SVG, without the control characters that XML has no place for."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return shown.plain(buffer.getvalue())
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bridge_jax import shown
 from bridge_jax.studies import wording
 from bridge_jax.teachers.statement import OUTCOMES, Line, Statement, utc
 
@@ -26,7 +27,7 @@ def print_ledger(
     """
 
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        shown.say(console, text)
 
     say(f"Ledger   {statement.path}")
     lines = statement.lines(run)
@@ -50,18 +51,18 @@ def print_ledger(
 
 def _bill(lines: Mapping[tuple[str, bool, str], Line]) -> Table:
     table = _table("Teacher", "Outcome", *("Queries", "Tokens in", "Tokens out", "US dollars"))
-    shown = None
+    before = None
     for (model, batch, outcome), line in lines.items():
         name = f"{model} (batch)" if batch else model
         upper = "" if outcome in _PAID else "≤ "
         table.add_row(
-            "" if name == shown else name,
+            shown.cell("" if name == before else name),
             OUTCOMES[outcome],
             *(f"{line.queries:,}", f"{line.input_tokens:,}", f"{line.output_tokens:,}"),
             upper + _usd(line),
             style=None if outcome in _PAID else "dim",
         )
-        shown = name
+        before = name
     return table
 
 
@@ -77,10 +78,12 @@ def _print_unknown(statement: Statement, run: str | None, console: Console) -> N
     table = _table("Example", "Teacher", "Sent (UTC)", "US dollars")
     for entry in unknown[:_MOST_LISTED]:
         cost = "≤ " + _usd(Line().plus(entry))
-        table.add_row(entry.example_id, entry.model, utc(entry.reserved_at), cost)
+        words = (shown.cell(entry.example_id), shown.cell(entry.model))
+        table.add_row(*words, utc(entry.reserved_at), cost)
     console.print(table)
     if len(unknown) > _MOST_LISTED:
-        console.print(f"and {len(unknown) - _MOST_LISTED:,} more; --csv=FILE lists all of them")
+        more = len(unknown) - _MOST_LISTED
+        shown.say(console, f"and {more:,} more; --csv=FILE lists all of them")
 
 
 def _runs(statement: Statement, run: str | None) -> Table:
@@ -90,7 +93,7 @@ def _runs(statement: Statement, run: str | None) -> Table:
         paid = _sum(line for (_, _, outcome), line in lines.items() if outcome in _PAID)
         rest = _sum(line for (_, _, outcome), line in lines.items() if outcome not in _PAID)
         table.add_row(
-            f"{name} (this run)" if key == run else name,
+            shown.cell(f"{name} (this run)" if key == run else name),
             f"{paid.queries:,}",
             _usd(paid),
             f"{rest.queries:,}",

@@ -6,6 +6,7 @@ same x, question by question and seed by seed.
 """
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -122,6 +123,14 @@ def check(study: Study) -> Study:
     """
     cells, where = study.cells, f"study {study.name!r}"
     require(bool(cells), f"{where} has no cells")
+    for cell in cells:
+        require(
+            isinstance(cell.config, RunConfig),
+            f"{where}: the config of {cell.variant!r} is a {type(cell.config).__name__}",
+        )
+        require(
+            cell.x is None or math.isfinite(cell.x), f"{where}: {cell.variant!r} has x={cell.x}"
+        )
     twice = [name for name, n in Counter(cell.folder for cell in cells).items() if n > 1]
     require(
         not twice,

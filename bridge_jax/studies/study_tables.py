@@ -5,9 +5,9 @@ import io
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from bridge_jax import shown
 from bridge_jax.progress import duration
 from bridge_jax.studies import study_words, wording
 from bridge_jax.studies.workdir import ROLES, Row
@@ -29,7 +29,7 @@ def to_csv(result: Row) -> str:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: shown.csv_value(v) for k, v in row.items()} for row in rows)
     return out.getvalue()
 
 
@@ -73,14 +73,14 @@ def to_latex(result: Row) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(_LATEX.get(letter, letter) for letter in shown.line(text))
 
 
 def print_study(result: Row, console: Console) -> None:
     """Prints the points, the bill, the time and what was found."""
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def say(*parts: shown.Part) -> None:
+        shown.say(console, *parts)
 
     say("")
     say(result["question"])
@@ -96,7 +96,7 @@ def print_study(result: Row, console: Console) -> None:
     shared, alone = duration(seconds["shared"]), duration(seconds["alone"])
     say(f"Time     {shared} of work; each run alone, together, {alone}")
     for sentence in study_words.failures(result):
-        console.print(f"[bold]Sign[/]     {escape(sentence)}", highlight=False, soft_wrap=True)
+        say(("Sign", "bold"), f"     {sentence}")
     say(f"Runs     {study_words.progress(result)}")
     say(f"Page     {result['page']}")
 
@@ -108,12 +108,12 @@ def _table(result: Row) -> Table:
              "seeds"]  # fmt: skip
     for i, name in enumerate(names):
         long = name == result["axis"] or name.startswith("minus")
-        table.add_column(escape(name), justify="right" if i else "left", no_wrap=not long)
+        table.add_column(shown.cell(name), justify="right" if i else "left", no_wrap=not long)
     for point in result["points"]:
         assistant = point["accuracy"].get("assistant")
         compliance = point["compliance"].get("student")
         table.add_row(
-            escape(point["variant"]),
+            shown.cell(point["variant"]),
             *([study_words.x(point)] if result["axis"] else []),
             study_words.with_interval(point["accuracy"].get("student")),
             study_words.difference(point),

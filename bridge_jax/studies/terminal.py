@@ -3,17 +3,17 @@
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from bridge_jax import shown
 from bridge_jax.studies import wording
 
 
 def print_summary(report: dict[str, Any], console: Console) -> None:
     """Prints the result, a line per model, the bill, the time, the warnings and the page's path."""
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def say(*parts: shown.Part) -> None:
+        shown.say(console, *parts)
 
     say("")
     say(wording.headline(report))
@@ -32,7 +32,7 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
     if report["seconds"]:
         say(f"Time     {wording.time(report['time'])}")
     for warning in report["warnings"]:
-        console.print(f"[bold]Warning[/]  {escape(warning)}", highlight=False, soft_wrap=True)
+        say(("Warning", "bold"), f"  {warning}")
     say(f"Report   {report['page']}")
 
 

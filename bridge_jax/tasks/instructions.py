@@ -14,8 +14,6 @@ from bridge_jax.tasks.bad_rows import BadRowError, BadRows, BadRowsError
 from bridge_jax.tasks.columns import Columns, Row
 from bridge_jax.tasks.sources import SPLITS, raw_rows
 
-FIELDS = ("question", "answer", "context", "split")
-
 
 class Instruction(NamedTuple):
     """A question with its context, and the answer as it was written."""

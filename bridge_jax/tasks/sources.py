@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
@@ -13,7 +12,7 @@ from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
 from bridge_jax.tasks import hub, jsonl, practice
 from bridge_jax.tasks.bad_rows import BadRowError, BadRows, BadRowsError, names, shown
-from bridge_jax.tasks.columns import OPTIONAL, REQUIRED, Row
+from bridge_jax.tasks.columns import Row
 from bridge_jax.tasks.example import Example, Splits
 from bridge_jax.tasks.rows import Reader
 from bridge_jax.tasks.task import check_labels, read
@@ -81,14 +80,6 @@ def content(path: str) -> str:
 
 def _check(config: DataConfig) -> None:
     """Raises a UserError for settings that would be ignored or could not work."""
-    fields = (*REQUIRED, *OPTIONAL)
-    for field, column in config.columns.items():
-        if field not in fields:
-            near = difflib.get_close_matches(field, fields, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"data.columns={field}:{column}: {field!r} is no field of ours; they are "
-                f"{', '.join(fields)}. Did you mean {near}:{column}?"
-            )
     for theirs, ours in config.splits.items():
         if ours.lower() not in SPLITS:
             raise UserError(

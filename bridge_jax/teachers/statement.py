@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from bridge_jax import atomic
+from bridge_jax import atomic, shown
 from bridge_jax.errors import UserError
 from bridge_jax.teachers.ledger_file import connect_to_read, explained
 from bridge_jax.teachers.owner import is_alive
@@ -143,7 +143,7 @@ def write_csv(statement: Statement, path: Path) -> None:
     """Writes a row per request, all runs; whole or not at all.
 
     Columns: those of `Entry`, with `usd` (exact) in place of nanodollars, the run's name, and times
-    in UTC. What was said is not in it: the ledger has that.
+    in UTC. What was said is not in it: the ledger has that. No cell is a formula.
 
     Raises:
       UserError: `path` cannot be written.
@@ -152,7 +152,8 @@ def write_csv(statement: Statement, path: Path) -> None:
         with atomic.written(path, atomic.part_of(path), sync=False) as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
-            writer.writerows(_csv_rows(statement))
+            for row in _csv_rows(statement):
+                writer.writerow({k: shown.csv_value(v) for k, v in row.items()})
     except OSError as error:
         raise UserError(f"--csv={path}: {error.strerror or error}; give another path") from error
 

@@ -3,6 +3,14 @@
 Not compressed: trained numbers shrink by less than a tenth, and that takes time.
 """
 
+import contextlib
+import functools
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +19,22 @@ import orbax.checkpoint as ocp
 
 from bridge_jax.errors import UserError
 
+STATE = "state"  # The folder of the states beside that of the parameters.
+_HALF = ".orbax-checkpoint-tmp*"  # What Orbax adds to the name of a folder until it is whole.
+# How TensorStore says which error of the operating system a ValueError of its is.
+_OS_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
+
 
 def save_params(path: Path, params: Any) -> None:
-    """Writes the parameters of a finished stage."""
-    with ocp.PyTreeCheckpointer(use_compression=False) as checkpointer:
+    """Writes the parameters of a finished stage, whole or not at all.
+
+    Raises:
+      UserError: the disk is full, or fails.
+    """
+    with (
+        _disk_errors(path, "the parameters", path.with_name(STATE)),
+        ocp.PyTreeCheckpointer(use_compression=False) as checkpointer,
+    ):
         checkpointer.save(path.absolute(), params)
 
 
@@ -24,6 +44,7 @@ def load_params(path: Path, like: Any) -> Any:
     Raises:
       UserError: the checkpoint is missing or damaged.
     """
+    _say_errors_once()
     if not path.is_dir():
         raise UserError(f"{path}: no checkpoint here; run the stage that writes it")
     try:
@@ -55,6 +76,7 @@ class StateCheckpoints:
 
     def restore(self, state: Any) -> Any:
         """Returns the newest state that can be read, or `state` when there is none."""
+        _say_errors_once()
         step = self.manager.latest_step()
         if step is None:
             return state
@@ -71,13 +93,87 @@ class StateCheckpoints:
         return self.manager.should_save(step)
 
     def save(self, step: int, state: Any) -> None:
-        """Saves `state`, in the background."""
-        self.manager.save(step, args=ocp.args.PyTreeSave(state), force=True)
+        """Saves `state`, in the background.
 
-    def close(self) -> None:
-        """Waits for the writer."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        Raises:
+          UserError: the disk is full, or fails; also where the state before could not be saved.
+        """
+        with self._disk_errors():
+            self.manager.save(step, args=ocp.args.PyTreeSave(state), force=True)
+
+    def close(self, needed: bool = True) -> None:
+        """Waits for the writer.
+
+        Args:
+          needed: raise a `UserError` if the last state could not be saved.
+        """
+        try:
+            with self._disk_errors():
+                self.manager.wait_until_finished()
+        except UserError:
+            if needed:
+                raise
+        finally:
+            with contextlib.suppress(Exception):  # It raises what the wait has raised.
+                self.manager.close()
+
+    def _disk_errors(self) -> contextlib.AbstractContextManager[None]:
+        return _disk_errors(self.folder, "the state of the training", self.folder)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path, what: str, states: Path) -> Iterator[None]:
+    """Turns an error of the disk into a `UserError`, and removes what is half written at `path`."""
+    _say_errors_once()
+    try:
+        yield
+    except Exception as error:
+        number = _os_error(error)
+        if number is None:
+            raise
+        for half in (*path.parent.glob(f"{path.name}{_HALF}"), *path.glob(f"*{_HALF}")):
+            shutil.rmtree(half, ignore_errors=True)
+        steps = [int(folder.name) for folder in states.glob("*") if folder.name.isdigit()]
+        goes_on = f"it goes on after step {max(steps)}" if steps else "it begins this stage again"
+        raise UserError(
+            f"{path}: {os.strerror(number)}: {what} could not be saved. Free some space or mend "
+            f"the disk, and run the same command: {goes_on}"
+        ) from error
+
+
+def _os_error(error: BaseException | None) -> int | None:
+    """Returns the operating system's number of what went wrong, if it was it that failed."""
+    # Orbax passes on what TensorStore raises, which is a ValueError.
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := _OS_ERROR.search(str(error)):
+            return int(found[1])
+        error = error.__cause__
+    return None
+
+
+@functools.cache  # Once a process: what fails goes on in Orbax's threads after it was raised here.
+def _say_errors_once() -> None:
+    """Keeps Orbax and TensorStore from printing tracebacks of errors that are raised here too."""
+
+    def is_of_orbax(file: str) -> bool:
+        return f"{os.sep}orbax{os.sep}" in file
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and is_of_orbax(record.pathname))
+
+    logging.getLogger("absl").addFilter(is_news)
+    show = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # Reads and writes that end after another one has failed.
+        code = getattr(unraisable.object, "cr_code", None)
+        is_late = code is not None and is_of_orbax(code.co_filename)
+        if not is_late and str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _restoring(like: Any) -> ocp.args.PyTreeRestore:

@@ -23,7 +23,7 @@ from bridge_jax.roofline import chips, costs
 from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
-from bridge_jax.training.checkpoints import StateCheckpoints
+from bridge_jax.training.checkpoints import STATE, StateCheckpoints
 from bridge_jax.training.metrics import MetricsLog
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
 from bridge_jax.training.step import StepMetrics, init_state, make_train_step
@@ -49,7 +49,7 @@ def train(
     trained is consumed (donated). `soft_share` is what the soft targets of the sequences weigh.
 
     Raises:
-      UserError: a loss is not finite; the last checkpoint is kept.
+      UserError: a loss is not finite, or the disk is full; the last checkpoint is kept.
       Preempted: the machine is about to go; the state after the last step is saved.
     """
     rows = pack(sequences, config.row_tokens, pad_id)
@@ -67,10 +67,11 @@ def train(
         seed,
         soft_share,
     )
-    checkpoints = StateCheckpoints(out / "state", config.checkpoint_every)
+    checkpoints = StateCheckpoints(out / STATE, config.checkpoint_every)
     state = checkpoints.restore(state)
     start = int(state.step)
     log = MetricsLog(out / "metrics.jsonl", start, tensorboard)
+    done = False
     try:
         with (
             jax.set_mesh(mesh),
@@ -95,10 +96,11 @@ def train(
                 if stop:
                     raise preemption.Preempted
             record.rest()
+        done = True
     finally:
         log.close()
         with timing.span("checkpoint"):
-            checkpoints.close()
+            checkpoints.close(needed=not done)
     return jax.block_until_ready(state.params)
 
 

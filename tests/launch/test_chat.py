@@ -110,6 +110,8 @@ def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):
         (["--model={empty}"], "has no config.json"),
         (["--model={model}", "--max_new_tokens=99990"], "an empty question already needs "),
         (["--model={model}", "--max_new_tokens=0"], "error: flag --max_new_tokens=0"),
+        (["--model={model}", "--temperature=nan"], "error: --temperature=nan: a finite number"),
+        (["--model={model}", f"--seed={10**30}"], "error: flag --seed=1000"),
         (["--model={model}", "--top_p=0"], "must be above 0 and at most 1"),
         (["--model={model}", "--a.b=1"], "error: unexpected --a.b=1"),
         ([], "error: flag --model=None"),
@@ -204,4 +206,5 @@ def test_without_an_answer_it_is_dim_only_while_it_may_come():
 
 
 def test_a_model_does_not_steer_the_terminal():
-    assert chat.layout("a\x1b[2Jb\r[bold]c\n\td", complete=True).plain == "a[2Jb[bold]c\n\td"
+    said = chat.layout("a\x1b[2Jb\r[bold]c\u202e\n\td", complete=True).plain
+    assert said == "a\\x1b[2Jb\\r[bold]c\\u202e\n\td"

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.full_disk import files_up_to
 from tests.launch import one_process, tiny_run
 
 STAGES = [
@@ -125,6 +126,21 @@ def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_pat
     assert found[0] == found[1]
 
 
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tiny_config, undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    change = "--config.student_training.epochs=2"
+    with files_up_to(60_000):  # Room for all but the student.
+        process = tiny_run.start(tiny_config, workdir, change)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"error: {workdir}/tutoring/student.partial/"), err
+    assert "File too large" in last and "run the same command: it " in last
+    again = tiny_run.finish(tiny_config, workdir, change)
+    assert again == ["tutoring/student", "evaluation/student"]
+
+
 LONG_ROWS = " ".join(
     f"--{name}_training.row_tokens=999" for name in ("assistant", "student", "direct")
 )
@@ -144,6 +160,9 @@ MISTAKES = {
     f"--generation.max_new_tokens=500 {LONG_ROWS}": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
+    "--student.checkpoint=[/INST]\x1b[2J": r"checkpoint '[/INST]\x1b[2J': no such folder or file",
+    "--student_training.learning_rate=nan": "learning_rate=nan: a finite number",
+    "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: an address such as",
     "--config.method": "method=: one of bridge, direct, self, labels",
 }
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bridge_jax.config import DataConfig, RunConfig
+from bridge_jax.config import DataConfig, ModelConfig, RunConfig, TeacherConfig
 from bridge_jax.studies import card
 from bridge_jax.text import prompts
 
@@ -42,3 +42,19 @@ def test_its_code_has_the_whole_system_message(config, role):
     assert user == {"role": "user", "content": "YOUR QUESTION"}
     for part in (config.data.instruction, *config.data.choices):
         assert part.strip() in system["content"]
+
+
+def test_names_are_no_markup_of_the_card():
+    config = RunConfig(
+        name="a\n---\n# <script> [x](http://y)",
+        data=DataConfig(source="jsonl", path="data/`x`|.jsonl"),
+        teacher=TeacherConfig(kind="openai", model="*m* <b>\n- paid: nothing"),
+        student=ModelConfig("models/[s]\x1b[2J"),
+    )
+    text = card.render({"accuracy": {}}, config, "student")
+    lines = text.splitlines()
+    assert lines.count("---") == 2  # of the front matter
+    assert r"# a\\n---\\n# \<script\> \[x\](http://y): student" in lines
+    assert r"- data: \`x\`\|.jsonl, seed 0" in lines
+    assert r"- teacher: \*m\* \<b\>\\n- paid: nothing" in lines
+    assert r"made with BRIDGE-JAX from \[s\]\\x1b\[2J." in text

@@ -1,5 +1,6 @@
 """What `launch.report --ledger` prints, at the width of a plain terminal."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def test_who_cost_what():
     ]
     assert "q7 gemini 1970-01-01T00:00:00Z ≤ 0.001235" in lines
     assert lines[-2:] == ["runs/a (this run) 7 0.008642 2", "runs/b 1 0.001235 0"]
+
+
+def test_names_from_data_and_servers_are_no_markup():
+    hostile = "[/b]\x1b[2J[bold]:bug:\n"
+    lost = dataclasses.replace(entry(1, "unknown", model=hostile), example_id="[/INST]\x9b\r")
+    text = printed([lost], {"r": hostile, "s": "[red]"}, {})
+    assert "\x1b" not in text and "\x9b" not in text and "\r" not in text
+    words = " ".join(text.split())
+    assert words.count(r"[/b]\x1b[2J[bold]:bug:\n") == 3
+    assert r"[/INST]\x9b\r" in words and "[red] 0" in words
 
 
 def test_one_run_without_trouble_is_short():

@@ -105,6 +105,16 @@ def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
         assert note in page and note in out.getvalue()
 
 
+def test_a_summary_has_no_markup_of_others(workdir):
+    result = report.write(workdir)
+    result |= {"warnings": ["'[/INST]\x1b[2J' is 95% of the answers"], "page": "runs/[/b]/r.html"}
+    out = io.StringIO()
+    terminal.print_summary(result, Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert r"Warning  '[/INST]\x1b[2J' is 95% of the answers" in lines
+    assert lines[-1] == "Report   runs/[/b]/r.html"
+
+
 def test_files(workdir):
     result = report.write(workdir)
     assert json.loads((workdir / "report.json").read_text()) == result

@@ -35,6 +35,8 @@ def test_a_folder_says_variant_x_and_seed():
         (made(cell("a b", 0), cell("a-b", 0), reference="a b"), "several cells are ['a-b-seed0']"),
         (made(cell("a", 0), reference="c"), "reference='c' is none of its variants: a"),
         (made(cell("a", 0, 1.0), axis=""), "cell a-1-seed0 has x=1.0, but axis is empty"),
+        (made(cell("a", 0, float("nan"))), "study 's': 'a' has x=nan"),
+        (made(Cell("a", None)), "the config of 'a' is a NoneType"),  # type: ignore[arg-type]
         (made(cell("a", 0), cell("b", 1)), "'b' at x=None has no seed in common"),
         (
             made(cell("a", 0), Cell("b", cell("a", 0).config)),

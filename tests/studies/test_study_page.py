@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import fake_study
 import pytest
@@ -135,6 +136,38 @@ def test_a_variant_may_be_called_anything(tmp_path):
     console = Console(file=io.StringIO(), width=160)
     study_tables.print_study(result, console)
     assert nasty in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "cell_of_csv"),
+    [
+        ("[/INST] a", "[/INST] a", "[/INST] a"),
+        ("[/b]:bug:", "[/b]:bug:", "[/b]:bug:"),
+        ("=1+1", "=1+1", "'=1+1"),
+        (r"$\undefined{x$ --", r"$\undefined{x$ --", r"$\undefined{x$ --"),
+        ("\x1b[2Ja\rb", r"\x1b[2Ja\rb", r"\x1b[2Ja\rb"),
+        ("two\nlines", r"two\nlines", "two\nlines"),
+    ],
+)
+def test_a_hostile_name_of_a_variant_is_only_a_name(tmp_path, name, shown, cell_of_csv):
+    cells = [cell("plain", 0), dataclasses.replace(cell("other", 0), variant=name)]
+    right = {(v, None, 0): {"student": [True] * 5 + [False] * 5} for v in ("plain", name)}
+    folder = tmp_path / "study"
+    fake_study.write(folder, fake_study.study(cells, "plain"), right)
+    result = study_report.write(folder)
+    console = Console(file=io.StringIO(), width=160)
+    study_tables.print_study(result, console)
+    said = console.file.getvalue()
+    assert any(line.startswith(shown + " ") for line in said.splitlines())
+    assert not re.search("[\x1b\r]", said)
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert [row["variant"] for row in rows] == ["plain", cell_of_csv]
+    assert float(rows[1]["accuracy_student"]) == 0.5
+    body = [line for line in (folder / "table.tex").read_text().splitlines() if " & " in line]
+    assert [line.count(" & ") for line in body] == [5, 5, 5]
+    assert all(line.endswith(r"\\") for line in body)
+    for file in (folder / "figures").glob("*.svg"):
+        ElementTree.fromstring(file.read_text())  # well-formed
 
 
 def level(mean, low, high, **seeds):

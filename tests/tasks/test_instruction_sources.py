@@ -72,12 +72,12 @@ def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path, bad, message):
     assert "instructions.jsonl, line 2" in str(error.value)
     assert "instruct.columns" in str(error.value) and "instruct.on_bad_row" in str(error.value)
     found = read(config(tmp_path, rows, on_bad_row="skip"), 0)
-    assert (len(found.rows), found.skipped) == (2, 1)
+    assert (len(found.rows), len(found.bad.rows)) == (2, 1)
 
 
 def test_a_source_without_a_row_to_train_on_says_what_it_has(tmp_path):
     rows = [ROWS[0] | {"split": "test_sft"}, {"question": "Q"}]
-    message = "no instructions of split train, 1 bad rows, and rows of split test_sft; give some"
+    message = "no instructions of split train, 1 bad rows (1 x no key 'answer'), and rows of split test_sft; give some"
     with pytest.raises(UserError, match=message):
         read(config(tmp_path, rows, on_bad_row="skip"), 0)
 
@@ -111,7 +111,7 @@ def test_a_dataset_without_the_library(monkeypatch):
         ("columns=answer:output", "instruct.source=generated reads no file"),
         (
             "source=hf path=x columns=anser:output",
-            "instruct.columns=anser:output: 'anser' is none of question, answer, context, split",
+            "instruct.columns=anser: one of question, answer, context, split",
         ),
         ("source=csv", "instruct.source=csv: one of generated, jsonl, hf"),
     ],

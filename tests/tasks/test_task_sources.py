@@ -213,7 +213,6 @@ def test_named_splits_and_no_others_are_read(tmp_path):
     ("config", "message"),
     [
         ({"splits": {"x": "holdout"}}, "data.splits=x:holdout: name one of our splits"),
-        ({"columns": {"quesion": "q"}}, "Did you mean question:q?"),
         ({"config": "main"}, "data.config=main is of data.source=hf, not jsonl"),
         ({"revision": "v1"}, "data.revision=v1 is of data.source=hf, not jsonl"),
         ({"answer_is": "index"}, "data.answer_is=index names an option, and data.kind=numeric has"),

@@ -91,6 +91,26 @@ def test_the_csv_has_every_request_and_adds_up(path, tmp_path):
     assert rows[0]["reserved_at"].endswith("Z") and len(rows[0]["reserved_at"]) == 20
 
 
+def test_no_cell_of_the_csv_is_a_formula(tmp_path):
+    names = ["=1+1", "+1-1", "@x", "-2+3", "a\x1b[2J", "-5"]
+    entries = [
+        statement.Entry(
+            i, "r", "=cmd|'/C calc'!A0", "stop", False, "-job", name, "k", 1, 2, 3, 0.0, None
+        )
+        for i, name in enumerate(names)
+    ]
+    path = tmp_path / "bill.csv"
+    statement.write_csv(statement.Statement(tmp_path, entries, {"r": "@run"}), path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["example_id"] for row in rows] == [
+        "'=1+1", "'+1-1", "'@x", "'-2+3", r"a\x1b[2J", "-5",
+    ]  # fmt: skip
+    first = rows[0]
+    assert (first["run"], first["model"], first["job"]) == ("'@run", "'=cmd|'/C calc'!A0", "'-job")
+    assert (first["id"], first["input_tokens"], first["usd"]) == ("0", "1", "0.000000003")
+
+
 def test_a_csv_that_cannot_be_written_is_named(path, tmp_path):
     with pytest.raises(UserError, match=r"--csv=.*nowhere/bill\.csv: No such file"):
         statement.write_csv(statement.read(path), tmp_path / "nowhere" / "bill.csv")

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import signal
@@ -15,6 +16,7 @@ from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import loop, step
+from tests.full_disk import files_up_to
 
 CONFIG = TrainConfig(epochs=4, batch_rows=2, row_tokens=24, learning_rate=1e-2, checkpoint_every=2)
 RNG = np.random.default_rng(0)
@@ -109,6 +111,44 @@ def test_resumed_training_is_the_same_to_the_bit(kind, tmp_path, tiny_model, sto
     equal(found, expected)
     assert lines(tmp_path / "cut") == whole
     assert [step._cache_size() for step in made[before:]] == [1]
+
+
+@contextlib.contextmanager
+def full_disk_from(at):
+    """Makes the disk take no more when the state after a step is to be saved."""
+    real = loop.StateCheckpoints.save
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patched:
+
+        def save(self, step, state):
+            if step == at:
+                self.manager.wait_until_finished()
+                stack.enter_context(files_up_to(4_000))
+            real(self, step, state)
+
+        patched.setattr(loop.StateCheckpoints, "save", save)
+        yield
+
+
+def test_after_a_full_disk_training_goes_on_from_the_state_before(
+    tmp_path, tiny_model, one_device, capfd
+):
+    expected = run(tmp_path / "whole", tiny_model, one_device)
+    full = tmp_path / "full"
+    with full_disk_from(4), pytest.raises(UserError) as found:
+        run(full, tiny_model, one_device)
+    assert str(found.value) == (
+        f"{full}/state: File too large: the state of the training could not be saved. Free some "
+        "space or mend the disk, and run the same command: it goes on after step 2"
+    )
+    assert "Traceback" not in "".join(capfd.readouterr())
+    equal(run(full, tiny_model, one_device), expected)
+    assert lines(full) == lines(tmp_path / "whole")
+
+    # The state of the last steps serves nobody once all of them are done.
+    last = tmp_path / "last"
+    with full_disk_from(6):
+        equal(run(last, tiny_model, one_device), expected)
+    assert [path.name for path in (last / "state").iterdir() if path.name.isdigit()] == ["4"]
 
 
 def test_an_end_before_the_first_checkpoint_begins_again(tmp_path, tiny_model, one_device, stop_at):

@@ -1,0 +1,200 @@
+"""Which values a field of a config may have: declared with its type, checked in one place.
+
+    epochs: Size = 3
+    dropout: Annotated[float, Range(least=0, below=1)] = 0.0
+
+Whatever its declaration, an int has to fit in 32 bits and a float be finite there, as in the arrays
+that they end in; a text has to be Unicode, and a tuple holds nothing twice and no empty text.
+"""
+
+import dataclasses
+import math
+import struct
+import typing
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+from bridge_jax.config import address
+from bridge_jax.errors import UserError
+
+LARGEST_INT = 2**31 - 1
+_LONGEST_SHOWN = 80
+
+
+class Rule(Protocol):
+    """What an annotation says of the values."""
+
+    def refuses(self, value: Any) -> str:
+        """Returns what would be right, if `value` is not; else an empty text."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes.
+
+    Attributes:
+      above, least: the lower end, without or with the number itself.
+      below, most: the upper end, likewise.
+      also: one number outside that is allowed too.
+      what: a word or two on what the number is, for the message.
+    """
+
+    above: float = -math.inf
+    least: float = -math.inf
+    below: float = math.inf
+    most: float = math.inf
+    also: float | None = None
+    what: str = ""
+
+    def refuses(self, value: float) -> str:
+        """Returns the range in words, if `value` is outside."""
+        inside = self.above < value < self.below and self.least <= value <= self.most
+        return "" if inside or value == self.also else self.words()
+
+    def words(self) -> str:
+        """Returns the range as a message has it, such as "0 to below 1"."""
+        if self.most < math.inf or self.below < math.inf:
+            high = f"below {self.below:g}" if self.below < math.inf else f"{self.most:g}"
+            if self.least > -math.inf:
+                said = f"{self.least:g} to {high}"
+            elif self.above > -math.inf:
+                said = f"above {self.above:g}, {high} at most"
+            else:
+                said = high if self.below < math.inf else f"{high} or less"
+        else:
+            said = f"above {self.above:g}" if self.above > -math.inf else f"{self.least:g} or more"
+        also = "" if self.also is None else f", or {self.also:g}"
+        return f"{self.what}, {said}{also}" if self.what else f"{said}{also}"
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """The texts that a field takes."""
+
+    names: Collection[str]
+
+    def refuses(self, value: str) -> str:
+        """Returns the names, if `value` is none of them."""
+        return "" if value in self.names else f"one of {', '.join(self.names)}"
+
+
+class WebAddress:
+    """An address of a server, or an empty text."""
+
+    def refuses(self, value: str) -> str:
+        """Returns ""; raises a `UserError` that does not show what may hold a secret."""
+        address.check(value)
+        return ""
+
+
+Count = Annotated[int, Range(least=0)]
+Size = Annotated[int, Range(least=1)]
+Share = Annotated[float, Range(least=0, most=1)]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+LogProbability = Annotated[float, Range(most=0, what="a log-probability")]
+Address = Annotated[str, WebAddress()]
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Checks type and value of every field of a dataclass and of those inside it.
+
+    Args:
+      config: a dataclass.
+      prefix: what stands before a field's name in a message.
+
+    Raises:
+      UserError: a value is not of its field's type, or not one that the field takes.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        _check(hints[field.name], getattr(config, field.name), prefix + field.name)
+
+
+def _check(kind: Any, value: Any, key: str) -> None:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        _check(args[0], value, key)
+        for rule in args[1:]:
+            _require(not (right := rule.refuses(value)), key, value, right)
+    elif origin is Literal:
+        _require(value in args, key, value, f"one of {', '.join(args)}")
+    elif origin is tuple:
+        _require_type(isinstance(value, tuple), key, value, "tuple")
+        for part in value:
+            _check(args[0], part, key)
+            _require(part != "", key, ",".join(map(str, value)), "one of them is empty")
+            _require(value.count(part) == 1, key, ",".join(map(str, value)), f"{part} is in twice")
+    elif origin is Mapping:
+        _require_type(isinstance(value, Mapping), key, value, "dict")
+        for left, right in value.items():
+            _check(args[0], left, key)
+            _check(args[1], right, f"{key}.{left}")
+            _require(bool(left and right), key, f"{left}:{right}", "one of the two is empty")
+    elif dataclasses.is_dataclass(kind):
+        _require_type(isinstance(value, typing.cast(type, kind)), key, value, _name(kind))
+        check(value, f"{key}.")
+    else:
+        _check_plain(kind, value, key)
+
+
+def _check_plain(kind: Any, value: Any, key: str) -> None:
+    if kind is bool:
+        _require_type(isinstance(value, bool), key, value, "bool")
+    elif kind is int:
+        _require_type(_is_number(value, int), key, value, "int")
+        fits = abs(value) <= LARGEST_INT
+        _require(fits, key, value, f"a whole number up to {LARGEST_INT:,}")
+    elif kind is float:
+        _require_type(_is_number(value, int | float), key, value, "float")
+        _require(_is_finite(value), key, value, "a finite number that fits in 32 bits")
+    elif kind is str:
+        _require_type(isinstance(value, str), key, value, "str")
+        _require(_is_text(value), key, value.encode(errors="replace"), "text in Unicode, no NUL")
+    else:
+        raise TypeError(f"{key}: no check for fields of type {kind}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(struct.unpack("f", struct.pack("f", value))[0])
+    except (OverflowError, struct.error):
+        return False
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, or a byte of a command line
+        return False
+
+
+def _require(ok: bool, key: str, value: Any, right: str) -> None:
+    if not ok:
+        raise UserError(f"{key}={brief(value)}: {right}")
+
+
+def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
+    if not ok:
+        raise UserError(
+            f"{key}={brief(repr(value))}: expected {name}, this is {_name(type(value))}"
+        )
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__
+
+
+def brief(value: Any) -> str:
+    """Returns a value for a message; of a long one the beginning."""
+    if isinstance(value, int) and abs(value) > 10**_LONGEST_SHOWN:
+        return "a number of very many digits"  # Python refuses to write more than 4,300.
+    text = str(value)
+    if "://" in text and "@" in text:  # Whatever stands there may be a password.
+        text = f"{text.partition('://')[0]}://…@{text.rpartition('@')[2]}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

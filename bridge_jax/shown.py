@@ -1,0 +1,99 @@
+"""Showing what others wrote: data, configs, servers, models and files of a run.
+
+None of it is read as markup, none of it steers a terminal or a spreadsheet. Whatever a launcher
+prints that is not a constant of ours goes through here.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+# Control characters less tab and line feed, those that turn the direction of writing, the line
+# separators, and halves of surrogate pairs, which no encoding has.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_BREAKS = re.compile(r"[\t\n]")
+# What spreadsheets take for the beginning of a formula, also in the width of East Asian signs.
+_FORMULA = re.compile("[\\s\ufeff]*[=+@\uff1d\uff0b\uff20\uff0d-]|[\t\r\n]")
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|&]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+
+Part = str | tuple[str, str]
+
+
+def plain(value: object) -> str:
+    r"""Returns a text with what would steer a terminal written out: "\x1b[2J" for an escape."""
+    return _STEERING.sub(_escaped, str(value).replace("\r\n", "\n"))
+
+
+def line(value: object) -> str:
+    """Returns a text as `plain` does, in one line."""
+    return _BREAKS.sub(_escaped, plain(value))
+
+
+def text(*parts: Part) -> Text:
+    """Returns parts, each a text or (text, style), for rich: no markup is read, no emoji named."""
+    styled = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((plain(words), style) for words, style in styled))
+
+
+def cell(value: object, style: str = "") -> Text:
+    """Returns a cell of a table."""
+    return Text(line(value), style)
+
+
+def say(console: Console, *parts: Part) -> None:
+    """Prints parts as a line; where there is no terminal it is not broken."""
+    console.print(text(*parts), highlight=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Prints a message to standard error."""
+    print(plain(message), file=sys.stderr, flush=True)
+
+
+def markdown(value: object) -> str:
+    """Returns a text as one line of Markdown: no link, no HTML, no cell of a table ends in it."""
+    return _MARKDOWN.sub(r"\\\g<0>", line(value))
+
+
+def csv_value(value: Any) -> Any:
+    """Returns what a CSV file is given: numbers as they are, texts so that none is a formula.
+
+    A text that would be one gets an apostrophe, as OWASP recommends.
+    """
+    if not isinstance(value, str):
+        return value
+    words = plain(value)
+    is_formula = _FORMULA.match(words) and not _NUMBER.fullmatch(words)
+    return f"'{words}" if is_formula else words
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats log records as another formatter does, and then as `plain` does."""
+
+    def __init__(self, inner: logging.Formatter | None):
+        super().__init__()
+        self._inner = inner or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as it is shown."""
+        return plain(self._inner.format(record))
+
+
+def print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints the traceback of an error that was not expected; a `sys.excepthook`."""
+    complain("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
