@@ -5,7 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 
 def scale(axes: Axes, xs: Sequence[float], ticks: bool = True) -> Callable[[float, float], float]:
@@ -19,6 +25,9 @@ def scale(axes: Axes, xs: Sequence[float], ticks: bool = True) -> Callable[[floa
     if ticks and len(xs) <= 8:
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.xaxis.set_minor_locator(NullLocator())
+    elif ticks:
+        axes.xaxis.set_major_formatter("{x:g}")  # Matplotlib's own are formulas on a log axis.
+        axes.xaxis.set_minor_formatter(NullFormatter())
     span = xs[-1] / positive[0] if logarithmic else xs[-1] - xs[0]
 
     def shift(x: float, steps: float) -> float:

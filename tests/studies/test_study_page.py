@@ -12,8 +12,14 @@ import pytest
 from fake_study import cell
 from rich.console import Console
 
-from bridge_jax.studies import study_figures, study_report, study_tables, study_words
-from bridge_jax.studies.drawing import PAPER, _drawn
+from bridge_jax.studies import (
+    study_axes,
+    study_figures,
+    study_report,
+    study_tables,
+    study_words,
+)
+from bridge_jax.studies.drawing import PAPER, Drawing, _drawn
 
 OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"}
 
@@ -43,6 +49,16 @@ def test_drawings_on_the_page_take_their_colours_from_it(scaling):
         assert not re.search(r"#[0-9a-f]{6}", svg), drawing.name
         assert "mathdefault" not in svg, drawing.name
         assert drawing.svg() == svg, "the same input gives the same bytes"
+
+
+@pytest.mark.parametrize("xs", [[1, 2, 3, 5, 8, 13, 21, 34, 55, 100], list(range(10, 20))])
+def test_an_axis_with_many_numbers_has_no_formulas(xs):
+    def draw(axes, _):
+        study_axes.scale(axes, xs)
+        axes.plot(xs, xs)
+
+    svg = Drawing("many", 300, 200, draw).svg()
+    assert "mathdefault" not in svg and ">10<" in svg
 
 
 @pytest.mark.parametrize("width", [360, 720])
