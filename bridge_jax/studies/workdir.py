@@ -12,7 +12,8 @@ import numpy as np
 from bridge_jax.errors import UserError
 
 Row = dict[str, Any]
-_AGAIN = "run the command of this workdir again, which mends what is damaged"
+# What a run writes again, or mends, when it goes on.
+_MENDED = ("config.json", "stages.json", "manifest.json", "annotations.jsonl", "spend.json")
 
 ROLES = (
     "teacher",
@@ -125,7 +126,7 @@ def load(path: Path) -> Run:
     if chosen and asked and asked != chosen:
         raise UserError(
             f"{annotations / 'annotations.jsonl'}: {len(asked)} rows, which are not those of the "
-            f"{len(chosen)} selected examples; {_AGAIN}"
+            f"{len(chosen)} selected examples; {_way_out(annotations / 'annotations.jsonl')}"
         )
     if not any((run.config, run.scores, run.annotations, run.predictions, run.manifests)):
         raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
@@ -153,9 +154,9 @@ def _json(path: Path) -> Row | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); {_AGAIN}") from None
+        raise UserError(f"{path}: not JSON ({error}); {_way_out(path)}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged, since it holds no JSON object; {_AGAIN}")
+        raise UserError(f"{path}: damaged, since it holds no JSON object; {_way_out(path)}")
     return value
 
 
@@ -166,9 +167,10 @@ def _jsonl(path: Path) -> list[Row]:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged ({error}); {_AGAIN}") from None
-    # Without a manifest a run is still writing, or was killed while it did.
-    is_whole = (path.parent / "manifest.json").is_file()
+        raise UserError(f"{path}: damaged ({error}); {_way_out(path)}") from None
+    # Without a manifest a run is still writing, or was killed while it did. (A curve that lacks its
+    # last point is no reason to train again.)
+    is_whole = (path.parent / "manifest.json").is_file() and path.name != "metrics.jsonl"
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -176,11 +178,19 @@ def _jsonl(path: Path) -> list[Row]:
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not is_whole:
                 break
-            raise UserError(f"{path}: row {number} is not JSON ({error}); {_AGAIN}") from None
+            raise UserError(
+                f"{path}: row {number} is not JSON ({error}); {_way_out(path)}"
+            ) from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number} is no JSON object; {_AGAIN}")
+            raise UserError(f"{path}: row {number} is no JSON object; {_way_out(path)}")
         rows.append(row)
     return rows
+
+
+def _way_out(path: Path) -> str:
+    if path.name in _MENDED:
+        return "run the command of this workdir again, which mends it"
+    return f"delete the folder {path.parent.resolve()} and run the command of this workdir again"
 
 
 def _array(path: Path) -> np.ndarray | None:

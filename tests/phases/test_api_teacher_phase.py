@@ -231,6 +231,16 @@ def test_a_shared_ledger_keeps_the_answers_of_two_servers_apart(vendor, make_run
         teacher.ask(nobody, examples)
 
 
+def test_a_server_of_the_environment_is_part_of_what_a_stage_reads(make_run, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    run, examples = make_run(base_url="")
+    assert run.describe("teacher")["base_url"] == ""  # as in workdirs of before
+    key = teacher.make_request(run, examples[0]).key
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
+    assert run.describe("teacher")["base_url"] == "http://localhost:8000/v1"
+    assert teacher.make_request(run, examples[0]).key != key
+
+
 def test_a_batch_job_is_not_looked_for_at_another_server(vendor, make_run, monkeypatch):
     def die(*_):
         raise KeyboardInterrupt

@@ -10,6 +10,8 @@ from bridge_jax.studies import report
 def test_semantic_collapse(workdir):
     path = workdir / "apprenticeship" / "selection" / "selection.json"
     write_json(path, {**json.loads(path.read_text()), "ids": ["p1", "p5"], "size": 2})
+    path = workdir / "apprenticeship" / "annotations" / "annotations.jsonl"
+    write_rows(path, [json.loads(line) for line in path.read_text().splitlines()[:2]])
     path = workdir / "tutoring" / "rationales" / "rationales.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     write_rows(path, [{**row, "kept": row["domain"] == "dosing"} for row in rows])
