@@ -46,12 +46,15 @@ def whole_characters(text: str) -> str:
 
 
 def aliases(ids: Iterable[int]) -> dict[int, str]:
-    """Returns a name for each marker: letters that no normalizer changes, of no other text."""
-    unknown = secrets.token_hex(16)
-    return {i: (f"q{unknown}g{i:x}q").translate(_LETTERS) for i in ids}
+    """Returns another name for each marker, of small letters, which normalizers leave as they are.
+
+    Nobody can guess it: it is drawn anew in every process, and is in no id that is returned.
+    """
+    drawn = secrets.token_hex(16)
+    return {i: f"q{drawn}g{i:x}q".translate(_LETTERS) for i in ids}
 
 
-_LETTERS = str.maketrans("0123456789", "hijklmnoprs"[:10])
+_LETTERS = str.maketrans("0123456789", "hijklmnopr")
 
 
 def encode(
