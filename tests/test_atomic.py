@@ -57,7 +57,9 @@ def test_the_lock_of_an_owner_is_no_link(tmp_path, precious, monkeypatch):
     assert precious.read_text() == "years of work"
 
 
-@pytest.mark.parametrize("beside", ["x.json.tmp", f".x.json.{os.getpid()}.part"])
+@pytest.mark.parametrize(
+    "beside", ["x.json.tmp", f".x.json.{os.getpid()}.part"], ids=["tmp", "part"]
+)
 def test_a_link_beside_a_file_that_is_written_is_replaced(tmp_path, precious, beside):
     (tmp_path / beside).symlink_to(precious)
     path = tmp_path / "x.json"
