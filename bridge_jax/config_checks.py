@@ -215,7 +215,8 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
       UserError: a field has a value that it does not take (`config.fields`), or two do not fit.
     """
     require(
-        isinstance(config, RunConfig), f"the config is a {type(config).__name__}, not a RunConfig"
+        isinstance(config, RunConfig),
+        f"the config is a {type(config).__name__}, not a RunConfig; get_config() has to return one",
     )
     fields.check(config)
     data = config.data

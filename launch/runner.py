@@ -74,7 +74,7 @@ def run_shared(run: Run, store: Path, console: Console) -> dict[str, Any]:
     """
     with _held_together(run.workdir):
         if note := _check_teacher(run):
-            console.print(f"  {note}", style="yellow", markup=False, soft_wrap=True)
+            shown.say(console, (f"  {note}", "yellow"))
         _begin(run)
         stages = plan.stages(run.config)
         for outcome in execute(stages, run, run.workdir, run.describe, store):

@@ -9,10 +9,18 @@ from bridge_jax.config.fields import Count, OneOf, Range, Share
 Domain = Literal["dosing", "deadlines", "fees", "triage"]
 Steps = Annotated[int, Range(least=1, most=5)]
 
-# Our fields that a file may have a column for (`tasks.rows`).
+# Our fields that a file may have a column for (`tasks.columns`).
 COLUMNS = (
-    *("id", "question", "answer", "split", "domain", "choices"),
-    *("rationale", "rationales", "human_rationale", "teacher_answer"),
+    "id",
+    "question",
+    "answer",
+    "split",
+    "domain",
+    "choices",
+    "rationale",
+    "rationales",
+    "human_rationale",
+    "teacher_answer",
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from bridge_jax.errors import UserError
 from bridge_jax.models.files import read_hf_config
 from bridge_jax.models.gguf_file import open_gguf
+from bridge_jax.models.weight_files import read_json
 
 _FILE = "generation_config.json"
 _GGUF = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
@@ -30,7 +31,7 @@ def read_end_ids(path: Path, rows: int) -> list[int]:
         given = {f"{path / 'config.json'}: eos_token_id": read_hf_config(path).get("eos_token_id")}
         file = path / _FILE
         if file.is_file():
-            given[f"{file}: eos_token_id"] = _read_object(file).get("eos_token_id")
+            given[f"{file}: eos_token_id"] = read_json(file).get("eos_token_id")
     found: dict[int, None] = {}
     for where, value in given.items():
         for i in value if isinstance(value, list) else [value]:
@@ -55,13 +56,3 @@ def write(out: Path, hf_config: dict[str, Any], end_ids: Sequence[int], pad_id: 
     }
     kept = {key: value for key, value in config.items() if value is not None}
     (out / _FILE).write_text(json.dumps(kept, indent=2) + "\n")
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: a JSON object is expected, not {type(value).__name__}")
-    return value

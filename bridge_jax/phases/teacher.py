@@ -158,14 +158,8 @@ def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
 
 
 def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
-    if config.kind == "openai":
-        teacher = OpenAIBatches(
-            config.model, config.base_url, config.timeout, allow_http=config.allow_http
-        )
-    else:
-        teacher = GeminiBatches(
-            config.model, config.base_url, config.timeout, allow_http=config.allow_http
-        )
+    make = OpenAIBatches if config.kind == "openai" else GeminiBatches
+    teacher = make(config.model, config.base_url, config.timeout, allow_http=config.allow_http)
     teacher.vendor = vendor_of(config)
     return teacher
 

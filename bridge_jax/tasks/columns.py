@@ -7,13 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge_jax.config.data import COLUMNS
 from bridge_jax.tasks.bad_rows import BadRowError, names, shown
 
 REQUIRED = ("question", "answer", "split")
-OPTIONAL = (
-    *("id", "domain", "choices", "rationale", "rationales", "human_rationale"),
-    "teacher_answer",
-)
+OPTIONAL = tuple(field for field in COLUMNS if field not in REQUIRED)
 
 # What others call a column, for a hint when ours is not there.
 _OFTEN = {

@@ -36,10 +36,13 @@ def read(config: DataConfig, part: str = "data") -> Iterator[Row]:
         loaded: Any = _load(datasets, config)
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
+        several = ""
+        if part == "data":
+            several = "; data.config names one of several configs, data.revision a version"
         raise UserError(
             f"{part}.path={config.path}: datasets cannot load it ({type(error).__name__}: "
             f"{reason}); give a dataset of the hub, or a local file or folder of parquet, JSON or "
-            f"CSV; {part}.config names one of several configs, {part}.revision a version"
+            f"CSV{several}"
         ) from error
     split_column = config.columns.get("split", "split")
     answer_column = config.columns.get("answer", "answer")

@@ -39,7 +39,7 @@ _STATUS_OF = {
     **dict.fromkeys(("deadline_exceeded", "timeout"), 504),
 }
 # What reading the answer raises where a library reads it, and it is not what it should be.
-UNREADABLE = (*(ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError),)
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 _log = logging.getLogger(__name__)
 
 # Of a proxy before the model, which may have answered and billed (520 to 524 are Cloudflare's).

@@ -57,13 +57,8 @@ class OpenAITeacher:
           UserError: the SDK is not installed, or there is no key.
         """
         sdk = self.sdk()
-
-        async def read_as_utf8(response: Any) -> None:
-            _read_as_utf8(response)
-
-        http = sdk.DefaultAioHttpClient(
-            follow_redirects=False, event_hooks={"response": [read_as_utf8]}
-        )
+        hooks = {"response": [_read_as_utf8]}
+        http = sdk.DefaultAioHttpClient(follow_redirects=False, event_hooks=hooks)
         return sdk.AsyncOpenAI(**self.settings(), http_client=http)
 
     def sdk(self) -> Any:
@@ -114,15 +109,14 @@ class OpenAITeacher:
           TeacherError: there is none.
         """
         with self.explained():
-            body = self.body(request)
             while True:
+                body = self.body(request)
                 try:
                     text = await self.client.post("/chat/completions", cast_to=str, body=body)
                     break
                 except self.sdk().APIStatusError as error:
                     if not self._dialect.learn(body, *_status_and_body(error)):
                         raise
-                body = self.body(request)
             try:
                 answer = openai_replies.merged(wire.objects(text))
             except wire.Unreadable as error:
@@ -167,7 +161,7 @@ class OpenAITeacher:
         return self.secret.reply(found)
 
 
-def _read_as_utf8(response: Any) -> None:
+async def _read_as_utf8(response: Any) -> None:
     """Makes the SDK read a response as JSON is written, whatever charset its header claims."""
     response.encoding = "utf-8"
 

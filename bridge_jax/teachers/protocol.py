@@ -7,6 +7,7 @@ import json
 from typing import Any, Literal, Protocol
 
 from bridge_jax.errors import UserError
+from bridge_jax.text.markers import whole_characters
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "refused", "empty", "malformed"]
@@ -14,14 +15,6 @@ Trouble = Literal["fatal", "rejected", "transient", "unknown"]
 Kind = Literal["failed", "refused", "not_asked"]
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-
-def whole(text: str) -> str:
-    """Returns `text` with U+FFFD in place of every lone surrogate, such as half of an emoji.
-
-    JSON can write them, but no file, tokenizer or request can hold them.
-    """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +25,7 @@ class Message:
     content: str
 
     def __post_init__(self):
-        object.__setattr__(self, "content", whole(self.content))
+        object.__setattr__(self, "content", whole_characters(self.content))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +91,7 @@ class Reply:
     finish: Finish = "stop"
 
     def __post_init__(self):
-        object.__setattr__(self, "text", whole(self.text))
+        object.__setattr__(self, "text", whole_characters(self.text))
 
 
 class Teacher(Protocol):
@@ -138,7 +131,7 @@ class TeacherError(UserError):
     """
 
     def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
-        super().__init__(whole(message))
+        super().__init__(whole_characters(message))
         self.trouble: Trouble = trouble
         self.retry_after = retry_after
 

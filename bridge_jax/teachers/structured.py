@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from bridge_jax.tasks.answers import split_completion
-from bridge_jax.teachers.protocol import whole
+from bridge_jax.text.markers import whole_characters
 
 # Of OpenAI's `strict` subset of JSON schema, which Gemini reads too.
 SCHEMA: dict[str, Any] = {
@@ -90,7 +90,7 @@ def read_json(text: str) -> tuple[str, str] | None:
 
 
 def finish_of(text: str) -> Literal["stop", "length", "malformed"]:
-    """Returns how a reply ended that should be JSON and was not cut off by the vendor's word.
+    """Returns how a reply that should be JSON ended, where the vendor did not report a cut.
 
     It is `length` where its JSON never ends, and `malformed` where it holds neither an object that
     can be read nor words that announce an answer.
@@ -189,8 +189,8 @@ def _pair(span: str) -> tuple[str, str] | None:
         answer = "; ".join(answer)
     if type(rationale) is not str or not isinstance(answer, str):
         return None
-    answer = answer if isinstance(answer, JsonNumber) else whole(answer).strip()
-    return whole(rationale).strip(), answer
+    answer = answer if isinstance(answer, JsonNumber) else whole_characters(answer).strip()
+    return whole_characters(rationale).strip(), answer
 
 
 def _repaired(span: str) -> Any:
@@ -225,12 +225,13 @@ def _with_backslashes(span: str) -> str:
     r"""Returns an object in which a single backslash before LaTeX is two: \frac, \sqrt, \(."""
 
     def double(escape: re.Match[str]) -> str:
-        whole, word = escape[0], escape[1]
+        written, word = escape[0], escape[1]
+        if word is None and written[1] == "'":
+            return "'"
         if word is None:
-            is_json = whole[1] in '"\\/' or whole.startswith("\\u")
-            return whole[1:] if whole[1] == "'" else whole if is_json else "\\" + whole
-        if word[0] in _LATEX and word not in _LATEX[word[0]]:
-            return whole
-        return "\\" + whole
+            is_json = written[1] in '"\\/' or written.startswith("\\u")
+        else:
+            is_json = word[0] in _LATEX and word not in _LATEX[word[0]]
+        return written if is_json else "\\" + written
 
     return _ESCAPE.sub(double, span)

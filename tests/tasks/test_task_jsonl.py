@@ -180,7 +180,7 @@ def test_another_format_is_named(tmp_path, content, cause, on_bad_row):
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (gzip.compress("\n".join(ROWS).encode()), "is compressed by gzip: unpack it"),
+        (gzip.compress("\n".join(ROWS).encode(), mtime=0), "is compressed by gzip: unpack it"),
         (b"PAR1....", "is parquet: read it with source=hf"),
         (b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
