@@ -45,7 +45,7 @@ def run_to_report(config: RunConfig, workdir: Path, phase: str, console: Console
             console,
             (config.name, "bold"),
             f": {len(splits.pool):,} examples in the pool, "
-            f"{queries} teacher queries, {len(splits.test):,} test questions; "
+            f"{queries} teacher queries at most, {len(splits.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
         )
@@ -125,6 +125,9 @@ def _notes(run: Run) -> Iterator[str]:
         )
     if bad.cause:
         yield bad.cause
+    for name, there in run.splits.cut.items():
+        kept = len(getattr(run.splits, name))
+        yield f"data.{name}={kept}: the first {kept:,} of {there:,} rows are read; 0 reads all"
     if replaced:
         yield (
             "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "

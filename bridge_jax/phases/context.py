@@ -198,8 +198,9 @@ class Run:
         if len(drawn.sequences) < count:
             raise UserError(
                 f"instruct.examples={count}: {config.path} has {len(drawn.sequences):,} "
-                f"instructions of at most {longest} tokens, {drawn.left_out:,} are longer; lower "
-                "it, raise instruct.train.row_tokens or add data"
+                f"instructions of at most {longest} tokens ({drawn.left_out:,} are longer); set "
+                f"instruct.examples={len(drawn.sequences)} or less, add data, or make longer ones "
+                "fit with instruct.train.row_tokens"
             )
         for sequence in drawn.sequences:
             ids = [*sequence.prompt, *sequence.rationale, *sequence.answer]

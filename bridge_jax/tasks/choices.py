@@ -202,7 +202,7 @@ def named_by(
     if answer_is != "auto":
         way: Any = answer_is
         return (way, found[way]) if way in found else None
-    found.pop("number", None)
+    number = found.pop("number", None)
     if options.labels and "letter" in found:
         found.pop("index", None)
     if len(found) > 1 and len(set(found.values())) == 1:
@@ -212,6 +212,8 @@ def named_by(
     is_index = not isinstance(value, str | float) and not options.are_numbers
     if "index" in found and is_index:
         return "index", found["index"]
+    if list(found) == ["index"] and isinstance(value, str) and number is not None:
+        found["number"] = number  # Digits in quotation marks may count from either.
     if len(found) > 1:
         ways = ", ".join(f"{shown(options.texts[i])} by its {way}" for way, i in found.items())
         choice = f"data.answer_is={' or '.join(found)}"

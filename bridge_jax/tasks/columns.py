@@ -109,8 +109,10 @@ class Columns:
         is_nan = isinstance(value, float | decimal.Decimal) and math.isnan(value)
         if not required and (value is None or is_nan):
             return ""
+        if value is None:
+            raise BadRowError(f"{column} is null; give a text or a number")
         if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
-            kind = f"is of type {type(value).__name__}, not a string"
+            kind = f"is of type {type(value).__name__}, not a text or a number"
             raise BadRowError(f"{column}={shown(value)} {kind}", f"{column} {kind}")
         if is_nan:
             raise BadRowError(f"{column} is NaN, which stands for no value")

@@ -51,6 +51,8 @@ class Splits:
       dev: for choices made along the way; never trained on.
       test: only for the report.
       bad: rows that were left out on request (`data.on_bad_row="skip"`).
+      cut: how many rows there were of each split of which `data.pool`, `dev` or `test` kept the
+        first ones.
       replaced: rows in whose texts U+FFFD stands for what is no character.
     """
 
@@ -59,3 +61,4 @@ class Splits:
     test: tuple[Example, ...]
     bad: BadRows = dataclasses.field(default_factory=BadRows)
     replaced: int = 0
+    cut: Mapping[str, int] = dataclasses.field(default_factory=dict)

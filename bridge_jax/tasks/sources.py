@@ -153,7 +153,8 @@ def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
             )
     caps = {"pool": config.pool, "dev": config.dev, "test": config.test}
     kept = {name: tuple(rows[: caps[name] or None]) for name, rows in found.items()}
-    return Splits(**kept, bad=bad, replaced=reader.replaced)
+    cut = {name: len(rows) for name, rows in found.items() if len(rows) > len(kept[name])}
+    return Splits(**kept, bad=bad, replaced=reader.replaced, cut=cut)
 
 
 def _ours(theirs: str, config: DataConfig, column: str) -> str:

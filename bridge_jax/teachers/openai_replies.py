@@ -53,14 +53,25 @@ def read(request: Request, answer: Mapping[str, Any], worst: tuple[int, int]) ->
     is_reply = bool(text or refusal or choice.get("finish_reason")) and not error
     if not is_billed and not is_reply:
         return None
-    inputs = tokens(usage.get("prompt_tokens", usage.get("input_tokens")))
-    outputs = tokens(usage.get("completion_tokens", usage.get("output_tokens")))
-    if not inputs or outputs is None:
-        inputs, outputs = worst
+    inputs, outputs = _billed(usage, bool(text)) or worst
     finish: Finish = "malformed"
     if is_reply and _is_content(choice):
         finish = _finish(request, text, choice.get("finish_reason"), refusal)
     return Reply(text or refusal or str(error or ""), inputs, outputs, finish)
+
+
+def _billed(usage: Mapping[str, Any], is_said: bool) -> tuple[int, int] | None:
+    """Returns the tokens of input and output; None if the usage is missing or impossible.
+
+    Some servers count the model's thoughts in the total alone, and bill them as output.
+    """
+    inputs = tokens(usage.get("prompt_tokens", usage.get("input_tokens")))
+    outputs = tokens(usage.get("completion_tokens", usage.get("output_tokens")))
+    if not inputs or outputs is None or (is_said and not outputs):
+        return None
+    thoughts = tokens(mapping(usage.get("completion_tokens_details")).get("reasoning_tokens"))
+    total = tokens(usage.get("total_tokens"))
+    return inputs, max(outputs, thoughts or 0, (total or 0) - inputs)
 
 
 def _finish(request: Request, text: str, reason: Any, refusal: str) -> Finish:

@@ -91,7 +91,7 @@ class Reply:
     finish: Finish = "stop"
 
     def __post_init__(self):
-        object.__setattr__(self, "text", whole_characters(self.text))
+        object.__setattr__(self, "text", whole_characters(self.text).replace("\0", "\ufffd"))
 
 
 class Teacher(Protocol):

@@ -33,9 +33,14 @@ class JsonNumber(str):
 
 # How models mark their thoughts: DeepSeek and Qwen, Magistral, Kimi, and what prompts ask for.
 _THOUGHT = re.compile(
-    r"<(?P<shut>/?)(?:think|thinking|thought|thoughts|reasoning)>"
-    r"|\[(?P<bracket>/?)THINK\]|◁(?P<triangle>/?)think▷",
+    r"<(?P<shut>/?)(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)[ ]?>"
+    r"|\[(?P<bracket>/?)THINK\]|◁(?P<triangle>/?)think▷|<\|(?:begin|(?P<end>end))_of_thought\|>"
+    r"|<\|channel\|>(?:analysis|commentary|(?P<final>final))[^<]{0,99}<\|message\|>",
     re.IGNORECASE,
+)
+# What a server leaves of the model's end of turn, and closing tags that nothing follows.
+_TRAILING = re.compile(
+    r"(?:<\|(?:im_end|eot_id|endoftext|end|return)\|>|</(?:s|think|thinking)>|<end_of_turn>)\Z"
 )
 
 _RATIONALES, _ANSWERS = ("rationale", "reasoning", "explanation"), ("answer", "final_answer")
@@ -55,6 +60,10 @@ _NAMES_ANSWER = re.compile("|".join(_ANSWERS), re.IGNORECASE)
 _OPENS = re.compile(r"\{\s*[\"'“A-Za-z]")
 _OPENS_OURS = re.compile(rf"\{{\s*[\"'“]?(?:{_OR_NAMES})\b", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|([a-zA-Z]+)|.)", re.DOTALL)
+_ANSWER_KEY = re.compile(
+    rf"(?:\b(?:{'|'.join(_ANSWERS)})[\"'”]|[{{,]\s{{0,9}}(?:{'|'.join(_ANSWERS)}))[ \t]{{0,9}}:",
+    re.IGNORECASE,
+)
 _BARE_ANSWER = re.compile(
     rf"\b(?:{'|'.join(_ANSWERS)})[\"']?[ \t]{{0,9}}:[ \t]{{0,9}}([^\"'\s][^}}\n]*)",
     re.IGNORECASE,
@@ -65,14 +74,18 @@ _NEXT_KEY = re.compile(r",\s*[\"']")
 # LaTeX whose first letter is that of an escape of JSON. A backspace or a form feed is never meant;
 # a tab, a carriage return or a line break can be, so their commands are listed.
 _COMMANDS = {
-    "t": "tan tanh tau tbinom text textbf textit textrm textsf textstyle texttt textup tfrac"
-    " therefore theta thickapprox thicksim tilde times tiny to top triangle triangleleft"
-    " triangleq triangleright twoheadrightarrow",
-    "r": "rangle rarr rbrace rbrack rceil real rfloor rho right rightarrow rightharpoonup"
-    " rightleftharpoons rightmargin rm rtimes rule rvert",
-    "n": "nabla natural nearrow neg neq newcommand newline nexists ngeq nleq nmid nolimits"
-    " nonumber normalsize not notin nparallel nprec nrightarrow nsim nsubseteq nsucc nwarrow",
+    "t": "tag tan tanh tau tbinom text textbf textit textnormal textrm textsc textsf textstyle"
+    " texttt textup tfrac therefore theta thickapprox thicksim tilde times tiny to top triangle"
+    " triangleleft triangleq triangleright twoheadrightarrow",
+    "r": "rVert rangle rarr rbrace rbrack rceil real ref rfloor rho right rightarrow"
+    " rightharpoonup rightleftharpoons rightmargin rm rtimes rule rvert",
+    "n": "nLeftarrow nRightarrow nVdash nabla natural nearrow neg neq newcommand newline nexists"
+    " ngeq nleq nmid nolimits nonumber normalsize not notin nparallel nprec nrightarrow nsim"
+    " nsubset nsubseteq nsucc nwarrow",
 }
+# These are also words that begin a line; between signs of mathematics they are LaTeX.
+_SIGNS = tuple(" $({=+-")
+_BETWEEN_SIGNS = {"ne", "ni", "nu"}
 _LATEX = {first: frozenset(words.split()) for first, words in _COMMANDS.items()}
 
 
@@ -112,10 +125,11 @@ def without_thoughts(text: str) -> str:
     themselves, so a reply may begin with thoughts and hold the closing tag alone. Thoughts that
     never end go on to the end of the reply.
     """
+    text = _without_end(text)
     kept: list[str] = []
     begin, thinks = 0, False
     for tag in _THOUGHT.finditer(text):
-        if tag["shut"] or tag["bracket"] or tag["triangle"]:
+        if any(tag[name] for name in ("shut", "bracket", "triangle", "end", "final")):
             if not thinks:
                 kept.clear()
             begin, thinks = tag.end(), False
@@ -125,6 +139,14 @@ def without_thoughts(text: str) -> str:
     if not thinks:
         kept.append(text[begin:])
     return "".join(kept).strip()
+
+
+def _without_end(text: str) -> str:
+    """Returns a reply without ends of turns and closing tags that nothing follows."""
+    text = text.rstrip()
+    for _ in range(3):
+        text = _TRAILING.sub("", text).rstrip()
+    return text
 
 
 def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
@@ -144,10 +166,25 @@ def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
         if _NAMES_RATIONALE.search(span) and _NAMES_ANSWER.search(span):
             objects += 1
             pair = _pair(span)
+            if pair is None and _is_ambiguous(span):
+                return None, False
         found = pair or found
         # An object that is none of ours may have one inside.
         opened = _OPENS.search(text, end if pair else start + 1)
     return (None if opened else found), False
+
+
+def _is_ambiguous(span: str) -> bool:
+    """Whether an object that is not valid JSON has two answers, of which one may be a quotation."""
+    return len(_ANSWER_KEY.findall(span)) > 1 and _parsed(_with_backslashes(span)) is None
+
+
+def _parsed(span: str) -> Any:
+    """Returns the value of valid JSON, or None."""
+    try:
+        return json.loads(span, strict=False, **_NUMBERS)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _end_of_object(text: str, start: int) -> int:
@@ -174,9 +211,8 @@ def _end_of_object(text: str, start: int) -> int:
 def _pair(span: str) -> tuple[str, str] | None:
     """Returns (rationale, answer) of one object, or None if it has not both."""
     span = _with_backslashes(span)
-    try:
-        value = json.loads(span, strict=False, **_NUMBERS)
-    except (ValueError, RecursionError):
+    value = _parsed(span)
+    if value is None and len(_ANSWER_KEY.findall(span)) == 1:
         value = _repaired(span)
     if not isinstance(value, Mapping):
         return None
@@ -230,6 +266,8 @@ def _with_backslashes(span: str) -> str:
             return "'"
         if word is None:
             is_json = written[1] in '"\\/' or written.startswith("\\u")
+        elif word in _BETWEEN_SIGNS:
+            is_json = span[max(0, escape.start() - 1) : escape.start()] not in _SIGNS
         else:
             is_json = word[0] in _LATEX and word not in _LATEX[word[0]]
         return written if is_json else "\\" + written

@@ -65,6 +65,7 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
     assert console.export_text().split("\n") == [
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
         f"1 x split is not train, dev or test ({tmp_path}/run/bad_rows.jsonl)",
+        "data.test=8: the first 8 of 10 rows are read; 0 reads all",
         "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: 1",
         "",
     ]
@@ -76,6 +77,15 @@ def test_the_list_is_of_the_data_of_now(settings, tmp_path):
     assert (tmp_path / "run/bad_rows.jsonl").exists()
     runner.check(Run(settings(rows(20, 0)), tmp_path / "run"))
     assert not (tmp_path / "run/bad_rows.jsonl").exists()
+
+
+def test_rows_that_a_limit_leaves_out_are_counted(settings, tmp_path):
+    config = settings(rows(20, 0), "data.pool=5")
+    run, console = Run(config, tmp_path / "run"), Console(record=True, width=200)
+    runner.tell_of_data(run, console)
+    assert len(run.splits.pool) == 5 and run.splits.cut == {"pool": 10, "test": 10}
+    said = "data.pool=5: the first 5 of 10 rows are read; 0 reads all"
+    assert said in console.export_text()
 
 
 def test_most_rows_failing_alike_is_said_where_they_are_skipped(settings, tmp_path):

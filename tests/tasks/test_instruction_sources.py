@@ -60,7 +60,10 @@ def test_columns_are_mapped_and_the_context_is_part_of_the_question(tmp_path):
     [
         ({"question": "Q"}, "has no key 'answer'"),
         ({"question": " ", "answer": "A"}, "question is empty"),
-        ({"question": "Q", "answer": ["A"]}, "answer=['A'] is of type list, not a string"),
+        (
+            {"question": "Q", "answer": ["A"]},
+            "answer=['A'] is of type list, not a text or a number",
+        ),
         ({"question": "Q", "answer": "A", "context": {}}, "context={} is of type dict"),
         ('{"question": "Q"', "is not valid JSON"),
     ],

@@ -62,13 +62,21 @@ def test_what_stands_in_a_rationale_stays(written, rationale):
     "latex",
     [r"\frac{1}{2}", r"\times", r"\boxed{4}", r"\neq", r"\sqrt{2}", r"\rho", r"\theta",
      r"\text{mg}", r"\underline{x}", r"\(x\)", r"\[x\]", r"\alpha", r"\beta", r"\right)", r"\nabla",
-     r"\%", r"\{x\}"],
+     r"\tag{1}", r"\nRightarrow", r"\%", r"\{x\}"],
 )  # fmt: skip
 def test_latex_keeps_its_backslash_whether_it_was_doubled_or_not(latex):
     doubled = json.dumps({"rationale": f"So {latex} it is.", "answer": latex})
     single = doubled.replace("\\\\", "\\")
     assert single != doubled
     assert read_json(doubled) == read_json(single) == (f"So {latex} it is.", latex)
+
+
+@pytest.mark.parametrize("latex", [r"\ne", r"\ni", r"\nu"])
+def test_short_latex_is_told_from_a_word_that_begins_a_line(latex):
+    single = f'{{"rationale": "Where x {latex} 0, (${latex}$) it is.", "answer": "4"}}'
+    assert read_json(single) == (f"Where x {latex} 0, (${latex}$) it is.", "4")
+    line = f'{{"rationale": "One.{latex} 0", "answer": "4"}}'
+    assert read_json(line) == (f"One.\n{latex[2:]} 0", "4")
 
 
 def test_escapes_of_json_are_no_latex():
@@ -123,6 +131,13 @@ def test_what_is_no_such_object(text, finish):
     assert finish_of(text) == finish
 
 
+def test_a_quotation_that_is_not_escaped_is_no_answer():
+    text = '{"rationale": "the JSON {"rationale": "in", "answer": "9"} is meant", "answer": "5"}'
+    assert read_json(text) is None and finish_of(text) == "malformed"
+    escaped = json.dumps({"rationale": PLAIN, "answer": "5"})
+    assert read_json(escaped) == (PLAIN, "5")
+
+
 def test_a_model_that_writes_an_answer_line_instead_is_understood():
     for line in (
         "Answer: 4",
@@ -151,6 +166,17 @@ def test_a_model_that_writes_an_answer_line_instead_is_understood():
         ("<think>Five?", ""),
         ("Four. <think>Five?", "Four."),
         ("Four, I think.", "Four, I think."),
+        ("<think >Five?</think >Four.", "Four."),
+        ("<scratchpad>Five?</scratchpad>Four.", "Four."),
+        ("<reflection>Five?</reflection>Four.", "Four."),
+        ("<|begin_of_thought|>Five?<|end_of_thought|>Four.", "Four."),
+        (
+            "<|channel|>analysis<|message|>Five?<|end|><|start|>assistant<|channel|>final"
+            "<|message|>Four.<|return|>",
+            "Four.",
+        ),
+        ("Four.</think>", "Four."),
+        ("Answer: 4 <|im_end|>\n", "Answer: 4"),
     ],
 )
 def test_thoughts_are_dropped(text, left):
@@ -162,6 +188,10 @@ def test_thoughts_decide_nothing():
     assert read_json(f"<think>{draft} or {{5, 7}}</think>{PLAIN}") == PAIR
     assert read_json(f"{draft} no.</think>{PLAIN}") == PAIR
     assert read_json(f"<think>{draft}</think> I do not know.") is None
+
+
+def test_no_end_of_text_for_others_is_learned():
+    assert row("Two \0 and two.\nAnswer: 4")["rationale"] == "Two \ufffd and two."
 
 
 def row(text, **example):
