@@ -139,7 +139,8 @@ def _rope(given: dict[str, Any], theta: float, key: str, where: str) -> Rope:
         )
     if nested := sorted(part for part, value in given.items() if isinstance(value, dict)):
         raise UserError(
-            f"{where}: {key} by {', '.join(nested)} is not supported in this family; use a checkpoint without it"
+            f"{where}: {key} by {', '.join(nested)} is not supported in this family; "
+            "use a checkpoint without it"
         )
     if name == "default":
         return Rope(theta)

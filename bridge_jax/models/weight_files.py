@@ -56,7 +56,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not JSON ({error}); download it again") from error
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror or error}); check its permissions, or download it again"
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions, or "
+            "download it again"
         ) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: a JSON object is expected, not {type(value).__name__}")

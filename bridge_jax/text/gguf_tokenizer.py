@@ -106,8 +106,8 @@ def read(path: Path) -> Any:
         i = meta.get(f"tokenizer.ggml.{role}_token_id")
         if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
             raise UserError(
-                f"{path}: tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens; "
-                "download it again"
+                f"{path}: tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} "
+                "tokens; download it again"
             )
         return None if i is None else tokens[i]
 

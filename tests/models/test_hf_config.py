@@ -1,6 +1,7 @@
 """config.json: class defaults and nulls as transformers has them, and what is refused."""
 
 import json
+import re
 import logging
 
 import jax
@@ -354,7 +355,7 @@ PLAIN = {"rope_type": "default", "rope_theta": 5e5}
                 "rope_local_base_freq": 1e4,
                 "rope_parameters": {"sliding_attention": PLAIN},
             },
-            "rope_local_base_freq=10000.0 and rope_parameters.sliding_attention.rope_theta=500000.0",
+            "=10000.0 and rope_parameters.sliding_attention.rope_theta=500000.0 disagree",
         ),
     ],
 )
