@@ -117,7 +117,8 @@ def _parse(text: str, kind: Any, key: str) -> Any:
             return text
         raise UserError(f"{key}={brief(text)}: one of {', '.join(args)}")
     if origin is tuple:
-        return tuple(_parse(part, args[0], key) for part in text.split(",")) if text else ()
+        parts = text.split(",") if text else ()
+        return tuple(_parse(part.strip(), args[0], key) for part in parts)
     if origin is not None and issubclass(origin, Mapping):
         return _parse_pairs(text, key)
     if kind is bool:
@@ -139,6 +140,7 @@ def _parse_pairs(text: str, key: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in text.split(",") if text else ():
         left, _, right = part.partition(":")
+        left, right = left.strip(), right.strip()
         if not (left and right):
             raise UserError(
                 f"{key}={brief(part)}: expected NAME:VALUE,NAME:VALUE; a value that has a comma "

@@ -51,7 +51,7 @@ class TeacherConfig:
       batch_share: what a request costs there, as a share of the price list.
       batch_poll_seconds: between two looks at a batch job.
       max_output_tokens: the longest reply; what a request reserves before it is sent.
-      temperature: of an API; below 0 is the vendor's default, the only one reasoning models take.
+      temperature: of an API, 0 to 2; -1 is the vendor's default, all that reasoning models take.
       concurrency: requests in flight at once.
       requests_per_minute, tokens_per_minute: of an API, at most; 0 is no limit.
       timeout: seconds without a byte of an API's answer after which it is lost.
@@ -81,7 +81,7 @@ class TeacherConfig:
     batch_share: Share = 0.5
     batch_poll_seconds: Positive = 30.0
     max_output_tokens: Size = 512
-    temperature: Annotated[float, Range(least=-1)] = -1.0
+    temperature: Annotated[float, Range(least=0, most=2, also=-1)] = -1.0
     concurrency: Size = 8
     requests_per_minute: Count = 0
     tokens_per_minute: Count = 0

@@ -84,8 +84,11 @@ def complete(hf: dict[str, Any], where: str = "config.json") -> dict[str, Any]:
             "checkpoint that they were made from, in bfloat16, float16 or float32"
         )
     if wrong := [key for key in _UNSUPPORTED if hf.get(key)]:
-        raise UserError(f"{where}: {family} with {', '.join(wrong)} is not supported")
-    hf = hf_fields.with_defaults(hf, where)
+        raise UserError(
+            f"{where}: {family} with {', '.join(wrong)} is not supported; "
+            "use a checkpoint without it"
+        )
+    given, hf = hf, hf_fields.with_defaults(hf, where)
     known = _read_by_its_class(hf)
     known |= _head_sizes(known, where)
     _check_activation(known, where)
@@ -94,7 +97,9 @@ def complete(hf: dict[str, Any], where: str = "config.json") -> dict[str, Any]:
         known["layer_types"] = types
     elif hf.get("layer_types") not in (None, types):
         raise UserError(f"{where}: layer_types of a {family} are not supported")
-    known |= rope_config.spelled(*rope_config.read(known, where))
+    ropes = rope_config.read(known, where)
+    rope_config.check_spellings(given, known, where)
+    known |= rope_config.spelled(*ropes)
     if dtype := hf.get("dtype") or hf.get("torch_dtype"):
         # Both spellings: transformers 5 reads the first, older releases and servers the second.
         dtype = dtype.removeprefix("torch.")

@@ -136,9 +136,15 @@ class GGUFFile:
     def _rope_scaling(self, theta: float, head_dim: int) -> dict[str, Any] | None:
         kind = self._of_family("rope.scaling.type", str, "none")
         if kind not in ("none", "linear"):
-            raise UserError(f"{self.path}: rope scaling {kind!r} is not supported in GGUF")
+            raise UserError(
+                f"{self.path}: rope scaling {kind!r} is not supported in GGUF; "
+                "use the folder of safetensors"
+            )
         if self._of_family("attention.sliding_window", int, 0):
-            raise UserError(f"{self.path}: a sliding window is not supported in GGUF")
+            raise UserError(
+                f"{self.path}: a sliding window is not supported in GGUF; "
+                "use the folder of safetensors"
+            )
         if (rotated := self._of_family("rope.dimension_count", int, head_dim)) != head_dim:
             raise UserError(
                 f"{self.path}: {rotated} of {head_dim} numbers of each head are rotated, which is "

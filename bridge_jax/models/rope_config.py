@@ -2,7 +2,7 @@
 
 transformers 4 reads `rope_theta` and `rope_scaling` (and, for Gemma 3's layers with a window,
 `rope_local_base_freq`); transformers 5 reads `rope_parameters`, which Gemma 3 has by kind of layer,
-but takes `rope_scaling` where that is given too. So do we.
+but takes `rope_scaling` where that is given too. So do we; two spellings that differ are an error.
 """
 
 from typing import Any
@@ -48,8 +48,48 @@ def read(hf: dict[str, Any], where: str) -> tuple[Rope, Rope | None]:
     key = "rope_parameters.sliding_attention"
     local_rope = _rope(local, hf["rope_local_base_freq"], key, where)
     if local_rope != Rope(local_rope.theta):
-        raise UserError(f"{where}: {key} with a scaling is not supported")
+        raise UserError(
+            f"{where}: {key} with a scaling is not supported; use a checkpoint without it"
+        )
     return rope, local_rope
+
+
+def check_spellings(given: dict[str, Any], hf: dict[str, Any], where: str) -> None:
+    """Checks that both spellings, where a config.json has both, say the same.
+
+    Args:
+      given: a config.json as it was written, which `read` takes once it has the class defaults.
+      hf: with the class defaults in place.
+      where: names the file in errors.
+
+    Raises:
+      UserError: they differ.
+    """
+    old, new = hf["rope_scaling"] or {}, hf["rope_parameters"] or {}
+    name, full = "rope_parameters", new
+    if by_layer := hf["model_type"] == "gemma3_text":
+        name, full = "rope_parameters.full_attention", new.get("full_attention") or {}
+    pairs = [("rope_theta", given.get("rope_theta"), f"{name}.rope_theta", full.get("rope_theta"))]
+    if old:
+        theta = old.get("rope_theta", hf["rope_theta"])
+        pairs.append(("the theta of rope_scaling", theta, *pairs[0][2:]))
+    if old and set(full) - {"rope_theta"}:
+        pairs.append(("rope_scaling", _scaling(old), name, _scaling(full)))
+    if by_layer:
+        local = (new.get("sliding_attention") or {}).get("rope_theta")
+        key = "rope_local_base_freq"
+        pairs.append((key, given.get(key), "rope_parameters.sliding_attention.rope_theta", local))
+    for left, first, right, second in pairs:
+        if None not in (first, second) and first != second:
+            raise UserError(
+                f"{where}: {left}={first} and {right}={second} disagree; keep the one that the "
+                "model was trained with, and delete the other"
+            )
+
+
+def _scaling(given: dict[str, Any]) -> dict[str, Any]:
+    name = given.get("rope_type", given.get("type", "default"))
+    return {"rope_type": name} | {part: given.get(part) for part in _NEEDED.get(name, ())}
 
 
 def spelled(rope: Rope, local_rope: Rope | None) -> dict[str, Any]:
@@ -98,7 +138,10 @@ def _rope(given: dict[str, Any], theta: float, key: str, where: str) -> Rope:
             "entry from the checkpoint that it came from"
         )
     if nested := sorted(part for part, value in given.items() if isinstance(value, dict)):
-        raise UserError(f"{where}: {key} by {', '.join(nested)} is not supported in this family")
+        raise UserError(
+            f"{where}: {key} by {', '.join(nested)} is not supported in this family; "
+            "use a checkpoint without it"
+        )
     if name == "default":
         return Rope(theta)
     if name == "linear":

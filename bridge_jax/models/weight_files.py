@@ -55,7 +55,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); download it again") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions, or "
+            "download it again"
+        ) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: a JSON object is expected, not {type(value).__name__}")
     return value
@@ -116,7 +119,9 @@ def open_all(files: list[Path], parts: composite.Parts) -> Tensors:
         try:
             handle = safe_open(file, framework="np")
         except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error})") from error
+            raise UserError(
+                f"{file}: cannot be read ({error}); check its permissions, or download it again"
+            ) from error
         except SafetensorError as error:
             raise UserError(_damaged(file, error)) from error
         for theirs in handle.keys():  # noqa: SIM118 - it is no dict

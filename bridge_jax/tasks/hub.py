@@ -1,4 +1,7 @@
-"""Datasets of the Hugging Face hub, and local files and folders, by the `datasets` library."""
+"""Datasets of the Hugging Face hub, and local files and folders, by the `datasets` library.
+
+The cells of CSV and TSV are texts, as they were written; an empty one is a missing value.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +36,7 @@ def read(config: DataConfig, part: str = "data") -> Iterator[Row]:
             f"{part}.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
         ) from None
     try:
-        loaded: Any = _load(datasets, config)
+        loaded, is_csv = _load(datasets, config)
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         several = ""
@@ -50,6 +53,8 @@ def read(config: DataConfig, part: str = "data") -> Iterator[Row]:
         classes, small = _special(datasets, rows.features)
         labels = tuple(classes.get(answer_column, ()))
         for number, value in enumerate(rows):
+            if is_csv:
+                value = {column: cell or None for column, cell in value.items()}
             # A dataset keeps its splits apart; a column overrides that.
             if value.get(split_column) is None:
                 value = {**value, split_column: name}
@@ -88,19 +93,53 @@ def _special(datasets: Any, features: Any) -> tuple[dict[str, list[str]], dict[s
     return classes, small
 
 
-def _load(datasets: Any, config: DataConfig) -> Any:
-    """Returns a dict of splits; a single local file is read by its type."""
+def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
+    """Returns a dict of splits, and whether they are of CSV or TSV files."""
+    path, options = _asked(config)
+    builder = datasets.load_dataset_builder(path, **options)
+    # Left to itself, pandas would guess types: a cell would depend on the other rows.
+    is_csv = hasattr(builder.config, "pd_read_csv_kwargs")
+    if is_csv:
+        columns = _header(datasets, builder.config)
+        texts = datasets.Features({column: datasets.Value("string") for column in columns})
+        options |= {"features": texts, "na_filter": False}
+    return datasets.load_dataset(path, **options), is_csv
+
+
+def _asked(config: DataConfig) -> tuple[str, dict[str, Any]]:
+    """Returns what `datasets` is asked for; a single local file is read by its type."""
     path = Path(config.path)
     if path.exists() and config.revision:
         raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
     if not path.is_file():
-        return datasets.load_dataset(
-            config.path, name=config.config or None, revision=config.revision or None
-        )
+        return config.path, {"name": config.config or None, "revision": config.revision or None}
     if config.config:
         raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
     suffix = path.suffix.lstrip(".")
     if suffix not in _KINDS:
         raise ValueError(f"unknown type .{suffix}")
     options = {"sep": "\t"} if suffix == "tsv" else {}
-    return datasets.load_dataset(_KINDS[suffix], data_files=config.path, **options)
+    return _KINDS[suffix], {"data_files": config.path, **options}
+
+
+def _header(datasets: Any, csv: Any) -> list[str]:
+    """Returns the columns of CSV files, which have to be the same in all of them."""
+    import pandas as pd  # pyright: ignore[reportMissingImports]
+
+    options = csv.pd_read_csv_kwargs | {"chunksize": None, "nrows": 1, "dtype": str}
+    downloads = datasets.DownloadManager()
+    columns, first = None, ""
+    for files in downloads.download_and_extract(csv.data_files).values():
+        for file in downloads.iter_files(files):
+            frame = pd.read_csv(file, **options)
+            found = list(frame.columns)
+            if csv.index_col is None and not isinstance(frame.index, pd.RangeIndex):
+                raise ValueError(f"{file}: line 2 has more cells than the header; give each a name")
+            if columns is None:
+                columns, first = found, file
+            elif set(found) != set(columns):
+                raise ValueError(
+                    f"{file} has the columns {', '.join(found)}, and {first} has "
+                    f"{', '.join(columns)}; name them alike"
+                )
+    return columns or []

@@ -46,9 +46,13 @@ def read(config: DataConfig) -> Task:
     """Returns the task that a config says, or the file that it names.
 
     Raises:
-      UserError: the file cannot be read or is not of the form above, a description is empty, or
-        the task is said in the file and in the config.
+      UserError: the file cannot be read or is not of the form above, the instruction is blank, a
+        description is empty, or the task is said in the file and in the config.
     """
+    if config.instruction and not config.instruction.strip():
+        raise UserError(
+            f"data.instruction={config.instruction!r} is blank; say what is asked, or leave it out"
+        )
     if not config.task_file:
         return _task(
             config.instruction,

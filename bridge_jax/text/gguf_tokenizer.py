@@ -78,7 +78,9 @@ def read(path: Path) -> Any:
     types: list[int] = _list(path, meta, "token_type", int)
     pairs: list[str] = _list(path, meta, "merges", str)
     if len(types) != len(tokens):
-        raise UserError(f"{path}: {len(types)} token types for {len(tokens)} tokens")
+        raise UserError(
+            f"{path}: {len(types)} token types for {len(tokens)} tokens; download it again"
+        )
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = []
     for pair in pairs:
@@ -104,7 +106,8 @@ def read(path: Path) -> Any:
         i = meta.get(f"tokenizer.ggml.{role}_token_id")
         if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
             raise UserError(
-                f"{path}: tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens"
+                f"{path}: tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} "
+                "tokens; download it again"
             )
         return None if i is None else tokens[i]
 

@@ -2,11 +2,12 @@
 
 A template comes with a checkpoint, so it is a stranger's program. It sees no file and no clock.
 Loops and calls are counted, and so is the length of what they make: one that loops for hours, calls
-itself, divides by zero or doubles a text is an error. Left out: what a single call of a text's
-own method may need, such as `replace` on a long text; that would take a process of its own.
+itself, divides by zero or doubles a text is an error. What a filter or a method would write is
+bounded before it runs (`template_sizes`).
 """
 
 import datetime
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import jinja2
 from jinja2 import ext, nodes, sandbox, visitor
 
 from bridge_jax.errors import UserError
+from bridge_jax.text import template_sizes
 
 # Some templates, Llama 3's for one, write the day they are rendered on; no prompt depends on that.
 TODAY = datetime.datetime(2024, 7, 26)
@@ -52,7 +54,7 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
     try:
         template = env.from_string(_Bounded(env).visit(env.parse(source)))
     except Exception as error:  # Python's compiler has its own, for depth and size.
-        raise UserError(f"the chat template is not valid jinja2: {error}") from error
+        raise UserError(f"the chat template is not valid jinja2: {error}; {WAY_OUT}") from error
 
     def render(messages: Messages, open_turn: bool) -> str:
         given = sum(len(str(message.get("content"))) for message in messages)
@@ -100,7 +102,7 @@ class _Generation(ext.Extension):
 class _Environment(sandbox.ImmutableSandboxedEnvironment):
     """The sandbox of transformers, with bounds."""
 
-    intercepted_binops = frozenset({"+", "*", "**"})
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self):
         # The optimizer would compute constants before anything is counted.
@@ -109,10 +111,13 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             extensions=[_Generation, ext.loopcontrols],
             optimized=False,
+            finalize=self._check_weight,
         )
         self.globals |= {"raise_exception": _refuse, "strftime_now": TODAY.strftime}
         more = {"tojson": _to_json, _COUNT: self._count, _LIMIT: self.limit_size, _JOIN: self._join}
         self.filters |= more
+        for name, size_of in template_sizes.FILTERS.items():
+            self.filters[name] = self._bounded(self.filters[name], size_of)
         del self.globals["lipsum"], self.filters["random"]  # A prompt is the same every time.
         self.start(_STEPS, _CHARACTERS)
 
@@ -130,6 +135,12 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 
     def call(__self, __context, __obj, *args, **kwargs):  # noqa: N805 - jinja2's signature
         __self._step(1)
+        # jinja2 wraps `format`, and says what it wrapped.
+        method = getattr(__obj, "__wrapped__", __obj)
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        if isinstance(owner, str | bytes | int) and name in template_sizes.METHODS:
+            args = __self._listed(args)
+            __self._check_size(template_sizes.METHODS[name](owner, *args, **kwargs))
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -139,9 +150,35 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             size = bits[0] * abs(right) if operator == "**" else sum(bits)
         elif operator == "*":
             size = _length(left) * right if isinstance(right, int) else _length(right) * left
+        elif operator == "%" and isinstance(left, str | bytes):
+            self._check_size(template_sizes.printf(left, right))
         if size > self._characters:
             raise _TooMuch(f"it computes something {size:,} characters long")
         return self.limit_size(super().call_binop(context, operator, left, right))
+
+    def _bounded(self, function: Callable[..., Any], size_of: Callable[..., int]) -> Any:
+        """Returns a filter that is refused what it would make too long."""
+        own = int(hasattr(function, "jinja_pass_arg"))  # jinja2's argument comes first
+
+        @functools.wraps(function)
+        def bounded(*args: Any, **kwargs: Any) -> Any:
+            args = (*args[:own], *self._listed(args[own:]))
+            self._check_size(size_of(*args[own:], **kwargs))
+            return function(*args, **kwargs)
+
+        return bounded
+
+    def _listed(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns arguments, those that can be read only once as lists."""
+        return tuple(list(self._count(a)) if isinstance(a, Iterator) else a for a in args)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._characters:
+            raise _TooMuch(f"it writes more than {self._characters:,} characters")
+
+    def _check_weight(self, value: Any) -> Any:
+        self._check_size(template_sizes.weigh(value))
+        return value
 
     def _step(self, count: int) -> None:
         self._steps -= count
@@ -162,6 +199,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             yield value
 
     def _join(self, values: list[Any]) -> str:
+        self._check_weight(values)
         return self.limit_size("".join(map(str, values)))
 
 
@@ -199,7 +237,7 @@ class _Bounded(visitor.NodeTransformer):
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str | list | tuple | dict) else 0
+    return len(value) if isinstance(value, str | bytes | list | tuple | dict) else 0
 
 
 def _refuse(message: str) -> None:

@@ -1,6 +1,7 @@
 """config.json: class defaults and nulls as transformers has them, and what is refused."""
 
 import json
+import re
 import logging
 
 import jax
@@ -323,17 +324,50 @@ def test_positions_are_written_as_both_transformers_read_them(case):
             assert ropes_of(AutoConfig.for_model(**json.loads(json.dumps(hf)))) == meant
 
 
-@pytest.mark.skipif(not IS_FIVE, reason="transformers 4 reads one spelling")
-def test_of_two_spellings_that_differ_transformers_5_is_followed():
-    scaled = {"rope_type": "linear", "factor": 2.0}
-    for hf in (
+SCALED = {"rope_type": "linear", "factor": 2.0}
+PLAIN = {"rope_type": "default", "rope_theta": 5e5}
+
+
+@pytest.mark.parametrize(
+    ("hf", "message"),
+    [
+        (
+            {"rope_theta": 1e6, "rope_parameters": PLAIN},
+            "rope_theta=1000000.0 and rope_parameters.rope_theta=500000.0 disagree; keep the one",
+        ),
         # transformers 4 writes this of a file that had the second alone.
-        {"rope_theta": 10_000.0, "rope_scaling": None, "rope_parameters": {"rope_theta": 5e5}},
-        {"rope_scaling": scaled, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
-    ):
-        hf = {"model_type": "llama"} | hf
-        theirs = ropes_of(AutoConfig.for_model(**json.loads(json.dumps(hf))))
-        assert (from_hf(hf).rope, None) == theirs
+        (
+            {"rope_theta": 10_000.0, "rope_scaling": None, "rope_parameters": {"rope_theta": 5e5}},
+            "rope_theta=10000.0 and rope_parameters.rope_theta=500000.0 disagree",
+        ),
+        (
+            {"rope_scaling": SCALED, "rope_parameters": {"rope_theta": 5e5}},
+            "the theta of rope_scaling=10000.0 and rope_parameters.rope_theta=500000.0 disagree",
+        ),
+        (
+            {"rope_theta": 5e5, "rope_scaling": SCALED, "rope_parameters": PLAIN},
+            "rope_scaling={'rope_type': 'linear', 'factor': 2.0} and rope_parameters={'rope_type': "
+            "'default'} disagree",
+        ),
+        (
+            {
+                "model_type": "gemma3_text",
+                "rope_local_base_freq": 1e4,
+                "rope_parameters": {"sliding_attention": PLAIN},
+            },
+            "=10000.0 and rope_parameters.sliding_attention.rope_theta=500000.0 disagree",
+        ),
+    ],
+)
+def test_two_spellings_that_disagree_are_an_error(hf, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        complete({"model_type": "llama"} | hf)
+
+
+def test_two_spellings_that_agree_are_read():
+    old = {"type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    hf = {"rope_theta": 5e5, "rope_scaling": old, "rope_parameters": SCALED | {"rope_theta": 5e5}}
+    assert from_hf({"model_type": "llama"} | hf).rope == Rope(5e5, 2.0)
 
 
 @pytest.mark.parametrize("spelling", ["dtype", "torch_dtype"])

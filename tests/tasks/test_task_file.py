@@ -122,7 +122,10 @@ def test_what_is_found_at_the_start_of_a_run(tmp_path):
             f"data.task_file={file}",
             "data.label_descriptions=a:b",
         ): "data.label_descriptions and data.task_file=",
-        ("data.label_descriptions=a: ",): "data.label_descriptions: 'a' = ' ' is empty",
+        ("data.label_descriptions=a: ",): "data.label_descriptions=a: : expected NAME:VALUE",
+        ("data.instruction=  ",): "data.instruction='  ' is blank",
+        ("data.instruction=\n\t",): r"data.instruction='\n\t' is blank",
+        (f"data.task_file={file}", "data.instruction= "): "data.instruction=' ' is blank",
     }.items():
         with pytest.raises(UserError, match=re.escape(message)):
             validate(override(run, settings))

@@ -1,5 +1,6 @@
 import json
 import sys
+import types
 
 import pytest
 
@@ -346,6 +347,10 @@ def test_hub_config_and_revision_are_passed_on(hub, monkeypatch):
         parts = {"train": [row], "test": [{**row, "question": "??"}]}
         return {name: hub.Dataset.from_list(rows) for name, rows in parts.items()}
 
+    def load_dataset_builder(path, **options):
+        return types.SimpleNamespace(config=types.SimpleNamespace())
+
+    monkeypatch.setattr(hub, "load_dataset_builder", load_dataset_builder)
     monkeypatch.setattr(hub, "load_dataset", load_dataset)
     data = DataConfig(source="hf", path="openai/gsm8k", config="main", revision="v1.1")
     assert len(load(data, seed=0).pool) == 1
@@ -440,6 +445,55 @@ def test_hub_reads_csv(tmp_path, hub, suffix, separator):
         ("One?", "1"),
         ("Two?", "2"),
     ]
+
+
+@pytest.mark.parametrize("other", ["7", '"1.234,5"', "", "x"])
+@pytest.mark.parametrize(
+    ("cell", "config", "answer"),
+    [
+        ("1.234", {"decimal": ","}, "1234"),
+        ("1.10", {"kind": "text"}, "1.10"),
+        ("007", {"kind": "text"}, "007"),
+        ("123456789012345678", {}, "123456789012345678"),
+        ("True", {"kind": "text"}, "True"),
+        ("None", {"kind": "label", "choices": ("None", "NA", "7", "1.234,5", "x")}, "None"),
+        ("NA", {"kind": "label", "choices": ("None", "NA", "7", "1.234,5", "x")}, "NA"),
+    ],
+)
+def test_a_cell_of_a_csv_file_is_the_text_that_is_there(tmp_path, hub, cell, config, answer, other):
+    path = tmp_path / "rows.csv"
+    lines = ["question,answer,split", f"One?,{cell},train", f"Two?,{cell},test", f"3?,{other},dev"]
+    path.write_text("\n".join(lines))
+    splits = load(DataConfig(source="hf", path=str(path), on_bad_row="skip", **config), seed=0)
+    assert [example.answer for example in (*splits.pool, *splits.test)] == [answer, answer]
+    if not other:
+        assert splits.bad.rows[0].reason == "answer=None is of type NoneType, not a string"
+
+
+def test_the_cells_of_a_folder_of_tsv_files_are_texts(tmp_path, hub):
+    (tmp_path / "train.tsv").write_text("question\tanswer\tsplit\n1?\t007\t\n2?\t2.50\ttest\n")
+    (tmp_path / "test.tsv").write_text("answer\tsplit\tquestion\nnull\t\t3?\n")
+    splits = load(DataConfig(source="hf", path=str(tmp_path), kind="text"), seed=0)
+    assert [example.answer for example in splits.pool] == ["007"]  # An empty cell is no split.
+    assert [example.answer for example in splits.test] == ["null", "2.50"] or [
+        example.answer for example in splits.test
+    ] == ["2.50", "null"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("question,answer\n1?,2,3\n", "question,answer\n2?,2\n", "line 2 has more cells than"),
+        ("question,answer\n1?,2\n", "question,gold\n2?,2\n", "has the columns question, gold"),
+    ],
+)
+def test_csv_files_whose_columns_are_unclear(tmp_path, hub, train, test, message):
+    (tmp_path / "train.csv").write_text(train)
+    (tmp_path / "test.csv").write_text(test)
+    with pytest.raises(UserError) as error:
+        load(DataConfig(source="hf", path=str(tmp_path)), seed=0)
+    if message not in str(error.value):  # The files come in any order.
+        assert "has the columns question, answer" in str(error.value)
 
 
 def test_the_content_of_a_folder_is_told_from_another(tmp_path):

@@ -10,6 +10,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.tasks.example import Example
 from bridge_jax.text import prompts, tokenizer
 from bridge_jax.text.chat import Chat, UnwrittenError, default_template
+from bridge_jax.text.templates import compile_template
 from tests.text.test_tokenizer_kinds import byte_level_bpe, write_gguf
 from tests.tiny import CHAT_TEMPLATE
 
@@ -264,6 +265,75 @@ def test_a_template_that_fails_or_has_no_end_is_an_error(source, message):
     assert "correct it (chat_template.jinja" in str(error.value)
 
 
+DEEP = (
+    "{% set n = namespace(x=['x']) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ range(5)|slice(10**7)|list|length }}",
+        "{{ 'a'|center(10**9)|length }}",
+        "{{ ('%1000000000d'|format(1))|length }}",
+        "{{ ('a\\n'*1000)|indent(10**6)|length }}",
+        "{{ ('ab'*400000).join(['x']*1000)|length }}",
+        "{{ (['x']*1000)|join('ab'*400000)|length }}",
+        "{{ range(5)|batch(10**9, 'x')|list|length }}",
+        "{{ ('a '*1000)|wordwrap(1, true, 'b'*100000)|length }}",
+        "{{ ('a'*1000000)|wordwrap(1)|length }}",
+        "{{ ('a'*1000)|replace('a', 'b'*100000)|length }}",
+        "{{ ('a'*1000).replace('a', 'b'*100000)|length }}",
+        "{{ 'a'.center(10**10) }}",
+        "{{ 'a'.ljust(10**10) }}",
+        "{{ 'a'.rjust(10**10) }}",
+        "{{ 'a'.zfill(10**10) }}",
+        "{{ '{:>10000000000}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 10**10) }}",
+        "{{ '{a:>{b}}'.format_map({'a': 1, 'b': 10**10}) }}",
+        "{{ ('{0}'*100000).format('x'*100000) }}",
+        "{{ ('\\t'*1000).expandtabs(10**9) }}",
+        "{{ '%*d' % (10**10, 1) }}",
+        "{{ '%.9999999999f' % 1.0 }}",
+        "{{ ('%(a)s'*10000)|format(a='x'*100000) }}",
+        "{{ ['a', 'b']|map('center', 10**9)|list|length }}",
+        "{{ [[1]]|tojson(indent=10**10) }}",
+        "{{ 1.5|round(10**9, 'floor') }}",
+        "{{ (1).to_bytes(10**10, 'big')|length }}",
+        "{{ ('a'*100000).translate({97: 'x'*100000}) }}",
+        "{{ 'a'.encode().center(10**10)|length }}",
+        DEEP + "{{ n.x }}",
+        DEEP + "{{ n.x | string | length }}",
+        DEEP + "{{ n.x | tojson | length }}",
+        DEEP + "{{ n.x | join | length }}",
+        DEEP + "{{ ('a' ~ n.x) | length }}",
+        DEEP + "{{ ('%s' % n.x) | length }}",
+        DEEP + "{{ '{}'.format(n.x) | length }}",
+    ],
+)
+def test_what_one_filter_or_method_would_write_is_bounded(source):
+    with pytest.raises(UserError, match=r"writes more than .*; correct it \(chat_template\.jinja"):
+        render(source + CHAT_TEMPLATE, SYSTEM, USER)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ 'a' | center(5) }}{{ 'a\\nb' | indent(2) }}", "  a  a\n  b"),
+        ("{{ '%5d|%s' | format(3, 'x') }}{{ '%s' % 7 }}{{ 7 % 4 }}", "    3|x73"),
+        ("{{ range(3) | join('-') }}{{ messages | join(',', attribute='role') }}", "0-1-2user"),
+        ("{{ range(5) | batch(2) | list }}", "[[0, 1], [2, 3], [4]]"),
+        ("{{ range(5) | slice(2) | list }}", "[[0, 1, 2], [3, 4]]"),
+        ("{{ '{:>3}{}'.format(1, 'b') }}{{ '-'.join(['a', 'b']) }}", "  1ba-b"),
+        ("{{ 'aa'.replace('a', 'b', 1) }}{{ 'aa' | replace('a', 'b', 1) }}", "baba"),
+        ("{{ [1, 'a'] | tojson(indent=1) }}{{ missing | trim }}", '[\n 1,\n "a"\n]'),
+        ("{{ messages | map(attribute='role') | map('center', 6) | join }}", " user "),
+    ],
+)
+def test_filters_and_methods_write_what_they_do_elsewhere(source, text):
+    assert compile_template(source, {})([USER], True) == text
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -275,7 +345,7 @@ def test_a_template_that_fails_or_has_no_end_is_an_error(source, message):
     ],
 )
 def test_a_template_that_is_no_template(source):
-    with pytest.raises(UserError, match="not valid jinja2"):
+    with pytest.raises(UserError, match=r"(?s)not valid jinja2.*; correct it \(chat_template"):
         Chat(source, TOKENS)
 
 
