@@ -39,6 +39,17 @@ _CLOSING_WORD = re.compile(
     r"|\b(?P<verb>is\b:?\s++)|(?P<end>[.\n])",
     re.IGNORECASE | re.MULTILINE,
 )
+# Before a closing: it is the one that is not meant ("not \boxed{13}"), or not the only one.
+_NOT_BEFORE = re.compile(r"\b(?:not|instead of|rather than)\b[\s$*\\(\[]*\Z", re.IGNORECASE)
+_OTHERWISE = re.compile(
+    r"\b(?:wrong|incorrect|false|worst|other|not the(?: correct| right| best)?)\s+\Z"
+    r"|\}[\s$*\\)\].,]*(?:or|and)[\s$*\\(\[]*\Z",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|actually|correction|no|but|however|hmm|mistake|recheck|instead)\b", re.IGNORECASE
+)
+_NOT_THAT = re.compile(r"(?:,| and|, and)? not\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000
 _MOST_CLOSINGS = 20
 
@@ -141,8 +152,8 @@ def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | Non
     r"""Splits a recorded chain, which was not written in our format.
 
     Read in this order: an answer's mark; a closing sentence ("Therefore, among A through C, the
-    answer is A.", "#### 39", "... \boxed{J}"); for numbers, the last one of the text, which then
-    stays in the rationale (the convention of GSM8K's evaluations).
+    answer is A.", "#### 39", "... \boxed{J}"); for numbers, the last one of a text that announces
+    no answer, which then stays in the rationale (the convention of GSM8K's evaluations).
 
     Returns:
       The rationale without its closing sentence, and the canonical answer or None.
@@ -156,11 +167,15 @@ def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | Non
             answer = next((answer for _, answer in _closings(text[mark.end() :], example)), None)
         if answer is not None or ANSWER_MARK in mark[0]:
             return rationale, answer
+    is_announced = False
     for start, answer in _closings(text, example):
+        if answer is None:
+            is_announced = True
+            break
         ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, start)]
         rationale = text[: ends[-1] if ends else 0].strip()
         return rationale.removesuffix("\\[").removesuffix("$$").rstrip(), answer
-    if example.kind == "numeric":
+    if example.kind == "numeric" and not is_announced:
         number = numbers.last(markup.plain(text), example.decimal)
         if number is not None:
             return text, numbers.canonical(number.value, example.decimal)
@@ -176,21 +191,39 @@ def _last_mark(text: str) -> re.Match[str] | None:
     return marks[-1] if marks else None
 
 
-def _closings(text: str, example: Example) -> Iterator[tuple[int, str]]:
-    """Yields where closing sentences begin and their answers, from the last one on."""
+def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
+    """Yields where closing sentences begin and their answers, from the last one on.
+
+    The answer is None where a sentence announces one that cannot be read.
+    """
     end = _end_of_words(text)
-    boxes = markup.boxes(text)
-    found = [(start, text[a:b]) for start, a, b in boxes if b - a <= _LONGEST_ANSWER]
+    found = [(start, text[a:b], "") for start, a, b in markup.boxes(text)]
     for start, begin in _announcements(text):
-        if end - begin <= _LONGEST_ANSWER and "\n" not in text[begin:end]:
-            found.append((start, text[begin:end]))
-    for start, said in sorted(found, reverse=True)[:_MOST_CLOSINGS]:
-        said = markup.plain(said.strip().removesuffix(".")).removesuffix(".")
-        if "\n" in said or (example.kind == "numeric" and not _is_brief(said)):
+        stop = text.find("\n", begin, end)
+        stop = end if stop < 0 else stop
+        found.append((start, text[begin : min(stop, begin + _LONGEST_ANSWER + 1)], text[stop:end]))
+    for start, said, after in sorted(found, reverse=True)[:_MOST_CLOSINGS]:
+        before = text[max(0, start - 60) : start]
+        if _NOT_BEFORE.search(before):
             continue
-        answer = parse_answer(said, example)
-        if answer is not None:
-            yield start, answer
+        if len(said) > _LONGEST_ANSWER or _OTHERWISE.search(before) or _TAKEN_BACK.search(after):
+            yield start, None
+            continue
+        if example.kind == "numeric" and "=" in said and not _is_brief(said):
+            continue  # a calculation goes on, and what it ends in is the answer
+        yield start, _announced(said, example)
+
+
+def _announced(said: str, example: Example) -> str | None:
+    """Returns the answer of a closing sentence: of "12", or of "12, not 5"."""
+    said = markup.plain(said.strip().removesuffix(".")).removesuffix(".")
+    if "\n" in said or (example.kind == "numeric" and not _is_brief(said)):
+        return None
+    answer = parse_answer(said, example)
+    tail = _NOT_THAT.search(said)
+    if answer or not tail or parse_answer(said[tail.start() :].lstrip(" ,"), example):
+        return answer
+    return parse_answer(said[: tail.start()], example)
 
 
 def _announcements(text: str) -> Iterator[tuple[int, int]]:

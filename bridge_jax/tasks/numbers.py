@@ -4,7 +4,7 @@ r"""Numbers in the notations that people and models write: read whole, or not at
 |---|---|
 | `12`, `+12`, `.5`, `12.50`, `1,234.5`, `1'234`, `1,23,456` (Indian) | what they say |
 | `-12`, `−12` (any minus or en dash), `minus 12`, `-$3.50`, `$-3.50` | negative |
-| `(1,234)`, `($5)`, `(12%)` alone or after a colon or `=` | negative, as accountants write it |
+| `(1,234)`, `($5)`, `(12%)` alone or after a colon or `=`; `$(5) million` | negative |
 | `1e3`, `1e-05`, `1.5 × 10^3`, `2*10**3` | 1000, 0.00001, 1500, 2000 |
 | `10⁵`, `10^{-3}` | 100000, 0.001 |
 | `½`, `2½`, `3 1/2`, `1/2`, `10/3` | 0.5, 2.5, 3.5, 0.5, `3 1/3` |
@@ -225,7 +225,12 @@ def _in_context(text: str, match: re.Match[str], decimal: DecimalMark) -> _Found
     negative = "-" in signs
     if before[2]:
         closed, spelled = _CLOSED.match(text, end), _SPELLED.search(lead)
-        if closed is None or not (spelled or lead.rstrip()[-1:] in ("", ":", "=")):
+        is_alone = lead.rstrip()[-1:] in ("", ":", "=") and (
+            closed is None
+            or not _WORD.search(text, closed.end())
+            or any(char in _CURRENCY for char in text[begin : match.start()])
+        )
+        if closed is None or not (spelled or is_alone):
             return _Found(begin, end, None)
         end, negative = closed.end(), negative or not (signs or spelled)
     return _Found(begin, end, Number(-number.value if negative else number.value, number.places))

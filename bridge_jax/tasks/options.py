@@ -6,6 +6,7 @@ Two readings are no answer: "A, B", or "B) yes" where B is no. Time is linear in
 import functools
 import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,11 +33,34 @@ _MOST_CLAUSES = 20
 
 # What is left out where texts are compared; signs that change a value are kept.
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_UNITS = re.compile(r"[$€£¥₹%]")
-_PUNCTUATION = re.compile(r"[^\w\s.$€£¥₹%+#<>=≤≥≠±×÷-]|(?<!\w)[+#](?=[\d.#\s])")
-_POINT = re.compile(r"\.(?!\d)|(?<=[^\W\d])\.")
-_DASH = re.compile(r"(?<=\w)-(?=\w)|(?<!\w)-(?![\d.$€£¥₹])")
-_SIGN = re.compile(r"([$€£¥₹%<>=≤≥≠±×÷])")
+_UNITS = re.compile(r"[$€£¥₹%°]")
+_PAIRED = re.compile(r"(?<!\w)'([^']*+)'(?!\w)|(?<!\w)\"([^\"]*+)\"(?!\w)")
+_PUNCTUATION = re.compile(
+    r"[;`“”„«»‹›「」。、،؛؟?¿¡]|(?<!\d),|,(?!\d)|(?<!\d)\"|(?<!\d)…"
+    r"|(?<=[^\W\d]{2})!+(?=\s|$)|(?<=[^\W\d]):(?=\s+\D|\s*$)"
+    r"|^\s*(?:[*•]\s|\+(?=[\d.])|#+(?=[\d.\s]))"
+)
+_POINT = re.compile(r"(?<![\d.])\.(?!\d)|(?<=\d)\.(?![\d.])|(?<=[^\W\d])\.")
+# A hyphen of words; between numbers, or letters that stand alone, it may be a minus sign.
+_HYPHEN = re.compile(r"(?<=[^\W\d]{2})-(?=\w)|(?<=\w)-(?=[^\W\d]{2})")
+_DASH = re.compile(
+    r"(?:^|(?<=[^\W\d]{2} )) *-+ +(?!(?:sin|cos|tan|log|ln|exp|pi|sqrt)\b)(?=[^\W\d]{2})"
+)
+_SIGN = re.compile(r" ?([$€£¥₹%<>=≤≥≠±×÷^*/|&+∧∨→⇒↔∪∩⊂⊆∈·]) ?")
+_ROOT = re.compile(r"(?:\\sqrt|√) ?(?:\{(\w+)\})?")
+_LOOSE = re.compile(r"[^\w.+#$€£¥₹%<>-]")
+
+# Reasons may name other options: "B, because A is wrong". They end where a sentence does.
+_REASON = re.compile(
+    r"\b(?:because|since|(?<!well )as(?! well\b)|given)\b(?:[^.;\n,]|\.(?=\d)"
+    r"|,(?!\s?(?:or|but|actually|maybe|perhaps|no|I mean)\b))*+",
+    re.IGNORECASE,
+)
+_OTHER_LETTER = re.compile(
+    r"(?<![\w'’])([A-Za-z])\)|\[([A-Za-z])\]"
+    r"|(?:\b(?i:or|and|maybe|perhaps|possibly|also|plus|mean|meant|actually|option|choice|answer"
+    r"|correction|is):?\s|[/&]\s?)(?:([AI])(?![\w'’]|\s[a-z])|([B-HJ-Z])(?![\w'’]))"
+)
 
 
 class Option(NamedTuple):
@@ -57,24 +81,34 @@ def options_in(question: str) -> tuple[str, ...]:
     """Returns the options that a question lists, one a line: "A) yes" or "(a) yes", in order.
 
     All are written alike, and of several lists the last one counts: a question that begins with
-    "A. baumannii grew" has no option of that name.
+    "A. baumannii grew" has no option of that name. A list whose letters are not in order is none.
+    Letters with a colon may also name speakers: there is no list of them if one speaks twice, or
+    if another letter, as in "Q: ...", stands among them.
     """
     lists: dict[tuple[bool, str, bool], list[str]] = {}
-    found: tuple[str, ...] = ()
+    spoiled: set[tuple[bool, str, bool]] = set()
+    last: tuple[bool, str, bool] | None = None
     for line in question.split("\n"):
         match = _OPTION_LINE.match(line.strip())
         if not match:
             continue
         letter = match[1] or match[2]
-        texts = lists.setdefault((bool(match[1]), match[3] or "", letter.isupper()), [])
+        style = (bool(match[1]), match[3] or "", letter.isupper())
+        texts = lists.setdefault(style, [])
         if letter in "Aa":
+            if style[1] == ":" and texts:
+                spoiled.add(style)
+            elif style[1] != ":":
+                spoiled.discard(style)
             texts.clear()
         elif letter.upper() != chr(ord("A") + len(texts)):
+            if texts or style[1] == ":":
+                spoiled.add(style)
             continue
         texts.append(match[4])
         if len(texts) > 1:
-            found = tuple(texts)
-    return found
+            last = style
+    return () if last is None or last in spoiled else tuple(lists[last])
 
 
 def named(text: str, example: Example) -> str | None:
@@ -142,8 +176,10 @@ def _by_letter(match: re.Match[str], options: Sequence[Option]) -> str | None:
     if not rest:
         return answer
     by_name = _by_text(rest, options) or _beginning(rest, options)
+    if by_name not in (None, answer) or _names_another(rest, answer, options):
+        return None
     if by_name:
-        return answer if by_name == answer else None
+        return answer
     if _further_letter(rest, options, after_comma="," in parting) not in ("", letter):
         return None
     # "A. baumannii" and "A man" name nothing; after a dash the text itself is expected.
@@ -157,9 +193,12 @@ def _by_clause(text: str, options: Sequence[Option]) -> str | None:
     """Returns the answer that is the first clause: "late, as 18 > 17"; not "late, or on time"."""
     answer, rest = None, ""
     for end in itertools.islice(_CLAUSE_END.finditer(text), _MOST_CLAUSES):
-        if found := _by_text(text[: end.start()], options):
+        said = text[: end.start()]
+        if re.fullmatch(r"\s?\(|\s[-–—]\s", end[0]) and not re.search(r"[^\W\d]{2}", said):
+            continue  # "f(x)" and "x - 1" are formulas
+        if found := _by_text(said, options):
             answer, rest = found, text[end.end() :]
-    if answer is None:
+    if answer is None or _names_another(rest, answer, options):
         return None
     doubts = _DOUBTS.match(rest)
     rest = rest[doubts.end() :] if doubts else rest
@@ -181,6 +220,33 @@ def _further_letter(text: str, options: Sequence[Option], after_comma: bool) -> 
     return letter if any(option.letter == letter for option in options) else ""
 
 
+def _names_another(rest: str, answer: str, options: Sequence[Option]) -> bool:
+    """Whether what follows an option names another one, by its text or by a letter with a mark."""
+    names = [(option.text, option.answer) for option in options if option.text]
+    if _by_text(rest, options) == answer:
+        return False
+    own = [text for text, meant in names if meant == answer]
+    start = rest[: max(map(len, own), default=0)].casefold()
+    for text in sorted(own, key=len, reverse=True):
+        if start.startswith(text.casefold()) and not rest[len(text) : len(text) + 1].isalnum():
+            rest = rest[len(text) :]
+            break
+    rest = _REASON.sub(" ", rest)
+    for letter in _OTHER_LETTER.finditer(ascii_digits(rest)):
+        if not _means((letter[1] or letter[2] or letter[3] or letter[4]).upper(), answer, options):
+            return True
+    words = f" {_loose_key(rest)} ".replace(" ", "  ")
+    for text in own:
+        if name := _loose_key(text):
+            words = words.replace(f" {name.replace(' ', '  ')} ", " | ")
+    others = {_loose_key(text) for text, meant in names if meant != answer}
+    return any(
+        f" {name.replace(' ', '  ')} " in words
+        for name in others
+        if len(name) > 1 or name.isdigit()
+    )
+
+
 def _means(letter: str, answer: str, options: Sequence[Option]) -> bool:
     return all(option.answer == answer for option in options if letter and option.letter == letter)
 
@@ -195,10 +261,24 @@ def _beginning(text: str, options: Sequence[Option]) -> str | None:
 
 
 def _key(text: str) -> str:
-    """Returns what texts are compared by: lower-case words, and the signs that change a number."""
-    text = _THOUSANDS.sub("", ascii_digits(text).casefold())
-    text = _DASH.sub(" ", _POINT.sub(" ", _PUNCTUATION.sub(" ", text)))
-    return " ".join(_SIGN.sub(r" \1 ", text).split())
+    """Returns what texts are compared by: lower-case words, and all signs that have a meaning.
+
+    Left out are the punctuation of prose, and quotes and brackets around the whole.
+    """
+    text = unicodedata.normalize("NFC", ascii_digits(unicodedata.normalize("NFC", text)).casefold())
+    text = _THOUSANDS.sub("", text).replace("—", " - ").replace("⁄", "/")
+    text = _ROOT.sub(lambda root: "√" + (root[1] or ""), text)
+    text = _PUNCTUATION.sub(" ", _PAIRED.sub(r" \1\2 ", text.strip()))
+    text = " ".join(_POINT.sub(" ", text).split())
+    inner = text[1:-1]
+    if text[:1] == "(" and text[-1:] == ")" and not re.search(r"[\d()]", inner):
+        text = inner.strip()
+    return " ".join(_SIGN.sub(r"\1", _DASH.sub(" ", _HYPHEN.sub(" ", text))).split())
 
 
 _listed_key = functools.lru_cache(maxsize=4096)(_key)
+
+
+def _loose_key(text: str) -> str:
+    """Returns the words of a text, to find names in it: no sign keeps two words together."""
+    return _key(_LOOSE.sub(" ", ascii_digits(text)))
