@@ -197,18 +197,23 @@ def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
     The answer is None where a sentence announces one that cannot be read.
     """
     end = _end_of_words(text)
-    found = [(start, text[a:b], "") for start, a, b in markup.boxes(text)]
-    for start, begin in _announcements(text):
-        stop = text.find("\n", begin, end)
-        stop = end if stop < 0 else stop
-        found.append((start, text[begin : min(stop, begin + _LONGEST_ANSWER + 1)], text[stop:end]))
-    for start, said, after in sorted(found, reverse=True)[:_MOST_CLOSINGS]:
-        before = text[max(0, start - 60) : start]
+    found = [(*box, True) for box in markup.boxes(text)]
+    found += [(start, begin, end, False) for start, begin in _announcements(text) if begin <= end]
+    for start, begin, stop, is_box in sorted(found, reverse=True)[:_MOST_CLOSINGS]:
+        before, after = text[max(0, start - 60) : start], ""
         if _NOT_BEFORE.search(before):
             continue
-        if len(said) > _LONGEST_ANSWER or _OTHERWISE.search(before) or _TAKEN_BACK.search(after):
+        if not is_box and (line_end := text.find("\n", begin, end)) >= 0:
+            stop, after = line_end, text[line_end:end]
+        if stop - begin > _LONGEST_ANSWER:
             yield start, None
             continue
+        if _OTHERWISE.search(before) or _TAKEN_BACK.search(after):
+            yield start, None
+            continue
+        said = text[begin:stop]
+        if not is_box and not re.search(r"\w", said.replace("\\boxed", "")):
+            continue  # a text that was cut off announces nothing
         if example.kind == "numeric" and "=" in said and not _is_brief(said):
             continue  # a calculation goes on, and what it ends in is the answer
         yield start, _announced(said, example)

@@ -1,8 +1,8 @@
 """config.json: class defaults and nulls as transformers has them, and what is refused."""
 
 import json
-import re
 import logging
+import re
 
 import jax
 import pytest

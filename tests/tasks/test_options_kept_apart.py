@@ -134,6 +134,7 @@ def test_brackets_before_words_are_no_minus(text, number):
         ("The answer is 5.\nWait, it is 6.", None),
         ("The wrong answer is 5.", None),
         ("The answer is 4.\nThe answer is 12 or 13.", None),
+        (r"It is \boxed{2}. The answer is: $\boxed", "2"),
         ("He has 3 - 1 = 2 left.", "2"),
     ],
 )

@@ -451,7 +451,7 @@ def test_hub_reads_csv(tmp_path, hub, suffix, separator):
 @pytest.mark.parametrize(
     ("cell", "config", "answer"),
     [
-        ("1.234", {"decimal": ","}, "1234"),
+        ("1.234", {"decimal": ","}, "1.234"),
         ("1.10", {"kind": "text"}, "1.10"),
         ("007", {"kind": "text"}, "007"),
         ("123456789012345678", {}, "123456789012345678"),
