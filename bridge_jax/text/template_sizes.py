@@ -188,7 +188,7 @@ FILTERS: dict[str, Callable[..., int]] = {
 
 def _expand(text: Any, tabsize: int = 8) -> int:
     tab = b"\t" if isinstance(text, bytes) else "\t"
-    return len(text) + text.count(tab) * max(tabsize, 0)
+    return len(text) + text.count(tab) * max(tabsize, 0)  # pyright: ignore[reportArgumentType]
 
 
 def _join_method(by: Any, values: Any) -> int:
