@@ -98,7 +98,7 @@ def check(run: Run) -> None:
 
 @contextlib.contextmanager
 def bad_rows_listed(workdir: Path) -> Iterator[None]:
-    """Writes all bad rows into `workdir` if they end what is done inside, and says where."""
+    """Lists all bad rows in `workdir` if the block raises a `BadRowsError`, and says where."""
     try:
         yield
     except BadRowsError as error:

@@ -1,4 +1,4 @@
-"""What the address of a server may be, and whether a key may be sent there."""
+"""Checks the address of a server, and whether a key may be sent there."""
 
 import ipaddress
 from urllib.parse import parse_qsl, urlsplit

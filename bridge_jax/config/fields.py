@@ -22,7 +22,7 @@ _LONGEST_SHOWN = 80
 
 
 class Rule(Protocol):
-    """What an annotation says of the values."""
+    """Checks one value of an annotated field."""
 
     def refuses(self, value: Any) -> str:
         """Returns what would be right, if `value` is not; else an empty text."""

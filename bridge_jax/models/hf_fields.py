@@ -95,7 +95,7 @@ ARCHITECTURES = {
 
 
 class Kind(NamedTuple):
-    """What a value may be: in words, and as a test."""
+    """Describes the allowed values of a key, in words and as a test."""
 
     said: str
     fits: Callable[[Any], bool]

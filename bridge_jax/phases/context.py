@@ -160,7 +160,7 @@ class Run:
         return checkpoint.read_config(getattr(self.config, role)).vocab_size
 
     def notes(self) -> dict[str, list[Role]]:
-        """Returns what a user should know of how prompts are made, and of whose."""
+        """Returns notes on how prompts are made, each with the roles that it concerns."""
         found: dict[str, list[Role]] = {}
         for role in self.roles():
             for note in self.tokenizer(role).notes:

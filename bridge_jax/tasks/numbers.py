@@ -179,7 +179,7 @@ def canonical(value: Fraction, decimal: DecimalMark = "") -> str:
 
 
 def from_json(value: float, decimal: DecimalMark = "") -> str:
-    """Returns a number of JSON as text that `read` reads: its point is no matter of `decimal`."""
+    """Returns a JSON number as text that `read` reads, with the decimal mark of `decimal`."""
     if not isinstance(value, float):
         return str(value)
     return format(Decimal(str(value)), "f").replace(".", decimal or ".")

@@ -108,7 +108,7 @@ class Reader:
         return example
 
     def _content_id(self, example: Example) -> str:
-        """Returns an id that other rows do not change; what is said again is numbered."""
+        """Returns an id made from the content alone; repeats get a number."""
         content = json.dumps([example.question, example.choices, example.answer])
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         name, number = digest, 1

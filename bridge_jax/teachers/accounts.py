@@ -101,7 +101,7 @@ class Standing(NamedTuple):
       answered: keys of requests that are answered, or in an open batch job of the run.
       queries: requests that count towards its caps.
       nanodollars: what they count.
-      permille: by model, of its reservation that a request has cost at most (`overruns`).
+      permille: by model, the highest cost of a request in permille of its reservation.
     """
 
     answered: frozenset[str] = frozenset()

@@ -29,7 +29,7 @@ class State:
 
 
 class Rows:
-    """What is read of a job that has ended, row by row.
+    """Collects the results of a job that has ended, row by row.
 
     What cannot be read may be billed, so nothing is said of its request. Where not even the name of
     the request can be read, that may be any of those without a row.

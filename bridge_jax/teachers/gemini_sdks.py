@@ -62,7 +62,7 @@ class GoogleGenai:
         return self._sdk.Client(vertexai=False, api_key=self._key, http_options=http)
 
     def _keep(self, response: Any) -> None:
-        """Keeps what a blocking call was answered, of which the SDK refuses what it does not know.
+        """Keeps the body of a blocking call, because the SDK rejects values that it does not know.
 
         (So a job with one odd answer in it could never be collected.)
         """
@@ -118,7 +118,7 @@ class GoogleGenai:
         return config
 
     def refusal(self, error: Any) -> Refusal | None:
-        """Returns the status, headers and body of a response that is none of a model."""
+        """Returns the status, headers and body of a response that the vendor refused."""
         if isinstance(error, _Arrived):
             return error.status, error.headers, _json_or_text(error.body)
         if not isinstance(error, self._sdk.errors.APIError):
@@ -179,7 +179,7 @@ class GoogleGenerativeai:
         raise RuntimeError("google-generativeai answers without a response")
 
     def refusal(self, error: Any) -> Refusal | None:
-        """Returns the status, headers and body of a response that is none of a model."""
+        """Returns the status, headers and body of a response that the vendor refused."""
         if not isinstance(error, _Arrived):
             return None
         return error.status, error.headers, _json_or_text(error.body)
@@ -228,7 +228,7 @@ def _connector(aiohttp: Any, seconds: float) -> Any:
 def _response_class(aiohttp: Any) -> Any:
     """Returns aiohttp's response with bodies that can always be read, as UTF-8 and as JSON.
 
-    The SDK would raise what says nothing of the status, nor whether there is anything to pay.
+    The errors of the SDK itself would give neither the status nor the usage.
     """
 
     class Response(aiohttp.ClientResponse):

@@ -1,4 +1,4 @@
-"""Which fields of a request a server takes; it says so by refusing the others, which costs nothing.
+"""Learns which fields of a request a server accepts from its refusals, which cost nothing.
 
 OpenAI's reasoning models know `max_completion_tokens` alone and one temperature, older servers
 `max_tokens` alone, and some no schemas. What was learned holds for the rest of the run. The

@@ -25,7 +25,7 @@ from bridge_jax.teachers.protocol import Reply
 _SHORTEST = 8
 # So much of a key is hidden where the rest is cut off; vendors' keys have the same beginnings.
 _HEAD = 16
-# Behind this word less of it is enough to know it.
+# After this word, four letters are enough to recognize the key.
 _BEARER = re.compile(r"\b(bearer\s{1,4})([!-~]{4,})", re.IGNORECASE)
 
 
@@ -69,8 +69,8 @@ class Secret:
         if len(key) >= _SHORTEST:
             forms |= {raw.hex(), raw.hex().upper()}
             for before in range(3):
-                # Behind other bytes (`user:` or `Bearer `), of which the first letters depend, as
-                # the last one does on those after the key.
+                # In base64 the key's first letters depend on the bytes before it (`user:` or
+                # `Bearer `), and its last letter on those after it.
                 bits = 8 * (before + len(raw))
                 for encode in (base64.b64encode, base64.urlsafe_b64encode):
                     text = encode(bytes(before) + raw).decode()

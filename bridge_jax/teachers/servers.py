@@ -1,4 +1,4 @@
-"""Which server answers: part of what a request is, lest one's answers are taken for another's."""
+"""Identifies the server that answers, so that answers of one are not taken for another's."""
 
 import os
 import urllib.parse

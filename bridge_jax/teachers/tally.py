@@ -17,7 +17,7 @@ class Tally:
     Attributes:
       counts: by what became of requests: `answered`, `no_answer` (a paid reply that is none: cut
         off, empty, malformed, or declined by the model), and the kinds of `Failure`.
-      reasons: how often each of those that are not answered is so, by `alike`.
+      reasons: requests without an answer, counted by `alike` of the reason.
       examples: a reason in full, by `alike`.
     """
 

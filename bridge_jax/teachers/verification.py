@@ -68,7 +68,7 @@ def read(example: Example, outcome: Outcome, rules: Rules) -> Reading:
 
 
 def _value(answer: str) -> str | float:
-    """Returns a number of JSON as one, so that its point is read as one."""
+    """Returns a JSON number as a number, so that its point is read as the decimal mark."""
     is_number = isinstance(answer, JsonNumber) and math.isfinite(float(answer))
     return Number(answer) if is_number else answer
 

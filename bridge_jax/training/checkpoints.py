@@ -142,7 +142,7 @@ def _disk_errors(path: Path, what: str, states: Path) -> Iterator[None]:
 
 
 def _os_error(error: BaseException | None) -> int | None:
-    """Returns the operating system's number of what went wrong, if it was it that failed."""
+    """Returns the errno of the operating system's error, or None if it was another kind."""
     # Orbax passes on what TensorStore raises, which is a ValueError.
     while error is not None:
         if isinstance(error, OSError) and error.errno:

@@ -129,11 +129,8 @@ def test_what_is_found_at_the_start_of_a_run(tmp_path):
     }.items():
         with pytest.raises(UserError, match=re.escape(message)):
             validate(override(run, settings))
-    for descriptions, message in (
-        ({"a": 1}, "the description of 'a' is"),
-        ({1: "a"}, "the label 1"),
-    ):
-        with pytest.raises(UserError, match=rf"data\.label_descriptions: {message}.*not a string"):
+    for descriptions in ({"a": 1}, {1: "a"}):
+        with pytest.raises(UserError, match=r"data\.label_descriptions.*expected str"):
             validate(dataclasses.replace(run, data=DataConfig(label_descriptions=descriptions)))
     with pytest.raises(UserError, match=r"data\.label_descriptions=refunds: expected NAME:VALUE"):
         override(run, ["data.label_descriptions=billing:charges,refunds"])
