@@ -140,7 +140,9 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         if isinstance(owner, str | bytes | int) and name in template_sizes.METHODS:
             args = __self._listed(args)
-            __self._check_size(template_sizes.METHODS[name](owner, *args, **kwargs))
+            # In a loop jinja2 adds its own variables.
+            said = {k: v for k, v in kwargs.items() if k not in ("_loop_vars", "_block_vars")}
+            __self._check_size(template_sizes.METHODS[name](owner, *args, **said))
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

@@ -239,6 +239,15 @@ def load(checkpoint: Path, rows: int | None = None, ends: Sequence[int] = ()) ->
     Raises:
       UserError: there is none that can be read, or it does not belong to the table.
     """
+    try:
+        return _load(checkpoint, rows, ends)
+    except UserError as error:
+        if str(checkpoint) in str(error):
+            raise
+        raise UserError(f"{checkpoint}: {error}") from error
+
+
+def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
     # Parallel tokenization warns after every fork, and Grain forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if checkpoint.suffix == ".gguf":

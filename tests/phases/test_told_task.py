@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from rich.console import Console
 
 from bridge_jax import config_io
 from bridge_jax.config import RunConfig
@@ -252,9 +253,15 @@ def test_runs_that_are_told_otherwise_ask_the_teacher_something_else(make):
     assert (alone.teacher["queries"], both.teacher["queries"]) == (4, 8)
 
 
+def notes_of(run):
+    console = Console(record=True, width=500)
+    runner.tell_of_data(run, console)
+    return console.export_text().splitlines()
+
+
 def test_labels_that_nobody_is_told_are_noted(make):
-    assert list(runner.notes(make())) == []
-    (note,) = runner.notes(make(told=False))
+    assert notes_of(make()) == []
+    (note,) = notes_of(make(told=False))
     assert note.startswith("4 of 4 questions of the pool do not name their labels")
     assert "data.instruction" in note
 
@@ -287,7 +294,7 @@ def test_instructions_of_a_file_are_trained_as_they_are(make, dolly, monkeypatch
     }
     found = [(tok.decode(s.prompt), tok.decode(s.rationale + s.answer)) for s in trained]
     assert set(found) == expected and len(found) == 10
-    assert list(runner.notes(run)) == [
+    assert notes_of(run) == [
         "2 instructions longer than instruct.train.row_tokens=320 or the student's context were "
         "left out"
     ]
@@ -297,13 +304,13 @@ def test_instructions_of_a_file_are_trained_as_they_are(make, dolly, monkeypatch
 
 def test_too_few_instructions_are_found_before_anything_is_run(make, dolly):
     source = ("instruct.source=jsonl", f"instruct.path={dolly}")
-    message = "instruct.examples=11: .* has 10 instructions of at most 320 tokens, 2 are longer"
+    message = "instruct.examples=11: .* has 10 instructions of at most 320 tokens .2 are longer"
     with pytest.raises(UserError, match=message):
         make(*source, "instruct.examples=11").check_inputs()
     make(*source, "instruct.examples=10").check_inputs()
     # A row may be longer than the student's context of 512 tokens; an instruction may not.
     wide = (*source, "instruct.train.row_tokens=4000", "instruct.examples=11")
-    with pytest.raises(UserError, match="10 instructions of at most 512 tokens, 2 are longer"):
+    with pytest.raises(UserError, match="10 instructions of at most 512 tokens .2 are longer"):
         make(*wide).check_inputs()
     # Nothing is read where the warm-up is left out.
     run = make(*source, "instruct.examples=0")

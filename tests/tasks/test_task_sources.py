@@ -467,7 +467,7 @@ def test_a_cell_of_a_csv_file_is_the_text_that_is_there(tmp_path, hub, cell, con
     splits = load(DataConfig(source="hf", path=str(path), on_bad_row="skip", **config), seed=0)
     assert [example.answer for example in (*splits.pool, *splits.test)] == [answer, answer]
     if not other:
-        assert splits.bad.rows[0].reason == "answer=None is of type NoneType, not a string"
+        assert splits.bad.rows[0].reason == "answer is null; give a text or a number"
 
 
 def test_the_cells_of_a_folder_of_tsv_files_are_texts(tmp_path, hub):

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from bridge_jax.teachers.protocol import Message, Reply, Request, TeacherError, whole
+from bridge_jax.teachers.protocol import Message, Reply, Request, TeacherError
+from bridge_jax.text.markers import whole_characters
 
 BASE = Request("a", "m", (Message("system", "Be brief."), Message("user", "1 + 1?")), 64)
 
@@ -51,6 +52,6 @@ def test_everything_else_does(change):
     ],
 )
 def test_lone_surrogates_become_replacement_characters(text, expected):
-    assert whole(text) == expected
+    assert whole_characters(text) == expected
     assert Reply(text, 1, 1).text == Message("user", text).content == expected
     assert str(TeacherError(text)) == expected
