@@ -199,12 +199,12 @@ def test_an_answer_that_came_later_to_another_run_changes_nothing(make, vendor, 
     shared = tmp_path / "shared.sqlite"
 
     def refuse(run):
-        for example in run.splits.pool[1:]:
+        for example in run.splits.pool[::2]:
             vendor.script[example.question] = ["400"]
 
     first = make("a", ledger=shared, script=refuse)
     before = file_of(first).read_bytes()
-    assert sum(row["kept"] for row in rows_of(first)) <= 1
+    assert 0 < sum(row["kept"] for row in rows_of(first)) < 4
     second = make("b", ledger=shared)
     assert all(row["kept"] for row in rows_of(second))
     caplog.clear()
