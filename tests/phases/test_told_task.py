@@ -310,7 +310,7 @@ def test_too_few_instructions_are_found_before_anything_is_run(make, dolly):
     make(*source, "instruct.examples=10").check_inputs()
     # A row may be longer than the student's context of 512 tokens; an instruction may not.
     wide = (*source, "instruct.train.row_tokens=4000", "instruct.examples=11")
-    with pytest.raises(UserError, match="10 instructions of at most 512 tokens .2 are longer"):
+    with pytest.raises(UserError, match=r"10 instructions of at most 512 tokens .2 are longer"):
         make(*wide).check_inputs()
     # Nothing is read where the warm-up is left out.
     run = make(*source, "instruct.examples=0")
