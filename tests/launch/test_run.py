@@ -162,7 +162,7 @@ MISTAKES = {
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
     "--student.checkpoint=[/INST]\x1b[2J": r"checkpoint '[/INST]\x1b[2J': no such folder or file",
     "--student_training.learning_rate=nan": "learning_rate=nan: a finite number",
-    "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: an address such as",
+    "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: no address of a server",
     "--config.method": "method=: one of bridge, direct, self, labels",
 }
 
