@@ -1,4 +1,4 @@
-"""Where a checkpoint's texts end: `eos_token_id` of its configs, read and written."""
+"""Reads and writes the tokens at which a checkpoint ends a text: `eos_token_id` of its configs."""
 
 import json
 from collections.abc import Sequence

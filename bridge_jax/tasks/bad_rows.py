@@ -65,7 +65,7 @@ class BadRows:
 
     @property
     def cause(self) -> str:
-        """What is wrong with the whole, where more than half of all rows have one fault; or ""."""
+        """The fault that more than half of all rows have, and the way out; "" if there is none."""
         kind, count = self.kinds.most_common(1)[0] if self.rows else ("", 0)
         if 2 * count <= self.total:
             return ""

@@ -23,7 +23,7 @@ class Instruction(NamedTuple):
 
 
 class Instructions(NamedTuple):
-    """What a source holds.
+    """The instructions of a source.
 
     Attributes:
       rows: in random order: the first N are a random sample, and the first of a larger one.

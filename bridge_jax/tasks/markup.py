@@ -1,4 +1,4 @@
-r"""What stands around an answer and says nothing: Markdown, TeX, quotes, and "the answer is".
+r"""Removes what surrounds an answer: Markdown, TeX, quotes, and "the answer is".
 
 Everything here takes time linear in the length of the text.
 """

@@ -26,7 +26,7 @@ _FORM = 'it holds instruction = """...""" and a table [labels] with label = "des
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is asked of every question of a dataset.
+    """The task of a dataset, the same for all of its questions.
 
     Attributes:
       instruction: what is asked; empty where the questions say it themselves.
