@@ -32,12 +32,13 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import config_io, shown
+    from bridge_jax import config_io, methods, shown
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.models import checkpoint, export, generation_config
-    from bridge_jax.phases import rationales, tutoring
-    from bridge_jax.phases.context import Role, Run
-    from bridge_jax.phases.stages import finished
+    from bridge_jax.parallel.sharding import make_mesh
+    from bridge_jax.pipeline import storage
+    from bridge_jax.pipeline.artifacts import Role
+    from bridge_jax.pipeline.models import RoleModel
     from bridge_jax.studies import card, summary
     from bridge_jax.studies.workdir import load as load_run
     from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
@@ -48,19 +49,27 @@ def main(assignments: list[str]) -> None:
     if not (workdir / "config.json").is_file():
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
     config = config_io.read(RunConfig, workdir / "config.json")
-    stage = {"student": tutoring.STUDENT, "assistant": rationales.author(config)}[role]
-    if not finished(workdir, stage):
+    plan = {stage.name: stage for stage in methods.stages(config)}
+    test = plan.get(f"evaluation/{role}")
+    if test is None:
+        raise UserError(f"{workdir}: method={config.method} leaves no {role}")
+    made = plan[test.reads["made"]]
+    if not storage.finished(workdir, made.name):
         raise UserError(
-            f"{workdir}: the stage {stage} is not done with this run's config; finish the run"
+            f"{workdir}: the stage {made.name} is not done with this run's config; finish the run"
         )
-    run = Run(config, workdir)
     selected: ModelConfig = getattr(config, role)
+    mode = test.params.mode
     if _ADAPTER.value:
         _check_adapter(selected)
-    text = card.render(summary.summarise(load_run(workdir)), config, role, adapter=_ADAPTER.value)
+    text = card.render(
+        summary.summarise(load_run(workdir)), config, role, mode, adapter=_ADAPTER.value
+    )
     hf_config = checkpoint.cut_hf_config(selected)
     with export.folder(out) as folder:
-        model = run.model(role, stage, jnp.float32)  # rounded once, when it is written
+        left = storage.Folder(workdir / made.name, made.artifact)
+        loaded = RoleModel(role, selected, make_mesh(config.mesh), config.seed)
+        model = loaded.load(left, jnp.float32)  # rounded once, when it is written
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
         else:
@@ -70,7 +79,7 @@ def main(assignments: list[str]) -> None:
             )
         model.tokenizer.save(folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        (folder / SYSTEM_FILE).write_text(system_message_of(config, role), encoding="utf-8")
+        (folder / SYSTEM_FILE).write_text(system_message_of(config.data, mode), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:

@@ -30,8 +30,9 @@ _SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter l
 
 def main(assignments: list[str]) -> None:
     """Plans the run, or the study, and prints a table."""
-    from bridge_jax import config_io
     from bridge_jax.config_checks import idle_rows, validate
+
+    from bridge_jax import config_io
     from bridge_jax.studies import study
 
     found = config_io.load(_CONFIG.value, "get_config", "get_study")
@@ -41,11 +42,11 @@ def main(assignments: list[str]) -> None:
     config = config_io.override(found, assignments)
     validate(config, has_data=bool(config.data.path))
     # These imports take seconds, so a mistyped flag is reported before them.
+    from bridge_jax.phases.context import Run
     from rich.console import Console
 
     from bridge_jax import shown
     from bridge_jax.parallel.sharding import batch_devices
-    from bridge_jax.phases.context import Run
     from bridge_jax.planning import page, plan, workload
     from bridge_jax.planning.spending import expected
 

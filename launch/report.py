@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.errors import UserError
-from bridge_jax.phases.workdir import lock
+from bridge_jax.pipeline.leases import lock
 from bridge_jax.studies import ledger_table
 from bridge_jax.studies.study import CELLS
 from bridge_jax.teachers import accounts, statement

@@ -4,7 +4,7 @@ The same command continues an interrupted run, and with a changed config runs ag
 depends on the change. Any field of the config is a flag: `--config.budget.queries=40`.
 """
 
-from pathlib import Path
+import time
 
 from absl import flags, logging
 
@@ -14,30 +14,44 @@ from launch.overrides import run_main
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's files go.", required=True)
 _PHASE = flags.DEFINE_enum(
-    "phase", "all", ["all", "apprenticeship", "tutoring", "evaluate"], "How far to go."
+    "phase",
+    "all",
+    ["all", "apprenticeship", "tutoring", "evaluate"],
+    "Whose results are wanted; evaluate takes the models that there are as they are.",
 )
 
 
 def main(assignments: list[str]) -> None:
     """Loads the config, runs the stages, writes the report."""
     from bridge_jax import config_io
-    from bridge_jax.config_checks import validate
+    from bridge_jax.config import fields
 
     config = config_io.override(config_io.load(_CONFIG.value), assignments)
-    validate(config)
-    cluster.join()
+    fields.check(config)
     # These imports take seconds, so a mistyped flag is reported before them.
+    from bridge_jax.methods.checks import validate
+    from bridge_jax.pipeline import storage
+
+    validate(config)
+    workdir = storage.local(_WORKDIR.value, "--workdir")
+    cluster.join()
     from rich.console import Console
 
+    from bridge_jax import shown
     from bridge_jax.parallel import hosts
-    from launch.runner import run_to_report
+    from bridge_jax.progress import duration
+    from bridge_jax.studies import terminal
+    from launch.jobs import Job
 
+    began = time.perf_counter()
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
-    workdir = Path(_WORKDIR.value)
     compilations.keep(workdir)
     with cluster.together(workdir):
-        run_to_report(config, workdir, _PHASE.value, console)
+        job = Job(config, workdir, phase=_PHASE.value)
+        job.check()
+        terminal.print_summary(job.run(console), console)
+    shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ one that ends last writes the result of all. Any field of the runs' configs is a
 
 import fnmatch
 from contextlib import nullcontext
-from pathlib import Path
 
 from absl import flags, logging
 
@@ -22,9 +21,10 @@ _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run need
 
 def main(assignments: list[str]) -> None:
     """Runs the runs of the study that are not done, and writes its result."""
+    from bridge_jax.pipeline import storage
     from bridge_jax.studies import study as studies
 
-    workdir = Path(_WORKDIR.value)
+    workdir = storage.local(_WORKDIR.value, "--workdir")
     study = studies.in_folder(studies.load(_CONFIG.value, assignments), workdir)
     cluster.join()
     # These imports take seconds, so a mistake in the config is reported before them.
@@ -33,9 +33,9 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import shown
     from bridge_jax.errors import UserError
     from bridge_jax.parallel import hosts
-    from bridge_jax.phases.files import write_json
-    from bridge_jax.phases.workdir import held
-    from launch.runner import bad_rows_listed
+    from bridge_jax.pipeline.files import write_json
+    from bridge_jax.pipeline.leases import held
+    from launch.jobs import bad_rows_listed
     from launch.study_runs import Runs, take_turns
 
     logging.set_verbosity(logging.WARNING)

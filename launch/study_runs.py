@@ -12,13 +12,13 @@ from rich.console import Console
 from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
-from bridge_jax.phases.context import Run
-from bridge_jax.phases.stages import StageBusy, drop_model
-from bridge_jax.phases.workdir import WorkdirBusy, held
+from bridge_jax.pipeline.execution import StageBusy
+from bridge_jax.pipeline.leases import WorkdirBusy, held
+from bridge_jax.pipeline.storage import STAGES, drop_model, manifest
 from bridge_jax.progress import duration
 from bridge_jax.studies import study_report, study_tables
-from bridge_jax.studies.study import RUNS, STAGES, Cell, Study
-from launch import runner
+from bridge_jax.studies.study import RUNS, Cell, Study
+from launch.jobs import Job
 
 POLL_SECONDS = 2.0
 
@@ -73,19 +73,18 @@ class Runs:
 
     def attempt(self, cell: Cell) -> State:
         """Runs a cell if nobody else is at it or at what it needs."""
-        run = self._run(cell)
-        is_whole = hosts.agree(runner.is_whole(run))
+        job = self._job(cell)
         began, of = time.perf_counter(), len(self.study.cells)
         try:
-            if is_whole and hosts.agree(hosts.is_first() and runner.is_sound(run)):
+            if job.is_whole(careful=True):
                 return "done"
             if cell.folder not in self._checked:
-                runner.check(run)
+                job.check()
                 self._checked.add(cell.folder)
                 where = f" ({self._number[cell.folder]} of {of})"
                 shown.say(self.console, (cell.folder, "bold"), where)
-                runner.tell_of_data(run, self.console)
-            report = runner.run_shared(run, self.workdir / STAGES, self.console)
+                job.tell_of_data(self.console)
+            report = job.run(self.console, quiet=True)
         except WorkdirBusy:
             self._tell_once(f"  another process is at {cell.folder}")
             return "taken"
@@ -119,19 +118,19 @@ class Runs:
             self._told.add(words)
             shown.say(self.console, words)
 
-    def _run(self, cell: Cell) -> Run:
-        return Run(cell.config, self.workdir / RUNS / cell.folder)
+    def _job(self, cell: Cell) -> Job:
+        return Job(cell.config, self.workdir / RUNS / cell.folder, shared=self.workdir)
 
     def _drop_models(self) -> None:
         """Removes the models in the store that no unfinished run has a stage of."""
         needed = set()
         for cell in self.study.cells:
-            run = self._run(cell)
-            if not runner.is_whole(run):
-                needed.update(runner.prints_of(run).items())
+            job = self._job(cell)
+            if not job.is_whole():
+                needed.update(job.deep.items())
         for params in (self.workdir / STAGES).glob("*/*/*/params"):
             folder = params.parent
             name = folder.parent.relative_to(self.workdir / STAGES).as_posix()
-            if folder.suffix != ".partial" and (name, folder.name) not in needed:
+            if manifest(folder) and (name, folder.name) not in needed:
                 with contextlib.suppress(FileNotFoundError):  # Another process came first.
                     drop_model(folder)

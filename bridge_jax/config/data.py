@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from bridge_jax.config.fields import Count, OneOf, Range, Share
+from bridge_jax.config.fields import Count, OneOf, Place, Range, Share
 
 Domain = Literal["dosing", "deadlines", "fees", "triage"]
 Steps = Annotated[int, Range(least=1, most=5)]
@@ -65,14 +65,14 @@ class DataConfig:
     """
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
-    path: str = ""
+    path: Place = ""
     config: str = ""
     revision: str = ""
     columns: Mapping[Annotated[str, OneOf(COLUMNS)], str] = dataclasses.field(default_factory=dict)
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     instruction: str = ""
     label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    task_file: str = ""
+    task_file: Place = ""
     kind: Literal["choice", "label", "numeric", "text"] = "numeric"
     choices: tuple[str, ...] = ()
     answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"

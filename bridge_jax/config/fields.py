@@ -9,6 +9,7 @@ that they end in; a text has to be Unicode, and a tuple holds nothing twice and 
 
 import dataclasses
 import math
+import re
 import struct
 import typing
 from collections.abc import Collection, Mapping
@@ -19,6 +20,7 @@ from bridge_jax.errors import UserError
 
 LARGEST_INT = 2**31 - 1
 _LONGEST_SHOWN = 80
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Rule(Protocol):
@@ -79,6 +81,28 @@ class OneOf:
         return "" if value in self.names else f"one of {', '.join(self.names)}"
 
 
+class Unkeyed:
+    """Marks a field that changes how fast a result comes, or what it costs, but not the result.
+
+    Such a field is in no key (`pipeline.keys`): a changed one makes no stage run again.
+    """
+
+    def refuses(self, value: Any) -> str:
+        """Returns "": any value will do."""
+        return ""
+
+
+class LocalPath(Unkeyed):
+    """The name of a local file or folder; what lies there is known by its content."""
+
+    def refuses(self, value: str) -> str:
+        """Returns what would be right for an address such as gs://bucket/file."""
+        found = _SCHEME.match(value)
+        if not found:
+            return ""
+        return f"a local path, since {found[0]} cannot be read yet: copy the files to a local disk"
+
+
 class WebAddress:
     """An address of a server, or an empty text."""
 
@@ -88,6 +112,8 @@ class WebAddress:
         return ""
 
 
+UNKEYED = Unkeyed()
+Place = Annotated[str, LocalPath()]
 Count = Annotated[int, Range(least=0)]
 Size = Annotated[int, Range(least=1)]
 Share = Annotated[float, Range(least=0, most=1)]

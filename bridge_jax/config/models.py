@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from bridge_jax.config.fields import Count, Positive, Range
+from bridge_jax.config.fields import UNKEYED, Count, Place, Positive, Range
 
 PROJECTIONS = (
     "attention/query",
@@ -53,10 +53,10 @@ class ModelConfig:
         GPU); `plain` does without.
     """
 
-    checkpoint: str = "smollm2-135m"
+    checkpoint: Place = "smollm2-135m"
     keep_layers: tuple[Count, ...] = ()
     lora: LoraConfig = LoraConfig()
-    attention: Literal["auto", "plain"] = "auto"
+    attention: Annotated[Literal["auto", "plain"], UNKEYED] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

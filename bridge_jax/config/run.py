@@ -31,7 +31,7 @@ class RunConfig:
     """
 
     name: str = "run"
-    method: Literal["bridge", "direct", "self", "labels"] = "bridge"
+    method: str = "bridge"
     form: Literal["chain", "two_pass"] = "chain"
     seed: Count = 0
     compare_direct: bool = False
@@ -54,46 +54,3 @@ class RunConfig:
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     mesh: MeshConfig = MeshConfig()
-
-    @property
-    def asks_teacher(self) -> bool:
-        """Whether the method has a teacher; without one the budget stays as it is."""
-        return self.method in ("bridge", "direct")
-
-    @property
-    def has_rationales(self) -> bool:
-        """Whether the assistant writes rationales for the pool."""
-        return self.method in ("bridge", "self")
-
-    @property
-    def needs_assistant(self) -> bool:
-        """Whether there is an assistant; direct distillation may have one to select with."""
-        blind = self.method == "direct" and self.selection.strategy == "random"
-        return not blind and self.method != "labels"
-
-    @property
-    def student_mode(self) -> Literal["reason", "answer"]:
-        """Whether the student is asked to reason, or for the answer alone, as it was trained."""
-        return "answer" if self.method == "labels" or self.form == "two_pass" else "reason"
-
-    @property
-    def shows_gold(self) -> bool:
-        """Whether the assistant is shown the gold answers that its rationales are to end in."""
-        return self.method == "bridge" and self.data.labelled and self.rationales.show_gold
-
-    @property
-    def writing_mode(self) -> Literal["reason", "explain"]:
-        """How the assistant is asked for the rationales of the pool."""
-        return "explain" if self.shows_gold else "reason"
-
-    @property
-    def assistant_modes(self) -> tuple[Literal["reason", "explain"], ...]:
-        """How the assistant is asked for what it learns: as it is when tested, and when writing."""
-        return ("reason", "explain") if self.shows_gold else ("reason",)
-
-    @property
-    def selected(self) -> int:
-        """How many examples the teacher is asked about."""
-        if not self.asks_teacher:
-            return 0
-        return self.selection.size or self.budget.queries // self.teacher.samples

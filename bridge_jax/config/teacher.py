@@ -4,9 +4,11 @@ import dataclasses
 from typing import Annotated, Literal
 
 from bridge_jax.config.fields import (
+    UNKEYED,
     Address,
     Count,
     NotNegative,
+    Place,
     Positive,
     Range,
     Share,
@@ -30,7 +32,7 @@ class BudgetConfig:
 
     queries: Count = 25
     usd: NotNegative = 1.0
-    ledger: str = ""
+    ledger: Place = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,21 +73,21 @@ class TeacherConfig:
 
     kind: Literal["oracle", "replay", "openai", "gemini"] = "oracle"
     model: str = "oracle"
-    base_url: Address = ""
-    allow_http: bool = False
+    base_url: Annotated[Address, UNKEYED] = ""
+    allow_http: Annotated[bool, UNKEYED] = False
     backend: Literal["google-genai", "google-generativeai"] = "google-genai"
-    usd_per_million_input: NotNegative = 1.25
-    usd_per_million_output: NotNegative = 10.0
-    free: bool = False
-    batch: bool = False
-    batch_share: Share = 0.5
-    batch_poll_seconds: Positive = 30.0
+    usd_per_million_input: Annotated[NotNegative, UNKEYED] = 1.25
+    usd_per_million_output: Annotated[NotNegative, UNKEYED] = 10.0
+    free: Annotated[bool, UNKEYED] = False
+    batch: Annotated[bool, UNKEYED] = False
+    batch_share: Annotated[Share, UNKEYED] = 0.5
+    batch_poll_seconds: Annotated[Positive, UNKEYED] = 30.0
     max_output_tokens: Size = 512
     temperature: Annotated[float, Range(least=0, most=2, also=-1)] = -1.0
-    concurrency: Size = 8
-    requests_per_minute: Count = 0
-    tokens_per_minute: Count = 0
-    timeout: Positive = 120.0
+    concurrency: Annotated[Size, UNKEYED] = 8
+    requests_per_minute: Annotated[Count, UNKEYED] = 0
+    tokens_per_minute: Annotated[Count, UNKEYED] = 0
+    timeout: Annotated[Positive, UNKEYED] = 120.0
     attempts: Size = 6
     structured: bool = True
     show_gold: bool = False
@@ -95,7 +97,7 @@ class TeacherConfig:
     min_agreement: Share = 0.0
     min_rationale_tokens: Count = 0
     max_rationale_tokens: Count = 0
-    replay_from: str = ""
+    replay_from: Place = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,4 +134,4 @@ class SelectionConfig:
     clusters: Count = 0
     difficulty_weight: Share = 0.5
     noise_fraction: Annotated[float, Range(least=0, below=1)] = 0.01
-    batch_tokens: Size = 4096
+    batch_tokens: Annotated[Size, UNKEYED] = 4096

@@ -4,7 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from bridge_jax.config.fields import Count, NotNegative, OneOf, Positive, Share, Size
+from bridge_jax.config.fields import (
+    UNKEYED,
+    Count,
+    NotNegative,
+    OneOf,
+    Place,
+    Positive,
+    Share,
+    Size,
+)
 
 # What a file of instructions may have a column for (`tasks.instructions`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
@@ -37,8 +46,8 @@ class TrainConfig:
     weight_decay: NotNegative = 0.01
     clip_norm: Positive = 1.0
     rationale_weight: Share = 0.5
-    checkpoint_every: Size = 50
-    remat: Literal["full", "dots", "none"] = "full"
+    checkpoint_every: Annotated[Size, UNKEYED] = 50
+    remat: Annotated[Literal["full", "dots", "none"], UNKEYED] = "full"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +85,7 @@ class InstructConfig:
     examples: Count = 300
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
     source: Literal["generated", "jsonl", "hf"] = "generated"
-    path: str = ""
+    path: Place = ""
     columns: Mapping[Annotated[str, OneOf(INSTRUCT_COLUMNS)], str] = dataclasses.field(
         default_factory=dict
     )

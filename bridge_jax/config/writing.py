@@ -32,7 +32,7 @@ class RationalesConfig:
         learns the gold answer alone. The others compare with none: the student learns the answer as
         written, and nothing where a rationale is rejected. `none` keeps all that end in an
         answer; `confidence` those that the assistant was sure of; `consistency` those of them that
-        the student's own samples agree with (`phases.rationales.sample`).
+        the student's own samples agree with (`methods.rationales.sample`).
       show_gold: where the pool has labels, show them to an assistant that a teacher taught, under
         any filter: it explains the gold answer. That is the rationalization of STaR (2203.14465),
         where only what a model got wrong is explained; to explain all is our choice. For it the

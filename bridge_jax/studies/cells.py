@@ -86,7 +86,7 @@ def _finished(cell: Row, run: workdir.Run) -> Finished:
         measured,
         {role: {_key(row): _how_right(row) for row in rows[role]} for role in measured},
         _cost(run),
-        {name: (m["fingerprint"], m["seconds"]) for name, m in run.manifests.items()},
+        {name: (m["key"], m["seconds"]) for name, m in run.manifests.items()},
     )
 
 

@@ -140,7 +140,7 @@ def _current(path: Path, fingerprints: Row | None, stage: str) -> Path:
     says what the last config expects. Without that file every folder counts.
     """
     manifest = _json(path / stage / "manifest.json") or {}
-    stale = fingerprints is not None and manifest.get("fingerprint") != fingerprints.get(stage, "")
+    stale = fingerprints is not None and manifest.get("key") != fingerprints.get(stage, "")
     return path / "of-another-config" if stale else path / stage
 
 

@@ -81,7 +81,7 @@ class GeminiBatches(GeminiTeacher):
         return rows.found
 
     def _sdk(self) -> GoogleGenai:
-        assert isinstance(self.sdk, GoogleGenai)  # config_checks: the other SDK has no jobs.
+        assert isinstance(self.sdk, GoogleGenai)  # methods.checks: the other SDK has no jobs.
         return self.sdk
 
     def _job(self, job_id: str) -> Mapping[str, Any]:

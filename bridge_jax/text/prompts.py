@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from bridge_jax.config import RunConfig
+from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
 from bridge_jax.tasks.example import Example
@@ -97,14 +97,13 @@ def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
     return "\n\n".join([*told(task, labels), INSTRUCTIONS[mode]])
 
 
-def system_message_of(config: RunConfig, role: Literal["assistant", "student"]) -> str:
-    """Returns what the model of a finished run is told before a question, for those who use it.
+def system_message_of(data: DataConfig, mode: Mode) -> str:
+    """Returns what a model is told before each question of a dataset, for those who use it.
 
     Labels that each row of the data lists for itself are not in it.
     """
-    labels = config.data.choices if config.data.kind == "label" else ()
-    mode = config.student_mode if role == "student" else "reason"
-    return system_message(read_task(config.data), labels, mode)
+    labels = data.choices if data.kind == "label" else ()
+    return system_message(read_task(data), labels, mode)
 
 
 def told(task: Task, labels: Seq[str]) -> list[str]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows
+from bridge_jax.pipeline.files import read_rows
 from bridge_jax.studies import study as studies
 from launch import runner
 from tests.launch import tiny_run

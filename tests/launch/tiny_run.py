@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bridge_jax import config_io
 from bridge_jax.config import RunConfig
-from launch import runner
+from launch.jobs import Job
 from tests import tiny, xla
 
 ROOT = Path(__file__).parents[2]

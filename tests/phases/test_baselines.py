@@ -11,7 +11,7 @@ from bridge_jax.config_io import override
 from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
 from bridge_jax.phases import lessons as lessons_of
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows, write_rows
+from bridge_jax.pipeline.files import read_rows, write_rows
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import workload
 from bridge_jax.planning.spending import expected

@@ -8,7 +8,7 @@ from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.evaluation import metrics
 from bridge_jax.phases import teacher
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows
+from bridge_jax.pipeline.files import read_rows
 from bridge_jax.tasks.rouge import rouge_l
 from tests.launch import tiny_run
 

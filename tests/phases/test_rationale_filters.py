@@ -5,7 +5,7 @@ import pytest
 from bridge_jax.config import RationalesConfig
 from bridge_jax.phases import plan, rationales, tutoring
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows, write_rows
+from bridge_jax.pipeline.files import read_rows, write_rows
 from bridge_jax.planning import workload
 from bridge_jax.tasks.example import Example
 from tests.launch import tiny_run

@@ -9,7 +9,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.phases import apprenticeship, lessons, logits, plan, rationales
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import write_rows
+from bridge_jax.pipeline.files import write_rows
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import workload
 from bridge_jax.planning.lengths import Lengths

@@ -13,7 +13,7 @@ import pytest
 from bridge_jax.errors import UserError
 from bridge_jax.phases import stages as stages_module
 from bridge_jax.phases.stages import Stage, StageBusy, drop_model, execute, fingerprints, finished
-from bridge_jax.phases.workdir import WorkdirBusy, held, lock
+from bridge_jax.pipeline.leases import WorkdirBusy, held, lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,7 +161,7 @@ def test_killed_while_a_model_is_dropped_it_counts_as_dropped(study, monkeypatch
 HOLD = """
 import sys, time
 from pathlib import Path
-from bridge_jax.phases.workdir import held
+from bridge_jax.pipeline.leases import held
 with held(Path(sys.argv[1])) as ours:
     print(ours, flush=True)
     time.sleep(60)

@@ -7,7 +7,7 @@ import pytest
 
 from bridge_jax.errors import UserError
 from bridge_jax.phases import stages as stages_module
-from bridge_jax.phases.files import read_rows, write_json, write_rows
+from bridge_jax.pipeline.files import read_rows, write_json, write_rows
 from bridge_jax.phases.stages import (
     Stage,
     drop_model,

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from bridge_jax.errors import UserError
 from bridge_jax.phases import guesses
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows
+from bridge_jax.pipeline.files import read_rows
 from launch import runner
 from tests import tiny
 from tests.launch import tiny_run

@@ -16,7 +16,7 @@ from bridge_jax.config_checks import trainings, validate
 from bridge_jax.errors import UserError
 from bridge_jax.phases import apprenticeship, evaluate, instruct, plan, rationales, tutoring
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows, write_json
+from bridge_jax.pipeline.files import read_rows, write_json
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import study, workload
 from bridge_jax.planning.spending import expected

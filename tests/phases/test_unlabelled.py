@@ -9,7 +9,7 @@ import pytest
 from bridge_jax.config_checks import validate
 from bridge_jax.phases import apprenticeship, guesses, lessons, plan
 from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import read_rows, write_rows
+from bridge_jax.pipeline.files import read_rows, write_rows
 from bridge_jax.phases.stages import fingerprints
 from bridge_jax.planning import workload
 from bridge_jax.tasks import sources

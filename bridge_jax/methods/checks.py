@@ -1,6 +1,7 @@
 """The checks of a config that need no data, made before anything is run."""
 
 import fnmatch
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bridge_jax.config import (
@@ -11,10 +12,15 @@ from bridge_jax.config import (
     RationalesConfig,
     RunConfig,
     TeacherConfig,
-    TrainConfig,
     fields,
 )
 from bridge_jax.errors import UserError
+from bridge_jax.methods import named
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.teacher import selected_count
+from bridge_jax.pipeline.stages import Stage
 from bridge_jax.tasks import task
 
 
@@ -24,22 +30,18 @@ def require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def trainings(config: RunConfig) -> dict[str, TrainConfig]:
-    """Returns the config of each training stage, by its key."""
-    return {
-        "warmup.train": config.warmup.train,
-        "assistant_training": config.assistant_training,
-        "instruct.train": config.instruct.train,
-        "student_training": config.student_training,
-        "direct_training": config.direct_training,
-    }
+def fits(stages: Sequence[Stage]) -> Iterator[tuple[Stage, Fit]]:
+    """Yields the stages that train, each with how it does."""
+    for stage in stages:
+        if stage.artifact.work == "train":
+            yield stage, stage.params if isinstance(stage.params, Fit) else stage.params.how
 
 
-def idle_rows(config: RunConfig, parts: int) -> str:
+def idle_rows(config: RunConfig, stages: Sequence[Stage], parts: int) -> str:
     """Returns a note on batches that data x fsdp = `parts` devices do not divide; "" if none."""
     sizes = {"generation.batch_size": (config.generation.batch_size, parts)} | {
-        f"{name}.batch_rows": (train.batch_rows, parts * train.accumulate)
-        for name, train in trainings(config).items()
+        f"{fit.setting}.batch_rows": (fit.train.batch_rows, parts * fit.train.accumulate)
+        for _, fit in fits(stages)
     }
     uneven = [
         f"{name}={rows} to a multiple of {step}"
@@ -81,10 +83,11 @@ def _check_teacher(config: RunConfig) -> None:
         teacher.samples > 1 or not teacher.min_agreement,
         f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1",
     )
-    needed = max(1, config.selected) * teacher.samples
+    selected = max(1, selected_count(config))
+    needed = selected * teacher.samples
     require(
         needed <= config.budget.queries,
-        f"budget.queries={config.budget.queries} does not pay for {max(1, config.selected)} "
+        f"budget.queries={config.budget.queries} does not pay for {selected} "
         f"examples at teacher.samples={teacher.samples} requests each; lower selection.size or "
         "teacher.samples, or raise it",
     )
@@ -141,11 +144,10 @@ def _values(teacher: TeacherConfig, names: list[str]) -> str:
     return ", ".join(f"teacher.{name}={getattr(teacher, name)}" for name in names)
 
 
-def _check_unlabelled(config: RunConfig) -> None:
+def _check_unlabelled(config: RunConfig, names: set[str]) -> None:
     """Refuses what would read a gold answer of the pool after the warm-up."""
     teacher, why = config.teacher, "data.labelled=false: "
-    require(config.method != "labels", f"{why}method=labels trains on gold answers")
-    by_gold = config.has_rationales and config.rationales.filter == "gold"
+    by_gold = RATIONALES.name in names and config.rationales.filter == "gold"
     require(
         not by_gold, f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
     )
@@ -153,7 +155,7 @@ def _check_unlabelled(config: RunConfig) -> None:
         not config.rationales.noise or config.rationales.noise_kind != "wrong_answer",
         f"{why}rationales.noise_kind=wrong_answer has to know the right one; use wrong_reasoning",
     )
-    if config.asks_teacher:
+    if ANNOTATIONS.name in names:
         require(
             teacher.keep_wrong,
             f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it",
@@ -174,19 +176,17 @@ def _check_rationales(config: RationalesConfig) -> None:
         )
 
 
-def _check_rows(config: RunConfig) -> None:
+def _check_rows(config: RunConfig, stages: Sequence[Stage]) -> None:
     """Finds rows that would turn out too short once the teacher has been paid."""
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
-    used = {
-        "assistant_training": config.method == "bridge",
-        "student_training": config.has_rationales,
-        "direct_training": config.method == "direct" or config.compare_direct,
-    }
-    for name in (name for name, is_used in used.items() if is_used):
-        tokens = getattr(config, name).row_tokens
+    for stage, fit in fits(stages):
+        load = stage.load
+        if not load or load.of == "instructions" or load.text == "answer":
+            continue
+        tokens = fit.train.row_tokens
         require(
             longest <= tokens,
-            f"{name}.row_tokens={tokens} is too short for a prompt of "
+            f"{fit.setting}.row_tokens={tokens} is too short for a prompt of "
             f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
             f"generation.max_new_tokens={config.generation.max_new_tokens}",
         )
@@ -230,19 +230,19 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     )
     task.read(data)
     _check_instruct(config.instruct)
-    if config.asks_teacher:
+    method = named(config.method)
+    stages = method.stages(config)
+    names = {stage.name for stage in stages}
+    if ANNOTATIONS.name in names:
         _check_teacher(config)
-    require(
-        config.method != "labels" or config.form == "chain",
-        f"form={config.form}: method=labels has no rationale; leave it at chain",
-    )
-    _check_rows(config)
+    method.check(config)
+    _check_rows(config, stages)
     _check_rationales(config.rationales)
     if not config.data.labelled:
-        _check_unlabelled(config)
+        _check_unlabelled(config, names)
     weight = config.logits.weight
     require(
-        config.has_rationales or not weight,
+        RATIONALES.name in names or not weight,
         f"logits.weight={weight}: method={config.method} has no assistant that writes; set it to 0",
     )
     mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -258,9 +258,10 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
                 f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}",
             )
         require(bool(lora.targets), f"{role}.lora.targets is empty: name a projection")
-    for name, train in trainings(config).items():
+    for _, fit in fits(stages):
+        rows, parts = fit.train.batch_rows, fit.train.accumulate
         require(
-            train.batch_rows % train.accumulate == 0,
-            f"{name}.accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}",
+            rows % parts == 0,
+            f"{fit.setting}.accumulate={parts} does not divide batch_rows={rows}",
         )
     return config

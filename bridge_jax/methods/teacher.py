@@ -4,11 +4,11 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from bridge_jax.config import API_TEACHERS, TeacherConfig
+from bridge_jax.config import API_TEACHERS, BudgetConfig, RunConfig, TeacherConfig
+from bridge_jax.config.fields import UNKEYED
 from bridge_jax.errors import UserError
-from bridge_jax.phases.context import Run
 from bridge_jax.progress import Advance, track
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import prompts as teacher_prompts
@@ -32,15 +32,45 @@ from bridge_jax.text import prompts
 _log = logging.getLogger(__name__)
 
 
-def make_teacher(run: Run, examples: Sequence[Example]) -> Teacher:
-    """Returns the teacher of the config; a recorded one knows `examples`."""
-    config = run.config.teacher
+Count = Callable[[str], int]  # of a text: its tokens, as the student reads it
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """Parameters of the annotations.
+
+    Attributes:
+      teacher: who is asked, and how.
+      server: that answers; "" is the vendor's own.
+      variant: which recorded rationale a recorded teacher says.
+      budget: the caps, and whose ledger. What was paid stays paid: they are in no key.
+    """
+
+    teacher: TeacherConfig
+    server: str
+    variant: str
+    budget: Annotated[BudgetConfig, UNKEYED]
+
+
+def asking(config: RunConfig) -> Asking:
+    """Returns the parameters of a config."""
+    return Asking(config.teacher, server_of(config.teacher), config.data.rationale, config.budget)
+
+
+def selected_count(config: RunConfig) -> int:
+    """Returns about how many examples the teacher is asked."""
+    return config.selection.size or config.budget.queries // config.teacher.samples
+
+
+def make_teacher(params: Asking, examples: Sequence[Example], count: Count) -> Teacher:
+    """Returns the teacher; a recorded one knows `examples`."""
+    config = params.teacher
     if config.replay_from:
-        return replay.open_replay(Path(config.replay_from), _counter(run))
+        return replay.open_replay(Path(config.replay_from), count)
     if config.kind in API_TEACHERS:
         return _api_teacher(config)
     make = {"oracle": recorded.oracle, "replay": recorded.recorded_llm}[config.kind]
-    return make(examples, run.config.data.rationale, _counter(run))
+    return make(examples, params.variant, count)
 
 
 def is_paid(config: TeacherConfig) -> bool:
@@ -63,9 +93,9 @@ def prices_of(config: TeacherConfig) -> Prices:
     return Prices(config.usd_per_million_input, config.usd_per_million_output, config.batch_share)
 
 
-def make_request(run: Run, example: Example) -> Request:
+def make_request(params: Asking, example: Example) -> Request:
     """Returns what the teacher is sent about an example."""
-    config = run.config.teacher
+    config = params.teacher
     if config.kind in API_TEACHERS:
         request = Request(
             example.id,
@@ -74,14 +104,14 @@ def make_request(run: Run, example: Example) -> Request:
             config.max_output_tokens,
             None if config.temperature < 0 else config.temperature,
             structured=config.structured,
-            server=server_of(config),
+            server=params.server,
         )
     else:
         chat = prompts.messages(example, "reason")
         # A recorded teacher has several variants, and each is another model to the ledger; so is
         # one that explains, of whom the same is asked as of one that answers.
         explains = "/text" if example.kind == "text" else ""
-        model = f"{config.model}/{run.config.data.rationale}{explains}"
+        model = f"{config.model}/{params.variant}{explains}"
         words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
         request = Request(example.id, model, words, config.max_output_tokens)
     if not config.replay_from:
@@ -90,11 +120,10 @@ def make_request(run: Run, example: Example) -> Request:
     return dataclasses.replace(request, model=model)
 
 
-def rules_of(run: Run) -> Rules:
+def rules_of(config: TeacherConfig, count: Count) -> Rules:
     """Returns what is asked of the teacher's rationales."""
-    config = run.config.teacher
     return Rules(
-        _counter(run),
+        count,
         config.keep_wrong,
         config.min_rationale_tokens,
         config.max_rationale_tokens,
@@ -103,16 +132,19 @@ def rules_of(run: Run) -> Rules:
     )
 
 
-def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dict[str, Any]]:
-    """Asks about the examples, every request through the ledger.
+def ask(
+    params: Asking, examples: Sequence[Example], count: Count, workdir: Path
+) -> tuple[list[list[Outcome]], dict[str, Any]]:
+    """Asks about the examples, every request through the ledger of a workdir.
 
     Returns:
       The outcomes per example, and the bill.
     """
-    config = run.config.teacher
-    teacher, pace = make_teacher(run, examples), Pace(*_limits(config))
+    config = params.teacher
+    teacher = make_teacher(params, examples, count)
+    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
     prices = prices_of(config)
-    with open_ledger(run.workdir, run.config.budget, prices, not is_paid(config)) as ledger:
+    with open_ledger(workdir, params.budget, prices, not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
             collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
 
@@ -123,25 +155,40 @@ def ask(run: Run, examples: Sequence[Example]) -> tuple[list[list[Outcome]], dic
                 show = _steps(advance, tally)
                 if is_paid(config) and config.batch:
                     found = annotate_in_batches(
-                        *(_batch_teacher(config), ledger, requests, config.batch_poll_seconds),
-                        *(show, config.attempts, optional, tally),
+                        _batch_teacher(config),
+                        ledger,
+                        requests,
+                        config.batch_poll_seconds,
+                        show,
+                        config.attempts,
+                        optional,
+                        tally,
                     )
                 else:
                     found = annotate(
-                        *(teacher, ledger, requests, config.concurrency, show),
-                        *(config.attempts, pace, optional, tally),
+                        teacher,
+                        ledger,
+                        requests,
+                        config.concurrency,
+                        show,
+                        config.attempts,
+                        pace,
+                        optional,
+                        tally,
                     )
             _say_what_failed(teacher.name, tally, optional)
             return found
 
-        return in_rounds(run, examples, ask_all), ledger.bill()
+        return in_rounds(params, examples, count, ask_all), ledger.bill()
 
 
-def in_rounds(run: Run, examples: Sequence[Example], ask_all: Ask) -> list[list[Outcome]]:
+def in_rounds(
+    params: Asking, examples: Sequence[Example], count: Count, ask_all: Ask
+) -> list[list[Outcome]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
-    config, rules = run.config.teacher, rules_of(run)
+    config, rules = params.teacher, rules_of(params.teacher, count)
     return ask_in_rounds(
-        [make_request(run, example) for example in examples],
+        [make_request(params, example) for example in examples],
         config.samples,
         config.retries,
         lambda n, said: is_good(examples[n], said, rules),
@@ -153,7 +200,7 @@ def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
     if config.kind == "openai":
         return OpenAITeacher(config.model, config.base_url, config.timeout, config.allow_http)
     return GeminiTeacher(
-        *(config.model, config.base_url, config.timeout, config.backend, config.allow_http)
+        config.model, config.base_url, config.timeout, config.backend, config.allow_http
     )
 
 
@@ -162,17 +209,6 @@ def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
     teacher = make(config.model, config.base_url, config.timeout, allow_http=config.allow_http)
     teacher.vendor = vendor_of(config)
     return teacher
-
-
-def _limits(config: TeacherConfig) -> tuple[int, int]:
-    return config.requests_per_minute, config.tokens_per_minute
-
-
-def _counter(run: Run) -> Callable[[str], int]:
-    def count_tokens(text: str) -> int:
-        return len(run.tokenizer("student").encode(text))
-
-    return count_tokens
 
 
 def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:

@@ -1,18 +1,18 @@
 """Completions of many examples into a JSONL file that survives a kill between any two batches."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from bridge_jax.generation.engine import Completion, Engine
 from bridge_jax.parallel import hosts, preemption
-from bridge_jax.phases.files import append_rows, read_appended, write_rows
+from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import track
 from bridge_jax.tasks.example import Example
 
 
 def write_completions(
-    path: Path,
+    out: Folder,
+    file: str,
     name: str,
     engine: Engine,
     examples: Sequence[Example],
@@ -24,16 +24,16 @@ def write_completions(
     A batch is written whole and then synced; after an interruption the whole batches are kept
     and the rest is made in the same batches as before, so the numbers are the same.
     """
-    rows = read_appended(path)
+    rows = out.appended(file)
     skip = kept = 0
     for members in engine.plan(prompts):
         if kept + len(members) > len(rows):
             break
         skip, kept = skip + 1, kept + len(members)
     skip, kept = hosts.agree([skip, kept])
-    write_rows(path, rows[:kept])
+    out.write_rows(file, rows[:kept])
     with track(name, len(prompts) - kept, "examples") as advance:
         for batch in engine.complete(prompts, skip_batches=skip):
-            append_rows(path, [to_row(examples[index], done) for index, done in batch])
+            out.append_rows(file, [to_row(examples[index], done) for index, done in batch])
             advance(len(batch))
             preemption.stop_together()

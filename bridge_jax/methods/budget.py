@@ -1,17 +1,22 @@
 """Whether the caps can pay for what the teacher will be asked, found before anything is trained."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
-from bridge_jax.phases import teacher
-from bridge_jax.phases.context import Run
+from bridge_jax.methods import teacher
+from bridge_jax.methods.teacher import Asking, Count
+from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import accounts, overruns
 from bridge_jax.teachers.accounts import Standing
 from bridge_jax.teachers.prices import cap_in_nanodollars, in_usd
-from bridge_jax.teachers.protocol import Request
+from bridge_jax.teachers.protocol import Request, Teacher
 
 
-def check(run: Run) -> str:
+def check(
+    params: Asking, selected: int, pool: Sequence[Example], count: Count, workdir: Path
+) -> str:
     """Returns a note where the caps may not hold for all that is planned; "" where they will.
 
     Every request counts at its highest possible cost, as it is reserved. Which examples will be
@@ -20,15 +25,16 @@ def check(run: Run) -> str:
     Raises:
       UserError: the caps cannot pay for the cheapest request, and no answer is there already.
     """
-    budget, settings = run.config.budget, run.config.teacher
-    account = accounts.standing(run.workdir, budget)
+    budget, settings = params.budget, params.teacher
+    account = accounts.standing(workdir, budget)
     if account is None:
         return ""
-    asked = {r.key: r for r in (teacher.make_request(run, e) for e in run.splits.pool)}
+    asked = {r.key: r for r in (teacher.make_request(params, e) for e in pool)}
     new = [request for key, request in asked.items() if key not in account.answered]
     if not new:
         return ""
-    costs = _costs(run, new, account)
+    asker = teacher.make_teacher(params, pool, count)
+    costs = _costs(params.teacher, asker, new, account)
     room = cap_in_nanodollars(budget.usd) - account.nanodollars
     left = budget.queries - account.queries
     spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
@@ -47,7 +53,7 @@ def check(run: Run) -> str:
             f"budget.queries={budget.queries} is used up by other requests of this run; raise it, "
             "or use a new workdir"
         )
-    planned = min(run.config.selected, len(new))
+    planned = min(selected, len(new))
     requests, dearest = planned * settings.samples, sorted(costs)[-planned:]
     if settings.samples * sum(dearest) > room:
         covered = min(requests - 1, max(0, room // dearest[-1]))
@@ -65,14 +71,14 @@ def check(run: Run) -> str:
     return ""
 
 
-def _costs(run: Run, requests: Sequence[Request], account: Standing) -> list[int]:
+def _costs(
+    config: TeacherConfig, asker: Teacher, requests: Sequence[Request], account: Standing
+) -> list[int]:
     """Returns the highest possible cost of each request, nanodollars."""
-    config = run.config.teacher
     prices, in_batch = teacher.prices_of(config), config.batch and teacher.is_paid(config)
-    asked = teacher.make_teacher(run, run.splits.pool)
 
     def cost(request: Request) -> int:
-        inputs = asked.estimate_input_tokens(request)
+        inputs = asker.estimate_input_tokens(request)
         listed = prices.cost(inputs, request.max_output_tokens, in_batch)
         return overruns.worst_case(listed, account.permille.get(request.model, overruns.ONE))
 

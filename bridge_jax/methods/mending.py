@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bridge_jax.errors import UserError
-from bridge_jax.phases import teacher
-from bridge_jax.phases.context import Run
-from bridge_jax.phases.files import (
+from bridge_jax.methods import teacher
+from bridge_jax.methods.teacher import Asking, Count
+from bridge_jax.pipeline.files import (
     read_json,
     read_rows,
     read_what_is_left,
-    write_json,
-    write_rows,
 )
+from bridge_jax.pipeline.storage import Folder
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import accounts, ledger_rows
 from bridge_jax.teachers.accounts import Account
@@ -38,34 +37,45 @@ _log = logging.getLogger(__name__)
 
 
 def write(
-    run: Run,
-    out: Path,
+    params: Asking,
+    out: Folder,
     examples: Sequence[Example],
+    count: Count,
     outcomes: Sequence[Sequence[Outcome]],
     spend: dict[str, Any],
 ) -> None:
     """Writes a row per example, the bill, and which requests had a reply."""
-    rules = teacher.rules_of(run)
-    write_rows(out / ROWS, (annotation(e, said, rules) for e, said in zip(examples, outcomes)))
-    write_json(out / SPEND, spend)
-    asked = [requests_about(run, example, len(said)) for example, said in zip(examples, outcomes)]
+    rules = teacher.rules_of(params.teacher, count)
+    out.write_rows(ROWS, (annotation(e, said, rules) for e, said in zip(examples, outcomes)))
+    out.write_record(SPEND, spend | {"prices": prices(params)})
+    asked = [
+        requests_about(params, example, len(said)) for example, said in zip(examples, outcomes)
+    ]
     answered = [
         request.key
         for requests, said in zip(asked, outcomes)
         for request, outcome in zip(requests, said)
         if isinstance(outcome, Reply)
     ]
-    write_json(out / ANSWERED, {"keys": answered})
+    out.write_record(ANSWERED, {"keys": answered})
 
 
-def requests_about(run: Run, example: Example, count: int) -> list[Request]:
-    """Returns the first `count` requests about an example: its samples, then its retries."""
-    request = teacher.make_request(run, example)
-    return [dataclasses.replace(request, sample=sample) for sample in range(count)]
+def prices(params: Asking) -> dict[str, float]:
+    """Returns the price list at which a bill is settled."""
+    names = ("usd_per_million_input", "usd_per_million_output")
+    return {name: getattr(params.teacher, name) for name in names}
 
 
-def mend(run: Run, out: Path, examples: Sequence[Example]) -> bool:
-    """Returns whether the annotations in `out` are whole; mends them from the ledger if it can.
+def requests_about(params: Asking, example: Example, number: int) -> list[Request]:
+    """Returns the first `number` requests about an example: its samples, then its retries."""
+    request = teacher.make_request(params, example)
+    return [dataclasses.replace(request, sample=sample) for sample in range(number)]
+
+
+def mend(
+    params: Asking, place: Folder, examples: Sequence[Example], count: Count, workdir: Path
+) -> bool:
+    """Returns whether the annotations in `place` are whole; mends them from the ledger if it can.
 
     A row is compared with what the replies on the ledger say, and has to be there for every
     example. Where the ledger has no reply, for none was given or it is another ledger by now, a row
@@ -77,14 +87,14 @@ def mend(run: Run, out: Path, examples: Sequence[Example]) -> bool:
     Raises:
       UserError: they are damaged, and the ledger does not have what was paid for.
     """
-    is_readable = True
+    is_readable, out = True, place.path
     try:
         rows = read_rows(out / ROWS)
     except UserError:
         is_readable, rows = False, read_what_is_left(out / ROWS)
     by_id = {row.get("id"): row for row in rows}
-    ledger = _Ledger.of(run, examples, _answered(out))
-    found = [ledger.row(run, example, by_id.get(example.id)) for example in examples]
+    ledger = _Ledger.of(params, examples, workdir, _answered(out))
+    found = [ledger.row(params, example, count, by_id.get(example.id)) for example in examples]
     lost = [example.id for example, row in zip(examples, found) if row is None]
     spend = read_json(out / SPEND)
     has_bill = spend is not None and all(
@@ -92,7 +102,7 @@ def mend(run: Run, out: Path, examples: Sequence[Example]) -> bool:
         for name in (field.name for field in dataclasses.fields(Spend))
     )
     if lost or not (has_bill or ledger.bill):
-        if not teacher.is_paid(run.config.teacher):
+        if not teacher.is_paid(params.teacher):
             return False
         what = f"the rows of {_some(lost)}" if lost else SPEND
         raise UserError(
@@ -110,10 +120,10 @@ def mend(run: Run, out: Path, examples: Sequence[Example]) -> bool:
             else "its lines are damaged",
             ledger.path,
         )
-        write_rows(out / ROWS, (row for row in found if row is not None))
+        place.write_rows(ROWS, (row for row in found if row is not None))
     if not has_bill:
         _log.warning("%s: damaged; it is written again from %s", out / SPEND, ledger.path)
-        write_json(out / SPEND, ledger.bill)
+        place.write_record(SPEND, (ledger.bill or {}) | {"prices": prices(params)})
     return True
 
 
@@ -137,16 +147,20 @@ class _Ledger:
 
     @classmethod
     def of(
-        cls, run: Run, examples: Sequence[Example], answered: frozenset[str] | None
+        cls,
+        params: Asking,
+        examples: Sequence[Example],
+        workdir: Path,
+        answered: frozenset[str] | None,
     ) -> "_Ledger":
         """Returns what the ledger of a run says; `answered` are the keys that had a reply."""
-        config = run.config.teacher
+        config = params.teacher
         most = config.samples + config.retries
-        keys = {r.key for example in examples for r in requests_about(run, example, most)}
+        keys = {r.key for example in examples for r in requests_about(params, example, most)}
         # Otherwise the words of the requests are others in this version of the program.
         is_known = answered is not None and answered <= keys
         wanted = keys & answered if answered is not None and is_known else keys
-        account = _account(run)
+        account = _account(params, workdir)
         nothing = cls(account.ledger, {}, is_known, frozenset(wanted), None)
         if not account.ledger.is_file():
             return nothing
@@ -168,7 +182,7 @@ class _Ledger:
         return cls(account.ledger, stored, is_known, frozenset(wanted - stored.keys()), paid)
 
     def row(
-        self, run: Run, example: Example, written: dict[str, Any] | None
+        self, params: Asking, example: Example, count: Count, written: dict[str, Any] | None
     ) -> dict[str, Any] | None:
         """Returns the row of an example; None if neither the file nor the ledger has it."""
 
@@ -177,9 +191,9 @@ class _Ledger:
                 self.stored[r.key].reply if r.key in self.stored else _NO_REPLY for r in requests
             ]
 
-        (outcomes,) = teacher.in_rounds(run, [example], look_up)
-        asked = requests_about(run, example, len(outcomes))
-        row = annotation(example, outcomes, teacher.rules_of(run))
+        (outcomes,) = teacher.in_rounds(params, [example], count, look_up)
+        asked = requests_about(params, example, len(outcomes))
+        row = annotation(example, outcomes, teacher.rules_of(params.teacher, count))
         missing = [r.key for r, said in zip(asked, outcomes) if isinstance(said, Failure)]
         if not missing:
             return row
@@ -190,10 +204,10 @@ class _Ledger:
         return row | {"reason": said} if row["reason"] and isinstance(said, str) else row
 
 
-def _account(run: Run) -> Account:
+def _account(params: Asking, workdir: Path) -> Account:
     """Returns the account of a run; one whose stages others have made may have none yet."""
-    account = accounts.account_of(run.workdir)
-    shared = run.config.budget.ledger
+    account = accounts.account_of(workdir)
+    shared = params.budget.ledger
     if account.ledger.is_file() or not shared:
         return account
     return Account(Path(shared).expanduser().absolute(), "")

@@ -1,0 +1,49 @@
+"""The methods: each a file that reads like its paper's list of steps. A new one is a row here."""
+
+from bridge_jax.config import RunConfig
+from bridge_jax.errors import UserError
+from bridge_jax.methods import bridge, direct, labels, self_training
+from bridge_jax.methods.method import Method
+from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.pipeline.stages import Stage
+
+METHODS: dict[str, Method] = {
+    found.name: found
+    for found in (bridge.METHOD, direct.METHOD, self_training.METHOD, labels.METHOD)
+}
+# --phase -> the folders of the stages whose results are wanted.
+PHASES = {
+    "all": (),
+    "apprenticeship": ("apprenticeship",),
+    "tutoring": ("tutoring", "baselines"),
+    "evaluate": ("evaluation",),
+}
+
+
+def named(name: str) -> Method:
+    """Returns a method.
+
+    Raises:
+      UserError: there is none of this name.
+    """
+    if name not in METHODS:
+        raise UserError(f"method={name}: one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def stages(config: RunConfig, phase: str = "all") -> list[Stage]:
+    """Returns the stages that leave the results of a phase, and those that these depend on."""
+    plan = named(config.method).stages(config)
+    if phase == "all":
+        return plan
+    wanted = {stage.name for stage in plan if stage.name.split("/")[0] in PHASES[phase]}
+    for stage in reversed(plan):
+        if stage.name in wanted:
+            wanted.update(stage.reads.values())
+    return [stage for stage in plan if stage.name in wanted]
+
+
+def table(method: str | None = None) -> dict[str, Artifact]:
+    """Returns the table of stages by name: of one method, or of all."""
+    chosen = [METHODS[method]] if method in METHODS else list(METHODS.values())
+    return {artifact.name: artifact for found in chosen for artifact in found.artifacts}

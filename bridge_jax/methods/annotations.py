@@ -1,0 +1,142 @@
+"""The teacher's rationales for the selected examples, every request through the ledger."""
+
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from bridge_jax.config import RunConfig
+from bridge_jax.methods import mending, names
+from bridge_jax.methods.apprenticeship import SELECTION
+from bridge_jax.methods.teacher import Asking, Count, ask, asking
+from bridge_jax.parallel import hosts, preemption
+from bridge_jax.pipeline.artifacts import Artifact, Measured, record, rows
+from bridge_jax.pipeline.examples import Examples
+from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.storage import Damaged, Folder
+from bridge_jax.tasks.example import Example
+
+
+class Annotation(TypedDict):
+    """What the teacher said of an example, and why it is kept or not."""
+
+    id: str
+    question: str
+    rationale: str
+    answer: str | None
+    gold: str
+    correct: NotRequired[bool]
+    kept: bool
+    reason: NotRequired[str | None]
+    asked: NotRequired[int]
+    agreement: NotRequired[float]
+
+
+class Bill(TypedDict):
+    """What was paid (`teachers.caps.bill`), and at which prices."""
+
+    queries: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    no_answer: NotRequired[dict[str, int]]
+    unknown: NotRequired[dict[str, float]]
+    of_others: NotRequired[dict[str, float]]
+    prices: NotRequired[dict[str, float]]
+
+
+class Answered(TypedDict):
+    """The keys of the requests that had a reply."""
+
+    keys: list[str]
+
+
+ANNOTATIONS = Artifact(
+    "apprenticeship/annotations",
+    "Asking the teacher",
+    "ask",
+    None,
+    (
+        rows(mending.ROWS, Annotation),
+        record(mending.SPEND, Bill, is_result=False),
+        record(mending.ANSWERED, Answered, is_result=False),
+    ),
+    measured=Measured("teacher", "Teacher", "the model that is paid for"),
+)
+
+
+def annotate(
+    params: Asking,
+    out: Folder,
+    pool: Examples,
+    chosen: Folder,
+    count: Count,
+    workdir: Path,
+    recorded: str = "",
+    replay: str = "",
+) -> None:
+    """Asks the teacher about the selected examples.
+
+    `recorded` and `replay` stand for what a recorded teacher says, which the examples and the
+    config name already.
+    """
+    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+        return
+    examples = selected(chosen, pool)
+    with preemption.alone():
+        outcomes, spend = ask(params, examples, count, workdir)
+    mending.write(params, out, examples, count, outcomes, spend)
+
+
+def mend(
+    params: Asking,
+    out: Folder,
+    pool: Examples,
+    chosen: Folder,
+    count: Count,
+    workdir: Path,
+    recorded: str = "",
+    replay: str = "",
+) -> bool:
+    """Checks annotations that were damaged against the ledger (`mending.mend`)."""
+    return mending.mend(params, out, selected(chosen, pool), count, workdir)
+
+
+def selected(chosen: Folder, pool: Examples) -> list[Example]:
+    """Returns the selected examples, in the order of the selection.
+
+    Raises:
+      Damaged: the selection is.
+    """
+    ids = chosen.record("selection.json").get("ids")
+    if not isinstance(ids, list) or not all(key in pool.by_id for key in ids):
+        raise Damaged(f"{chosen.path}: selection.json is damaged; delete the folder")
+    return [pool.by_id[key] for key in ids]
+
+
+def bought(annotated: Folder, pool: Examples, labelled: bool) -> list[tuple[Example, str, str]]:
+    """Returns example, rationale and answer of what the teacher was paid for and is learned from.
+
+    The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass; where the
+    pool has no labels, it is the teacher's.
+    """
+    found = []
+    for row in annotated.rows(mending.ROWS):
+        example = pool.by_id[row["id"]]
+        answer = example.answer if labelled else row["answer"]
+        if row["kept"] and answer is not None:
+            found.append((example, row["rationale"], answer))
+    return found
+
+
+def annotations(config: RunConfig) -> Stage:
+    """Returns the stage that asks the teacher."""
+    reads = {
+        "pool": names.POOL,
+        "chosen": SELECTION.name,
+        "count": names.COUNT,
+        "workdir": names.WORKDIR,
+    }
+    if config.teacher.replay_from:
+        reads["replay"] = names.REPLAY
+    elif config.teacher.kind in ("oracle", "replay"):
+        reads["recorded"] = names.RECORDED
+    return Stage(ANNOTATIONS, annotate, asking(config), reads, mend=mend)

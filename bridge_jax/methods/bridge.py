@@ -1,0 +1,92 @@
+"""BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, who teaches the student."""
+
+from bridge_jax.config import RunConfig
+from bridge_jax.methods import (
+    annotations,
+    apprenticeship,
+    assistant,
+    evaluation,
+    instruct,
+    logits,
+    rationales,
+    tutoring,
+)
+from bridge_jax.methods.method import Method
+from bridge_jax.pipeline.stages import Stage
+from bridge_jax.text.prompts import Mode
+
+
+def stages(config: RunConfig) -> list[Stage]:
+    """Returns the steps of the paper, in order."""
+    modes = _modes(config)
+    annotated = {"annotated": annotations.ANNOTATIONS.name}
+    by = assistant.ASSISTANT
+    plan = [
+        # Phase 1, apprenticeship.
+        apprenticeship.warmup(config),
+        *apprenticeship.selection(config),
+        annotations.annotations(config),
+        assistant.assistant(config, modes),
+        # Phase 2, tutoring.
+        *instruct.stages(config),
+        *rationales.stages(config, by, modes[-1]),
+        *logits.stages(config, by, modes[-1], annotated),
+    ]
+    if config.compare_direct:
+        plan.append(tutoring.direct(config))
+    plan.append(tutoring.student(config, annotated))
+    return plan + _tests(config)
+
+
+def _modes(config: RunConfig) -> tuple[Mode, ...]:
+    """Returns how the assistant learns to be asked; it writes for the pool in the last one.
+
+    Where the pool has labels, it explains them (`rationales.show_gold`).
+    """
+    shows_gold = config.data.labelled and config.rationales.show_gold
+    return ("reason", "explain") if shows_gold else ("reason",)
+
+
+def _tests(config: RunConfig) -> list[Stage]:
+    mode = evaluation.student_mode(config)
+    found = [evaluation.test_of(config, evaluation.STUDENT_BASE, None, mode)]
+    if config.instruct.examples:
+        made = instruct.INSTRUCT
+        found.append(evaluation.test_of(config, evaluation.STUDENT_INSTRUCT, made, mode))
+    if config.compare_direct:
+        found.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
+    return [
+        *found,
+        evaluation.test_of(config, evaluation.STUDENT, tutoring.STUDENT, mode),
+        evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
+        evaluation.test_of(config, evaluation.ASSISTANT, assistant.ASSISTANT),
+    ]
+
+
+METHOD = Method(
+    "bridge",
+    "a BRIDGE distillation (arXiv 2512.20403)",
+    (
+        apprenticeship.WARMUP,
+        apprenticeship.GUESSES,
+        apprenticeship.SCORES,
+        apprenticeship.GRADIENTS,
+        apprenticeship.SELECTION,
+        annotations.ANNOTATIONS,
+        assistant.ASSISTANT,
+        instruct.INSTRUCT,
+        rationales.COMPLETIONS,
+        rationales.SAMPLES,
+        rationales.RATIONALES,
+        logits.LOGITS,
+        tutoring.STUDENT,
+        tutoring.DIRECT,
+        evaluation.ASSISTANT_BASE,
+        evaluation.ASSISTANT,
+        evaluation.STUDENT_BASE,
+        evaluation.STUDENT_INSTRUCT,
+        evaluation.STUDENT_DIRECT,
+        evaluation.STUDENT,
+    ),
+    stages,
+)

@@ -1,0 +1,145 @@
+"""The test set put to every model along the way."""
+
+import dataclasses
+from typing import Any, NotRequired, TypedDict
+
+from bridge_jax.config import GenerationConfig, RunConfig
+from bridge_jax.generation.engine import Completion
+from bridge_jax.methods import names
+from bridge_jax.methods.completions import write_completions
+from bridge_jax.pipeline.artifacts import Artifact, Measured, Role, rows
+from bridge_jax.pipeline.examples import Examples
+from bridge_jax.pipeline.load import Load
+from bridge_jax.pipeline.models import RoleModel
+from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.tasks.answers import answer_of, is_correct
+from bridge_jax.tasks.example import Example
+from bridge_jax.tasks.rouge import rouge_l
+from bridge_jax.text.prompts import Mode
+from bridge_jax.text.rendering import Rendering
+
+FILE = "predictions.jsonl"
+
+
+class Prediction(TypedDict):
+    """What a model wrote about a test question; `score` is the ROUGE-L of a free text."""
+
+    id: str
+    domain: str
+    question: str
+    completion: str
+    answer: str | None
+    gold: str
+    correct: bool
+    tokens: int
+    score: NotRequired[float]
+
+
+def measured(name: str, role: Role, title: str, note: str) -> Artifact:
+    """Returns the row of a model's test."""
+    return Artifact(
+        f"evaluation/{name}",
+        f"Testing: {title.lower()}",
+        "evaluate",
+        role,
+        (rows(FILE, Prediction),),
+        measured=Measured(name, title, note),
+    )
+
+
+# In the order of reports.
+ASSISTANT_BASE = measured("assistant_base", "assistant", "Assistant before", "as downloaded")
+ASSISTANT = measured("assistant", "assistant", "Assistant", "after the teacher's answers")
+STUDENT_BASE = measured("student_base", "student", "Student before", "as cut")
+STUDENT_INSTRUCT = measured(
+    "student_instruct", "student", "Student, instructed", "after the instruction warm-up"
+)
+STUDENT_DIRECT = measured(
+    "student_direct", "student", "Student, direct", "trained on the teacher's answers alone"
+)
+STUDENT = measured("student", "student", "Student", "after the assistant's rationales")
+
+
+@dataclasses.dataclass(frozen=True)
+class Testing:
+    """Parameters of a test.
+
+    Attributes:
+      generation: how the model writes.
+      mode: how it is asked.
+      seed: of sampling.
+      most: questions at most; 0 is all.
+    """
+
+    generation: GenerationConfig
+    mode: Mode
+    seed: int
+    most: int = 0
+
+
+def evaluate(
+    params: Testing,
+    out: Folder,
+    test: Examples,
+    model: RoleModel,
+    reading: Rendering,
+    made: Folder | None = None,
+) -> None:
+    """Writes the model's completions of the test questions, parsed and compared with gold."""
+    count = min(params.most or len(test), len(test))
+    asked = reading.prompts(test, test.digest, params.mode)
+    loaded = model.load(made)
+
+    def to_row(example: Example, completion: Completion) -> dict[str, Any]:
+        text = loaded.tokenizer.decode(completion.ids)
+        answer = answer_of(text, example)
+        row = {
+            "id": example.id,
+            "domain": example.domain,
+            "question": example.question,
+            "completion": text,
+            "answer": answer,
+            "gold": example.answer,
+            "correct": is_correct(answer, example),
+            "tokens": len(completion.ids),
+        }
+        if example.kind == "text":
+            row["score"] = rouge_l(answer or "", example.answer)
+        return row
+
+    artifact = out.artifact
+    assert artifact.measured
+    name = f"test: {artifact.measured.name.replace('_', ' ')}"
+    engine = loaded.engine(params.generation, params.seed)
+    prompts = [asked[i] for i in range(count)]
+    write_completions(out, FILE, name, engine, test[:count], prompts, to_row)
+
+
+def test_of(
+    config: RunConfig, artifact: Artifact, made: Artifact | None, mode: Mode = "reason"
+) -> Stage:
+    """Returns the test of a model.
+
+    Args:
+      config: of the run.
+      artifact: the test's row.
+      made: the stage that left the model; None is the checkpoint.
+      mode: how it is asked.
+    """
+    is_student = artifact.role == "student"
+    most = 0 if is_student else config.evaluation.assistant_examples
+    reads = {
+        "test": names.TEST,
+        "model": names.STUDENT if is_student else names.ASSISTANT,
+        "reading": names.TO_STUDENT if is_student else names.TO_ASSISTANT,
+    }
+    if made:
+        reads["made"] = made.name
+    params = Testing(config.generation, mode, config.seed, most)
+    return Stage(artifact, evaluate, params, reads, Load("test", most, modes=(mode,)))
+
+
+def student_mode(config: RunConfig) -> Mode:
+    """Returns how a student that learned rationales is asked: as it was trained."""
+    return "answer" if config.form == "two_pass" else "reason"

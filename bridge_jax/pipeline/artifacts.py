@@ -1,0 +1,126 @@
+"""The table of stages: a row says what a stage is called, what it works with, and what it leaves.
+
+Each row is declared in the file of the method that owns the stage (`bridge_jax.methods`). Keys,
+report, planner, study and the checks of a config derive from it.
+"""
+
+import dataclasses
+import typing
+from typing import Any, Literal
+
+Role = Literal["assistant", "student"]
+Work = Literal["train", "score", "generate", "select", "ask", "judge", "evaluate"]
+Kind = Literal["rows", "record", "array", "params"]
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file, or for parameters a folder, that a stage leaves.
+
+    Attributes:
+      name: in the stage's folder.
+      kind: JSON Lines, a JSON object, a NumPy array, or the parameters of a model.
+      row: a TypedDict with the fields of rows and records.
+      is_result: whether later stages may depend on it; sizes, times and costs are for people.
+    """
+
+    name: str
+    kind: Kind
+    row: Any = None
+    is_result: bool = True
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The declared fields of a row."""
+        return tuple(typing.get_type_hints(self.row)) if self.row else ()
+
+
+def rows(name: str, row: Any, is_result: bool = True) -> File:
+    """Returns a JSON Lines file with rows of a TypedDict."""
+    return File(name, "rows", row, is_result)
+
+
+def record(name: str, row: Any, is_result: bool = True) -> File:
+    """Returns a file with one JSON object of a TypedDict."""
+    return File(name, "record", row, is_result)
+
+
+def array(name: str) -> File:
+    """Returns a .npy file."""
+    return File(name, "array")
+
+
+class Sizes(typing.TypedDict):
+    """How much of a model was trained."""
+
+    trained: dict[str, int]
+    frozen: dict[str, int]
+
+
+class Step(typing.TypedDict, total=False):
+    """One step of training (`training.metrics`)."""
+
+    step: int
+    loss: float
+    rationale_loss: float | None
+    answer_loss: float | None
+    step_seconds: float
+    tokens_per_second: float
+    mfu: float
+
+
+class Values(typing.TypedDict):
+    """What trained parameters are known by."""
+
+    sha256: str
+
+
+PARAMS = File("params", "params", is_result=False)
+VALUES = record("values.json", Values)  # of PARAMS, by `content.of_params`
+CURVE = rows("metrics.jsonl", Step, is_result=False)
+SIZES = record("parameters.json", Sizes, is_result=False)
+TRAINED = (PARAMS, VALUES, CURVE, SIZES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A model whose answers to the test questions are measured.
+
+    Attributes:
+      name: in `report.json`.
+      title: in words.
+      note: what was done to it, in words; a method may say it in its own.
+    """
+
+    name: str
+    title: str
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A row of the table.
+
+    Attributes:
+      name: of the stage; also its folder under the workdir.
+      title: in words, for the report.
+      work: what kind of work it is.
+      role: whose model it works with; None where it runs none.
+      files: what it leaves.
+      version: raised when the files change their meaning.
+      is_last: of a training: whether it leaves the role's model as the run will use it.
+      measured: of an evaluation: the model.
+    """
+
+    name: str
+    title: str
+    work: Work
+    role: Role | None = None
+    files: tuple[File, ...] = ()
+    version: int = 1
+    is_last: bool = False
+    measured: Measured | None = None
+
+    def file(self, name: str) -> File:
+        """Returns a file that the stage leaves."""
+        return next(file for file in self.files if file.name == name)

@@ -1,0 +1,100 @@
+"""The model of a role: its checkpoint, what stages have made of it, and what writes with it."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bridge_jax.config import GenerationConfig, ModelConfig
+from bridge_jax.generation.engine import Engine
+from bridge_jax.models import checkpoint, decoder, generation_config, lora
+from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
+from bridge_jax.models.files import locate
+from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text import tokenizer
+from bridge_jax.training.checkpoints import load_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model in memory.
+
+    Attributes:
+      config: of the decoder.
+      params: on the mesh.
+      tokenizer: of its checkpoint.
+      mesh: where the parameters are.
+    """
+
+    config: DecoderConfig
+    params: Any
+    tokenizer: tokenizer.Tokenizer
+    mesh: Mesh
+
+    def engine(self, settings: GenerationConfig, seed: int) -> Engine:
+        """Returns what writes completions with the model."""
+        tok = self.tokenizer
+        return Engine(self.config, self.params, tok.end_ids, tok.pad_id, settings, self.mesh, seed)
+
+
+class RoleModel:
+    """The model of a role, not yet loaded.
+
+    Attributes:
+      role: whose.
+      selected: which checkpoint, and what is kept of it.
+      mesh: where it will lie.
+    """
+
+    def __init__(self, role: Role, selected: ModelConfig, mesh: Mesh, seed: int):
+        self.role, self.selected, self.mesh, self._seed = role, selected, mesh, seed
+
+    @functools.cached_property
+    def config(self) -> DecoderConfig:
+        """The config of the checkpoint, cut to the layers that are kept."""
+        return checkpoint.read_config(self.selected)
+
+    @functools.cached_property
+    def tokenizer(self) -> tokenizer.Tokenizer:
+        """The tokenizer of the checkpoint, compared with its embedding table."""
+        path, rows = locate(self.selected.checkpoint), self.config.vocab_size
+        return tokenizer.load(path, rows, generation_config.read_end_ids(path, rows))
+
+    def load(self, made: Folder | None = None, dtype: Any = None) -> Model:
+        """Returns the model that a stage has left, or by default the checkpoint as it is.
+
+        Its parameters are of `dtype`, or of the compute dtype, which is enough to run it.
+        """
+        selected, mesh = self.selected, self.mesh
+        dtype = dtype or compute_dtype()
+        if made is None:
+            config, params = checkpoint.load(selected, mesh, dtype)
+        elif selected.lora.rank:
+            config, base = checkpoint.load(selected, mesh, dtype)
+            config = dataclasses.replace(config, lora=selected.lora)
+            like = lora.split(decoder.abstract(config, mesh))[0]
+            params = lora.join(base, load_params(_params(made), like))
+        else:
+            config = dataclasses.replace(self.config, param_dtype=dtype)
+            params = load_params(_params(made), decoder.abstract(config, mesh))
+        config = computing_on(config, selected.attention)
+        return Model(config, params, self.tokenizer, mesh)
+
+    def trainable(self, made: Folder | None = None) -> Model:
+        """Returns `load` with what is trained in f32: all of it, or an adapter, new at first."""
+        adapter = self.selected.lora
+        model = self.load(made, None if adapter.rank else jnp.float32)
+        if made is not None or not adapter.rank:
+            return model
+        config = dataclasses.replace(model.config, lora=adapter)
+        drawn = lora.draw(config, self.mesh, jax.random.key(self._seed))
+        return dataclasses.replace(model, config=config, params=lora.join(model.params, drawn))
+
+
+def _params(made: Folder) -> Path:
+    return made.path / "params"

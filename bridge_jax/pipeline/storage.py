@@ -1,0 +1,283 @@
+"""Where stages lie, and all that they read and write: local folders now, a bucket later.
+
+    WORKDIR/stages/apprenticeship/warmup/KEY/    the files, and manifest.json, written last
+    WORKDIR/apprenticeship/warmup                a link to the folder that the run uses
+
+A folder with a manifest is whole; one without is being made, or was interrupted. No folder is ever
+renamed. The runs of a study share one `stages`, where what they have in common lies once.
+"""
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge_jax.errors import UserError
+from bridge_jax.parallel import hosts
+from bridge_jax.pipeline import content, files
+from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.pipeline.content import Hashes
+
+STAGES = "stages"
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+class Damaged(UserError):  # noqa: N818 - what is read, not what went wrong
+    """A file of a finished stage is not what was written."""
+
+
+def local(path: str, flag: str) -> Path:
+    """Returns the folder that a flag names.
+
+    Raises:
+      UserError: it is an address, such as gs://bucket/run, where nothing can be written yet.
+    """
+    if found := _SCHEME.match(path):
+        raise UserError(
+            f"{flag}={path}: {found[0]} cannot be written yet; give a local folder, and copy it "
+            "there when the run has ended (gsutil rsync for gs://)"
+        )
+    return Path(path)
+
+
+class Folder:
+    """The folder of one stage, with the files that its row of the table declares.
+
+    Attributes:
+      path: the folder.
+      artifact: the stage's row.
+    """
+
+    def __init__(self, path: Path, artifact: Artifact):
+        self.path, self.artifact = path, artifact
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Returns the rows of a JSON Lines file.
+
+        Raises:
+          Damaged: it is not there, or not whole.
+        """
+        try:
+            return files.read_rows(self.path / name)
+        except UserError as error:
+            raise Damaged(str(error)) from None
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Returns a JSON object.
+
+        Raises:
+          Damaged: it is not there, or none.
+        """
+        found = files.read_json(self.path / name)
+        if found is None:
+            raise Damaged(f"{self.path / name}: damaged; run the same command, which mends it")
+        return found
+
+    def array(self, name: str) -> np.ndarray:
+        """Returns the array of a .npy file.
+
+        Raises:
+          Damaged: it cannot be read.
+        """
+        try:
+            return np.load(self.path / name, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise Damaged(f"{self.path / name}: damaged ({error})") from None
+
+    def write_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Writes a JSON Lines file, whole or not at all."""
+        files.write_rows(self.path / name, rows)
+
+    def append_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds rows to a JSON Lines file and waits until they are on the disk."""
+        files.append_rows(self.path / name, rows)
+
+    def appended(self, name: str) -> list[dict[str, Any]]:
+        """Returns the rows that were added so far, without one that a kill cut short."""
+        return files.read_appended(self.path / name)
+
+    def write_record(self, name: str, value: Mapping[str, Any]) -> None:
+        """Writes a JSON object, whole or not at all."""
+        files.write_json(self.path / name, value)
+
+    def write_array(self, name: str, value: np.ndarray) -> None:
+        """Writes a .npy file."""
+        if hosts.is_first():
+            np.save(self.path / name, value)
+
+
+class Record(NamedTuple):
+    """What a manifest says.
+
+    Attributes:
+      key: the deep key under which the stage was made, the name of its folder.
+      shallow: the key by the content of what it read.
+      content: what its own result is known by.
+      files: path in the folder -> SHA-256.
+      seconds: of work.
+      dropped: whether its parameters were deleted to save space.
+    """
+
+    key: str
+    shallow: str
+    content: str
+    files: dict[str, str]
+    seconds: float
+    dropped: bool
+
+
+def manifest(folder: Path) -> Record | None:
+    """Returns what the manifest of a folder says; None where there is none, or a damaged one."""
+    found = files.read_json(folder / MANIFEST)
+    if found is None:
+        return None
+    try:
+        key, shallow, known = (found[name] for name in ("key", "shallow", "content"))
+        paths, seconds = found["files"], found["seconds"]
+        texts = [key, shallow, known, *paths, *paths.values()]
+    except (KeyError, TypeError, AttributeError):
+        return None
+    if not all(isinstance(text, str) for text in texts) or not _is_duration(seconds):
+        return None
+    return Record(key, shallow, known, paths, seconds, bool(found.get("dropped")))
+
+
+def started(folder: Path) -> dict[str, Any] | None:
+    """Returns the record of a stage that has begun in a folder; None if it is damaged."""
+    found = files.read_json(folder / STARTED)
+    if found is None or not isinstance(found.get("shallow"), str):
+        return None
+    restarts = found.get("restarts", 0)
+    if not _is_duration(found.get("seconds")) or type(restarts) is not int:
+        return None
+    return found
+
+
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
+    """Writes the manifest of a whole folder, which is what makes it whole."""
+    there = hashes.of_files(folder.path)
+    found = {name: there[name] for name in there if name not in (MANIFEST, STARTED)}
+    result = {"content": content_of(folder), "files": found}
+    files.write_json(folder.path / MANIFEST, {**manifest, **result})
+    (folder.path / STARTED).unlink(missing_ok=True)
+
+
+def content_of(folder: Folder) -> str:
+    """Returns what the result of a stage is known by: its declared fields and arrays."""
+    found = {}
+    for file in folder.artifact.files:
+        path = folder.path / file.name
+        if not file.is_result or not path.exists():
+            continue
+        if file.kind == "rows":
+            found[file.name] = content.of_rows(folder.rows(file.name), file.fields)
+        elif file.kind == "record":
+            found[file.name] = content.of_rows([folder.record(file.name)], file.fields)
+        else:
+            found[file.name] = content.of_value(_of_array(folder.array(file.name)))
+    return content.of_value(found)
+
+
+def _of_array(array: np.ndarray) -> list[Any]:
+    data = np.ascontiguousarray(array)
+    return [str(data.dtype), list(data.shape), content.of_bytes(data)]
+
+
+def damage(folder: Path, record: Record, hashes: Hashes) -> str:
+    """Returns what of a finished stage is not as it was written, in words; "" if all is."""
+    there = hashes.of_files(folder) if folder.is_dir() else {}
+    for name, digest in record.files.items():
+        if record.dropped and name.startswith("params/"):
+            continue
+        if name not in there:
+            return f"{name} is gone"
+        if there[name] != digest:
+            return f"{name} is not what was written"
+    return ""
+
+
+class Store:
+    """The folders of stages.
+
+    Args:
+      root: `stages` of a workdir, or of a study.
+      shared: whether other processes may be at work there.
+    """
+
+    def __init__(self, root: Path, shared: bool = False):
+        self.root, self.shared = root, shared
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Returns where a stage of a deep key lies."""
+        return self.root / stage / key
+
+    def find(self, stage: str, key: str, shallow: str) -> tuple[Path, Record] | None:
+        """Returns a whole folder of the shallow key, at best that of the deep key."""
+        own = self.folder(stage, key)
+        others = own.parent.glob(f"*/{MANIFEST}") if own.parent.is_dir() else ()
+        for folder in [own, *sorted(path.parent for path in others)]:
+            found = manifest(folder)
+            if found and found.shallow == shallow:
+                return folder, found
+        return None
+
+    def prune(self, stage: str, used: Path) -> None:
+        """Removes the other folders of a stage: the run has a new result in their place."""
+        if self.shared:
+            return
+        for folder in used.parent.iterdir():
+            if folder.is_dir() and folder.name != used.name:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Empties a stage's folder: first what says that it is whole."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def drop_model(folder: Path) -> None:
+    """Removes the parameters of a finished stage, which is made again when they are needed."""
+    found = files.read_json(folder / MANIFEST)
+    if found and (folder / "params").is_dir():
+        # First, so that a kill between the two leaves no model that is believed to be whole.
+        files.write_json(folder / MANIFEST, found | {"dropped": True})
+        shutil.rmtree(folder / "params", ignore_errors=True)
+
+
+def link(workdir: Path, stage: str, folder: Path) -> None:
+    """Makes the stage's name in a workdir a relative link to its folder, in one step."""
+    name, words = workdir / stage, os.path.relpath(folder, (workdir / stage).parent)
+    if name.is_symlink() and name.readlink() == Path(words):
+        return
+    name.parent.mkdir(parents=True, exist_ok=True)
+    beside = name.with_name(name.name + ".link")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(words)
+    if name.is_dir() and not name.is_symlink():
+        shutil.rmtree(name)
+    beside.replace(name)
+
+
+def current(workdir: Path) -> dict[str, str]:
+    """Returns stage -> the key of the folder that the last run of a workdir uses, or will use."""
+    return files.read_json(workdir / CURRENT) or {}
+
+
+def finished(workdir: Path, stage: str) -> bool:
+    """Returns whether a stage is whole, and the one that the last run uses."""
+    found = manifest(workdir / stage)
+    return found is not None and found.key == current(workdir).get(stage)
