@@ -64,11 +64,12 @@ class Job:
     ):
         self.config = dataclasses.replace(validate(config), data=task.with_text(config.data))
         self.workdir, self._phase = workdir, phase
-        self._plan = methods.stages(self.config)
-        self.stages = methods.stages(self.config, phase)
         root = shared or workdir
         self._store = Store(root / storage.STAGES, bool(shared))
         self._hashes = Hashes(root / CACHE / "hashes.json")
+        self._plan = methods.stages(self.config)
+        self._as_they_are = self._models() if phase == "evaluate" else frozenset()
+        self.stages = methods.stages(self.config, phase, self._as_they_are)
         self.inputs = Inputs(self.config, workdir, root / CACHE, self._hashes, devices)
 
     @functools.cached_property
@@ -82,15 +83,29 @@ class Job:
         return any(stage.name == ANNOTATIONS.name for stage in self._plan)
 
     def execution(self) -> Execution:
-        """Returns what carries out the stages.
-
-        To evaluate, the models that there are do, whatever they were trained on.
-        """
-        others = (s.name for s in self.stages if s.artifact.work != "evaluate")
-        as_they_are = frozenset(others if self._phase == "evaluate" else ())
+        """Returns what carries out the stages."""
         return Execution(
-            self.stages, self.inputs.table, self.workdir, self._store, self._hashes, as_they_are
+            self.stages,
+            self.inputs.table,
+            self.workdir,
+            self._store,
+            self._hashes,
+            self.deep,
+            self._as_they_are,
         )
+
+    def _models(self) -> frozenset[str]:
+        """Returns the finished stages that are evaluated as they are, whatever made them."""
+        read = {
+            name for s in self._plan if s.artifact.work == "evaluate" for name in s.reads.values()
+        }
+        found = []
+        for name in sorted(read & {stage.name for stage in self._plan}):
+            record = storage.manifest(self.workdir / name)
+            if record and not record.dropped:
+                if not storage.damage(self.workdir / name, record, self._hashes):
+                    found.append(name)
+        return frozenset(hosts.agree(found))
 
     def check(self) -> None:
         """Raises a `UserError` for what would stop the run later, before anything is trained.
@@ -101,7 +116,8 @@ class Job:
             splits = self.inputs.splits
         _list_bad_rows(self.workdir, splits.bad)
         start.compare_hosts(self._plan, self.inputs, self.deep)
-        start.check(self.config, self._plan, self.inputs)
+        checked = self.stages if self._as_they_are else self._plan
+        start.check(self.config, checked, self.inputs)
         self._hashes.save()
 
     def is_whole(self, careful: bool = False) -> bool:
@@ -188,13 +204,13 @@ class Job:
                 "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "
                 f"{splits.replaced:,}"
             )
-        if self.config.data.source != "practice":
-            if count := sum(map(prompts.untold, splits.pool)):
-                yield (
-                    f"{count:,} of {len(splits.pool):,} questions of the pool do not name their "
-                    "labels or options, and assistant and student are not told them: "
-                    "data.instruction says what is asked, and with it the labels"
-                )
+        is_practice = self.config.data.source == "practice"
+        if not is_practice and (count := sum(map(prompts.untold, splits.pool))):
+            yield (
+                f"{count:,} of {len(splits.pool):,} questions of the pool do not name their "
+                "labels or options, and assistant and student are not told them: "
+                "data.instruction says what is asked, and with it the labels"
+            )
         drawn = self.inputs.instructions
         if drawn.left_out:
             yield (
@@ -217,7 +233,10 @@ class Job:
         # How prompts differ from what the checkpoints' templates alone would write.
         write_json(self.workdir / "prompts.json", self._of_prompts())
         # The whole plan, also when a phase stops early: the report leaves out what is not of it.
-        write_json(self.workdir / storage.CURRENT, self.deep)
+        kept = storage.current(self.workdir) if self._as_they_are else {}
+        tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
+        used = {name: key for name, key in kept.items() if name not in tests}
+        write_json(self.workdir / storage.CURRENT, self.deep | used)
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:

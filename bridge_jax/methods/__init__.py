@@ -1,5 +1,7 @@
 """The methods: each a file that reads like its paper's list of steps. A new one is a row here."""
 
+from collections.abc import Collection
+
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.methods import bridge, direct, labels, self_training
@@ -31,14 +33,20 @@ def named(name: str) -> Method:
     return METHODS[name]
 
 
-def stages(config: RunConfig, phase: str = "all") -> list[Stage]:
-    """Returns the stages that leave the results of a phase, and those that these depend on."""
+def stages(config: RunConfig, phase: str = "all", finished: Collection[str] = ()) -> list[Stage]:
+    """Returns the stages that leave the results of a phase, and those that these depend on.
+
+    Args:
+      config: of the run.
+      phase: a key of `PHASES`.
+      finished: stages of which the results do, so that nothing before them is needed.
+    """
     plan = named(config.method).stages(config)
     if phase == "all":
         return plan
     wanted = {stage.name for stage in plan if stage.name.split("/")[0] in PHASES[phase]}
     for stage in reversed(plan):
-        if stage.name in wanted:
+        if stage.name in wanted and stage.name not in finished:
             wanted.update(stage.reads.values())
     return [stage for stage in plan if stage.name in wanted]
 

@@ -37,6 +37,7 @@ def check(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
         to keep, or TensorBoard's writer or what scores free texts is not installed.
     """
     by_name = {stage.name: stage for stage in stages}
+    read = {name for stage in stages for name in stage.reads.values()}
     metrics.check(config.tensorboard)
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
@@ -47,8 +48,10 @@ def check(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
         params = warmup.params
         apprenticeship.drawn(pool, params.fraction, params.domains, config.seed)
     for role in roles(stages):
-        _check_prompts(config, role, _modes(stages, role), inputs)
-    _ = inputs.instructions
+        modes = _modes(stages, role) if names.POOL in read else []
+        _check_prompts(config, role, modes, inputs)
+    if names.INSTRUCTIONS in read:
+        _ = inputs.instructions
     if LOGITS.name in by_name:
         logits.check(
             config,
@@ -82,7 +85,8 @@ def _check_prompts(config: RunConfig, role: Role, modes: list[Mode], inputs: Inp
     pool, test = inputs.pool, inputs.test
     found = [reading.prompts(pool, pool.digest, mode) for mode in modes]
     found.append(reading.prompts(test, test.digest, "reason"))
-    reading.answers(pool, pool.digest)  # An answer may have tokens that the prompt lacks.
+    if modes:
+        reading.answers(pool, pool.digest)  # An answer may have tokens that the prompt lacks.
     longest = max(int(part.lengths.max(initial=0)) for part in found)
     check_context(longest, config.generation.max_new_tokens, model.config.max_positions)
 

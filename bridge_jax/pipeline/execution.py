@@ -1,4 +1,4 @@
-"""Runs stages: what is done is skipped, what was interrupted continues, what has changed runs again.
+"""Runs stages: skips what is done, goes on with what was interrupted, repeats what has changed.
 
 Whether a stage is done is decided by its shallow key (`pipeline.keys`), so a stage before it that
 ran again with an equal result makes nothing after it run.
@@ -48,7 +48,6 @@ class _Made:
 
     folder: str
     key: str
-    shallow: str
     content: str
     seconds: float
     damage: str
@@ -64,7 +63,9 @@ class Execution:
       workdir: of the run; held by this process.
       store: where the stages lie.
       hashes: of files.
-      as_they_are: stages that are taken as they are if they are finished, whatever their keys.
+      deep: the deep key of each stage.
+      as_they_are: finished stages that are taken as they are, whatever their keys; what they read
+        need not be among `stages`.
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class Execution:
         workdir: Path,
         store: Store,
         hashes: Hashes,
+        deep: Mapping[str, str],
         as_they_are: frozenset[str] = frozenset(),
     ):
         self._stages = {stage.name: stage for stage in stages}
         self._inputs, self._workdir, self._store = inputs, workdir, store
         self._hashes, self._as_they_are = hashes, as_they_are
-        self._deep = keys.deep_keys(stages, inputs)
+        self._deep = deep
         self._made: dict[str, _Made] = {}
 
     def run(self) -> Iterator[Outcome]:
@@ -100,7 +102,7 @@ class Execution:
 
     def _taken(self, stage: Stage, made: _Made) -> str:
         """Returns what to say of a stage that is taken as it is, though it would run otherwise."""
-        is_other = made.shallow != self._shallow(stage)
+        is_other = stage.name in self._as_they_are and made.key != self._deep[stage.name]
         return "taken as it is, made of other data or settings" if is_other else ""
 
     def is_done(self, careful: bool = False) -> bool:
@@ -133,8 +135,8 @@ class Execution:
         for name in stage.reads.values():
             if name in self._stages:
                 made = self._made[name]
-                if made.dropped or made.damage:
-                    yield from self._make(self._stages[name], made.damage)
+                if made.dropped:
+                    yield from self._make(self._stages[name], "its model was deleted")
         folder = self._store.folder(stage.name, self._deep[stage.name])
         with _claim(folder.with_name(folder.name + ".lock"), self._store.shared) as ours:
             if not hosts.agree(ours):
@@ -150,7 +152,7 @@ class Execution:
         self._settle(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
-        yield Outcome(stage.name, False, seconds, why)
+        yield Outcome(stage.name, False, seconds, f"{why}; made again" if why else "")
 
     def _is_wanted(self, stage: Stage) -> bool:
         """Whether the parameters of a stage that were dropped are read, since it is made again."""
@@ -164,29 +166,28 @@ class Execution:
 
         The first process looks, and all take its word.
         """
-        shallow, found = self._shallow(stage), None
+        found = None
         if hosts.is_first():
-            place = self._place(stage, shallow)
+            place = self._place(stage)
             if place:
                 folder, record = place
                 damage = storage.damage(folder, record, self._hashes) if careful else ""
                 if damage and (mended := self._mend(stage, folder)):
                     record, damage = mended, ""
-                found = [str(folder), record.key, record.shallow, record.content]
+                found = [str(folder), record.key, record.content]
                 found += [record.seconds, damage, record.dropped]
         found = hosts.agree(found)
         return _Made(*found) if found else None
 
-    def _place(self, stage: Stage, shallow: str) -> tuple[Path, storage.Record] | None:
+    def _place(self, stage: Stage) -> tuple[Path, storage.Record] | None:
         if stage.name in self._as_they_are:
             name = self._workdir / stage.name
             found = storage.manifest(name)
-            if found:
-                return name.resolve(), found
-        return self._store.find(stage.name, self._deep[stage.name], shallow)
+            return (name.resolve(), found) if found else None
+        return self._store.find(stage.name, self._deep[stage.name], self._shallow(stage))
 
     def _mend(self, stage: Stage, folder: Path) -> storage.Record | None:
-        """Returns what the manifest of a damaged stage says once it is mended; None if it is not."""
+        """Returns what the manifest of a damaged stage says once mended; None if it is not."""
         place = Folder(folder, stage.artifact)
         if not (stage.mend and stage.mend(stage.params, place, **self._opened(stage))):
             return None

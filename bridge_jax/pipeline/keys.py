@@ -1,4 +1,4 @@
-"""Two keys of a stage: by what is known before anything runs, and by what its inputs turn out to be.
+"""Computes two keys of a stage: by what is known before a run, and by what its inputs are.
 
 The *deep* key is of the stage, its parameters and the deep keys of what it reads. The *shallow* key
 is of the stage, its parameters and the content of what it reads. Fields that are marked `UNKEYED`
@@ -21,9 +21,8 @@ def plain(value: Any) -> Any:
     """Returns parameters as JSON values, without the fields that are in no key."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = typing.get_type_hints(type(value), include_extras=True)
-        kept = [
-            field.name for field in dataclasses.fields(value) if not _unkeyed(hints[field.name])
-        ]
+        names = (field.name for field in dataclasses.fields(value))
+        kept = [name for name in names if not _unkeyed(hints[name])]
         return {"": type(value).__qualname__} | {n: plain(getattr(value, n)) for n in kept}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
