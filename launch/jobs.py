@@ -102,9 +102,10 @@ class Job:
         found = []
         for name in sorted(read & {stage.name for stage in self._plan}):
             record = storage.manifest(self.workdir / name)
-            if record and not record.dropped:
-                if not storage.damage(self.workdir / name, record, self._hashes):
-                    found.append(name)
+            if record is None or record.dropped:
+                continue
+            if not storage.damage(self.workdir / name, record, self._hashes):
+                found.append(name)
         return frozenset(hosts.agree(found))
 
     def check(self) -> None:
@@ -116,7 +117,8 @@ class Job:
             splits = self.inputs.splits
         _list_bad_rows(self.workdir, splits.bad)
         start.compare_hosts(self._plan, self.inputs, self.deep)
-        checked = self.stages if self._as_they_are else self._plan
+        to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
+        checked = to_run if self._as_they_are else self._plan
         start.check(self.config, checked, self.inputs)
         self._hashes.save()
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import check_context
-from bridge_jax.methods import apprenticeship, logits
+from bridge_jax.methods import apprenticeship, logits, names
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.logits import LOGITS

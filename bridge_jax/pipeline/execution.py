@@ -91,14 +91,19 @@ class Execution:
           StageBusy: another process is making the next stage in the store. Nothing is lost: what
             was done before it stays.
         """
-        for stage in self._stages.values():
-            made = self._look(stage)
-            if made and not made.damage:
-                self._settle(stage, made)
-                yield Outcome(stage.name, True, made.seconds, self._taken(stage, made))
-            else:
-                yield from self._make(stage, made.damage if made else "")
-        self._hashes.save()
+        try:
+            for stage in self._stages.values():
+                with _disk_errors(stage.name):
+                    made = self._look(stage)
+                    if made and not made.damage:
+                        self._settle(stage, made)
+                if made and not made.damage:
+                    yield Outcome(stage.name, True, made.seconds, self._taken(stage, made))
+                else:
+                    yield from self._make(stage, made.damage if made else "")
+        finally:
+            with contextlib.suppress(OSError):  # They are computed again.
+                self._hashes.save()
 
     def _taken(self, stage: Stage, made: _Made) -> str:
         """Returns what to say of a stage that is taken as it is, though it would run otherwise."""
@@ -137,6 +142,11 @@ class Execution:
                 made = self._made[name]
                 if made.dropped:
                     yield from self._make(self._stages[name], "its model was deleted")
+        with _disk_errors(stage.name):
+            outcome = self._claim_and_run(stage, why)
+        yield outcome
+
+    def _claim_and_run(self, stage: Stage, why: str) -> Outcome:
         folder = self._store.folder(stage.name, self._deep[stage.name])
         with _claim(folder.with_name(folder.name + ".lock"), self._store.shared) as ours:
             if not hosts.agree(ours):
@@ -144,15 +154,14 @@ class Execution:
             made = self._look(stage)  # It may have been finished since.
             if made and not made.damage and not (made.dropped and self._is_wanted(stage)):
                 self._settle(stage, made)
-                yield Outcome(stage.name, True, made.seconds)
-                return
+                return Outcome(stage.name, True, made.seconds)
             seconds = self._run(stage, folder)
         made = self._look(stage, careful=False)
         assert made, f"{stage.name} is made, but not found"
         self._settle(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
-        yield Outcome(stage.name, False, seconds, f"{why}; made again" if why else "")
+        return Outcome(stage.name, False, seconds, f"{why}; made again" if why else "")
 
     def _is_wanted(self, stage: Stage) -> bool:
         """Whether the parameters of a stage that were dropped are read, since it is made again."""
@@ -231,17 +240,24 @@ class Execution:
                 manifest = {"stage": stage.name} | record | timing.take() | made_with.describe()
                 storage.commit(folder, manifest, self._hashes)
             return hosts.agree(record["seconds"])
-        except OSError as error:
-            raise UserError(
-                f"stage {stage.name}: {error.strerror or error} ({error.filename or place}); free "
-                "some space or mend the disk, and run the same command: it goes on from here"
-            ) from error
         finally:
             # The time of an interrupted stage is kept, unless that would hide why it was.
             with contextlib.suppress(OSError):
                 if hosts.is_first() and (place / storage.STARTED).is_file():
                     spent = record["seconds"] + time.perf_counter() - began
                     files.write_json(place / storage.STARTED, record | {"seconds": spent})
+
+
+@contextlib.contextmanager
+def _disk_errors(stage: str) -> Iterator[None]:
+    """Raises a `UserError` for what the disk says in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"stage {stage}: {error.strerror or error} ({error.filename}); free some space or mend "
+            "the disk, and run the same command: it goes on from here"
+        ) from error
 
 
 def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:

@@ -145,7 +145,8 @@ def manifest(folder: Path) -> Record | None:
         texts = [key, shallow, known, *paths, *paths.values()]
     except (KeyError, TypeError, AttributeError):
         return None
-    if not all(isinstance(text, str) for text in texts) or not _is_duration(seconds):
+    whole = all(isinstance(text, str) for text in texts) and _is_duration(seconds)
+    if not whole or type(found.get("restarts", 0)) is not int:
         return None
     return Record(key, shallow, known, paths, seconds, bool(found.get("dropped")))
 
