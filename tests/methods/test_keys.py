@@ -1,0 +1,435 @@
+"""For every field of the config: the stages that run again when it changes, and no others."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from bridge_jax import methods
+from bridge_jax.config import (
+    DataConfig,
+    GenerationConfig,
+    InstructConfig,
+    LogitsConfig,
+    LoraConfig,
+    ModelConfig,
+    RationalesConfig,
+    RunConfig,
+    SelectionConfig,
+    TeacherConfig,
+    TrainConfig,
+    WarmupConfig,
+)
+from bridge_jax.methods.inputs import Inputs
+from bridge_jax.pipeline.content import Hashes
+from bridge_jax.pipeline.keys import deep_keys
+
+WARMUP, GUESSES = "apprenticeship/warmup", "apprenticeship/guesses"
+SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"
+SELECTION, ANNOTATIONS = "apprenticeship/selection", "apprenticeship/annotations"
+ASSISTANT, INSTRUCT = "apprenticeship/assistant", "tutoring/instruct"
+COMPLETIONS, SAMPLES = "tutoring/completions", "tutoring/samples"
+RATIONALES, LOGITS = "tutoring/rationales", "tutoring/logits"
+STUDENT, DIRECT = "tutoring/student", "baselines/direct"
+OF_ASSISTANT = ("evaluation/assistant_base", "evaluation/assistant")
+OF_STUDENT = tuple(
+    f"evaluation/{name}"
+    for name in ("student_base", "student_instruct", "student_direct", "student")
+)
+TESTS = (*OF_STUDENT, *OF_ASSISTANT)
+READ_BY_ASSISTANT = (WARMUP, SCORES, GRADIENTS, ASSISTANT, COMPLETIONS, LOGITS, *OF_ASSISTANT)
+READ_BY_STUDENT = (INSTRUCT, SAMPLES, STUDENT, DIRECT, LOGITS, *OF_STUDENT)
+OF_POOL = (
+    *(WARMUP, SCORES, GRADIENTS, SELECTION, ANNOTATIONS, ASSISTANT, COMPLETIONS, SAMPLES),
+    *(RATIONALES, LOGITS, STUDENT, DIRECT),
+)
+OF_GENERATION = (COMPLETIONS, SAMPLES, *TESTS)
+NOTHING = ()
+
+# Field -> (another value, the stages that read it). What follows those in turn is found below.
+# Of trainings, one stands for all.
+FIELDS = {
+    "name": ("other", NOTHING),
+    "form": ("two_pass", (LOGITS, STUDENT, DIRECT, *OF_STUDENT)),
+    "seed": (1, (*OF_POOL, INSTRUCT, *TESTS)),
+    "max_prompt_tokens": (144, (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
+    "on_long_prompt": ("truncate", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
+    "tensorboard": (True, NOTHING),
+    "data.rationale": ("long", (ANNOTATIONS,)),
+    "data.pool": (25, OF_POOL),
+    # Practice tasks are drawn one after the other: another number is other tasks in all splits.
+    "data.dev": (3, (*OF_POOL, *TESTS)),
+    "data.test": (9, (*OF_POOL, *TESTS)),
+    "data.labelled": (False, (SCORES, GRADIENTS, SELECTION, ASSISTANT, COMPLETIONS, DIRECT)),
+    "data.instruction": ("Say it.", (*OF_POOL, *TESTS)),
+    "data.on_bad_row": ("skip", NOTHING),
+    "data.max_steps": (2, (*OF_POOL, *TESTS)),
+    "data.families": (1, (*OF_POOL, *TESTS)),
+    "budget.queries": (8, (SELECTION,)),
+    "budget.usd": (2.0, NOTHING),
+    "teacher.model": ("another", (ANNOTATIONS,)),
+    "teacher.base_url": ("http://127.0.0.1:1/v1", NOTHING),  # It has a server if it is an API.
+    "teacher.allow_http": (True, NOTHING),
+    "teacher.usd_per_million_input": (2.0, NOTHING),
+    "teacher.usd_per_million_output": (2.0, NOTHING),
+    "teacher.free": (True, NOTHING),
+    "teacher.batch": (True, NOTHING),
+    "teacher.batch_share": (0.7, NOTHING),
+    "teacher.batch_poll_seconds": (9.0, NOTHING),
+    "teacher.concurrency": (3, NOTHING),
+    "teacher.requests_per_minute": (60, NOTHING),
+    "teacher.tokens_per_minute": (1000, NOTHING),
+    "teacher.timeout": (9.0, NOTHING),
+    "teacher.samples": (2, (SELECTION, ANNOTATIONS)),
+    "selection.size": (5, (SELECTION,)),
+    "selection.within_labels": (False, (SELECTION,)),
+    "selection.clusters": (2, (SELECTION,)),
+    "selection.difficulty": ("entropy", (SELECTION,)),
+    "selection.difficulty_weight": (0.2, (SELECTION,)),
+    "selection.noise_fraction": (0.1, (SELECTION,)),
+    "selection.batch_tokens": (999, NOTHING),
+    "assistant.attention": ("plain", NOTHING),
+    "assistant.lora.rank": (2, READ_BY_ASSISTANT),
+    "student.keep_layers": ((0, 1), READ_BY_STUDENT),
+    "student.attention": ("plain", NOTHING),
+    "warmup.fraction": (0.5, (WARMUP,)),
+    "warmup.domains": (("fees",), (WARMUP,)),
+    "warmup.train.epochs": (2, (WARMUP,)),
+    "assistant_training.epochs": (2, (ASSISTANT,)),
+    "instruct.examples": (5, (INSTRUCT,)),
+    "instruct.train.epochs": (2, (INSTRUCT,)),
+    "instruct.train.row_tokens": (512, (INSTRUCT,)),
+    "rationales.filter": ("none", (RATIONALES, LOGITS, STUDENT)),
+    "rationales.show_gold": (False, (ASSISTANT, COMPLETIONS, LOGITS)),
+    "rationales.min_mean_logprob": (-9.0, (RATIONALES,)),
+    "rationales.min_step_logprob": (-9.0, (RATIONALES,)),
+    "rationales.samples": (3, (SAMPLES,)),
+    "rationales.temperature": (0.3, (SAMPLES,)),
+    "rationales.min_agreement": (0.9, (RATIONALES,)),
+    "rationales.noise": (0.2, (RATIONALES,)),
+    "rationales.noise_kind": ("wrong_reasoning", (RATIONALES,)),
+    "logits.weight": (0.25, (STUDENT,)),
+    "logits.top_k": (4, (LOGITS,)),
+    "direct_training.epochs": (2, (DIRECT,)),
+    "student_training.epochs": (2, (STUDENT,)),
+    "generation.max_new_tokens": (5, OF_GENERATION),
+    "generation.batch_size": (3, OF_GENERATION),
+    "generation.temperature": (0.5, (COMPLETIONS, *TESTS)),  # Samples have one of their own.
+    "generation.top_p": (0.9, OF_GENERATION),
+    "evaluation.assistant_examples": (2, OF_ASSISTANT),
+    "mesh.data": (2, NOTHING),
+    "mesh.fsdp": (8, NOTHING),
+    "mesh.tensor": (2, NOTHING),
+}
+SPEED_OF_TRAINING = {"checkpoint_every": 7, "remat": "none"}
+TRAINING = {
+    "epochs": 2,
+    "batch_rows": 4,
+    "row_tokens": 512,
+    "accumulate": 2,
+    "learning_rate": 0.1,
+    "warmup_fraction": 0.5,
+    "weight_decay": 0.5,
+    "clip_norm": 2.0,
+    "rationale_weight": 0.9,
+}
+TRAININGS = {
+    "warmup.train": WARMUP,
+    "assistant_training": ASSISTANT,
+    "instruct.train": INSTRUCT,
+    "student_training": STUDENT,
+    "direct_training": DIRECT,
+}
+for key, stage in TRAININGS.items():
+    FIELDS |= {f"{key}.{name}": (value, (stage,)) for name, value in TRAINING.items()}
+    FIELDS |= {f"{key}.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()}
+for role, readers in (("assistant", READ_BY_ASSISTANT), ("student", READ_BY_STUDENT)):
+    lora = {"rank": 2, "alpha": 3.0, "dropout": 0.5, "targets": ("mlp/*",), "rslora": True}
+    FIELDS |= {f"{role}.lora.{name}": (value, readers) for name, value in lora.items()}
+FIELDS["assistant.keep_layers"] = ((0, 1), READ_BY_ASSISTANT)
+# What the teacher says depends on it.
+FIELDS |= {
+    f"teacher.{name}": (value, (ANNOTATIONS,))
+    for name, value in {
+        "backend": "google-generativeai",
+        "max_output_tokens": 99,
+        "temperature": 1.0,
+        "attempts": 2,
+        "structured": False,
+        "show_gold": True,
+        "retries": 1,
+        "keep_wrong": True,
+        "min_agreement": 0.5,
+        "min_rationale_tokens": 1,
+        "max_rationale_tokens": 99,
+    }.items()
+}
+# Not in this table: other stages (`test_another_strategy...`), or files (below).
+OTHERS = {
+    *("method", "compare_direct", "selection.strategy", "teacher.kind", "teacher.replay_from"),
+    *("data.source", "data.path", "data.config", "data.revision", "data.columns", "data.splits"),
+    *("data.label_descriptions", "data.task_file", "data.kind", "data.choices", "data.answer_is"),
+    *("data.min_rouge", "data.decimal", "data.domains", "data.min_steps", "data.label_share"),
+    *("budget.ledger", "assistant.checkpoint", "student.checkpoint"),
+    *("instruct.source", "instruct.path", "instruct.columns", "instruct.on_bad_row"),
+}
+
+
+@pytest.fixture(scope="module")
+def base(checkpoint):
+    """A run that has every stage but the guesses."""
+    train = TrainConfig(row_tokens=256)
+    return RunConfig(
+        compare_direct=True,
+        data=DataConfig(pool=24, dev=2, test=8, max_steps=1, rationale="short"),
+        budget=dataclasses.replace(RunConfig().budget, queries=10),
+        assistant=ModelConfig(str(checkpoint), lora=LoraConfig(rank=4)),
+        student=ModelConfig(str(checkpoint), keep_layers=(0, 2)),
+        warmup=WarmupConfig(0.25, train),
+        selection=SelectionConfig(strategy="badge"),
+        instruct=InstructConfig(8, train),
+        assistant_training=train,
+        student_training=train,
+        direct_training=train,
+        rationales=RationalesConfig(filter="consistency"),
+        logits=LogitsConfig(weight=0.5, top_k=8),
+        generation=GenerationConfig(max_new_tokens=4, batch_size=8),
+    )
+
+
+def keys_of(config, tmp_path, hashes=None):
+    inputs = Inputs(config, tmp_path, None, hashes or Hashes())
+    return deep_keys(methods.stages(config), inputs.table)
+
+
+def changed(before, after):
+    return {name for name in before.keys() & after.keys() if before[name] != after[name]}
+
+
+def and_what_follows(config, readers):
+    """Returns `readers` and the stages that read what they leave, and so on."""
+    found = set(readers)
+    for stage in methods.stages(config):
+        if found & set(stage.reads.values()):
+            found.add(stage.name)
+    return found
+
+
+def leaves(config, prefix=""):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def with_value(config, key, value):
+    first, _, rest = key.partition(".")
+    if rest:
+        value = with_value(getattr(config, first), rest, value)
+    return dataclasses.replace(config, **{first: value})
+
+
+def test_every_field_is_in_the_table():
+    assert set(leaves(RunConfig())) == FIELDS.keys() | OTHERS
+    assert not FIELDS.keys() & OTHERS
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_is_read_by(base, tmp_path, field):
+    value, readers = FIELDS[field]
+    other = with_value(base, field, value)
+    assert other != base
+    expected = and_what_follows(base, readers)
+    assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_another_strategy_changes_the_selection_and_leaves_the_scores(base, tmp_path):
+    other = with_value(base, "selection.strategy", "coverage")
+    expected = and_what_follows(base, [SELECTION])
+    assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_methods_share_what_they_do_alike(base, tmp_path):
+    bridge = keys_of(base, tmp_path)
+    direct = keys_of(with_value(base, "method", "direct"), tmp_path)
+    alike = {WARMUP, SCORES, GRADIENTS, SELECTION, ANNOTATIONS, INSTRUCT, *OF_STUDENT[:2]}
+    assert {name for name in direct if direct[name] == bridge.get(name)} == alike
+    # Of another name, but the same training.
+    assert direct[STUDENT] != bridge[STUDENT]
+    unlogged = with_value(base, "logits.weight", 0.0)
+    own = with_value(with_value(unlogged, "method", "self"), "data.labelled", True)
+    assert keys_of(own, tmp_path)[WARMUP] == bridge[WARMUP]
+    without = keys_of(with_value(base, "compare_direct", False), tmp_path)
+    assert bridge.keys() - without.keys() == {DIRECT, "evaluation/student_direct"}
+    assert not changed(bridge, without)
+
+
+def test_an_api_is_known_by_its_server(base, tmp_path):
+    api = dataclasses.replace(base, teacher=TeacherConfig("openai", "gpt-x", free=True))
+    own = with_value(api, "teacher.base_url", "https://api.openai.com/v1/")
+    other = with_value(api, "teacher.base_url", "https://elsewhere.example/v1")
+    before = keys_of(api, tmp_path)
+    assert not changed(before, keys_of(own, tmp_path))
+    assert changed(before, keys_of(other, tmp_path)) == and_what_follows(api, [ANNOTATIONS])
+
+
+LABELS = ("late", "lost")
+
+
+def rows(pool=8, test=4, dev=2, question="Where is my order {}?"):
+    splits = ["train"] * pool + ["dev"] * dev + ["test"] * test
+    return [
+        {"id": f"r{i}", "question": question.format(i), "answer": LABELS[i % 2], "split": split}
+        | {"rationale": f"Since {i}."}
+        for i, split in enumerate(splits)
+    ]
+
+
+def write_rows(path, found):
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return str(path)
+
+
+@pytest.fixture
+def of_file(base, tmp_path):
+    """A run on a JSONL file, with a recorded teacher, and a function that changes the file."""
+    path = tmp_path / "rows.jsonl"
+    data = DataConfig("jsonl", write_rows(path, rows()), kind="label", choices=LABELS)
+    data = dataclasses.replace(data, instruction="Late or lost?", rationale="rationale")
+    teacher = TeacherConfig(kind="replay")
+    budget = dataclasses.replace(base.budget, queries=4)
+    return dataclasses.replace(base, data=data, teacher=teacher, budget=budget)
+
+
+def another(row, **change):
+    return row | change
+
+
+DATA = {
+    "the same rows written again": (lambda found: list(found), NOTHING),
+    "the keys in another order": (
+        lambda found: [dict(reversed(row.items())) for row in found],
+        NOTHING,
+    ),
+    "one more test row": (
+        lambda found: [*found, another(found[-1], id="new", question="?")],
+        TESTS,
+    ),
+    "a test row corrected": (lambda found: [*found[:-1], another(found[-1], answer="late")], TESTS),
+    "a dev row corrected": (
+        lambda found: [
+            row | {"question": "How?"} if row["split"] == "dev" and row["id"] == "r8" else row
+            for row in found
+        ],
+        NOTHING,
+    ),
+    "a recorded rationale corrected": (
+        lambda found: [another(found[0], rationale="Thus."), *found[1:]],
+        (ANNOTATIONS,),
+    ),
+    "a question of the pool corrected": (
+        lambda found: [another(found[0], question="When?"), *found[1:]],
+        OF_POOL,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", DATA)
+def test_data_are_known_by_their_content(of_file, tmp_path, change):
+    edit, readers = DATA[change]
+    before = keys_of(of_file, tmp_path)
+    write_rows(tmp_path / "rows.jsonl", edit(rows()))
+    expected = and_what_follows(of_file, readers)
+    assert changed(before, keys_of(of_file, tmp_path)) == expected
+
+
+def test_where_data_lie_does_not_matter(of_file, tmp_path):
+    moved = write_rows(tmp_path / "moved.jsonl", rows())
+    other = with_value(of_file, "data.path", moved)
+    assert not changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path))
+    said = tmp_path / "task.toml"
+    said.write_text('instruction = "Late or lost?"\n')
+    other = with_value(with_value(of_file, "data.instruction", ""), "data.task_file", str(said))
+    assert not changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path))
+    said.write_text('instruction = "Lost or late?"\n')
+    expected = and_what_follows(of_file, (*OF_POOL, *TESTS))
+    assert changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.columns", {"question": "other"}),
+        ("data.decimal", ","),
+        ("data.choices", ("late", "lost", "other")),
+        ("data.label_descriptions", {"late": "It comes."}),
+        ("data.splits", {"train": "train", "test": "test"}),
+    ],
+)
+def test_how_data_are_read_matters_by_what_is_read(of_file, tmp_path, field, value):
+    found = [row | {"other": row["question"] + "?"} for row in rows()]
+    write_rows(tmp_path / "rows.jsonl", found)
+    other = with_value(of_file, field, value)
+    changes = changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path))
+    same = field == "data.splits"  # Only dev is left out, which no stage reads.
+    expected = NOTHING if same else and_what_follows(of_file, (*OF_POOL, *TESTS))
+    assert changes == set(expected)
+
+
+def test_weights_are_known_by_their_content(of_file, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    file = tmp_path / "hashes.json"
+    other = with_value(of_file, "student.checkpoint", str(folder))
+    before = keys_of(of_file, tmp_path)
+    assert not changed(before, keys_of(other, tmp_path, Hashes(file)))
+    (weights,) = folder.glob("*.safetensors")
+    data, stat = bytearray(weights.read_bytes()), weights.stat()
+    data[-1] ^= 1
+    weights.write_bytes(data)  # of the same size
+    after = keys_of(other, tmp_path, Hashes(file))
+    assert weights.stat().st_size == stat.st_size
+    # What only renders text for it, or counts its tokens, does not read the weights.
+    assert changed(before, after) == and_what_follows(of_file, READ_BY_STUDENT)
+    assert ANNOTATIONS not in changed(before, after)
+
+
+def test_a_tokenizer_is_known_by_its_content(of_file, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"note": 1}))
+    other = with_value(of_file, "student.checkpoint", str(folder))
+    changes = changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path))
+    assert changes == and_what_follows(of_file, (ANNOTATIONS, *READ_BY_STUDENT))
+
+
+def test_instructions_of_a_file_are_known_by_their_content(of_file, tmp_path):
+    path = tmp_path / "instructions.jsonl"
+    found = [{"question": f"Say {i}.", "answer": f"{i}"} for i in range(9)]
+    write_rows(path, found)
+    chosen = dataclasses.replace(of_file.instruct, source="jsonl", path=str(path))
+    config = dataclasses.replace(of_file, instruct=chosen)
+    before = keys_of(config, tmp_path)
+    moved = with_value(config, "instruct.path", write_rows(tmp_path / "moved.jsonl", found))
+    assert not changed(before, keys_of(moved, tmp_path))
+    write_rows(path, [*found[:-1], {"question": "Say more.", "answer": "more"}])
+    expected = and_what_follows(config, [INSTRUCT])
+    assert changed(before, keys_of(config, tmp_path)) == expected
+    renamed = with_value(config, "instruct.columns", {"question": "question"})
+    assert changed(keys_of(config, tmp_path), keys_of(renamed, tmp_path)) == expected
+
+
+def test_a_replay_is_known_by_its_content(of_file, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    write_rows(path, [{"id": "r0", "reply": "Thus.\nAnswer: late"}])
+    config = with_value(of_file, "teacher.replay_from", str(path))
+    before = keys_of(config, tmp_path)
+    moved = tmp_path / "moved.jsonl"
+    shutil.copy(path, moved)
+    other = with_value(config, "teacher.replay_from", str(moved))
+    assert not changed(before, keys_of(other, tmp_path))
+    write_rows(path, [{"id": "r0", "reply": "So.\nAnswer: late"}])
+    expected = and_what_follows(config, [ANNOTATIONS])
+    assert changed(before, keys_of(config, tmp_path)) == expected
