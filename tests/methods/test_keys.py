@@ -59,7 +59,7 @@ FIELDS = {
     "data.rationale": ("long", (ANNOTATIONS,)),
     "data.pool": (25, OF_POOL),
     # Practice tasks are drawn one after the other: another number is other tasks in all splits.
-    "data.dev": (3, (*OF_POOL, *TESTS)),
+    "data.dev": (3, OF_POOL),
     "data.test": (9, (*OF_POOL, *TESTS)),
     "data.labelled": (False, (SCORES, GRADIENTS, SELECTION, ASSISTANT, COMPLETIONS, DIRECT)),
     "data.instruction": ("Say it.", (*OF_POOL, *TESTS)),
