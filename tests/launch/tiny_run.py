@@ -81,9 +81,16 @@ def settings(config: Path, *assignments: str) -> RunConfig:
     return config_io.override(config_io.load(config), assignments)
 
 
+def override(config: RunConfig, *assignments: str) -> RunConfig:
+    """Returns the config with assignments as after `--config.`."""
+    return config_io.override(config, assignments)
+
+
 def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
     """Runs to the end in this process, on its eight devices; returns the report."""
-    return runner.run_to_report(config, workdir, phase, Console(quiet=True))
+    job = Job(config, workdir, phase=phase)
+    job.check()
+    return job.run(Console(quiet=True))
 
 
 def report(workdir: Path) -> dict:

@@ -1,0 +1,195 @@
+"""What runs again after a change, end to end, and that the report is that of a fresh run."""
+
+import dataclasses
+import json
+import shutil
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from bridge_jax.config import DataConfig, TeacherConfig
+from launch.jobs import Job
+from tests.launch import tiny_run
+
+LABELS = ("late", "lost")
+TIMED = ("seconds", "time", "training", "spend", "page", "made_with")
+ALL_TESTS = [
+    f"evaluation/{name}"
+    for name in ("student_base", "student_instruct", "student", "assistant_base", "assistant")
+]
+
+
+def rows(pool=24, test=8, dev=2):
+    splits = ["train"] * pool + ["dev"] * dev + ["test"] * test
+    return [
+        {
+            "id": f"r{i}",
+            "question": f"Where is my order {i}, sent on day {i % 7}?",
+            "answer": LABELS[i % 2],
+            "split": split,
+            "rationale": f"Day {i % 7} was a while ago.\nAnswer: {LABELS[i % 2]}",
+        }
+        for i, split in enumerate(splits)
+    ]
+
+
+def write_rows(path, found):
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changes")
+    write_rows(folder / "rows.jsonl", rows())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(home):
+    found = tiny_run.settings(tiny_run.write_config(home))
+    data = DataConfig(
+        "jsonl",
+        str(home / "rows.jsonl"),
+        kind="label",
+        choices=LABELS,
+        instruction="Late or lost?",
+        rationale="rationale",
+    )
+    teacher = TeacherConfig(kind="replay")
+    found = dataclasses.replace(found, data=data, teacher=teacher, max_prompt_tokens=144)
+    # Room for other selections.
+    return tiny_run.override(found, "budget.queries=60", "selection.size=10")
+
+
+@pytest.fixture(scope="module")
+def done(home, config):
+    """A finished run."""
+    finish(config, home / "run")
+    return home / "run"
+
+
+def finish(config, workdir, phase="all"):
+    """Runs to the end; returns (the report, the stages that ran, what was printed)."""
+    job, printed = Job(config, workdir, phase=phase), StringIO()
+    job.check()
+    report = job.run(Console(file=printed, width=200))
+    lines = [line.split(maxsplit=1) for line in printed.getvalue().splitlines()]
+    stages = {stage.name for stage in job.stages}
+    ran = [line[0] for line in lines if line and line[0] in stages and line[1] != "done before"]
+    return report, ran, printed.getvalue()
+
+
+@pytest.fixture
+def workdir(done, tmp_path):
+    return shutil.copytree(done, tmp_path / "run", symlinks=True)
+
+
+def without_times(report):
+    return {key: value for key, value in report.items() if key not in TIMED}
+
+
+def moved(config, path):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(path)))
+
+
+def test_more_test_rows_run_the_evaluation_alone(config, workdir, tmp_path):
+    more = [*rows(), *({**row, "id": row["id"] + "b"} for row in rows(0, 2, 0))]
+    more[-1]["question"], more[-2]["question"] = "Where?", "When?"
+    other = moved(config, write_rows(tmp_path / "rows.jsonl", more))
+    report, ran, _ = finish(other, workdir)
+    assert ran == ALL_TESTS
+    assert report["n_test"] == 10
+
+
+def test_other_dev_rows_run_nothing(config, workdir, tmp_path):
+    found = [row | {"question": "How?"} if row["id"] == "r24" else row for row in rows()]
+    assert found != rows()
+    assert finish(moved(config, write_rows(tmp_path / "rows.jsonl", found)), workdir)[1] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "selection.batch_tokens=512",
+        "student_training.checkpoint_every=7",
+        "teacher.concurrency=1",
+        "teacher.timeout=5.0",
+        "student_training.remat=none",
+        "student.attention=plain",
+        "name=other",
+        "budget.usd=0.06",
+    ],
+)
+def test_what_changes_speed_or_caps_runs_nothing(config, workdir, change):
+    other = tiny_run.override(config, change)
+    assert finish(other, workdir)[1] == []
+
+
+def test_another_price_asks_nobody_and_the_report_says_both(config, workdir, done):
+    other = tiny_run.override(config, "teacher.usd_per_million_output=20.0")
+    before = json.loads((done / "report.json").read_text())["spend"]
+    report, ran, _ = finish(other, workdir)
+    assert ran == []
+    spend = report["spend"]
+    assert spend["usd"] == before["usd"]
+    at_present = (1.25 * spend["input_tokens"] + 20.0 * spend["output_tokens"]) / 1e6
+    assert spend["at_present_prices"] == pytest.approx(at_present, abs=1e-9)
+
+
+def test_evaluation_trains_nothing_whatever_the_pool_is_by_now(config, workdir, tmp_path):
+    found = [row | {"question": row["question"] + "!"} for row in rows()]
+    other = moved(config, write_rows(tmp_path / "rows.jsonl", found))
+    report, ran, printed = finish(other, workdir, phase="evaluate")
+    assert ran == ALL_TESTS
+    assert "tutoring/student: taken as it is, made of other data or settings" in printed
+    assert report["rationales"]["written"] == 24  # What made the student is still told.
+    # Without the phase it is another run, and the models are trained anew.
+    ran = finish(other, workdir)[1]
+    assert "apprenticeship/warmup" in ran and "tutoring/student" in ran
+
+
+def test_annotations_cut_in_their_last_row_are_seen_and_said(config, workdir, caplog):
+    path = (workdir / "apprenticeship/annotations").resolve() / "annotations.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    _, ran, _ = finish(config, workdir)
+    assert ran == []
+    assert path.read_bytes() == whole
+    assert "the file is written again from" in caplog.text
+
+
+def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir):
+    path = (workdir / "apprenticeship/scores").resolve() / "scores.jsonl"
+    path.write_text(path.read_text().replace('"nll": ', '"nll": 1', 1))
+    _, ran, printed = finish(config, workdir)
+    assert ran == ["apprenticeship/scores"]
+    assert "apprenticeship/scores: scores.jsonl is not what was written; made again" in printed
+
+
+# One field of each stage that trains, writes, chooses or judges, one after the other.
+CHANGES = (
+    "evaluation.assistant_examples=5",
+    "student_training.epochs=2",
+    "rationales.min_mean_logprob=-9.0",
+    "generation.max_new_tokens=5",
+    "instruct.examples=6",
+    "assistant_training.epochs=2",
+    "selection.difficulty_weight=0.1",
+    "warmup.fraction=0.3",
+    "compare_direct=true",
+    "method=self",
+)
+
+
+@pytest.mark.slow
+def test_after_a_change_the_report_is_that_of_a_fresh_run(config, workdir, tmp_path):
+    for number, change in enumerate(CHANGES):
+        config = tiny_run.override(config, change)
+        again, ran, _ = finish(config, workdir)
+        fresh, everything, _ = finish(config, tmp_path / f"fresh{number}")
+        assert ran and set(ran) <= set(everything), change
+        assert without_times(again) == without_times(fresh), change
+        # What was paid for earlier selections stays on the bill.
+        assert again["spend"]["queries"] >= fresh["spend"]["queries"], change
