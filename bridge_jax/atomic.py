@@ -33,6 +33,19 @@ def written(path: Path, beside: Path, sync: bool) -> Iterator[IO[str]]:
         beside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def written_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a new file of bytes that takes the place of `path` in one step, as `replace` does."""
+    beside = part_of(path)
+    beside.unlink(missing_ok=True)
+    try:
+        with beside.open("xb") as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` in one step, and waits until it is on the disk."""
     with written(path, path.with_name(path.name + ".tmp"), sync=True) as file:

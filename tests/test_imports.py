@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 # A part may import its own layer and those below it.
 LAYERS = [
     {"errors", "shown"},
-    {"atomic", "config", "config_checks", "config_io", "progress", "tasks", "timing", "parallel"},
+    {
+        *("atomic", "caches", "config", "config_checks", "config_io", "progress", "tasks"),
+        *("timing", "parallel"),
+    },
     {"models", "text", "roofline"},
     {"selection", "teachers", "training", "generation", "evaluation"},
     {"phases", "studies", "planning"},

@@ -7,6 +7,7 @@ trained.
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ _PROBE = (
 _THINK = re.compile(r"([<\[])([\w:]*(?:think|thought|reason)[\w:]*)([>\]])", re.IGNORECASE)
 
 _PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+_USUAL = (chr(0xE000), chr(0xE001))
 
 
 class UnwrittenError(UserError):
@@ -86,6 +88,7 @@ class Chat:
           UserError: it is not valid jinja2.
         """
         self.source, self.notes = source, []
+        self._one_at_a_time = threading.Lock()
         self._template = compile_template(source, tokens)
         for before, note in _MENDED:
             template = compile_template(before + source, tokens)
@@ -134,6 +137,14 @@ class Chat:
             f"is ({shown!r} ...), so what is trained would not be what was asked; {WAY_OUT}, or "
             "use another chat model"
         )
+
+    def render_all(self, conversations: Iterable[Messages]) -> list[Rendered]:
+        """Returns what `render` returns for each, while other threads wait.
+
+        Threads that took turns after each conversation would spend more time on that than on it.
+        """
+        with self._one_at_a_time:
+            return [self.render(messages) for messages in conversations]
 
     def end_of_turn(
         self, read: Callable[[str], Iterable[int]], markers: Mapping[int, str]
@@ -232,6 +243,9 @@ def _render(template: Any, messages: Messages, open_turn: bool) -> Rendered | Ma
 
 def _unused(texts: Iterable[str]) -> tuple[str, str]:
     """Returns two characters of Unicode's private use that are in none of the texts."""
+    texts = list(texts)
+    if not any(char in text for text in texts for char in _USUAL):
+        return _USUAL
     used = set().union(*texts)
     free: Iterator[str] = (chr(i) for area in _PRIVATE for i in area if chr(i) not in used)
     try:

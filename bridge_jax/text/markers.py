@@ -9,10 +9,11 @@ tokenizer whose markers have other names, which nobody can guess: the template's
 those names, and a content's are letters like any other.
 """
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _READS_LIKE_ONE = re.compile(r"[<\[{|｜].+[>\]}|｜]", re.DOTALL)
 
@@ -25,8 +26,11 @@ class Found(NamedTuple):
     end: int
 
 
-# From a text to its ids and to the markers among them, in order.
-Read = Callable[[str], tuple[list[int], list[Found]]]
+# The ids of a text, and the markers among them, in order.
+Reading = tuple[list[int], list[Found]]
+Read = Callable[[str], Reading]
+# A text, and (start, end) of what others wrote in it.
+Marked = tuple[str, Sequence[tuple[int, int]]]
 
 
 def is_marker(text: str, special: bool) -> bool:
@@ -72,7 +76,7 @@ def encode(
       renamed: makes the names of the markers, and the tokenizer that knows them by those.
     """
     ids, found = read(text)
-    if not any(m.start < end and m.end > start for start, end in contents for m in found):
+    if not in_contents(found, contents):
         return ids
     _, found = read(_without(text, contents))
     names, tokenize = renamed()
@@ -83,6 +87,27 @@ def encode(
     return tokenize("".join([*pieces, text[at:]]))
 
 
+def encode_all(
+    items: Sequence[Marked], readings: Sequence[Reading], encode_one: Callable[..., list[int]]
+) -> list[list[int]]:
+    """Returns the ids of texts that were read; those with a marker in a content are read again.
+
+    Args:
+      items: the texts with their contents.
+      readings: of each.
+      encode_one: text and contents to ids, as `encode`; for those with a marker.
+    """
+    return [
+        encode_one(text, contents) if in_contents(found, contents) else ids
+        for (text, contents), (ids, found) in zip(items, readings)
+    ]
+
+
+def in_contents(found: Sequence[Found], contents: Sequence[tuple[int, int]]) -> bool:
+    """Returns whether a marker was read in what others wrote, where none may be."""
+    return any(m.start < end and m.end > start for start, end in contents for m in found)
+
+
 def _without(text: str, contents: Sequence[tuple[int, int]]) -> str:
     """Returns the text with letters in place of its contents; white space stays."""
     pieces, at = [], 0
@@ -90,3 +115,34 @@ def _without(text: str, contents: Sequence[tuple[int, int]]) -> str:
         pieces += text[at:start], re.sub(r"\S", "x", text[start:end])
         at = end
     return "".join([*pieces, text[at:]])
+
+
+def renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
+    """Returns a tokenizer whose markers have other names, and from its added ids to those before.
+
+    The vocabulary is renamed too: some models would find a marker there without its being added.
+    """
+    import tokenizers
+
+    data = json.loads(backend.to_str())
+    data |= {"post_processor": None, "truncation": None, "padding": None}
+    before = {}
+    for token in data["added_tokens"]:
+        token["content"] = names.get(token["id"], token["content"])
+        before[token["content"]] = token["id"]
+    model = data["model"]
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):  # of pairs (piece, score), in the order of their ids
+        model["vocab"] = [
+            [names.get(i, piece), score] for i, (piece, score) in enumerate(vocabulary)
+        ]
+    else:
+        model["vocab"] = {names.get(i, piece): i for piece, i in vocabulary.items()}
+        gone = {piece for piece, i in vocabulary.items() if i in names}
+        if model.get("unk_token") in gone:
+            model["unk_token"] = names[vocabulary[model["unk_token"]]]
+        if "merges" in model:
+            pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]]
+            model["merges"] = [pair for pair in pairs if gone.isdisjoint([*pair, "".join(pair)])]
+    made = tokenizers.Tokenizer.from_str(json.dumps(data))
+    return made, {made.token_to_id(content): i for content, i in before.items()}

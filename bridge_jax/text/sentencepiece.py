@@ -12,15 +12,15 @@ import functools
 import itertools
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridge_jax.errors import UserError
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
+from bridge_jax.text.pieces import Marker, Reader
 from bridge_jax.text.tokenizer import settle
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # of ModelProto.SentencePiece.Type
@@ -31,58 +31,6 @@ _MODEL, _CONFIG, _ADDED, _TEMPLATE = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-
-
-class _Marker(NamedTuple):
-    """A text that is one id, and whether it takes the white space beside it."""
-
-    id: int
-    special: bool
-    lstrip: bool = False
-    rstrip: bool = False
-
-
-class _Reader:
-    """Text to ids: it is cut at the markers, and what is between is sentencepiece's."""
-
-    def __init__(self, pieces: Any, cut_at: dict[str, _Marker], watched: Sequence[int]):
-        """Takes tensorflow-text's tokenizer, what to cut at, and the ids that are told."""
-        self._pieces, self._markers, self._watched = pieces, cut_at, frozenset(watched)
-        longest_first = sorted(cut_at, key=len, reverse=True)
-        self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
-
-    def read(self, text: str) -> tuple[list[int], list[markers.Found]]:
-        """Returns the ids of `text`, and those that are watched with their places."""
-        parts = self._cut.split(text)  # Odd parts are markers.
-        places = [0, *itertools.accumulate(map(len, parts))]
-        for at in range(1, len(parts), 2):
-            marker = self._markers[parts[at]]
-            if marker.lstrip:
-                parts[at - 1] = parts[at - 1].rstrip()
-            if marker.rstrip:
-                after = parts[at + 1].lstrip()
-                places[at + 1] += len(parts[at + 1]) - len(after)
-                parts[at + 1] = after
-        ids, found = [], []
-        for at, (part, place) in enumerate(zip(parts, places)):
-            if at % 2:
-                i = self._markers[part].id
-                ids.append(i)
-                if i in self._watched:
-                    found.append(markers.Found(i, place, place + len(part)))
-            elif part:
-                new, starts, ends = (
-                    a.numpy().tolist() for a in self._pieces.tokenize_with_offsets(part)
-                )
-                ids += new
-                hits = [n for n, i in enumerate(new) if i in self._watched]
-                data = part.encode() if hits else b""
-                for n in hits:
-                    before, through = (
-                        len(data[:byte].decode(errors="ignore")) for byte in (starts[n], ends[n])
-                    )
-                    found.append(markers.Found(new[n], place + before, place + through))
-        return ids, found
 
 
 class SentencePieceTokenizer:
@@ -125,7 +73,7 @@ class SentencePieceTokenizer:
         texts = {i: p.piece for i, p in enumerate(proto.pieces) if p.type == _USER_DEFINED}
         texts |= {marker.id: text for text, marker in self._cut_at.items()}
         end = self._chat.end_of_turn(
-            lambda text: _Reader(self._pieces, self._cut_at, ()).read(text)[0], texts
+            lambda text: Reader(self._pieces, self._cut_at, ()).read(text)[0], texts
         )
         eos, pad = (
             found and found.id
@@ -143,7 +91,7 @@ class SentencePieceTokenizer:
             for i, text in texts.items()
             if i in self.end_ids or markers.is_marker(text, i in self._hidden)
         }
-        self._reader = _Reader(self._pieces, self._cut_at, tuple(self._watched))
+        self._reader = Reader(self._pieces, self._cut_at, tuple(self._watched))
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
@@ -170,6 +118,15 @@ class SentencePieceTokenizer:
         """Returns the ids of the messages, up to where the assistant begins to write."""
         return self._encode(*self._chat.render(messages))
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns what `encode` returns for each; several threads may call it."""
+        whole = [markers.whole_characters(text) for text in texts]
+        return self._encode_all([(text, [(0, len(text))]) for text in whole])
+
+    def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
+        """Returns what `render_chat` returns for each; several threads may call it."""
+        return self._encode_all(self._chat.render_all(chats))
+
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +138,10 @@ class SentencePieceTokenizer:
 
     def _encode(self, text: str, contents: Sequence[tuple[int, int]]) -> list[int]:
         return markers.encode(text, contents, self._reader.read, lambda: self._renamed)
+
+    def _encode_all(self, items: Sequence[markers.Marked]) -> list[list[int]]:
+        readings = self._reader.read_all([text for text, _ in items])
+        return markers.encode_all(items, readings, self._encode)
 
     @functools.cached_property
     def _renamed(self) -> tuple[dict[int, str], Callable[[str], list[int]]]:
@@ -195,7 +156,7 @@ class SentencePieceTokenizer:
                 piece.piece = names[i]
         pieces = tensorflow_text.SentencepieceTokenizer(proto.SerializeToString())
         cut_at = {names.get(m.id, text): m for text, m in self._cut_at.items()}
-        reader = _Reader(pieces, cut_at, ())
+        reader = Reader(pieces, cut_at, ())
         return names, lambda text: reader.read(text)[0]
 
     def _detokenize(self, ids: list[int]) -> str:
@@ -225,17 +186,17 @@ def _named_tokens(proto: Any, config: dict[str, Any]) -> dict[str, str]:
 
 def _markers(
     proto: Any, config: dict[str, Any], added: dict[str, int], tokens: dict[str, str]
-) -> dict[str, _Marker]:
+) -> dict[str, Marker]:
     """Returns what the text is cut at: control symbols, named tokens, and those HF adds."""
     more = map(_content, config.get("additional_special_tokens") or [])
     control = [p.piece for p in proto.pieces if p.type == _CONTROL]
     special = {*control, *tokens.values(), *more}
-    out = {p.piece: _Marker(i, True) for i, p in enumerate(proto.pieces) if p.piece in special}
-    out |= {text: _Marker(i, text in special) for text, i in added.items()}
+    out = {p.piece: Marker(i, True) for i, p in enumerate(proto.pieces) if p.piece in special}
+    out |= {text: Marker(i, text in special) for text, i in added.items()}
     for i, token in config.get("added_tokens_decoder", {}).items():
         is_special, lstrip, rstrip = (token.get(k, False) for k in ("special", "lstrip", "rstrip"))
         text = token["content"]
-        out[text] = _Marker(int(i), is_special or text in special, lstrip, rstrip)
+        out[text] = Marker(int(i), is_special or text in special, lstrip, rstrip)
     return out
 
 

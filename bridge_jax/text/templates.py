@@ -9,6 +9,7 @@ bounded before it runs (`template_sizes`).
 import datetime
 import functools
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ Template = Callable[[Messages, bool], str]
 _STEPS, _CHARACTERS = 20_000, 1_000_000
 _COUNT, _LIMIT, _JOIN = "count_steps", "limit_size", "join_limited"  # filters that are put in
 
+_SIZED = (str, bytes, list, tuple, dict)
 
 WAY_OUT = "correct it (chat_template.jinja, or chat_template in tokenizer_config.json)"
 
@@ -50,13 +52,17 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
       UserError: the template is not valid jinja2; from the function: it fails, or refuses the
         messages.
     """
-    env = _Environment()
+    env, one_at_a_time = _Environment(), threading.Lock()  # The environment counts the steps.
     try:
         template = env.from_string(_Bounded(env).visit(env.parse(source)))
     except Exception as error:  # Python's compiler has its own, for depth and size.
         raise UserError(f"the chat template is not valid jinja2: {error}; {WAY_OUT}") from error
 
     def render(messages: Messages, open_turn: bool) -> str:
+        with one_at_a_time:
+            return render_alone(messages, open_turn)
+
+    def render_alone(messages: Messages, open_turn: bool) -> str:
         given = sum(len(str(message.get("content"))) for message in messages)
         env.start(_STEPS + given, _CHARACTERS + 10 * given)
         try:
@@ -146,6 +152,8 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "+" and (type(left), type(right)) == (str, str):  # Nearly all of them.
+            return self.limit_size(left + right)
         size = 0
         if isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length(), right.bit_length()
@@ -239,7 +247,7 @@ class _Bounded(visitor.NodeTransformer):
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str | bytes | list | tuple | dict) else 0
+    return len(value) if isinstance(value, _SIZED) else 0
 
 
 def _refuse(message: str) -> None:

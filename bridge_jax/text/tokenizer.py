@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bridge_jax.errors import UserError
-from bridge_jax.text import markers
+from bridge_jax.text import bulk, markers
 from bridge_jax.text.chat import Chat, default_template
 
 
@@ -46,6 +46,18 @@ class Tokenizer(Protocol):
 
         Raises:
           UserError: the template fails, or does not write the messages as they are.
+        """
+        ...
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns what `encode` returns for each; several threads may call it."""
+        ...
+
+    def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
+        """Returns what `render_chat` returns for each; several threads may call it.
+
+        Raises:
+          UserError: as `render_chat`, for one of them.
         """
         ...
 
@@ -140,6 +152,9 @@ class HFTokenizer:
             for i, token in fast.added_tokens_decoder.items()
             if i in self.end_ids or markers.is_marker(token.content, token.special)
         }
+        self._cuts = bulk.cuts(
+            fast.added_tokens_decoder.values(), lambda t: markers.is_marker(t.content, t.special)
+        )
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
@@ -162,6 +177,15 @@ class HFTokenizer:
         """Returns the ids of the messages, up to where the assistant begins to write."""
         return self._encode(*self._chat.render(messages))
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns what `encode` returns for each; several threads may call it."""
+        whole = [markers.whole_characters(text) for text in texts]
+        return self._encode_all([(text, [(0, len(text))]) for text in whole])
+
+    def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
+        """Returns what `render_chat` returns for each; several threads may call it."""
+        return self._encode_all(self._chat.render_all(chats))
+
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         self._fast.save_pretrained(folder)
@@ -178,8 +202,19 @@ class HFTokenizer:
     def _encode(self, text: str, contents: Sequence[tuple[int, int]]) -> list[int]:
         return markers.encode(text, contents, self._read, lambda: self._renamed)
 
-    def _read(self, text: str) -> tuple[list[int], list[markers.Found]]:
-        read = self._fast.backend_tokenizer.encode(text, add_special_tokens=False)
+    def _encode_all(self, items: Sequence[markers.Marked]) -> list[list[int]]:
+        readings = bulk.read_all(items, self._read_all, self._cuts)
+        return markers.encode_all(items, readings, self._encode)
+
+    def _read(self, text: str) -> markers.Reading:
+        backend = self._fast.backend_tokenizer
+        return self._found(backend.encode(text, add_special_tokens=False))
+
+    def _read_all(self, texts: list[str]) -> list[markers.Reading]:
+        backend = self._fast.backend_tokenizer
+        return [self._found(e) for e in backend.encode_batch(texts, add_special_tokens=False)]
+
+    def _found(self, read: Any) -> markers.Reading:
         ids = read.ids  # It is made anew at every access.
         at = [n for n, i in enumerate(ids) if i in self._markers]
         offsets = read.offsets if at else []
@@ -188,44 +223,13 @@ class HFTokenizer:
     @functools.cached_property
     def _renamed(self) -> tuple[dict[int, str], Callable[[str], list[int]]]:
         names = markers.aliases(self._markers)
-        tokenizer, ids = _renamed(self._fast.backend_tokenizer, names)
+        tokenizer, ids = markers.renamed(self._fast.backend_tokenizer, names)
 
         def tokenize(text: str) -> list[int]:
             found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
             return [ids.get(i, i) for i in found]
 
         return names, tokenize
-
-
-def _renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
-    """Returns a tokenizer whose markers have other names, and from its added ids to those before.
-
-    The vocabulary is renamed too: some models would find a marker there without its being added.
-    """
-    import tokenizers
-
-    data = json.loads(backend.to_str())
-    data |= {"post_processor": None, "truncation": None, "padding": None}
-    before = {}
-    for token in data["added_tokens"]:
-        token["content"] = names.get(token["id"], token["content"])
-        before[token["content"]] = token["id"]
-    model = data["model"]
-    vocabulary = model["vocab"]
-    if isinstance(vocabulary, list):  # of pairs (piece, score), in the order of their ids
-        model["vocab"] = [
-            [names.get(i, piece), score] for i, (piece, score) in enumerate(vocabulary)
-        ]
-    else:
-        model["vocab"] = {names.get(i, piece): i for piece, i in vocabulary.items()}
-        gone = {piece for piece, i in vocabulary.items() if i in names}
-        if model.get("unk_token") in gone:
-            model["unk_token"] = names[vocabulary[model["unk_token"]]]
-        if "merges" in model:
-            pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]]
-            model["merges"] = [pair for pair in pairs if gone.isdisjoint([*pair, "".join(pair)])]
-    made = tokenizers.Tokenizer.from_str(json.dumps(data))
-    return made, {made.token_to_id(content): i for content, i in before.items()}
 
 
 def load(checkpoint: Path, rows: int | None = None, ends: Sequence[int] = ()) -> Tokenizer:

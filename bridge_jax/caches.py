@@ -1,0 +1,100 @@
+"""Keeps on disk what takes long to make, by what it is made from.
+
+An entry is some files and a JSON file beside them, which is written last and holds their SHA-256.
+An entry that is damaged, half written or of another version of the code is not used: whoever asks
+makes it again. Several processes may use one folder; of one run only the first writes.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from bridge_jax import atomic, shown
+from bridge_jax.parallel import hosts
+
+_FORMAT = 1
+
+
+def name_of(*made_from: Any) -> str:
+    """Returns the name of the entry that is made from these values of JSON."""
+    return hashlib.sha256(json.dumps([_FORMAT, *made_from]).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def code_of(*parts: str) -> str:
+    """Returns the SHA-256 of our code in `parts`, folders of this package, such as "tasks"."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for part in parts:
+        for file in sorted((root / part).glob("*.py")):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@functools.cache
+def versions_of(*libraries: str) -> tuple[str, ...]:
+    """Returns the versions of libraries; "" for one that is not installed."""
+    return tuple(map(_version_of, libraries))
+
+
+def _version_of(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def path_of(folder: Path, name: str, part: str) -> Path:
+    """Returns the file of an entry that holds `part`."""
+    return folder / f"{name}.{part}"
+
+
+def read(folder: Path, name: str, parts: tuple[str, ...]) -> dict[str, Any] | None:
+    """Returns the facts of an entry whose files are as they were written; None if it has none."""
+    try:
+        entry = json.loads(path_of(folder, name, "json").read_bytes())
+        whole = all(_digest(path_of(folder, name, p)) == entry["sha256"][p] for p in parts)
+        return dict(entry["facts"]) if whole and entry["format"] == _FORMAT else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def write(
+    folder: Path,
+    name: str,
+    parts: Mapping[str, Callable[[IO[bytes]], Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes an entry in place of what has its name; a disk that refuses it is only reported.
+
+    Args:
+      folder: made if need be.
+      name: by `name_of`.
+      parts: the end of each file's name, and what writes the file.
+      facts: small values of JSON that `read` returns.
+    """
+    if not hosts.is_first():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        digests = {}
+        for part, save in parts.items():
+            path = path_of(folder, name, part)
+            with atomic.written_bytes(path) as file:
+                save(file)
+            digests[part] = _digest(path)
+        entry = {"format": _FORMAT, "facts": dict(facts), "sha256": digests}
+        atomic.replace(path_of(folder, name, "json"), json.dumps(entry, indent=2))
+    except OSError as error:
+        shown.complain(
+            f"{folder}: {error.strerror or error}; nothing can be kept there, so the next start "
+            "makes it again"
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
