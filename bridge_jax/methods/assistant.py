@@ -56,11 +56,9 @@ def learn(
     Where it is to explain gold answers, it learns each rationale twice: from the question alone,
     and from the question with its gold answer.
     """
-    sequences = [
-        reading.sequence(*paid, mode=mode)
-        for paid in bought(annotated, pool, params.labelled)
-        for mode in params.modes
-    ]
+    paid = bought(annotated, pool, params.labelled)
+    in_modes = [reading.sequences(paid, mode) for mode in params.modes]
+    sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
     fit(out, "assistant", assistant.trainable(warmed), sequences, params.how)
 
 

@@ -3,12 +3,15 @@
 Stages are not given this object but the single things that they name (`methods.names`).
 """
 
+import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge_jax.config import InstructConfig, ModelConfig, RunConfig
+from bridge_jax import config_io
+from bridge_jax.config import DataConfig, InstructConfig, ModelConfig, RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.methods import names
 from bridge_jax.models.files import locate
@@ -19,7 +22,7 @@ from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
-from bridge_jax.tasks import cached, instructions
+from bridge_jax.tasks import cached, instructions, task
 from bridge_jax.tasks.example import Splits
 from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
@@ -35,7 +38,7 @@ class Inputs:
     """The inputs of a run, by name in `table`.
 
     Args:
-      config: of the run, with the text of its task file in place of the file.
+      config: of the run.
       workdir: of the run.
       cache: where what was read and rendered is kept; None keeps nothing.
       hashes: of files.
@@ -53,6 +56,7 @@ class Inputs:
         hashes: Hashes,
         devices: Any = None,
     ):
+        config = dataclasses.replace(config, data=task.with_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
         self.mesh = make_mesh(config.mesh, devices)
         mine = self.table = {
@@ -86,8 +90,9 @@ class Inputs:
     @functools.cached_property
     def splits(self) -> Splits:
         """The examples."""
-        data, folder = self._config.data, self._cache and self._cache / "data"
-        return cached.load(data, self._config.seed, folder, self._data_content)
+        data = json.dumps(config_io.to_json(self._config.data))
+        folder = self._cache and self._cache / "data"
+        return _load(data, self._config.seed, folder, self._data_content)
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
@@ -114,7 +119,7 @@ class Inputs:
         """Returns what renders examples for a role."""
         model, config = self.model(role), self._config
         return Rendering(
-            tokenizer=model.tokenizer,
+            model.tokenizer,
             table_rows=model.config.vocab_size,
             checkpoint=model.selected.checkpoint,
             max_prompt_tokens=config.max_prompt_tokens,
@@ -164,7 +169,7 @@ class Inputs:
             )
         for sequence in drawn.sequences:
             ids = [*sequence.prompt, *sequence.rationale, *sequence.answer]
-            reading.check_ids(f"an instruction of {config.path}", ids)
+            reading.renderer.check_ids(f"an instruction of {config.path}", ids)
         return drawn._replace(skipped=len(source.bad.rows))
 
     def _selected(self, role: Role) -> ModelConfig:
@@ -175,8 +180,9 @@ class Inputs:
     @functools.cached_property
     def _data_content(self) -> str:
         """The content of the file or folder behind the data; "" where there is none here."""
-        found = self._data_files()
-        return of_value(sorted(found.values())) if found else ""
+        found, folder = self._data_files(), Path(self._config.data.path)
+        named = {str(Path(path).relative_to(folder)): digest for path, digest in found.items()}
+        return of_value(named) if found else ""
 
     def _data_files(self) -> dict[str, str]:
         data = self._config.data
@@ -223,6 +229,11 @@ class Inputs:
     def _instructions_files(self) -> dict[str, str]:
         config = self._config.instruct
         return {} if config.source == "generated" else _files(config.path, self._hashes)
+
+
+@functools.lru_cache(maxsize=8)  # The runs of a study read the same data.
+def _load(data: str, seed: int, folder: Path | None, content: str) -> Splits:
+    return cached.load(config_io.from_json(DataConfig, json.loads(data)), seed, folder, content)
 
 
 def _columns(config: InstructConfig) -> list[Any]:

@@ -1,6 +1,7 @@
 """What the student reads: lessons from the teacher and the assistant, in the form of the config."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from bridge_jax.config import RunConfig
@@ -61,13 +62,16 @@ class Lessons:
         """Returns the lessons that the teacher was paid for."""
         return [Lesson(*paid) for paid in bought(annotated, pool, self.labelled)]
 
-    def read(self, lesson: Lesson, reading: Rendering) -> list[prompts.Sequence]:
-        """Returns the sequences that a lesson is: one, or in two passes answer and rationale.
+    def read(self, found: Sequence[Lesson], reading: Rendering) -> list[list[prompts.Sequence]]:
+        """Returns the sequences that each lesson is: one, or in two passes answer and rationale.
 
         L = a * L_rationale + (1 - a) * L_answer weighs the two as it does the parts of a chain.
         """
-        whole = reading.sequence(*lesson)
-        if self.form == "chain" or not lesson.rationale:
-            return [whole]
-        answer = reading.sequence(lesson.example, None, lesson.answer)
-        return [answer, whole.without_answer]
+        whole = reading.sequences(found)
+        if self.form == "chain":
+            return [[sequence] for sequence in whole]
+        answers = reading.sequences([(example, None, answer) for example, _, answer in found])
+        return [
+            [answer, sequence.without_answer] if lesson.rationale else [sequence]
+            for lesson, sequence, answer in zip(found, whole, answers)
+        ]

@@ -73,17 +73,17 @@ def write(
     at = {example.id: i for i, example in enumerate(pool)}
     # The targets are the student's, whether or not the prompt shows the gold answer. In two passes
     # the sequence of the answer alone keeps its own prompt.
+    found = [x for x in lessons.of_pool(pool, judged, annotated) if x.rationale]
     sequences = [
         sequence._replace(prompt=asked[at[lesson.example.id]]) if sequence.rationale else sequence
-        for lesson in lessons.of_pool(pool, judged, annotated)
-        if lesson.rationale
-        for sequence in lessons.read(lesson, to_student)
+        for lesson, read in zip(found, lessons.read(found, to_student))
+        for sequence in read
     ]
     if not sequences:
         raise UserError("logits.weight: no rationale was kept, so the assistant has none to read")
     model = assistant.load(by)
     with track("logits", len(sequences), "sequences") as advance:
-        found = predict(
+        predicted = predict(
             model.config,
             model.params,
             sequences,
@@ -95,8 +95,8 @@ def write(
             model.mesh,
             advance,
         )
-    out.write_array("ids.npy", found.ids)
-    out.write_array("logprobs.npy", found.logprobs)
+    out.write_array("ids.npy", predicted.ids)
+    out.write_array("logprobs.npy", predicted.logprobs)
 
 
 def attach(
@@ -105,8 +105,8 @@ def attach(
     """Returns the sequences of the pool's lessons with what was stored for them."""
     ids, logprobs = (predicted.array(f"{part}.npy") for part in ("ids", "logprobs"))
     sequences, start = [], 0
-    for lesson in lessons:
-        for sequence in found.read(lesson, reading):
+    for lesson, read in zip(lessons, found.read(lessons, reading)):
+        for sequence in read:
             if lesson.rationale:
                 part = slice(start, start + sequence.targets)
                 sequence = sequence._replace(soft=prompts.SoftTargets(ids[part], logprobs[part]))

@@ -61,7 +61,7 @@ def teach(
     if predicted:
         sequences = logits.attach(lessons, found, reading, predicted)
     else:
-        sequences = [sequence for lesson in found for sequence in lessons.read(lesson, reading)]
+        sequences = [sequence for read in lessons.read(found, reading) for sequence in read]
     fit(out, "student", student.trainable(instructed), sequences, params.how)
 
 
@@ -76,11 +76,8 @@ def teach_directly(
 ) -> None:
     """Trains the student on the teacher's answers alone: direct distillation, the baseline."""
     lessons = params.lessons
-    sequences = [
-        sequence
-        for lesson in lessons.paid(pool, annotated)
-        for sequence in lessons.read(lesson, reading)
-    ]
+    found = lessons.read(lessons.paid(pool, annotated), reading)
+    sequences = [sequence for read in found for sequence in read]
     fit(out, "direct student", student.trainable(instructed), sequences, params.how)
 
 

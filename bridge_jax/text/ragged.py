@@ -14,7 +14,7 @@ _PARTS = ("tokens.npy", "offsets.npy")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ragged:
+class Ragged(Sequence[list[int]]):
     """N lists of token ids.
 
     Attributes:
