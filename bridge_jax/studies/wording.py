@@ -64,9 +64,9 @@ def headline(report: dict[str, Any]) -> str:
             return f"{sentence}; before training it answered {percent(accuracy['student_base'])}."
         return f"{sentence}."
     if "assistant" in accuracy:
+        how = f", trained on {answers}," if methods.asks(report["method"]) else ""
         return (
-            f"The assistant, trained on {answers}, answers {answered('assistant')}; "
-            "no student has been tested yet."
+            f"The assistant{how} answers {answered('assistant')}; no student has been tested yet."
         )
     models = methods.measured(report["method"])
     others = [name for name in accuracy if name != "teacher" and not models[name].is_before]
@@ -163,8 +163,8 @@ def spend_notes(spend: dict[str, Any]) -> list[str]:
         )
     if (present := spend.get("at_present_prices")) is not None:
         notes.append(
-            f"The prices have changed since: {dollars(spend['usd'])} was paid; at the present ones "
-            f"it would be {dollars(present)}."
+            f"The prices have changed since the teacher was asked: {dollars(spend['usd'])} was "
+            f"paid; at the present ones the same tokens would cost {dollars(present)}."
         )
     if others := spend.get("of_others"):
         answers = count(others["queries"], "answer was", "answers were")

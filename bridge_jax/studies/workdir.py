@@ -139,8 +139,7 @@ class _Left:
         self._folders: dict[str, Folder] = {}
         for name, artifact in table.items():
             place = path / name
-            found = _json(place / storage.MANIFEST)
-            if not found or name not in current:
+            if name not in current or not (found := _json(place / storage.MANIFEST)):
                 continue
             record = storage.manifest(place)
             if record is None:

@@ -135,10 +135,11 @@ def test_a_price_that_has_changed_since_is_said(workdir):
     # 800 x $2.50 and 200 x $15 a million.
     assert result["spend"]["at_present_prices"] == 0.005
     note = (
-        "The prices have changed since: $0.0030 was paid; at the present ones it would be $0.0050."
+        "The prices have changed since the teacher was asked: $0.0030 was paid; at the present "
+        "ones the same tokens would cost $0.0050."
     )
     out = io.StringIO()
-    terminal.print_summary(result, Console(file=out, width=120))
+    terminal.print_summary(result, Console(file=out, width=160))
     assert note in (workdir / "report.html").read_text() and note in out.getvalue()
 
 
