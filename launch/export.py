@@ -50,7 +50,10 @@ def main(assignments: list[str]) -> None:
         raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
     config = config_io.read(RunConfig, workdir / "config.json")
     plan = {stage.name: stage for stage in methods.stages(config)}
-    test = plan.get(f"evaluation/{role}")
+    tests = (stage for stage in plan.values() if stage.artifact.work == "evaluate")
+    test = next(
+        (t for t in tests if t.artifact.measured and t.artifact.measured.name == role), None
+    )
     if test is None:
         raise UserError(f"{workdir}: method={config.method} leaves no {role}")
     made = plan[test.reads["made"]]

@@ -164,7 +164,9 @@ class Job:
             self._begin()
             for outcome in self.execution().run():
                 _tell(outcome, console, quiet)
-            return hosts.agree(report.write(self.workdir) if hosts.is_first() else None)
+            return hosts.agree(
+                report.write(self.workdir, self._hashes) if hosts.is_first() else None
+            )
 
     def tell(self, console: Console) -> None:
         """Prints what is about to be run, and what a user would want to know of it."""

@@ -21,7 +21,7 @@ from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.pipeline.leases import lock
 from bridge_jax.studies import ledger_table
-from bridge_jax.studies.study import CELLS
+from bridge_jax.studies.names import CELLS
 from bridge_jax.teachers import accounts, statement
 from launch import overrides
 

@@ -22,6 +22,7 @@ _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run need
 def main(assignments: list[str]) -> None:
     """Runs the runs of the study that are not done, and writes its result."""
     from bridge_jax.pipeline import storage
+    from bridge_jax.studies import names
     from bridge_jax.studies import study as studies
 
     workdir = storage.local(_WORKDIR.value, "--workdir")
@@ -47,7 +48,7 @@ def main(assignments: list[str]) -> None:
     if not chosen:
         raise UserError(f"--only={_ONLY.value}: no run matches, as {study.cells[0].folder} would")
     with held(workdir / ".lock", wait=True) if hosts.is_first() else nullcontext():
-        write_json(workdir / studies.CELLS, study.to_json())
+        write_json(workdir / names.CELLS, study.to_json())
     with cluster.together(workdir):
         runs = Runs(study, workdir, _KEEP.value, console)
         taken = take_turns(chosen, runs.attempt)

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.config_io import override
+from bridge_jax.methods import start
+from bridge_jax.methods.checks import validate
+from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models import decoder, presets
 from bridge_jax.models.families import from_hf
-from bridge_jax.phases.context import Run
 from bridge_jax.studies import study
 from configs import models
+from launch.jobs import Job
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,16 +95,19 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
         pytest.importorskip("tensorflow_text")
     if "data.path" in text:
         pytest.skip("needs a file of questions")
-    asked = {
-        (repr(c.data), c.max_prompt_tokens, c.shows_gold, c.instruct.examples): c
-        for c in (cell.config for cell in study.load(path).cells)
-    }
-    for config in asked.values():
-        Run(config, tmp_path).check_inputs()
+    asked = {}
+    for cell in study.load(path).cells:
+        found = Job(cell.config, tmp_path)
+        modes = {mode for stage in found.stages if stage.load for mode in stage.load.modes}
+        config = found.config
+        key = (config.data, config.max_prompt_tokens, sorted(modes), config.instruct.examples)
+        asked.setdefault(repr(key), found)
+    for found in asked.values():
+        start.check(found.config, found.stages, found.inputs)
 
 
 def test_the_budgets_are_those_of_the_docstring():
     found = study.load(ROOT / "configs" / "studies" / "budget_scaling.py")
-    budgets = {cell.x: cell.config.selected for cell in found.cells}
+    budgets = {cell.x: selected_count(cell.config) for cell in found.cells}
     assert budgets == {0.1: 1, 1.0: 2, 5.0: 6, 10.0: 11, 20.0: 21}
     assert len(found.cells) == 45

@@ -11,13 +11,12 @@ ROOT = Path(__file__).parents[1]
 # A part may import its own layer and those below it.
 LAYERS = [
     {"errors", "shown"},
-    {
-        *("atomic", "caches", "config", "config_checks", "config_io", "progress", "tasks"),
-        *("timing", "parallel"),
-    },
+    {"atomic", "caches", "config", "config_io", "progress", "tasks", "timing", "parallel"},
     {"models", "text", "roofline"},
     {"selection", "teachers", "training", "generation", "evaluation"},
-    {"phases", "studies", "planning"},
+    {"pipeline"},
+    {"methods"},
+    {"studies", "planning"},
     {"launch"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -72,8 +71,7 @@ def test_no_part_imports_itself_through_another():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_phases_and_studies_do_not_know_each_other():
-    assert [e[:2] for e in EDGES if {e[2], e[3]} == {"phases", "studies"}] == []
+def test_planning_and_studies_do_not_know_each_other():
     assert [e[:2] for e in EDGES if {e[2], e[3]} == {"planning", "studies"}] == []
 
 
@@ -95,13 +93,17 @@ for found in pkgutil.walk_packages(bridge_jax.__path__, "bridge_jax."):
     importlib.import_module(found.name)
 """
     optional = ["torch", "datasets", "google.genai", "google.generativeai", "openai", "gguf"]
-    assert loaded(code, [*optional, "tensorflow", "bridge_jax.phases.plan"]) == [
-        "bridge_jax.phases.plan"
+    assert loaded(code, [*optional, "tensorflow", "bridge_jax.methods.bridge"]) == [
+        "bridge_jax.methods.bridge"
     ]
 
 
 def test_a_mistyped_flag_is_found_before_the_slow_imports():
     assert loaded("import launch.run", ["jax", "flax", "absl"]) == ["absl"]
+
+
+def test_a_ledger_is_printed_without_the_slow_imports():
+    assert loaded("import launch.report", ["jax", "flax", "absl"]) == ["absl"]
 
 
 def test_a_tokenizer_is_read_without_torch(checkpoint):

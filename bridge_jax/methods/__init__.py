@@ -1,12 +1,13 @@
 """The methods: each a file that reads like its paper's list of steps. A new one is a row here."""
 
+import dataclasses
 from collections.abc import Collection
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.methods import bridge, direct, labels, self_training
 from bridge_jax.methods.method import Method
-from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.pipeline.artifacts import Artifact, Measured
 from bridge_jax.pipeline.stages import Stage
 
 METHODS: dict[str, Method] = {
@@ -55,3 +56,20 @@ def table(method: str | None = None) -> dict[str, Artifact]:
     """Returns the table of stages by name: of one method, or of all."""
     chosen = [METHODS[method]] if method in METHODS else list(METHODS.values())
     return {artifact.name: artifact for found in chosen for artifact in found.artifacts}
+
+
+def measured(method: str | None = None) -> dict[str, Measured]:
+    """Returns the models that a method, or any, measures: by name, in the order of reports.
+
+    Their notes are in the method's own words.
+    """
+    notes = METHODS[method].notes if method in METHODS else {}
+    found = [artifact.measured for artifact in table(method).values() if artifact.measured]
+    return {
+        each.name: dataclasses.replace(each, note=notes.get(each.name, each.note)) for each in found
+    }
+
+
+def asks(method: str | None = None) -> bool:
+    """Returns whether a method, or any, has a teacher: a stage that asks it."""
+    return any(artifact.work == "ask" for artifact in table(method).values())

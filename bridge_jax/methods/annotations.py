@@ -23,10 +23,10 @@ class Annotation(TypedDict):
     rationale: str
     answer: str | None
     gold: str
-    correct: NotRequired[bool]
+    correct: bool
     kept: bool
-    reason: NotRequired[str | None]
-    asked: NotRequired[int]
+    reason: str | None
+    asked: int
     agreement: NotRequired[float]
 
 
@@ -37,10 +37,10 @@ class Bill(TypedDict):
     input_tokens: int
     output_tokens: int
     usd: float
+    prices: dict[str, float]
     no_answer: NotRequired[dict[str, int]]
     unknown: NotRequired[dict[str, float]]
     of_others: NotRequired[dict[str, float]]
-    prices: NotRequired[dict[str, float]]
 
 
 class Answered(TypedDict):

@@ -6,7 +6,7 @@ teacher (`methods.annotations`) and the assistant's training (`methods.assistant
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from jax.sharding import Mesh
@@ -36,7 +36,7 @@ class Score(TypedDict):
     domain: str
     nll: float
     entropy: float
-    margin: NotRequired[float]
+    margin: float
 
 
 class Selection(TypedDict):

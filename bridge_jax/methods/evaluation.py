@@ -36,7 +36,7 @@ class Prediction(TypedDict):
     score: NotRequired[float]
 
 
-def measured(name: str, role: Role, title: str, note: str) -> Artifact:
+def measured(name: str, role: Role, title: str, note: str, is_before: bool = False) -> Artifact:
     """Returns the row of a model's test."""
     return Artifact(
         f"evaluation/{name}",
@@ -44,16 +44,22 @@ def measured(name: str, role: Role, title: str, note: str) -> Artifact:
         "evaluate",
         role,
         (rows(FILE, Prediction),),
-        measured=Measured(name, title, note),
+        measured=Measured(name, title, note, is_before),
     )
 
 
 # In the order of reports.
-ASSISTANT_BASE = measured("assistant_base", "assistant", "Assistant before", "as downloaded")
+ASSISTANT_BASE = measured(
+    "assistant_base", "assistant", "Assistant before", "as downloaded", is_before=True
+)
 ASSISTANT = measured("assistant", "assistant", "Assistant", "after the teacher's answers")
-STUDENT_BASE = measured("student_base", "student", "Student before", "as cut")
+STUDENT_BASE = measured("student_base", "student", "Student before", "as cut", is_before=True)
 STUDENT_INSTRUCT = measured(
-    "student_instruct", "student", "Student, instructed", "after the instruction warm-up"
+    "student_instruct",
+    "student",
+    "Student, instructed",
+    "after the instruction warm-up",
+    is_before=True,
 )
 STUDENT_DIRECT = measured(
     "student_direct", "student", "Student, direct", "trained on the teacher's answers alone"

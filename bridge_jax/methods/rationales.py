@@ -60,17 +60,17 @@ class Judged(TypedDict):
     completion: str
     rationale: str
     answer: str | None
+    ended: bool
     mean_logprob: float
+    min_step_logprob: float
     tokens: int
-    gold: str
-    kept: bool
-    ended: NotRequired[bool]
-    min_step_logprob: NotRequired[float]
-    shown_gold: NotRequired[bool]
-    noise: NotRequired[str | None]
+    shown_gold: bool
+    noise: str | None
     agreement: NotRequired[float]
-    correct: NotRequired[bool]
-    reason: NotRequired[str | None]
+    gold: str
+    correct: bool
+    kept: bool
+    reason: str | None
 
 
 COMPLETIONS = Artifact(

@@ -57,22 +57,54 @@ class Sizes(typing.TypedDict):
     frozen: dict[str, int]
 
 
-class Step(typing.TypedDict, total=False):
+class Step(typing.TypedDict):
     """One step of training (`training.metrics`)."""
 
     step: int
     loss: float
-    rationale_loss: float | None
-    answer_loss: float | None
+    rationale_loss: float
+    answer_loss: float
+    grad_norm: float
     step_seconds: float
     tokens_per_second: float
-    mfu: float
+    mfu: typing.NotRequired[float]
+    learning_rate: float
 
 
 class Values(typing.TypedDict):
     """What trained parameters are known by."""
 
     sha256: str
+
+
+class Manifest(typing.TypedDict):
+    """What is known of a finished stage (`pipeline.execution`), beside its files.
+
+    Attributes:
+      stage: its name.
+      key: the deep key under which it was made, the name of its folder.
+      shallow: the key by the content of what it read.
+      content: what its own result is known by.
+      files: path in the folder -> SHA-256.
+      seconds: of work.
+      restarts: after interruptions.
+      compilations: programs that were compiled since the last of them.
+      spans: seconds of `compile`, `data` and `checkpoint`, those that there were.
+      made_with: library, backend or devices -> which.
+      dropped: its parameters were deleted to save space.
+    """
+
+    stage: str
+    key: str
+    shallow: str
+    content: str
+    files: dict[str, str]
+    seconds: float
+    restarts: int
+    compilations: int
+    spans: dict[str, float]
+    made_with: dict[str, str]
+    dropped: typing.NotRequired[bool]
 
 
 PARAMS = File("params", "params", is_result=False)
@@ -90,11 +122,13 @@ class Measured:
       name: in `report.json`.
       title: in words.
       note: what was done to it, in words; a method may say it in its own.
+      is_before: whether it has not learned the task yet, so that nobody reads what it writes.
     """
 
     name: str
     title: str
     note: str
+    is_before: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

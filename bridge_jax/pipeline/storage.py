@@ -196,15 +196,17 @@ def _of_array(array: np.ndarray) -> list[Any]:
     return [str(data.dtype), list(data.shape), content.of_bytes(data)]
 
 
-def damage(folder: Path, record: Record, hashes: Hashes) -> str:
-    """Returns what of a finished stage is not as it was written, in words; "" if all is."""
-    there = hashes.of_files(folder) if folder.is_dir() else {}
+def damage(folder: Path, record: Record, hashes: Hashes, params: bool = True) -> str:
+    """Returns what of a finished stage is not as it was written, in words; "" if all is.
+
+    Its parameters are looked at unless they were dropped, or `params` says not to.
+    """
     for name, digest in record.files.items():
-        if record.dropped and name.startswith("params/"):
+        if name.startswith("params/") and (record.dropped or not params):
             continue
-        if name not in there:
+        if not (folder / name).is_file():
             return f"{name} is gone"
-        if there[name] != digest:
+        if hashes.of_file(folder / name) != digest:
             return f"{name} is not what was written"
     return ""
 

@@ -2,41 +2,39 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from bridge_jax import methods
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.models.files import is_hub_id
+from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.shown import markdown
-from bridge_jax.studies.wording import ROLE_NAMES, interval, percent
-from bridge_jax.text.prompts import system_message_of
-
-Role = Literal["assistant", "student"]
-
-_METHODS = {
-    "bridge": "a BRIDGE distillation (arXiv 2512.20403)",
-    "direct": "a direct distillation",
-    "self": "a self-training without a teacher",
-    "labels": "a fine-tuning on labels",
-}
+from bridge_jax.studies.numbers import interval, percent
+from bridge_jax.studies.wording import titles
+from bridge_jax.text.prompts import Mode, system_message_of
 
 
-def render(report: dict[str, Any], config: RunConfig, role: Role, *, adapter: bool = False) -> str:
+def render(
+    report: dict[str, Any], config: RunConfig, role: Role, mode: Mode, *, adapter: bool = False
+) -> str:
     """Returns the card's Markdown.
 
     Args:
       report: what `report.json` holds.
       config: of the run.
       role: `student` or `assistant`.
+      mode: how it was asked when it was tested.
       adapter: the folder holds a LoRA adapter for PEFT, not the model.
     """
     model: ModelConfig = getattr(config, role)
     parts = [
         _front_matter(model, adapter),
-        f"# {markdown(config.name)}: {ROLE_NAMES[role].lower()}",
+        f"# {markdown(config.name)}: {titles(config.method)[role].lower()}",
         _what(config, role),
     ]
     parts += ["## Training", _training(report, config, role)]
-    parts += ["## Scores", _scores(report), "## Use", _use(config, role, adapter)]
+    parts += ["## Scores", _scores(report, titles(config.method))]
+    parts += ["## Use", _use(config, mode, adapter)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,7 +60,8 @@ def _what(config: RunConfig, role: str) -> str:
     )
     how = f", with a LoRA adapter of rank {model.lora.rank}" * bool(model.lora.rank)
     made_from = f"{markdown(base)}{cut}{how}"
-    return f"The {role} of {_METHODS[config.method]}, made with BRIDGE-JAX from {made_from}."
+    title = methods.named(config.method).title
+    return f"The {role} of {title}, made with BRIDGE-JAX from {made_from}."
 
 
 def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
@@ -72,7 +71,7 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
     size = f"{report['pool']['size']:,} examples in the pool, " if "pool" in report else ""
     lines = [
         f"- data: {markdown(data)}, {size}seed {config.seed}",
-        f"- teacher: {markdown(config.teacher.model) if config.asks_teacher else 'none'}",
+        f"- teacher: {markdown(config.teacher.model) if methods.asks(config.method) else 'none'}",
     ]
     if spend := report.get("spend"):
         lines.append(
@@ -80,7 +79,7 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
             f"${spend['usd']:.4f} of ${spend['budget_usd']:.2f}"
         )
     if (kept := report.get("rationales")) and role == "student":
-        shown = ", which was shown the gold answers" * kept.get("shown_gold", False)
+        shown = ", which was shown the gold answers" * kept["shown_gold"]
         lines.append(
             f"- rationales by the assistant{shown}: {kept['kept']:,} kept of "
             f"{kept['written']:,} written"
@@ -88,12 +87,12 @@ def _training(report: dict[str, Any], config: RunConfig, role: str) -> str:
     return "\n".join(lines)
 
 
-def _scores(report: dict[str, Any]) -> str:
+def _scores(report: dict[str, Any], names: dict[str, str]) -> str:
     rows = ["| model | questions | accuracy (95%) | answers that parse |", "|---|---|---|---|"]
     if not report["accuracy"]:
         return "Not evaluated."
     for role, accuracy in report["accuracy"].items():
-        name = ROLE_NAMES[role]
+        name = names[role]
         if role == "teacher" and report.get("teacher_measured_on") == "annotations":
             name += ", on the pool's questions that it was asked"
         bounds = interval(report["accuracy_interval"][role])
@@ -124,7 +123,7 @@ print(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_
 ```"""
 
 
-def _use(config: RunConfig, role: Role, adapter: bool) -> str:
+def _use(config: RunConfig, mode: Mode, adapter: bool) -> str:
     model, adapted = "AutoModelForCausalLM", "AutoPeftModelForCausalLM"
     imports = (
         f"from peft import {adapted}\nfrom transformers import AutoTokenizer"
@@ -135,6 +134,6 @@ def _use(config: RunConfig, role: Role, adapter: bool) -> str:
         imports=imports,
         loader=adapted if adapter else model,
         # A JSON string is one of Python too.
-        system=json.dumps(system_message_of(config, role), ensure_ascii=False),
+        system=json.dumps(system_message_of(config.data, mode), ensure_ascii=False),
         tokens=config.generation.max_new_tokens,
     )

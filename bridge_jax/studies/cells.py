@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge_jax.errors import UserError
+from bridge_jax.methods.annotations import Annotation
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.inputs import CACHE
+from bridge_jax.pipeline import storage
+from bridge_jax.pipeline.content import Hashes
 from bridge_jax.studies import summary, workdir
-from bridge_jax.studies.study import CELLS, RUNS, Point, config_key
+from bridge_jax.studies.names import CELLS, RUNS
+from bridge_jax.studies.study import Point, config_key
 from bridge_jax.studies.workdir import Row
 
 
@@ -26,7 +32,7 @@ class Finished:
       cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price: paid by this run, or by
         one that shares its ledger; `trained_tokens` in all trainings, `written_tokens` of the
         rationales.
-      stages: stage -> (fingerprint, seconds).
+      stages: stage -> (its key, seconds).
     """
 
     point: Point
@@ -59,24 +65,25 @@ def read_study(folder: Path) -> Row:
 
 def finished(folder: Path, study: Row) -> Iterator[Finished]:
     """Yields the runs that are done, in the study's order; those of another config are not."""
+    hashes = Hashes(folder / CACHE / "hashes.json")
     for cell in study["cells"]:
         path = folder / RUNS / cell["folder"]
-        if not (path / "stages.json").is_file():  # What a run that has begun writes last.
+        if not (path / storage.CURRENT).is_file():  # What a run that has begun writes last.
             continue
-        run = workdir.load(path)
-        expected = json.loads((path / "stages.json").read_text())
-        if config_key(run.config) == cell["config"] and expected.keys() <= run.manifests.keys():
+        run = workdir.load(path, hashes)
+        if run.is_done and config_key(run.config) == cell["config"]:
             yield _finished(cell, run)
 
 
 def _finished(cell: Row, run: workdir.Run) -> Finished:
     report = summary.summarise(run)
-    rows = dict(run.predictions)
+    rows = run.predictions
     test = [_key(row) for row in max(rows.values(), key=len, default=[])]
     questions = dict.fromkeys(rows, test)
+    right = {role: {_key(row): _how_right(row) for row in found} for role, found in rows.items()}
     if "teacher" in report["accuracy"] and "teacher" not in rows:
-        rows["teacher"] = run.annotations
         questions["teacher"] = [_key(row) for row in run.annotations]
+        right["teacher"] = {_key(row): float(row["correct"]) for row in run.annotations}
     measured = report.get("score", report["accuracy"])
     return Finished(
         (cell["variant"], cell["x"]),
@@ -84,31 +91,31 @@ def _finished(cell: Row, run: workdir.Run) -> Finished:
         report,
         questions,
         measured,
-        {role: {_key(row): _how_right(row) for row in rows[role]} for role in measured},
+        {role: right[role] for role in measured},
         _cost(run),
         {name: (m["key"], m["seconds"]) for name, m in run.manifests.items()},
     )
 
 
-def _key(row: Row) -> str:
+def _key(row: Prediction | Annotation) -> str:
     return f"{row['id']} {row['question']}"
 
 
-def _how_right(row: Row) -> float:
-    return float(row.get("score", row.get("correct", row["answer"] == row["gold"])))
+def _how_right(row: Prediction) -> float:
+    return row["score"] if "score" in row else float(row["correct"])
 
 
 def _cost(run: workdir.Run) -> dict[str, float]:
-    spend: dict[str, Any] = run.spend or {}
+    spend: Mapping[str, Any] = run.spend or {}
     others = spend.get("of_others", {})
     kinds = ("usd", "queries", "input_tokens", "output_tokens")
     trained = sum(
-        row.get("step_seconds", 0) * row.get("tokens_per_second", 0)
+        row["step_seconds"] * row["tokens_per_second"]
         for rows in run.curves.values()
         for row in rows
     )
     return {
         **{kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds},
         "trained_tokens": round(trained),
-        "written_tokens": sum(row.get("tokens", 0) for row in run.rationales),
+        "written_tokens": sum(row["tokens"] for row in run.rationales),
     }

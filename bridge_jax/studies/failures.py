@@ -1,9 +1,15 @@
 """Signs in a finished run of the ways in which distillation under a budget goes wrong."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bridge_jax.studies.workdir import Row, Run
+from bridge_jax import methods
+from bridge_jax.methods.apprenticeship import Score
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.rationales import Judged
+from bridge_jax.pipeline.artifacts import Measured
+from bridge_jax.studies.workdir import Run
 
 # A domain with a smaller share may be missing by chance.
 LARGE_DOMAIN = 0.1
@@ -50,18 +56,17 @@ def find(run: Run, report: dict[str, Any]) -> list[Failure]:
         left_out = _left_out(run.scores, [row for row in run.rationales if row["kept"]])
         if left_out:
             found.append(Failure(COLLAPSE, f"the kept rationales leave out {left_out}."))
-    for role, whose in (("student", "student"), ("student_direct", "direct student")):
-        share = report["compliance"].get(role, 1.0)
+    for student in _students(run):
+        share = report["compliance"].get(student.name, 1.0)
         if share < LOWEST_COMPLIANCE:
             what = (
-                f"an answer can be parsed from only {share:.0%} of what the {whose} writes "
-                f"(below {LOWEST_COMPLIANCE:.0%})."
+                f"an answer can be parsed from only {share:.0%} of what is written by "
+                f"“{student.title}” (below {LOWEST_COMPLIANCE:.0%})."
             )
             found.append(Failure(BLINDNESS, what))
     found += _one_answer(run.predictions.get("student", []))
     before, after = (report["accuracy"].get(role) for role in ("assistant_base", "assistant"))
-    was_taught = report["method"] != "self"
-    if was_taught and before is not None and after is not None and after <= before:
+    if methods.asks(run.method) and before is not None and after is not None and after <= before:
         what = (
             f"the assistant answers {after:.1%} after it learned from the teacher, "
             f"{before:.1%} before."
@@ -81,7 +86,17 @@ def unequal_tests(run: Run, report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _one_answer(rows: list[Row]) -> list[Failure]:
+def _students(run: Run) -> list[Measured]:
+    """Returns the students that have learned the task, the run's own first."""
+    found = [
+        row.measured
+        for row in run.table.values()
+        if row.measured and row.role == "student" and not row.measured.is_before
+    ]
+    return sorted(found, key=lambda model: model.name != "student")
+
+
+def _one_answer(rows: list[Prediction]) -> list[Failure]:
     """Returns the signs of a constant answer, where questions share a few answers."""
     gold = Counter(row["gold"] for row in rows)
     said = Counter(row["answer"] for row in rows if row["answer"] is not None)
@@ -107,7 +122,7 @@ def _one_answer(rows: list[Row]) -> list[Failure]:
     return found
 
 
-def _left_out(pool: list[Row], kept: list[Row]) -> str:
+def _left_out(pool: list[Score], kept: Sequence[Score | Judged]) -> str:
     sizes = Counter(row["domain"] for row in pool)
     present = {row["domain"] for row in kept}
     return ", ".join(

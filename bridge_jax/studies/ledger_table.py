@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge_jax import shown
-from bridge_jax.studies import wording
+from bridge_jax.studies.numbers import count
 from bridge_jax.teachers.statement import OUTCOMES, Line, Statement, utc
 
 _PAID = ("stop", "length", "refused", "empty", "malformed")
@@ -40,7 +40,7 @@ def print_ledger(
     say(f"\nPaid     {_of_caps(paid, budget)}")
     if rest.queries:
         say(
-            f"Besides  {wording.count(rest.queries, 'query', 'queries')} without an answer, "
+            f"Besides  {count(rest.queries, 'query', 'queries')} without an answer, "
             f"up to ${_usd(rest)}; the caps count them"
         )
     _print_unknown(statement, run, console)
@@ -115,7 +115,7 @@ def _table(*columns: str, numbers: int = 2) -> Table:
 def _of_caps(paid: Line, budget: Mapping[str, Any]) -> str:
     usd = f"${_usd(paid)}"
     if not budget:
-        return f"{wording.count(paid.queries, 'query', 'queries')}, {usd}"
+        return f"{count(paid.queries, 'query', 'queries')}, {usd}"
     return f"{paid.queries:,} of {budget['queries']:,} queries, {usd} of ${budget['usd']:,.2f}"
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bridge_jax.studies import examples, plots, wording
+from bridge_jax import methods
+from bridge_jax.studies import examples, numbers, plots, wording
 from bridge_jax.studies.workdir import Run
 
 NARROW, WIDE = 350, 720  # CSS pixels of the accuracy plot on a telephone and on a desk
@@ -22,7 +23,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(percent=wording.percent, interval=wording.interval)
+    made.filters.update(percent=numbers.percent, interval=numbers.interval)
     return made
 
 
@@ -36,14 +37,15 @@ def render(run: Run, report: dict[str, Any]) -> str:
             headline=wording.headline(report),
             comparison=wording.comparison(report),
             roles=list(report["accuracy"]),
-            role_names=wording.ROLE_NAMES,
-            role_notes=wording.role_notes(report["method"]),
+            # Also what is not measured here may have written an example.
+            models=methods.measured() | methods.measured(run.method),
             flow=wording.flow(report),
             chosen=wording.CHOSEN[report.get("selection", {}).get("strategy", "random")],
             spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
             spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
-            times=wording.time_rows(report["seconds"], report["training"]),
+            times=wording.time_rows(report, run.table),
             time=wording.time(report["time"]),
+            made_with=wording.made_with(report["made_with"]),
             examples=examples.choose(run),
             curve_names=[name for _, name, _, _ in plots.CURVES],
             config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
@@ -53,13 +55,14 @@ def render(run: Run, report: dict[str, Any]) -> str:
 
 
 def _drawings(run: Run, report: dict[str, Any]) -> dict[str, Any]:
+    titles = wording.titles(run.method)
     accuracy = {
-        size: Markup(plots.accuracy(report["accuracy"], report["accuracy_interval"], width))
+        size: Markup(plots.accuracy(report["accuracy"], report["accuracy_interval"], titles, width))
         for size, width in (("narrow", NARROW), ("wide", WIDE))
         if report["accuracy"]
     }
     curves = [
-        (wording.stage_name(stage), Markup(plots.curve(rows, stage)))
+        (run.table[stage].title, Markup(plots.curve(rows, stage)))
         for stage, rows in run.curves.items()
     ]
     return {"accuracy_plot": accuracy, "curves": curves, "selection": _selection(run)}

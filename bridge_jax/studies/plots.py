@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from bridge_jax.studies import wording
+from bridge_jax.pipeline.artifacts import Step
+from bridge_jax.studies import numbers
 from bridge_jax.studies.drawing import DIFFICULTY, PAGE, Drawing
-from bridge_jax.studies.workdir import Row
 
 INK, MUTED, RULE, ACCENT, POOL, _ = PAGE
 PANEL = 340  # CSS pixels: one column on a telephone, half of the text on a desk
@@ -24,7 +24,10 @@ CURVES = (  # the row's key, its name, colour and line style
 
 
 def accuracy(
-    values: Mapping[str, float], intervals: Mapping[str, Sequence[float]], width: int
+    values: Mapping[str, float],
+    intervals: Mapping[str, Sequence[float]],
+    titles: Mapping[str, str],
+    width: int,
 ) -> str:
     """Returns a dot with its 95% interval for every role, the student's in the accent colour."""
     roles = list(values)
@@ -37,7 +40,7 @@ def accuracy(
             axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot(values[role], y, "o", color=colour, markersize=8, clip_on=False)
             axes.annotate(
-                wording.percent(values[role]),
+                numbers.percent(values[role]),
                 (1, y),
                 xytext=(12, 0),
                 textcoords="offset points",
@@ -46,7 +49,7 @@ def accuracy(
                 size=14,
                 annotation_clip=False,
             )
-        axes.set_yticks(range(len(roles)), [wording.ROLE_NAMES[role] for role in roles])
+        axes.set_yticks(range(len(roles)), [titles[role] for role in roles])
         axes.tick_params("y", length=0, labelcolor=INK, labelsize=13, pad=8)
         axes.set_ylim(len(roles) - 0.4, -0.6)
         axes.set_xlim(-0.01, 1.01)
@@ -121,7 +124,7 @@ def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
             for offset, share, colour in ((-0.19, in_pool, POOL), (0.19, in_selection, ACCENT)):
                 axes.barh(y + offset, share, height=0.32, color=colour)
                 axes.annotate(
-                    wording.percent(share),
+                    numbers.percent(share),
                     (share, y + offset),
                     xytext=(5, 0),
                     textcoords="offset points",
@@ -164,16 +167,14 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
     return _draw("difficulties", draw, PANEL, 230)
 
 
-def curve(rows: Sequence[Row], name: str) -> str:
+def curve(rows: Sequence[Step], name: str) -> str:
     """Returns the losses of one training stage by step; the last row of a repeated step counts."""
     by_step = {int(row["step"]): row for row in rows}  # a resumed run repeats some
     steps = np.array(sorted(by_step))
 
     def draw(axes: Axes) -> None:
         for key, _, colour, style in CURVES:
-            values = np.array(
-                [by_step[step].get(key) for step in steps.tolist()], dtype=np.float64
-            )  # None becomes NaN, which is not drawn
+            values = np.array([by_step[step][key] for step in steps.tolist()], dtype=np.float64)
             x, y = _thin(steps[np.isfinite(values)], values[np.isfinite(values)])
             marker = "o" if len(x) == 1 else ""
             axes.plot(x, y, color=colour, linestyle=style, linewidth=1.6, marker=marker)

@@ -7,20 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bridge_jax import methods
+from bridge_jax.evaluation.gaps import GAPS
 from bridge_jax.studies import advisor, cells
 from bridge_jax.studies.cells import Finished
+from bridge_jax.studies.names import LEDGER
 from bridge_jax.studies.resampling import Resampling, estimate
-from bridge_jax.studies.study import LEDGER, Point, compared_with
-from bridge_jax.studies.workdir import ROLES, Row
+from bridge_jax.studies.study import Point, compared_with
+from bridge_jax.studies.workdir import Row
 from bridge_jax.teachers import statement
 from bridge_jax.teachers.prices import in_usd
 
-# The first role's accuracy minus the second's: one large gap, and the two that it is cut into.
-GAPS = {
-    "teacher_assistant": ("teacher", "assistant"),
-    "assistant_student": ("assistant", "student"),
-    "teacher_student": ("teacher", "student"),
-}
 COSTS = ("usd", "tokens")
 
 _Runs = Mapping[int, Finished]  # by seed
@@ -114,7 +111,7 @@ def efficient(points: Sequence[Row], cost: str) -> list[int]:
 
 def _measure(runs: _Runs, resampling: Resampling) -> dict[str, Measured]:
     """Returns the accuracy of each role that was measured at a point."""
-    found = {role: Measured({}, {}) for role in ROLES}
+    found = {role: Measured({}, {}) for role in methods.measured()}
     for seed, run in runs.items():
         for role, value in run.measured.items():
             found[role].values[seed] = value
@@ -138,8 +135,8 @@ def _point(
     """
     gaps = {
         name: measured[a].minus(measured[b]).estimate(resampling)
-        for name, (a, b) in GAPS.items()
-        if a in measured and b in measured
+        for name, a, b, _, in_study in GAPS
+        if in_study and a in measured and b in measured
     }
     difference = None
     if against and "student" in measured:

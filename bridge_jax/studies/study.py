@@ -15,13 +15,12 @@ from typing import Any
 
 from bridge_jax import config_io
 from bridge_jax.config import RunConfig
-from bridge_jax.methods.checks import require, validate
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import require, validate
+from bridge_jax.studies.names import LEDGER
 from bridge_jax.tasks import sources
 
 Point = tuple[str, float | None]  # A variant at an x: cells that differ in the seed alone.
-
-CELLS, RUNS, LEDGER = "cells.json", "runs", "ledger.sqlite"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from bridge_jax import methods
+from bridge_jax.evaluation.gaps import GAPS
 from bridge_jax.studies import advisor, study_axes
 from bridge_jax.studies.drawing import Drawing, Palette
 from bridge_jax.studies.workdir import Row
@@ -19,11 +21,6 @@ MARKERS = "osD^vPX"
 COST_NAMES = {
     "usd": "US dollars to the teacher, a run",
     "tokens": "tokens read or written, a run",
-}
-GAP_NAMES = {
-    "teacher_assistant": "teacher − assistant",
-    "assistant_student": "assistant − student",
-    "teacher_student": "teacher − student",
 }
 
 
@@ -227,10 +224,13 @@ def with_gaps(result: Row) -> list[Row]:
 def _gaps(points: Sequence[Row]) -> Drawing:
     def draw(axes: Axes, palette: Palette) -> None:
         colours = (palette.series[4], palette.series[5], palette.muted)
-        for i, (name, colour) in enumerate(zip(GAP_NAMES, colours)):
-            axes.barh(0, 0, color=colour, label=GAP_NAMES[name])
+        models = methods.measured()
+        shown = [gap for gap in GAPS if gap.in_study]
+        for i, (between, colour) in enumerate(zip(shown, colours)):
+            first, second = (models[name].title.lower() for name in between[1:3])
+            axes.barh(0, 0, color=colour, label=f"{first} − {second}")
             for y, point in enumerate(points):
-                if not (gap := point["gaps"].get(name)):
+                if not (gap := point["gaps"].get(between.name)):
                     continue
                 at = y + 0.25 * (i - 1)
                 axes.barh(at, gap["mean"], height=0.2, color=colour)

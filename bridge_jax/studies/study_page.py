@@ -5,7 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bridge_jax.progress import duration
-from bridge_jax.studies import page, resampling, study_figures, study_words, wording
+from bridge_jax.studies import numbers, page, resampling, study_figures, study_words
 from bridge_jax.studies.workdir import Row
 
 LOCAL_TOKENS = ("trained_tokens", "written_tokens")
@@ -57,7 +57,7 @@ def render(result: Row, runs: list[tuple[str, str]]) -> str:
 def _row(point: Row) -> dict[str, Any]:
     def mean(role: str) -> str:
         value = point["accuracy"].get(role)
-        return wording.percent(value["mean"]) if value else ""
+        return numbers.percent(value["mean"]) if value else ""
 
     cost, parse = point["cost"], point["compliance"].get("student")
     return {
@@ -69,9 +69,9 @@ def _row(point: Row) -> dict[str, Any]:
         "bounds": study_words.difference(point).partition(" ")[2],
         "assistant": mean("assistant"),
         "teacher": mean("teacher"),
-        "parse": "" if parse is None else wording.percent(parse),
+        "parse": "" if parse is None else numbers.percent(parse),
         "queries": f"{cost['queries']:,.0f}",
-        "usd": wording.dollars(cost["usd"]),
+        "usd": numbers.dollars(cost["usd"]),
         "teacher_tokens": f"{cost['teacher_tokens']:,.0f}",
         "local_tokens": f"{sum(cost[part] for part in LOCAL_TOKENS):,.0f}",
         "seeds": len(point["seeds"]),

@@ -6,7 +6,7 @@ from typing import Any
 
 from bridge_jax.atomic import replace
 from bridge_jax.studies import cells, page, results, study_figures, study_page, study_tables
-from bridge_jax.studies.study import RUNS
+from bridge_jax.studies.names import RUNS
 
 
 def write(folder: Path) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bridge_jax import shown
+from bridge_jax import methods, shown
 from bridge_jax.progress import duration
-from bridge_jax.studies import study_words, wording
-from bridge_jax.studies.workdir import ROLES, Row
+from bridge_jax.studies import numbers, study_words
+from bridge_jax.studies.workdir import Row
 
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -35,7 +35,7 @@ def to_csv(result: Row) -> str:
 
 def _csv_row(point: Row, measure: str) -> dict[str, Any]:
     row = {"variant": point["variant"], "x": point["x"], "seeds": len(point["seeds"])}
-    parts = {f"{measure}_{role}": point["accuracy"].get(role) for role in ROLES}
+    parts = {f"{measure}_{role}": point["accuracy"].get(role) for role in methods.measured()}
     parts |= {"difference": point["difference"]}
     parts |= {f"gap_{name}": gap for name, gap in point["gaps"].items()}
     for name, value in parts.items():
@@ -117,9 +117,9 @@ def _table(result: Row) -> Table:
             *([study_words.x(point)] if result["axis"] else []),
             study_words.with_interval(point["accuracy"].get("student")),
             study_words.difference(point),
-            wording.percent(assistant["mean"]) if assistant else "",
-            "" if compliance is None else wording.percent(compliance),
-            wording.dollars(point["cost"]["usd"]),
+            numbers.percent(assistant["mean"]) if assistant else "",
+            "" if compliance is None else numbers.percent(compliance),
+            numbers.dollars(point["cost"]["usd"]),
             f"{point['cost']['tokens']:,.0f}",
             str(len(point["seeds"])),
             style="bold" if point["variant"] == result["reference"] else None,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bridge_jax.studies import advisor, wording
+from bridge_jax.studies import advisor, numbers
 from bridge_jax.studies.workdir import Row
 
 
@@ -17,7 +17,7 @@ def with_interval(value: Row | None) -> str:
     if value is None:
         return ""
     bounds = f"{100 * value['low']:.0f}–{100 * value['high']:.0f}"
-    return f"{wording.percent(value['mean'])} ({bounds})"
+    return f"{numbers.percent(value['mean'])} ({bounds})"
 
 
 def difference(point: Row) -> str:
@@ -32,7 +32,7 @@ def verdict(value: Row) -> str:
     """Returns what an interval of a difference says."""
     ahead = sum(seed > 0 for seed in value["seeds"].values())
     said = "ahead" if value["low"] > 0 else "behind" if value["high"] < 0 else "no clear difference"
-    return f"{said}; better for {ahead} of {wording.count(len(value['seeds']), 'seed')}"
+    return f"{said}; better for {ahead} of {numbers.count(len(value['seeds']), 'seed')}"
 
 
 def findings(result: Row) -> list[str]:
@@ -56,13 +56,13 @@ def bill(result: Row) -> str:
     paid = result["bill"]
     alone = sum(point["cost"]["usd"] * len(point["seeds"]) for point in result["points"])
     words = (
-        f"{wording.dollars(paid['usd'])} for {wording.count(paid['queries'], 'query', 'queries')} "
-        f"in all; each run alone would have paid, together, {wording.dollars(alone)}"
+        f"{numbers.dollars(paid['usd'])} for {numbers.count(paid['queries'], 'query', 'queries')} "
+        f"in all; each run alone would have paid, together, {numbers.dollars(alone)}"
     )
     if rest := paid["unsettled"]["queries"]:
-        calls = wording.count(rest, "query", "queries")
+        calls = numbers.count(rest, "query", "queries")
         words += (
-            f"; besides up to {wording.dollars(paid['unsettled']['usd'])} for {calls} unsettled"
+            f"; besides up to {numbers.dollars(paid['unsettled']['usd'])} for {calls} unsettled"
         )
     return words
 
@@ -85,7 +85,7 @@ def failures(result: Row) -> list[str]:
             where.setdefault(name, []).append((point, len(seeds)))
     runs = result["cells"]["done"]
     return [
-        f"{name} in {sum(n for _, n in places)} of {wording.count(runs, 'run')}: "
+        f"{name} in {sum(n for _, n in places)} of {numbers.count(runs, 'run')}: "
         f"{_places(places, result)}."
         for name, places in where.items()
     ]
@@ -115,16 +115,16 @@ def _advice(advice: Row) -> str:
         return f"too few budgets ({len(advice['budgets'])}) to check the curve on one held out."
     inside = "inside" if held["inside"] else "outside"
     return (
-        f"from the smaller budgets, {wording.percent(held['predicted'])} was foretold for "
+        f"from the smaller budgets, {numbers.percent(held['predicted'])} was foretold for "
         f"{held['queries']:g} queries (90% {_shares(held)}); measured was "
-        f"{wording.percent(held['measured'])}, {inside} the interval."
+        f"{numbers.percent(held['measured'])}, {inside} the interval."
     )
 
 
 def _no_curve(advice: Row) -> str:
     n = len(advice["budgets"])
     if advice["status"] == "few":
-        return f"{wording.count(n, 'budget')} measured, a curve needs {advisor.FEWEST}."
+        return f"{numbers.count(n, 'budget')} measured, a curve needs {advisor.FEWEST}."
     return (
         f"between {advice['budgets'][0]:g} and {advice['budgets'][-1]:g} queries no gain with the "
         "budget can be told from chance: measure more seeds or larger budgets."
@@ -133,7 +133,7 @@ def _no_curve(advice: Row) -> str:
 
 def _budget(advice: Row, accuracy: float) -> str:
     found = advisor.budget_for(advice, accuracy)
-    target, most = wording.percent(accuracy), f"{advice['budgets'][-1]:g}"
+    target, most = numbers.percent(accuracy), f"{advice['budgets'][-1]:g}"
     if found["status"] in ("few", "flat"):
         return _no_curve(advice)
     low = "no bound" if found["low"] is None else f"{found['low']:,.0f}"
@@ -156,12 +156,12 @@ def _accuracy(advice: Row, queries: float) -> str:
     if found["status"] in ("few", "flat"):
         return _no_curve(advice)
     beyond = ", beyond what was measured" if found["status"] == "beyond" else ""
-    said = f"{wording.percent(found['accuracy'])} (90%: {_shares(found)})"
+    said = f"{numbers.percent(found['accuracy'])} (90%: {_shares(found)})"
     return f"{queries:g} queries buy about {said}{beyond}."
 
 
 def _shares(found: dict[str, Any]) -> str:
-    return wording.interval([found["low"], found["high"]])
+    return numbers.interval([found["low"], found["high"]])
 
 
 def _places(places: Sequence[tuple[Row, int]], result: Row) -> str:

@@ -4,22 +4,21 @@ import statistics
 from collections import Counter
 from typing import Any
 
+from bridge_jax import methods
+from bridge_jax.config import TeacherConfig
+from bridge_jax.config_io import from_json
 from bridge_jax.evaluation import metrics
+from bridge_jax.evaluation.gaps import GAPS
+from bridge_jax.methods.annotations import Bill
+from bridge_jax.methods.teacher import is_paid, prices_of
 from bridge_jax.studies import failures
-from bridge_jax.studies.workdir import ROLES, Run
+from bridge_jax.studies.workdir import Run
+from bridge_jax.teachers.prices import in_usd
 
-# The first role's accuracy minus the second's.
-GAPS = {
-    "teacher_assistant": ("teacher", "assistant"),
-    "assistant_student": ("assistant", "student"),
-    "teacher_student_direct": ("teacher", "student_direct"),
-    "student_student_direct": ("student", "student_direct"),
-}
 # What `Ledger.bill` has only where there is any.
 _SPEND_PARTS = ("no_answer", "unknown", "of_others")
-# The methods that have no teacher, and their bill.
-_NO_TEACHER = ("self", "labels")
-_NOTHING = {"queries": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
+# The bill of a method without a teacher.
+_NOTHING = Bill(queries=0, input_tokens=0, output_tokens=0, usd=0.0, prices={})
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def summarise(run: Run) -> dict[str, Any]:
     roles = _roles(run)
     report: dict[str, Any] = {
         "name": run.config.get("name", run.path.resolve().name),
-        "method": run.config.get("method"),
+        "method": run.method,
         "seed": run.config.get("seed"),
         "accuracy": {role: result["accuracy"] for role, result in roles.items()},
         "accuracy_interval": _intervals(roles, "accuracy"),
@@ -55,14 +54,8 @@ def summarise(run: Run) -> dict[str, Any]:
         report["pool"] = {"size": len(run.scores), "domains": dict(sorted(domains.items()))}
         if not run.config.get("data", {}).get("labelled", True):
             report["pool"]["labelled"] = False
-    if spend := run.spend or (_NOTHING if report["method"] in _NO_TEACHER else None):
-        budget = run.config.get("budget", {})
-        report["spend"] = {
-            **{key: spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
-            "budget_queries": budget.get("queries"),
-            "budget_usd": budget.get("usd"),
-            **{part: spend[part] for part in _SPEND_PARTS if part in spend},
-        }
+    if spend := run.spend or (None if methods.asks(run.method) else _NOTHING):
+        report["spend"] = _spend(run, spend)
     if run.selection:
         report["selection"] = {key: run.selection[key] for key in ("strategy", "size", "ids")}
     if run.annotations:
@@ -73,12 +66,13 @@ def summarise(run: Run) -> dict[str, Any]:
         kept = sum(bool(row["kept"]) for row in run.rationales)
         written = len(run.rationales)
         report["rationales"] = {"written": written, "kept": kept, "rejected": written - kept}
-        report["rationales"]["shown_gold"] = any(row.get("shown_gold") for row in run.rationales)
+        report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
     report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
     report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}
     report["time"] = _time(run)
     report["training"] = _speed(run)
+    report["made_with"] = _made_with(run)
     found = failures.find(run, report)
     report["failures"] = sorted({failure.name for failure in found})
     report["warnings"] = [*map(str, found), *failures.unequal_tests(run, report)]
@@ -90,16 +84,30 @@ def _roles(run: Run) -> dict[str, dict[str, Any]]:
     if "teacher" not in roles and run.annotations:
         roles["teacher"] = metrics.summarise(
             [
-                {
-                    "answer": row["answer"],
-                    "correct": row.get("correct", row["answer"] == row["gold"]),
-                    "tokens": 0,
-                }
+                {"answer": row["answer"], "correct": row["correct"], "tokens": 0}
                 for row in run.annotations
             ]
         )
         del roles["teacher"]["mean_tokens"]  # annotations do not say
-    return {role: roles[role] for role in ROLES if role in roles}
+    return {role: roles[role] for role in methods.measured(run.method) if role in roles}
+
+
+def _spend(run: Run, paid: Bill) -> dict[str, Any]:
+    """Returns the bill beside the caps; also what it would be if the prices have changed since."""
+    budget, spend = run.config.get("budget", {}), dict(paid)
+    found = {
+        **{key: spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
+        "budget_queries": budget.get("queries"),
+        "budget_usd": budget.get("usd"),
+        **{part: spend[part] for part in _SPEND_PARTS if part in spend},
+    }
+    if "teacher" in run.config:
+        teacher = from_json(TeacherConfig, run.config["teacher"])
+        if any(getattr(teacher, name) != usd for name, usd in paid["prices"].items()):
+            batch = teacher.batch and is_paid(teacher)
+            cost = prices_of(teacher).cost(paid["input_tokens"], paid["output_tokens"], batch)
+            found["at_present_prices"] = in_usd(cost)
+    return found
 
 
 def _intervals(roles: dict[str, dict[str, Any]], metric: str) -> dict[str, list[float]]:
@@ -116,32 +124,46 @@ def _time(run: Run) -> dict[str, float]:
     stages = list(run.manifests.values())
     total = sum(stage["seconds"] for stage in stages)
     parts = {
-        part: sum(stage.get("spans", {}).get(part, 0.0) for stage in stages)
+        part: sum(stage["spans"].get(part, 0.0) for stage in stages)
         for part in ("compile", "data", "checkpoint")
     }
     return {
         "total": total,
         **parts,
         "goodput": 1 - sum(parts.values()) / total if total else 1.0,
-        "compilations": sum(stage.get("compilations", 0) for stage in stages),
-        "restarts": sum(stage.get("restarts", 0) for stage in stages),
+        "compilations": sum(stage["compilations"] for stage in stages),
+        "restarts": sum(stage["restarts"] for stage in stages),
     }
 
 
 def _speed(run: Run) -> dict[str, dict[str, float]]:
     """Returns the median step of each training stage: seconds, tokens a second, MFU on a chip."""
-    keys = ("step_seconds", "tokens_per_second", "mfu")
-    return {
-        stage: {key: statistics.median(row[key] for row in rows) for key in keys if key in rows[0]}
-        for stage, rows in run.curves.items()
-        if rows
-    }
+    found = {}
+    for stage, steps in run.curves.items():
+        found[stage] = {
+            "step_seconds": statistics.median(step["step_seconds"] for step in steps),
+            "tokens_per_second": statistics.median(step["tokens_per_second"] for step in steps),
+        }
+        if known := [step["mfu"] for step in steps if "mfu" in step]:
+            found[stage]["mfu"] = statistics.median(known)
+    return found
+
+
+def _made_with(run: Run) -> dict[str, list[str]]:
+    """Returns what made the stages: library, backend or devices -> which, in their order."""
+    found: dict[str, list[str]] = {}
+    for manifest in run.manifests.values():
+        for what, which in manifest["made_with"].items():
+            values = found.setdefault(what, [])
+            if which not in values:
+                values.append(which)
+    return found
 
 
 def _gaps(run: Run, accuracy: dict[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
     gaps, intervals = {}, {}
-    for name, (a, b) in GAPS.items():
-        if a not in accuracy or b not in accuracy:
+    for name, a, b, in_run, _ in GAPS:
+        if not in_run or a not in accuracy or b not in accuracy:
             continue
         gaps[name] = accuracy[a] - accuracy[b]
         rows = [run.predictions.get(role, []) for role in (a, b)]

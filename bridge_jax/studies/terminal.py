@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge_jax import shown
-from bridge_jax.studies import wording
+from bridge_jax.studies import numbers, wording
 
 
 def print_summary(report: dict[str, Any], console: Console) -> None:
@@ -27,7 +27,7 @@ def print_summary(report: dict[str, Any], console: Console) -> None:
         say(f"Spent    {parts[0]} queries, {parts[1]}; {parts[2]} tokens in, {parts[3]} out")
         for note in wording.spend_notes(report["spend"]):
             say(f"         {note}")
-    if trained := wording.trained(report["parameters"]):
+    if trained := wording.trained(report):
         say(f"Trained  {trained}")
     if report["seconds"]:
         say(f"Time     {wording.time(report['time'])}")
@@ -40,13 +40,14 @@ def _models(report: dict[str, Any]) -> Table:
     table = Table(box=None, header_style="", pad_edge=False, padding=(0, 3, 0, 0))
     for name in ("model", "accuracy", "95%", "answers that parse"):
         table.add_column(name, justify="left" if name == "model" else "right")
+    titles = wording.titles(report["method"])
     for role, value in report["accuracy"].items():
         bold = "bold" if role == "student" else None
         table.add_row(
-            wording.ROLE_NAMES[role],
-            wording.percent(value),
-            wording.interval(report["accuracy_interval"][role]),
-            wording.percent(report["compliance"][role]),
+            titles[role],
+            numbers.percent(value),
+            numbers.interval(report["accuracy_interval"][role]),
+            numbers.percent(report["compliance"][role]),
             style=bold,
         )
     return table

@@ -1,49 +1,12 @@
-"""How the report says things: names of models and stages, numbers, and its one-sentence result."""
+"""How the report says things: bills, times, and its one-sentence result."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from bridge_jax import methods
+from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.progress import duration
-
-ROLE_NAMES = {
-    "teacher": "Teacher",
-    "assistant_base": "Assistant before",
-    "assistant": "Assistant",
-    "student_base": "Student before",
-    "student_instruct": "Student, instructed",
-    "student_direct": "Student, direct",
-    "student": "Student",
-}
-ROLE_NOTES = {
-    "teacher": "the model that is paid for",
-    "assistant_base": "as downloaded",
-    "assistant": "after the teacher's answers",
-    "student_base": "as cut",
-    "student_instruct": "after the instruction warm-up",
-    "student_direct": "trained on the teacher's answers alone",
-    "student": "after the assistant's rationales",
-}
-# Where a method has another way to the same role.
-METHOD_NOTES = {
-    "direct": {"student": "after the teacher's answers alone"},
-    "self": {"assistant": "after its warm-up on labels"},
-    "labels": {"student": "after the gold answers of the pool"},
-}
-STAGE_NAMES = {
-    "apprenticeship/warmup": "Assistant’s warm-up",
-    "apprenticeship/guesses": "Answering the pool",
-    "apprenticeship/scores": "Scoring the pool",
-    "apprenticeship/gradients": "Gradients of the pool",
-    "apprenticeship/selection": "Selection",
-    "apprenticeship/annotations": "Asking the teacher",
-    "apprenticeship/assistant": "Training the assistant",
-    "tutoring/instruct": "Student’s instruction warm-up",
-    "tutoring/completions": "Writing rationales",
-    "tutoring/samples": "The student’s samples",
-    "tutoring/rationales": "Filtering rationales",
-    "tutoring/logits": "The assistant’s logits",
-    "tutoring/student": "Training the student",
-    "baselines/direct": "Training the direct student",
-}
+from bridge_jax.studies.numbers import count, dollars, percent, points
 
 CHOSEN = {
     "random": "drawn at random",
@@ -55,15 +18,13 @@ CHOSEN = {
     "herding": "chosen to represent the pool",
 }
 
-TRAINED_IN = {"assistant": "apprenticeship/assistant", "student": "tutoring/student"}
 
-
-def trained(parameters: dict[str, Any]) -> str:
+def trained(report: dict[str, Any]) -> str:
     """Returns such as "assistant 4.9M parameters (20 MB) beside 134.5M (538 MB) frozen"."""
     parts = []
-    for role, stage in TRAINED_IN.items():
-        if sizes := parameters.get(stage):
-            text = f"{role} {_size(sizes['trained'], ' parameters')}"
+    for stage, artifact in methods.table(report["method"]).items():
+        if artifact.is_last and (sizes := report["parameters"].get(stage)):
+            text = f"{artifact.role} {_size(sizes['trained'], ' parameters')}"
             frozen = sizes["frozen"]
             parts.append(f"{text} beside {_size(frozen)} frozen" if frozen["parameters"] else text)
     return ", ".join(parts)
@@ -73,44 +34,9 @@ def _size(size: dict[str, int], what: str = "") -> str:
     return f"{size['parameters'] / 1e6:,.1f}M{what} ({size['bytes'] / 1e6:,.0f} MB)"
 
 
-def role_notes(method: str | None) -> dict[str, str]:
-    """Returns what was done to the model of each role."""
-    return ROLE_NOTES | METHOD_NOTES.get(method or "", {})
-
-
-def stage_name(stage: str) -> str:
-    """Returns the name of a stage folder; one that is not known keeps its path."""
-    folder, _, role = stage.partition("/")
-    if folder == "evaluation" and role in ROLE_NAMES:
-        return f"Testing: {ROLE_NAMES[role].lower()}"
-    return STAGE_NAMES.get(stage, stage)
-
-
-def percent(share: float) -> str:
-    """Returns a share in whole per cent, with a decimal where the whole would say all or none."""
-    near_an_end = 0 < share < 0.01 or 0.99 < share < 1
-    return f"{100 * share:.1f}%" if near_an_end else f"{100 * share:.0f}%"
-
-
-def interval(bounds: list[float]) -> str:
-    """Returns two shares as "40–54%"."""
-    return f"{100 * bounds[0]:.0f}–{100 * bounds[1]:.0f}%"
-
-
-def points(difference: float) -> str:
-    """Returns a difference of shares in percentage points, such as "23.5" or "−3"."""
-    rounded = round(100 * difference, 1)
-    return f"{'−' if rounded < 0 else ''}{abs(rounded):.1f}".removesuffix(".0")
-
-
-def dollars(usd: float) -> str:
-    """Returns US dollars: cents, or four decimals below ten cents."""
-    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """Returns "1 question", "4,120 questions"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def titles(method: str | None) -> dict[str, str]:
+    """Returns the measured models of a method in words, by name."""
+    return {name: model.title for name, model in methods.measured(method).items()}
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -138,10 +64,14 @@ def headline(report: dict[str, Any]) -> str:
             return f"{sentence}; before training it answered {percent(accuracy['student_base'])}."
         return f"{sentence}."
     if "assistant" in accuracy:
+        how = f", trained on {answers}," if methods.asks(report["method"]) else ""
         return (
-            f"The assistant, trained on {answers}, answers {answered('assistant')}; "
-            "no student has been tested yet."
+            f"The assistant{how} answers {answered('assistant')}; no student has been tested yet."
         )
+    models = methods.measured(report["method"])
+    others = [name for name in accuracy if name != "teacher" and not models[name].is_before]
+    if others:
+        return f"{models[others[-1]].title} answers {answered(others[-1])}."
     if bought is not None:
         kept = count(bought, "answer")
         return f"The teacher gave {kept} worth keeping; no model has been tested yet."
@@ -231,6 +161,11 @@ def spend_notes(spend: dict[str, Any]) -> list[str]:
             f"{calls} cut off before the answer and may have been billed, up to "
             f"{dollars(unknown['usd'])} more; the caps count them."
         )
+    if (present := spend.get("at_present_prices")) is not None:
+        notes.append(
+            f"The prices have changed since the teacher was asked: {dollars(spend['usd'])} was "
+            f"paid; at the present ones the same tokens would cost {dollars(present)}."
+        )
     if others := spend.get("of_others"):
         answers = count(others["queries"], "answer was", "answers were")
         notes.append(
@@ -238,6 +173,16 @@ def spend_notes(spend: dict[str, Any]) -> list[str]:
             "free for this one."
         )
     return notes
+
+
+def made_with(found: Mapping[str, list[str]]) -> str:
+    """Returns such as "Made with jax 0.9.1, numpy 2.3.0 on 8 TPU v5 lite (tpu)."; "" of nothing."""
+    if not found:
+        return ""
+    said = {name: " and ".join(values) for name, values in found.items()}
+    devices, backend = said.pop("devices"), said.pop("backend")
+    libraries = ", ".join(f"{name} {version}" for name, version in said.items())
+    return f"Made with {libraries} on {devices} ({backend})."
 
 
 def time(parts: dict[str, float]) -> str:
@@ -254,14 +199,13 @@ def time(parts: dict[str, float]) -> str:
     return "; ".join(filter(None, [duration(total), ", ".join(shares), restarts]))
 
 
-def time_rows(
-    seconds: dict[str, float], training: dict[str, dict[str, float]]
-) -> list[dict[str, Any]]:
+def time_rows(report: dict[str, Any], table: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     """Returns the stages: `name`, `time` in words, `share` of the longest, and `speed`."""
+    seconds, training = report["seconds"], report["training"]
     longest = max(seconds.values(), default=0) or 1
     return [
         {
-            "name": stage_name(stage),
+            "name": table[stage].title,
             "time": duration(value),
             "share": value / longest,
             "speed": speed(training.get(stage, {})),

@@ -1,53 +1,32 @@
-"""What a run has left in its workdir, read into memory. Every part may be missing."""
+"""What a run has left in its workdir, read into memory. Every part may be missing.
+
+Which stages there may be, what they are called and what their files hold comes from the table of
+the run's method (`methods.table`).
+"""
 
 import dataclasses
-import functools
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from bridge_jax import methods
 from bridge_jax.errors import UserError
+from bridge_jax.methods.annotations import Annotation, Bill
+from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, Selection
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.inputs import CACHE
+from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.pipeline import storage
+from bridge_jax.pipeline.artifacts import Artifact, File, Manifest, Sizes, Step
+from bridge_jax.pipeline.content import Hashes
+from bridge_jax.pipeline.storage import Folder
 
 Row = dict[str, Any]
-# What a run writes again, or mends, when it goes on.
-_MENDED = ("config.json", "stages.json", "manifest.json", "annotations.jsonl", "spend.json")
-
-ROLES = (
-    "teacher",
-    "assistant_base",
-    "assistant",
-    "student_base",
-    "student_instruct",
-    "student_direct",
-    "student",
-)
-TRAINING_STAGES = (
-    "apprenticeship/warmup",
-    "apprenticeship/assistant",
-    "tutoring/instruct",
-    "tutoring/student",
-    "baselines/direct",
-)
-STAGES = (
-    "apprenticeship/warmup",
-    "apprenticeship/guesses",
-    "apprenticeship/scores",
-    "apprenticeship/gradients",
-    "apprenticeship/selection",
-    "apprenticeship/annotations",
-    "apprenticeship/assistant",
-    "tutoring/instruct",
-    "tutoring/completions",
-    "tutoring/samples",
-    "tutoring/rationales",
-    "tutoring/logits",
-    "tutoring/student",
-    "baselines/direct",
-    *(f"evaluation/{role}" for role in ROLES),
-)
+T = TypeVar("T")
+_WAY_OUT = "run the command of this workdir again, which mends it or makes it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,152 +36,159 @@ class Run:
     Attributes:
       path: the workdir.
       config: the RunConfig as JSON values.
-      scores: one row per pool question: `id`, `domain`, `nll`, `entropy`, `margin`.
+      table: the stages that its method may have, in the order of reports.
+      is_done: whether all stages of its config are finished.
+      scores: one row per pool question.
       embeddings: float32 [N, D], in the order of `scores`.
-      selection: `strategy`, `size`, `ids`, `clusters`, `set_aside`.
+      selection: which questions the teacher was asked.
       annotations: the teacher's answers.
-      spend: what `Ledger.bill` returned.
+      spend: what was paid for them.
       rationales: what the assistant wrote for the pool.
-      predictions: role -> prediction rows on the test questions.
+      predictions: name of a measured model -> rows on the test questions.
       curves: training stage -> rows of losses by step.
-      parameters: training stage -> `trained` and `frozen`, each `parameters` and `bytes`.
-      manifests: stage folder -> its manifest, in the order of the pipeline.
+      parameters: training stage -> how much of the model was trained.
+      manifests: finished stage -> its manifest.
     """
 
     path: Path
     config: Row
-    scores: list[Row]
+    table: Mapping[str, Artifact]
+    is_done: bool
+    scores: list[Score]
     embeddings: np.ndarray | None
-    selection: Row | None
-    annotations: list[Row]
-    spend: Row | None
-    rationales: list[Row]
-    predictions: dict[str, list[Row]]
-    curves: dict[str, list[Row]]
-    parameters: dict[str, Row]
-    manifests: dict[str, Row]
+    selection: Selection | None
+    annotations: list[Annotation]
+    spend: Bill | None
+    rationales: list[Judged]
+    predictions: dict[str, list[Prediction]]
+    curves: dict[str, list[Step]]
+    parameters: dict[str, Sizes]
+    manifests: dict[str, Manifest]
+
+    @property
+    def method(self) -> str | None:
+        """The name of its method, if that is known."""
+        return self.config.get("method")
 
 
-def load(path: Path) -> Run:
+def load(path: Path, hashes: Hashes | None = None) -> Run:
     """Returns the artifacts under `path`.
+
+    Args:
+      path: the workdir.
+      hashes: of the files that were read before; by default what the run itself has remembered.
 
     Raises:
       UserError: there is no such folder, it holds no run, or a file in it is damaged.
     """
     if not path.is_dir():
         raise UserError(f"--workdir={path}: no such folder; pass the workdir of a run")
-    current = functools.partial(_current, path, _json(path / "stages.json"))
-    scores = current("apprenticeship/scores")
-    annotations = current("apprenticeship/annotations")
-    run = Run(
-        path=path,
-        config=_json(path / "config.json") or {},
-        scores=_jsonl(scores / "scores.jsonl"),
-        embeddings=_array(scores / "embeddings.npy"),
-        selection=_json(current("apprenticeship/selection") / "selection.json"),
-        annotations=_jsonl(annotations / "annotations.jsonl"),
-        spend=_json(annotations / "spend.json"),
-        rationales=_jsonl(current("tutoring/rationales") / "rationales.jsonl"),
-        predictions=_present(
-            {role: _jsonl(current(f"evaluation/{role}") / "predictions.jsonl") for role in ROLES}
-        ),
-        curves=_present(
-            {stage: _jsonl(current(stage) / "metrics.jsonl") for stage in TRAINING_STAGES}
-        ),
-        parameters={
-            stage: sizes
-            for stage in TRAINING_STAGES
-            if (sizes := _json(current(stage) / "parameters.json"))
-        },
-        manifests=_manifests(path, current),
-    )
-    if run.embeddings is not None and len(run.embeddings) != len(run.scores):
-        raise UserError(
-            f"{scores}: {len(run.embeddings)} embeddings for "
-            f"{len(run.scores)} scores; delete the folder to score the pool again"
-        )
-    chosen = (run.selection or {}).get("ids")
-    asked = [row.get("id") for row in run.annotations]
-    if chosen and asked and asked != chosen:
-        raise UserError(
-            f"{annotations / 'annotations.jsonl'}: {len(asked)} rows, which are not those of the "
-            f"{len(chosen)} selected examples; {_way_out(annotations / 'annotations.jsonl')}"
-        )
-    if not any((run.config, run.scores, run.annotations, run.predictions, run.manifests)):
+    config, current = _json(path / "config.json"), _json(path / storage.CURRENT)
+    if not (config or current):
         raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
-    return run
+    table = methods.table(config.get("method"))
+    left = _Left(path, table, current, hashes or Hashes(path / CACHE / "hashes.json"))
+    trainings = [row.name for row in table.values() if row.work == "train"]
+    tested = {
+        row.measured.name: row for row in table.values() if row.work == "evaluate" and row.measured
+    }
+    asking = next((row.name for row in table.values() if row.work == "ask"), "")
+    return Run(
+        path=path,
+        config=config,
+        table=table,
+        is_done=bool(current) and current.keys() <= left.manifests.keys(),
+        scores=left.rows(SCORES.name, Score),
+        embeddings=left.array(SCORES.name),
+        selection=left.record(SELECTION.name, Selection),
+        annotations=left.rows(asking, Annotation),
+        spend=left.record(asking, Bill),
+        rationales=left.rows(RATIONALES.name, Judged),
+        predictions=_present(
+            {name: left.rows(row.name, Prediction) for name, row in tested.items()}
+        ),
+        curves=_present({stage: left.rows(stage, Step) for stage in trainings}),
+        parameters=_present({stage: left.record(stage, Sizes) for stage in trainings}),
+        manifests=left.manifests,
+    )
 
 
-def _current(path: Path, fingerprints: Row | None, stage: str) -> Path:
-    """Returns the folder of `stage`, or one that does not exist if it is of another config.
+class _Left:
+    """The finished stages of a run, whose files are what they were when they were written.
 
-    A workdir that was used with several configs holds stages of the earlier ones; `stages.json`
-    says what the last config expects. Without that file every folder counts.
+    A stage that the last config does not have, or has with another key, is not of the run: a
+    workdir that was used with several configs holds stages of the earlier ones.
+
+    Args:
+      path: the workdir.
+      table: the stages that there may be.
+      current: stage -> the key of its folder.
+      hashes: of files.
+
+    Attributes:
+      manifests: of the finished stages.
+
+    Raises:
+      UserError: a file is damaged.
     """
-    manifest = _json(path / stage / "manifest.json") or {}
-    stale = fingerprints is not None and manifest.get("key") != fingerprints.get(stage, "")
-    return path / "of-another-config" if stale else path / stage
+
+    def __init__(
+        self, path: Path, table: Mapping[str, Artifact], current: Mapping[str, str], hashes: Hashes
+    ):
+        self.manifests: dict[str, Manifest] = {}
+        self._folders: dict[str, Folder] = {}
+        for name, artifact in table.items():
+            place = path / name
+            if name not in current or not (found := _json(place / storage.MANIFEST)):
+                continue
+            record = storage.manifest(place)
+            if record is None:
+                raise UserError(f"{place / storage.MANIFEST}: damaged; {_WAY_OUT}")
+            if record.key != current[name]:
+                continue
+            # Nothing here reads parameters, and a copy of a workdir may do without.
+            if wrong := storage.damage(place, record, hashes, params=False):
+                raise UserError(f"{place}: {wrong}; {_WAY_OUT}")
+            self.manifests[name] = cast(Manifest, found)
+            self._folders[name] = Folder(place, artifact)
+
+    def rows(self, stage: str, row: type[T]) -> list[T]:
+        """Returns the rows of a type that a stage has left; none if it is not finished."""
+        file = self._file(stage, row)
+        return cast(list[T], self._folders[stage].rows(file.name)) if file else []
+
+    def record(self, stage: str, row: type[T]) -> T | None:
+        """Returns the record of a type that a stage has left."""
+        file = self._file(stage, row)
+        return cast(T, self._folders[stage].record(file.name)) if file else None
+
+    def array(self, stage: str) -> np.ndarray | None:
+        """Returns the array that a stage has left, which stays on the disk until it is used."""
+        if stage not in self._folders:
+            return None
+        folder = self._folders[stage]
+        (file,) = (each for each in folder.artifact.files if each.kind == "array")
+        return np.load(folder.path / file.name, mmap_mode="r", allow_pickle=False)
+
+    def _file(self, stage: str, row: Any) -> File | None:
+        if stage not in self._folders:
+            return None
+        files = self._folders[stage].artifact.files
+        return next((file for file in files if file.row is row), None)
 
 
-def _present(parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    return {name: rows for name, rows in parts.items() if rows}
+def _present(parts: Mapping[str, T | None]) -> dict[str, T]:
+    return {name: part for name, part in parts.items() if part}
 
 
-def _json(path: Path) -> Row | None:
+def _json(path: Path) -> Row:
+    """Returns a JSON object; {} where there is no file."""
     if not path.is_file():
-        return None
+        return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); {_way_out(path)}") from None
+        raise UserError(f"{path}: not JSON ({error}); {_WAY_OUT}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged, since it holds no JSON object; {_way_out(path)}")
+        raise UserError(f"{path}: damaged, since it holds no JSON object; {_WAY_OUT}")
     return value
-
-
-def _jsonl(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    # Not splitlines(): a question may hold U+2028, which JSON leaves unescaped.
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged ({error}); {_way_out(path)}") from None
-    # Without a manifest a run is still writing, or was killed while it did. (A curve that lacks its
-    # last point is no reason to train again.)
-    is_whole = (path.parent / "manifest.json").is_file() and path.name != "metrics.jsonl"
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines) and not is_whole:
-                break
-            raise UserError(
-                f"{path}: row {number} is not JSON ({error}); {_way_out(path)}"
-            ) from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number} is no JSON object; {_way_out(path)}")
-        rows.append(row)
-    return rows
-
-
-def _way_out(path: Path) -> str:
-    if path.name in _MENDED:
-        return "run the command of this workdir again, which mends it"
-    return f"delete the folder {path.parent.resolve()} and run the command of this workdir again"
-
-
-def _array(path: Path) -> np.ndarray | None:
-    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
-
-
-def _manifests(path: Path, current: Callable[[str], Path]) -> dict[str, Row]:
-    found = {}
-    for file in path.glob("*/*/manifest.json"):
-        name = file.parent.relative_to(path).as_posix()
-        manifest = _json(current(name) / "manifest.json") or {}
-        if "seconds" in manifest:
-            found[name] = manifest
-    order = {stage: i for i, stage in enumerate(STAGES)}
-    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))

@@ -6,7 +6,7 @@ import sys
 
 from bridge_jax.config import BudgetConfig, RunConfig
 from bridge_jax.config_io import to_json
-from bridge_jax.studies.study import CELLS
+from bridge_jax.studies.names import CELLS
 from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Reply, Request

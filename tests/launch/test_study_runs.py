@@ -8,20 +8,25 @@ from rich.console import Console
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.studies.study import Cell, Study
-from launch import runner
-from launch.study_runs import Runs
+from launch import study_runs
 
 
 @pytest.mark.parametrize("quoted", ["[/b]", "[/INST]", "[bold]", "a\x1b[2J\r", ":bug:"])
 def test_a_reason_is_printed_as_it_is(tmp_path, monkeypatch, quoted):
-    def fail(run):
-        raise UserError(f"the server says {quoted}")
+    class Failing:
+        def __init__(self, config, workdir, shared):
+            pass
 
-    monkeypatch.setattr(runner, "is_whole", lambda run: False)
-    monkeypatch.setattr(runner, "check", fail)
+        def is_whole(self, careful):
+            return False
+
+        def check(self):
+            raise UserError(f"the server says {quoted}")
+
+    monkeypatch.setattr(study_runs, "Job", Failing)
     cell = Cell("a", RunConfig())
     console = Console(file=io.StringIO(), width=200)
-    runs = Runs(Study("s", "?", (cell,), "a"), tmp_path, True, console)
+    runs = study_runs.Runs(Study("s", "?", (cell,), "a"), tmp_path, True, console)
     assert runs.attempt(cell) == "done"
     written_out = quoted.replace("\x1b", r"\x1b").replace("\r", r"\r")
     assert console.file.getvalue() == f"  a-seed0: the server says {written_out}\n"

@@ -1,12 +1,21 @@
 """The folder of a study as its runs would leave it, without a model in it."""
 
 import dataclasses
-import json
 
+import fake_run
 import numpy as np
 
+from bridge_jax import methods
 from bridge_jax.config import RunConfig
 from bridge_jax.config_io import override, to_json
+from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
+from bridge_jax.methods.apprenticeship import WARMUP
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.methods.teacher import selected_count
+from bridge_jax.methods.tutoring import STUDENT
+from bridge_jax.pipeline import files, storage
+from bridge_jax.studies import names
 from bridge_jax.studies import study as studies
 from bridge_jax.studies.study import Cell, Study
 from bridge_jax.teachers.ledger import Ledger
@@ -37,62 +46,61 @@ def write(root, made, right, shared=()):
     """
     made = studies.in_folder(made, root)
     root.mkdir(parents=True, exist_ok=True)
-    (root / studies.CELLS).write_text(json.dumps(made.to_json()))
+    files.write_json(root / names.CELLS, made.to_json())
     for one in made.cells:
         key = (one.variant, one.x, one.config.seed)
         if key in right:
-            write_run(root / studies.RUNS / one.folder, one, right[key], shared)
-    write_ledger(root / studies.LEDGER, max(c.config.selected for c in made.cells))
+            run = root / names.RUNS / one.folder
+            write_run(run, one, right[key], shared, root / storage.STAGES)
+    write_ledger(root / names.LEDGER, max(selected_count(c.config) for c in made.cells))
     return made
 
 
-def write_run(run, one, by_role, shared):
+def write_run(run, one, by_role, shared, store):
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(to_json(one.config)))
-    prints = {}
+    files.write_json(run / "config.json", to_json(one.config))
+    seed, queries = one.config.seed, selected_count(one.config)
 
-    def stage(name, seconds):
-        folder = run / name
-        folder.mkdir(parents=True, exist_ok=True)
-        prints[name] = f"{name} {one.config.seed if name in shared else one.folder}"
-        manifest = {"stage": name, "fingerprint": prints[name], "seconds": seconds}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        return folder
+    def stage(artifact, seconds, left):
+        if artifact.name not in methods.table(one.config.method):
+            return
+        key = f"seed{seed}" if artifact.name in shared else one.folder
+        fake_run.finish(run, artifact, left, store, key, seconds=seconds)
 
-    queries, seed = one.config.selected, one.config.seed
-    stage("apprenticeship/warmup", 20.0)
-    annotations = stage("apprenticeship/annotations", 1.0)
-    paid = {"queries": queries // 2, "usd": USD * (queries // 2)}
-    rest = queries - queries // 2
-    others = {"queries": rest, "usd": USD * rest}
-    for part in (paid, others):
-        part["input_tokens"] = TOKENS_IN * part["queries"]
-        part["output_tokens"] = TOKENS_OUT * part["queries"]
-    (annotations / "spend.json").write_text(json.dumps(paid | {"of_others": others}))
-    rows(annotations / "annotations.jsonl", [
-        {"id": f"p{i}", "question": f"Pool {seed} {i}?", "answer": "1", "gold": "1", "kept": True,
-         "rationale": "So."} for i in range(queries)
-    ])  # fmt: skip
-    rows(stage("tutoring/rationales", 30.0) / "rationales.jsonl", [
-        {"id": f"p{i}", "domain": "fees", "kept": True, "tokens": 20} for i in range(10)
-    ])  # fmt: skip
-    rows(stage("tutoring/student", 40.0) / "metrics.jsonl", [
-        {"step": s, "loss": 1.0, "step_seconds": 2.0, "tokens_per_second": 500.0} for s in range(3)
-    ])  # fmt: skip
+    steps = [fake_run.step(s, 1.0, 2.0, 500.0) for s in range(3)]
+    stage(WARMUP, 20.0, fake_run.trained([]))
+    asked = [fake_run.annotation(f"p{i}", f"Pool {seed} {i}?", True) for i in range(queries)]
+    paid = Bill(**part(queries // 2), prices=fake_run.PRICES)
+    paid["of_others"] = part(queries - queries // 2)
+    stage(ANNOTATIONS, 1.0, {Annotation: asked, Bill: paid, Answered: Answered(keys=[])})
+    written = [fake_run.rationale(f"p{i}", "fees", kept=True, tokens=20) for i in range(10)]
+    stage(RATIONALES, 30.0, {Judged: written})
+    stage(STUDENT, 40.0, fake_run.trained(steps))
     for role, said in by_role.items():
-        rows(stage(f"evaluation/{role}", 5.0) / "predictions.jsonl", [
-            {"id": f"t{i}", "domain": "fees", "question": f"Question {seed} {i}?",
-             "gold": str(i % 9), "completion": "x",
-             "answer": None if ok is None else str(i % 9 + (not ok)),
-             "correct": bool(ok), "tokens": 9}
-            for i, ok in enumerate(said)
-        ])  # fmt: skip
-    (run / "stages.json").write_text(json.dumps(prints))
+        answers = [prediction(seed, i, ok) for i, ok in enumerate(said)]
+        stage(fake_run.evaluation_of(role, one.config.method), 5.0, {Prediction: answers})
     (run / "report.html").touch()
 
 
-def rows(path, values):
-    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+def part(queries):
+    """Returns the bill of some queries."""
+    tokens_in, tokens_out = TOKENS_IN * queries, TOKENS_OUT * queries
+    return {"queries": queries, "usd": USD * queries, "input_tokens": tokens_in,
+            "output_tokens": tokens_out}  # fmt: skip
+
+
+def prediction(seed, i, ok):
+    """Returns an answer to a test question; `ok` is None where there is none."""
+    return Prediction(
+        id=f"t{i}",
+        domain="fees",
+        question=f"Question {seed} {i}?",
+        completion="x",
+        answer=None if ok is None else str(i % 9 + (not ok)),
+        gold=str(i % 9),
+        correct=bool(ok),
+        tokens=9,
+    )
 
 
 def write_ledger(path, queries):
@@ -111,7 +119,7 @@ def scaling(root, questions=150, seeds=3, variants=("random", "difficulty", "cov
              for v in variants]  # fmt: skip
     right = {}
     for one in cells:
-        seed, n = one.config.seed, one.config.selected
+        seed, n = one.config.seed, selected_count(one.config)
         rng = np.random.default_rng([seed, n])
         level = 0.62 - 0.42 * (n + 1) ** -0.45 + gain.get(one.variant, 0.02) * min(1, n / 10)
         hard = np.random.default_rng([seed, 9]).normal(0, 0.1, questions)

@@ -1,14 +1,34 @@
 """The report of a small run: its numbers, its page, and the summary in the terminal."""
 
+import dataclasses
 import io
 import json
 import re
 
+import fake_run
 import pytest
-from fake_run import write_json, write_predictions
+from fake_run import write_predictions
 from rich.console import Console
 
+from bridge_jax import config_io, methods
+from bridge_jax.config import RunConfig
+from bridge_jax.methods import bridge, evaluation
+from bridge_jax.methods.annotations import ANNOTATIONS, Bill
+from bridge_jax.methods.tutoring import STUDENT
+from bridge_jax.pipeline import files
+from bridge_jax.pipeline.artifacts import Artifact, Measured, rows
 from bridge_jax.studies import plots, report, terminal, wording
+from tests import declared
+
+
+def test_the_rows_of_the_run_are_those_that_the_table_declares(workdir):
+    assert declared.undeclared(workdir) == []
+    fake_run.change(workdir, ANNOTATIONS, Bill, {"usd": 1.0, "eur": 2.0} | {"queries": 1})
+    wrong = [
+        f"apprenticeship/annotations/spend.json: {name}"
+        for name in ("eur", "input_tokens", "output_tokens", "prices")
+    ]
+    assert declared.undeclared(workdir) == wrong
 
 
 def test_numbers(workdir):
@@ -65,7 +85,8 @@ def test_numbers(workdir):
         }
     )
     assert set(result["gaps_interval"]) == {"assistant_student", "student_student_direct"}
-    assert result["seconds"] == {"apprenticeship/warmup": 2.5, "tutoring/student": 61.0}
+    worked = {stage: seconds for stage, seconds in result["seconds"].items() if seconds}
+    assert worked == {"apprenticeship/warmup": 2.5, "tutoring/student": 61.0}
     time = result["time"]
     assert time["total"] == 63.5
     assert time["compile"] == pytest.approx(12.7) and time["data"] == 0
@@ -81,13 +102,12 @@ def test_numbers(workdir):
 
 
 def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
-    path = workdir / "apprenticeship" / "annotations" / "spend.json"
     parts = {
         "no_answer": {"refused": 2, "length": 1},
         "unknown": {"queries": 2, "usd": 0.0021},
         "of_others": {"queries": 1, "usd": 1.5},
     }
-    write_json(path, json.loads(path.read_text()) | parts)
+    fake_run.change(workdir, ANNOTATIONS, Bill, fake_run.read(workdir, ANNOTATIONS, Bill) | parts)
     result = report.write(workdir)
     assert {part: result["spend"][part] for part in parts} == parts
     notes = [
@@ -103,6 +123,46 @@ def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
     terminal.print_summary(result, Console(file=out, width=80))
     for note in notes:
         assert note in page and note in out.getvalue()
+
+
+def test_a_price_that_has_changed_since_is_said(workdir):
+    assert "at_present_prices" not in report.write(workdir)["spend"]
+    config = json.loads((workdir / "config.json").read_text())
+    config["teacher"] |= {"usd_per_million_input": 2.5, "usd_per_million_output": 15.0}
+    files.write_json(workdir / "config.json", config)
+    result = report.write(workdir)
+    assert result["spend"]["usd"] == 0.003
+    # 800 x $2.50 and 200 x $15 a million.
+    assert result["spend"]["at_present_prices"] == 0.005
+    note = (
+        "The prices have changed since the teacher was asked: $0.0030 was paid; at the present "
+        "ones the same tokens would cost $0.0050."
+    )
+    out = io.StringIO()
+    terminal.print_summary(result, Console(file=out, width=160))
+    assert note in (workdir / "report.html").read_text() and note in out.getvalue()
+
+
+def test_what_made_the_run_is_said_once_for_each_version(workdir):
+    fake_run.train(workdir, STUDENT, 61.0, made_with=fake_run.MADE_WITH | {"jax": "0.9.2"})
+    result = report.write(workdir)
+    assert result["made_with"] == {
+        "jax": ["0.9.1", "0.9.2"],
+        "numpy": ["2.3.0"],
+        "backend": ["cpu"],
+        "devices": ["8 cpu"],
+    }
+    line = "Made with jax 0.9.1 and 0.9.2, numpy 2.3.0 on 8 cpu (cpu)."
+    assert f">{line}</p>" in (workdir / "report.html").read_text()
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_a_method_without_a_teacher_has_a_bill_of_nothing(tmp_path, method):
+    files.write_json(tmp_path / "config.json", config_io.to_json(RunConfig(method=method)))
+    result = report.write(tmp_path)
+    assert ("spend" in result) == (method in ("self", "labels"))
+    if "spend" in result:
+        assert (result["spend"]["queries"], result["spend"]["usd"]) == (0, 0.0)
 
 
 def test_a_summary_has_no_markup_of_others(workdir):
@@ -124,7 +184,16 @@ def test_files(workdir):
     assert not list(workdir.glob(".*"))
 
 
-def test_a_teacher_asked_the_test_questions_is_measured_on_them(workdir):
+def test_a_teacher_asked_the_test_questions_is_measured_on_them(workdir, monkeypatch):
+    test = Artifact(
+        "evaluation/teacher",
+        "Testing: teacher",
+        "evaluate",
+        files=(rows(evaluation.FILE, evaluation.Prediction),),
+        measured=Measured("teacher", "Teacher", "the model that is paid for"),
+    )
+    tested = dataclasses.replace(bridge.METHOD, artifacts=(*bridge.METHOD.artifacts, test))
+    monkeypatch.setitem(methods.METHODS, "bridge", tested)
     write_predictions(workdir, "teacher", "rrrrrrrrrw")
     result = report.write(workdir)
     assert result["accuracy"]["teacher"] == 0.9
@@ -160,7 +229,7 @@ def test_domains_in_drawings_are_not_markup_or_mathematics():
 
 
 def test_drawings_have_no_colour_of_their_own():
-    drawn = plots.accuracy({"student": 0.5}, {"student": [0.4, 0.6]}, 350)
+    drawn = plots.accuracy({"student": 0.5}, {"student": [0.4, 0.6]}, {"student": "It"}, 350)
     assert "var(--accent)" in drawn
     assert not re.search(r"#[0-9a-f]{6}", drawn)
 

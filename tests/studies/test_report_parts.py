@@ -1,17 +1,19 @@
 """What is left of the report when parts of the run are missing, unfinished or damaged."""
 
 import io
-import json
 import shutil
 
-import numpy as np
+import fake_run
 import pytest
-from fake_run import write_json, write_rows
 from rich.console import Console
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config_io import to_json
 from bridge_jax.errors import UserError
+from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.methods.tutoring import STUDENT
+from bridge_jax.pipeline import files, storage
+from bridge_jax.pipeline.content import Hashes
 from bridge_jax.studies import examples, report, terminal, wording
 from bridge_jax.studies.workdir import load
 
@@ -32,10 +34,9 @@ def test_only_the_apprenticeship(workdir):
 
 @pytest.mark.parametrize("shown", [False, True])
 def test_an_answer_that_the_assistant_was_shown_is_not_called_right(workdir, shown):
-    path = workdir / "tutoring/rationales/rationales.jsonl"
-    rows = [json.loads(line) | {"shown_gold": shown} for line in path.read_text().splitlines()]
-    rows[1]["answer"] = "8"  # That of p1, which the teacher was asked about.
-    write_rows(path, rows)
+    rows = [row | {"shown_gold": shown} for row in fake_run.read(workdir, RATIONALES, Judged)]
+    rows[1] |= {"answer": "8", "correct": False}  # Of p1, which the teacher was asked about.
+    fake_run.change(workdir, RATIONALES, Judged, rows)
     assert report.write(workdir)["rationales"]["shown_gold"] == shown
     page = (workdir / "report.html").read_text()
     assert ("“Shown” is an answer that the assistant was given" in page) == shown
@@ -45,13 +46,18 @@ def test_an_answer_that_the_assistant_was_shown_is_not_called_right(workdir, sho
     assert texts == {"p1": "wrong", "p5": "shown" if shown else "right"}
 
 
-def test_the_direct_method(workdir):
-    write_json(workdir / "config.json", to_json(RunConfig(name="tiny", method="direct")))
+def only_the_direct_student(workdir, role):
+    """Removes what is not of a student that learned from the teacher's answers alone."""
     shutil.rmtree(workdir / "tutoring")
-    for role in ("assistant_base", "assistant", "student", "student_instruct"):
-        shutil.rmtree(workdir / "evaluation" / role)
+    for other in fake_run.OUTCOMES:
+        if other not in ("student_base", role):
+            fake_run.remove(workdir, f"evaluation/{other}")
     for part in ("scores", "warmup"):
-        shutil.rmtree(workdir / "apprenticeship" / part)
+        fake_run.remove(workdir, f"apprenticeship/{part}")
+
+
+def test_the_direct_student_is_tested_before_the_other(workdir):
+    only_the_direct_student(workdir, "student_direct")
     result = report.write(workdir)
     assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student_direct": 0.2}
     assert result["gaps"] == pytest.approx({"teacher_student_direct": 0.55})
@@ -64,49 +70,47 @@ def test_the_direct_method(workdir):
     assert "Trained directly on 3" in wording.headline(result)
 
 
+def test_the_direct_method(workdir):
+    files.write_json(workdir / "config.json", to_json(RunConfig(name="tiny", method="direct")))
+    only_the_direct_student(workdir, "student")
+    result = report.write(workdir)
+    assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student": 0.5}
+    assert "pool" not in result
+    page = (workdir / "report.html").read_text()
+    assert "Student <small>after the teacher&#39;s answers alone</small>" in page
+
+
 @pytest.mark.parametrize(
     "path",
     [
         "config.json",
         "apprenticeship/scores",
-        "apprenticeship/scores/embeddings.npy",
         "apprenticeship/selection",
         "apprenticeship/annotations",
-        "apprenticeship/annotations/spend.json",
         "evaluation/assistant",
         "evaluation/student",
         "tutoring/rationales",
     ],
 )
 def test_any_part_may_be_missing(workdir, path):
-    missing = workdir / path
-    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
+    (workdir / path).unlink()
     result = report.write(workdir)
     terminal.print_summary(result, Console(file=io.StringIO()))
 
 
 def test_stages_of_another_config_are_left_out(workdir):
-    chosen = workdir / "apprenticeship" / "selection" / "manifest.json"
-    write_json(chosen, {"stage": "apprenticeship/selection", "seconds": 0.5})
-    predictions = workdir / "evaluation" / "student" / "manifest.json"
-    write_json(predictions, {"stage": "evaluation/student", "seconds": 1.0})
-    prints = {}
-    for number, manifest in enumerate(sorted(workdir.glob("*/*/manifest.json"))):
-        name = manifest.parent.relative_to(workdir).as_posix()
-        prints[name] = f"print{number}"
-        write_json(manifest, json.loads(manifest.read_text()) | {"fingerprint": prints[name]})
-    write_json(workdir / "stages.json", prints)
     before = report.write(workdir)
     assert "selection" in before and "student" in before["accuracy"]
-    assert "student_direct" not in before["accuracy"]  # its folder has no manifest: not finished
     # The config changed: the student's training and the selection are of the one before.
-    for name in ("tutoring/student", "apprenticeship/selection"):
-        prints[name] = "another"
-    write_json(workdir / "stages.json", prints)
+    changed = {"tutoring/student", "apprenticeship/selection"}
+    fake_run.plan(workdir, storage.current(workdir) | dict.fromkeys(changed, "another"))
+    # The direct student's test is made again.
+    (workdir / "evaluation/student_direct" / storage.MANIFEST).unlink()
     after = report.write(workdir)
     assert "selection" not in after and "student" in after["accuracy"]
+    assert "student_direct" not in after["accuracy"]
     gone = set(before["seconds"]) - set(after["seconds"])
-    assert gone == {"tutoring/student", "apprenticeship/selection"}
+    assert gone == changed | {"evaluation/student_direct"}
 
 
 def test_a_config_alone(workdir):
@@ -116,40 +120,73 @@ def test_a_config_alone(workdir):
     assert "No model has been tested yet." in (workdir / "report.html").read_text()
 
 
-def test_a_row_that_is_still_being_written_is_left_for_later(workdir):
-    path = workdir / "tutoring" / "student" / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"step": 4, "lo')
-    report.write(workdir)
-    path.write_text('{"step": 1, "lo\n' + path.read_text())
-    with pytest.raises(UserError, match=r"metrics.jsonl: row 1 is not JSON"):
-        report.write(workdir)
+def test_a_stage_that_is_still_being_made_is_left_for_later(workdir):
+    place = (workdir / "tutoring/student").resolve()
+    fake_run.remove(workdir, "tutoring/student")
+    (place / storage.MANIFEST).unlink()
+    rows = place / "metrics.jsonl"
+    rows.write_text(rows.read_text() + '{"step": 4, "lo')
+    assert "tutoring/student" not in report.write(workdir)["training"]
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        *("config.json", "stages.json", "tutoring/student/manifest.json"),
-        *("apprenticeship/selection/selection.json", "apprenticeship/annotations/spend.json"),
-    ],
-)
+@pytest.mark.parametrize("file", ["config.json", "stages.json", "tutoring/student/manifest.json"])
 @pytest.mark.parametrize("content", ["[1]", "3", '{"a": ', "[" * 100_000], ids=range(4))
 def test_a_damaged_file_is_named(workdir, file, content):
     (workdir / file).write_text(content)
-    folder = "delete the folder .*selection and " if "selection.json" in file else ""
-    with pytest.raises(UserError, match=rf"{file}: (damaged|not JSON).*; {folder}run the command"):
+    with pytest.raises(UserError, match=rf"{file}: (damaged|not JSON).*; run the command"):
         report.write(workdir)
 
 
-def test_annotations_that_lost_a_row_are_not_counted(workdir):
+def test_a_manifest_that_says_too_little_is_damaged(workdir):
+    (workdir / "tutoring/student/manifest.json").write_text('{"seconds": 1.0}')
+    with pytest.raises(UserError, match=r"student/manifest\.json: damaged; run the command"):
+        report.write(workdir)
+
+
+FILES = [
+    "apprenticeship/scores/scores.jsonl",
+    "apprenticeship/scores/embeddings.npy",
+    "apprenticeship/selection/selection.json",
+    "apprenticeship/annotations/annotations.jsonl",
+    "apprenticeship/annotations/spend.json",
+    "tutoring/rationales/rationales.jsonl",
+    "tutoring/student/metrics.jsonl",
+    "evaluation/student/predictions.jsonl",
+]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_is_not_what_was_written_is_named(workdir, file):
+    path = workdir / file
+    path.write_bytes(path.read_bytes().replace(b"7", b"8") + b"\n")
+    stage, name = file.rsplit("/", 1)
+    with pytest.raises(
+        UserError,
+        match=rf"{stage}: {name} is not what was written; run the command of this "
+        "workdir again, which mends it or makes it again",
+    ):
+        report.write(workdir)
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{stage}: {name} is gone; run the command"):
+        report.write(workdir)
+
+
+def test_a_lost_row_is_noticed_though_all_others_can_be_read(workdir):
     path = workdir / "apprenticeship/annotations/annotations.jsonl"
     rows = path.read_text().splitlines(keepends=True)
     path.write_text("".join(rows[:1] + rows[2:]))
-    with pytest.raises(UserError, match=r"annotations\.jsonl: 3 rows, which are not .* 4 selected"):
+    with pytest.raises(UserError, match=r"annotations\.jsonl is not what was written"):
         report.write(workdir)
-    path.write_text("".join(rows)[:-5])
-    (path.parent / "manifest.json").write_text('{"seconds": 1.0}')
-    with pytest.raises(UserError, match=r"annotations\.jsonl: row 4 is not JSON.*which mends it"):
-        report.write(workdir)
+
+
+def test_a_copy_without_the_parameters_has_a_report(workdir):
+    folder = storage.Folder(workdir / "tutoring/student", STUDENT)
+    (folder.path / "params").mkdir()
+    (folder.path / "params/shard").write_bytes(b"0" * 100)
+    storage.commit(folder, folder.record(storage.MANIFEST), Hashes())
+    assert "params/shard" in folder.record(storage.MANIFEST)["files"]
+    shutil.rmtree(folder.path / "params")
+    assert "tutoring/student" in report.write(workdir)["training"]
 
 
 def test_folders_that_are_no_run(tmp_path):
@@ -158,9 +195,3 @@ def test_folders_that_are_no_run(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         report.write(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_embeddings_of_another_pool(workdir):
-    np.save(workdir / "apprenticeship/scores/embeddings.npy", np.zeros((3, 5), np.float32))
-    with pytest.raises(UserError, match="3 embeddings for 20 scores"):
-        report.write(workdir)

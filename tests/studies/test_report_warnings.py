@@ -1,20 +1,21 @@
 """The failure signatures that a report names."""
 
-import json
+from fake_run import change, evaluation_of, read, write_predictions
 
-from fake_run import write_json, write_predictions, write_rows
-
+from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
+from bridge_jax.methods.apprenticeship import SELECTION, Selection
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.studies import report
 
 
 def test_semantic_collapse(workdir):
-    path = workdir / "apprenticeship" / "selection" / "selection.json"
-    write_json(path, {**json.loads(path.read_text()), "ids": ["p1", "p5"], "size": 2})
-    path = workdir / "apprenticeship" / "annotations" / "annotations.jsonl"
-    write_rows(path, [json.loads(line) for line in path.read_text().splitlines()[:2]])
-    path = workdir / "tutoring" / "rationales" / "rationales.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    write_rows(path, [{**row, "kept": row["domain"] == "dosing"} for row in rows])
+    chosen = read(workdir, SELECTION, Selection) | {"ids": ["p1", "p5"], "size": 2}
+    change(workdir, SELECTION, Selection, chosen)
+    change(workdir, ANNOTATIONS, Annotation, read(workdir, ANNOTATIONS, Annotation)[:2])
+    rows = read(workdir, RATIONALES, Judged)
+    kept = [{**row, "kept": row["domain"] == "dosing"} for row in rows]
+    change(workdir, RATIONALES, Judged, kept)
     assert report.write(workdir)["warnings"] == [
         "Semantic collapse: the selection leaves out dosing (40% of the pool).",
         "Semantic collapse: the kept rationales leave out fees (60% of the pool).",
@@ -41,15 +42,17 @@ def test_nine_tenths_that_parse_are_enough(workdir):
 
 
 def test_answer_collapse(workdir):
-    path = workdir / "evaluation" / "student" / "predictions.jsonl"
+    test = evaluation_of("student")
     gold = ["yes"] * 30 + ["no"] * 20
     said = ["no"] * 46 + [None] * 4
 
     def warnings(said):
         write_predictions(workdir, "student", "r" * 50)
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        write_rows(
-            path,
+        rows = read(workdir, test, Prediction)
+        change(
+            workdir,
+            test,
+            Prediction,
             [
                 {**row, "gold": g, "answer": a, "correct": a == g}
                 for row, g, a in zip(rows, gold, said, strict=True)

@@ -2,13 +2,16 @@
 
 import json
 
+import fake_run
 import fake_study
 import numpy as np
 import pytest
 from fake_study import cell
 
 from bridge_jax.errors import UserError
+from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.studies import results, study_report
+from tests import declared
 
 R, W = True, False
 
@@ -29,6 +32,10 @@ def two_variants():
 def folder(tmp_path):
     fake_study.write(tmp_path / "study", *two_variants(), shared=("apprenticeship/warmup",))
     return tmp_path / "study"
+
+
+def test_the_rows_of_the_runs_are_those_that_the_table_declares(folder):
+    assert [declared.undeclared(run) for run in (folder / "runs").iterdir()] == [[]] * 4
 
 
 def test_means_differences_and_gaps(folder):
@@ -73,10 +80,12 @@ def test_the_full_price_of_a_run_and_the_bill_of_all(folder):
 
 def test_free_texts_are_measured_by_their_score(folder):
     assert results.compute(folder)["measure"] == "accuracy"
-    for file in (folder / "runs").rglob("predictions.jsonl"):
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        scored = [row | {"score": 0.7 if row["correct"] else 0.3} for row in rows]
-        fake_study.rows(file, scored)
+    for run in (folder / "runs").iterdir():
+        for role in ("student", "assistant"):
+            test = fake_run.evaluation_of(role)
+            rows = fake_run.read(run, test, Prediction)
+            scored = [row | {"score": 0.7 if row["correct"] else 0.3} for row in rows]
+            fake_run.change(run, test, Prediction, scored)
     found = study_report.write(folder)
     random, coverage = found["points"]
     assert found["measure"] == "ROUGE-L"
@@ -182,3 +191,11 @@ def test_a_study_over_budgets_asks_the_advisor(tmp_path):
     assert advice["accuracy"] == pytest.approx(by_x)
     again = results.compute(tmp_path / "study")
     assert again == found
+
+
+def test_a_damaged_file_of_a_run_is_named(folder):
+    file = folder / "runs/random-seed1/evaluation/student/predictions.jsonl"
+    file.write_text(file.read_text().replace("true", "false"))
+    message = r"random-seed1/evaluation/student: predictions\.jsonl is not what was written"
+    with pytest.raises(UserError, match=message):
+        results.compute(folder)

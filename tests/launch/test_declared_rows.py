@@ -1,0 +1,7 @@
+"""What a whole run writes is what the table of stages declares."""
+
+from tests import declared
+
+
+def test_every_field_of_every_file_is_declared_and_there(undisturbed):
+    assert declared.undeclared(undisturbed) == []
