@@ -9,7 +9,6 @@ or for the devices here if none is named. Nothing is run or paid.
 """
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
@@ -30,8 +29,6 @@ _SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter l
 
 def main(assignments: list[str]) -> None:
     """Plans the run, or the study, and prints a table."""
-    from bridge_jax.config_checks import idle_rows, validate
-
     from bridge_jax import config_io
     from bridge_jax.studies import study
 
@@ -40,39 +37,41 @@ def main(assignments: list[str]) -> None:
         _plan_study(study.override(found, assignments))
         return
     config = config_io.override(found, assignments)
-    validate(config, has_data=bool(config.data.path))
     # These imports take seconds, so a mistyped flag is reported before them.
-    from bridge_jax.phases.context import Run
     from rich.console import Console
 
     from bridge_jax import shown
+    from bridge_jax.methods.checks import idle_rows, validate
     from bridge_jax.parallel.sharding import batch_devices
     from bridge_jax.planning import page, plan, workload
+    from bridge_jax.planning.lengths import opened
     from bridge_jax.planning.spending import expected
 
+    validate(config, has_data=bool(config.data.path))
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
-    run = Run(config, Path(), devices)
-    works, spending = workload.workloads(run), expected(run)
+    stages, lengths = opened(config, devices)
+    mesh, works = lengths.inputs.mesh, workload.workloads(stages, lengths)
+    spending = expected(stages, lengths)
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("compiling the steps"):
-        stages = list(plan.plan_stages(config, works, run.mesh, chip))
-    resident = page.resident(stages) if devices[0].platform == "cpu" else None
+        planned = list(plan.plan_stages(config, works, mesh, chip))
+    resident = page.resident(planned) if devices[0].platform == "cpu" else None
     if _JSON.value:
-        print(json.dumps(page.to_json(stages, spending, name, resident), indent=2))
+        print(json.dumps(page.to_json(planned, spending, name, resident), indent=2))
     else:
-        page.show(console, run, stages, spending, name, resident)
-    if note := idle_rows(config, batch_devices(run.mesh)):
+        page.show(console, config, mesh, planned, spending, name, resident)
+    if note := idle_rows(config, stages, batch_devices(mesh)):
         shown.say(console, note)
     if _SHARDINGS.value:
         for role in ("assistant", "student"):
-            model = plan.decoder_config(getattr(config, role), run.mesh)
-            page.show_shardings(console, role, model, run.mesh)
+            model = plan.decoder_config(getattr(config, role), mesh)
+            page.show_shardings(console, role, model, mesh)
     if _PROPOSE.value:
-        for stage in stages:
+        for stage in planned:
             if isinstance(stage.work, workload.Training):
-                model = plan.decoder_config(getattr(config, stage.work.role), run.mesh)
-                page.show_proposal(console, stage, plan.propose(model, stage.work, run.mesh, chip))
+                model = plan.decoder_config(getattr(config, stage.work.role), mesh)
+                page.show_proposal(console, stage, plan.propose(model, stage.work, mesh, chip))
 
 
 def _plan_study(found: "study.Study") -> None:

@@ -6,10 +6,11 @@ from typing import NotRequired, TypedDict
 from bridge_jax.config import RunConfig
 from bridge_jax.methods import mending, names
 from bridge_jax.methods.apprenticeship import SELECTION
-from bridge_jax.methods.teacher import Asking, Count, ask, asking
+from bridge_jax.methods.teacher import Asking, Count, ask, asking, selected_count
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, Measured, record, rows
 from bridge_jax.pipeline.examples import Examples
+from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Damaged, Folder
 from bridge_jax.tasks.example import Example
@@ -139,4 +140,5 @@ def annotations(config: RunConfig) -> Stage:
         reads["replay"] = names.REPLAY
     elif config.teacher.kind in ("oracle", "replay"):
         reads["recorded"] = names.RECORDED
-    return Stage(ANNOTATIONS, annotate, asking(config), reads, mend=mend)
+    load = Load("selected", selected_count(config), samples=config.teacher.samples)
+    return Stage(ANNOTATIONS, annotate, asking(config), reads, load, mend)

@@ -19,7 +19,7 @@ from bridge_jax.methods.fitting import Fit, fit, fit_of
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
 from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load
+from bridge_jax.pipeline.load import Load, Padded
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Damaged, Folder
@@ -121,7 +121,7 @@ def warmup(config: RunConfig) -> Stage:
         warm_up,
         Warmup(chosen.fraction, chosen.domains, fit_of(config, "warmup.train")),
         {"pool": names.POOL, "assistant": names.ASSISTANT, "reading": names.TO_ASSISTANT},
-        Load("warmup", text="answer"),
+        Load("pool", share=chosen.fraction, text="answer"),
     )
 
 
@@ -208,7 +208,8 @@ def _looked_at(config: RunConfig, artifact: Artifact, run: Any, answered: Stage 
     if answered:
         reads["guessed"] = answered.name
     params = Scoring(config.selection.batch_tokens)
-    return Stage(artifact, run, params, reads, Load("pool", text="answer"))
+    load = Load("pool", text="answer", batch=Padded(params.batch_tokens))
+    return Stage(artifact, run, params, reads, load)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bridge_jax.methods.lessons import Lesson, Lessons
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.pipeline.artifacts import Artifact, array
 from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load
+from bridge_jax.pipeline.load import Load, Packed
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
@@ -176,7 +176,9 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
         "judged": RATIONALES.name,
         **annotated,
     }
-    return [Stage(LOGITS, write, params, reads, Load("pool", text=text_of(config)))]
+    rows = Packed(params.batch_rows, params.row_tokens)
+    load = Load("pool", text=text_of(config), modes=(mode,), batch=rows)
+    return [Stage(LOGITS, write, params, reads, load)]
 
 
 def text_of(config: RunConfig) -> Literal["rationale", "both"]:

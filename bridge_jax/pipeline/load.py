@@ -1,11 +1,29 @@
-"""What a stage puts through its model, as far as it is known before it runs: for the planner."""
+"""What a stage puts through a model or asks the teacher, as far as it is known before it runs.
+
+The planner reads it.
+"""
 
 import dataclasses
 from typing import Literal
 
 from bridge_jax.text.prompts import Mode
 
-Of = Literal["pool", "test", "selected", "warmup", "instructions"]
+Of = Literal["pool", "test", "selected", "instructions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Padded:
+    """Batches of sequences of similar length, padded: `tokens` in each, at most."""
+
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """Batches of `rows` rows of `tokens`; a row holds as many sequences as it has room for."""
+
+    rows: int
+    tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +38,9 @@ class Load:
       modes: how the model is asked; each example once in each mode.
       samples: of each example.
       soft: the most probable tokens of another model beside each target.
+      share: of the examples, where their number follows from the data; at least one is taken.
+      batch: how a scoring forms its batches; a training has `Fit` for it, what writes its
+        `GenerationConfig`.
     """
 
     of: Of
@@ -28,3 +49,10 @@ class Load:
     modes: tuple[Mode, ...] = ("reason",)
     samples: int = 1
     soft: int = 0
+    share: float = 1.0
+    batch: Padded | Packed | None = None
+
+    @property
+    def passes(self) -> int:
+        """How many sequences there are of each example."""
+        return self.samples * (len(self.modes) + (self.text == "both"))

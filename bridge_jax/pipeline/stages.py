@@ -36,7 +36,7 @@ class Stage:
         with the same folder after an interruption.
       params: a frozen dataclass with all that it takes from the config.
       reads: argument of `run` -> the name of a stage, whose `Folder` it is given, or of an input.
-      load: what it puts through its model, for the planner; None if it runs none.
+      load: what it puts through its model or asks the teacher, for the planner; None if nothing.
       mend: as `run`; called with a folder of a finished stage whose files are damaged; returns
         whether they are whole again. Otherwise the stage runs again.
     """

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge_jax import shown
+from bridge_jax.config import RunConfig
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.phases.context import Run
 from bridge_jax.planning.memory import in_training, local_bytes
 from bridge_jax.planning.plan import HEADROOM, StagePlan
 from bridge_jax.planning.spending import Spending
@@ -51,15 +51,16 @@ def resident(stages: list[StagePlan]) -> float | None:
 
 def show(
     console: Console,
-    run: Run,
+    config: RunConfig,
+    mesh: Mesh,
     stages: list[StagePlan],
     spending: Spending,
     topology: str,
     resident: float | None,
 ) -> None:
     """Prints the plan."""
-    mesh = " ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
-    shown.say(console, (run.config.name, "bold"), f" on {topology}, mesh {mesh}\n")
+    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    shown.say(console, (config.name, "bold"), f" on {topology}, mesh {axes}\n")
     table = Table(box=None, pad_edge=False)
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     for name in ("stage", "steps", "parameters", "optimizer", "cache", "temporary", "GiB a chip",
@@ -87,7 +88,7 @@ def show(
         f"Teacher  {spending.queries:,} queries, about {spending.input_tokens:,} tokens in and "
         f"{spending.output_tokens:,} out: ${spending.usd:,.4f} "
         f"(${spending.usd_low:,.4f} to ${spending.usd_high:,.4f}); the cap is "
-        f"${run.config.budget.usd:,.4f}",
+        f"${config.budget.usd:,.4f}",
     )
     console.print("Nothing was run or paid.")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from bridge_jax.config import GenerationConfig, ModelConfig, RunConfig
+from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.models import presets
 from bridge_jax.models.checkpoint import kept_layers
 from bridge_jax.models.config import DecoderConfig, computing_on
@@ -79,16 +79,16 @@ def plan_stages(
         model = decoder_config(getattr(config, work.role), mesh)
         # The stages of a role differ in name and number of steps, which is nothing to the compiler.
         shape = work._replace(stage="", steps=0)
-        cost, seconds, bound_by = work_time(config.generation, work, model, mesh, chip)
-        needs = compiled(config.generation, shape, model, mesh)
+        cost, seconds, bound_by = work_time(work, model, mesh, chip)
+        needs = compiled(shape, model, mesh)
         yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
 
 
 def work_time(
-    settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Mesh, chip: Chip
+    work: Work, model: DecoderConfig, mesh: Mesh, chip: Chip
 ) -> tuple[costs.Cost, float, str]:
     """Returns the cost of a whole stage, its seconds at least, and what bounds them."""
-    cost = _cost(settings, work, model, mesh).times(work.steps)
+    cost = _cost(work, model, mesh).times(work.steps)
     rates = chip.flops, chip.bandwidth, chip.interconnect
     names = "compute", "memory", "interconnect"
     seconds, bound_by = max(
@@ -132,24 +132,22 @@ def _largest(needs: Callable[[int], int], parts: int, room: float) -> int:
     return parts * (1 + max(0, more))
 
 
-def _memory(
-    settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Mesh
-) -> memory.Memory:
+def _memory(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
     match work:
         case Training():
             return memory.train_step(model, work.train, work.targets, mesh, work.soft)
         case Scoring():
             return memory.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case Generation():
-            return memory.generation_step(model, settings, work.rows, work.width, mesh)
+            return memory.generation_step(model, work.settings, work.rows, work.width, mesh)
 
 
-def _cost(settings: GenerationConfig, work: Work, model: DecoderConfig, mesh: Mesh) -> costs.Cost:
+def _cost(work: Work, model: DecoderConfig, mesh: Mesh) -> costs.Cost:
     match work:
         case Training():
             return costs.train_step(model, work.train, work.targets, mesh)
         case Scoring():
             return costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case Generation():
-            rows, new = filled_rows(work.rows, mesh), settings.max_new_tokens
+            rows, new = filled_rows(work.rows, mesh), work.settings.max_new_tokens
             return costs.generation_step(model, rows, work.width, new, mesh)

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.phases import teacher
-from bridge_jax.phases.context import Run
+from bridge_jax.methods import teacher
+from bridge_jax.methods.teacher import Asking
+from bridge_jax.pipeline.stages import Stage
 from bridge_jax.planning.lengths import SAMPLE, Lengths
 from bridge_jax.teachers.prices import in_usd
 
@@ -32,28 +33,40 @@ class Spending(NamedTuple):
     usd_high: float
 
 
-def expected(run: Run) -> Spending:
-    """Returns what the teacher of a run is expected to cost."""
-    config, lengths = run.config, Lengths(run)
-    if not config.asks_teacher:
+def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
+    """Returns what the stages that ask a teacher are expected to cost.
+
+    Args:
+      stages: of a run.
+      lengths: of its sequences.
+    """
+    found = [
+        _of(stage.params, lengths.examples(stage.load) * stage.load.samples, lengths)
+        for stage in stages
+        if stage.artifact.work == "ask" and stage.load
+    ]
+    if not found:
         return Spending(0, 0, 0, 0.0, 0.0, 0.0)
-    prices = teacher.prices_of(config.teacher)
-    batch = config.teacher.batch and teacher.is_paid(config.teacher)
-    queries = config.selected * config.teacher.samples
-    most = config.teacher.max_output_tokens
+    return Spending(*(sum(column) for column in zip(*found)))
+
+
+def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
+    """Returns what the first answers to so many queries cost, and what at most."""
+    prices = teacher.prices_of(params.teacher)
+    batch = params.teacher.batch and teacher.is_paid(params.teacher)
+    most, longest = params.teacher.max_output_tokens, lengths.config.max_prompt_tokens
     if not lengths.pool:
-        cost = queries * prices.cost(config.max_prompt_tokens, most, batch)
-        tokens = queries * config.max_prompt_tokens, queries * most
-        return Spending(queries, *tokens, in_usd(cost), 0.0, _with_retries(config, in_usd(cost)))
-    sample = lengths.pool[:SAMPLE]
-    asked, pairs = teacher.make_teacher(run, sample), []
-    count = run.tokenizer("student").encode
+        usd = in_usd(queries * prices.cost(longest, most, batch))
+        tokens = queries * longest, queries * most
+        return Spending(queries, *tokens, usd, 0.0, _with_retries(params, queries, usd))
+    sample, count = lengths.pool[:SAMPLE], lengths.inputs.count
+    asked, pairs = teacher.make_teacher(params, sample, count), []
     with asyncio.Runner() as loop:
         for example in sample:
-            request = teacher.make_request(run, example)
-            said = sum(len(count(message.content)) for message in request.messages)
+            request = teacher.make_request(params, example)
+            said = sum(count(message.content) for message in request.messages)
             written = most
-            if not teacher.is_paid(config.teacher):
+            if not teacher.is_paid(params.teacher):
                 said = asked.estimate_input_tokens(request)
                 with contextlib.suppress(UserError):  # None is recorded, or a longer one.
                     written = loop.run(asked.ask(request)).output_tokens
@@ -63,16 +76,12 @@ def expected(run: Run) -> Spending:
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
     inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))
     usd = in_usd(round(float(np.mean(costs)) * queries))
-    most_usd = _with_retries(config, in_usd(round(high)))
+    most_usd = _with_retries(params, queries, in_usd(round(high)))
     return Spending(queries, inputs, outputs, usd, in_usd(round(low)), most_usd)
 
 
-def _with_retries(config: RunConfig, usd: float) -> float:
+def _with_retries(params: Asking, queries: int, usd: float) -> float:
     """Returns the cost of the first answers and of all retries that the budget leaves room for."""
-    asked = config.selected * config.teacher.samples
-    with_retries = min(
-        usd
-        * min(1 + config.teacher.retries / config.teacher.samples, config.budget.queries / asked),
-        config.budget.usd,
-    )
-    return max(usd, with_retries)
+    config, budget = params.teacher, params.budget
+    rounds = min(1 + config.retries / config.samples, budget.queries / queries)
+    return max(usd, min(usd * rounds, budget.usd))

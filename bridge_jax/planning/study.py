@@ -4,23 +4,22 @@ Nothing is compiled, so memory is not in it: that of a run is in the plan of its
 """
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bridge_jax import config_io, shown
+from bridge_jax import shown
 from bridge_jax.config import RunConfig
+from bridge_jax.methods import names
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.phases.apprenticeship import ANNOTATIONS
-from bridge_jax.phases.context import Run
-from bridge_jax.phases.plan import stages
-from bridge_jax.phases.stages import fingerprints
+from bridge_jax.pipeline import keys
+from bridge_jax.pipeline.content import Hashes, of_value
+from bridge_jax.pipeline.stages import Input
 from bridge_jax.planning import plan, workload
-from bridge_jax.planning.lengths import Lengths
+from bridge_jax.planning.lengths import Lengths, opened
 from bridge_jax.planning.spending import Spending, expected
 from bridge_jax.progress import duration
 from bridge_jax.roofline.chips import GIB, Chip
@@ -86,34 +85,55 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
     """Returns the plan of runs that share a store of stages and a ledger."""
     totals: dict[str, StageTotal] = {}
     known: dict[tuple[str, str], float] = {}
-    asked: dict[str, tuple[int, dict[str, Spending]]] = {}
+    # By what is asked of which pool: the size of the pool, and what each selection costs.
+    asked: dict[str, tuple[int, dict[tuple[str, ...], Spending]]] = {}
     alone: list[Spending] = []
+    hashes = Hashes()
     for config in configs:
-        run = Run(config, Path(), devices)
-        prints = fingerprints(stages(config), run.describe)
-        new = {name for name, key in prints.items() if (name, key) not in known}
-        for work in workload.workloads(run, new):
-            model = plan.decoder_config(getattr(config, work.role), run.mesh)
-            _, seconds, _ = plan.work_time(config.generation, work, model, run.mesh, chip)
-            known[work.stage, prints[work.stage]] = seconds
+        stages, lengths = opened(config, devices, hashes)
+        mesh, table = lengths.inputs.mesh, _inputs(lengths)
+        deep = keys.deep_keys(stages, table)
+        new = {name for name, key in deep.items() if (name, key) not in known}
+        for work in workload.workloads(stages, lengths, new):
+            model = plan.decoder_config(getattr(config, work.role), mesh)
+            _, seconds, _ = plan.work_time(work, model, mesh, chip)
+            known[work.stage, deep[work.stage]] = seconds
             total = totals.setdefault(work.stage, StageTotal())
             total.made += 1
             total.seconds += seconds
             if isinstance(work, workload.Training):
                 total.disk += _BYTES * _trained(model)
-        for name, key in prints.items():
+        for name, key in deep.items():
             if (name, key) in known:
                 totals[name].runs += 1
                 totals[name].alone += known[name, key]
-        if ANNOTATIONS in prints:
-            spending = expected(run)
-            alone.append(spending)
-            asked_of = ("data", "task", "seed", "teacher")
-            pool = config_io.digest([run.describe(key) for key in asked_of])
-            size = Lengths(run).pool_size * config.teacher.samples
-            asked.setdefault(pool, (size, {}))[1][prints[ANNOTATIONS]] = spending
+        for stage in stages:
+            if stage.artifact.work == "ask" and stage.load:
+                spending = expected([stage], lengths)
+                alone.append(spending)
+                pool = of_value([keys.plain(stage.params), table[names.POOL].key()])
+                size = lengths.pool_size * stage.load.samples
+                chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
+                asked.setdefault(pool, (size, {}))[1][chosen] = spending
     teacher = [_at_most(size, list(found.values())) for size, found in asked.values()]
     return StudyPlan(len(configs), totals, _sum(teacher), _sum([_of(one) for one in alone]))
+
+
+def _inputs(lengths: Lengths) -> Mapping[str, Input]:
+    """Returns the inputs of a run; data that are not read are known by where they come from."""
+    table = lengths.inputs.table
+    if lengths.pool:
+        return table
+    # Neither changes an example: whether labels are known, and which rationale is said.
+    config = lengths.config
+    data = dataclasses.replace(config.data, labelled=True, rationale="")
+    seed = config.seed if data.source == "practice" else 0
+
+    def settings() -> str:
+        return of_value([keys.plain(data), sorted(table[names.POOL].files().values()), seed])
+
+    data_of_run = (names.POOL, names.TEST, names.RECORDED)
+    return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}
 
 
 def _trained(model: DecoderConfig) -> int:

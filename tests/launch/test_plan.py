@@ -9,8 +9,8 @@ import pytest
 from bridge_jax import config_io
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.phases.context import Run
 from bridge_jax.planning import memory, plan, workload
+from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
 from bridge_jax.roofline import chips
 from tests.launch import tiny_run
@@ -99,8 +99,8 @@ def test_without_data_the_limits_of_the_config_are_planned():
     from configs import medical_7b
 
     config = medical_7b.get_config()
-    run = Run(config, None, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())  # type: ignore[arg-type]
-    by_stage, spending = {work.stage: work for work in workload.workloads(run)}, expected(run)
+    run = opened(config, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())
+    by_stage, spending = {work.stage: work for work in workload.workloads(*run)}, expected(*run)
     # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 answers, each in two
     # modes, in 250 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 16 * 3
@@ -109,15 +109,13 @@ def test_without_data_the_limits_of_the_config_are_planned():
     assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
 
 
-def test_the_assistants_logits_take_room_in_the_students_step(
-    tiny_config, tiny_model, one_device, tmp_path
-):
+def test_the_assistants_logits_take_room_in_the_students_step(tiny_config, tiny_model, one_device):
     needs = []
     for weight, soft in (("0", 0), ("0.5", 4)):
         config = config_io.override(
             config_io.load(tiny_config), [f"logits.weight={weight}", "logits.top_k=4"]
         )
-        (work,) = workload.workloads(Run(config, tmp_path), {"tutoring/student"})
+        (work,) = workload.workloads(*opened(config), {"tutoring/student"})
         assert work.soft == soft
         needs.append(
             memory.train_step(tiny_model[0], work.train, work.targets, one_device, work.soft)
@@ -126,14 +124,14 @@ def test_the_assistants_logits_take_room_in_the_students_step(
     assert needs[1].total - needs[0].total >= 4 * work.targets * (4 * 8 + 4)
 
 
-def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, tmp_path, monkeypatch):
+def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     config = config_io.override(
         config_io.load(tiny_config), ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
     )
-    run = Run(config, tmp_path)
-    spending = expected(run)
-    assert {work.stage for work in workload.workloads(run)} >= {"apprenticeship/assistant"}
+    run = opened(config)
+    spending = expected(*run)
+    assert {work.stage for work in workload.workloads(*run)} >= {"apprenticeship/assistant"}
     # Every reply may be as long as it is allowed to be.
     assert (spending.queries, spending.output_tokens) == (4, 4 * 512)
     assert spending.input_tokens > 4 * 50
@@ -142,11 +140,11 @@ def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, tmp_path,
     )
 
 
-def test_the_highest_bill_has_the_retries_that_the_budget_leaves_room_for(tiny_config, tmp_path):
+def test_the_highest_bill_has_the_retries_that_the_budget_leaves_room_for(tiny_config):
     def spending(*settings):
         common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
         config = config_io.override(config_io.load(tiny_config), [*common, *settings])
-        return expected(Run(config, tmp_path))
+        return expected(*opened(config))
 
     once = spending("budget.queries=100", "budget.usd=1.0")
     twice = spending("budget.queries=100", "budget.usd=1.0", "teacher.samples=2")
@@ -167,7 +165,7 @@ def test_a_replay_is_not_planned_at_the_price_of_a_batch(tiny_config, tmp_path):
     def usd(*settings):
         common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
         config = config_io.override(config_io.load(tiny_config), [*common, *settings])
-        return expected(Run(config, tmp_path)).usd
+        return expected(*opened(config)).usd
 
     assert usd("teacher.batch=true") == pytest.approx(usd() / 2)
     replayed = f"teacher.replay_from={recorded}"

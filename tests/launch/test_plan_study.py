@@ -7,9 +7,10 @@ import pytest
 
 from bridge_jax import config_io
 from bridge_jax.models import decoder
-from bridge_jax.phases.context import Run
+from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import plan, workload
 from bridge_jax.planning import study as planning
+from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
 from bridge_jax.roofline import chips
 from bridge_jax.studies import study as studies
@@ -51,15 +52,15 @@ def test_stages_are_counted_once_for_those_who_share_them(configs, chip):
 
 
 def test_a_run_alone_is_planned_as_by_its_own_config(configs, chip):
-    run = Run(configs[0], None, jax.devices()[:1])  # type: ignore[arg-type]
+    run, mesh = opened(configs[0], jax.devices()[:1]), make_mesh(devices=jax.devices()[:1])
     stages = {}
-    for work in workload.workloads(run):
-        model = plan.decoder_config(getattr(configs[0], work.role), run.mesh)
-        stages[work.stage] = plan.work_time(configs[0].generation, work, model, run.mesh, chip)[1]
+    for work in workload.workloads(*run):
+        model = plan.decoder_config(getattr(configs[0], work.role), mesh)
+        stages[work.stage] = plan.work_time(work, model, mesh, chip)[1]
     one = plan_of(configs[:1], chip)
     assert {name: total.seconds for name, total in one.stages.items()} == pytest.approx(stages)
     assert one.teacher == one.teacher_alone
-    assert one.teacher["usd"] == pytest.approx(expected(run).usd)
+    assert one.teacher["usd"] == pytest.approx(expected(*run).usd)
 
 
 def test_the_bill_is_at_most_that_of_the_pools(configs, chip):
@@ -80,8 +81,7 @@ def test_the_bill_is_at_most_that_of_the_pools(configs, chip):
 
 def test_the_disk_is_that_of_the_models(configs, chip):
     one = plan_of(configs[:1], chip)
-    run = Run(configs[0], None, jax.devices()[:1])  # type: ignore[arg-type]
-    student = plan.decoder_config(configs[0].student, run.mesh)
+    student = plan.decoder_config(configs[0].student, make_mesh(devices=jax.devices()[:1]))
     size = 4 * decoder.count_parameters(student)
     assert one.stages["tutoring/student"].disk == one.stages["tutoring/instruct"].disk == size
     adapter = one.stages["apprenticeship/assistant"].disk
@@ -104,3 +104,24 @@ def test_launch_plan_tells_a_study_from_a_run(path):
     assert "8 runs on" in out and "Nothing was run or paid." in out
     code, _, err = planned(f"--config={path}", "--budget.querys=3")
     assert code == 2 and "did you mean 'budget.queries'" in err
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("data.source=jsonl", "data.path="),
+        ("method=labels", "assistant.checkpoint=/nowhere", "data.path=/nowhere"),
+    ],
+)
+def test_without_data_runs_share_what_they_have_in_common(configs, chip, missing):
+    """Nothing is read: neither the data nor the model of a role that no stage has."""
+    settings = (*missing, "data.choices=a,b", "data.kind=label", "data.source=jsonl")
+    without = [
+        config_io.override(config, [*settings, f"student_training.epochs={epochs}"])
+        for config in configs[:2]
+        for epochs in (1, 2)
+    ]
+    found = plan_of(without, chip)
+    made = {name: (total.runs, total.made) for name, total in found.stages.items()}
+    assert made["tutoring/instruct"] == made["evaluation/student_base"] == (4, 1)
+    assert made["tutoring/student"][1] == (2 if "method=labels" in missing else 4)
