@@ -83,7 +83,9 @@ def settings(config: Path, *assignments: str) -> RunConfig:
 
 def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
     """Runs to the end in this process, on its eight devices; returns the report."""
-    return runner.run_to_report(config, workdir, phase, Console(quiet=True))
+    job = Job(config, workdir, phase=phase)
+    job.check()
+    return job.run(Console(quiet=True))
 
 
 def report(workdir: Path) -> dict:
