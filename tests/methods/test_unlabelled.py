@@ -6,14 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from bridge_jax.config_checks import validate
-from bridge_jax.phases import apprenticeship, guesses, lessons, plan
-from bridge_jax.phases.context import Run
-from bridge_jax.pipeline.files import read_rows, write_rows
-from bridge_jax.phases.stages import fingerprints
-from bridge_jax.planning import workload
+from bridge_jax.methods import guesses
+from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.methods.apprenticeship import GUESSES
+from bridge_jax.methods.lessons import Lessons
+from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.pipeline.files import read_rows
 from bridge_jax.tasks import sources
+from launch.jobs import Job
 from tests.launch import tiny_run
+from tests.methods import one_stage
 
 SMALL = (
     *("data.pool=12", "budget.queries=4", "warmup.train.epochs=1", "assistant_training.epochs=1"),
@@ -31,9 +33,12 @@ def config_path(tmp_path_factory):
 def result(config, workdir):
     """Returns what was scored, chosen and learned."""
     tiny_run.finish_here(config, workdir, "tutoring")
-    run = Run(config, workdir)
+    job = Job(config, workdir)
+    lessons, reading = Lessons.of(config), job.inputs.rendering("student")
+    judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
     chosen = json.loads((workdir / "apprenticeship/selection/selection.json").read_text())
-    read = [lessons.read(run, lesson) for lesson in lessons.of_pool(run)]
+    found = lessons.of_pool(job.inputs.pool, judged, annotated)
+    read = [lessons.read(lesson, reading) for lesson in found]
     losses = [
         [row["loss"] for row in read_rows(workdir / stage / "metrics.jsonl")]
         for stage in ("apprenticeship/assistant", "tutoring/student")
@@ -68,55 +73,49 @@ def test_gold_answers_outside_of_the_warm_up_change_nothing(config_path, tmp_pat
 
 
 def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
-    run = Run(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
-    folder = tmp_path / "apprenticeship/guesses"
-    folder.mkdir(parents=True)
-    rows = [{"id": e.id, "ids": [7, i + 10, 1]} for i, e in enumerate(run.splits.pool)]
-    write_rows(folder / "guesses.jsonl", rows[::-1])
-    found = guesses.to_score(run)
+    job = Job(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
+    pool, reading = job.inputs.pool, job.inputs.rendering("assistant")
+    rows = [guesses.Guess(id=e.id, ids=[7, i + 10, 1]) for i, e in enumerate(pool)]
+    folder = one_stage.folder_of(job, GUESSES)
+    folder.write_rows("guesses.jsonl", rows[::-1])
+    found = guesses.to_score(pool, reading, folder)
     assert [s.answer for s in found] == [[7, i + 10, 1] for i in range(12)]
-    assert found[0].prompt == run.sequence("assistant", run.splits.pool[0], None).prompt
-    labelled = Run(tiny_run.settings(config_path, *SMALL), tmp_path)
-    gold = run.splits.pool[0].answer
-    text = labelled.tokenizer("assistant").decode(guesses.to_score(labelled)[0].answer)
-    assert text == f"Answer: {gold}"
+    assert found[0].prompt == reading.sequence(pool[0], None).prompt
+    gold = pool[0].answer
+    answer = guesses.to_score(pool, reading, None)[0].answer
+    assert job.inputs.model("assistant").tokenizer.decode(answer) == f"Answer: {gold}"
+
+
+def test_who_has_no_labels_scores_the_guesses_and_who_has_them_does_not(config_path, tmp_path):
+    for settings, reads in ((UNLABELLED, True), (SMALL, False)):
+        job = Job(tiny_run.settings(config_path, *settings), tmp_path)
+        scores = next(stage for stage in job.stages if stage.name == "apprenticeship/scores")
+        assert (GUESSES.name in scores.reads.values()) == reads
 
 
 def test_the_teachers_answer_stands_where_there_is_no_gold_one(config_path, tmp_path):
-    def bought(*settings):
-        return apprenticeship.bought(Run(tiny_run.settings(config_path, *settings), tmp_path))
-
-    pool = Run(tiny_run.settings(config_path, *SMALL), tmp_path).splits.pool
+    job = Job(tiny_run.settings(config_path, *SMALL), tmp_path)
+    pool = job.inputs.pool
+    annotated = one_stage.folder_of(job, ANNOTATIONS)
     rows = [
-        {"id": pool[0].id, "rationale": "Thus.", "answer": "said", "kept": True},
-        {"id": pool[1].id, "rationale": "Thus.", "answer": None, "kept": True},
-        {"id": pool[2].id, "rationale": "Thus.", "answer": "said", "kept": False},
+        one_stage.annotation(pool[0], rationale="Thus.", answer="said"),
+        one_stage.annotation(pool[1], rationale="Thus.", answer=None),
+        one_stage.annotation(pool[2], rationale="Thus.", answer="said", kept=False),
     ]
-    (tmp_path / "apprenticeship/annotations").mkdir(parents=True)
-    write_rows(tmp_path / "apprenticeship/annotations/annotations.jsonl", rows)
-    assert bought(*UNLABELLED) == [(pool[0], "Thus.", "said")]
-    assert bought(*SMALL) == [(e, "Thus.", e.answer) for e in pool[:2]]
+    annotated.write_rows("annotations.jsonl", rows)
+    assert bought(annotated, pool, labelled=False) == [(pool[0], "Thus.", "said")]
+    assert bought(annotated, pool, labelled=True) == [(e, "Thus.", e.answer) for e in pool[:2]]
 
 
 def test_what_depends_on_labels_runs_again(config_path, tmp_path):
     settings = (*SMALL, "rationales.filter=none")
-    prints = [
-        fingerprints(plan.stages(validate(config)), Run(config, tmp_path).describe)
-        for config in (
-            tiny_run.settings(config_path, *settings),
-            tiny_run.settings(config_path, *settings, "data.labelled=false"),
-        )
-    ]
-    same = {name for name in prints[0] if prints[0][name] == prints[1][name]}
-    assert same == {
+    labelled, bare = (
+        Job(tiny_run.settings(config_path, *settings, *more), tmp_path)
+        for more in ((), ("data.labelled=false",))
+    )
+    assert set(labelled.deep) - one_stage.differing(labelled, bare) == {
         "apprenticeship/warmup",
         "evaluation/student_base",
         "evaluation/assistant_base",
     }
-    assert set(prints[1]) - set(prints[0]) == {"apprenticeship/guesses"}
-    works = workload.workloads(Run(tiny_run.settings(config_path, *UNLABELLED), tmp_path))
-    assert [work.stage for work in works][:3] == [
-        "apprenticeship/warmup",
-        "apprenticeship/guesses",
-        "apprenticeship/scores",
-    ]
+    assert set(bare.deep) - set(labelled.deep) == {"apprenticeship/guesses"}
