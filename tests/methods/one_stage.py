@@ -19,6 +19,7 @@ from bridge_jax.methods import (
 )
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.rationales import Judged, Written
+from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
@@ -53,6 +54,15 @@ def run_alone(job: Job, artifact: Artifact, **given: Any) -> Folder:
             opened[argument] = job.inputs.table[name].open()
     stage.run(stage.params, out, **opened)
     return out
+
+
+def pretend(job: Job, artifact: Artifact, key: str = "") -> None:
+    """Writes the manifest of a finished stage, by default under the key that the run looks for."""
+    key = key or job.deep[artifact.name]
+    record = {"key": key, "shallow": key, "content": "", "files": {}, "seconds": 1.0}
+    folder = job.workdir / storage.STAGES / artifact.name / key
+    folder.mkdir(parents=True)
+    files.write_json(folder / storage.MANIFEST, record)
 
 
 def check(job: Job) -> None:
