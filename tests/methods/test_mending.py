@@ -303,7 +303,7 @@ def test_a_damaged_selection_is_made_again_and_nobody_is_asked(make, vendor, con
         compare(run)
     first, second = run.execution().run()
     assert (first.name, first.cached) == (SELECTION.name, False)
-    assert first.why == "selection.json is not what was written"
+    assert first.why == "selection.json is not what was written; made again"
     assert (second.name, second.cached) == (ANNOTATIONS.name, True)
     assert path.read_text() == before
     assert len(vendor.bills) == 4
