@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,17 @@ def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
     job = Job(config, workdir, phase=phase)
     job.check()
     return job.run(Console(quiet=True))
+
+
+def begun(workdir: Path, stage: str) -> Path | None:
+    """Returns the folder of a stage that has begun and is not finished."""
+    found = (workdir / "stages" / stage).glob("*/started.json")
+    return next((path.parent for path in found), None)
+
+
+def copy(workdir: Path, to: Path) -> Path:
+    """Copies a workdir with its links; returns the copy."""
+    return shutil.copytree(workdir, to, symlinks=True)
 
 
 def report(workdir: Path) -> dict:
