@@ -1,8 +1,9 @@
 import pytest
 
-from bridge_jax import config_checks, config_io
+from bridge_jax import config_io
 from bridge_jax.config import RunConfig, address
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import validate
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_an_address_that_holds_a_secret_is_refused_and_not_shown(url):
         RunConfig(), ["teacher.kind=openai", "teacher.model=m", f"teacher.base_url={url}"]
     )
     with pytest.raises(UserError, match=r"teacher\.base_url holds a "):
-        config_checks.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from bridge_jax import config_io
 from bridge_jax.config import RunConfig, TeacherConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import validate
+from bridge_jax.methods.teacher import selected_count
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
@@ -84,7 +85,6 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
         ("seed=" + "7" * 5000, f"seed={'7' * 80}…: expected int"),
         ("data.columns=id:a,id:b", "data.columns=id:b: id is in twice"),
         ("compare_direct=yes", "compare_direct=yes: true or false"),
-        ("method=bard", "method=bard: one of bridge, direct, self, labels"),
         ("data.domains=fees,law", "data.domains=law: one of dosing, deadlines, fees, triage"),
         ("data.columns=answer", "data.columns=answer: expected NAME:VALUE,NAME:VALUE"),
         ("seed", "--config.seed: give a value, --config.seed=VALUE"),
@@ -98,6 +98,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
+        ("method=bard", "method=bard: one of bridge, direct, self, labels"),
         ("budget.queries=0", "budget.queries=0: ask the teacher at least once"),
         ("budget.queries=-3", "budget.queries=-3"),
         ("budget.usd=0", "budget.usd=0.0: the cap must be above 0 US dollars"),
@@ -186,7 +187,7 @@ def test_validate_refuses_what_cannot_work(assignments, message):
 def test_the_selection_is_what_the_budget_pays_for_unless_its_size_is_given():
     def selected(*assignments):
         config = config_io.override(RunConfig(), ["teacher.kind=openai", "teacher.model=m"])
-        return validate(config_io.override(config, assignments)).selected
+        return selected_count(validate(config_io.override(config, assignments)))
 
     assert selected() == 25
     assert selected("teacher.samples=3") == 8

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from bridge_jax import config_io
+from bridge_jax import config_io, methods
 from bridge_jax.config import (
     BudgetConfig,
     DataConfig,
@@ -23,8 +23,8 @@ from bridge_jax.config import (
     fields,
 )
 from bridge_jax.config.fields import Range
-from bridge_jax.config_checks import trainings, validate
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import fits, validate
 
 
 def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -232,7 +232,8 @@ def test_what_fits_is_taken():
         mesh=MeshConfig(8, 1, -1),
     )
     assert validate(config) is config
-    assert set(trainings(config)) >= {"student_training", "warmup.train"}
+    found = {fit.setting for _, fit in fits(methods.stages(config))}
+    assert found >= {"student_training", "warmup.train"}
 
 
 def test_a_field_without_a_declaration_has_its_type_checked():

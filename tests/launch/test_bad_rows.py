@@ -7,10 +7,9 @@ from rich.console import Console
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.phases.context import Run
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.studies import study as studies
-from launch import runner
+from launch.jobs import Job, bad_rows_listed
 from tests.launch import tiny_run
 
 
@@ -59,9 +58,9 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
     config = settings(
         [*rows(20, 3), half, rows(1, 0)[0] | {"split": "huh"}], "data.on_bad_row=skip"
     )
-    run, console = Run(config, tmp_path / "run"), Console(record=True, width=20)
-    runner.check(run)
-    runner.tell_of_data(run, console)
+    job, console = Job(config, tmp_path / "run"), Console(record=True, width=20)
+    job.check()
+    job.tell_of_data(console)
     assert console.export_text().split("\n") == [
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
         f"1 x split is not train, dev or test ({tmp_path}/run/bad_rows.jsonl)",
@@ -73,25 +72,25 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
 
 
 def test_the_list_is_of_the_data_of_now(settings, tmp_path):
-    runner.check(Run(settings(rows(20, 3), "data.on_bad_row=skip"), tmp_path / "run"))
+    Job(settings(rows(20, 3), "data.on_bad_row=skip"), tmp_path / "run").check()
     assert (tmp_path / "run/bad_rows.jsonl").exists()
-    runner.check(Run(settings(rows(20, 0)), tmp_path / "run"))
+    Job(settings(rows(20, 0)), tmp_path / "run").check()
     assert not (tmp_path / "run/bad_rows.jsonl").exists()
 
 
 def test_rows_that_a_limit_leaves_out_are_counted(settings, tmp_path):
     config = settings(rows(20, 0), "data.pool=5")
-    run, console = Run(config, tmp_path / "run"), Console(record=True, width=200)
-    runner.tell_of_data(run, console)
-    assert len(run.splits.pool) == 5 and run.splits.cut == {"pool": 10, "test": 10}
+    job, console = Job(config, tmp_path / "run"), Console(record=True, width=200)
+    job.tell_of_data(console)
+    assert len(job.inputs.pool) == 5 and job.inputs.splits.cut == {"pool": 10, "test": 10}
     said = "data.pool=5: the first 5 of 10 rows are read; 0 reads all"
     assert said in console.export_text()
 
 
 def test_most_rows_failing_alike_is_said_where_they_are_skipped(settings, tmp_path):
     config = settings(rows(10, 11), "data.on_bad_row=skip")
-    run, console = Run(config, tmp_path / "run"), Console(record=True, width=20)
-    runner.tell_of_data(run, console)
+    job, console = Job(config, tmp_path / "run"), Console(record=True, width=20)
+    job.tell_of_data(console)
     assert (
         console.export_text()
         .split("\n")[1]
@@ -107,6 +106,6 @@ def test_a_study_lists_them_in_its_folder(tmp_path):
     config = RunConfig(data=DataConfig(source="jsonl", path=str(path)))
     made = studies.Study("s", "?", (studies.Cell("a", config, None),), "a", "")
     named = pytest.raises(UserError, match=r"whole list is in .*study/bad_rows\.jsonl")
-    with named, runner.bad_rows_listed(tmp_path / "study"):
+    with named, bad_rows_listed(tmp_path / "study"):
         studies.check_tests(made)
     assert len(read_rows(tmp_path / "study/bad_rows.jsonl")) == 12

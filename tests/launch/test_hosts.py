@@ -31,8 +31,12 @@ def losses(workdir):
     ]
 
 
-def wait_for(path, process):
-    while not path.exists():
+def wait_for(workdir, stage, process, file="started.json"):
+    """Waits until a stage has begun and written a file; returns its folder."""
+    while True:
+        folder = tiny_run.begun(workdir, stage)
+        if folder and (folder / file).exists():
+            return folder
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
 
@@ -61,7 +65,7 @@ def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path
 @pytest.mark.slow
 def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
     processes = start(tiny_config, tmp_path, "--lost_timeout=10")
-    wait_for(tmp_path / "apprenticeship/warmup.partial", processes[0])
+    wait_for(tmp_path, "apprenticeship/warmup", processes[0])
     processes[1].kill()
     _, err = processes[0].communicate(timeout=300)
     assert processes[0].returncode == 2
@@ -91,19 +95,19 @@ def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
         f"--config.{stage}.checkpoint_every=100" for stage in ("warmup.train", "assistant_training")
     ]
     process = tiny_run.start(tiny_config, tmp_path, *flags)
-    wait_for(tmp_path / "apprenticeship/assistant.partial/metrics.jsonl", process)
+    folder = wait_for(tmp_path, "apprenticeship/assistant", process, "metrics.jsonl")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 75
     assert "interrupted; the same command goes on from here" in err
     assert "Traceback" not in err
-    (saved,) = (tmp_path / "apprenticeship/assistant.partial/state").iterdir()
-    steps = (tmp_path / "apprenticeship/assistant.partial/metrics.jsonl").read_text().splitlines()
+    (saved,) = (folder / "state").iterdir()
+    steps = (folder / "metrics.jsonl").read_text().splitlines()
     assert int(saved.name) == len(steps)
     tiny_run.finish(tiny_config, tmp_path, *flags)
     found, expected = tiny_run.report(tmp_path), tiny_run.report(undisturbed)
     assert found["accuracy"] == expected["accuracy"]
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("started.json"))
 
 
 @pytest.mark.slow
@@ -113,11 +117,11 @@ def test_sigterm_stops_several_processes_together(tiny_config, undisturbed, tmp_
         ("tutoring/completions", "completions.jsonl"),
     ):
         processes = start(tiny_config, tmp_path)
-        wait_for(tmp_path / f"{stage}.partial" / file, processes[0])
+        folder = wait_for(tmp_path, stage, processes[0], file)
         processes[1].send_signal(signal.SIGTERM)  # one is told, all have to stop
         outputs = [process.communicate(timeout=300) for process in processes]
         assert [process.returncode for process in processes] == [75, 75], outputs
-        assert (tmp_path / f"{stage}.partial").is_dir()
+        assert tiny_run.begun(tmp_path, stage) == folder
     for process in start(tiny_config, tmp_path):
         process.communicate(timeout=900)
         assert process.returncode == 0

@@ -1,12 +1,13 @@
 """Killed again and again, a run ends with the result of one that was left alone."""
 
+import json
 import random
 import sqlite3
 import time
 
 from tests.launch import tiny_run
 
-# Seconds after the stage's partial folder is seen, at most.
+# Seconds after the stage is seen to have begun, at most.
 KILLS = {
     "apprenticeship/warmup": 3.0,
     "apprenticeship/annotations": 0.1,
@@ -19,21 +20,24 @@ KILLS = {
 
 def kill_within(config, workdir, stage, seconds):
     """Runs until `stage` has begun, and `seconds` longer; returns whether it was killed in it."""
-    partial = workdir / f"{stage}.partial"
     process = tiny_run.start(config, workdir)
     try:
-        while process.poll() is None and not partial.is_dir():
-            if (workdir / stage).is_dir():
+        while process.poll() is None and not is_begun(workdir, stage):
+            if (workdir / stage).exists():  # It is finished.
                 break
             time.sleep(0.001)
         end = time.monotonic() + seconds
-        while process.poll() is None and partial.is_dir() and time.monotonic() < end:
+        while process.poll() is None and is_begun(workdir, stage) and time.monotonic() < end:
             time.sleep(0.001)
     finally:
         process.kill()
         _, err = process.communicate()
     assert process.returncode in (-9, 0), err
-    return process.returncode == -9 and partial.is_dir()
+    return process.returncode == -9 and is_begun(workdir, stage)
+
+
+def is_begun(workdir, stage):
+    return tiny_run.begun(workdir, stage) is not None
 
 
 def artifacts(workdir):
@@ -41,12 +45,18 @@ def artifacts(workdir):
     report = tiny_run.report(workdir)
     for key in ("seconds", "time", "training", "page"):
         del report[key]
+    keys = json.loads((workdir / "stages.json").read_text())
+    contents = {
+        stage: json.loads((workdir / stage / "manifest.json").read_text())["content"]
+        for stage in keys
+    }
     rows = {
-        path.relative_to(workdir).as_posix(): path.read_text()
-        for path in sorted(workdir.rglob("*.json*"))
+        f"{stage}/{path.name}": path.read_text()
+        for stage in sorted(keys)
+        for path in sorted((workdir / stage).glob("*.json*"))
         if (path.suffix == ".jsonl" and path.name != "metrics.jsonl") or path.stem == "selection"
     }
-    return report, rows
+    return report, keys, contents, rows
 
 
 def test_killed_at_every_stage(tiny_config, undisturbed, tmp_path):
@@ -59,7 +69,8 @@ def test_killed_at_every_stage(tiny_config, undisturbed, tmp_path):
     assert len(inside) >= 3, inside  # a short stage may end before it is seen
     tiny_run.finish(tiny_config, tmp_path)
 
-    (report, rows), (expected, expected_rows) = artifacts(tmp_path), artifacts(undisturbed)
+    report, keys, contents, rows = artifacts(tmp_path)
+    expected, expected_keys, expected_contents, expected_rows = artifacts(undisturbed)
     assert list(rows) == list(expected_rows)
     assert "tutoring/rationales/rationales.jsonl" in rows
     assert "evaluation/student/predictions.jsonl" in rows
@@ -68,7 +79,10 @@ def test_killed_at_every_stage(tiny_config, undisturbed, tmp_path):
     for key in ("accuracy", "compliance", "spend", "selection", "rationales"):
         assert report[key] == expected[key]
     assert report == expected
-    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("state"))
+    # Down to the parameters of every model.
+    assert (keys, contents) == (expected_keys, expected_contents)
+    for name in ("started.json", "state"):
+        assert not list(tmp_path.rglob(name))
 
     with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
         found = ledger.execute("SELECT key, state, example_id FROM requests").fetchall()

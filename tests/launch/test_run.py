@@ -1,7 +1,6 @@
 """`launch.run` as its users meet it: from flags to report.json, in a process of its own."""
 
 import json
-import shutil
 import time
 
 import pytest
@@ -62,7 +61,7 @@ def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config, tm
     assert sizes["frozen"]["bytes"] == 4 * sizes["frozen"]["parameters"] > 100_000
     student = tiny_run.report(undisturbed)["parameters"]["tutoring/student"]
     assert student["frozen"] == {"parameters": 0, "bytes": 0}
-    _, out, _ = tiny_run.run(tiny_config, shutil.copytree(undisturbed, tmp_path / "run"))
+    _, out, _ = tiny_run.run(tiny_config, tiny_run.copy(undisturbed, tmp_path / "run"))
     assert "Trained  assistant 0.0M parameters" in out and "frozen, student" in out
 
 
@@ -71,7 +70,18 @@ def test_the_workdir_is_laid_out_as_design_says(undisturbed):
         assert (undisturbed / name).stat().st_size > 0
     assert (undisturbed / "apprenticeship/annotations/annotations.jsonl").is_file()
     assert (undisturbed / "tutoring/rationales/rationales.jsonl").is_file()
-    assert not list(undisturbed.rglob("*.partial"))
+    # Each stage lies under its key, and its name in the workdir is a link to the folder in use.
+    keys = json.loads((undisturbed / "stages.json").read_text())
+    assert set(keys) == set(STAGES)
+    for stage, key in keys.items():
+        folder = undisturbed / "stages" / stage / key
+        assert (undisturbed / stage).is_symlink() and (undisturbed / stage).samefile(folder)
+        assert [path.name for path in folder.parent.iterdir()] == [key]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert set(manifest["files"]) == there - {"manifest.json"}
+        assert manifest["made_with"]["devices"] == "1 cpu"
+    assert not list(undisturbed.rglob("started.json"))
     set_aside = json.loads((undisturbed / "apprenticeship/selection/selection.json").read_text())
     assert len(set_aside["set_aside"]) == 1  # 5% of 24
 
@@ -79,7 +89,7 @@ def test_the_workdir_is_laid_out_as_design_says(undisturbed):
 def test_again_nothing_is_done_and_a_change_runs_what_depends_on_it(
     tiny_config, undisturbed, tmp_path
 ):
-    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    workdir = tiny_run.copy(undisturbed, tmp_path / "run")
     before = time.time()
     assert tiny_run.finish(tiny_config, workdir) == []
     report, expected = tiny_run.report(workdir), tiny_run.report(undisturbed)
@@ -127,7 +137,7 @@ def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_pat
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tiny_config, undisturbed, tmp_path):
-    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    workdir = tiny_run.copy(undisturbed, tmp_path / "run")
     change = "--config.student_training.epochs=2"
     with files_up_to(60_000):  # Room for all but the student.
         process = tiny_run.start(tiny_config, workdir, change)
@@ -135,7 +145,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tiny_config, undis
     assert process.returncode == 2, err
     assert "Traceback" not in err
     last = err.splitlines()[-1]
-    assert last.startswith(f"error: {workdir}/tutoring/student.partial/"), err
+    assert last.startswith(f"error: {workdir}/stages/tutoring/student/"), err
     assert "File too large" in last and "run the same command: it " in last
     again = tiny_run.finish(tiny_config, workdir, change)
     assert again == ["tutoring/student", "evaluation/student"]
@@ -173,7 +183,7 @@ def mistakes(tiny_config, tmp_path_factory):
     common = [f"--config={tiny_config}", f"--workdir={workdir}"]
     commands = [[*common, *mistake.split()] for mistake in MISTAKES]
     found = dict(zip(MISTAKES, one_process.run_all("launch.run", commands), strict=True))
-    assert not list(workdir.rglob("*.partial")), "a stage was begun"
+    assert not list(workdir.rglob("started.json")), "a stage was begun"
     assert not (workdir / "ledger.sqlite").exists()
     return found
 

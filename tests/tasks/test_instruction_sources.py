@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from bridge_jax.config import InstructConfig, RunConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.config_io import override
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import validate
 from bridge_jax.tasks.instructions import Instruction, read
 
 ROWS = [

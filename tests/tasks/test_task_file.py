@@ -6,9 +6,9 @@ import re
 import pytest
 
 from bridge_jax.config import DataConfig, RunConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.config_io import override
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import validate
 from bridge_jax.tasks import task
 from bridge_jax.tasks.sources import load
 from bridge_jax.tasks.task import Task

@@ -1,9 +1,9 @@
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.config_io import override
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import validate
 from bridge_jax.teachers.prices import Prices, cap_in_nanodollars, in_usd
 
 

@@ -1,7 +1,6 @@
 """What a run asks an API teacher, and what it keeps; the vendor is on loopback."""
 
 import dataclasses
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,16 +10,16 @@ import tenacity
 from rich.console import Console
 
 from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.errors import UserError
-from bridge_jax.phases import apprenticeship, plan, teacher
-from bridge_jax.phases.context import Run
-from bridge_jax.phases.stages import fingerprints
+from bridge_jax.methods import teacher
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.pipeline.execution import Execution
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.verification import annotation
-from launch import runner
+from launch.jobs import Job
+from tests.methods import one_stage
 
 sys.path.append(str(Path(__file__).parents[1] / "teachers"))
 from fake_batches import FakeBatches
@@ -58,16 +57,26 @@ def make_run(checkpoint, tmp_path, vendor):
         config = dataclasses.replace(
             config, selection=dataclasses.replace(config.selection, size=4)
         )
-        run = Run(validate(config), tmp_path / workdir)
-        gold = {e.question: e.answer for e in run.splits.pool}
+        job = Job(config, tmp_path / workdir)
+        gold = {e.question: e.answer for e in job.inputs.pool}
         vendor.answer = lambda prompt: gold.get(prompt, "-1")
-        return run, run.splits.pool[:4]
+        return job, job.inputs.pool[:4]
 
     return make
 
 
-def rows(run, examples, outcomes):
-    return [annotation(e, o, teacher.rules_of(run)) for e, o in zip(examples, outcomes)]
+def params_of(job):
+    return one_stage.stage_of(job, ANNOTATIONS).params
+
+
+def ask(job, examples):
+    """Asks about the examples; returns the outcomes and the bill."""
+    return teacher.ask(params_of(job), examples, job.inputs.count, job.workdir)
+
+
+def rows(job, examples, outcomes):
+    rules = teacher.rules_of(job.config.teacher, job.inputs.count)
+    return [annotation(e, o, rules) for e, o in zip(examples, outcomes)]
 
 
 def test_samples_and_retries_are_requests_of_their_own(vendor, make_run):
@@ -82,7 +91,7 @@ def test_samples_and_retries_are_requests_of_their_own(vendor, make_run):
         return "-1" if asked[prompt] <= wrong.get(prompt, 0) else right(prompt)
 
     vendor.answer = answer
-    outcomes, spend = teacher.ask(run, examples)
+    outcomes, spend = ask(run, examples)
     assert [len(outcome) for outcome in outcomes] == [4, 2, 2, 2]
     assert spend["queries"] == len(vendor.bills) == 10
     kept = rows(run, examples, outcomes)
@@ -90,14 +99,14 @@ def test_samples_and_retries_are_requests_of_their_own(vendor, make_run):
     assert [row["agreement"] for row in kept] == [0.0, 0.5, 1.0, 1.0]
     assert "0 of 2 samples" in kept[0]["reason"]
     # The same again is free.
-    assert teacher.ask(run, examples)[0] == outcomes
+    assert ask(run, examples)[0] == outcomes
     assert len(vendor.bills) == 10
 
 
 def test_retries_end_with_the_budget_and_the_run_goes_on(vendor, make_run):
     run, examples = make_run(retries=9)
     vendor.answer = lambda prompt: "-1"
-    outcomes, spend = teacher.ask(run, examples)
+    outcomes, spend = ask(run, examples)
     assert spend["queries"] == len(vendor.bills) == 20
     said = rows(run, examples, outcomes)
     assert not any(row["kept"] for row in said)
@@ -107,7 +116,7 @@ def test_retries_end_with_the_budget_and_the_run_goes_on(vendor, make_run):
 def test_the_batch_mode_of_a_run_costs_half(vendor, make_run):
     batches = FakeBatches(vendor)
     run, examples = make_run(batch=True, samples=2)
-    outcomes, spend = teacher.ask(run, examples)
+    outcomes, spend = ask(run, examples)
     assert all(row["kept"] for row in rows(run, examples, outcomes))
     tokens = [(bill.input_tokens, bill.output_tokens) for bill in vendor.bills]
     full = sum(1.25e-6 * i + 10e-6 * o for i, o in tokens)
@@ -115,7 +124,7 @@ def test_the_batch_mode_of_a_run_costs_half(vendor, make_run):
     assert (len(batches.jobs), len(vendor.bills)) == (1, 8)
     # Asked one by one, they are on the ledger already.
     single, _ = make_run(samples=2)
-    assert teacher.ask(single, examples)[0] == outcomes
+    assert ask(single, examples)[0] == outcomes
     assert len(vendor.bills) == 8
 
 
@@ -130,9 +139,9 @@ def test_a_job_left_open_is_collected_although_the_batch_mode_is_off_now(
     with monkeypatch.context() as patch:
         patch.setattr(OpenAIBatches, "state", die)
         with pytest.raises(KeyboardInterrupt):
-            teacher.ask(run, examples)
+            ask(run, examples)
     single, _ = make_run()
-    outcomes, spend = teacher.ask(single, examples)
+    outcomes, spend = ask(single, examples)
     assert all(row["kept"] for row in rows(single, examples, outcomes))
     assert spend["queries"] == len(vendor.bills) == 4
     assert len(batches.jobs) == 1
@@ -148,7 +157,7 @@ def test_an_unreachable_teacher_is_no_success(vendor, make_run, capsys, monkeypa
         r"given up after 2 attempts: openai/big-1 cannot be reached: ConnectionRefusedError"
     )
     with pytest.raises(UserError, match=message):
-        teacher.ask(run, examples)
+        ask(run, examples)
     said = capsys.readouterr().err
     assert "teacher 4/4 requests in" in said
     assert said.rstrip().endswith("answered=0 failed=4")
@@ -162,7 +171,7 @@ def test_what_is_refused_is_counted_and_said_and_the_others_are_kept(
     bad = examples[1].question
     refusal = {"error": {"message": f"the word in Bearer {KEY} is too long"}}
     vendor.refuse = lambda request: refusal if prompt_of(request) == bad else None
-    outcomes, spend = teacher.ask(run, examples)
+    outcomes, spend = ask(run, examples)
     kept = rows(run, examples, outcomes)
     assert [row["kept"] for row in kept] == [True, False, True, True]
     assert spend["queries"] == len(vendor.bills) == 3
@@ -177,20 +186,18 @@ def test_a_batch_job_counts_too(vendor, make_run, capsys):
     batches = FakeBatches(vendor)
     run, examples = make_run(batch=True)
     batches.fate = {examples[0].question: "error"}
-    outcomes, _ = teacher.ask(run, examples)
+    outcomes, _ = ask(run, examples)
     assert outcomes[0][0].kind == "refused"
     assert capsys.readouterr().err.rstrip().endswith("answered=3 refused=1")
-    batches.fate = dict.fromkeys([e.question for e in run.splits.pool], "error")
+    batches.fate = dict.fromkeys([e.question for e in run.inputs.pool], "error")
     with pytest.raises(UserError, match=r"no request is answered: 2 refused; .*too long"):
-        teacher.ask(run, run.splits.pool[5:7])
+        ask(run, run.inputs.pool[5:7])
 
 
 def test_plain_http_may_be_allowed_and_makes_no_other_run(vendor, make_run):
     run, _ = make_run()
     allowed, _ = make_run(allow_http=True)
-    assert [fingerprints(plan.stages(r.config), r.describe) for r in (run, allowed)] == [
-        fingerprints(plan.stages(run.config), run.describe)
-    ] * 2
+    assert run.deep == allowed.deep
     settings = dataclasses.replace(run.config.teacher, base_url="http://host.invalid/v1")
     with pytest.raises(UserError, match=r"plain http.*teacher\.allow_http=true"):
         teacher.check_key(settings)
@@ -204,18 +211,18 @@ def test_plain_http_may_be_allowed_and_makes_no_other_run(vendor, make_run):
 def test_a_shared_ledger_keeps_the_answers_of_two_servers_apart(vendor, make_run, tmp_path):
     shared = tmp_path / "shared.sqlite"
     first, examples = make_run("a", shared)
-    ours, _ = teacher.ask(first, examples)
+    ours, _ = ask(first, examples)
     with FakeVendor() as other:
         other.answer = lambda prompt: "5"
         second, _ = make_run("b", shared, base_url=f"{other.url}/v1")
-        theirs, spend = teacher.ask(second, examples)
+        theirs, spend = ask(second, examples)
         assert len(other.bills) == spend["queries"] == 4
         assert "of_others" not in spend
         assert [said[0].text for said in theirs] != [said[0].text for said in ours]
         assert all('"answer": "5"' in said[0].text for said in theirs)
         # The same server, spelled otherwise, is the same.
         third, _ = make_run("c", shared, base_url=f"{other.url.upper()}/v1/".replace("V1", "v1"))
-        again, spend = teacher.ask(third, examples)
+        again, spend = ask(third, examples)
         assert again == theirs
         assert (spend["queries"], spend["of_others"]["queries"]) == (0, 4)
         assert len(other.bills) == 4
@@ -223,22 +230,25 @@ def test_a_shared_ledger_keeps_the_answers_of_two_servers_apart(vendor, make_run
     # What was recorded is said again under the config of its own server, and under no other.
     for run, said in ((first, ours), (second, theirs)):
         settings = {"base_url": run.config.teacher.base_url, "replay_from": str(shared)}
-        assert (
-            teacher.ask(make_run(f"{run.workdir.name}-again", **settings)[0], examples)[0] == said
-        )
+        assert ask(make_run(f"{run.workdir.name}-again", **settings)[0], examples)[0] == said
     nobody, _ = make_run("d", base_url="http://127.0.0.1:9/v1", replay_from=str(shared))
     with pytest.raises(UserError, match=r"has to be that of the recorded run .*127\.0\.0\.1:9/v1"):
-        teacher.ask(nobody, examples)
+        ask(nobody, examples)
 
 
 def test_a_server_of_the_environment_is_part_of_what_a_stage_reads(make_run, monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     run, examples = make_run(base_url="")
-    assert run.describe("teacher")["base_url"] == ""  # as in workdirs of before
-    key = teacher.make_request(run, examples[0]).key
+    assert params_of(run).server == ""
+    key = teacher.make_request(params_of(run), examples[0]).key
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
-    assert run.describe("teacher")["base_url"] == "http://localhost:8000/v1"
-    assert teacher.make_request(run, examples[0]).key != key
+    there, _ = make_run(base_url="")
+    assert params_of(there).server == "http://localhost:8000/v1"
+    assert teacher.make_request(params_of(there), examples[0]).key != key
+    assert ANNOTATIONS.name in one_stage.differing(run, there)
+    # It is the same if the config names it.
+    named, _ = make_run(base_url="http://localhost:8000/v1")
+    assert named.deep == there.deep
 
 
 def test_a_batch_job_is_not_looked_for_at_another_server(vendor, make_run, monkeypatch):
@@ -250,13 +260,13 @@ def test_a_batch_job_is_not_looked_for_at_another_server(vendor, make_run, monke
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "record_job", die)  # before the vendor's id is known
         with pytest.raises(KeyboardInterrupt):
-            teacher.ask(run, examples)
+            ask(run, examples)
     with FakeVendor() as other:
         FakeBatches(other)
         elsewhere, _ = make_run(base_url=f"{other.url}/v1")
-        _, spend = teacher.ask(elsewhere, examples)
+        _, spend = ask(elsewhere, examples)
         assert spend["queries"] == len(other.bills) == 4
-    outcomes, spend = teacher.ask(run, examples)
+    outcomes, spend = ask(run, examples)
     assert all(row["kept"] for row in rows(run, examples, outcomes))
     assert (len(batches.jobs), len(vendor.bills), spend["queries"]) == (1, 4, 8)
 
@@ -264,15 +274,16 @@ def test_a_batch_job_is_not_looked_for_at_another_server(vendor, make_run, monke
 def test_a_server_that_is_free_says_the_same_as_one_that_has_a_price(make_run):
     free = {"usd_per_million_input": 0.0, "usd_per_million_output": 0.0}
     run, examples = make_run(free=True, **free)
-    _, spend = teacher.ask(run, examples)
+    _, spend = ask(run, examples)
     assert (spend["queries"], spend["usd"]) == (4, 0.0)
-    # Workdirs from before `free` keep their annotations: it is no part of what a stage reads.
-    assert "free" not in run.describe("teacher")
+    # What it costs is no part of what a stage reads.
+    paid, _ = make_run()
+    assert run.deep == paid.deep
 
 
 def test_the_gold_answer_is_shown_on_request(vendor, make_run):
     run, examples = make_run(show_gold=True)
-    teacher.ask(run, examples[:1])
+    ask(run, examples[:1])
     (body,) = vendor.bodies
     assert f"The answer is known: {examples[0].answer}." in body["messages"][-1]["content"]
 
@@ -290,21 +301,14 @@ def test_a_missing_key_is_found_first_also_beside_annotations_of_another_config(
         assistant=model,
         student=model,
     )
-    run = Run(validate(config), tmp_path)
-    prints = fingerprints(plan.stages(config), run.describe)
-    annotations = tmp_path / apprenticeship.ANNOTATIONS
-    annotations.mkdir(parents=True)
-
-    def of(fingerprint):
-        manifest = {"fingerprint": fingerprint, "seconds": 1.0}
-        (annotations / "manifest.json").write_text(json.dumps(manifest))
-
-    of("that of another config")
+    job = Job(config, tmp_path)
+    job.check()
+    one_stage.pretend(job, ANNOTATIONS, key="that of another config")
     with pytest.raises(UserError, match="needs a key: set the environment variable GEMINI_API_KEY"):
-        runner.run_to_report(config, tmp_path, "all", Console(quiet=True))
-    assert not list(tmp_path.glob("apprenticeship/warmup*"))
-    of(prints[apprenticeship.ANNOTATIONS])
+        job.run(Console(quiet=True))
+    assert not (tmp_path / "stages/apprenticeship/warmup").exists()
+    one_stage.pretend(job, ANNOTATIONS)
     # These need no key: what stops the run now is the first stage.
-    monkeypatch.setattr(runner, "execute", lambda *_: 1 / 0)
+    monkeypatch.setattr(Execution, "run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        runner.run_to_report(config, tmp_path, "all", Console(quiet=True))
+        job.run(Console(quiet=True))

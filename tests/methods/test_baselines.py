@@ -1,26 +1,28 @@
 """Methods beside BRIDGE: the stages that they consist of, and what the student is given to read."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 
-from bridge_jax.config_checks import validate
+from bridge_jax import methods
 from bridge_jax.config_io import override
-from bridge_jax.phases import apprenticeship, evaluate, plan, tutoring
-from bridge_jax.phases import lessons as lessons_of
-from bridge_jax.phases.context import Run
-from bridge_jax.pipeline.files import read_rows, write_rows
-from bridge_jax.phases.stages import fingerprints
-from bridge_jax.planning import workload
-from bridge_jax.planning.spending import expected
+from bridge_jax.methods import evaluation
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.apprenticeship import SELECTION
+from bridge_jax.methods.checks import validate
+from bridge_jax.methods.lessons import Lesson, Lessons
+from bridge_jax.methods.rationales import FILE, RATIONALES
+from bridge_jax.methods.tutoring import STUDENT
+from bridge_jax.pipeline.files import read_rows
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
 from bridge_jax.training.step import loss_and_gradients
 from configs import quickstart
 from configs.studies import baselines
+from launch.jobs import Job
 from tests.launch import tiny_run
+from tests.methods import one_stage
 
 ONE_EPOCH = ("student_training.epochs=1", "instruct.train.epochs=1", "direct_training.epochs=1")
 
@@ -33,31 +35,29 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def lessons(monkeypatch):
-    """The sequences of each training, by the name of its stage; nothing is trained."""
-    seen = {}
-    monkeypatch.setattr(Run, "trainable", lambda *_: None)
-    monkeypatch.setattr(Run, "train", lambda *given: seen.update({given[2]: given[4]}))
-    return seen
+def taught(monkeypatch):
+    """The sequences of each training, by its name; nothing is trained."""
+    return one_stage.taught(monkeypatch)
 
 
-def texts(run, sequence):
+def texts(job, sequence):
     """Returns what a sequence of the student reads as: prompt, rationale, answer."""
-    decode = run.tokenizer("student").decode
+    decode = job.inputs.model("student").tokenizer.decode
     return tuple(decode(part) for part in (sequence.prompt, sequence.rationale, sequence.answer))
 
 
-def names(config):
-    return [stage.name for stage in plan.stages(validate(config))]
+def read(job, lesson):
+    """Returns the sequences that the student reads of a lesson."""
+    return Lessons.of(job.config).read(lesson, job.inputs.rendering("student"))
 
 
-def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, lessons, tmp_path):
-    run = Run(tiny("method=labels"), tmp_path)
-    tutoring.labels(run, tmp_path)
-    (found,) = lessons.values()
-    assert len(found) == len(run.splits.pool) == 24
-    for sequence, example in zip(found, run.splits.pool):
-        prompt, rationale, answer = texts(run, sequence)
+def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, taught, tmp_path):
+    job = Job(tiny("method=labels"), tmp_path)
+    one_stage.run_alone(job, STUDENT)
+    (found,) = taught.values()
+    assert len(found) == len(job.inputs.pool) == 24
+    for sequence, example in zip(found, job.inputs.pool):
+        prompt, rationale, answer = texts(job, sequence)
         assert INSTRUCTIONS["answer"] in prompt and example.question in prompt
         assert (rationale, answer) == ("", f"Answer: {example.answer}")
 
@@ -98,43 +98,39 @@ def test_self_training_has_no_teacher(tiny, tmp_path):
     assert (report["spend"]["queries"], report["spend"]["usd"]) == (0, 0.0)
     assert report["rationales"]["written"] == 24
     assert "after its warm-up on labels" in (tmp_path / "report.html").read_text()
-    (stage,) = [s for s in plan.stages(tiny("method=self")) if s.name == "tutoring/completions"]
-    assert stage.after == ("apprenticeship/warmup",)
+    plan = {stage.name: stage for stage in methods.stages(tiny("method=self"))}
+    read_by_it = set(plan["tutoring/completions"].reads.values())
+    assert read_by_it & plan.keys() == {"apprenticeship/warmup"}
 
 
-def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, lessons, tmp_path):
-    run = Run(tiny("method=self"), tmp_path)
-    first, second, *_ = run.splits.pool
-    folder = tmp_path / "tutoring/rationales"
-    folder.mkdir(parents=True)
-    rows = [
-        {"id": e.id, "rationale": "Thus.", "answer": e.answer, "kept": e is second}
-        for e in (first, second)
-    ]
-    write_rows(folder / "rationales.jsonl", rows)
-    tutoring.student(run, tmp_path)
-    (found,) = lessons.values()
-    assert [texts(run, s)[1] for s in found] == ["", "Thus."] + 22 * [""]
+def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, taught, tmp_path):
+    job = Job(tiny("method=self"), tmp_path)
+    first, second, *_ = job.inputs.pool
+    rows = [one_stage.judged(example, kept=example is second) for example in (first, second)]
+    one_stage.folder_of(job, RATIONALES).write_rows(FILE, rows)
+    one_stage.run_alone(job, STUDENT)
+    (found,) = taught.values()
+    assert [texts(job, s)[1] for s in found] == ["", "Thus."] + 22 * [""]
 
 
 def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, tmp_path):
-    run = Run(tiny("form=two_pass"), tmp_path)
-    example = run.splits.pool[0]
-    answer, rationale = lessons_of.read(run, lessons_of.Lesson(example, "Thus it is.", "7"))
-    assert texts(run, answer)[1:] == ("", "Answer: 7")
-    assert texts(run, rationale)[1:] == ("Thus it is.", "")
-    assert INSTRUCTIONS["answer"] in texts(run, answer)[0]
-    assert INSTRUCTIONS["reason"] in texts(run, rationale)[0]
-    end = run.tokenizer("student").end_id
+    job = Job(tiny("form=two_pass"), tmp_path)
+    example = job.inputs.pool[0]
+    answer, rationale = read(job, Lesson(example, "Thus it is.", "7"))
+    assert texts(job, answer)[1:] == ("", "Answer: 7")
+    assert texts(job, rationale)[1:] == ("Thus it is.", "")
+    assert INSTRUCTIONS["answer"] in texts(job, answer)[0]
+    assert INSTRUCTIONS["reason"] in texts(job, rationale)[0]
+    end = job.inputs.model("student").tokenizer.end_id
     assert (answer.answer[-1], rationale.rationale[-1]) == (end, end)
     # Where there is no rationale, nothing is written when asked for one.
-    assert len(lessons_of.read(run, lessons_of.Lesson(example, None, "7"))) == 1
+    assert len(read(job, Lesson(example, None, "7"))) == 1
 
 
 def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_path, tiny_model):
     """L = a * mean NLL of the rationale tokens + (1 - a) * mean NLL of the answer tokens."""
-    run = Run(tiny("form=two_pass"), tmp_path)
-    passes = lessons_of.read(run, lessons_of.Lesson(run.splits.pool[0], "Thus it is.", "7"))
+    job = Job(tiny("form=two_pass"), tmp_path)
+    passes = read(job, Lesson(job.inputs.pool[0], "Thus it is.", "7"))
     alone = [float(loss(tiny_model, [sequence])) for sequence in passes]
     expected = 0.75 * alone[0] + 0.25 * alone[1]
     np.testing.assert_allclose(loss(tiny_model, passes), expected, rtol=1e-5)
@@ -147,16 +143,14 @@ def loss(model, sequences):
 
 
 @pytest.mark.parametrize("method", ["bridge", "direct"])
-def test_both_methods_train_in_two_passes(tiny, tmp_path, lessons, method):
-    run = Run(tiny(f"method={method}", "form=two_pass"), tmp_path)
-    first, second, *rest = run.splits.pool
-    for stage, name in (("tutoring", "rationales"), ("apprenticeship", "annotations")):
-        (tmp_path / stage / name).mkdir(parents=True)
-        asked = second if stage == "apprenticeship" else first
-        row = {"id": asked.id, "rationale": "Thus.", "answer": asked.answer, "kept": True}
-        write_rows(tmp_path / stage / name / f"{name}.jsonl", [row])
-    {"bridge": tutoring.student, "direct": tutoring.direct}[method](run, tmp_path)
-    (found,) = lessons.values()
+def test_both_methods_train_in_two_passes(tiny, tmp_path, taught, method):
+    job = Job(tiny(f"method={method}", "form=two_pass"), tmp_path)
+    first, second, *rest = job.inputs.pool
+    one_stage.folder_of(job, RATIONALES).write_rows(FILE, [one_stage.judged(first)])
+    annotated = one_stage.folder_of(job, ANNOTATIONS)
+    annotated.write_rows("annotations.jsonl", [one_stage.annotation(second)])
+    one_stage.run_alone(job, STUDENT)
+    (found,) = taught.values()
     parts = [(bool(s.rationale), bool(s.answer)) for s in found]
     both = [(False, True), (True, False)]
     assert parts == {"bridge": 2 * both + len(rest) * both[:1], "direct": both}[method]
@@ -174,86 +168,49 @@ def test_a_whole_run_in_two_passes(tiny, tmp_path):
 
 
 def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
-    prints = [
-        fingerprints(plan.stages(config), Run(config, tmp_path).describe)
-        for config in (tiny("compare_direct=true"), tiny("compare_direct=true", "form=two_pass"))
-    ]
-    changed = {name for name in prints[0] if prints[0][name] != prints[1][name]}
-    assert changed == {
+    chain = Job(tiny("compare_direct=true"), tmp_path)
+    passes = Job(tiny("compare_direct=true", "form=two_pass"), tmp_path)
+    assert list(chain.deep) == list(passes.deep)
+    assert one_stage.differing(chain, passes) == {
         "tutoring/student",
         "baselines/direct",
         *(f"evaluation/student{kind}" for kind in ("", "_base", "_instruct", "_direct")),
     }
 
 
-def test_two_passes_are_planned_as_twice_the_sequences(tiny, tmp_path):
-    def rows(*settings):
-        rows_of_one = ("student_training.batch_rows=1", "student_training.row_tokens=384")
-        config = tiny(*rows_of_one, *settings)
-        works = workload.workloads(Run(config, tmp_path))
-        return next(work.steps for work in works if work.stage == "tutoring/student")
-
-    # A row of 384 tokens has room for two or three prompts of this kind.
-    assert 1.6 * rows() < rows("form=two_pass") <= 2 * rows()
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Returns the instruction that a candidate of a config is tested with; nothing is written."""
-    prompts = []
-    monkeypatch.setattr(Run, "model", lambda *_: None)
-    monkeypatch.setattr(Run, "engine", lambda *_: None)
-    monkeypatch.setattr(evaluate, "write_completions", lambda *given: prompts.append(given[4]))
-
-    def instruction(config, name, out):
-        (candidate,) = [c for c in plan.candidates(config) if c.name == name]
-        run = Run(config, out)
-        evaluate.evaluate(candidate, run, out)
-        text = run.tokenizer(candidate.role).decode(prompts[-1][0])
-        return next(mode for mode, words in INSTRUCTIONS.items() if words in text)
-
-    return instruction
-
-
 @pytest.mark.parametrize(
-    ("settings", "name", "mode"),
+    ("settings", "artifact", "mode"),
     [
-        ("method=bridge", "student", "reason"),
-        ("method=bridge", "assistant", "reason"),
-        ("method=labels", "student", "answer"),
-        ("form=two_pass", "student", "answer"),
-        ("form=two_pass", "assistant", "reason"),
-        ("method=labels", "student_base", "answer"),
+        ("method=bridge", evaluation.STUDENT, "reason"),
+        ("method=bridge", evaluation.ASSISTANT, "reason"),
+        ("method=labels", evaluation.STUDENT, "answer"),
+        ("form=two_pass", evaluation.STUDENT, "answer"),
+        ("form=two_pass", evaluation.ASSISTANT, "reason"),
+        ("method=labels", evaluation.STUDENT_BASE, "answer"),
     ],
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_a_student_is_asked_as_it_was_trained_to_answer(
-    tiny, asked, tmp_path, settings, name, mode
+    tiny, tmp_path, monkeypatch, settings, artifact, mode
 ):
-    assert asked(tiny(*settings.split()), name, tmp_path) == mode
-
-
-@pytest.mark.parametrize("method", ["labels", "self"])
-def test_what_has_no_teacher_is_planned_for_nothing(tiny, tmp_path, method):
-    run = Run(tiny(f"method={method}"), tmp_path)
-    planned = [name for name in names(tiny(f"method={method}")) if name != "tutoring/rationales"]
-    assert [work.stage for work in workload.workloads(run)] == planned
-    assert set(expected(run)) == {0}
+    job, asked = Job(tiny(*settings.split()), tmp_path), one_stage.asked(monkeypatch)
+    one_stage.run_alone(job, artifact)
+    text = job.inputs.model(artifact.role).tokenizer.decode(asked[0][1])
+    assert next(mode for mode, words in INSTRUCTIONS.items() if words in text) == mode
 
 
 def test_direct_on_the_whole_pool_sets_nothing_aside(tiny, tmp_path):
     config = tiny("method=direct", "selection.strategy=random", "budget.queries=24")
-    run = Run(validate(config), tmp_path)
-    run.check_inputs()
-    (tmp_path / "out").mkdir()
-    apprenticeship.selection(run, tmp_path / "out")
-    found = json.loads((tmp_path / "out/selection.json").read_text())
-    assert sorted(found["ids"]) == sorted(run.pool_by_id)
+    job = Job(config, tmp_path)
+    one_stage.check(job)
+    found = one_stage.run_alone(job, SELECTION).record("selection.json")
+    assert sorted(found["ids"]) == sorted(job.inputs.pool.by_id)
     assert found["set_aside"] == []
 
 
 def test_an_assistant_may_be_cut_to_chosen_layers(tiny, tmp_path):
-    whole = Run(tiny(), tmp_path).model("assistant", None)
-    cut = Run(tiny("assistant.keep_layers=0,2"), tmp_path).model("assistant", None)
+    whole = Job(tiny(), tmp_path).inputs.model("assistant").load()
+    cut = Job(tiny("assistant.keep_layers=0,2"), tmp_path).inputs.model("assistant").load()
     assert (whole.config.num_layers, cut.config.num_layers) == (3, 2)
     kept = np.asarray(whole.params["layers"]["mlp"]["up"]["kernel"])[[0, 2]]
     np.testing.assert_array_equal(cut.params["layers"]["mlp"]["up"]["kernel"], kept)

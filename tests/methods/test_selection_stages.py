@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bridge_jax import config_io
-from bridge_jax.errors import UserError
-from bridge_jax.phases import plan, stages
-from bridge_jax.phases.context import Run
-from bridge_jax.planning.workload import Scoring, workloads
+from bridge_jax.methods.apprenticeship import SELECTION as CHOSEN
+from bridge_jax.pipeline.storage import Damaged
+from launch.jobs import Job
 from tests.launch import tiny_run
+from tests.methods import one_stage
 
 WARMUP, SCORES, GRADIENTS, SELECTION = (
     f"apprenticeship/{name}" for name in ("warmup", "scores", "gradients", "selection")
@@ -24,18 +24,21 @@ def base(tmp_path_factory):
     return config_io.load(tiny_run.write_config(folder)), folder / "run"
 
 
-def run(base, **settings):
-    """Returns the stages that were not there, and the selection."""
+def make(base, **settings):
     config, workdir = base
-    config = dataclasses.replace(
-        config, selection=dataclasses.replace(config.selection, **settings)
-    )
-    found = Run(config, workdir)
-    names = (WARMUP, SCORES, GRADIENTS, SELECTION)
-    chosen = [stage for stage in plan.stages(config, "apprenticeship") if stage.name in names]
-    done = stages.execute(chosen, found, workdir, found.describe)
-    new = [outcome.name for outcome in done if not outcome.cached]
-    return new, json.loads((workdir / SELECTION / "selection.json").read_text())
+    selection = dataclasses.replace(config.selection, **settings)
+    return Job(dataclasses.replace(config, selection=selection), workdir)
+
+
+def run(base, **settings):
+    """Runs up to the selection; returns the stages that were not there, and the selection."""
+    new = []
+    for outcome in make(base, **settings).execution().run():
+        if not outcome.cached:
+            new.append(outcome.name)
+        if outcome.name == SELECTION:
+            break
+    return new, json.loads((base[1] / SELECTION / "selection.json").read_text())
 
 
 def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(base):
@@ -68,22 +71,16 @@ def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(bas
     assert result["ids"] == [row["id"] for row in unsure[left_out : left_out + 10]]
 
 
-def test_the_plan_counts_the_gradients(base):
-    config, workdir = base
-    for strategy, expected in (("herding", [SCORES]), ("badge", [SCORES, GRADIENTS])):
-        selection = dataclasses.replace(config.selection, strategy=strategy)
-        works = workloads(Run(dataclasses.replace(config, selection=selection), workdir))
-        scorings = [work for work in works if isinstance(work, Scoring)]
-        assert [work.stage for work in scorings] == expected
-        assert len({work.steps for work in scorings}) == 1
-
-
 def test_scores_without_the_measure_say_what_to_do(base):
     run(base)
     path = base[1] / SCORES / "scores.jsonl"
-    rows = [json.loads(row) for row in path.open()]
+    whole = path.read_text()
+    rows = [json.loads(row) for row in whole.splitlines()]
     for row in rows:
         del row["margin"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=r"without margin; delete the folder"):
-        run(base, difficulty="margin")
+    with pytest.raises(Damaged, match=r"without margin; delete the folder"):
+        one_stage.run_alone(make(base, difficulty="margin"), CHOSEN)
+    # The run itself notices that the file has changed, and scores the pool again.
+    assert run(base)[0] == [SCORES]
+    assert path.read_text() == whole

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from bridge_jax.config import RationalesConfig
 from bridge_jax.errors import UserError
-from bridge_jax.phases.noise import corrupt
-from bridge_jax.phases.rationales import why_rejected
+from bridge_jax.methods.noise import corrupt
+from bridge_jax.methods.rationales import why_rejected
 from bridge_jax.tasks.answers import is_correct
 from bridge_jax.tasks.example import Example
+from tests.methods import one_stage
 
 COUNT = 20
 POOL = {
@@ -19,15 +20,14 @@ POOL = {
     for i in range(COUNT)
 }
 ROWS = [
-    {
-        "id": e.id,
-        "completion": f"Reason {i}.\nAnswer: {e.answer}",
-        "rationale": f"Reason {i}.",
-        "answer": e.answer.removesuffix(".00"),
-        "ended": True,
-        "mean_logprob": -0.01 * i,
-        "min_step_logprob": -0.02 * i,
-    }
+    one_stage.written(
+        e,
+        completion=f"Reason {i}.\nAnswer: {e.answer}",
+        rationale=f"Reason {i}.",
+        answer=e.answer.removesuffix(".00"),
+        mean_logprob=-0.01 * i,
+        min_step_logprob=-0.02 * i,
+    )
     for i, e in enumerate(POOL.values())
 ]
 

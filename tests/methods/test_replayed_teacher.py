@@ -2,17 +2,17 @@
 
 import dataclasses
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
-from bridge_jax.phases import teacher as phase
+from bridge_jax.methods import teacher as asks
 from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.protocol import Reply, TeacherError
 from bridge_jax.teachers.verification import annotation
 
 EXAMPLES = [Example(f"e{n}", f"{n} + {n}?", str(2 * n), "numeric") for n in range(6)]
+BUDGET = BudgetConfig(20, 1.0)
 TEACHER = TeacherConfig(
     kind="openai", model="gpt-x", retries=1, attempts=2, usd_per_million_input=1.0
 )
@@ -43,35 +43,35 @@ class Scripted:
         pass
 
 
-def run(workdir, **teacher):
-    config = RunConfig(
-        budget=BudgetConfig(20, 1.0), teacher=dataclasses.replace(TEACHER, **teacher)
-    )
-    tokenizer = SimpleNamespace(encode=str.split)
-    return SimpleNamespace(config=config, workdir=workdir, tokenizer=lambda _: tokenizer)
+def count(text):
+    return len(text.split())
 
 
-def rows(run, outcomes):
-    return [annotation(e, said, phase.rules_of(run)) for e, said in zip(EXAMPLES, outcomes)]
+def params(budget=BUDGET, **teacher):
+    return asks.asking(RunConfig(budget=budget, teacher=dataclasses.replace(TEACHER, **teacher)))
+
+
+def rows(outcomes):
+    rules = asks.rules_of(TEACHER, count)
+    return [annotation(e, said, rules) for e, said in zip(EXAMPLES, outcomes)]
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(phase, "make_teacher", lambda *_: Scripted())
-        first = run(tmp_path)
-        return first, *phase.ask(first, EXAMPLES)
+        patch.setattr(asks, "make_teacher", lambda *_: Scripted())
+        return asks.ask(params(), EXAMPLES, count, tmp_path)
 
 
 def test_it_is_repeated_without_a_key(recorded, tmp_path, monkeypatch):
-    first, outcomes, bill = recorded
-    assert [row["kept"] for row in rows(first, outcomes)] == [True, True, False, False, True, True]
+    outcomes, bill = recorded
+    assert [row["kept"] for row in rows(outcomes)] == [True, True, False, False, True, True]
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setitem(sys.modules, "openai", None)  # importing it is an error
-    again = run(tmp_path / "again", replay_from=str(tmp_path / "ledger.sqlite"))
-    phase.check_key(again.config.teacher)
-    replayed, its_bill = phase.ask(again, EXAMPLES)
-    for left, right in zip(rows(first, outcomes), rows(again, replayed)):
+    again = params(replay_from=str(tmp_path / "ledger.sqlite"))
+    asks.check_key(again.teacher)
+    replayed, its_bill = asks.ask(again, EXAMPLES, count, tmp_path / "again")
+    for left, right in zip(rows(outcomes), rows(replayed)):
         if left["id"] == "e3":  # why it was rejected is not on the ledger
             left, right = (row | {"reason": None} for row in (left, right))
         assert left == right
@@ -84,9 +84,8 @@ def test_the_answers_of_a_file_are_not_taken_for_those_of_the_model(tmp_path):
     file = tmp_path / "answers.jsonl"
     file.write_text('{"id": "e0", "rationale": "They add up.", "answer": "0"}\n')
     shared = BudgetConfig(20, 1.0, str(tmp_path / "shared.sqlite"))
-    replayed = run(tmp_path / "a", replay_from=str(file), retries=0)
-    replayed.config = dataclasses.replace(replayed.config, budget=shared)
-    ((reply,),), _ = phase.ask(replayed, EXAMPLES[:1])
+    replayed = params(shared, replay_from=str(file), retries=0)
+    ((reply,),), _ = asks.ask(replayed, EXAMPLES[:1], count, tmp_path / "a")
     assert reply.text == "They add up.\nAnswer: 0"
-    assert phase.make_request(replayed, EXAMPLES[0]).model.startswith("gpt-x@")
-    assert phase.make_request(run(tmp_path), EXAMPLES[0]).model == "gpt-x"
+    assert asks.make_request(replayed, EXAMPLES[0]).model.startswith("gpt-x@")
+    assert asks.make_request(params(), EXAMPLES[0]).model == "gpt-x"

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
-from bridge_jax.config_checks import validate
 from bridge_jax.errors import UserError
-from bridge_jax.phases import plan, teacher
-from bridge_jax.phases.apprenticeship import ANNOTATIONS, bought
-from bridge_jax.phases.context import Run
-from bridge_jax.phases.stages import execute
+from bridge_jax.methods import annotations, teacher
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.teachers import prompts as teacher_prompts
-from launch import runner
+from launch.jobs import Job
+from tests.methods import one_stage
 
 sys.path.append(str(Path(__file__).parents[1] / "teachers"))
 from fake_vendor import KEY, FakeVendor
@@ -34,7 +33,7 @@ def vendor(monkeypatch):
 def make(checkpoint, tmp_path, vendor):
     """Makes runs of four examples each, and has them annotated."""
 
-    def make(workdir="run", kind="openai", ledger="", script=None, **settings):
+    def make(workdir="run", kind="openai", ledger="", script=None, shared=None, **settings):
         api = {"kind": kind, "model": "big-1", "base_url": f"{vendor.url}/v1", "timeout": 5}
         config = RunConfig(
             method="direct",
@@ -44,8 +43,9 @@ def make(checkpoint, tmp_path, vendor):
             student=ModelConfig(str(checkpoint)),
         )
         selection = dataclasses.replace(config.selection, size=4, strategy="random")
-        run = Run(validate(dataclasses.replace(config, selection=selection)), tmp_path / workdir)
-        gold = {e.question: e.answer for e in run.splits.pool}
+        config = dataclasses.replace(config, selection=selection)
+        run = Job(config, tmp_path / workdir, shared, "apprenticeship")
+        gold = {e.question: e.answer for e in run.inputs.pool}
         vendor.answer = lambda prompt: gold.get(prompt, "-1")
         if script:
             script(run)
@@ -57,14 +57,26 @@ def make(checkpoint, tmp_path, vendor):
 
 def annotate(run):
     """Runs the stages of phase 1; returns whether the annotations were done before."""
-    stages = plan.stages(run.config, "apprenticeship")
-    *_, outcome = execute(stages, run, run.workdir, run.describe)
-    assert outcome.name == ANNOTATIONS
+    *_, outcome = run.execution().run()
+    assert outcome.name == ANNOTATIONS.name
     return outcome.cached
 
 
+def compare(run):
+    """Compares annotations with the ledger, whether or not their file has changed."""
+    inputs, folder = run.inputs, one_stage.folder_of(run, ANNOTATIONS)
+    params = one_stage.stage_of(run, ANNOTATIONS).params
+    chosen = one_stage.folder_of(run, SELECTION)
+    return annotations.mend(params, folder, inputs.pool, chosen, inputs.count, run.workdir)
+
+
+def bought(run):
+    """Returns what is learned from of what was paid for."""
+    return annotations.bought(one_stage.folder_of(run, ANNOTATIONS), run.inputs.pool, True)
+
+
 def file_of(run, name="annotations.jsonl"):
-    return run.workdir / ANNOTATIONS / name
+    return run.workdir / ANNOTATIONS.name / name
 
 
 def rows_of(run):
@@ -106,7 +118,7 @@ def test_a_damaged_file_is_written_again_from_the_ledger(make, vendor, monkeypat
     monkeypatch.delenv("OPENAI_API_KEY")
     vendor.stop_listening()
     caplog.clear()
-    again = Run(run.config, run.workdir)
+    again = Job(run.config, run.workdir, phase="apprenticeship")
     assert annotate(again)
     assert file_of(run).read_bytes() == before
     assert bought(again) == paid
@@ -150,7 +162,7 @@ def test_samples_and_retries_are_put_together_as_they_were(make, vendor):
 
         def answer(prompt):
             asked.append(prompt)
-            wrong = prompt == run.splits.pool[0].question or asked.count(prompt) == 1
+            wrong = prompt == run.inputs.pool[0].question or asked.count(prompt) == 1
             return "-1" if wrong else right(prompt)
 
         vendor.answer = answer
@@ -169,7 +181,7 @@ def refused(make, vendor):
     """A run of which the vendor refused one request."""
 
     def refuse(run):
-        for example in run.splits.pool[:5]:  # At least one of them is selected.
+        for example in run.inputs.pool[:5]:  # At least one of them is selected.
             vendor.script[example.question] = ["400"]
 
     run = make(script=refuse)
@@ -199,7 +211,7 @@ def test_an_answer_that_came_later_to_another_run_changes_nothing(make, vendor, 
     shared = tmp_path / "shared.sqlite"
 
     def refuse(run):
-        for example in run.splits.pool[::2]:
+        for example in run.inputs.pool[::2]:
             vendor.script[example.question] = ["400"]
 
     first = make("a", ledger=shared, script=refuse)
@@ -208,7 +220,7 @@ def test_an_answer_that_came_later_to_another_run_changes_nothing(make, vendor, 
     second = make("b", ledger=shared)
     assert all(row["kept"] for row in rows_of(second))
     caplog.clear()
-    assert annotate(first)
+    assert annotate(first) and compare(first)
     assert file_of(first).read_bytes() == before and caplog.messages == []
 
 
@@ -237,7 +249,7 @@ def test_where_requests_have_other_words_now_rows_that_can_be_read_stand(
         return tuple(dataclasses.replace(m, content=m.content + " Go.") for m in messages(*what))
 
     monkeypatch.setattr(teacher_prompts, "messages", in_other_words)
-    assert annotate(run)
+    assert annotate(run) and compare(run)
     assert file_of(run).read_bytes() == before and caplog.messages == []
     file_of(run).write_bytes(before[:-20])
     with pytest.raises(UserError, match=r"the rows of '.*' cannot be read, and .*ledger\.sqlite"):
@@ -250,7 +262,7 @@ def test_what_neither_file_nor_ledger_has_is_an_error_where_it_is_paid(make, ven
     before, last = file_of(run).read_bytes(), rows_of(run)[-1]["id"]
     ledger = run.workdir / "ledger.sqlite"
     shutil.move(ledger, run.workdir / "away")
-    assert annotate(run)  # What can be read stands.
+    assert annotate(run) and compare(run)  # What can be read stands.
     file_of(run).write_bytes(before[:-20])
     message = (
         rf"the rows of '{last}' cannot be read, and .*ledger\.sqlite does not have them; put a"
@@ -282,11 +294,19 @@ def test_a_program_as_teacher_is_asked_again_for_nothing(make):
 
 
 @pytest.mark.parametrize("content", ["[1]", "", '{"ids": 3}', '{"ids": ["nobody"]}'])
-def test_a_damaged_selection_is_named(make, content):
+def test_a_damaged_selection_is_made_again_and_nobody_is_asked(make, vendor, content):
     run = make()
-    (run.workdir / "apprenticeship/selection/selection.json").write_text(content)
-    with pytest.raises(UserError, match=r"selection\.json: damaged; delete the folder"):
-        annotate(run)
+    path = run.workdir / "apprenticeship/selection/selection.json"
+    before = path.read_text()
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"selection.*damaged; (delete the folder|run the same)"):
+        compare(run)
+    first, second = run.execution().run()
+    assert (first.name, first.cached) == (SELECTION.name, False)
+    assert first.why == "selection.json is not what was written; made again"
+    assert (second.name, second.cached) == (ANNOTATIONS.name, True)
+    assert path.read_text() == before
+    assert len(vendor.bills) == 4
 
 
 def test_a_damaged_manifest_costs_nothing(make, vendor):
@@ -299,15 +319,15 @@ def test_a_damaged_manifest_costs_nothing(make, vendor):
 
 
 def test_stages_that_a_study_shares_are_mended_as_well(make, vendor, tmp_path):
-    shared = tmp_path / "study.sqlite"
-    run = make("runs/one", ledger=shared)
+    settings = {"ledger": tmp_path / "study.sqlite", "shared": tmp_path}
+    run, other = make("runs/one", **settings), make("runs/two", **settings)
     before = file_of(run).read_bytes()
+    assert file_of(other).samefile(file_of(run))
     # A further run whose annotations the first one has made has no account of its own yet.
-    other = Run(run.config, tmp_path / "runs/two")
-    shutil.copytree(run.workdir / "apprenticeship", other.workdir / "apprenticeship")
+    assert not (other.workdir / "account.json").exists()
     for each in (run, other):
         file_of(each).write_bytes(before[:-20])
-        assert runner.is_sound(each)
+        assert each.execution().is_done(careful=True)
         assert file_of(each).read_bytes() == before
     assert not (other.workdir / "account.json").exists()
     assert teacher.is_paid(run.config.teacher) and len(vendor.bills) == 4

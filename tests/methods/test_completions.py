@@ -5,7 +5,9 @@ import json
 import pytest
 
 from bridge_jax.generation.engine import Completion
-from bridge_jax.phases.completions import write_completions
+from bridge_jax.methods.completions import write_completions
+from bridge_jax.methods.evaluation import STUDENT
+from bridge_jax.pipeline.storage import Folder
 from bridge_jax.tasks.example import Example
 
 EXAMPLES = [Example(f"e{i}", "q" * (1 + i * 5 % 7), "1", "numeric") for i in range(8)]
@@ -39,7 +41,8 @@ def to_row(example, completion):
 
 def write(path, **kwargs):
     engine = FakeEngine(**kwargs)
-    write_completions(path, "test", engine, EXAMPLES, PROMPTS, to_row)
+    folder = Folder(path.parent, STUDENT)
+    write_completions(folder, path.name, "test", engine, EXAMPLES, PROMPTS, to_row)
     return engine
 
 

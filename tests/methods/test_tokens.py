@@ -8,12 +8,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bridge_jax.errors import UserError
-from bridge_jax.phases import guesses
-from bridge_jax.phases.context import Run
-from bridge_jax.pipeline.files import read_rows
-from launch import runner
+from bridge_jax.methods.apprenticeship import GUESSES
+from bridge_jax.methods.fitting import fit, fit_of
+from bridge_jax.methods.tutoring import STUDENT
+from bridge_jax.pipeline.files import read_json
+from bridge_jax.pipeline.models import RoleModel
+from launch.jobs import Job
 from tests import tiny
 from tests.launch import tiny_run
+from tests.methods import one_stage
 
 ROWS = 512
 
@@ -37,33 +40,41 @@ def add_token(folder, text, i, **settings):
 
 
 def start(folder, *assignments):
-    return Run(tiny_run.settings(folder.parent / "tiny_config.py", *assignments), folder.parent)
+    return Job(tiny_run.settings(folder.parent / "tiny_config.py", *assignments), folder.parent)
+
+
+def notes(job):
+    """Returns what is noted of prompts in the workdir, each with its roles."""
+    job._begin()
+    return read_json(job.workdir / "prompts.json")
 
 
 def test_a_pad_token_beyond_the_table_is_replaced_by_the_end_token(checkpoint):
     add_token(checkpoint, "[PAD]", ROWS, special=True)
     settings = checkpoint / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": "[PAD]"}))
-    run = start(checkpoint)
-    runner.check(run)
-    tok = run.tokenizer("student")
+    job = start(checkpoint)
+    job.check()
+    student, reading = job.inputs.model("student"), job.inputs.rendering("student")
+    tok = student.tokenizer
     assert tok.name(ROWS) == "[PAD]" and tok.pad_id == tok.end_id
-    assert run.notes() == {
+    assert notes(job) == {
         f"the pad token '[PAD]' has the id {ROWS}, and the embedding table {ROWS} rows; "
         "'<|im_end|>' fills instead": ["assistant", "student"]
     }
     # Of two lengths, so that the shorter is filled.
-    asked = [run.prompt("student", e, mode) for e in run.splits.test[:2] for mode in ("answer",)]
+    asked = [reading.prompt(example, "answer") for example in job.inputs.test[:2]]
     asked[0] = asked[0][:20]
-    engine = run.engine(run.model("student", None), max_new_tokens=3)
+    settings = dataclasses.replace(job.config.generation, max_new_tokens=3)
+    engine = student.load().engine(settings, job.config.seed)
     done = [c for batch in engine.complete(asked) for _, c in batch]
     assert all(np.isfinite(c.logprobs).all() and len(c.logprobs) for c in done)
-    sequences = [run.sequence("student", e, None) for e in run.splits.pool]
-    out = checkpoint.parent / "out"
-    out.mkdir()
-    config = dataclasses.replace(run.config.student_training, epochs=1)
-    run.train(out, "test", run.trainable("student", None), sequences, config)
-    losses = [row["loss"] for row in read_rows(out / "metrics.jsonl")]
+    sequences = [reading.sequence(example, None) for example in job.inputs.pool]
+    out = one_stage.folder_of(job, STUDENT)
+    how = fit_of(job.config, "student_training")
+    how = dataclasses.replace(how, train=dataclasses.replace(how.train, epochs=1))
+    fit(out, "test", student.trainable(), sequences, how)
+    losses = [row["loss"] for row in out.rows("metrics.jsonl")]
     assert losses and np.isfinite(losses).all()
 
 
@@ -74,7 +85,7 @@ def test_an_end_token_beyond_the_table_is_an_error(checkpoint):
     with pytest.raises(
         UserError, match=rf"ends a turn, '<\|stop\|>', has the id {ROWS}, and .* {ROWS} rows"
     ):
-        runner.check(start(checkpoint))  # fmt: skip
+        start(checkpoint).check()  # fmt: skip
 
 
 @pytest.mark.parametrize("where", ["question", "answer", "template"])
@@ -91,10 +102,11 @@ def test_a_token_beyond_the_table_names_the_row(checkpoint, where):
     else:
         made[5][where] = "Of metformin?"
     data.write_text("".join(json.dumps(plain | row) + "\n" for row in made))
-    run = start(checkpoint, "data.source=jsonl", f"data.path={data}", "data.kind=text")
+    settings = ("data.source=jsonl", f"data.path={data}", "data.kind=text", "teacher.kind=replay")
+    job = start(checkpoint, *settings)
     row = "r0" if where == "template" else "r5"
     with pytest.raises(UserError, match=rf"its token '.*' has the id {ROWS}, .* {ROWS} rows") as e:
-        run.check_inputs()
+        one_stage.check(job)
     assert str(e.value).startswith(f"example '{row}': its token {token!r}")
 
 
@@ -106,38 +118,40 @@ def test_a_table_that_is_larger_than_its_tokenizer_is_fine(checkpoint):
     tensors[name] = np.concatenate([tensors[name], np.zeros((88, 32), np.float32)])
     save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
     add_token(checkpoint, "<|extra|>", ROWS, special=True)
-    run = start(checkpoint)
-    runner.check(run)
-    assert run.notes() == {}
+    job = start(checkpoint)
+    job.check()
+    assert notes(job) == {}
 
 
 def test_a_template_that_changes_a_question_names_the_row(checkpoint):
-    run = start(checkpoint)
-    example = run.splits.pool[7]
+    example = start(checkpoint).inputs.pool[7]
     source = tiny.CHAT_TEMPLATE.replace(
         "message['content']", f"message['content'] | replace({example.question!r}, 'x')"
     )
     (checkpoint / "chat_template.jinja").write_text(source)
     with pytest.raises(UserError, match=rf"example '{example.id}': the .* does not write the user"):
-        start(checkpoint).check_inputs()
+        one_stage.check(start(checkpoint))
 
 
-def test_a_base_model_ends_at_every_end_token_of_its_configs(checkpoint, tmp_path):
-    run = start(checkpoint)
-    pool = run.splits.pool
-    asked = [run.prompt("assistant", e, "answer") for e in pool]
+def test_a_base_model_ends_at_every_end_token_of_its_configs(checkpoint, monkeypatch):
+    more = ("data.labelled=false", "rationales.filter=none", "teacher.keep_wrong=true")
+    more += ("selection.difficulty=entropy",)
+    job = start(checkpoint, *more)
+    pool, reading = job.inputs.pool, job.inputs.rendering("assistant")
+    asked = [reading.prompt(example, "answer") for example in pool]
 
-    def complete(run):
-        engine = run.engine(run.model("assistant", None), temperature=0.0, max_new_tokens=12)
+    def complete(job):
+        settings = dataclasses.replace(job.config.generation, temperature=0.0, max_new_tokens=12)
+        engine = job.inputs.model("assistant").load().engine(settings, job.config.seed)
         return {i: c for batch in engine.complete(asked) for i, c in batch}
 
-    free = complete(run)
+    free = complete(job)
     longest = max(free, key=lambda i: len(set(free[i].ids)))
     first, second, *_ = dict.fromkeys(free[longest].ids[3:])
     file = checkpoint / "generation_config.json"
     file.write_text(json.dumps({"eos_token_id": [second, first]}))
-    again = start(checkpoint)
-    tok = again.tokenizer("assistant")
+    again = start(checkpoint, *more)
+    tok = again.inputs.model("assistant").tokenizer
     assert tok.end_ids == (tok.end_id, *sorted((first, second)))
     ended = complete(again)
     for i, completion in free.items():
@@ -150,12 +164,9 @@ def test_a_base_model_ends_at_every_end_token_of_its_configs(checkpoint, tmp_pat
             assert ended[i] == completion
     assert ended[longest].end == first
     # The guess that is scored is the text and the end token that was written.
-    out = tmp_path / "guesses"
-    out.mkdir()
-    model = again.model("assistant", None)
-    again.model = lambda *_: model
-    guesses.write("none", again, out)
-    row = read_rows(out / "guesses.jsonl")
-    written = {r["id"]: r["ids"] for r in row}
+    model = again.inputs.model("assistant").load()
+    monkeypatch.setattr(RoleModel, "load", lambda *_: model)  # Nothing has been warmed up.
+    rows = one_stage.run_alone(again, GUESSES).rows("guesses.jsonl")
+    written = {row["id"]: row["ids"] for row in rows}
     assert written[pool[longest].id] == [*ended[longest].ids, first]
     assert tok.decode(written[pool[longest].id]) == tok.decode(ended[longest].ids)

@@ -3,22 +3,17 @@
 import pytest
 
 from bridge_jax.config import RationalesConfig
-from bridge_jax.phases import plan, rationales, tutoring
-from bridge_jax.phases.context import Run
-from bridge_jax.pipeline.files import read_rows, write_rows
-from bridge_jax.planning import workload
+from bridge_jax.methods import rationales
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, SAMPLES
+from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.tasks.example import Example
+from launch.jobs import Job
 from tests.launch import tiny_run
+from tests.methods import one_stage
 
 EXAMPLE = Example("e", "How much?", "7.50", "numeric")
-SURE = {
-    "rationale": "Thus.",
-    "answer": "7.5",
-    "ended": True,
-    "mean_logprob": -0.2,
-    "min_step_logprob": -0.9,
-    "agreement": 0.25,
-}
+SURE = one_stage.written(EXAMPLE, answer="7.5") | {"agreement": 0.25}
 
 
 class Unread(Example):
@@ -70,22 +65,24 @@ def written(tmp_path_factory):
     """A workdir where the assistant wrote for four examples: right, wrong, wrong and no answer."""
     folder = tmp_path_factory.mktemp("written")
     path = tiny_run.write_config(folder)
-    run = Run(tiny_run.settings(path, "data.pool=4"), folder / "run")
-    answers = [run.splits.pool[0].answer, "-1", "-2", None]
+
+    def make(*settings):
+        return Job(tiny_run.settings(path, "data.pool=4", *settings), folder / "run")
+
+    job = make()
+    answers = [job.inputs.pool[0].answer, "-1", "-2", None]
     completions = [
-        SURE | {"id": e.id, "rationale": f"Thus {i}.", "answer": answer}
-        for i, (e, answer) in enumerate(zip(run.splits.pool, answers))
+        one_stage.written(example, rationale=f"Thus {i}.", answer=answer)
+        for i, (example, answer) in enumerate(zip(job.inputs.pool, answers))
     ]
     # The teacher was asked about the third, and about the last without success.
     annotations = [
-        {"id": run.splits.pool[2].id, "rationale": "As taught.", "kept": True},
-        {"id": run.splits.pool[3].id, "rationale": "", "kept": False},
+        one_stage.annotation(job.inputs.pool[2]),
+        one_stage.annotation(job.inputs.pool[3], rationale="", answer=None, kept=False),
     ]
-    for stage in ("tutoring/completions", "tutoring/rationales", "apprenticeship/annotations"):
-        (folder / "run" / stage).mkdir(parents=True)
-    write_rows(folder / "run/tutoring/completions/completions.jsonl", completions)
-    write_rows(folder / "run/apprenticeship/annotations/annotations.jsonl", annotations)
-    return lambda *settings: Run(tiny_run.settings(path, "data.pool=4", *settings), folder / "run")
+    one_stage.folder_of(job, COMPLETIONS).write_rows("completions.jsonl", completions)
+    one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", annotations)
+    return make
 
 
 @pytest.mark.parametrize(
@@ -96,40 +93,34 @@ def written(tmp_path_factory):
     ],
 )
 def test_what_the_student_learns(written, monkeypatch, filter_, lessons):
-    run, seen = written(f"rationales.filter={filter_}"), []
-    monkeypatch.setattr(Run, "trainable", lambda *_: None)
-    monkeypatch.setattr(Run, "train", lambda *given: seen.extend(given[4]))
-    rationales.judge(run, run.workdir / "tutoring/rationales")
-    tutoring.student(run, run.workdir)
+    job, taught = written(f"rationales.filter={filter_}"), one_stage.taught(monkeypatch)
+    rows = one_stage.run_alone(job, RATIONALES).rows("rationales.jsonl")
+    one_stage.run_alone(job, STUDENT)
 
-    decode = run.tokenizer("student").decode
+    decode = job.inputs.model("student").tokenizer.decode
     expected = []
-    for example, lesson in zip(run.splits.pool, lessons):
+    for example, lesson in zip(job.inputs.pool, lessons):
         if lesson:
             text, answer = lesson
             answer = example.answer if answer == "gold" else answer
             expected.append((text, f"\nAnswer: {answer}" if text else f"Answer: {answer}"))
-    assert [(decode(s.rationale), decode(s.answer)) for s in seen] == expected
-    rows = read_rows(run.workdir / "tutoring/rationales/rationales.jsonl")
+    assert [(decode(s.rationale), decode(s.answer)) for s in taught["student"]] == expected
     wrong = "the answer is not the gold one" if filter_ == "gold" else None
     assert [row["reason"] for row in rows] == [None, wrong, wrong, "no answer that parses"]
     assert [row["kept"] for row in rows] == [row["reason"] is None for row in rows]
 
 
 def test_agreement_is_the_share_of_the_students_samples_with_the_same_answer(written):
-    run = written("rationales.filter=consistency", "rationales.min_agreement=0.5")
-    gold = run.splits.pool[0].answer
+    job = written("rationales.filter=consistency", "rationales.min_agreement=0.5")
+    gold = job.inputs.pool[0].answer
     said = {0: [gold, gold, "5", None], 1: ["-1", None, None, "5"], 2: ["-2", "-2"], 3: [None] * 4}
-    folder = run.workdir / "tutoring/samples"
-    folder.mkdir(exist_ok=True)
     rows = [
-        {"id": example.id, "answer": answer}
-        for i, example in enumerate(run.splits.pool)
+        rationales.Sampled(id=example.id, answer=answer)
+        for i, example in enumerate(job.inputs.pool)
         for answer in said[i]
     ]
-    write_rows(folder / "samples.jsonl", rows)
-    rationales.judge(run, run.workdir / "tutoring/rationales")
-    found = read_rows(run.workdir / "tutoring/rationales/rationales.jsonl")
+    one_stage.folder_of(job, SAMPLES).write_rows("samples.jsonl", rows)
+    found = one_stage.run_alone(job, RATIONALES).rows("rationales.jsonl")
     # To say nothing is not to agree: the last rationale has no answer.
     assert [row["agreement"] for row in found] == [0.5, 0.25, 1.0, 0.0]
     assert [row["reason"] for row in found] == [
@@ -142,23 +133,26 @@ def test_agreement_is_the_share_of_the_students_samples_with_the_same_answer(wri
 
 def test_the_instructed_student_samples_each_question_several_times(written, monkeypatch):
     settings = ("rationales.filter=consistency", "rationales.samples=3", "data.pool=6")
-    run = written(*settings, "instruct.examples=0", "generation.max_new_tokens=6")
-    (run.workdir / "samples").mkdir()
+    job = written(*settings, "instruct.examples=0", "generation.max_new_tokens=6")
     monkeypatch.setattr(rationales, "answer_of", lambda text, example: text)
-    rationales.sample(run, run.workdir / "samples")
-    rows = read_rows(run.workdir / "samples/samples.jsonl")
-    texts = {e.id: [row["answer"] for row in rows if row["id"] == e.id] for e in run.splits.pool}
+    out = one_stage.folder_of(job, SAMPLES)
+    (out.path / "samples.jsonl").unlink(missing_ok=True)
+    rows = one_stage.run_alone(job, SAMPLES).rows("samples.jsonl")
+    texts = {e.id: [row["answer"] for row in rows if row["id"] == e.id] for e in job.inputs.pool}
     assert [len(said) for said in texts.values()] == [3] * 6
     # A student that samples says different things.
     assert all(len(set(said)) > 1 for said in texts.values())
 
 
 def test_consistency_adds_a_stage_that_knows_no_gold_answer_and_no_assistant(written):
-    run = written("rationales.filter=consistency")
-    stages = {stage.name: stage for stage in plan.stages(run.config)}
-    assert stages["tutoring/samples"].after == ("tutoring/instruct",)
-    assert stages["tutoring/rationales"].after == ("tutoring/completions", "tutoring/samples")
-    assert "tutoring/samples" not in [s.name for s in plan.stages(written().config)]
-    works = {work.stage: work for work in workload.workloads(run)}
-    # 4 questions, 4 samples each, 8 prompts at a time.
-    assert works["tutoring/samples"].steps == 2
+    job = written("rationales.filter=consistency")
+    stages = {stage.name: stage for stage in job.stages}
+
+    def after(name):
+        return set(stages[name].reads.values()) & stages.keys()
+
+    assert after("tutoring/samples") == {"tutoring/instruct"}
+    assert after("tutoring/rationales") == {"tutoring/completions", "tutoring/samples"}
+    reads = set(stages["tutoring/samples"].reads.values())
+    assert reads & job.inputs.table.keys() == {"data/pool", "models/student", "rendering/student"}
+    assert "tutoring/samples" not in [stage.name for stage in written().stages]

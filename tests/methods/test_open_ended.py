@@ -6,9 +6,9 @@ import pytest
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.evaluation import metrics
-from bridge_jax.phases import teacher
-from bridge_jax.phases.context import Run
+from bridge_jax.methods import teacher
 from bridge_jax.pipeline.files import read_rows
+from bridge_jax.tasks import sources
 from bridge_jax.tasks.rouge import rouge_l
 from tests.launch import tiny_run
 
@@ -56,7 +56,8 @@ def test_runs_that_share_a_ledger_are_not_served_labels_for_texts():
     keys = []
     for kind in ("numeric", "text"):
         data = DataConfig(pool=3, dev=1, test=1, domains=("triage",), max_steps=2, kind=kind)
-        run = Run(RunConfig(data=data), None)
-        keys.append([teacher.make_request(run, example).key for example in run.splits.pool])
+        config = RunConfig(data=data)
+        asking, pool = teacher.asking(config), sources.load(data, config.seed).pool
+        keys.append([teacher.make_request(asking, example).key for example in pool])
         assert len(set(keys[-1])) == 3
     assert not set(keys[0]) & set(keys[1])

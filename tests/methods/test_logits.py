@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.phases import lessons, logits, plan
-from bridge_jax.phases.context import Run
+from bridge_jax.methods import logits
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.lessons import Lessons
+from bridge_jax.methods.logits import LOGITS
+from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.pipeline.files import read_rows
-from bridge_jax.phases.stages import fingerprints
-from bridge_jax.planning import workload
 from bridge_jax.text import tokenizer
+from launch.jobs import Job
 from tests import tiny
 from tests.launch import tiny_run
+from tests.methods import one_stage
 
 SMALL = (
     *("data.pool=12", "budget.queries=4", "warmup.train.epochs=1", "assistant_training.epochs=1"),
@@ -36,17 +39,19 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
         "tutoring/student",
     ]
     ids, logprobs = (np.load(tmp_path / f"tutoring/logits/{n}.npy") for n in ("ids", "logprobs"))
-    run = Run(config, tmp_path)
-    found = lessons.of_pool(run)
+    job = Job(config, tmp_path)
+    lessons, reading = Lessons.of(config), job.inputs.rendering("student")
+    judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
+    found = lessons.of_pool(job.inputs.pool, judged, annotated)
     assert len(found) == 12
     reasoned = [lesson for lesson in found if lesson.rationale]
     assert len(reasoned) >= report["annotations"]["kept"] == 4
-    targets = sum(s.targets for lesson in reasoned for s in lessons.read(run, lesson))
+    targets = sum(s.targets for lesson in reasoned for s in lessons.read(lesson, reading))
     assert ids.shape == logprobs.shape == (targets, 4)
     assert (np.diff(logprobs, axis=1) <= 0).all()
     assert np.exp(logprobs).sum(1).max() < 1
 
-    sequences = logits.attach(run, found)
+    sequences = logits.attach(lessons, found, reading, one_stage.folder_of(job, LOGITS))
     assert [s.soft is not None for s in sequences] == [bool(x.rationale) for x in found]
     attached = np.concatenate([s.soft.ids for s in sequences if s.soft])
     np.testing.assert_array_equal(attached, ids)
@@ -61,46 +66,47 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
 
 
 def test_only_the_student_depends_on_the_weight(config_path, tmp_path):
-    def prints(*settings):
-        config = tiny_run.settings(config_path, "logits.weight=0.5", *settings)
-        return fingerprints(plan.stages(config), Run(config, tmp_path).describe)
+    def make(*settings):
+        return Job(tiny_run.settings(config_path, "logits.weight=0.5", *settings), tmp_path)
 
-    before, heavier, wider = prints(), prints("logits.weight=0.6"), prints("logits.top_k=8")
+    before, heavier, wider = make(), make("logits.weight=0.6"), make("logits.top_k=8")
     student = {"tutoring/student", "evaluation/student"}
-    assert {name for name in before if before[name] != heavier[name]} == student
-    assert {name for name in before if before[name] != wider[name]} == {*student, "tutoring/logits"}
-
-
-def test_the_logits_are_planned_as_one_reading_of_rows_like_the_students(config_path, tmp_path):
-    config = tiny_run.settings(config_path, "logits.weight=0.5")
-    works = {w.stage: w for w in workload.workloads(Run(config, tmp_path))}
-    reading, student = works["tutoring/logits"], works["tutoring/student"]
-    assert (reading.role, reading.rows, reading.width) == ("assistant", 8, 192)
-    assert (3 * reading.steps, reading.targets) == (student.steps, student.targets)
+    assert one_stage.differing(before, heavier) == student
+    assert one_stage.differing(before, wider) == {*student, "tutoring/logits"}
 
 
 @pytest.fixture
-def run_with(config_path, tmp_path):
-    """A run whose student has another checkpoint."""
+def job_with(config_path, tmp_path):
+    """Makes a run whose student has another checkpoint."""
 
     def make(checkpoint, *settings):
         config = tiny_run.settings(
             config_path, f"student.checkpoint={checkpoint}", "logits.weight=0.5", *settings
         )
-        return Run(config, tmp_path / "run")
+        return Job(config, tmp_path / "run")
 
     return make
 
 
-def test_one_vocabulary_is_enough_though_one_table_is_padded(run_with, checkpoint, tmp_path):
+def check(job):
+    """Looks for what keeps the student from learning the assistant's tokens."""
+    assistant, student = (job.inputs.model(role) for role in ("assistant", "student"))
+    readings = [job.inputs.rendering(role) for role in ("assistant", "student")]
+    logits.check(job.config, job.inputs.pool, assistant, student, *readings)
+
+
+def test_one_vocabulary_is_enough_though_one_table_is_padded(job_with, checkpoint, tmp_path):
     padded = tiny.write_checkpoint(tmp_path / "padded", vocab=576)
     for file in checkpoint.glob("*token*"):
         shutil.copy(file, padded)
-    logits.check(run_with(padded))
-    assert logits._shared_ids(run_with(padded)) == 512
+    job = job_with(padded)
+    check(job)
+    models = job.inputs.model("assistant"), job.inputs.model("student")
+    assert [model.config.vocab_size for model in models] == [512, 576]
+    assert logits._shared_ids(*models) == 512
 
 
-def test_another_vocabulary_is_named(run_with, config_path, tmp_path):
+def test_another_vocabulary_is_named(job_with, config_path, tmp_path):
     other = shutil.copytree(config_path.parent / "checkpoint", tmp_path / "other")
     content = json.loads((other / "tokenizer.json").read_text())
     vocabulary = content["model"]["vocab"]
@@ -108,21 +114,21 @@ def test_another_vocabulary_is_named(run_with, config_path, tmp_path):
     (other / "tokenizer.json").write_text(json.dumps(content))
     first = min(vocabulary["a"], vocabulary["b"])
     with pytest.raises(UserError, match=f"needs one vocabulary: token {first} of .* differs"):
-        logits.check(run_with(other))
+        check(job_with(other))
 
 
-def test_another_chat_template_is_named(run_with, config_path, tmp_path):
+def test_another_chat_template_is_named(job_with, config_path, tmp_path):
     other = shutil.copytree(config_path.parent / "checkpoint", tmp_path / "other")
     for path in (other / "chat_template.jinja", other / "tokenizer_config.json"):
         if path.exists():
             path.write_text(path.read_text().replace("assistant", "helper"))
     with pytest.raises(UserError, match="needs one chat template"):
-        logits.check(run_with(other))
+        check(job_with(other))
 
 
-def test_more_tokens_than_there_are(run_with, checkpoint):
+def test_more_tokens_than_there_are(job_with, checkpoint):
     with pytest.raises(UserError, match=r"logits\.top_k=600 exceeds the 512 tokens"):
-        logits.check(run_with(checkpoint, "logits.top_k=600"))
+        check(job_with(checkpoint, "logits.top_k=600"))
 
 
 def test_the_first_difference_of_two_vocabularies(tiny_tokenizer):

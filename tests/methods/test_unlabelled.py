@@ -1,0 +1,121 @@
+"""Pools whose gold answers are not known: nothing but the warm-up may depend on them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bridge_jax.methods import guesses
+from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.methods.apprenticeship import GUESSES
+from bridge_jax.methods.lessons import Lessons
+from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.pipeline.files import read_rows
+from bridge_jax.tasks import sources
+from launch.jobs import Job
+from tests.launch import tiny_run
+from tests.methods import one_stage
+
+SMALL = (
+    *("data.pool=12", "budget.queries=4", "warmup.train.epochs=1", "assistant_training.epochs=1"),
+    *("instruct.examples=0", "student_training.epochs=1", "warmup.fraction=0.25"),
+    *("data.test=2", "selection.difficulty=entropy", "teacher.keep_wrong=true"),
+)
+UNLABELLED = (*SMALL, "data.labelled=false", "rationales.filter=none")
+
+
+@pytest.fixture(scope="module")
+def config_path(tmp_path_factory):
+    return tiny_run.write_config(tmp_path_factory.mktemp("unlabelled"))
+
+
+def result(config, workdir):
+    """Returns what was scored, chosen and learned."""
+    tiny_run.finish_here(config, workdir, "tutoring")
+    job = Job(config, workdir)
+    lessons, reading = Lessons.of(config), job.inputs.rendering("student")
+    judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
+    chosen = json.loads((workdir / "apprenticeship/selection/selection.json").read_text())
+    found = lessons.of_pool(job.inputs.pool, judged, annotated)
+    read = [lessons.read(lesson, reading) for lesson in found]
+    losses = [
+        [row["loss"] for row in read_rows(workdir / stage / "metrics.jsonl")]
+        for stage in ("apprenticeship/assistant", "tutoring/student")
+    ]
+    return [
+        read_rows(workdir / "apprenticeship/guesses/guesses.jsonl"),
+        read_rows(workdir / "apprenticeship/scores/scores.jsonl"),
+        chosen,
+        read,
+        losses,
+    ]
+
+
+def test_gold_answers_outside_of_the_warm_up_change_nothing(config_path, tmp_path, monkeypatch):
+    config = tiny_run.settings(config_path, *UNLABELLED)
+    expected = result(config, tmp_path / "true")
+    load = sources.load
+
+    def spoiled(*given):
+        splits = load(*given)
+        warmed = np.random.default_rng(config.seed).permutation(12)[:3]
+        # The oracle teacher has to know what it is asked.
+        known = {splits.pool[i].id for i in warmed} | set(expected[2]["ids"])
+        assert len(known) < 9
+        pool = [e if e.id in known else dataclasses.replace(e, answer="0") for e in splits.pool]
+        return dataclasses.replace(splits, pool=tuple(pool))
+
+    monkeypatch.setattr(sources, "load", spoiled)
+    found = result(config, tmp_path / "spoiled")
+    assert found == expected
+    assert [len(row["ids"]) > 0 for row in found[0]] == [True] * 12
+
+
+def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
+    job = Job(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
+    pool, reading = job.inputs.pool, job.inputs.rendering("assistant")
+    rows = [guesses.Guess(id=e.id, ids=[7, i + 10, 1]) for i, e in enumerate(pool)]
+    folder = one_stage.folder_of(job, GUESSES)
+    folder.write_rows("guesses.jsonl", rows[::-1])
+    found = guesses.to_score(pool, reading, folder)
+    assert [s.answer for s in found] == [[7, i + 10, 1] for i in range(12)]
+    assert found[0].prompt == reading.sequence(pool[0], None).prompt
+    gold = pool[0].answer
+    answer = guesses.to_score(pool, reading, None)[0].answer
+    assert job.inputs.model("assistant").tokenizer.decode(answer) == f"Answer: {gold}"
+
+
+def test_who_has_no_labels_scores_the_guesses_and_who_has_them_does_not(config_path, tmp_path):
+    for settings, reads in ((UNLABELLED, True), (SMALL, False)):
+        job = Job(tiny_run.settings(config_path, *settings), tmp_path)
+        scores = next(stage for stage in job.stages if stage.name == "apprenticeship/scores")
+        assert (GUESSES.name in scores.reads.values()) == reads
+
+
+def test_the_teachers_answer_stands_where_there_is_no_gold_one(config_path, tmp_path):
+    job = Job(tiny_run.settings(config_path, *SMALL), tmp_path)
+    pool = job.inputs.pool
+    annotated = one_stage.folder_of(job, ANNOTATIONS)
+    rows = [
+        one_stage.annotation(pool[0], rationale="Thus.", answer="said"),
+        one_stage.annotation(pool[1], rationale="Thus.", answer=None),
+        one_stage.annotation(pool[2], rationale="Thus.", answer="said", kept=False),
+    ]
+    annotated.write_rows("annotations.jsonl", rows)
+    assert bought(annotated, pool, labelled=False) == [(pool[0], "Thus.", "said")]
+    assert bought(annotated, pool, labelled=True) == [(e, "Thus.", e.answer) for e in pool[:2]]
+
+
+def test_what_depends_on_labels_runs_again(config_path, tmp_path):
+    settings = (*SMALL, "rationales.filter=none")
+    labelled, bare = (
+        Job(tiny_run.settings(config_path, *settings, *more), tmp_path)
+        for more in ((), ("data.labelled=false",))
+    )
+    assert set(labelled.deep) - one_stage.differing(labelled, bare) == {
+        "apprenticeship/warmup",
+        "evaluation/student_base",
+        "evaluation/assistant_base",
+    }
+    assert set(bare.deep) - set(labelled.deep) == {"apprenticeship/guesses"}

@@ -1,0 +1,90 @@
+"""What the assistant begins with."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridge_jax.config import RunConfig
+from bridge_jax.config_io import override
+from bridge_jax.errors import UserError
+from bridge_jax.methods import apprenticeship
+from bridge_jax.methods.apprenticeship import WARMUP
+from launch.jobs import Job
+from tests.methods import one_stage
+
+
+def make(*settings, workdir=Path("never-made")):
+    base = ["data.pool=60", "data.dev=1", "data.test=3", "warmup.fraction=0.2", "seed=3"]
+    base += ["assistant_training.row_tokens=400", "student_training.row_tokens=400"]
+    return Job(override(RunConfig(), [*base, *settings]), workdir)
+
+
+def drawn(job):
+    params, pool = one_stage.stage_of(job, WARMUP).params, job.inputs.pool
+    order = apprenticeship.drawn(pool, params.fraction, params.domains, params.how.seed)
+    return [pool[i] for i in order]
+
+
+def test_without_domains_it_is_a_random_part_of_the_pool():
+    job = make()
+    found = drawn(job)
+    order = np.random.default_rng(3).permutation(60)
+    assert found == [job.inputs.pool[int(i)] for i in order[:12]]
+    assert len({example.domain for example in found}) == 3
+
+
+def test_a_shift_takes_as_many_examples_of_some_domains_alone():
+    job = make("warmup.domains=fees")
+    found = drawn(job)
+    assert len(found) == 12
+    assert {example.domain for example in found} == {"fees"}
+    assert {example.domain for example in job.inputs.pool} == {"fees", "dosing", "deadlines"}
+    # Those of the domain that come first in the order of all.
+    shuffled = drawn(make("warmup.fraction=1"))
+    assert found == [example for example in shuffled if example.domain == "fees"][:12]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["warmup.domains=law"], "warmup.domains=law: 0 examples of the pool, where warmup.frac"),
+        (["warmup.domains=fees", "warmup.fraction=0.5"], "asks for 30; the pool has deadlines, do"),
+    ],
+)
+def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
+    checkpoint, settings, message
+):
+    models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
+    job = make(*settings, *models, "student.keep_layers=", "max_prompt_tokens=300")
+    with pytest.raises(UserError, match=message):
+        one_stage.check(job)
+
+
+def test_the_examples_of_the_warm_up_are_those_that_are_drawn(checkpoint, monkeypatch, tmp_path):
+    models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
+    job = make("warmup.domains=fees", *models, "max_prompt_tokens=300", workdir=tmp_path)
+    taught = one_stage.taught(monkeypatch)
+    one_stage.run_alone(job, WARMUP)
+    reading = job.inputs.rendering("assistant")
+    assert taught == {"warm-up": [reading.sequence(example, None) for example in drawn(job)]}
+
+
+def test_instructions_that_are_too_long_are_found_before_anything_is_run(checkpoint):
+    models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
+    short = ["data.domains=triage", "data.max_steps=1", "student.keep_layers=", *models]
+    short.append("rationales.show_gold=false")
+    job = make(*short, "max_prompt_tokens=300", "instruct.examples=60")
+    reading = job.inputs.rendering("student")
+    questions = (*job.inputs.pool, *job.inputs.test)
+    longest = max(len(reading.prompt(example, "reason")) for example in questions)
+    one_stage.check(make(*short, f"max_prompt_tokens={longest}", "instruct.examples=0"))
+    with pytest.raises(UserError, match=r"example 'instruction-.*max_prompt_tokens is"):
+        one_stage.check(make(*short, f"max_prompt_tokens={longest}", "instruct.examples=60"))
+
+
+def test_the_domains_are_read_by_the_warm_up(checkpoint):
+    models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
+    changed = one_stage.differing(make(*models), make(*models, "warmup.domains=fees"))
+    assert WARMUP.name in changed
+    assert not changed & {"tutoring/instruct", "evaluation/student_base"}
