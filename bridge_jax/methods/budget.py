@@ -29,8 +29,9 @@ def check(
     account = accounts.standing(workdir, budget)
     if account is None:
         return ""
-    asked = {r.key: r for r in (teacher.make_request(params, e) for e in pool)}
-    new = [request for key, request in asked.items() if key not in account.answered]
+    asked = [teacher.make_request(params, example) for example in pool]
+    known = account.answered  # To tell a request's key takes longer than to make it.
+    new = [request for request in asked if request.key not in known] if known else asked
     if not new:
         return ""
     asker = teacher.make_teacher(params, pool, count)

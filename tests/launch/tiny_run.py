@@ -97,3 +97,14 @@ def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
 def report(workdir: Path) -> dict:
     """Returns `report.json`."""
     return json.loads((workdir / "report.json").read_text())
+
+
+def begun(workdir: Path, stage: str) -> Path | None:
+    """Returns the folder of a stage that has begun and is not finished."""
+    found = (workdir / "stages" / stage).glob("*/started.json")
+    return next((path.parent for path in found), None)
+
+
+def copy(workdir: Path, to: Path) -> Path:
+    """Copies a workdir with its links; returns the copy."""
+    return shutil.copytree(workdir, to, symlinks=True)
