@@ -276,20 +276,25 @@ def _difficulty(scored: Folder, how: SelectionConfig) -> np.ndarray:
     return np.array([row[how.difficulty] for row in found])
 
 
-def selection(config: RunConfig) -> list[Stage]:
+def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
     """Returns the selection, and before it what the strategy looks at.
 
     That is nothing for `random`; else the scores of the gold answers or, where the pool has none,
     of the assistant's own answers; and for `badge` the gradients.
+
+    Args:
+      config: of the run.
+      scored: whether there is an assistant to score the pool, for the report if not for the choice.
     """
     how, labelled = config.selection, config.data.labelled
     plan: list[Stage] = []
     reads = {"pool": names.POOL, "mesh": names.MESH}
-    if how.strategy != "random":
+    if scored:
         answered = None if labelled else guesses.stage(config, GUESSES, WARMUP)
         plan += [answered] if answered else []
         plan.append(_looked_at(config, SCORES, score_pool, answered))
-        reads["scored"] = SCORES.name
+        if how.strategy != "random":
+            reads["scored"] = SCORES.name
         if how.strategy == "badge":
             plan.append(_looked_at(config, GRADIENTS, embed_gradients, answered))
             reads["graded"] = GRADIENTS.name

@@ -16,7 +16,7 @@ def stages(config: RunConfig) -> list[Stage]:
         tests.append(evaluation.test_of(config, evaluation.STUDENT_INSTRUCT, made, mode))
     return [
         *([apprenticeship.warmup(config)] if scored else []),
-        *apprenticeship.selection(config),
+        *apprenticeship.selection(config, scored),
         annotations.annotations(config),
         *instruct.stages(config),
         tutoring.direct(config, tutoring.STUDENT),

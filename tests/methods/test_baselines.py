@@ -48,7 +48,7 @@ def texts(job, sequence):
 
 def read(job, lesson):
     """Returns the sequences that the student reads of a lesson."""
-    return Lessons.of(job.config).read(lesson, job.inputs.rendering("student"))
+    return Lessons.of(job.config).read([lesson], job.inputs.rendering("student"))[0]
 
 
 def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, taught, tmp_path):

@@ -46,7 +46,7 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
     assert len(found) == 12
     reasoned = [lesson for lesson in found if lesson.rationale]
     assert len(reasoned) >= report["annotations"]["kept"] == 4
-    targets = sum(s.targets for lesson in reasoned for s in lessons.read(lesson, reading))
+    targets = sum(s.targets for read in lessons.read(reasoned, reading) for s in read)
     assert ids.shape == logprobs.shape == (targets, 4)
     assert (np.diff(logprobs, axis=1) <= 0).all()
     assert np.exp(logprobs).sum(1).max() < 1

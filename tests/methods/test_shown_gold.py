@@ -168,7 +168,7 @@ def test_the_assistants_logits_are_of_the_prompt_that_it_wrote_to(
     monkeypatch.setattr(logits, "predict", predict)
     with pytest.raises(InterruptedError):
         one_stage.run_alone(job, LOGITS)
-    *alone, student = Lessons.of(job.config).read(lesson, job.inputs.rendering("student"))
+    *alone, student = Lessons.of(job.config).read([lesson], job.inputs.rendering("student"))[0]
     assert len(alone) == (form == "two_pass")  # The answer, to a prompt that asks for it alone.
     asked = job.inputs.rendering("assistant").prompt(lesson.example, mode)
     assert seen == [*alone, student._replace(prompt=asked)]

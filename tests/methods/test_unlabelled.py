@@ -38,7 +38,7 @@ def result(config, workdir):
     judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
     chosen = json.loads((workdir / "apprenticeship/selection/selection.json").read_text())
     found = lessons.of_pool(job.inputs.pool, judged, annotated)
-    read = [lessons.read(lesson, reading) for lesson in found]
+    read = lessons.read(found, reading)
     losses = [
         [row["loss"] for row in read_rows(workdir / stage / "metrics.jsonl")]
         for stage in ("apprenticeship/assistant", "tutoring/student")
