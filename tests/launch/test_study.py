@@ -133,7 +133,7 @@ def test_killed_and_in_parallel_it_is_the_same_study(config, undisturbed, tmp_pa
     expected, _ = undisturbed
     assert made(workdir) == made(expected)
     assert rows(workdir) == rows(expected)
-    assert not list(workdir.rglob("*.partial"))
+    assert not list(workdir.rglob("started.json"))
     assert [state for _, state in requests(workdir)] == ["settled"] * len(requests(expected))
     ours, theirs = result(workdir), result(expected)
     assert ours["bill"]["usd"] == theirs["bill"]["usd"]
