@@ -189,7 +189,7 @@ ALLOWED = {
     "_runs(statement, run)",
     "layout(reply.text, complete=True)",
     "shown.text((text, 'dim'))",
-    "json.dumps(page.to_json(stages, spending, name, resident), indent=2)",
+    "json.dumps(page.to_json(planned, spending, name, resident), indent=2)",
     "json.dumps(planned.to_json(name), indent=2)",
 }
 
