@@ -1,4 +1,4 @@
-"""A new method in one file: the student is trained on the labels of the shortest questions alone."""
+"""A new method in one file: the student learns the labels of the shortest questions alone."""
 
 import dataclasses
 from typing import TypedDict
