@@ -246,3 +246,27 @@ def test_a_field_without_a_declaration_has_its_type_checked():
     fields.check(Plain("a", True, {"x": "y"}))
     with pytest.raises(UserError, match=r"^at\.text=3: expected str, this is int"):
         fields.check(Plain(3), "at.")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "data.path",
+        "data.task_file",
+        "instruct.path",
+        "assistant.checkpoint",
+        "student.checkpoint",
+        "teacher.replay_from",
+        "budget.ledger",
+    ],
+)
+@pytest.mark.parametrize(
+    "place", ["gs://bucket/x", "s3://bucket/x", "file:///x", "hf://datasets/x"]
+)
+def test_a_place_that_cannot_be_read_yet_is_refused_with_the_way_out(field, place):
+    config = config_io.override(RunConfig(), [f"{field}={place}"])
+    scheme = place.split("//")[0] + "//"
+    with pytest.raises(
+        UserError, match=rf"{field}={place}: a local path, since {scheme} cannot be"
+    ):
+        fields.check(config)

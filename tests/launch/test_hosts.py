@@ -1,14 +1,18 @@
 """Several processes as one run, and the notice that a machine is about to go."""
 
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from launch import cluster
+from tests import xla
 from tests.launch import tiny_run
 
 
@@ -60,6 +64,44 @@ def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path
     for workdir, within in ((tmp_path / "one", 1e-6), (undisturbed, 1e-4)):
         for found, expected in zip(losses(tmp_path / "two"), losses(workdir)):
             assert found == pytest.approx(expected, rel=0, abs=within)
+
+
+@pytest.mark.slow
+def test_hosts_with_different_files_do_not_begin(tiny_config, tmp_path):
+    """The same command in two folders, each with a file of the same name."""
+    processes = []
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    for host, answer in enumerate(("late", "lost")):
+        folder = tmp_path / f"host{host}"
+        folder.mkdir()
+        splits = ["train"] * 23 + ["test"] * 8
+        rows = [
+            {"id": f"{i}", "question": f"Where is {i}?", "answer": "late", "split": split}
+            for i, split in enumerate(splits)
+        ]
+        rows.append(rows[0] | {"id": "last", "question": "And this?", "answer": answer})
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flags = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={host}"]
+        flags += ["--data.source=jsonl", "--data.path=rows.jsonl", "--data.kind=label"]
+        flags += ["--data.choices=late,lost", "--config.method=labels"]
+        command = [f"--config={tiny_config}", f"--workdir={tmp_path / 'run'}", *flags]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "launch.run", *command],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(tiny_run.ROOT), "XLA_FLAGS": xla.flags(1)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 2, err
+        assert "error: host 1 has another rows.jsonl than host 0; give all hosts the same" in err
+    assert not list((tmp_path / "run").glob("stages/*/*/*"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,55 @@
+"""Hosts that would not run the same are found before anything is trained or paid."""
+
+import pytest
+
+from bridge_jax.errors import UserError
+from bridge_jax.methods import names, start
+from bridge_jax.parallel import hosts
+from bridge_jax.pipeline.stages import Input
+from tests.pipeline.toy_stages import Calls
+
+
+class Inputs:
+    """Inputs of two files."""
+
+    def __init__(self):
+        found = {"rows.jsonl": "aa", "same": "bb"}
+        self.table = {names.POOL: Input(str, lambda: "x", lambda: found)}
+
+
+@pytest.fixture
+def stages(tmp_path):
+    return [Calls(tmp_path).stage("p/first", "a", [names.POOL])]
+
+
+def others(monkeypatch, *answers):
+    """Lets `hosts.gather` find what the other hosts have, call by call."""
+    left = list(answers)
+    monkeypatch.setattr(hosts, "gather", lambda value: [value, *left.pop(0)])
+
+
+DEEP = {"p/first": "1", "p/left": "2"}
+
+
+def test_equal_hosts_may_run(stages, monkeypatch):
+    others(monkeypatch, [DEEP, dict(DEEP)])
+    start.compare_hosts(stages, Inputs(), DEEP)
+
+
+def test_another_file_is_named_with_its_host(stages, monkeypatch):
+    differs = DEEP | {"p/first": "9", "p/left": "9"}
+    others(monkeypatch, [DEEP, differs], [{"rows.jsonl": "aa", "same": "bb"}, {"same": "bb"}])
+    with pytest.raises(UserError, match=r"host 2 has another rows\.jsonl than host 0"):
+        start.compare_hosts(stages, Inputs(), DEEP)
+
+
+def test_several_files_are_counted(stages, monkeypatch):
+    others(monkeypatch, [DEEP | {"p/first": "9"}], [{"rows.jsonl": "cc", "same": "dd"}])
+    with pytest.raises(UserError, match=r"host 1 has another rows\.jsonl and 1 more than host 0"):
+        start.compare_hosts(stages, Inputs(), DEEP)
+
+
+def test_another_config_is_told_by_the_first_stage_that_differs(stages, monkeypatch):
+    others(monkeypatch, [DEEP | {"p/left": "9"}], [{"rows.jsonl": "aa", "same": "bb"}])
+    with pytest.raises(UserError, match=r"host 1 would run another p/left than host 0; start all"):
+        start.compare_hosts(stages, Inputs(), DEEP)
