@@ -12,6 +12,7 @@ from rich.console import Console
 from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
+from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.execution import StageBusy
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, manifest
@@ -129,6 +130,7 @@ class Runs:
             job = self._job(cell)
             if not job.is_whole():
                 needed.update(job.deep.items())
+                needed.update(storage.current(job.workdir).items())  # Of equal inputs.
         for params in (self.workdir / STAGES).glob("*/*/*/params"):
             folder = params.parent
             name = folder.parent.relative_to(self.workdir / STAGES).as_posix()

@@ -242,6 +242,7 @@ class Store:
             return
         for folder in used.parent.iterdir():
             if folder.is_dir() and folder.name != used.name:
+                (folder / MANIFEST).unlink(missing_ok=True)  # First: half a folder is none.
                 shutil.rmtree(folder, ignore_errors=True)
 
 

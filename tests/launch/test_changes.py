@@ -109,9 +109,10 @@ def test_other_dev_rows_run_nothing(config, workdir, tmp_path):
     assert finish(moved(config, write_rows(tmp_path / "rows.jsonl", found)), workdir)[1] == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_what_changes_speed_or_caps_runs_nothing(config, workdir):
+    """Each alone changes no key (tests/methods/test_keys.py); here all of them at once."""
+    other = tiny_run.override(
+        config,
         "selection.batch_tokens=512",
         "student_training.checkpoint_every=7",
         "teacher.concurrency=1",
@@ -120,10 +121,7 @@ def test_other_dev_rows_run_nothing(config, workdir, tmp_path):
         "student.attention=plain",
         "name=other",
         "budget.usd=0.06",
-    ],
-)
-def test_what_changes_speed_or_caps_runs_nothing(config, workdir, change):
-    other = tiny_run.override(config, change)
+    )
     assert finish(other, workdir)[1] == []
 
 
