@@ -1,7 +1,5 @@
 """What the assistant begins with."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,10 +12,12 @@ from launch.jobs import Job
 from tests.methods import one_stage
 
 
-def make(*settings, workdir=Path("never-made")):
+@pytest.fixture
+def make(tmp_path):
+    """Makes a run of 60 practice questions, with assignments."""
     base = ["data.pool=60", "data.dev=1", "data.test=3", "warmup.fraction=0.2", "seed=3"]
     base += ["assistant_training.row_tokens=400", "student_training.row_tokens=400"]
-    return Job(override(RunConfig(), [*base, *settings]), workdir)
+    return lambda *settings: Job(override(RunConfig(), [*base, *settings]), tmp_path)
 
 
 def drawn(job):
@@ -26,7 +26,7 @@ def drawn(job):
     return [pool[i] for i in order]
 
 
-def test_without_domains_it_is_a_random_part_of_the_pool():
+def test_without_domains_it_is_a_random_part_of_the_pool(make):
     job = make()
     found = drawn(job)
     order = np.random.default_rng(3).permutation(60)
@@ -34,7 +34,7 @@ def test_without_domains_it_is_a_random_part_of_the_pool():
     assert len({example.domain for example in found}) == 3
 
 
-def test_a_shift_takes_as_many_examples_of_some_domains_alone():
+def test_a_shift_takes_as_many_examples_of_some_domains_alone(make):
     job = make("warmup.domains=fees")
     found = drawn(job)
     assert len(found) == 12
@@ -53,7 +53,7 @@ def test_a_shift_takes_as_many_examples_of_some_domains_alone():
     ],
 )
 def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
-    checkpoint, settings, message
+    make, checkpoint, settings, message
 ):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
     job = make(*settings, *models, "student.keep_layers=", "max_prompt_tokens=300")
@@ -61,16 +61,16 @@ def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
         one_stage.check(job)
 
 
-def test_the_examples_of_the_warm_up_are_those_that_are_drawn(checkpoint, monkeypatch, tmp_path):
+def test_the_examples_of_the_warm_up_are_those_that_are_drawn(make, checkpoint, monkeypatch):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
-    job = make("warmup.domains=fees", *models, "max_prompt_tokens=300", workdir=tmp_path)
+    job = make("warmup.domains=fees", *models, "max_prompt_tokens=300")
     taught = one_stage.taught(monkeypatch)
     one_stage.run_alone(job, WARMUP)
     reading = job.inputs.rendering("assistant")
     assert taught == {"warm-up": [reading.sequence(example, None) for example in drawn(job)]}
 
 
-def test_instructions_that_are_too_long_are_found_before_anything_is_run(checkpoint):
+def test_instructions_that_are_too_long_are_found_before_anything_is_run(make, checkpoint):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
     short = ["data.domains=triage", "data.max_steps=1", "student.keep_layers=", *models]
     short.append("rationales.show_gold=false")
@@ -83,7 +83,7 @@ def test_instructions_that_are_too_long_are_found_before_anything_is_run(checkpo
         one_stage.check(make(*short, f"max_prompt_tokens={longest}", "instruct.examples=60"))
 
 
-def test_the_domains_are_read_by_the_warm_up(checkpoint):
+def test_the_domains_are_read_by_the_warm_up(make, checkpoint):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
     changed = one_stage.differing(make(*models), make(*models, "warmup.domains=fees"))
     assert WARMUP.name in changed
