@@ -100,13 +100,21 @@ class Writing:
       generation: how.
       mode: how the model is asked.
       seed: of sampling.
-      samples: of each example.
     """
 
     generation: GenerationConfig
     mode: Mode
     seed: int
-    samples: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Parameters of the student's samples: how they are written, and how many of each example."""
+
+    generation: GenerationConfig
+    mode: Mode
+    seed: int
+    samples: int
 
 
 def write(
@@ -144,7 +152,7 @@ def write(
 
 
 def sample(
-    params: Writing,
+    params: Sampling,
     out: Folder,
     pool: Examples,
     student: RoleModel,
@@ -255,7 +263,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
             "reading": names.TO_STUDENT,
             **instruct.begun(config),
         }
-        sampling = Writing(generation, "reason", config.seed, how.samples)
+        sampling = Sampling(generation, "reason", config.seed, how.samples)
         load = Load("pool", samples=how.samples)
         plan.append(Stage(SAMPLES, sample, sampling, to_student, load))
         reads["sampled"] = SAMPLES.name

@@ -137,6 +137,9 @@ def test_a_stage_opens_the_files_of_what_it_names_and_no_others(recorded):
             ("student", {names.STUDENT, names.TO_STUDENT, names.COUNT}),
         ):
             allowed += [str(home / role)] * bool(reads & inputs)
+            # What was rendered for a role is kept.
+            rendered = reads & {names.TO_ASSISTANT, names.TO_STUDENT}
+            allowed += [str(home / "run" / "cache" / "prompts")] * bool(rendered)
         if names.WORKDIR in reads:
             allowed += [str(home / "run" / file) for file in ("ledger.sqlite", "account.json", ".")]
         ours = [path for path in each.opened if path.startswith(str(home))]
