@@ -1,10 +1,10 @@
-"""A config in a workdir, ready to be run: what `launch.run`, `launch.study` and others share."""
+"""Prepares and runs one config in one workdir."""
 
 import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from bridge_jax import methods, shown
 from bridge_jax.config import RunConfig
 from bridge_jax.config_io import to_json
 from bridge_jax.errors import UserError
-from bridge_jax.methods import budget, start
-from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods import budget, names, start
 from bridge_jax.methods.checks import idle_rows, validate
 from bridge_jax.methods.inputs import CACHE, Inputs
 from bridge_jax.methods.teacher import check_key, selected_count
@@ -27,6 +26,7 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, Outcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.leases import WorkdirBusy, held
+from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.progress import duration
 from bridge_jax.studies import report
@@ -50,7 +50,6 @@ class Job:
     Attributes:
       config: with the text of its task file in place of the file.
       workdir: of the run.
-      stages: of the phase, in order.
       inputs: what they read from outside.
     """
 
@@ -68,8 +67,6 @@ class Job:
         self._store = Store(root / storage.STAGES, bool(shared))
         self._hashes = Hashes(root / CACHE / "hashes.json")
         self._plan = methods.stages(self.config)
-        self._as_they_are = self._models() if phase == "evaluate" else frozenset()
-        self.stages = methods.stages(self.config, phase, self._as_they_are)
         self.inputs = Inputs(self.config, workdir, root / CACHE, self._hashes, devices)
 
     @functools.cached_property
@@ -77,10 +74,10 @@ class Job:
         """The deep key of every stage, also of those after the phase."""
         return keys.deep_keys(self._plan, self.inputs.table)
 
-    @property
-    def asks(self) -> bool:
-        """Whether a teacher is asked."""
-        return any(stage.name == ANNOTATIONS.name for stage in self._plan)
+    @functools.cached_property
+    def stages(self) -> list[Stage]:
+        """The stages of the phase, in order."""
+        return methods.stages(self.config, self._phase, self._as_they_are)
 
     def execution(self) -> Execution:
         """Returns what carries out the stages."""
@@ -94,8 +91,11 @@ class Job:
             self._as_they_are,
         )
 
-    def _models(self) -> frozenset[str]:
-        """Returns the finished stages that are evaluated as they are, whatever made them."""
+    @functools.cached_property
+    def _as_they_are(self) -> frozenset[str]:
+        """The finished stages that are evaluated as they are, whatever made them."""
+        if self._phase != "evaluate":
+            return frozenset()
         read = {
             name for s in self._plan if s.artifact.work == "evaluate" for name in s.reads.values()
         }
@@ -115,11 +115,10 @@ class Job:
         """
         with bad_rows_listed(self.workdir):
             splits = self.inputs.splits
+            start.compare_hosts(self._plan, self.inputs, self.deep)
         _list_bad_rows(self.workdir, splits.bad)
-        start.compare_hosts(self._plan, self.inputs, self.deep)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
-        checked = to_run if self._as_they_are else self._plan
-        start.check(self.config, checked, self.inputs)
+        start.check(self.config, to_run if self._as_they_are else self._plan, self.inputs)
         self._hashes.save()
 
     def is_whole(self, careful: bool = False) -> bool:
@@ -130,16 +129,19 @@ class Job:
         """
         same = read_json(self.workdir / "config.json") == to_json(self.config)
         there = same and (self.workdir / "report.json").is_file()
-        return hosts.agree(there) and self.execution().is_done(careful)
+        try:
+            return hosts.agree(there) and self.execution().is_done(careful)
+        finally:
+            self._hashes.save()
 
-    def check_teacher(self) -> str:
+    def _check_teacher(self) -> str:
         """Finds what would stop the teacher before anything is trained, if it has yet to be asked.
 
         That is a missing key, or a budget that cannot pay for one request. Returns a note for
         people where the budget may not pay for all of them.
         """
-        asking = next((s for s in self.stages if s.name == ANNOTATIONS.name), None)
-        if asking is None or self.execution().may_be_done(ANNOTATIONS.name):
+        asking = methods.asking(self.stages)
+        if asking is None or self.execution().may_be_finished(asking.name):
             return ""
         if not hosts.is_first():
             return ""
@@ -147,20 +149,34 @@ class Job:
         selected, inputs = selected_count(self.config), self.inputs
         return budget.check(asking.params, selected, inputs.pool, inputs.count, self.workdir)
 
-    def run(self, console: Console, quiet: bool = False) -> dict[str, Any]:
-        """Runs what is not done and returns the report; `quiet` speaks of what is run alone.
+    def run(
+        self,
+        console: Console,
+        heading: Callable[[], Sequence[shown.Part]] | None = None,
+        quiet: bool = False,
+    ) -> dict[str, Any]:
+        """Checks the run, runs what is not done, and returns the report.
+
+        Args:
+          console: where progress is printed.
+          heading: returns what is printed once all is checked, before notes on the data; None
+            leaves out both.
+          quiet: whether to say nothing of stages that were finished before.
 
         Raises:
           WorkdirBusy: another process is at this run.
-          StageBusy: another process is making a stage that this run needs next.
+          StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
         with self._held():
-            note = self.check_teacher()
-            if not quiet:
-                self.tell(console)
-            if note:
-                shown.say(console, (note, "yellow"))
+            self.check()
+            warning = self._check_teacher()
+            if heading:
+                shown.say(console, *heading())
+                for note in self.notes():
+                    shown.say(console, (note, "yellow"))
+            if warning:
+                shown.say(console, (warning, "yellow"))
             self._begin()
             for outcome in self.execution().run():
                 _tell(outcome, console, quiet)
@@ -168,26 +184,20 @@ class Job:
                 report.write(self.workdir, self._hashes) if hosts.is_first() else None
             )
 
-    def tell(self, console: Console) -> None:
-        """Prints what is about to be run, and what a user would want to know of it."""
+    def heading(self) -> tuple[shown.Part, ...]:
+        """Returns what is about to be run, and on what."""
         inputs = self.inputs
-        queries = self.config.budget.queries if self.asks else 0
-        shown.say(
-            console,
+        queries = self.config.budget.queries if methods.asking(self._plan) else 0
+        return (
             (self.config.name, "bold"),
             f": {len(inputs.pool):,} examples in the pool, "
             f"{queries} teacher queries at most, {len(inputs.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
             f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
         )
-        self.tell_of_data(console)
 
-    def tell_of_data(self, console: Console) -> None:
-        """Prints what a user would want to know of data and prompts before the run begins."""
-        for note in self._notes():
-            shown.say(console, (note, "yellow"))
-
-    def _notes(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
+        """Yields what a user would want to know of data and prompts before the run begins."""
         if note := idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
             yield note
         for note, roles in self._of_prompts().items():
@@ -215,6 +225,8 @@ class Job:
                 "labels or options, and assistant and student are not told them: "
                 "data.instruction says what is asked, and with it the labels"
             )
+        if not any(names.INSTRUCTIONS in stage.reads.values() for stage in self._plan):
+            return
         drawn = self.inputs.instructions
         if drawn.left_out:
             yield (
@@ -239,7 +251,7 @@ class Job:
         # The whole plan, also when a phase stops early: the report leaves out what is not of it.
         kept = storage.current(self.workdir) if self._as_they_are else {}
         tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
-        used = {name: key for name, key in kept.items() if name not in tests}
+        used = {n: key for n, key in kept.items() if n in self.deep and n not in tests}
         write_json(self.workdir / storage.CURRENT, self.deep | used)
 
     @contextlib.contextmanager
@@ -248,10 +260,7 @@ class Job:
         place = self.workdir / ".lock"
         with held(place) if hosts.is_first() else contextlib.nullcontext(True) as ours:
             if not hosts.agree(ours):
-                raise WorkdirBusy(
-                    f"--workdir={self.workdir}: another run is writing here; wait for it or choose "
-                    "another"
-                )
+                raise WorkdirBusy(self.workdir)
             yield
 
 

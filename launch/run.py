@@ -49,8 +49,7 @@ def main(assignments: list[str]) -> None:
     compilations.keep(workdir)
     with cluster.together(workdir):
         job = Job(config, workdir, phase=_PHASE.value)
-        job.check()
-        terminal.print_summary(job.run(console), console)
+        terminal.print_summary(job.run(console, job.heading), console)
     shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 

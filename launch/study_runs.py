@@ -1,4 +1,4 @@
-"""The runs of a study as one process sees them: done, at work elsewhere, or to be run."""
+"""Runs the cells of a study that no other process is running."""
 
 import contextlib
 import time
@@ -13,9 +13,10 @@ from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import storage
+from bridge_jax.pipeline.artifacts import PARAMS
 from bridge_jax.pipeline.execution import StageBusy
 from bridge_jax.pipeline.leases import WorkdirBusy, held
-from bridge_jax.pipeline.storage import STAGES, drop_model, manifest
+from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
 from bridge_jax.studies import study_report, study_tables
 from bridge_jax.studies.names import RUNS
@@ -69,29 +70,23 @@ class Runs:
         self.study, self.workdir, self.keep_models = study, workdir, keep_models
         self.console = console
         self.failed: dict[str, str] = {}
-        self._checked: set[str] = set()
+        self._begun: set[str] = set()
         self._told: set[str] = set()
         self._number = {cell.folder: i for i, cell in enumerate(study.cells, 1)}
 
     def attempt(self, cell: Cell) -> State:
         """Runs a cell if nobody else is at it or at what it needs."""
-        job = self._job(cell)
-        began, of = time.perf_counter(), len(self.study.cells)
+        job, began = self._job(cell), time.perf_counter()
         try:
             if job.is_whole(careful=True):
                 return "done"
-            if cell.folder not in self._checked:
-                job.check()
-                self._checked.add(cell.folder)
-                where = f" ({self._number[cell.folder]} of {of})"
-                shown.say(self.console, (cell.folder, "bold"), where)
-                job.tell_of_data(self.console)
-            report = job.run(self.console, quiet=True)
+            heading = None if cell.folder in self._begun else lambda: self._heading(cell)
+            report = job.run(self.console, heading, quiet=True)
         except WorkdirBusy:
-            self._tell_once(f"  another process is at {cell.folder}")
+            self._tell_once(f"  another process is running {cell.folder}")
             return "taken"
         except StageBusy as busy:
-            self._tell_once(f"  {cell.folder} waits for {busy}, which another process makes")
+            self._tell_once(f"  {cell.folder} waits for {busy}, which another process is running")
             return "waits"
         except UserError as error:
             if jax.process_count() > 1:
@@ -103,7 +98,7 @@ class Runs:
         said = "" if accuracy is None else f"student {accuracy:.1%}, "
         took = duration(time.perf_counter() - began)
         shown.say(self.console, f"  {cell.folder}: {said}{took}")
-        if not self.keep_models and hosts.is_first():
+        if not self.keep_models:
             self._drop_models()
         return "done"
 
@@ -115,6 +110,10 @@ class Runs:
             result = study_report.write(self.workdir)
         study_tables.print_study(result, self.console)
 
+    def _heading(self, cell: Cell) -> list[shown.Part]:
+        self._begun.add(cell.folder)
+        return [(cell.folder, "bold"), f" ({self._number[cell.folder]} of {len(self.study.cells)})"]
+
     def _tell_once(self, words: str) -> None:
         if words not in self._told:
             self._told.add(words)
@@ -124,16 +123,25 @@ class Runs:
         return Job(cell.config, self.workdir / RUNS / cell.folder, shared=self.workdir)
 
     def _drop_models(self) -> None:
-        """Removes the models in the store that no unfinished run has a stage of."""
+        """Removes the parameters in the store that no unfinished run uses.
+
+        All processes of a run agree on which runs are finished; the first one removes.
+        """
         needed = set()
         for cell in self.study.cells:
             job = self._job(cell)
-            if not job.is_whole():
+            with contextlib.suppress(UserError):  # It is reported when its turn comes.
+                if job.is_whole():
+                    continue
                 needed.update(job.deep.items())
-                needed.update(storage.current(job.workdir).items())  # Of equal inputs.
-        for params in (self.workdir / STAGES).glob("*/*/*/params"):
+            needed.update(storage.current(job.workdir).items())  # Of equal inputs.
+        if not hosts.is_first():
+            return
+        for params in (self.workdir / STAGES).glob(f"*/*/*/{PARAMS.name}"):
             folder = params.parent
             name = folder.parent.relative_to(self.workdir / STAGES).as_posix()
-            if manifest(folder) and (name, folder.name) not in needed:
-                with contextlib.suppress(FileNotFoundError):  # Another process came first.
+            if (name, folder.name) in needed or not manifest(folder):
+                continue
+            with held(lock_of(folder)) as ours, contextlib.suppress(FileNotFoundError):
+                if ours and manifest(folder):  # Nobody is running it again.
                     drop_model(folder)

@@ -1,4 +1,4 @@
-"""Which values a field of a config may have: declared with its type, checked in one place.
+"""Declares and checks the values that config fields accept.
 
     epochs: Size = 3
     dropout: Annotated[float, Range(least=0, below=1)] = 0.0

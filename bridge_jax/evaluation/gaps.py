@@ -1,4 +1,4 @@
-"""The differences of accuracy that reports name: between which models, and in whose report."""
+"""Lists the accuracy differences that reports show."""
 
 from typing import NamedTuple
 

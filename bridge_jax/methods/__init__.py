@@ -1,7 +1,10 @@
-"""The methods: each a file that reads like its paper's list of steps. A new one is a row here."""
+"""Lists the methods: each is a file that reads like its paper's list of steps.
+
+A new one is one file and one row of `METHODS`.
+"""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
@@ -50,6 +53,11 @@ def stages(config: RunConfig, phase: str = "all", finished: Collection[str] = ()
         if stage.name in wanted and stage.name not in finished:
             wanted.update(stage.reads.values())
     return [stage for stage in plan if stage.name in wanted]
+
+
+def asking(stages: Sequence[Stage]) -> Stage | None:
+    """Returns the stage that asks the teacher, if there is one."""
+    return next((stage for stage in stages if stage.artifact.work == "ask"), None)
 
 
 def table(method: str | None = None) -> dict[str, Artifact]:

@@ -1,9 +1,10 @@
-"""The teacher's rationales for the selected examples, every request through the ledger."""
+"""Asks the teacher about the selected examples; every request goes through the ledger."""
 
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from bridge_jax.config import RunConfig
+from bridge_jax.errors import UserError
 from bridge_jax.methods import mending, names
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.teacher import Asking, Count, ask, asking, selected_count
@@ -12,7 +13,7 @@ from bridge_jax.pipeline.artifacts import Artifact, Measured, record, rows
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.pipeline.storage import Damaged, Folder
+from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.tasks.example import Example
 
 
@@ -71,14 +72,8 @@ def annotate(
     chosen: Folder,
     count: Count,
     workdir: Path,
-    recorded: str = "",
-    replay: str = "",
 ) -> None:
-    """Asks the teacher about the selected examples.
-
-    `recorded` and `replay` stand for what a recorded teacher says, which the examples and the
-    config name already.
-    """
+    """Asks the teacher about the selected examples."""
     if not hosts.is_first():  # One asks; the others read its rows in the next stage.
         return
     examples = selected(chosen, pool)
@@ -90,26 +85,25 @@ def annotate(
 def mend(
     params: Asking,
     out: Folder,
+    damaged: set[str],
     pool: Examples,
     chosen: Folder,
     count: Count,
     workdir: Path,
-    recorded: str = "",
-    replay: str = "",
 ) -> bool:
-    """Checks annotations that were damaged against the ledger (`mending.mend`)."""
-    return mending.mend(params, out, selected(chosen, pool), count, workdir)
+    """Restores damaged annotations from the ledger (`mending.mend`)."""
+    return mending.mend(params, out, damaged, selected(chosen, pool), count, workdir)
 
 
 def selected(chosen: Folder, pool: Examples) -> list[Example]:
     """Returns the selected examples, in the order of the selection.
 
     Raises:
-      Damaged: the selection is.
+      UserError: the selection is damaged.
     """
     ids = chosen.record("selection.json").get("ids")
     if not isinstance(ids, list) or not all(key in pool.by_id for key in ids):
-        raise Damaged(f"{chosen.path}: selection.json is damaged; delete the folder")
+        raise UserError(f"{chosen.path}: selection.json is damaged; {WAY_OUT}")
     return [pool.by_id[key] for key in ids]
 
 
@@ -136,9 +130,10 @@ def annotations(config: RunConfig) -> Stage:
         "count": names.COUNT,
         "workdir": names.WORKDIR,
     }
+    said: tuple[str, ...] = ()  # What is recorded of the teacher: the examples hold it, or a file.
     if config.teacher.replay_from:
-        reads["replay"] = names.REPLAY
+        said = (names.REPLAY,)
     elif config.teacher.kind in ("oracle", "replay"):
-        reads["recorded"] = names.RECORDED
+        said = (names.RECORDED,)
     load = Load("selected", selected_count(config), samples=config.teacher.samples)
-    return Stage(ANNOTATIONS, annotate, asking(config), reads, load, mend)
+    return Stage(ANNOTATIONS, annotate, asking(config), reads, load, mend, said)

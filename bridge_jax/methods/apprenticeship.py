@@ -22,7 +22,7 @@ from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.load import Load, Padded
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.pipeline.storage import Damaged, Folder
+from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import gradients, score
 from bridge_jax.selection.strategies import select
@@ -95,7 +95,7 @@ def warm_up(
 
 
 def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) -> list[int]:
-    """Returns which examples the assistant begins with, in a random order.
+    """Returns the indices of the warm-up's examples, in random order.
 
     Raises:
       UserError: their domains have fewer than the share of the pool that was asked for.
@@ -272,7 +272,7 @@ def choose(
 def _difficulty(scored: Folder, how: SelectionConfig) -> np.ndarray:
     found = scored.rows("scores.jsonl")
     if any(how.difficulty not in row for row in found):
-        raise Damaged(f"{scored.path}: scores without {how.difficulty}; delete the folder")
+        raise UserError(f"{scored.path}: scores without {how.difficulty}; {WAY_OUT}")
     return np.array([row[how.difficulty] for row in found])
 
 

@@ -1,4 +1,4 @@
-"""The end of phase 1, apprenticeship (BRIDGE, 2512.20403): the assistant learns what was bought."""
+"""Trains the assistant on the teacher's rationales (end of BRIDGE's phase 1, 2512.20403)."""
 
 import dataclasses
 

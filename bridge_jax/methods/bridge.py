@@ -39,7 +39,7 @@ def stages(config: RunConfig) -> list[Stage]:
 
 
 def _modes(config: RunConfig) -> tuple[Mode, ...]:
-    """Returns how the assistant learns to be asked; it writes for the pool in the last one.
+    """Returns the modes the assistant is trained in; in the last one it writes for the pool.
 
     Where the pool has labels, it explains them (`rationales.show_gold`).
     """
@@ -49,15 +49,11 @@ def _modes(config: RunConfig) -> tuple[Mode, ...]:
 
 def _tests(config: RunConfig) -> list[Stage]:
     mode = evaluation.student_mode(config)
-    found = [evaluation.test_of(config, evaluation.STUDENT_BASE, None, mode)]
-    if config.instruct.examples:
-        made = instruct.INSTRUCT
-        found.append(evaluation.test_of(config, evaluation.STUDENT_INSTRUCT, made, mode))
+    beside = []
     if config.compare_direct:
-        found.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
+        beside.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
     return [
-        *found,
-        evaluation.test_of(config, evaluation.STUDENT, tutoring.STUDENT, mode),
+        *evaluation.of_student(config, tutoring.STUDENT, mode, beside),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
         evaluation.test_of(config, evaluation.ASSISTANT, assistant.ASSISTANT),
     ]

@@ -1,4 +1,4 @@
-"""Whether the caps can pay for what the teacher will be asked, found before anything is trained."""
+"""Checks that the caps can pay for the planned requests, before anything is trained."""
 
 from collections.abc import Sequence
 from pathlib import Path

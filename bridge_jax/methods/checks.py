@@ -1,4 +1,4 @@
-"""The checks of a config that need no data, made before anything is run."""
+"""Checks a config before any data is read."""
 
 import fnmatch
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,7 @@ from bridge_jax.config import (
     fields,
 )
 from bridge_jax.errors import UserError
-from bridge_jax.methods import named
-from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods import asking, named
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import selected_count
@@ -144,9 +143,10 @@ def _values(teacher: TeacherConfig, names: list[str]) -> str:
     return ", ".join(f"teacher.{name}={getattr(teacher, name)}" for name in names)
 
 
-def _check_unlabelled(config: RunConfig, names: set[str]) -> None:
+def _check_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> None:
     """Refuses what would read a gold answer of the pool after the warm-up."""
     teacher, why = config.teacher, "data.labelled=false: "
+    names = {stage.name for stage in stages}
     by_gold = RATIONALES.name in names and config.rationales.filter == "gold"
     require(
         not by_gold, f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
@@ -155,7 +155,7 @@ def _check_unlabelled(config: RunConfig, names: set[str]) -> None:
         not config.rationales.noise or config.rationales.noise_kind != "wrong_answer",
         f"{why}rationales.noise_kind=wrong_answer has to know the right one; use wrong_reasoning",
     )
-    if ANNOTATIONS.name in names:
+    if asking(stages):
         require(
             teacher.keep_wrong,
             f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it",
@@ -233,13 +233,13 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     method = named(config.method)
     stages = method.stages(config)
     names = {stage.name for stage in stages}
-    if ANNOTATIONS.name in names:
+    if asking(stages):
         _check_teacher(config)
     method.check(config)
     _check_rows(config, stages)
     _check_rationales(config.rationales)
     if not config.data.labelled:
-        _check_unlabelled(config, names)
+        _check_unlabelled(config, stages)
     weight = config.logits.weight
     require(
         RATIONALES.name in names or not weight,

@@ -9,19 +9,13 @@ from bridge_jax.pipeline.stages import Stage
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the steps; an assistant is warmed up only where the selection looks at its scores."""
     scored = config.selection.strategy != "random"
-    mode = evaluation.student_mode(config)
-    tests = [evaluation.test_of(config, evaluation.STUDENT_BASE, None, mode)]
-    if config.instruct.examples:
-        made = instruct.INSTRUCT
-        tests.append(evaluation.test_of(config, evaluation.STUDENT_INSTRUCT, made, mode))
     return [
         *([apprenticeship.warmup(config)] if scored else []),
         *apprenticeship.selection(config, scored),
         annotations.annotations(config),
         *instruct.stages(config),
         tutoring.direct(config, tutoring.STUDENT),
-        *tests,
-        evaluation.test_of(config, evaluation.STUDENT, tutoring.STUDENT, mode),
+        *evaluation.of_student(config, tutoring.STUDENT, evaluation.student_mode(config)),
     ]
 
 

@@ -1,12 +1,14 @@
-"""The test set put to every model along the way."""
+"""Evaluates the models of a run on the test split."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RunConfig
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import names
 from bridge_jax.methods.completions import write_completions
+from bridge_jax.methods.instruct import INSTRUCT
 from bridge_jax.pipeline.artifacts import Artifact, Measured, Role, rows
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.load import Load
@@ -133,12 +135,13 @@ def test_of(
       made: the stage that left the model; None is the checkpoint.
       mode: how it is asked.
     """
-    is_student = artifact.role == "student"
-    most = 0 if is_student else config.evaluation.assistant_examples
+    role = artifact.role
+    assert role
+    most = config.evaluation.assistant_examples if role == "assistant" else 0
     reads = {
         "test": names.TEST,
-        "model": names.STUDENT if is_student else names.ASSISTANT,
-        "reading": names.TO_STUDENT if is_student else names.TO_ASSISTANT,
+        "model": names.model_of(role),
+        "reading": names.rendering_of(role),
     }
     if made:
         reads["made"] = made.name
@@ -149,3 +152,20 @@ def test_of(
 def student_mode(config: RunConfig) -> Mode:
     """Returns how a student that learned rationales is asked: as it was trained."""
     return "answer" if config.form == "two_pass" else "reason"
+
+
+def of_student(
+    config: RunConfig, trained: Artifact, mode: Mode, beside: Sequence[Stage] = ()
+) -> list[Stage]:
+    """Returns the tests of the student: as cut, after its instruction warm-up, and as trained.
+
+    Args:
+      config: of the run.
+      trained: the stage that leaves the trained student.
+      mode: how all are asked.
+      beside: the tests of other students, before that of the trained one.
+    """
+    tests = [test_of(config, STUDENT_BASE, None, mode)]
+    if config.instruct.examples:
+        tests.append(test_of(config, STUDENT_INSTRUCT, INSTRUCT, mode))
+    return [*tests, *beside, test_of(config, STUDENT, trained, mode)]

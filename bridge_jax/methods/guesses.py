@@ -1,4 +1,4 @@
-"""What the scores are of: the gold answers, or the assistant's own where the pool has none."""
+"""Writes the assistant's own answers, which stand in for labels where the pool has none."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,10 +31,9 @@ class Guess(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Guessing:
-    """Parameters: how answers are written."""
+    """Parameters of the guesses: how answers are written."""
 
     generation: GenerationConfig
-    seed: int
 
 
 def write(
@@ -53,18 +52,17 @@ def write(
         end = [] if completion.end is None else [completion.end]
         return {"id": example.id, "ids": [*completion.ids, *end]}
 
-    engine = model.engine(params.generation, params.seed)
+    engine = model.engine(params.generation, seed=0)  # It is greedy.
     write_completions(out, FILE, "guesses", engine, pool, asked, to_row)
 
 
 def stage(config: RunConfig, artifact: Artifact, warmup: Artifact) -> Stage:
     """Returns the stage; `artifact` is its row, `warmup` that of the assistant's warm-up."""
-    size = config.generation.batch_size
-    generation = GenerationConfig(TOKENS, size, temperature=0.0, top_p=config.generation.top_p)
+    generation = GenerationConfig(TOKENS, config.generation.batch_size, temperature=0.0)
     return Stage(
         artifact,
         write,
-        Guessing(generation, config.seed),
+        Guessing(generation),
         {
             "pool": names.POOL,
             "assistant": names.ASSISTANT,

@@ -1,4 +1,4 @@
-"""What a run reads from outside: data, models by role, rendering, the mesh. Each is opened once.
+"""Opens what a run reads from outside: data, models, tokenizers, the mesh; each once.
 
 Stages are not given this object but the single things that they name (`methods.names`).
 """
@@ -6,31 +6,34 @@ Stages are not given this object but the single things that they name (`methods.
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bridge_jax import config_io
-from bridge_jax.config import DataConfig, InstructConfig, ModelConfig, RunConfig
+from bridge_jax.config import DataConfig, ModelConfig, RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.methods import names
 from bridge_jax.models.files import locate
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.pipeline import keys
-from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
 from bridge_jax.tasks import cached, instructions, task
 from bridge_jax.tasks.example import Splits
+from bridge_jax.tasks.instructions import Instructions
 from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.text.rendering import Rendering
 
 CACHE = "cache"  # The folder of a workdir, or of a study, for what can be made again.
-_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_WEIGHTS = (".safetensors", ".gguf")
 _OF_MODELS = (".json", ".safetensors", ".model", ".jinja", ".txt", ".gguf")
 
 
@@ -59,29 +62,28 @@ class Inputs:
         config = dataclasses.replace(config, data=task.with_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
         self.mesh = make_mesh(config.mesh, devices)
-        mine = self.table = {
+        self._models: dict[Role, RoleModel] = {}
+        self._renderings: dict[Role, Rendering] = {}
+        self.table = {
             names.MESH: Input(lambda: self.mesh),
             names.WORKDIR: Input(lambda: workdir),
             names.POOL: Input(lambda: self.pool, lambda: self.digests["pool"], self._data_files),
             names.TEST: Input(lambda: self.test, lambda: self.digests["test"], self._data_files),
             # What is recorded lies in the examples themselves.
             names.RECORDED: Input(str, lambda: self.digests["pool_recorded"], self._data_files),
-            names.REPLAY: Input(str, self._replayed),
+            names.REPLAY: Input(str, lambda: self._replayed, self._replay_files),
             names.COUNT: Input(lambda: self.count, lambda: self._tokenizer_key("student")),
             names.INSTRUCTIONS: Input(
                 lambda: self.instructions, self._instructions_key, self._instructions_files
             ),
         }
-        roles: tuple[tuple[Role, str, str], ...] = (
-            ("assistant", names.ASSISTANT, names.TO_ASSISTANT),
-            ("student", names.STUDENT, names.TO_STUDENT),
-        )
-        for role, model, reading in roles:
+        for role in ROLES:
+            model, reading = names.model_of(role), names.rendering_of(role)
             files = functools.partial(self._model_files, role)
-            mine[model] = Input(
+            self.table[model] = Input(
                 functools.partial(self.model, role), functools.partial(self._model_key, role), files
             )
-            mine[reading] = Input(
+            self.table[reading] = Input(
                 functools.partial(self.rendering, role),
                 functools.partial(self._rendering_key, role),
                 files,
@@ -109,24 +111,27 @@ class Inputs:
         """The test examples."""
         return Examples(self.splits.test, self.digests["test"])
 
-    @functools.cache  # noqa: B019 - it lives as long as its run
     def model(self, role: Role) -> RoleModel:
         """Returns the model of a role."""
-        return RoleModel(role, self._selected(role), self.mesh, self._config.seed)
+        if role not in self._models:
+            selected = self._selected(role)
+            self._models[role] = RoleModel(role, selected, self.mesh, self._config.seed)
+        return self._models[role]
 
-    @functools.cache  # noqa: B019 - it lives as long as its run
     def rendering(self, role: Role) -> Rendering:
         """Returns what renders examples for a role."""
-        model, config = self.model(role), self._config
-        return Rendering(
-            model.tokenizer,
-            table_rows=model.config.vocab_size,
-            checkpoint=model.selected.checkpoint,
-            max_prompt_tokens=config.max_prompt_tokens,
-            on_long_prompt=config.on_long_prompt,
-            folder=self._cache and self._cache / "prompts",
-            key=self._rendering_key(role),
-        )
+        if role not in self._renderings:
+            model, config = self.model(role), self._config
+            self._renderings[role] = Rendering(
+                model.tokenizer,
+                table_rows=model.config.vocab_size,
+                checkpoint=model.selected.checkpoint,
+                max_prompt_tokens=config.max_prompt_tokens,
+                on_long_prompt=config.on_long_prompt,
+                folder=self._cache and self._cache / "prompts",
+                key=self._rendering_key(role),
+            )
+        return self._renderings[role]
 
     def count(self, text: str) -> int:
         """Returns how many tokens of the student a text has."""
@@ -157,7 +162,7 @@ class Inputs:
             return Drawn(drawn)
         if not count:
             return Drawn([])
-        source = instructions.read(config, seed)
+        source = self._instruction_rows
         longest = min(longest, self.model("student").config.max_positions)
         drawn = draw(source.rows, self.model("student").tokenizer, count, longest)
         if len(drawn.sequences) < count:
@@ -175,21 +180,30 @@ class Inputs:
     def _selected(self, role: Role) -> ModelConfig:
         return getattr(self._config, role)
 
+    @functools.cached_property
+    def _instruction_rows(self) -> Instructions:
+        """The instructions of a file or a dataset, in random order."""
+        return instructions.read(self._config.instruct, self._config.seed)
+
     # What each is known by.
 
     @functools.cached_property
     def _data_content(self) -> str:
         """The content of the file or folder behind the data; "" where there is none here."""
-        found, folder = self._data_files(), Path(self._config.data.path)
-        named = {str(Path(path).relative_to(folder)): digest for path, digest in found.items()}
-        return of_value(named) if found else ""
+        found = self._data_files()
+        # One file is known by what is in it, wherever it is.
+        return of_value(found if len(found) > 1 else list(found.values())) if found else ""
 
     def _data_files(self) -> dict[str, str]:
         data = self._config.data
         return {} if data.source == "practice" else _files(data.path, self._hashes)
 
+    @functools.cached_property
     def _replayed(self) -> str:
         return replay.digest(Path(self._config.teacher.replay_from))
+
+    def _replay_files(self) -> dict[str, str]:
+        return {Path(self._config.teacher.replay_from).name: self._replayed}
 
     def _model_files(self, role: Role) -> dict[str, str]:
         path = locate(self._selected(role).checkpoint)
@@ -198,18 +212,19 @@ class Inputs:
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
         """Returns what a role's checkpoint is known by: a commit of the hub, or its files."""
         path = locate(self._selected(role).checkpoint)
-        if path.parent.name == "snapshots":  # The hub's cache: the folder is named by the commit.
+        is_of_hub = path.parent.name == "snapshots" and path.parent.parent.name.startswith(
+            "models--"
+        )
+        if is_of_hub and _COMMIT.fullmatch(path.name):  # The hub's cache names folders by commit.
             return [path.parent.parent.name, path.name]
         if path.is_file():
             return [self._hashes.of_file(path)]
         inside = sorted(each for each in path.iterdir() if each.suffix in _OF_MODELS)
         return [[each.name, self._hashes.of_file(each)] for each in inside if keep(each.name)]
 
-    @functools.cache  # noqa: B019 - it lives as long as its run
     def _model_key(self, role: Role) -> str:
         return of_value([keys.plain(self._selected(role)), self._content(role)])
 
-    @functools.cache  # noqa: B019 - it lives as long as its run
     def _tokenizer_key(self, role: Role) -> str:
         return of_value(self._content(role, lambda name: not name.endswith(_WEIGHTS)))
 
@@ -222,8 +237,7 @@ class Inputs:
         config = self._config.instruct
         drawn = [config.source, config.examples, config.train.row_tokens, self._config.seed]
         if config.source != "generated":
-            content = sorted(self._instructions_files().values()) or config.path
-            drawn += [content, keys.plain(_columns(config))]
+            drawn.append([list(row) for row in self._instruction_rows.rows])
         return of_value([*drawn, self._rendering_key("student")])
 
     def _instructions_files(self) -> dict[str, str]:
@@ -236,18 +250,14 @@ def _load(data: str, seed: int, folder: Path | None, content: str) -> Splits:
     return cached.load(config_io.from_json(DataConfig, json.loads(data)), seed, folder, content)
 
 
-def _columns(config: InstructConfig) -> list[Any]:
-    return [dict(config.columns), config.on_bad_row]
-
-
 def _files(path: str, hashes: Hashes, endings: tuple[str, ...] = ()) -> dict[str, str]:
-    """Returns the SHA-256 of a file, or of the files in a folder, by path; {} if there is none."""
+    """Returns the SHA-256 of a file, or of the files in a folder, by name; {} if there is none."""
     place = Path(path)
     if not path or not place.exists():
         return {}
     inside = [place] if place.is_file() else sorted(place.rglob("*"))
     return {
-        str(each): hashes.of_file(each)
+        str(each.relative_to(place.parent)): hashes.of_file(each)
         for each in inside
         if each.is_file() and (not endings or each.suffix in endings)
     }

@@ -1,4 +1,4 @@
-"""The student's warm-up on generic instructions, from which all its trainings begin."""
+"""Trains the student on generic instructions before any other training."""
 
 from bridge_jax.config import RunConfig
 from bridge_jax.methods import names
@@ -16,7 +16,7 @@ INSTRUCT = Artifact(
 
 
 def instruct(params: Fit, out: Folder, student: RoleModel, drawn: Drawn) -> None:
-    """Trains the student on generic instructions, so that it does not stay blind to them."""
+    """Trains the student on generic instructions, so that it follows prompts first."""
     fit(out, "instructions", student.trainable(), drawn.sequences, params)
 
 

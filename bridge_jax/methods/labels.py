@@ -9,15 +9,10 @@ from bridge_jax.pipeline.stages import Stage
 
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the steps: neither a teacher nor an assistant."""
-    tests = [evaluation.test_of(config, evaluation.STUDENT_BASE, None, "answer")]
-    if config.instruct.examples:
-        made = instruct.INSTRUCT
-        tests.append(evaluation.test_of(config, evaluation.STUDENT_INSTRUCT, made, "answer"))
     return [
         *instruct.stages(config),
         tutoring.labels(config),
-        *tests,
-        evaluation.test_of(config, evaluation.STUDENT, tutoring.STUDENT, "answer"),
+        *evaluation.of_student(config, tutoring.STUDENT, "answer"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the student reads: lessons from the teacher and the assistant, in the form of the config."""
+"""Builds the student's training examples from the teacher's and the assistant's rationales."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""White-box distillation: the assistant's predictions beside every token of its own lessons.
+"""Stores the assistant's top-k predictions at every target token (white-box distillation).
 
 The assistant reads the student's targets, its own kept rationales and the teacher's, under the
 prompt with which it writes rationales, and its most probable tokens are stored. Where the student

@@ -1,11 +1,11 @@
-"""Annotations of a finished stage, checked against the ledger that holds the teacher's replies.
+"""Repairs damaged annotations from the ledger, which holds the teacher's replies.
 
 What is damaged is written again from there: nobody is asked, and nothing is paid.
 """
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,26 @@ def requests_about(params: Asking, example: Example, number: int) -> list[Reques
 
 
 def mend(
-    params: Asking, place: Folder, examples: Sequence[Example], count: Count, workdir: Path
+    params: Asking,
+    place: Folder,
+    damaged: Collection[str],
+    examples: Sequence[Example],
+    count: Count,
+    workdir: Path,
 ) -> bool:
     """Returns whether the annotations in `place` are whole; mends them from the ledger if it can.
 
     A row is compared with what the replies on the ledger say, and has to be there for every
     example. Where the ledger has no reply, for none was given or it is another ledger by now, a row
     that can be read stands.
+
+    Args:
+      params: of the stage.
+      place: its folder.
+      damaged: the files that are not what was written.
+      examples: that were selected.
+      count: of tokens.
+      workdir: of the run, whose ledger it is.
 
     Returns:
       False where they are damaged, and the teacher can be asked again for nothing.
@@ -93,14 +106,12 @@ def mend(
     except UserError:
         is_readable, rows = False, read_what_is_left(out / ROWS)
     by_id = {row.get("id"): row for row in rows}
-    ledger = _Ledger.of(params, examples, workdir, _answered(out))
+    answered = None if ANSWERED in damaged else _answered(out)
+    ledger = _Ledger.of(params, examples, workdir, answered)
     found = [ledger.row(params, example, count, by_id.get(example.id)) for example in examples]
     lost = [example.id for example, row in zip(examples, found) if row is None]
     spend = read_json(out / SPEND)
-    has_bill = spend is not None and all(
-        isinstance(spend.get(name), int | float)
-        for name in (field.name for field in dataclasses.fields(Spend))
-    )
+    has_bill = SPEND not in damaged and spend is not None
     if lost or not (has_bill or ledger.bill):
         if not teacher.is_paid(params.teacher):
             return False
@@ -123,7 +134,11 @@ def mend(
         place.write_rows(ROWS, (row for row in found if row is not None))
     if not has_bill:
         _log.warning("%s: damaged; it is written again from %s", out / SPEND, ledger.path)
-        place.write_record(SPEND, (ledger.bill or {}) | {"prices": prices(params)})
+        # At which prices it was settled is lost.
+        place.write_record(SPEND, (ledger.bill or {}) | {"prices": {}})
+    if answered is None:
+        _log.warning("%s: damaged; it is written again from %s", out / ANSWERED, ledger.path)
+        place.write_record(ANSWERED, {"keys": sorted(ledger.stored)})
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a method is: the stages that it runs, and how it is spoken of."""
+"""Defines a method: its stages, and its wording in reports."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ def _no_check(_: RunConfig) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to a student.
+    """A training method.
 
     Attributes:
       name: what `method` of the config says.

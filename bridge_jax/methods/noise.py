@@ -1,7 +1,7 @@
-"""Errors put into the assistant's rationales at a known rate, to see what filters find of them.
+"""Corrupts a known share of the rationales, to measure what the filters catch.
 
-They are put in before the filters look. The log-probabilities stay those with which a text was
-written, so `confidence` sees as little of a foreign reasoning as of a fluent invention.
+This happens before the filters. The log-probabilities are kept from the original text, so the
+`confidence` filter cannot detect the swap.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The assistant's rationales for the pool: written once, then judged.
+"""Writes rationales for the pool with the assistant, then filters them.
 
 Writing takes long and judging does not, so runs that differ in the filter alone share what was
 written.

@@ -19,19 +19,14 @@ from bridge_jax.pipeline.stages import Stage
 
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the steps."""
-    by, mode = apprenticeship.WARMUP, evaluation.student_mode(config)
-    tests = [evaluation.test_of(config, evaluation.STUDENT_BASE, None, mode)]
-    if config.instruct.examples:
-        made = instruct.INSTRUCT
-        tests.append(evaluation.test_of(config, evaluation.STUDENT_INSTRUCT, made, mode))
+    by = apprenticeship.WARMUP
     return [
         apprenticeship.warmup(config),
         *instruct.stages(config),
         *rationales.stages(config, by, "reason"),
         *logits.stages(config, by, "reason", {}),
         tutoring.student(config, {}),
-        *tests,
-        evaluation.test_of(config, evaluation.STUDENT, tutoring.STUDENT, mode),
+        *evaluation.of_student(config, tutoring.STUDENT, evaluation.student_mode(config)),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
         evaluation.test_of(config, evaluation.ASSISTANT, by),
     ]

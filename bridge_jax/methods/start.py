@@ -1,12 +1,11 @@
-"""The checks of a run with its data and models, made before anything is trained or paid."""
+"""Checks a run against its data and models before anything is trained or paid."""
 
 from collections.abc import Mapping, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import check_context
-from bridge_jax.methods import apprenticeship, logits, names
-from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods import apprenticeship, asking, logits, names
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.teacher import selected_count
@@ -42,7 +41,7 @@ def check(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         rouge.check()
-    if ANNOTATIONS.name in by_name:
+    if asking(stages):
         _check_size(config, len(pool))
     if warmup := by_name.get(apprenticeship.WARMUP.name):
         params = warmup.params
@@ -73,7 +72,7 @@ def _check_size(config: RunConfig, pool: int) -> None:
 
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:
-    """Returns in which ways a role's model is asked about the pool, beside for the answer alone."""
+    """Returns the modes, other than `answer`, in which a role's model is asked about the pool."""
     loads = [stage.load for stage in stages if stage.artifact.role == role and stage.load]
     found = {mode for load in loads if load.of != "test" for mode in load.modes}
     wanted: tuple[Mode, ...] = ("reason", "explain")
@@ -100,10 +99,10 @@ def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, st
     everyone = hosts.gather(dict(deep))
     if all(keys == everyone[0] for keys in everyone):
         return
-    read = {name for stage in stages for name in stage.reads.values()}
+    read = {name for stage in stages for name in (*stage.reads.values(), *stage.keyed_by)}
     files: dict[str, str] = {}
     for name in sorted(read & inputs.table.keys()):
-        files |= inputs.table[name].files()
+        files |= {f"{path} ({name})": digest for path, digest in inputs.table[name].files().items()}
     first, *others = hosts.gather(files)
     for number, theirs in enumerate(others, 1):
         if differ := sorted(path for path in first | theirs if first.get(path) != theirs.get(path)):

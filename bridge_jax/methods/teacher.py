@@ -1,4 +1,4 @@
-"""The run's teacher: who it is, what it is sent about an example, and what of it is kept."""
+"""Builds the teacher's client, its requests, and the rules for keeping replies."""
 
 import dataclasses
 import logging
@@ -58,7 +58,7 @@ def asking(config: RunConfig) -> Asking:
 
 
 def selected_count(config: RunConfig) -> int:
-    """Returns about how many examples the teacher is asked."""
+    """Returns the number of examples to ask the teacher about."""
     return config.selection.size or config.budget.queries // config.teacher.samples
 
 
@@ -74,7 +74,7 @@ def make_teacher(params: Asking, examples: Sequence[Example], count: Count) -> T
 
 
 def is_paid(config: TeacherConfig) -> bool:
-    """Whether asking costs money: the others say what is recorded, here and for nothing."""
+    """Returns whether requests cost money; recorded teachers are free."""
     return config.kind in API_TEACHERS and not config.replay_from
 
 

@@ -1,7 +1,7 @@
-"""Phase 2, tutoring (BRIDGE, 2512.20403): the student is trained.
+"""Trains the student (phase 2 of BRIDGE, 2512.20403).
 
-On the assistant's rationales for the whole pool, or in a baseline on the teacher's answers alone or
-on the gold labels. It is instruction-tuned first (`methods.instruct`).
+It learns from the assistant's rationales for the whole pool; in the baselines from the teacher's
+answers alone, or from the gold labels. It is instruction-tuned first (`methods.instruct`).
 """
 
 import dataclasses
@@ -30,15 +30,7 @@ DIRECT = Artifact("baselines/direct", "Training the direct student", "train", "s
 
 @dataclasses.dataclass(frozen=True)
 class Tutoring:
-    """Parameters: how the student is trained, and on which lessons."""
-
-    how: Fit
-    lessons: Lessons
-
-
-@dataclasses.dataclass(frozen=True)
-class Direct:
-    """Parameters of the direct student: the same, of the teacher's lessons alone."""
+    """Parameters of the student's training: how it is trained, and on which lessons."""
 
     how: Fit
     lessons: Lessons
@@ -66,7 +58,7 @@ def teach(
 
 
 def teach_directly(
-    params: Direct,
+    params: Tutoring,
     out: Folder,
     pool: Examples,
     student: RoleModel,
@@ -109,7 +101,7 @@ def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
 def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     """Returns the training of the direct student, beside another or as the run's own."""
     lessons = Lessons(config.form, config.data.labelled, by_gold=False)
-    params = Direct(fit_of(config, "direct_training"), lessons)
+    params = Tutoring(fit_of(config, "direct_training"), lessons)
     reads = _reads(config) | {"annotated": ANNOTATIONS.name}
     load = Load("selected", selected_count(config), text_of(config))
     return Stage(artifact, teach_directly, params, reads, load)

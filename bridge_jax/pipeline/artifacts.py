@@ -1,4 +1,4 @@
-"""The table of stages: a row says what a stage is called, what it works with, and what it leaves.
+"""Declares the table of stages: names, titles, kinds of work, and output files.
 
 Each row is declared in the file of the method that owns the stage (`bridge_jax.methods`). Keys,
 report, planner, study and the checks of a config derive from it.
@@ -9,6 +9,7 @@ import typing
 from typing import Any, Literal
 
 Role = Literal["assistant", "student"]
+ROLES: tuple[Role, ...] = typing.get_args(Role)
 Work = Literal["train", "score", "generate", "select", "ask", "judge", "evaluate"]
 Kind = Literal["rows", "record", "array", "params"]
 
@@ -21,7 +22,7 @@ class File:
       name: in the stage's folder.
       kind: JSON Lines, a JSON object, a NumPy array, or the parameters of a model.
       row: a TypedDict with the fields of rows and records.
-      is_result: whether later stages may depend on it; sizes, times and costs are for people.
+      is_result: whether the content of the stage covers it; sizes, times and costs are not covered.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Step(typing.TypedDict):
 
 
 class Values(typing.TypedDict):
-    """What trained parameters are known by."""
+    """The hash of trained parameters."""
 
     sha256: str
 
@@ -142,7 +143,7 @@ class Artifact:
       role: whose model it works with; None where it runs none.
       files: what it leaves.
       version: raised when the files change their meaning.
-      is_last: of a training: whether it leaves the role's model as the run will use it.
+      is_last: of a training: whether it leaves the role's final model.
       measured: of an evaluation: the model.
     """
 
@@ -154,7 +155,3 @@ class Artifact:
     version: int = 1
     is_last: bool = False
     measured: Measured | None = None
-
-    def file(self, name: str) -> File:
-        """Returns a file that the stage leaves."""
-        return next(file for file in self.files if file.name == name)

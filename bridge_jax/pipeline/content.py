@@ -1,4 +1,4 @@
-"""What things are known by: the SHA-256 of files, of JSON values and of the arrays of a model.
+"""Hashes files, JSON values and the parameters of models (SHA-256).
 
 A file is read again only when its size, its times or its inode have changed.
 """

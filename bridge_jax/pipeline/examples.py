@@ -1,4 +1,4 @@
-"""The examples of one split, with what they are known by."""
+"""Holds the examples of one split with their digest."""
 
 from collections.abc import Sequence
 from typing import overload

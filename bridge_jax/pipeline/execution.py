@@ -1,4 +1,4 @@
-"""Runs stages: skips what is done, goes on with what was interrupted, repeats what has changed.
+"""Runs stages: skips finished ones, resumes interrupted ones, reruns those with changed inputs.
 
 Whether a stage is done is decided by its shallow key (`pipeline.keys`), so a stage before it that
 ran again with an equal result makes nothing after it run.
@@ -93,7 +93,7 @@ class Execution:
         """
         try:
             for stage in self._stages.values():
-                with _disk_errors(stage.name):
+                with _disk_errors(stage.name, self._workdir):
                     made = self._look(stage)
                     if made and not made.damage:
                         self._settle(stage, made)
@@ -108,7 +108,7 @@ class Execution:
     def _taken(self, stage: Stage, made: _Made) -> str:
         """Returns what to say of a stage that is taken as it is, though it would run otherwise."""
         is_other = stage.name in self._as_they_are and made.key != self._deep[stage.name]
-        return "taken as it is, made of other data or settings" if is_other else ""
+        return "used as it is, although made with other data or settings" if is_other else ""
 
     def is_done(self, careful: bool = False) -> bool:
         """Returns whether nothing is to be run.
@@ -123,8 +123,8 @@ class Execution:
             self._made[stage.name] = made
         return True
 
-    def may_be_done(self, name: str) -> bool:
-        """Returns whether a stage is finished, as far as can be known before the ones before it."""
+    def may_be_finished(self, name: str) -> bool:
+        """Returns whether a stage may be finished; exact only if every stage before it is."""
         found = None
         for stage in self._stages.values():
             found = self._look(stage, careful=False)
@@ -135,37 +135,46 @@ class Execution:
         own = storage.manifest(self._store.folder(name, self._deep[name]))
         return found is not None or own is not None
 
-    def _make(self, stage: Stage, why: str) -> Iterator[Outcome]:
-        """Runs a stage, and before it what it reads and is not whole any more."""
+    def _make(self, stage: Stage, reason: str, needs_params: bool = False) -> Iterator[Outcome]:
+        """Runs a stage, and before it those that it reads and whose parameters were deleted.
+
+        Args:
+          stage: what is run.
+          reason: why it is run again; "" if it has not been run.
+          needs_params: whether it is run although it is finished, for its parameters.
+        """
         for name in stage.reads.values():
             if name in self._stages:
                 made = self._made[name]
                 if made.dropped:
-                    yield from self._make(self._stages[name], "its model was deleted")
-        with _disk_errors(stage.name):
-            outcome = self._claim_and_run(stage, why)
+                    why = "its parameters were deleted to save space"
+                    yield from self._make(self._stages[name], why, needs_params=True)
+        folder = self._store.folder(stage.name, self._deep[stage.name])
+        with _disk_errors(stage.name, folder):
+            outcome = self._claim_and_run(stage, folder, reason, needs_params)
         yield outcome
 
-    def _claim_and_run(self, stage: Stage, why: str) -> Outcome:
-        folder = self._store.folder(stage.name, self._deep[stage.name])
-        with _claim(folder.with_name(folder.name + ".lock"), self._store.shared) as ours:
+    def _claim_and_run(
+        self, stage: Stage, folder: Path, reason: str, needs_params: bool
+    ) -> Outcome:
+        with _claim(storage.lock_of(folder), self._store.shared) as ours:
             if not hosts.agree(ours):
                 raise StageBusy(stage.name)
             made = self._look(stage)  # It may have been finished since.
-            if made and not made.damage and not (made.dropped and self._is_wanted(stage)):
+            if made and not made.damage and not (made.dropped and needs_params):
                 self._settle(stage, made)
                 return Outcome(stage.name, True, made.seconds)
-            seconds = self._run(stage, folder)
+            # The same work on the same inputs: another rounding, on another machine, may neither
+            # run what follows again nor choose other questions to pay for. Only a teacher may
+            # say something else.
+            is_same = made is not None and stage.artifact.work != "ask"
+            seconds = self._run(stage, folder, made.content if made and is_same else "")
         made = self._look(stage, careful=False)
         assert made, f"{stage.name} is made, but not found"
         self._settle(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
-        return Outcome(stage.name, False, seconds, f"{why}; made again" if why else "")
-
-    def _is_wanted(self, stage: Stage) -> bool:
-        """Whether the parameters of a stage that were dropped are read, since it is made again."""
-        return stage.name in self._made
+        return Outcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
 
     def _shallow(self, stage: Stage) -> str:
         return keys.shallow_key(stage, self._inputs, lambda name: self._made[name].content)
@@ -180,9 +189,10 @@ class Execution:
             place = self._place(stage)
             if place:
                 folder, record = place
-                damage = storage.damage(folder, record, self._hashes) if careful else ""
-                if damage and (mended := self._mend(stage, folder)):
-                    record, damage = mended, ""
+                wrong = storage.damage(folder, record, self._hashes) if careful else {}
+                if wrong and (mended := self._mend(stage, folder, set(wrong))):
+                    record, wrong = mended, {}
+                damage = next(iter(wrong.values()), "")
                 found = [str(folder), record.key, record.content]
                 found += [record.seconds, damage, record.dropped]
         found = hosts.agree(found)
@@ -195,12 +205,14 @@ class Execution:
             return (name.resolve(), found) if found else None
         return self._store.find(stage.name, self._deep[stage.name], self._shallow(stage))
 
-    def _mend(self, stage: Stage, folder: Path) -> storage.Record | None:
+    def _mend(self, stage: Stage, folder: Path, damaged: set[str]) -> storage.Record | None:
         """Returns what the manifest of a damaged stage says once mended; None if it is not."""
-        place = Folder(folder, stage.artifact)
-        if not (stage.mend and stage.mend(stage.params, place, **self._opened(stage))):
+        place, opened = Folder(folder, stage.artifact), self._opened(stage)
+        if not (stage.mend and stage.mend(stage.params, place, damaged, **opened)):
             return None
-        storage.commit(place, files.read_json(folder / storage.MANIFEST) or {}, self._hashes)
+        before = files.read_json(folder / storage.MANIFEST) or {}
+        kept = {name: value for name, value in before.items() if name != "content"}
+        storage.commit(place, kept, self._hashes)
         return storage.manifest(folder)
 
     def _settle(self, stage: Stage, made: _Made) -> None:
@@ -222,11 +234,14 @@ class Execution:
                 opened[argument] = self._inputs[name].open()
         return opened
 
-    def _run(self, stage: Stage, place: Path) -> float:
-        """Runs a stage in its folder and commits it; returns its seconds of work."""
+    def _run(self, stage: Stage, place: Path, content: str) -> float:
+        """Runs a stage in its folder and commits it; returns its seconds of work.
+
+        `content` is what its result was known by before; "" if there was none.
+        """
         began = time.perf_counter()
         key, shallow = self._deep[stage.name], self._shallow(stage)
-        record = {"key": key, "shallow": shallow, "seconds": 0.0, "restarts": 0}
+        record: dict[str, Any] = {"key": key, "shallow": shallow, "seconds": 0.0, "restarts": 0}
         folder = Folder(place, stage.artifact)
         try:
             if hosts.is_first():
@@ -235,11 +250,13 @@ class Execution:
             timing.take()  # What came before is not the stage's.
             stage.run(stage.params, folder, **self._opened(stage))
             hosts.meet(f"{stage.name} ends")
-            record["seconds"] += time.perf_counter() - began
+            seconds = record["seconds"] + time.perf_counter() - began
             if hosts.is_first():
-                manifest = {"stage": stage.name} | record | timing.take() | made_with.describe()
+                manifest = {"stage": stage.name} | record | {"seconds": seconds}
+                manifest |= timing.take() | made_with.describe()
+                manifest |= {"content": content} if content else {}
                 storage.commit(folder, manifest, self._hashes)
-            return hosts.agree(record["seconds"])
+            return hosts.agree(seconds)
         finally:
             # The time of an interrupted stage is kept, unless that would hide why it was.
             with contextlib.suppress(OSError):
@@ -249,14 +266,14 @@ class Execution:
 
 
 @contextlib.contextmanager
-def _disk_errors(stage: str) -> Iterator[None]:
+def _disk_errors(stage: str, place: Path) -> Iterator[None]:
     """Raises a `UserError` for what the disk says in the block."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"stage {stage}: {error.strerror or error} ({error.filename}); free some space or mend "
-            "the disk, and run the same command: it goes on from here"
+            f"stage {stage}: {error.strerror or error} ({error.filename or place}); free some "
+            "space or mend the disk, and run the same command: it goes on from here"
         ) from error
 
 
@@ -266,7 +283,8 @@ def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:
 
 def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
-    earlier = storage.started(place)
+    # With a manifest it was whole, and something of it is not as it was written.
+    earlier = None if (place / storage.MANIFEST).exists() else storage.started(place)
     if earlier and earlier["shallow"] == fresh["shallow"]:
         return fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
     storage.clear(place)

@@ -1,4 +1,4 @@
-"""The files of a run: JSON and JSON Lines. With several processes, the first one writes them."""
+"""Reads and writes JSON and JSON Lines; with several processes, the first one writes."""
 
 import json
 import os
@@ -42,13 +42,17 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, way_out: str = "") -> list[dict[str, Any]]:
     """Returns the rows of a finished stage's JSONL file.
+
+    Args:
+      path: of the file.
+      way_out: what a user can do where it is damaged.
 
     Raises:
       UserError: it is not there, or damaged.
     """
-    way_out = f"; delete the folder {path.parent} and run the same command, which makes it again"
+    way_out = f"; {way_out}" if way_out else ""
     try:
         *lines, rest = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:

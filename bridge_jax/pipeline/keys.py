@@ -23,11 +23,13 @@ def plain(value: Any) -> Any:
         hints = typing.get_type_hints(type(value), include_extras=True)
         names = (field.name for field in dataclasses.fields(value))
         kept = [name for name in names if not _unkeyed(hints[name])]
-        return {"": type(value).__qualname__} | {n: plain(getattr(value, n)) for n in kept}
+        return {name: plain(getattr(value, name)) for name in kept}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 0 and 0.0 are one.
     if value is None or isinstance(value, str | int | float):
         return value
     raise TypeError(f"{value!r} cannot be part of a key")
@@ -68,7 +70,8 @@ def shallow_key(stage: Stage, inputs: Mapping[str, Input], content: Callable[[st
 def _known(
     stage: Stage, inputs: Mapping[str, Input], result: Callable[[str], str]
 ) -> dict[str, str]:
-    return {
+    read = {
         argument: inputs[name].key() if name in inputs else result(name)
         for argument, name in stage.reads.items()
     }
+    return read | {name: inputs[name].key() for name in stage.keyed_by}

@@ -1,4 +1,4 @@
-"""One process at a time: in a workdir, and at whatever else has a lease.
+"""Lets one process at a time work in a folder.
 
 A lease is behind an interface, so that a bucket can have one of another kind. That of a local file
 is the kernel's lock (`flock`): it ends with the process, however that ends, and nothing has to be
@@ -20,6 +20,11 @@ from bridge_jax.errors import UserError
 
 class WorkdirBusy(UserError):  # noqa: N818
     """Another run is writing in the workdir."""
+
+    def __init__(self, workdir: Path):
+        super().__init__(
+            f"--workdir={workdir}: another run is writing here; wait for it or choose another"
+        )
 
 
 class Lease(Protocol):
@@ -103,7 +108,5 @@ def lock(workdir: Path) -> Iterator[None]:
     """
     with held(workdir / ".lock") as ours:
         if not ours:
-            raise WorkdirBusy(
-                f"--workdir={workdir}: another run is writing here; wait for it or choose another"
-            )
+            raise WorkdirBusy(workdir)
         yield

@@ -1,7 +1,4 @@
-"""What a stage puts through a model or asks the teacher, as far as it is known before it runs.
-
-The planner reads it.
-"""
+"""Describes the work of a stage for the planner, as far as it is known before it runs."""
 
 import dataclasses
 from typing import Literal
@@ -38,7 +35,7 @@ class Load:
       modes: how the model is asked; each example once in each mode.
       samples: of each example.
       soft: the most probable tokens of another model beside each target.
-      share: of the examples, where their number follows from the data; at least one is taken.
+      share: fraction of the examples, where their number follows from the data; at least one.
       batch: how a scoring forms its batches; a training has `Fit` for it, what writes its
         `GenerationConfig`.
     """

@@ -1,4 +1,4 @@
-"""Which versions made a result: recorded and shown, and part of no key."""
+"""Records the library versions, backend and devices behind a result; they are in no key."""
 
 import importlib.metadata
 from typing import Any

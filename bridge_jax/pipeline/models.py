@@ -1,4 +1,4 @@
-"""The model of a role: its checkpoint, what stages have made of it, and what writes with it."""
+"""Loads the model of a role, from its checkpoint or from a stage."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from bridge_jax.generation.engine import Engine
 from bridge_jax.models import checkpoint, decoder, generation_config, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.files import locate
-from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.artifacts import PARAMS, Role
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import tokenizer
 from bridge_jax.training.checkpoints import load_params
@@ -97,4 +97,4 @@ class RoleModel:
 
 
 def _params(made: Folder) -> Path:
-    return made.path / "params"
+    return made.path / PARAMS.name

@@ -1,4 +1,4 @@
-"""A stage: a plain function of parameters and of what it reads.
+"""Defines a stage: a plain function of its parameters and inputs.
 
 It reads results of other stages, and inputs from outside the run. `pipeline.execution` runs it.
 """
@@ -17,8 +17,8 @@ class Input:
 
     Attributes:
       open: returns what a stage is given.
-      key: returns what it is known by: its content; "" has no part in keys.
-      files: returns path -> SHA-256 of the files behind it, for the hosts to compare.
+      key: returns the hash of its content; "" leaves it out of keys.
+      files: returns name -> SHA-256 of the files behind it, for the hosts to compare.
     """
 
     open: Callable[[], Any]
@@ -28,7 +28,7 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One arrow of the picture.
+    """A step of a run.
 
     Attributes:
       artifact: its row of the table.
@@ -37,8 +37,9 @@ class Stage:
       params: a frozen dataclass with all that it takes from the config.
       reads: argument of `run` -> the name of a stage, whose `Folder` it is given, or of an input.
       load: what it puts through its model or asks the teacher, for the planner; None if nothing.
-      mend: as `run`; called with a folder of a finished stage whose files are damaged; returns
-        whether they are whole again. Otherwise the stage runs again.
+      mend: as `run`; called with the folder of a finished stage and the names of its damaged files;
+        returns whether they are whole again. Otherwise the stage runs again.
+      keyed_by: inputs that are in its keys, though `run` is not given them.
     """
 
     artifact: Artifact
@@ -47,6 +48,7 @@ class Stage:
     reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
     load: Load | None = None
     mend: Callable[..., bool] | None = None
+    keyed_by: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

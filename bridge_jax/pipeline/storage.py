@@ -1,4 +1,4 @@
-"""Where stages lie, and all that they read and write: local folders now, a bucket later.
+"""Stores the results of stages: a folder for each stage and key, in local folders for now.
 
     WORKDIR/stages/apprenticeship/warmup/KEY/    the files, and manifest.json, written last
     WORKDIR/apprenticeship/warmup                a link to the folder that the run uses
@@ -7,6 +7,7 @@ A folder with a manifest is whole; one without is being made, or was interrupted
 renamed. The runs of a study share one `stages`, where what they have in common lies once.
 """
 
+import errno
 import math
 import os
 import re
@@ -20,18 +21,15 @@ import numpy as np
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import content, files
-from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.pipeline.artifacts import PARAMS, Artifact
 from bridge_jax.pipeline.content import Hashes
 
 STAGES = "stages"
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
+WAY_OUT = "run the same command again: it finds what is damaged, and runs that stage again"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-class Damaged(UserError):  # noqa: N818 - what is read, not what went wrong
-    """A file of a finished stage is not what was written."""
 
 
 def local(path: str, flag: str) -> Path:
@@ -63,34 +61,31 @@ class Folder:
         """Returns the rows of a JSON Lines file.
 
         Raises:
-          Damaged: it is not there, or not whole.
+          UserError: it is not there, or not whole.
         """
-        try:
-            return files.read_rows(self.path / name)
-        except UserError as error:
-            raise Damaged(str(error)) from None
+        return files.read_rows(self.path / name, WAY_OUT)
 
     def record(self, name: str) -> dict[str, Any]:
         """Returns a JSON object.
 
         Raises:
-          Damaged: it is not there, or none.
+          UserError: it is not there, or none.
         """
         found = files.read_json(self.path / name)
         if found is None:
-            raise Damaged(f"{self.path / name}: damaged; run the same command, which mends it")
+            raise UserError(f"{self.path / name}: damaged; {WAY_OUT}")
         return found
 
     def array(self, name: str) -> np.ndarray:
         """Returns the array of a .npy file.
 
         Raises:
-          Damaged: it cannot be read.
+          UserError: it cannot be read.
         """
         try:
             return np.load(self.path / name, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise Damaged(f"{self.path / name}: damaged ({error})") from None
+            raise UserError(f"{self.path / name}: damaged ({error}); {WAY_OUT}") from None
 
     def write_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Writes a JSON Lines file, whole or not at all."""
@@ -167,10 +162,16 @@ def _is_duration(value: Any) -> bool:
 
 
 def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
-    """Writes the manifest of a whole folder, which is what makes it whole."""
+    """Writes the manifest of a whole folder, which is what makes it whole.
+
+    A `content` in the manifest stays: that of a stage which was run again on the same inputs.
+
+    Raises:
+      OSError: a declared result is not there.
+    """
     there = hashes.of_files(folder.path)
     found = {name: there[name] for name in there if name not in (MANIFEST, STARTED)}
-    result = {"content": content_of(folder), "files": found}
+    result = {"content": manifest.get("content") or content_of(folder), "files": found}
     files.write_json(folder.path / MANIFEST, {**manifest, **result})
     (folder.path / STARTED).unlink(missing_ok=True)
 
@@ -180,8 +181,10 @@ def content_of(folder: Folder) -> str:
     found = {}
     for file in folder.artifact.files:
         path = folder.path / file.name
-        if not file.is_result or not path.exists():
+        if not file.is_result:
             continue
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "the stage has not written it", str(path))
         if file.kind == "rows":
             found[file.name] = content.of_rows(folder.rows(file.name), file.fields)
         elif file.kind == "record":
@@ -196,19 +199,20 @@ def _of_array(array: np.ndarray) -> list[Any]:
     return [str(data.dtype), list(data.shape), content.of_bytes(data)]
 
 
-def damage(folder: Path, record: Record, hashes: Hashes, params: bool = True) -> str:
-    """Returns what of a finished stage is not as it was written, in words; "" if all is.
+def damage(folder: Path, record: Record, hashes: Hashes, params: bool = True) -> dict[str, str]:
+    """Returns the files of a finished stage that are not as they were written, each with why.
 
     Its parameters are looked at unless they were dropped, or `params` says not to.
     """
+    found = {}
     for name, digest in record.files.items():
-        if name.startswith("params/") and (record.dropped or not params):
+        if name.startswith(f"{PARAMS.name}/") and (record.dropped or not params):
             continue
         if not (folder / name).is_file():
-            return f"{name} is gone"
-        if hashes.of_file(folder / name) != digest:
-            return f"{name} is not what was written"
-    return ""
+            found[name] = f"{name} is gone"
+        elif hashes.of_file(folder / name) != digest:
+            found[name] = f"{name} is not what was written"
+    return found
 
 
 class Store:
@@ -242,24 +246,35 @@ class Store:
             return
         for folder in used.parent.iterdir():
             if folder.is_dir() and folder.name != used.name:
-                (folder / MANIFEST).unlink(missing_ok=True)  # First: half a folder is none.
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
 
 def clear(folder: Path) -> None:
-    """Empties a stage's folder: first what says that it is whole."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Empties a stage's folder."""
+    _remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a stage's folder: first the files that say it is whole, or can be resumed."""
+    for name in (STARTED, MANIFEST):  # A kill in between leaves nothing to resume.
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def drop_model(folder: Path) -> None:
     """Removes the parameters of a finished stage, which is made again when they are needed."""
     found = files.read_json(folder / MANIFEST)
-    if found and (folder / "params").is_dir():
+    if found and (folder / PARAMS.name).is_dir():
         # First, so that a kill between the two leaves no model that is believed to be whole.
         files.write_json(folder / MANIFEST, found | {"dropped": True})
-        shutil.rmtree(folder / "params", ignore_errors=True)
+        shutil.rmtree(folder / PARAMS.name, ignore_errors=True)
+
+
+def lock_of(folder: Path) -> Path:
+    """Returns the name of the lease of a stage's folder."""
+    return folder.with_name(folder.name + ".lock")
 
 
 def link(workdir: Path, stage: str, folder: Path) -> None:

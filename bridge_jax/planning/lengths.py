@@ -1,4 +1,4 @@
-"""How long a run's sequences are.
+"""Measures or bounds the sequence lengths of a run.
 
 Lengths come from the data and the tokenizers. Where one of them is not here, every prompt and every
 rationale is taken to be as long as the config allows; so is a rationale that a teacher has yet to

@@ -1,4 +1,4 @@
-"""What a step needs on each chip: the step itself is compiled, on the mesh where it would run."""
+"""Compiles each step for its mesh and reports the memory per chip."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Before hardware is booked: does each stage fit, how long does it take, what will be paid.
+"""Plans memory, time and cost of each stage before hardware is booked.
 
 Memory is that of the compiled step; time is the roofline's lower bound (2009, Williams et al.):
 the slowest of arithmetic, memory and interconnect if nothing ever waits. Real runs take longer.

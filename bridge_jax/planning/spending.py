@@ -1,4 +1,4 @@
-"""What a run will pay its teacher."""
+"""Estimates what a run will pay its teacher."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What a study needs before it is run: time, dollars and disk, with what runs share counted once.
+"""Plans time, dollars and disk of a study; what runs share is counted once.
 
 Nothing is compiled, so memory is not in it: that of a run is in the plan of its own config.
 """

@@ -1,4 +1,4 @@
-"""What a run will compute: for each stage, the shapes of its step and how often it is taken.
+"""Lists the step shapes and step counts of each stage.
 
 All of it follows from what the stages say of themselves: their kind of work, their role, their
 parameters and their load.

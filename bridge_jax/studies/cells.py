@@ -1,4 +1,4 @@
-"""The finished runs of a study, each as what its results need of it."""
+"""Reads the finished runs of a study."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ class Finished:
       point: its variant and x.
       seed: of the run.
       report: what `report.json` holds.
-      questions: role -> the questions of which its own are a part, each with its id.
+      questions: role -> ids and texts of the questions that it was measured on.
       measured: role -> its accuracy, or the mean ROUGE-L of its texts.
       right: role -> how right it was, by question: 0 or 1, or the ROUGE-L of a text.
       cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price: paid by this run, or by

@@ -1,4 +1,4 @@
-"""From the artifacts of a run to the numbers of `report.json`."""
+"""Computes the numbers of `report.json` from a run's results."""
 
 import statistics
 from collections import Counter

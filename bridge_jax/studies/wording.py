@@ -1,4 +1,4 @@
-"""How the report says things: bills, times, and its one-sentence result."""
+"""Words the report: bills, times, the headline."""
 
 from collections.abc import Mapping
 from typing import Any

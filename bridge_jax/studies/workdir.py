@@ -1,4 +1,4 @@
-"""What a run has left in its workdir, read into memory. Every part may be missing.
+"""Reads the results in a run's workdir; any of them may be missing.
 
 Which stages there may be, what they are called and what their files hold comes from the table of
 the run's method (`methods.table`).
@@ -148,7 +148,7 @@ class _Left:
                 continue
             # Nothing here reads parameters, and a copy of a workdir may do without.
             if wrong := storage.damage(place, record, hashes, params=False):
-                raise UserError(f"{place}: {wrong}; {_WAY_OUT}")
+                raise UserError(f"{place}: {next(iter(wrong.values()))}; {_WAY_OUT}")
             self.manifests[name] = cast(Manifest, found)
             self._folders[name] = Folder(place, artifact)
 

@@ -1,4 +1,4 @@
-"""The examples of a run, converted once and kept on disk, and digests of their content."""
+"""Loads examples, converted once and cached on disk, with digests of their content."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Text to ids with a SentencePiece model, which reads what is between the markers."""
+"""Tokenizes the text between markers with SentencePiece."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""From examples to token ids, for one role's model; nothing is kept (`text.rendering` does).
+"""Renders examples to token ids; caches nothing.
 
 Many examples at once get the ids, and raise the errors, that they get one by one.
 """

@@ -1,4 +1,4 @@
-"""From examples to token ids once: what has been rendered is kept, in memory and on disk.
+"""Renders examples to token ids once, and caches them in memory and on disk.
 
 What is on disk is found by what it was made from: the tokenizer, the examples' content, the limits,
 our own code and the libraries'. Before it is used, a few examples are rendered and compared.

@@ -1,4 +1,4 @@
-"""Runs work over many items in threads, batch by batch; what fails, fails in order.
+"""Processes items in batches on threads; errors are raised in item order.
 
 Tokenizing leaves Python's lock, so while one thread tokenizes, another fills in the chat template.
 The tokenizers library could use threads of its own, but those do not outlive a fork, and Grain

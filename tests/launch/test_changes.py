@@ -73,7 +73,6 @@ def done(home, config):
 def finish(config, workdir, phase="all"):
     """Runs to the end; returns (the report, the stages that ran, what was printed)."""
     job, printed = Job(config, workdir, phase=phase), StringIO()
-    job.check()
     report = job.run(Console(file=printed, width=200))
     lines = [line.split(maxsplit=1) for line in printed.getvalue().splitlines()]
     stages = {stage.name for stage in job.stages}
@@ -141,7 +140,7 @@ def test_evaluation_trains_nothing_whatever_the_pool_is_by_now(config, workdir, 
     other = moved(config, write_rows(tmp_path / "rows.jsonl", found))
     report, ran, printed = finish(other, workdir, phase="evaluate")
     assert ran == ALL_TESTS
-    assert "tutoring/student: taken as it is, made of other data or settings" in printed
+    assert "tutoring/student: used as it is, although made with other data or settings" in printed
     assert report["rationales"]["written"] == 24  # What made the student is still told.
     # Without the phase it is another run, and the models are trained anew.
     ran = finish(other, workdir)[1]
@@ -163,7 +162,7 @@ def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir
     path.write_text(path.read_text().replace('"nll": ', '"nll": 1', 1))
     _, ran, printed = finish(config, workdir)
     assert ran == ["apprenticeship/scores"]
-    assert "apprenticeship/scores: scores.jsonl is not what was written; made again" in printed
+    assert "apprenticeship/scores: scores.jsonl is not what was written; run again" in printed
 
 
 # One field of each stage that trains, writes, chooses or judges, one after the other.

@@ -100,7 +100,10 @@ def test_hosts_with_different_files_do_not_begin(tiny_config, tmp_path):
     for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 2, err
-        assert "error: host 1 has another rows.jsonl than host 0; give all hosts the same" in err
+        assert (
+            "error: host 1 has another rows.jsonl (data/pool) than host 0; give all hosts the same"
+            in err
+        )
     assert not list((tmp_path / "run").glob("stages/*/*/*"))
 
 

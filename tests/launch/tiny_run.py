@@ -89,9 +89,7 @@ def override(config: RunConfig, *assignments: str) -> RunConfig:
 
 def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
     """Runs to the end in this process, on its eight devices; returns the report."""
-    job = Job(config, workdir, phase=phase)
-    job.check()
-    return job.run(Console(quiet=True))
+    return Job(config, workdir, phase=phase).run(Console(quiet=True))
 
 
 def report(workdir: Path) -> dict:

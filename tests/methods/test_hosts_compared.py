@@ -28,6 +28,7 @@ def others(monkeypatch, *answers):
     monkeypatch.setattr(hosts, "gather", lambda value: [value, *left.pop(0)])
 
 
+ROWS, SAME = "rows.jsonl (data/pool)", "same (data/pool)"
 DEEP = {"p/first": "1", "p/left": "2"}
 
 
@@ -38,18 +39,22 @@ def test_equal_hosts_may_run(stages, monkeypatch):
 
 def test_another_file_is_named_with_its_host(stages, monkeypatch):
     differs = DEEP | {"p/first": "9", "p/left": "9"}
-    others(monkeypatch, [DEEP, differs], [{"rows.jsonl": "aa", "same": "bb"}, {"same": "bb"}])
-    with pytest.raises(UserError, match=r"host 2 has another rows\.jsonl than host 0"):
+    others(monkeypatch, [DEEP, differs], [{ROWS: "aa", SAME: "bb"}, {SAME: "bb"}])
+    with pytest.raises(
+        UserError, match=r"host 2 has another rows\.jsonl \(data/pool\) than host 0"
+    ):
         start.compare_hosts(stages, Inputs(), DEEP)
 
 
 def test_several_files_are_counted(stages, monkeypatch):
-    others(monkeypatch, [DEEP | {"p/first": "9"}], [{"rows.jsonl": "cc", "same": "dd"}])
-    with pytest.raises(UserError, match=r"host 1 has another rows\.jsonl and 1 more than host 0"):
+    others(monkeypatch, [DEEP | {"p/first": "9"}], [{ROWS: "cc", SAME: "dd"}])
+    with pytest.raises(
+        UserError, match=r"host 1 has another rows\.jsonl \(data/pool\) and 1 more than host 0"
+    ):
         start.compare_hosts(stages, Inputs(), DEEP)
 
 
 def test_another_config_is_told_by_the_first_stage_that_differs(stages, monkeypatch):
-    others(monkeypatch, [DEEP | {"p/left": "9"}], [{"rows.jsonl": "aa", "same": "bb"}])
+    others(monkeypatch, [DEEP | {"p/left": "9"}], [{ROWS: "aa", SAME: "bb"}])
     with pytest.raises(UserError, match=r"host 1 would run another p/left than host 0; start all"):
         start.compare_hosts(stages, Inputs(), DEEP)

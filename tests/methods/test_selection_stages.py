@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bridge_jax import config_io
+from bridge_jax.errors import UserError
 from bridge_jax.methods.apprenticeship import SELECTION as CHOSEN
-from bridge_jax.pipeline.storage import Damaged
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -79,7 +79,7 @@ def test_scores_without_the_measure_say_what_to_do(base):
     for row in rows:
         del row["margin"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(Damaged, match=r"without margin; delete the folder"):
+    with pytest.raises(UserError, match=r"without margin; run the same command"):
         one_stage.run_alone(make(base, difficulty="margin"), CHOSEN)
     # The run itself notices that the file has changed, and scores the pool again.
     assert run(base)[0] == [SCORES]

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from bridge_jax import config_io
 from bridge_jax.errors import UserError
@@ -213,9 +212,7 @@ def test_what_would_not_fit_is_found_before_anything_is_run(make):
 
 
 def notes_of(job):
-    console = Console(record=True, width=500)
-    job.tell_of_data(console)
-    return console.export_text().splitlines()
+    return list(job.notes())
 
 
 def test_labels_that_nobody_is_told_are_noted(make):

@@ -70,16 +70,19 @@ def test_going_back_runs_again(calls):
 
 
 def test_a_changed_input_runs_what_reads_it(calls):
-    def stages():
-        reads = {"data": "data/pool"}
-        first = Stage(
-            artifact("p/first"), lambda _, out, data: calls.made.append(data), Number(), reads
-        )
-        return [first, calls.stage("p/right", "b")]
+    def note(_, out, data):
+        calls.made.append(data)
+        out.write_record("value.json", {"value": data})
 
-    assert calls.run(stages(), inputs={"data/pool": text("one")})[1] == ["one", "right"]
-    assert calls.run(stages(), inputs={"data/pool": text("one")})[1] == []
-    assert calls.run(stages(), inputs={"data/pool": text("two")})[1] == ["two"]
+    def stages():
+        first = Stage(artifact("p/first"), note, Number(), {"data": "data/pool"})
+        keyed = Stage(artifact("p/keyed"), calls.make("keyed"), Number(), keyed_by=("data/pool",))
+        return [first, keyed, calls.stage("p/right", "b")]
+
+    one, two = ({"data/pool": text(content)} for content in ("one", "two"))
+    assert calls.run(stages(), inputs=one)[1] == ["one", "keyed", "right"]
+    assert calls.run(stages(), inputs=one)[1] == []
+    assert calls.run(stages(), inputs=two)[1] == ["two", "keyed"]
 
 
 def interrupt(stage, written, error=KeyboardInterrupt):
@@ -95,9 +98,10 @@ def interrupt(stage, written, error=KeyboardInterrupt):
 def finish(stage, seen):
     """Returns a stage that notes what it finds in its folder."""
 
-    def run(_, out, **read):
+    def run(params, out, **read):
         half = out.path / "half.txt"
         seen.append(half.read_text() if half.exists() else None)
+        out.write_record("value.json", {"value": [params.number]})
 
     return Stage(stage.artifact, run, stage.params, stage.reads)
 
@@ -160,8 +164,52 @@ def test_killed_right_after_the_manifest_it_is_done(calls, monkeypatch):
         calls.run([calls.stages()[0]])
     monkeypatch.undo()
     folder = next((calls.workdir / "stages/p/first").iterdir())
-    write_json(folder / "started.json", {"shallow": "any", "seconds": 0})
+    key = json.loads((folder / "manifest.json").read_text())["shallow"]
+    write_json(folder / "started.json", {"shallow": key, "seconds": 0})
     assert calls.run() == (["first"], ["left", "right", "last"])
+
+
+def test_what_was_whole_and_is_damaged_is_not_gone_on_with(calls):
+    """Also where a kill has left the record of its beginning beside the manifest."""
+    calls.run()
+    folder, seen = calls.folder("p/left"), []
+    key = json.loads((folder / "manifest.json").read_text())["shallow"]
+    write_json(folder / "started.json", {"shallow": key, "seconds": 0})
+    (folder / "value.json").write_text("{}")
+    (folder / "half.txt").write_text("of before")
+    stages = calls.stages()
+    left = stages[1]
+
+    def run(params, out, **read):
+        seen.append((out.path / "half.txt").exists())
+        left.run(params, out, **read)
+
+    stages[1] = Stage(left.artifact, run, left.params, left.reads)
+    calls.run(stages)
+    assert seen == [False]
+
+
+def test_a_stage_that_leaves_out_a_result_is_an_error(calls):
+    stage = calls.stages()[0]
+    silent = Stage(stage.artifact, lambda params, out: None, stage.params)
+    with pytest.raises(UserError, match=r"p/first: the stage has not written it .*value\.json"):
+        calls.run([silent])
+    assert calls.run()[1] == ALL
+
+
+def test_another_rounding_runs_nothing_that_follows(calls):
+    """The same work on the same inputs is known by the same content, whatever comes out."""
+    calls.run()
+    (calls.folder("p/first") / "value.json").write_text("{}")
+    first, *rest = calls.stages()
+
+    def run(params, out):
+        calls.made.append("first")
+        out.write_record("value.json", {"value": [1.0000001]})
+
+    outcome = calls.run([Stage(first.artifact, run, first.params), *rest])
+    assert outcome == (["left", "right", "last"], ["first"])
+    assert calls.run() == (ALL, [])
 
 
 DAMAGED = {
@@ -238,7 +286,7 @@ def test_a_damaged_result_is_made_again_with_a_line_that_says_why(calls, damage)
     outcomes = list(calls.execution().run())
     why = "is gone" if damage == "gone" else "is not what was written"
     assert [(o.name, o.why) for o in outcomes if o.why] == [
-        ("p/left", f"value.json {why}; made again")
+        ("p/left", f"value.json {why}; run again")
     ]
     assert calls.made == ["left"]  # What follows reads the same as before.
     assert calls.value("p/left") == [2, [1]]
@@ -259,7 +307,8 @@ def test_the_same_size_and_time_do_not_hide_another_content(calls):
 def test_a_stage_that_can_mend_its_files_does_not_run_again(calls):
     seen = []
 
-    def mend(params, place, **read):
+    def mend(params, place, damaged, **read):
+        assert damaged == {"value.json"}
         seen.append((params.number, list(read)))
         place.write_record("value.json", {"value": [2, [1]]})
         return True
@@ -282,13 +331,13 @@ def test_finished_stages_can_be_taken_as_they_are(calls):
     last, left = calls.stages()[3], calls.stages()[1]
     outcomes = list(calls.execution([left, last], as_they_are=["p/left"]).run())
     assert [(o.name, o.cached) for o in outcomes] == [("p/left", True), ("q/last", False)]
-    assert outcomes[0].why == "taken as it is, made of other data or settings"
+    assert outcomes[0].why == "used as it is, although made with other data or settings"
     assert calls.value("q/last") == [30, [2, [1]]]
 
 
 def test_rows_of_a_finished_stage_are_whole(tmp_path):
     path = tmp_path / "stage" / "rows.jsonl"
-    with pytest.raises(UserError, match=r"rows\.jsonl: cannot be read .*delete the folder"):
+    with pytest.raises(UserError, match=r"rows\.jsonl: cannot be read"):
         read_rows(path)
     path.parent.mkdir()
     rows = [{"id": "a", "text": "U+2028\u2028"}, {"id": "b"}]

@@ -133,6 +133,7 @@ def test_another_run_goes_on_with_what_a_killed_one_began(study):
 
     def finish(_, out):
         study.made.append((out.path / "half").read_text())
+        out.write_record("value.json", {"value": 1})
 
     with pytest.raises(KeyboardInterrupt):
         study.run_as("one", lambda: [study.stage("p/first", "a", (), stop)])

@@ -1,0 +1,57 @@
+"""The table of a method has a row for every stage that it may run, and no other."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from bridge_jax import methods
+from bridge_jax.config import RunConfig
+from bridge_jax.config_io import override
+
+OPTIONS = (
+    ["data.labelled=true", "data.labelled=false"],
+    ["selection.strategy=random", "selection.strategy=coverage", "selection.strategy=badge"],
+    ["rationales.filter=gold", "rationales.filter=consistency"],
+    ["logits.weight=0", "logits.weight=0.5"],
+    ["instruct.examples=0", "instruct.examples=5"],
+    ["compare_direct=false", "compare_direct=true"],
+    ["form=chain", "form=two_pass"],
+)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_the_table_is_what_the_method_may_run(name):
+    method, found = methods.named(name), {}
+    for choice in itertools.product(*OPTIONS):
+        stages = method.stages(override(RunConfig(method=name), choice))
+        found |= {stage.name: stage.artifact for stage in stages}
+        # A stage reads what was left before it.
+        for number, stage in enumerate(stages):
+            before = {each.name for each in stages[:number]}
+            assert {n for n in stage.reads.values() if n in found} <= before, (choice, stage.name)
+    assert found == {artifact.name: artifact for artifact in method.artifacts}
+
+
+def test_a_stage_has_one_row_whatever_the_method():
+    rows: dict[str, object] = {}
+    for method in methods.METHODS.values():
+        for artifact in method.artifacts:
+            assert rows.setdefault(artifact.name, artifact) == artifact
+            assert dataclasses.is_dataclass(artifact)
+
+
+@pytest.mark.parametrize("phase", methods.PHASES)
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_phase_has_its_results_and_what_they_need(name, phase):
+    config = RunConfig(method=name)
+    plan = methods.stages(config)
+    names = [stage.name for stage in methods.stages(config, phase)]
+    assert names == [stage.name for stage in plan if stage.name in names]  # in order
+    folders = methods.PHASES[phase]
+    assert {s.name for s in plan if not folders or s.name.split("/")[0] in folders} <= set(names)
+    ends = {"tutoring": "tutoring/student", "evaluate": "evaluation/student"}
+    if phase in ends:
+        assert ends[phase] in names
+    alone = methods.stages(config, "evaluate", ["tutoring/student"])
+    assert "tutoring/student" in [stage.name for stage in alone]
