@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from rich.console import Console
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.errors import UserError
@@ -58,15 +57,13 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
     config = settings(
         [*rows(20, 3), half, rows(1, 0)[0] | {"split": "huh"}], "data.on_bad_row=skip"
     )
-    job, console = Job(config, tmp_path / "run"), Console(record=True, width=20)
+    job = Job(config, tmp_path / "run")
     job.check()
-    job.tell_of_data(console)
-    assert console.export_text().split("\n") == [
+    assert list(job.notes()) == [
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
         f"1 x split is not train, dev or test ({tmp_path}/run/bad_rows.jsonl)",
         "data.test=8: the first 8 of 10 rows are read; 0 reads all",
         "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: 1",
-        "",
     ]
     assert len(read_rows(tmp_path / "run/bad_rows.jsonl")) == 4
 
@@ -80,23 +77,17 @@ def test_the_list_is_of_the_data_of_now(settings, tmp_path):
 
 def test_rows_that_a_limit_leaves_out_are_counted(settings, tmp_path):
     config = settings(rows(20, 0), "data.pool=5")
-    job, console = Job(config, tmp_path / "run"), Console(record=True, width=200)
-    job.tell_of_data(console)
+    job = Job(config, tmp_path / "run")
     assert len(job.inputs.pool) == 5 and job.inputs.splits.cut == {"pool": 10, "test": 10}
     said = "data.pool=5: the first 5 of 10 rows are read; 0 reads all"
-    assert said in console.export_text()
+    assert said in list(job.notes())
 
 
 def test_most_rows_failing_alike_is_said_where_they_are_skipped(settings, tmp_path):
     config = settings(rows(10, 11), "data.on_bad_row=skip")
-    job, console = Job(config, tmp_path / "run"), Console(record=True, width=20)
-    job.tell_of_data(console)
-    assert (
-        console.export_text()
-        .split("\n")[1]
-        .startswith(
-            "11 of 21 rows fail alike: answer is not a number; data.kind=numeric reads numbers only"
-        )
+    _, note, *_ = Job(config, tmp_path / "run").notes()
+    assert note.startswith(
+        "11 of 21 rows fail alike: answer is not a number; data.kind=numeric reads numbers only"
     )
 
 
