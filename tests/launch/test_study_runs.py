@@ -20,7 +20,7 @@ def test_a_reason_is_printed_as_it_is(tmp_path, monkeypatch, quoted):
         def is_whole(self, careful):
             return False
 
-        def check(self):
+        def run(self, console, heading, quiet):
             raise UserError(f"the server says {quoted}")
 
     monkeypatch.setattr(study_runs, "Job", Failing)
