@@ -37,7 +37,7 @@ def check(
     asker = teacher.make_teacher(params, pool, count)
     costs = _costs(params.teacher, asker, new, account)
     room = cap_in_nanodollars(budget.usd) - account.nanodollars
-    left = budget.queries - account.queries
+    left = max(0, budget.queries - account.queries)
     spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
     longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
     if len(new) == len(asked) and min(costs) > room:

@@ -34,7 +34,7 @@ from bridge_jax.text.rendering import Rendering
 CACHE = "cache"  # The folder of a workdir, or of a study, for what can be made again.
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".gguf")
-_OF_MODELS = (".json", ".safetensors", ".model", ".jinja", ".txt", ".gguf")
+_OF_MODELS = (".json", ".safetensors", ".model", ".jinja", ".gguf", "merges.txt", "vocab.txt")
 
 
 class Inputs:
@@ -219,7 +219,7 @@ class Inputs:
             return [path.parent.parent.name, path.name]
         if path.is_file():
             return [self._hashes.of_file(path)]
-        inside = sorted(each for each in path.iterdir() if each.suffix in _OF_MODELS)
+        inside = sorted(each for each in path.iterdir() if each.name.endswith(_OF_MODELS))
         return [[each.name, self._hashes.of_file(each)] for each in inside if keep(each.name)]
 
     def _model_key(self, role: Role) -> str:
@@ -259,5 +259,5 @@ def _files(path: str, hashes: Hashes, endings: tuple[str, ...] = ()) -> dict[str
     return {
         str(each.relative_to(place.parent)): hashes.of_file(each)
         for each in inside
-        if each.is_file() and (not endings or each.suffix in endings)
+        if each.is_file() and (not endings or each.name.endswith(endings))
     }

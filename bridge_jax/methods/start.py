@@ -101,8 +101,12 @@ def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, st
         return
     read = {name for stage in stages for name in (*stage.reads.values(), *stage.keyed_by)}
     files: dict[str, str] = {}
+    listed = set()  # Several inputs may come from one file.
     for name in sorted(read & inputs.table.keys()):
-        files |= {f"{path} ({name})": digest for path, digest in inputs.table[name].files().items()}
+        for path, digest in inputs.table[name].files().items():
+            if (path, digest) not in listed:
+                files[f"{path} ({name})"] = digest
+            listed.add((path, digest))
     first, *others = hosts.gather(files)
     for number, theirs in enumerate(others, 1):
         if differ := sorted(path for path in first | theirs if first.get(path) != theirs.get(path)):

@@ -3,6 +3,7 @@
 A file is read again only when its size, its times or its inode have changed.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -108,10 +109,11 @@ class Hashes:
         return {each.relative_to(path).as_posix(): self.of_file(each) for each in inside}
 
     def save(self) -> None:
-        """Writes what is new, beside what other processes have written."""
+        """Writes what is new, beside what other processes have written, if the disk lets it."""
         if not (self._file and self._new and hosts.is_first()):
             return
         self.__dict__.pop("_before", None)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.replace(self._file, json.dumps(self._before | self._known))
-        self._new.clear()
+        with contextlib.suppress(OSError):  # The files are read again then.
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            atomic.replace(self._file, json.dumps(self._before | self._known))
+            self._new.clear()

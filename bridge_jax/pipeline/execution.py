@@ -102,8 +102,7 @@ class Execution:
                 else:
                     yield from self._make(stage, made.damage if made else "")
         finally:
-            with contextlib.suppress(OSError):  # They are computed again.
-                self._hashes.save()
+            self._hashes.save()
 
     def _taken(self, stage: Stage, made: _Made) -> str:
         """Returns what to say of a stage that is taken as it is, though it would run otherwise."""
@@ -286,7 +285,9 @@ def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     # With a manifest it was whole, and something of it is not as it was written.
     earlier = None if (place / storage.MANIFEST).exists() else storage.started(place)
     if earlier and earlier["shallow"] == fresh["shallow"]:
-        return fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
+        record = fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
+        files.write_json(place / storage.STARTED, record)
+        return record
     storage.clear(place)
     files.write_json(place / storage.STARTED, fresh)
     return fresh
