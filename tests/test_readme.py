@@ -1,5 +1,6 @@
 """The commands of the README are accepted as they stand, and those that need no key are run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from bridge_jax import config_io
 from bridge_jax.methods.checks import validate
 from bridge_jax.studies.study import Study, override
 from launch import overrides
+from tests import xla
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/studies.md", "docs/baselines.md")
@@ -107,7 +109,7 @@ def test_the_commands_of_a_run_of_ones_own(tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", *shrunk, *more.split()],
             cwd=tmp_path,
-            env=None,
+            env=os.environ | {"XLA_FLAGS": xla.flags(1), "PYTHONPATH": str(ROOT)},
             input="How are you?\n",
             capture_output=True,
             text=True,
