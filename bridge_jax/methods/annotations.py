@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from bridge_jax.config import RunConfig
+from bridge_jax.config import API_TEACHERS, RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.methods import mending, names
 from bridge_jax.methods.apprenticeship import SELECTION
@@ -130,10 +130,10 @@ def annotations(config: RunConfig) -> Stage:
         "count": names.COUNT,
         "workdir": names.WORKDIR,
     }
-    said: tuple[str, ...] = ()  # What is recorded of the teacher: the examples hold it, or a file.
+    said = []  # What is recorded of the teacher: the examples hold it, or a file.
+    if config.teacher.kind not in API_TEACHERS:
+        said.append(names.RECORDED)
     if config.teacher.replay_from:
-        said = (names.REPLAY,)
-    elif config.teacher.kind in ("oracle", "replay"):
-        said = (names.RECORDED,)
+        said.append(names.REPLAY)
     load = Load("selected", selected_count(config), samples=config.teacher.samples)
-    return Stage(ANNOTATIONS, annotate, asking(config), reads, load, mend, said)
+    return Stage(ANNOTATIONS, annotate, asking(config), reads, load, mend, tuple(said))

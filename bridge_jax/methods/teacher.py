@@ -1,6 +1,7 @@
 """Builds the teacher's client, its requests, and the rules for keeping replies."""
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,7 +114,14 @@ def make_request(params: Asking, example: Example) -> Request:
         explains = "/text" if example.kind == "text" else ""
         model = f"{config.model}/{params.variant}{explains}"
         words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
-        request = Request(example.id, model, words, config.max_output_tokens)
+        said = example.rationales.get(params.variant)
+        request = Request(
+            example.id,
+            model,
+            words,
+            config.max_output_tokens,
+            recorded="" if said is None else hashlib.sha256(said.encode()).hexdigest(),
+        )
     if not config.replay_from:
         return request
     model = replay.recorded_model(Path(config.replay_from), request.model)

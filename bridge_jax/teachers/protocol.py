@@ -41,6 +41,8 @@ class Request:
       sample: which of several replies to the same words.
       structured: whether the reply is JSON of `teachers.structured.SCHEMA`.
       server: who is asked (`teachers.servers`); "" is the vendor's own.
+      recorded: the SHA-256 of what a recorded teacher says, so that a corrected text is another
+        request; "" of an API, whose reply nobody knows.
     """
 
     example_id: str
@@ -51,10 +53,11 @@ class Request:
     sample: int = 0
     structured: bool = False
     server: str = ""
+    recorded: str = ""
 
     @functools.cached_property
     def key(self) -> str:
-        """SHA-256 (64 hex digits) of server, model, messages and sampling settings."""
+        """SHA-256 (64 hex digits) of server, model, messages, sampling and what is recorded."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -72,6 +75,8 @@ class Request:
             value["structured"] = self.structured
         if self.server:
             value["server"] = self.server
+        if self.recorded:
+            value["recorded"] = self.recorded
         return _CANONICAL.encode(value)
 
 

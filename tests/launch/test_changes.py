@@ -147,6 +147,16 @@ def test_evaluation_trains_nothing_whatever_the_pool_is_by_now(config, workdir, 
     assert "apprenticeship/warmup" in ran and "tutoring/student" in ran
 
 
+def test_a_corrected_rationale_is_what_the_teacher_says_now(config, workdir, tmp_path):
+    """Also where the ledger has an answer to the same question."""
+    found = [row | {"rationale": "Corrected. " + row["rationale"]} for row in rows()]
+    _, ran, _ = finish(moved(config, write_rows(tmp_path / "rows.jsonl", found)), workdir)
+    assert ran[0] == "apprenticeship/annotations"
+    said = (workdir / "apprenticeship/annotations/annotations.jsonl").read_text().splitlines()
+    assert len(said) == 10
+    assert all(json.loads(row)["rationale"].startswith("Corrected. Day") for row in said)
+
+
 def test_annotations_cut_in_their_last_row_are_seen_and_said(config, workdir, caplog):
     path = (workdir / "apprenticeship/annotations").resolve() / "annotations.jsonl"
     whole = path.read_bytes()
