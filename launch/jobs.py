@@ -100,11 +100,11 @@ class Job:
             name for s in self._plan if s.artifact.work == "evaluate" for name in s.reads.values()
         }
         found = []
-        for name in sorted(read & {stage.name for stage in self._plan}):
-            record = storage.manifest(self.workdir / name)
-            if record is None or record.dropped:
+        for name in sorted(read & {stage.name for stage in self._plan}) if hosts.is_first() else ():
+            made = storage.manifest(self.workdir / name)
+            if made is None or made.get("dropped"):
                 continue
-            if not storage.damage(self.workdir / name, record, self._hashes):
+            if not storage.damage(self.workdir / name, made, self._hashes):
                 found.append(name)
         return frozenset(hosts.agree(found))
 

@@ -13,7 +13,7 @@ import re
 import struct
 import typing
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from bridge_jax.config import address
 from bridge_jax.errors import UserError
@@ -21,14 +21,6 @@ from bridge_jax.errors import UserError
 LARGEST_INT = 2**31 - 1
 _LONGEST_SHOWN = 80
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-class Rule(Protocol):
-    """Checks one value of an annotated field."""
-
-    def refuses(self, value: Any) -> str:
-        """Returns what would be right, if `value` is not; else an empty text."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bridge_jax.tasks.example import Example
 
 
 class Annotation(TypedDict):
-    """What the teacher said of an example, and why it is kept or not."""
+    """The teacher's rationale and answer for one example, and why they are kept or not."""
 
     id: str
     question: str
@@ -33,7 +33,7 @@ class Annotation(TypedDict):
 
 
 class Bill(TypedDict):
-    """What was paid (`teachers.caps.bill`), and at which prices."""
+    """The bill of a run (`teachers.caps.bill`), with the price list that it was settled at."""
 
     queries: int
     input_tokens: int

@@ -25,7 +25,7 @@ FILE = "predictions.jsonl"
 
 
 class Prediction(TypedDict):
-    """What a model wrote about a test question; `score` is the ROUGE-L of a free text."""
+    """A model's answer to one test question; `score` is the ROUGE-L of a free text."""
 
     id: str
     domain: str

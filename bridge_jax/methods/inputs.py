@@ -98,7 +98,7 @@ class Inputs:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """What the splits are known by."""
+        """The SHA-256 of each split (`tasks.cached.digests`)."""
         return cached.digests(self.splits)
 
     @functools.cached_property
@@ -190,9 +190,9 @@ class Inputs:
     @functools.cached_property
     def _data_content(self) -> str:
         """The content of the file or folder behind the data; "" where there is none here."""
-        found = self._data_files()
-        # One file is known by what is in it, wherever it is.
-        return of_value(found if len(found) > 1 else list(found.values())) if found else ""
+        data = self._config.data
+        has_path = data.source != "practice" and bool(data.path)
+        return self._hashes.of_place(Path(data.path)) if has_path else ""
 
     def _data_files(self) -> dict[str, str]:
         data = self._config.data
@@ -219,8 +219,8 @@ class Inputs:
             return [path.parent.parent.name, path.name]
         if path.is_file():
             return [self._hashes.of_file(path)]
-        inside = sorted(each for each in path.iterdir() if each.name.endswith(_OF_MODELS))
-        return [[each.name, self._hashes.of_file(each)] for each in inside if keep(each.name)]
+        found = self._hashes.of_files(path, _OF_MODELS)
+        return [[name, digest] for name, digest in found.items() if keep(name)]
 
     def _model_key(self, role: Role) -> str:
         return of_value([keys.plain(self._selected(role)), self._content(role)])
@@ -250,14 +250,10 @@ def _load(data: str, seed: int, folder: Path | None, content: str) -> Splits:
     return cached.load(config_io.from_json(DataConfig, json.loads(data)), seed, folder, content)
 
 
-def _files(path: str, hashes: Hashes, endings: tuple[str, ...] = ()) -> dict[str, str]:
+def _files(path: str, hashes: Hashes, endings: tuple[str, ...] = ("",)) -> dict[str, str]:
     """Returns the SHA-256 of a file, or of the files in a folder, by name; {} if there is none."""
     place = Path(path)
-    if not path or not place.exists():
-        return {}
-    inside = [place] if place.is_file() else sorted(place.rglob("*"))
-    return {
-        str(each.relative_to(place.parent)): hashes.of_file(each)
-        for each in inside
-        if each.is_file() and (not endings or each.name.endswith(endings))
-    }
+    if path and place.is_file():
+        return {place.name: hashes.of_file(place)}
+    found = hashes.of_files(place, endings) if path and place.is_dir() else {}
+    return {f"{place.name}/{name}": digest for name, digest in found.items()}

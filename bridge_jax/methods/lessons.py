@@ -15,7 +15,7 @@ from bridge_jax.text.rendering import Rendering
 
 
 class Lesson(NamedTuple):
-    """What the student reads of an example: rationale and answer, or the answer alone."""
+    """A training example of the student: rationale and answer, or the answer alone."""
 
     example: Example
     rationale: str | None

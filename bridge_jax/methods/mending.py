@@ -144,7 +144,7 @@ def mend(
 
 @dataclasses.dataclass(frozen=True)
 class _Ledger:
-    """What a ledger says of a run's selection.
+    """The replies on a ledger to the requests about a run's selection.
 
     Attributes:
       path: of the ledger.

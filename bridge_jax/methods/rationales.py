@@ -29,7 +29,7 @@ FILE = "rationales.jsonl"
 
 
 class Written(TypedDict):
-    """What the assistant wrote about an example; log-probabilities in nats."""
+    """A row of what the assistant wrote about an example; log-probabilities in nats."""
 
     id: str
     domain: str
@@ -51,20 +51,16 @@ class Sampled(TypedDict):
     answer: str | None
 
 
-class Judged(TypedDict):
-    """What the assistant wrote, and whether the student learns from it."""
+class Judged(Written):
+    """A row that the assistant wrote, and whether the student learns from it.
 
-    id: str
-    domain: str
-    question: str
-    completion: str
-    rationale: str
-    answer: str | None
-    ended: bool
-    mean_logprob: float
-    min_step_logprob: float
-    tokens: int
-    shown_gold: bool
+    Attributes:
+      noise: the kind of error that was put in, if one was.
+      agreement: the share of the student's samples with this answer.
+      gold, correct: for the report alone.
+      kept, reason: whether it is learned from, and why not.
+    """
+
     noise: str | None
     agreement: NotRequired[float]
     gold: str

@@ -10,7 +10,7 @@ from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.tasks import rouge
@@ -21,8 +21,7 @@ from bridge_jax.training import metrics
 def roles(stages: Sequence[Stage]) -> list[Role]:
     """Returns the roles that have a model in a run."""
     found = {stage.artifact.role for stage in stages}
-    both: tuple[Role, ...] = ("assistant", "student")
-    return [role for role in both if role in found]
+    return [role for role in ROLES if role in found]
 
 
 def check(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:

@@ -79,7 +79,7 @@ class Values(typing.TypedDict):
 
 
 class Manifest(typing.TypedDict):
-    """What is known of a finished stage (`pipeline.execution`), beside its files.
+    """The manifest of a finished stage, which `pipeline.storage` writes last and checks.
 
     Attributes:
       stage: its name.

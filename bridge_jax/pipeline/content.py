@@ -73,12 +73,12 @@ class Hashes:
 
     @functools.cached_property
     def _before(self) -> dict[str, list[Any]]:
+        """What was remembered in the file; damaged, it costs no more than reading files again."""
         try:
-            assert self._file
-            found = json.loads(self._file.read_text())
-            return found if isinstance(found, dict) else {}
-        except (OSError, ValueError, AssertionError, RecursionError):
-            return {}  # Nothing is lost: the files are read again.
+            found = json.loads(self._file.read_text()) if self._file else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def of_file(self, path: Path) -> str:
         """Returns the SHA-256 of a file.
@@ -101,12 +101,21 @@ class Hashes:
             self._new.add(name)
         return digest
 
-    def of_files(self, path: Path) -> dict[str, str]:
-        """Returns the SHA-256 of a file, or of each file in a folder by its path there."""
+    def of_files(self, folder: Path, endings: tuple[str, ...] = ("",)) -> dict[str, str]:
+        """Returns the SHA-256 of each file in a folder, by its path there.
+
+        Args:
+          folder: also those inside it are looked at.
+          endings: of the files' names; those with other endings are left out.
+        """
+        inside = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(endings))
+        return {each.relative_to(folder).as_posix(): self.of_file(each) for each in inside}
+
+    def of_place(self, path: Path) -> str:
+        """Returns the SHA-256 of a file, or of a folder's files with their names; "" of neither."""
         if path.is_file():
-            return {path.name: self.of_file(path)}
-        inside = sorted(each for each in path.rglob("*") if each.is_file())
-        return {each.relative_to(path).as_posix(): self.of_file(each) for each in inside}
+            return self.of_file(path)
+        return of_value(self.of_files(path)) if path.is_dir() else ""
 
     def save(self) -> None:
         """Writes what is new, beside what other processes have written, if the disk lets it."""

@@ -15,6 +15,7 @@ from bridge_jax import timing
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import files, keys, made_with, storage
+from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.pipeline.stages import Input, Stage
@@ -27,7 +28,7 @@ class StageBusy(Exception):  # noqa: N818 - no error: come back later
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What happened to a stage.
+    """The outcome of one stage.
 
     Attributes:
       name: of the stage.
@@ -187,24 +188,24 @@ class Execution:
         if hosts.is_first():
             place = self._place(stage)
             if place:
-                folder, record = place
-                wrong = storage.damage(folder, record, self._hashes) if careful else {}
+                folder, made = place
+                wrong = storage.damage(folder, made, self._hashes) if careful else {}
                 if wrong and (mended := self._mend(stage, folder, set(wrong))):
-                    record, wrong = mended, {}
+                    made, wrong = mended, {}
                 damage = next(iter(wrong.values()), "")
-                found = [str(folder), record.key, record.content]
-                found += [record.seconds, damage, record.dropped]
+                found = [str(folder), made["key"], made["content"], made["seconds"]]
+                found += [damage, made.get("dropped", False)]
         found = hosts.agree(found)
         return _Made(*found) if found else None
 
-    def _place(self, stage: Stage) -> tuple[Path, storage.Record] | None:
+    def _place(self, stage: Stage) -> tuple[Path, Manifest] | None:
         if stage.name in self._as_they_are:
             name = self._workdir / stage.name
             found = storage.manifest(name)
             return (name.resolve(), found) if found else None
         return self._store.find(stage.name, self._deep[stage.name], self._shallow(stage))
 
-    def _mend(self, stage: Stage, folder: Path, damaged: set[str]) -> storage.Record | None:
+    def _mend(self, stage: Stage, folder: Path, damaged: set[str]) -> Manifest | None:
         """Returns what the manifest of a damaged stage says once mended; None if it is not."""
         place, opened = Folder(folder, stage.artifact), self._opened(stage)
         if not (stage.mend and stage.mend(stage.params, place, damaged, **opened)):

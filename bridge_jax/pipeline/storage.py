@@ -8,20 +8,19 @@ renamed. The runs of a study share one `stages`, where what they have in common 
 """
 
 import errno
-import math
 import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
 
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import content, files
-from bridge_jax.pipeline.artifacts import PARAMS, Artifact
+from bridge_jax.pipeline.artifacts import PARAMS, Artifact, Manifest
 from bridge_jax.pipeline.content import Hashes
 
 STAGES = "stages"
@@ -29,6 +28,7 @@ MANIFEST = "manifest.json"
 STARTED = "started.json"
 CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
 WAY_OUT = "run the same command again: it finds what is damaged, and runs that stage again"
+_LONGEST = 1e9  # Seconds; some thirty years.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -109,41 +109,26 @@ class Folder:
             np.save(self.path / name, value)
 
 
-class Record(NamedTuple):
-    """What a manifest says.
-
-    Attributes:
-      key: the deep key under which the stage was made, the name of its folder.
-      shallow: the key by the content of what it read.
-      content: what its own result is known by.
-      files: path in the folder -> SHA-256.
-      seconds: of work.
-      dropped: whether its parameters were deleted to save space.
-    """
-
-    key: str
-    shallow: str
-    content: str
-    files: dict[str, str]
-    seconds: float
-    dropped: bool
-
-
-def manifest(folder: Path) -> Record | None:
-    """Returns what the manifest of a folder says; None where there is none, or a damaged one."""
+def manifest(folder: Path) -> Manifest | None:
+    """Returns the manifest of a folder; None where there is none, or a damaged one."""
     found = files.read_json(folder / MANIFEST)
-    if found is None:
-        return None
-    try:
-        key, shallow, known = (found[name] for name in ("key", "shallow", "content"))
-        paths, seconds = found["files"], found["seconds"]
-        texts = [key, shallow, known, *paths, *paths.values()]
-    except (KeyError, TypeError, AttributeError):
-        return None
-    whole = all(isinstance(text, str) for text in texts) and _is_duration(seconds)
-    if not whole or type(found.get("restarts", 0)) is not int:
-        return None
-    return Record(key, shallow, known, paths, seconds, bool(found.get("dropped")))
+    return cast(Manifest, found) if found is not None and _is_manifest(found) else None
+
+
+def _is_manifest(found: dict[str, Any]) -> bool:
+    texts = [found.get(name) for name in ("stage", "key", "shallow", "content")]
+    counts = [found.get(name) for name in ("restarts", "compilations")]
+    durations = [found.get("seconds")]
+    for name, values in (("files", texts), ("made_with", texts), ("spans", durations)):
+        if not isinstance(part := found.get(name), dict):
+            return False
+        values += part.values()
+    return (
+        all(isinstance(text, str) and text.isprintable() for text in texts)
+        and all(type(count) is int for count in counts)
+        and all(map(_is_duration, durations))
+        and isinstance(found.get("dropped", False), bool)
+    )
 
 
 def started(folder: Path) -> dict[str, Any] | None:
@@ -158,7 +143,7 @@ def started(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_duration(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return type(value) in (int, float) and 0 <= value < _LONGEST
 
 
 def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
@@ -199,14 +184,14 @@ def _of_array(array: np.ndarray) -> list[Any]:
     return [str(data.dtype), list(data.shape), content.of_bytes(data)]
 
 
-def damage(folder: Path, record: Record, hashes: Hashes, params: bool = True) -> dict[str, str]:
+def damage(folder: Path, made: Manifest, hashes: Hashes, params: bool = True) -> dict[str, str]:
     """Returns the files of a finished stage that are not as they were written, each with why.
 
     Its parameters are looked at unless they were dropped, or `params` says not to.
     """
     found = {}
-    for name, digest in record.files.items():
-        if name.startswith(f"{PARAMS.name}/") and (record.dropped or not params):
+    for name, digest in made["files"].items():
+        if name.startswith(f"{PARAMS.name}/") and (made.get("dropped") or not params):
             continue
         if not (folder / name).is_file():
             found[name] = f"{name} is gone"
@@ -230,13 +215,13 @@ class Store:
         """Returns where a stage of a deep key lies."""
         return self.root / stage / key
 
-    def find(self, stage: str, key: str, shallow: str) -> tuple[Path, Record] | None:
+    def find(self, stage: str, key: str, shallow: str) -> tuple[Path, Manifest] | None:
         """Returns a whole folder of the shallow key, at best that of the deep key."""
         own = self.folder(stage, key)
         others = own.parent.glob(f"*/{MANIFEST}") if own.parent.is_dir() else ()
         for folder in [own, *sorted(path.parent for path in others)]:
             found = manifest(folder)
-            if found and found.shallow == shallow:
+            if found and found["shallow"] == shallow:
                 return folder, found
         return None
 
@@ -299,4 +284,4 @@ def current(workdir: Path) -> dict[str, str]:
 def finished(workdir: Path, stage: str) -> bool:
     """Returns whether a stage is whole, and the one that the last run uses."""
     found = manifest(workdir / stage)
-    return found is not None and found.key == current(workdir).get(stage)
+    return found is not None and found["key"] == current(workdir).get(stage)

@@ -139,17 +139,17 @@ class _Left:
         self._folders: dict[str, Folder] = {}
         for name, artifact in table.items():
             place = path / name
-            if name not in current or not (found := _json(place / storage.MANIFEST)):
+            if name not in current or not (place / storage.MANIFEST).exists():
                 continue
-            record = storage.manifest(place)
-            if record is None:
+            found = storage.manifest(place)
+            if found is None:
                 raise UserError(f"{place / storage.MANIFEST}: damaged; {_WAY_OUT}")
-            if record.key != current[name]:
+            if found["key"] != current[name]:
                 continue
             # Nothing here reads parameters, and a copy of a workdir may do without.
-            if wrong := storage.damage(place, record, hashes, params=False):
+            if wrong := storage.damage(place, found, hashes, params=False):
                 raise UserError(f"{place}: {next(iter(wrong.values()))}; {_WAY_OUT}")
-            self.manifests[name] = cast(Manifest, found)
+            self.manifests[name] = found
             self._folders[name] = Folder(place, artifact)
 
     def rows(self, stage: str, row: type[T]) -> list[T]:

@@ -25,7 +25,7 @@ def load(config: DataConfig, seed: int, folder: Path | None, content: str) -> Sp
       config: where the examples come from.
       seed: of practice tasks, which are never kept.
       folder: where examples are kept; None keeps nothing.
-      content: says what is in the file or folder, as `sources.content`; "" keeps nothing.
+      content: the SHA-256 of the file or folder; "" keeps nothing.
 
     Raises:
       UserError: as `sources.load`; then nothing is kept.

@@ -2,11 +2,8 @@
 
 import collections
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
@@ -64,18 +61,6 @@ def load(config: DataConfig, seed: int) -> Splits:
 def raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
     """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
     return jsonl.read(config.path, part) if config.source == "jsonl" else hub.read(config, part)
-
-
-def content(path: str) -> str:
-    """Returns the SHA-256 of a local file, or of a folder's files with their names, or ""."""
-    file = Path(path)
-    if path and file.is_file():
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    if not path or not file.is_dir():
-        return ""
-    inside = sorted(each for each in file.rglob("*") if each.is_file())
-    listed = [[str(each.relative_to(file)), content(str(each))] for each in inside]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _check(config: DataConfig) -> None:

@@ -46,11 +46,6 @@ class Labelled(Seq[Sequence]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return Sequence(self.prompts[index], [], self.answers[index])
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64[N], the tokens of each sequence."""
-        return self.prompts.lengths + self.answers.lengths
-
 
 class Rendering:
     """Examples as one model reads them.

@@ -59,7 +59,8 @@ def run_alone(job: Job, artifact: Artifact, **given: Any) -> Folder:
 def pretend(job: Job, artifact: Artifact, key: str = "") -> None:
     """Writes the manifest of a finished stage, by default under the key that the run looks for."""
     key = key or job.deep[artifact.name]
-    record = {"key": key, "shallow": key, "content": "", "files": {}, "seconds": 1.0}
+    record = {"stage": artifact.name, "key": key, "shallow": key, "content": "", "files": {}}
+    record |= {"seconds": 1.0, "restarts": 0, "compilations": 0, "spans": {}, "made_with": {}}
     folder = job.workdir / storage.STAGES / artifact.name / key
     folder.mkdir(parents=True)
     files.write_json(folder / storage.MANIFEST, record)

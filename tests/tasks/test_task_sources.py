@@ -7,7 +7,7 @@ import pytest
 from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.answers import is_correct, parse_answer
-from bridge_jax.tasks.sources import content, load
+from bridge_jax.tasks.sources import load
 
 
 def row(name, split="train", **extra):
@@ -494,17 +494,6 @@ def test_csv_files_whose_columns_are_unclear(tmp_path, hub, train, test, message
         load(DataConfig(source="hf", path=str(tmp_path)), seed=0)
     if message not in str(error.value):  # The files come in any order.
         assert "has the columns question, answer" in str(error.value)
-
-
-def test_the_content_of_a_folder_is_told_from_another(tmp_path):
-    folder = folder_of(tmp_path, train=[row("a")], test=[row("b", "test")])
-    before = content(folder)
-    assert content(str(tmp_path / "folder" / "train.jsonl")) != before != ""
-    (tmp_path / "folder").rename(tmp_path / "moved")
-    assert content(str(tmp_path / "moved")) == before
-    (tmp_path / "moved" / "train.jsonl").write_text(json.dumps(row("c")))
-    assert content(str(tmp_path / "moved")) != before
-    assert content("") == content("someone/something") == ""
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_gold_answers_are_those_of_training_sequences(tiny_tokenizer):
     ]
     assert list(found) == expected == [made.sequence(e, None) for e in EXAMPLES]
     assert found[-1] == expected[5] and found[1:3] == expected[1:3] and len(found) == 6
-    assert found.lengths.tolist() == [sequence.length for sequence in expected]
+    lengths = found.prompts.lengths + found.answers.lengths
+    assert lengths.tolist() == [sequence.length for sequence in expected]
     assert list(made.answers(EXAMPLES, "")) == [sequence.answer for sequence in expected]
 
 
