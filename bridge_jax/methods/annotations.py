@@ -1,5 +1,6 @@
 """Asks the teacher about the selected examples; every request goes through the ledger."""
 
+import collections
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -112,13 +113,24 @@ def bought(annotated: Folder, pool: Examples, labelled: bool) -> list[tuple[Exam
 
     The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass; where the
     pool has no labels, it is the teacher's.
+
+    Raises:
+      UserError: there is none.
     """
-    found = []
-    for row in annotated.rows(mending.ROWS):
+    found, rows = [], annotated.rows(mending.ROWS)
+    for row in rows:
         example = pool.by_id[row["id"]]
         answer = example.answer if labelled else row["answer"]
         if row["kept"] and answer is not None:
             found.append((example, row["rationale"], answer))
+    if not found:
+        reasons = collections.Counter(row["reason"] or "no answer" for row in rows)
+        listed = "; ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
+        raise UserError(
+            f"there is nothing to learn from the teacher: none of its {len(rows):,} answers is "
+            f"kept ({listed}). They are in {annotated.path / mending.ROWS}; they stay paid, and a "
+            "looser teacher.keep_wrong or other settings of `teacher` may keep some"
+        )
     return found
 
 

@@ -101,7 +101,7 @@ class Execution:
                 if made and not made.damage:
                     yield Outcome(stage.name, True, made.seconds, self._taken(stage, made))
                 else:
-                    yield from self._make(stage, made.damage if made else "")
+                    yield from self._make(stage, made.damage if made else self._unreadable(stage))
         finally:
             self._hashes.save()
 
@@ -109,6 +109,12 @@ class Execution:
         """Returns what to say of a stage that is taken as it is, though it would run otherwise."""
         is_other = stage.name in self._as_they_are and made.key != self._deep[stage.name]
         return "used as it is, although made with other data or settings" if is_other else ""
+
+    def _unreadable(self, stage: Stage) -> str:
+        """Returns what to say where the stage has a manifest that cannot be read."""
+        folder = self._store.folder(stage.name, self._deep[stage.name])
+        is_there = (folder / storage.MANIFEST).exists() and storage.manifest(folder) is None
+        return f"{storage.MANIFEST} is damaged" if is_there else ""
 
     def is_done(self, careful: bool = False) -> bool:
         """Returns whether nothing is to be run.

@@ -1,0 +1,44 @@
+"""What is learned of the teacher's answers, and what is said where none is kept."""
+
+import pytest
+
+from bridge_jax.errors import UserError
+from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.pipeline.examples import Examples
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.tasks.example import Example
+from tests.methods import one_stage
+
+POOL = Examples([Example(f"e{i}", f"How many? {i}", f"{i}", "numeric") for i in range(4)], "x")
+
+
+def annotated(tmp_path, *changes):
+    folder = Folder(tmp_path, ANNOTATIONS)
+    rows = [one_stage.annotation(e, **change) for e, change in zip(POOL, changes)]
+    folder.write_rows("annotations.jsonl", rows)
+    return folder
+
+
+def test_kept_answers_are_learned_with_gold_where_it_is_known(tmp_path):
+    rejected = {"kept": False, "reason": "no rationale"}
+    folder = annotated(tmp_path, {"answer": "7"}, rejected, {"answer": None}, {})
+    assert bought(folder, POOL, labelled=True) == [
+        (POOL[0], "As taught.", "0"),
+        (POOL[2], "As taught.", "2"),
+        (POOL[3], "As taught.", "3"),
+    ]
+    assert [(e.id, answer) for e, _, answer in bought(folder, POOL, labelled=False)] == [
+        ("e0", "7"),
+        ("e3", "3"),
+    ]
+
+
+def test_where_none_is_kept_the_reasons_are_counted(tmp_path):
+    rejected = {"kept": False, "reason": "no answer that parses"}
+    folder = annotated(tmp_path, rejected, rejected, rejected | {"reason": "no rationale"})
+    message = (
+        r"none of its 3 answers is kept \(2 x no answer that parses; 1 x no rationale\)\. "
+        rf"They are in {tmp_path}/annotations\.jsonl; they stay paid, and a looser teacher\.keep_w"
+    )
+    with pytest.raises(UserError, match=message):
+        bought(folder, POOL, labelled=True)
