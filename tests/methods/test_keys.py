@@ -1,6 +1,7 @@
 """For every field of the config: the stages that run again when it changes, and no others."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 
@@ -24,6 +25,7 @@ from bridge_jax.config import (
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.keys import deep_keys
+from bridge_jax.tasks import hub
 
 WARMUP, GUESSES = "apprenticeship/warmup", "apprenticeship/guesses"
 SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"
@@ -165,14 +167,39 @@ FIELDS |= {
         "max_rationale_tokens": 99,
     }.items()
 }
-# Not in this table: other stages (`test_another_strategy...`), or files (below).
-OTHERS = {
-    *("method", "compare_direct", "selection.strategy", "teacher.kind", "teacher.replay_from"),
-    *("data.source", "data.path", "data.config", "data.revision", "data.columns", "data.splits"),
-    *("data.label_descriptions", "data.task_file", "data.kind", "data.choices", "data.answer_is"),
-    *("data.min_rouge", "data.decimal", "data.domains", "data.min_steps", "data.label_share"),
-    *("budget.ledger", "assistant.checkpoint", "student.checkpoint"),
-    *("instruct.source", "instruct.path", "instruct.columns", "instruct.on_bad_row"),
+# Of a practice run; what a file changes is below.
+FIELDS |= {
+    "data.domains": (("fees",), (*OF_POOL, *TESTS)),
+    "data.label_share": (1.0, (*OF_POOL, *TESTS)),
+    "data.kind": ("text", (*OF_POOL, *TESTS)),
+    "data.choices": (("a", "b"), NOTHING),
+    "data.answer_is": ("text", NOTHING),
+    "data.decimal": (",", NOTHING),
+    "data.min_rouge": (0.9, NOTHING),
+    "data.path": ("rows.jsonl", NOTHING),
+    "data.columns": ({"question": "text"}, NOTHING),
+    "data.splits": ({"train": "train"}, NOTHING),
+    "budget.ledger": ("other.sqlite", NOTHING),
+    "instruct.path": ("rows.jsonl", NOTHING),
+    "instruct.columns": ({"question": "text"}, NOTHING),
+    "instruct.on_bad_row": ("skip", NOTHING),
+}
+# What each of these does is in a test of its own.
+ALONE = {
+    "method": "test_methods_share_what_they_do_alike",
+    "compare_direct": "test_methods_share_what_they_do_alike",
+    "selection.strategy": "test_another_strategy_changes_the_selection_and_leaves_the_scores",
+    "teacher.kind": "test_another_kind_of_teacher_is_asked_anew",
+    "teacher.replay_from": "test_a_replay_is_known_by_its_content",
+    "data.source": "test_where_data_lie_does_not_matter",
+    "data.config": "test_a_part_of_a_dataset_is_known_by_its_rows",
+    "data.revision": "test_a_part_of_a_dataset_is_known_by_its_rows",
+    "data.label_descriptions": "test_how_data_are_read_matters_by_what_is_read",
+    "data.task_file": "test_where_data_lie_does_not_matter",
+    "data.min_steps": "test_steps_of_reasoning_are_those_of_the_questions",
+    "assistant.checkpoint": "test_weights_are_known_by_their_content",
+    "student.checkpoint": "test_weights_are_known_by_their_content",
+    "instruct.source": "test_instructions_of_a_file_are_known_by_their_content",
 }
 
 
@@ -233,8 +260,9 @@ def with_value(config, key, value):
 
 
 def test_every_field_is_in_the_table():
-    assert set(leaves(RunConfig())) == FIELDS.keys() | OTHERS
-    assert not FIELDS.keys() & OTHERS
+    assert set(leaves(RunConfig())) == FIELDS.keys() | ALONE.keys()
+    assert not FIELDS.keys() & ALONE.keys()
+    assert set(ALONE.values()) <= globals().keys()
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -250,6 +278,19 @@ def test_another_strategy_changes_the_selection_and_leaves_the_scores(base, tmp_
     other = with_value(base, "selection.strategy", "coverage")
     expected = and_what_follows(base, [SELECTION])
     assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_another_kind_of_teacher_is_asked_anew(base, tmp_path):
+    other = dataclasses.replace(base, teacher=TeacherConfig("openai", "gpt-x", free=True))
+    expected = and_what_follows(base, [ANNOTATIONS])
+    assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_steps_of_reasoning_are_those_of_the_questions(base, tmp_path):
+    longer = with_value(base, "data.max_steps", 2)
+    other = with_value(longer, "data.min_steps", 2)
+    expected = and_what_follows(base, (*OF_POOL, *TESTS))
+    assert changed(keys_of(longer, tmp_path), keys_of(other, tmp_path)) == expected
 
 
 def test_methods_share_what_they_do_alike(base, tmp_path):
@@ -304,6 +345,36 @@ def of_file(base, tmp_path):
     return dataclasses.replace(base, data=data, teacher=teacher, budget=budget)
 
 
+def test_a_part_of_a_dataset_is_known_by_its_rows(of_file, tmp_path, monkeypatch):
+    """`config` chooses a part, `revision` a version of it: here both have the same rows."""
+    pytest.importorskip("datasets")
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for name, question in (("one", "Where is {}?"), ("two", "Where is {}?"), ("else", "When? {}")):
+        (folder / name).mkdir()
+        write_rows(folder / name / "train.jsonl", rows(question=question))
+    parts = "".join(
+        f"- config_name: {name}\n  data_files: {name}/train.jsonl\n"
+        for name in ("one", "two", "else")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
+    data = dataclasses.replace(of_file.data, source="hf", path=str(folder), config="one")
+    config = dataclasses.replace(of_file, data=data)
+    before = keys_of(config, tmp_path)
+    assert not changed(before, keys_of(with_value(config, "data.config", "two"), tmp_path))
+    read = hub.read
+
+    def unversioned(config, part):  # A version is the hub's: here it has these rows.
+        return read(dataclasses.replace(config, revision=""), part)
+
+    monkeypatch.setattr(hub, "read", unversioned)
+    assert not changed(before, keys_of(with_value(config, "data.revision", "main"), tmp_path))
+    monkeypatch.undo()
+    expected = and_what_follows(of_file, (*OF_POOL, *TESTS))
+    other = with_value(config, "data.config", "else")
+    assert changed(before, keys_of(other, tmp_path)) == expected
+
+
 def another(row, **change):
     return row | change
 
@@ -350,6 +421,9 @@ def test_where_data_lie_does_not_matter(of_file, tmp_path):
     moved = write_rows(tmp_path / "moved.jsonl", rows())
     other = with_value(of_file, "data.path", moved)
     assert not changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path))
+    if importlib.util.find_spec("datasets"):
+        by_library = with_value(other, "data.source", "hf")
+        assert not changed(keys_of(of_file, tmp_path), keys_of(by_library, tmp_path))
     said = tmp_path / "task.toml"
     said.write_text('instruction = "Late or lost?"\n')
     other = with_value(with_value(of_file, "data.instruction", ""), "data.task_file", str(said))

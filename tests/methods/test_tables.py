@@ -55,3 +55,21 @@ def test_a_phase_has_its_results_and_what_they_need(name, phase):
         assert ends[phase] in names
     alone = methods.stages(config, "evaluate", ["tutoring/student"])
     assert "tutoring/student" in [stage.name for stage in alone]
+
+
+@pytest.mark.parametrize(
+    ("settings", "student", "assistant"),
+    [
+        ((), "reason", "reason"),
+        (("form=two_pass",), "answer", "reason"),
+        (("method=labels",), "answer", None),
+        (("method=direct",), "reason", None),
+    ],
+)
+def test_a_model_is_asked_for_what_it_was_trained_to_write(settings, student, assistant):
+    modes = {
+        stage.artifact.measured.name: stage.params.mode
+        for stage in methods.stages(override(RunConfig(), settings))
+        if stage.artifact.work == "evaluate" and stage.artifact.measured
+    }
+    assert (modes["student"], modes.get("assistant")) == (student, assistant)

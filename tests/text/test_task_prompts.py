@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from bridge_jax.config import DataConfig, RunConfig
+from bridge_jax.config import DataConfig
 from bridge_jax.errors import UserError
 from bridge_jax.tasks.example import Example
 from bridge_jax.tasks.task import Task
@@ -127,22 +127,13 @@ def test_an_instruction_of_others_is_the_users_turn_and_its_answer(tiny_tokenize
     assert found.answer[-1] == tok.end_id
 
 
-@pytest.mark.parametrize(
-    ("settings", "role", "mode"),
-    [
-        ({}, "student", "reason"),
-        ({"form": "two_pass"}, "student", "answer"),
-        ({"form": "two_pass"}, "assistant", "reason"),
-        ({"method": "labels"}, "student", "answer"),
-    ],
-)
-def test_the_system_message_of_a_run_is_that_of_its_prompts(settings, role, mode):
+@pytest.mark.parametrize("mode", prompts.INSTRUCTIONS)
+def test_the_system_message_of_a_dataset_is_that_of_its_prompts(mode):
     data = DataConfig(
         kind="label",
         choices=LABELS,
         instruction=TASK.instruction,
         label_descriptions=TASK.label_descriptions,
     )
-    found = prompts.system_message_of(RunConfig(data=data, **settings), role)
-    assert found == prompts.messages(TOLD, mode)[0]["content"]
-    assert prompts.system_message_of(RunConfig(**settings), role) == prompts.INSTRUCTIONS[mode]
+    assert prompts.system_message_of(data, mode) == prompts.messages(TOLD, mode)[0]["content"]
+    assert prompts.system_message_of(DataConfig(), mode) == prompts.INSTRUCTIONS[mode]
