@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Say, result, run, spread
-from bridge_jax.teachers.ledger import Ledger
-from bridge_jax.teachers.ledger_writer import Operation, Writer
-from bridge_jax.teachers.prices import Prices
+from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.ledger_writer import Operation, Writer
+from bridge_jax.ledger.prices import Prices
 from bridge_jax.teachers.protocol import Message, Reply, Request
 
 QUESTION, ANSWER = "Why is the sky blue? " * 20, "Because of Rayleigh scattering. " * 30

@@ -22,8 +22,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from bridge_jax import shown
+from bridge_jax.data.answers import ANSWER_MARK, cut_completion
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import ANSWER_MARK, cut_completion
 from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE
 from launch.overrides import run_main
 

@@ -39,8 +39,8 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.pipeline import storage
     from bridge_jax.pipeline.artifacts import Role
     from bridge_jax.pipeline.models import RoleModel
-    from bridge_jax.studies import card, summary
-    from bridge_jax.studies.workdir import load as load_run
+    from bridge_jax.report import card, summary
+    from bridge_jax.report.workdir import load as load_run
     from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
 
     logging.set_verbosity(logging.WARNING)

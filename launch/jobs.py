@@ -14,6 +14,8 @@ from rich.console import Console
 from bridge_jax import methods, shown
 from bridge_jax.config import RunConfig
 from bridge_jax.config_io import to_json
+from bridge_jax.data import task
+from bridge_jax.data.bad_rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.methods import budget, names, start
 from bridge_jax.methods.checks import idle_rows, validate
@@ -29,9 +31,7 @@ from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.progress import duration
-from bridge_jax.studies import report
-from bridge_jax.tasks import task
-from bridge_jax.tasks.bad_rows import BadRows, BadRowsError
+from bridge_jax.report import report
 from bridge_jax.text import prompts
 
 BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.

@@ -16,7 +16,7 @@ from absl import flags, logging
 from launch.overrides import run_main
 
 if TYPE_CHECKING:
-    from bridge_jax.studies import study
+    from bridge_jax.study import study
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "A Python file with get_config() or get_study().", required=True
@@ -30,7 +30,7 @@ _SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter l
 def main(assignments: list[str]) -> None:
     """Plans the run, or the study, and prints a table."""
     from bridge_jax import config_io
-    from bridge_jax.studies import study
+    from bridge_jax.study import study
 
     found = config_io.load(_CONFIG.value, "get_config", "get_study")
     if isinstance(found, study.Study):
@@ -94,7 +94,7 @@ def _machine() -> tuple[Any, Any, str]:
     """Returns the devices to plan for, the chip, and their name."""
     import jax
 
-    from bridge_jax.roofline import chips
+    from bridge_jax.parallel import chips
 
     if _TOPOLOGY.value:
         return *chips.topology(_TOPOLOGY.value), _TOPOLOGY.value

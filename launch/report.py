@@ -19,10 +19,10 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.errors import UserError
+from bridge_jax.ledger import accounts, statement
 from bridge_jax.pipeline.leases import lock
-from bridge_jax.studies import ledger_table
-from bridge_jax.studies.names import CELLS
-from bridge_jax.teachers import accounts, statement
+from bridge_jax.report import ledger_table
+from bridge_jax.study.names import CELLS
 from launch import overrides
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -50,7 +50,10 @@ def main(argv: Sequence[str]) -> None:
         elif LEDGER.value or CSV.value:
             _show_ledger(workdir, Console())
         else:
-            from bridge_jax.studies import report, terminal  # takes seconds: the ledger needs none
+            from bridge_jax.report import (
+                report,
+                terminal,  # takes seconds: the ledger needs none
+            )
 
             terminal.print_summary(report.write(workdir), Console())
     except UserError as error:
@@ -59,7 +62,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _show_study(workdir: Path, console: Console) -> None:
-    from bridge_jax.studies import study_report, study_tables, study_words  # takes seconds
+    from bridge_jax.study import (
+        study_report,
+        study_tables,
+        study_words,  # takes seconds
+    )
 
     result = study_report.write(workdir)
     study_tables.print_study(result, console)

@@ -40,7 +40,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import shown
     from bridge_jax.parallel import hosts
     from bridge_jax.progress import duration
-    from bridge_jax.studies import terminal
+    from bridge_jax.report import terminal
     from launch.jobs import Job
 
     began = time.perf_counter()

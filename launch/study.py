@@ -22,8 +22,8 @@ _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run need
 def main(assignments: list[str]) -> None:
     """Runs the runs of the study that are not done, and writes its result."""
     from bridge_jax.pipeline import storage
-    from bridge_jax.studies import names
-    from bridge_jax.studies import study as studies
+    from bridge_jax.study import names
+    from bridge_jax.study import study as studies
 
     workdir = storage.local(_WORKDIR.value, "--workdir")
     study = studies.in_folder(studies.load(_CONFIG.value, assignments), workdir)

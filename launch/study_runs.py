@@ -18,9 +18,9 @@ from bridge_jax.pipeline.execution import StageBusy
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
-from bridge_jax.studies import study_report, study_tables
-from bridge_jax.studies.names import RUNS
-from bridge_jax.studies.study import Cell, Study
+from bridge_jax.study import study_report, study_tables
+from bridge_jax.study.names import RUNS
+from bridge_jax.study.study import Cell, Study
 from launch.jobs import Job
 
 POLL_SECONDS = 2.0

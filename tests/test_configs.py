@@ -13,7 +13,7 @@ from bridge_jax.methods.checks import validate
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models import decoder, presets
 from bridge_jax.models.families import from_hf
-from bridge_jax.studies import study
+from bridge_jax.study import study
 from configs import models
 from launch.jobs import Job
 

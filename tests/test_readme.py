@@ -11,7 +11,7 @@ import pytest
 
 from bridge_jax import config_io
 from bridge_jax.methods.checks import validate
-from bridge_jax.studies.study import Study, override
+from bridge_jax.study.study import Study, override
 from launch import overrides
 from tests import xla
 

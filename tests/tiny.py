@@ -97,7 +97,7 @@ def write_tokenizer(folder: Path, vocab: int) -> None:
     from tokenizers import decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from bridge_jax.tasks import practice
+    from bridge_jax.data import practice
 
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(

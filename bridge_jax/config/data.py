@@ -42,7 +42,7 @@ class DataConfig:
         alike; empty where the questions say it themselves.
       label_descriptions: label -> what it means, of some or all labels. On the command line
         LABEL:DESCRIPTION,LABEL:DESCRIPTION, so a comma needs a Python config or a task file.
-      task_file: a TOML file with both, for longer ones (`bridge_jax.tasks.task`).
+      task_file: a TOML file with both, for longer ones (`bridge_jax.data.task`).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from bridge_jax.config import API_TEACHERS, RunConfig
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.methods import mending, names
 from bridge_jax.methods.apprenticeship import SELECTION
@@ -15,7 +16,6 @@ from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
-from bridge_jax.tasks.example import Example
 
 
 class Annotation(TypedDict):

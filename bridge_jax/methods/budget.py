@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge_jax.config import TeacherConfig
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
+from bridge_jax.ledger import accounts, overruns
+from bridge_jax.ledger.accounts import Standing
+from bridge_jax.ledger.prices import cap_in_nanodollars, in_usd
 from bridge_jax.methods import teacher
 from bridge_jax.methods.teacher import Asking, Count
-from bridge_jax.tasks.example import Example
-from bridge_jax.teachers import accounts, overruns
-from bridge_jax.teachers.accounts import Standing
-from bridge_jax.teachers.prices import cap_in_nanodollars, in_usd
 from bridge_jax.teachers.protocol import Request, Teacher
 
 

@@ -14,13 +14,13 @@ from bridge_jax.config import (
     TeacherConfig,
     fields,
 )
+from bridge_jax.data import task
 from bridge_jax.errors import UserError
 from bridge_jax.methods import asking, named
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.tasks import task
 
 
 def require(ok: bool, message: str) -> None:

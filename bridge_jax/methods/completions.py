@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Engine
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import track
-from bridge_jax.tasks.example import Example
 
 
 def write_completions(

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RunConfig
+from bridge_jax.data.answers import answer_of, is_correct
+from bridge_jax.data.example import Example
+from bridge_jax.data.rouge import rouge_l
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import names
 from bridge_jax.methods.completions import write_completions
@@ -15,9 +18,6 @@ from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.answers import answer_of, is_correct
-from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.rouge import rouge_l
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from bridge_jax.config import GenerationConfig, RunConfig
+from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import names
 from bridge_jax.methods.completions import write_completions
@@ -14,7 +15,6 @@ from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.example import Example
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
 

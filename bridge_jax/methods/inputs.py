@@ -13,6 +13,10 @@ from typing import Any
 
 from bridge_jax import config_io
 from bridge_jax.config import DataConfig, ModelConfig, RunConfig
+from bridge_jax.data import cached, instructions, task
+from bridge_jax.data.example import Splits
+from bridge_jax.data.instructions import Instructions
+from bridge_jax.data.practice.instructions import generate_instructions
 from bridge_jax.errors import UserError
 from bridge_jax.methods import names
 from bridge_jax.models.files import locate
@@ -23,10 +27,6 @@ from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
-from bridge_jax.tasks import cached, instructions, task
-from bridge_jax.tasks.example import Splits
-from bridge_jax.tasks.instructions import Instructions
-from bridge_jax.tasks.practice.instructions import generate_instructions
 from bridge_jax.teachers import replay
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.text.rendering import Rendering

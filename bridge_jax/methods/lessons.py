@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from bridge_jax.config import RunConfig
+from bridge_jax.data.example import Example
 from bridge_jax.methods.annotations import bought
 from bridge_jax.methods.rationales import FILE
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.example import Example
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
 

@@ -10,7 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
+from bridge_jax.ledger import accounts, ledger_rows
+from bridge_jax.ledger.accounts import Account
+from bridge_jax.ledger.caps import Spend, bill
+from bridge_jax.ledger.ledger_file import connect_to_read, explained
+from bridge_jax.ledger.ledger_rows import Stored
+from bridge_jax.ledger.ledger_schema import EarlierVersion
+from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import teacher
 from bridge_jax.methods.teacher import Asking, Count
 from bridge_jax.pipeline.files import (
@@ -19,14 +27,6 @@ from bridge_jax.pipeline.files import (
     read_what_is_left,
 )
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.example import Example
-from bridge_jax.teachers import accounts, ledger_rows
-from bridge_jax.teachers.accounts import Account
-from bridge_jax.teachers.caps import Spend, bill
-from bridge_jax.teachers.ledger_file import connect_to_read, explained
-from bridge_jax.teachers.ledger_rows import Stored
-from bridge_jax.teachers.ledger_schema import EarlierVersion
-from bridge_jax.teachers.prices import in_usd
 from bridge_jax.teachers.protocol import Failure, Reply, Request
 from bridge_jax.teachers.verification import Outcome, annotation
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from bridge_jax.config import RationalesConfig
+from bridge_jax.data.answers import format_completion, is_correct
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import format_completion, is_correct
-from bridge_jax.tasks.example import Example
 
 Row = dict[str, Any]
 

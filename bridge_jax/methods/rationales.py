@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
+from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_completion
+from bridge_jax.data.example import Example
 from bridge_jax.generation.confidence import step_logprobs
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import instruct, names
@@ -20,8 +22,6 @@ from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.answers import answer_of, is_correct, parse_answer, split_completion
-from bridge_jax.tasks.example import Example
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 

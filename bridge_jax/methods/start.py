@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bridge_jax.config import RunConfig
+from bridge_jax.data import rouge
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import check_context
 from bridge_jax.methods import apprenticeship, asking, logits, names
@@ -13,7 +14,6 @@ from bridge_jax.parallel import hosts
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.selection.strategies import noise_count
-from bridge_jax.tasks import rouge
 from bridge_jax.text.prompts import Mode
 from bridge_jax.training import metrics
 

@@ -9,12 +9,14 @@ from typing import Annotated, Any, cast
 
 from bridge_jax.config import API_TEACHERS, BudgetConfig, RunConfig, TeacherConfig
 from bridge_jax.config.fields import UNKEYED
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.accounts import open_ledger
+from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.tally import Tally
 from bridge_jax.progress import Advance, track
-from bridge_jax.tasks.example import Example
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded, replay
-from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
 from bridge_jax.teachers.gemini_batch import GeminiBatches
@@ -22,11 +24,9 @@ from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.pacing import Pace
-from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
 from bridge_jax.teachers.rounds import Ask, ask_in_rounds
 from bridge_jax.teachers.servers import server_of, vendor_of
-from bridge_jax.teachers.tally import Tally
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
 from bridge_jax.text import prompts
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import overload
 
-from bridge_jax.tasks.example import Example
+from bridge_jax.data.example import Example
 
 
 class Examples(Sequence[Example]):

@@ -12,14 +12,14 @@ from typing import Any
 
 from bridge_jax import methods
 from bridge_jax.config import API_TEACHERS, RunConfig
+from bridge_jax.data import task
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.tasks import task
-from bridge_jax.tasks.example import Example
 from bridge_jax.text.prompts import Mode, Sequence
 
 SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.

@@ -12,8 +12,8 @@ from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.costs import cache_bytes
 from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
-from bridge_jax.roofline.costs import cache_bytes
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.optimizer import make_optimizer

@@ -16,11 +16,11 @@ from bridge_jax import shown
 from bridge_jax.config import RunConfig
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.chips import GIB
 from bridge_jax.planning.memory import in_training, local_bytes
 from bridge_jax.planning.plan import HEADROOM, StagePlan
 from bridge_jax.planning.spending import Spending
 from bridge_jax.progress import duration
-from bridge_jax.roofline.chips import GIB
 
 
 def to_json(

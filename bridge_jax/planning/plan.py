@@ -13,16 +13,15 @@ from typing import Any
 from jax.sharding import Mesh
 
 from bridge_jax.config import ModelConfig, RunConfig
-from bridge_jax.models import presets
+from bridge_jax.models import costs, presets
 from bridge_jax.models.checkpoint import kept_layers
 from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.families import cut, from_hf
 from bridge_jax.models.files import is_hub_id, locate, read_hf_config
+from bridge_jax.parallel.chips import GIB, Chip
 from bridge_jax.parallel.sharding import batch_devices, filled_rows
 from bridge_jax.planning import memory
 from bridge_jax.planning.workload import Generation, Scoring, Training, Work
-from bridge_jax.roofline import costs
-from bridge_jax.roofline.chips import GIB, Chip
 
 HEADROOM = 0.9  # Of a chip's memory, at most, in what is proposed.
 

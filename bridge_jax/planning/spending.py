@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import teacher
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.planning.lengths import SAMPLE, Lengths
-from bridge_jax.teachers.prices import in_usd
 
 
 class Spending(NamedTuple):

@@ -15,6 +15,7 @@ from bridge_jax.config import RunConfig
 from bridge_jax.methods import names
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.chips import GIB, Chip
 from bridge_jax.pipeline import keys
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.stages import Input
@@ -22,7 +23,6 @@ from bridge_jax.planning import plan, workload
 from bridge_jax.planning.lengths import Lengths, opened
 from bridge_jax.planning.spending import Spending, expected
 from bridge_jax.progress import duration
-from bridge_jax.roofline.chips import GIB, Chip
 
 _BYTES = 4  # of a parameter, as it is kept
 

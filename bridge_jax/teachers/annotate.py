@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
+from bridge_jax.ledger.reservations import Reservations, Stopped, sleep
+from bridge_jax.ledger.tally import Tally, alike
 from bridge_jax.teachers import retrying
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
-from bridge_jax.teachers.reservations import Reservations, Stopped, sleep
-from bridge_jax.teachers.tally import Tally, alike
 
 # So many requests in a row given up, none answered between: the teacher is down, not a request bad.
 # And so many at the beginning that are refused alike, or lost: it is the config that is bad.

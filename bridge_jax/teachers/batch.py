@@ -17,12 +17,12 @@ from typing import TypeVar
 import tenacity
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
+from bridge_jax.ledger.ledger_jobs import Job
+from bridge_jax.ledger.tally import Tally
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.batch_protocol import BatchTeacher, JobRefused, State
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
-from bridge_jax.teachers.ledger_jobs import Job
 from bridge_jax.teachers.protocol import Failure, Reply, Request, TeacherError
-from bridge_jax.teachers.tally import Tally
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ Where the data say what the task is (`tasks.task`), the user's turn is the bare 
 with, and the system message says so: an LLM that is sent a customer's letter would reply to it.
 """
 
-from bridge_jax.tasks.answers import ANSWER_MARK
-from bridge_jax.tasks.example import AnswerKind, Example
+from bridge_jax.data.answers import ANSWER_MARK
+from bridge_jax.data.example import AnswerKind, Example
 from bridge_jax.teachers.protocol import Message
 from bridge_jax.text.prompts import labels_of, list_labels, told
 

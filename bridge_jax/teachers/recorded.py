@@ -6,9 +6,9 @@ Nothing is sent anywhere. Tokens are counted, so that budgets and prices are tho
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from bridge_jax.data.answers import answer_in_recorded_text, format_completion
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import answer_in_recorded_text, format_completion
-from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.protocol import Reply, Request
 
 

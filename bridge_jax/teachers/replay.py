@@ -15,10 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
+from bridge_jax.data.answers import ANSWER_MARK, format_completion, split_completion
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import ANSWER_MARK, format_completion, split_completion
+from bridge_jax.ledger.ledger_file import connect_to_read, explained
 from bridge_jax.teachers import wire
-from bridge_jax.teachers.ledger_file import connect_to_read, explained
 from bridge_jax.teachers.protocol import Finish, Reply, Request, Teacher, TeacherError
 
 _SQLITE = b"SQLite format 3\0"

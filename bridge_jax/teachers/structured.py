@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from bridge_jax.tasks.answers import split_completion
+from bridge_jax.data.answers import split_completion
 from bridge_jax.text.markers import whole_characters
 
 # Of OpenAI's `strict` subset of JSON schema, which Gemini reads too.

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge_jax.tasks.answers import answer_in_recorded_text, is_correct, parse_answer
-from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.jsonl import Number
+from bridge_jax.data.answers import answer_in_recorded_text, is_correct, parse_answer
+from bridge_jax.data.example import Example
+from bridge_jax.data.jsonl import Number
 from bridge_jax.teachers.protocol import Failure, Reply
 from bridge_jax.teachers.structured import JsonNumber, read_json, without_thoughts
 

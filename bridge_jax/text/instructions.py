@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bridge_jax.tasks.instructions import Instruction
+from bridge_jax.data.instructions import Instruction
 from bridge_jax.text.prompts import Sequence, instruction_sequence
 from bridge_jax.text.tokenizer import Tokenizer
 

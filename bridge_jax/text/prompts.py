@@ -15,11 +15,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bridge_jax.config import DataConfig
+from bridge_jax.data.answers import ANSWER_MARK, format_completion
+from bridge_jax.data.example import Example
+from bridge_jax.data.task import Task
+from bridge_jax.data.task import read as read_task
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import ANSWER_MARK, format_completion
-from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.task import Task
-from bridge_jax.tasks.task import read as read_task
 from bridge_jax.text.tokenizer import Tokenizer
 
 # Beside an exported model, the system message that it was trained with.

@@ -6,9 +6,9 @@ Many examples at once get the ids, and raise the errors, that they get one by on
 import dataclasses
 from collections.abc import Sequence as Seq
 
+from bridge_jax.data.answers import format_completion
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import format_completion
-from bridge_jax.tasks.example import Example
 from bridge_jax.text import prompts
 from bridge_jax.text.chat import UnwrittenError
 from bridge_jax.text.ragged import Ragged

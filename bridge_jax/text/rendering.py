@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from bridge_jax import caches
+from bridge_jax.data.answers import format_completion
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import format_completion
-from bridge_jax.tasks.example import Example
 from bridge_jax.text import prompts
 from bridge_jax.text.prompts import Mode, Sequence
 from bridge_jax.text.ragged import Ragged

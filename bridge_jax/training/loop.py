@@ -14,12 +14,11 @@ from jax.sharding import Mesh
 from bridge_jax import timing
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import lora
+from bridge_jax.models import costs, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel import preemption
+from bridge_jax.parallel import chips, preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
-from bridge_jax.roofline import chips, costs
 from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence

@@ -7,7 +7,7 @@ beside it the student that learns from the same paid answers directly. A cut mod
 well as small: with checkpoints of several sizes at hand, vary `assistant.checkpoint` instead.
 """
 
-from bridge_jax.studies.study import Cell, Study
+from bridge_jax.study.study import Cell, Study
 from configs.studies import common
 
 LAYERS = (6, 12, 18, 24, 30)

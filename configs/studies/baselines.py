@@ -5,7 +5,7 @@
 docs/baselines.md says what each of them is.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 ASKED = common.share(5)

@@ -9,7 +9,7 @@ rounded up to 1, 2, 6, 11 and 21 queries, x random, difficulty and coverage x 3 
 two CPU cores; docs/results.md has what came out.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 POOL = 101

@@ -5,7 +5,7 @@ import math
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config_io import override
-from bridge_jax.studies.study import Cell
+from bridge_jax.study.study import Cell
 from configs import quickstart
 from configs.quickstart import EPOCHS, POOL
 

@@ -13,7 +13,7 @@ and another order of the batches each. docs/results.md has what came out, and
 how long it took.
 """
 
-from bridge_jax.studies.study import Cell, Study
+from bridge_jax.study.study import Cell, Study
 from configs.quickstart import EPOCHS
 from configs.studies import common
 

@@ -6,7 +6,7 @@ The pool is of two domains, triage and deadlines, one step each. The assistant w
 on one of them, and then judges all of the pool.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 WARM_UPS = {"both domains": "", "triage alone": "triage", "deadlines alone": "deadlines"}

@@ -9,7 +9,7 @@ derivations that people wrote. Of 80 questions (their last 230 tokens or so) fou
 are the test.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import recorded
 
 

@@ -8,7 +8,7 @@ All runs of a seed share the assistant and what it wrote. It is shown the gold a
 few errors of its own.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 PERCENT = (0, 20, 50)

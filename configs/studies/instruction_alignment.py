@@ -5,7 +5,7 @@
 The paper calls what happens without it instruction blindness; the page counts it.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 INSTRUCTIONS = {"without instructions": 0, "120 instructions": 120, "240 instructions": 240}

@@ -7,7 +7,7 @@ The data and the teacher are those of `configs/medical_cpu.py`: 80 abstracts (th
 or so), of which four are asked about, and 100 to be tested on.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import recorded
 
 

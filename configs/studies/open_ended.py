@@ -6,7 +6,7 @@ The answer is a sentence that explains; the score is its ROUGE-L with the gold o
 `[tf-text]`), and what reaches 0.8 counts as right, for the filter and for the accuracy.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 OPEN = (

@@ -3,7 +3,7 @@
 python -m launch.study --config=configs/studies/selection.py --workdir=runs/selection
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 STRATEGIES = (

@@ -6,7 +6,7 @@ Without labels the assistant warms up on the labelled quarter of the pool, its o
 scored, and the answers of all it writes afterwards are taken as they are.
 """
 
-from bridge_jax.studies.study import Study
+from bridge_jax.study.study import Study
 from configs.studies import common
 
 UNLABELLED = (

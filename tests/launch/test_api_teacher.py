@@ -1,17 +1,13 @@
 """A run whose teacher is behind an API: the real SDK, and a vendor on loopback."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from fake_vendor import KEY, FakeVendor
 
 from bridge_jax import config_io
-from bridge_jax.tasks import sources
+from bridge_jax.data import sources
 from tests.launch import tiny_run
-
-sys.path.append(str(Path(__file__).parents[1] / "teachers"))
-from fake_vendor import KEY, FakeVendor
 
 FLAGS = [
     *("--phase=apprenticeship", "--config.method=direct", "--selection.strategy=random"),

@@ -7,7 +7,7 @@ import pytest
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.pipeline.files import read_rows
-from bridge_jax.studies import study as studies
+from bridge_jax.study import study as studies
 from launch.jobs import Job, bad_rows_listed
 from tests.launch import tiny_run
 

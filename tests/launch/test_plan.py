@@ -8,11 +8,11 @@ import pytest
 
 from bridge_jax import config_io
 from bridge_jax.config import MeshConfig, RunConfig
+from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
 from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
-from bridge_jax.roofline import chips
 from tests.launch import tiny_run
 
 KEYS = {

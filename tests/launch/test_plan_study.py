@@ -7,13 +7,13 @@ import pytest
 
 from bridge_jax import config_io
 from bridge_jax.models import decoder
+from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import plan, workload
 from bridge_jax.planning import study as planning
 from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
-from bridge_jax.roofline import chips
-from bridge_jax.studies import study as studies
+from bridge_jax.study import study as studies
 from tests.launch import tiny_study
 from tests.launch.test_plan import planned
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.studies.study import Cell, Study
+from bridge_jax.study.study import Cell, Study
 from launch import study_runs
 
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from bridge_jax import methods
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
+from bridge_jax.parallel import chips
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.study import plan_study
 from bridge_jax.planning.workload import workloads
-from bridge_jax.roofline import chips
-from bridge_jax.studies.study import Cell, Study, check, in_folder
+from bridge_jax.study.study import Cell, Study, check, in_folder
 from launch.jobs import Job
 from launch.study_runs import Runs, take_turns
 from tests.launch import tiny_run

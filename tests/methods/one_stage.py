@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bridge_jax import methods
+from bridge_jax.data.example import Example
 from bridge_jax.methods import (
     apprenticeship,
     assistant,
@@ -24,7 +25,6 @@ from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.example import Example
 from bridge_jax.text.prompts import Sequence
 from launch.jobs import Job
 

@@ -1,29 +1,25 @@
 """What a run asks an API teacher, and what it keeps; the vendor is on loopback."""
 
 import dataclasses
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import tenacity
+from fake_batches import FakeBatches
+from fake_vendor import KEY, FakeVendor, prompt_of
 from rich.console import Console
 
 from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.execution import Execution
 from bridge_jax.teachers import retrying
-from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.verification import annotation
 from launch.jobs import Job
 from tests.methods import one_stage
-
-sys.path.append(str(Path(__file__).parents[1] / "teachers"))
-from fake_batches import FakeBatches
-from fake_vendor import KEY, FakeVendor, prompt_of
 
 
 @pytest.fixture(autouse=True)

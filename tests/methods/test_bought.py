@@ -2,11 +2,11 @@
 
 import pytest
 
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.methods.annotations import ANNOTATIONS, bought
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.tasks.example import Example
 from tests.methods import one_stage
 
 POOL = Examples([Example(f"e{i}", f"How many? {i}", f"{i}", "numeric") for i in range(4)], "x")

@@ -2,11 +2,11 @@
 
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from fake_vendor import KEY
 from rich.console import Console
 
 from bridge_jax.config import (
@@ -17,19 +17,16 @@ from bridge_jax.config import (
     SelectionConfig,
     TeacherConfig,
 )
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.accounts import open_ledger
 from bridge_jax.methods import budget, teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.execution import Execution
-from bridge_jax.tasks.example import Example
-from bridge_jax.teachers.accounts import open_ledger
 from bridge_jax.teachers.protocol import Reply
 from launch.jobs import Job
 from tests.methods import one_stage
-
-sys.path.append(str(Path(__file__).parents[1] / "teachers"))
-from fake_vendor import KEY
 
 EXAMPLES = [Example(f"e{n}", "x" * (10 * n) + "?", "7", "numeric") for n in range(8)]
 # Replies of 100 tokens at 10 dollars per 10^6 are 0.001 dollars; the input costs little.

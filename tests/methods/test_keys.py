@@ -22,10 +22,10 @@ from bridge_jax.config import (
     TrainConfig,
     WarmupConfig,
 )
+from bridge_jax.data import hub
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.keys import deep_keys
-from bridge_jax.tasks import hub
 
 WARMUP, GUESSES = "apprenticeship/warmup", "apprenticeship/guesses"
 SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"

@@ -3,10 +3,9 @@
 import dataclasses
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
+from fake_vendor import KEY, FakeVendor
 
 from bridge_jax.config import BudgetConfig, DataConfig, ModelConfig, RunConfig, TeacherConfig
 from bridge_jax.errors import UserError
@@ -16,9 +15,6 @@ from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.teachers import prompts as teacher_prompts
 from launch.jobs import Job
 from tests.methods import one_stage
-
-sys.path.append(str(Path(__file__).parents[1] / "teachers"))
-from fake_vendor import KEY, FakeVendor
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_jax.config import RationalesConfig
+from bridge_jax.data.answers import is_correct
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.methods.noise import corrupt
 from bridge_jax.methods.rationales import why_rejected
-from bridge_jax.tasks.answers import is_correct
-from bridge_jax.tasks.example import Example
 from tests.methods import one_stage
 
 COUNT = 20

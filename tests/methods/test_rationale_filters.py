@@ -3,11 +3,11 @@
 import pytest
 
 from bridge_jax.config import RationalesConfig
+from bridge_jax.data.example import Example
 from bridge_jax.methods import rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, SAMPLES
 from bridge_jax.methods.tutoring import STUDENT
-from bridge_jax.tasks.example import Example
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage

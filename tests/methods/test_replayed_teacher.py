@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
+from bridge_jax.data.example import Example
 from bridge_jax.methods import teacher as asks
-from bridge_jax.tasks.example import Example
 from bridge_jax.teachers.protocol import Reply, TeacherError
 from bridge_jax.teachers.verification import annotation
 

@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from fake_vendor import KEY, FakeVendor
 
 from bridge_jax import config_io
 from bridge_jax.errors import UserError
@@ -18,9 +17,6 @@ from bridge_jax.methods.tutoring import DIRECT, STUDENT
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
-
-sys.path.append(str(Path(__file__).parents[1] / "teachers"))
-from fake_vendor import KEY, FakeVendor
 
 INSTRUCTION = "Which {team} has to handle this ticket?"
 DESCRIPTIONS = {

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from bridge_jax.data import sources
 from bridge_jax.methods import guesses
 from bridge_jax.methods.annotations import ANNOTATIONS, bought
 from bridge_jax.methods.apprenticeship import GUESSES
 from bridge_jax.methods.lessons import Lessons
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.pipeline.files import read_rows
-from bridge_jax.tasks import sources
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage

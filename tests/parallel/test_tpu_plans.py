@@ -7,9 +7,9 @@ import pytest
 
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
+from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan
-from bridge_jax.roofline import chips
 from configs import medical_7b
 
 pytest.importorskip("libtpu")

@@ -8,11 +8,11 @@ import pytest
 
 from bridge_jax import config_io
 from bridge_jax.methods.checks import validate
+from bridge_jax.parallel import chips
 from bridge_jax.planning import study
 from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
 from bridge_jax.planning.workload import workloads
-from bridge_jax.roofline import chips
 from tests.launch import tiny_run
 
 INSTRUCTION = "Which {team} has to handle this ticket?"

@@ -11,6 +11,7 @@ from bridge_jax.config import GenerationConfig
 from bridge_jax.methods.fitting import Fit, fit_of
 from bridge_jax.methods.method import Method
 from bridge_jax.methods.teacher import asking
+from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.load import Load, Packed, Padded
 from bridge_jax.pipeline.stages import Stage
@@ -18,7 +19,6 @@ from bridge_jax.planning import study, workload
 from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
 from bridge_jax.planning.workload import Scoring, workloads
-from bridge_jax.roofline import chips
 from bridge_jax.text.packing import pack
 from tests.launch import tiny_run
 

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
+from bridge_jax.ledger.prices import Prices
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger
-from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Reply, Request
 
 # 1 dollar per 10^6 input tokens, 10 per 10^6 output: `ask(n)` below costs 100 + 10 * 50 = 600

@@ -18,9 +18,9 @@ from pathlib import Path
 import tenacity
 import vendors
 
+from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.protocol import Reply, Request
 
 SECONDS_AT_MOST = 0.06

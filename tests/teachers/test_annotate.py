@@ -11,16 +11,16 @@ import tenacity
 from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger import ledger as ledger_module
+from bridge_jax.ledger.ledger import BudgetExceeded, Ledger, RequestInBatchJob
+from bridge_jax.ledger.ledger_file import connect_at_once
+from bridge_jax.ledger.ledger_operations import Operations
+from bridge_jax.ledger.tally import Tally
 from bridge_jax.teachers import annotate as annotate_module
-from bridge_jax.teachers import ledger as ledger_module
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import BudgetExceeded, Ledger, RequestInBatchJob
-from bridge_jax.teachers.ledger_file import connect_at_once
-from bridge_jax.teachers.ledger_operations import Operations
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
-from bridge_jax.teachers.tally import Tally
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from fake_vendor import KEY, FakeVendor, Response
 from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.tally import Tally
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
 from bridge_jax.teachers.gemini_batch import GeminiBatches
-from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 from bridge_jax.teachers.secret import causes
-from bridge_jax.teachers.tally import Tally
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.task import Task
+from bridge_jax.data.example import Example
+from bridge_jax.data.task import Task
 from bridge_jax.teachers.prompts import messages
 
 LABEL = Example("e1", "Is it?", "maybe", "label", ("yes", "no", "maybe"))

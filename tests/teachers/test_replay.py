@@ -8,11 +8,11 @@ import json
 import pytest
 from fake_teacher import PRICES, FakeTeacher, ask
 
+from bridge_jax.data.answers import parse_answer, split_completion
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.answers import parse_answer, split_completion
-from bridge_jax.tasks.example import Example
+from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.ledger import Ledger
 from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
 from bridge_jax.teachers.replay import digest, open_replay, recorded_model
 

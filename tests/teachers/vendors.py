@@ -6,9 +6,9 @@ import contextlib
 import pytest
 from fake_vendor import KEY
 
+from bridge_jax.ledger.prices import Prices
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
-from bridge_jax.teachers.prices import Prices
 from bridge_jax.teachers.protocol import Message, Reply, Request
 
 KINDS = ("openai", "google-genai", "google-generativeai")

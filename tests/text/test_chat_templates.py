@@ -6,8 +6,8 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.example import Example
 from bridge_jax.text import prompts, tokenizer
 from bridge_jax.text.chat import Chat, UnwrittenError, default_template
 from bridge_jax.text.templates import compile_template

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from bridge_jax.data.example import Example
+from bridge_jax.data.task import Task
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.task import Task
 from bridge_jax.text import prompts
 from bridge_jax.text.ragged import Ragged
 from bridge_jax.text.rendering import Rendering

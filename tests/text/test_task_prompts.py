@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from bridge_jax.config import DataConfig
+from bridge_jax.data.example import Example
+from bridge_jax.data.task import Task
 from bridge_jax.errors import UserError
-from bridge_jax.tasks.example import Example
-from bridge_jax.tasks.task import Task
 from bridge_jax.text import prompts
 
 LABELS = ("billing", "sign {in}", "other")

@@ -1,0 +1,196 @@
+"""Practice tasks, made by a program that knows the rationale: no download and no key.
+
+Dosing, deadlines and fees are arithmetic in words; triage is rules to be known, which even a small
+student can learn from a hundred rationales. They are invented: never use them for a patient, a
+contract or an account.
+"""
+
+import dataclasses
+import functools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from bridge_jax.data.example import Example, Splits
+from bridge_jax.data.practice import (
+    deadlines,
+    deadlines_more,
+    dosing,
+    dosing_more,
+    fees,
+    fees_more,
+    triage,
+)
+from bridge_jax.data.practice.chain import LABEL_OPS, Chain, Problem, Window, draw, windows
+from bridge_jax.errors import UserError
+
+CHAINS = {
+    "dosing": (*dosing.CHAINS, *dosing_more.CHAINS),
+    "deadlines": (*deadlines.CHAINS, *deadlines_more.CHAINS),
+    "fees": (*fees.CHAINS, *fees_more.CHAINS),
+}
+MAX_STEPS = {**dict.fromkeys(CHAINS, 5), "triage": len(triage.ANSWERS)}
+WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORDS}
+
+# Share of the fees questions that list options. Our choice: few answers can be guessed.
+CHOICE_SHARE = 0.3
+
+
+class _Table(NamedTuple):
+    """What the chains' questions are drawn from."""
+
+    chains: Mapping[str, Sequence[Chain]]
+    label_share: float
+
+
+_SKELETONS, _DRAWS = 100, 200
+
+
+def generate(
+    seed: int,
+    pool: int,
+    dev: int,
+    test: int,
+    domains: tuple[str, ...],
+    min_steps: int,
+    max_steps: int,
+    families: int = 0,
+    label_share: float = 0.4,
+) -> Splits:
+    """Returns practice examples, uniform over domains and over steps of reasoning.
+
+    The splits are drawn one after the other (test, dev, pool), each from its own stream, so that
+    test does not change with the sizes of dev and pool.
+
+    Args:
+      seed: same seed, same examples.
+      pool: how many examples of the pool.
+      dev: of dev.
+      test: of test.
+      domains: of `dosing`, `deadlines`, `fees`, `triage`.
+      min_steps: steps of reasoning at least, 1 or more.
+      max_steps: at most, up to 5 (triage: 3).
+      families: kinds of problem per domain of arithmetic, the first of each list; 0 is all.
+      label_share: share of questions with a label as answer, in domains that have such.
+
+    Raises:
+      UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
+    """
+    unknown = [domain for domain in domains if domain not in MAX_STEPS]
+    if unknown or not domains:
+        raise UserError(f"data.domains={','.join(domains)}: some of {', '.join(MAX_STEPS)}")
+    most = min(MAX_STEPS[domain] for domain in domains)
+    if not 1 <= min_steps <= max_steps <= most:
+        raise UserError(
+            f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= {most} "
+            f"for data.domains={','.join(domains)}"
+        )
+    cells = [(name, steps) for name in domains for steps in range(min_steps, max_steps + 1)]
+    table = _Table(
+        {name: chains[: families or None] for name, chains in CHAINS.items()}, label_share
+    )
+    seen: set[str] = set()
+    splits: dict[str, tuple[Example, ...]] = {}
+    for name, size in (("test", test), ("dev", dev), ("pool", pool)):
+        splits[name] = _split(random.Random(f"practice-{seed}-{name}"), table, cells, size, seen)
+    return Splits(pool=splits["pool"], dev=splits["dev"], test=splits["test"])
+
+
+def open_ended(example: Example, min_rouge: float) -> Example:
+    """Returns the same question with a sentence as its answer: its explanation in full.
+
+    The teacher's rationale is the shorter explanation, whichever variant is asked for.
+    """
+    short, full = example.rationales["short"], example.rationales["medium"]
+    return dataclasses.replace(
+        example,
+        answer=full,
+        kind="text",
+        choices=(),
+        rationales=dict.fromkeys(example.rationales, short),
+        min_rouge=min_rouge,
+    )
+
+
+def _split(
+    rng: random.Random, table: _Table, cells: list[tuple[str, int]], size: int, seen: set[str]
+) -> tuple[Example, ...]:
+    examples: list[Example] = []
+    while len(examples) < size:
+        block = rng.sample(cells, len(cells))
+        for domain, steps in block[: size - len(examples)]:
+            example = _unseen(rng, table, domain, steps, seen)
+            seen.add(example.question)
+            examples.append(example)
+    return tuple(examples)
+
+
+def _unseen(rng: random.Random, table: _Table, domain: str, steps: int, seen: set[str]) -> Example:
+    for _ in range(_SKELETONS):
+        skeleton = _skeleton(rng, table, domain, steps)
+        # The same skeleton again, so that those with rare friendly numbers are not crowded out.
+        for _ in range(_DRAWS):
+            problem = skeleton()
+            if problem is None:
+                continue
+            example = _example(rng, f"practice-{domain}-{len(seen):05d}", domain, problem)
+            if example is not None and example.question not in seen:
+                return example
+    raise UserError(
+        f"practice tasks: no unseen {domain} question with {steps} steps after {len(seen):,} "
+        "examples; lower data.pool, data.dev or data.test"
+    )
+
+
+def _skeleton(
+    rng: random.Random, table: _Table, domain: str, steps: int
+) -> Callable[[], Problem | None]:
+    """Returns what draws questions of one kind, None where the numbers are not friendly."""
+    if domain == "triage":
+        return functools.partial(triage.draw, rng, steps)
+    window = _window(rng, table.chains[domain], steps, table.label_share)
+    return functools.partial(draw, rng, window, WORDS[domain])
+
+
+def _window(rng: random.Random, chains: Sequence[Chain], steps: int, label_share: float) -> Window:
+    """Returns a part of a chain: the kind of answer first, then the chain, then where it starts."""
+    found = windows(chains, steps)
+    label = rng.random() < label_share
+
+    def wanted(window: Window) -> bool:
+        return (window.last.op in LABEL_OPS) == label
+
+    group = [window for window in found if wanted(window)] or found
+    chain = rng.choice(sorted({window.chain.name for window in group}))
+    return rng.choice([window for window in group if window.chain.name == chain])
+
+
+def _example(rng: random.Random, name: str, domain: str, problem: Problem) -> Example | None:
+    example = Example(
+        id=name,
+        question=problem.question,
+        answer=problem.answer,
+        kind="label" if problem.labels else "numeric",
+        choices=problem.labels,
+        domain=domain,
+        rationales=problem.rationales,
+    )
+    if problem.labels or domain != "fees" or rng.random() >= CHOICE_SHARE:
+        return example
+    options = _options(rng, problem)
+    if options is None:
+        return None
+    listed = "\n".join(f"{letter}) {option}" for letter, option in zip("ABCD", options))
+    question = f"{problem.question}\n{listed}"
+    return dataclasses.replace(example, question=question, kind="choice", choices=options)
+
+
+def _options(rng: random.Random, problem: Problem) -> tuple[str, ...] | None:
+    """Returns the answer among three plausible errors: a step left out, or a slip."""
+    answer = int(problem.answer)
+    slips = {answer + 10, answer - 10, answer * 2, answer + 5, answer // 2, answer + 2}
+    near = sorted(value for value in slips if value > 0 and value != answer)
+    stops = [value for value in problem.values[-3:-1] if value != answer]
+    wrong = list(dict.fromkeys([*stops, *rng.sample(near, len(near))]))[:3]
+    options = rng.sample([answer, *wrong], len(wrong) + 1)
+    return tuple(map(str, options)) if len(options) == 4 else None

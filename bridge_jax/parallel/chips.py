@@ -1,0 +1,110 @@
+"""What the accelerators can do: figures of their makers, for one chip."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bridge_jax.errors import UserError
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """One chip.
+
+    Attributes:
+      memory: bytes.
+      flops: bf16 matrix FLOP a second (f32 on a CPU).
+      bandwidth: bytes a second from its memory.
+      interconnect: bytes a second to the other chips, over all links.
+    """
+
+    memory: float
+    flops: float
+    bandwidth: float
+    interconnect: float
+
+
+# By the name in a topology, and by what `device_kind` begins with.
+CHIPS = {
+    "v4": Chip(32 * GIB, 275e12, 1.23e12, 300e9),
+    "v5e": Chip(16 * GIB, 197e12, 0.82e12, 200e9),
+    "v5p": Chip(95 * GIB, 459e12, 2.77e12, 600e9),
+    "v6e": Chip(32 * GIB, 918e12, 1.64e12, 448e9),
+    "NVIDIA A100": Chip(80 * GIB, 312e12, 2.04e12, 300e9),
+    "NVIDIA H100": Chip(80 * GIB, 989e12, 3.35e12, 450e9),
+    "NVIDIA H200": Chip(141e9, 989e12, 4.8e12, 450e9),
+    "NVIDIA B200": Chip(180e9, 2250e12, 8.0e12, 900e9),
+}
+_KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v6": "v6e"}
+
+
+def topology(name: str) -> tuple[list[Any], Chip]:
+    """Returns the devices of a TPU topology that need not be there, such as "v5e:4x4".
+
+    Raises:
+      UserError: libtpu is missing, or it knows no such topology.
+    """
+    from jax.experimental import topologies
+
+    kind = name.partition(":")[0]
+    if kind not in CHIPS or kind.startswith("NVIDIA"):
+        known = ", ".join(chip for chip in CHIPS if not chip.startswith("NVIDIA"))
+        raise UserError(f"--topology={name}: a TPU as in v5e:4x4; known are {known}")
+    try:
+        return topologies.get_topology_desc(name, platform="tpu").devices, CHIPS[kind]
+    except Exception as error:  # the plugin raises what it likes
+        raise UserError(
+            f"--topology={name}: {str(error).splitlines()[0][:200]}; compiling for a TPU needs "
+            "pip install 'bridge-jax[libtpu]', and a topology that exists, such as v5e:4x4"
+        ) from error
+
+
+def local(device: Any) -> Chip:
+    """Returns what a device here can do; a CPU is measured, for half a second.
+
+    Raises:
+      UserError: its kind is not in `CHIPS`.
+    """
+    if device.platform == "cpu":
+        share = jax.local_device_count()
+        flops, bandwidth = _measure()
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Chip(total / share, flops / share, bandwidth / share, bandwidth / share)
+    kind = device.device_kind
+    for start, name in (_KINDS | {name: name for name in CHIPS}).items():
+        if kind.startswith(start):
+            limit = (device.memory_stats() or {}).get("bytes_limit")  # An A100 may have 40 GB.
+            return CHIPS[name]._replace(memory=limit) if limit else CHIPS[name]
+    raise UserError(f"device {kind!r} is not known to bridge_jax.parallel.chips; add its figures")
+
+
+def peak_flops(devices: Sequence[Any]) -> float | None:
+    """Returns what all devices together can do in a second, None for CPUs and unknown ones."""
+    if devices[0].platform == "cpu":
+        return None
+    try:
+        return len(devices) * local(devices[0]).flops
+    except UserError:
+        return None
+
+
+def _measure() -> tuple[float, float]:
+    size = 1536
+    square = jnp.ones((size, size), jnp.float32)
+    long = jnp.ones(2**26, jnp.float32)
+    multiply, copy = jax.jit(jnp.dot), jax.jit(lambda a: a + 1)
+
+    def best(run, *inputs: jax.Array) -> float:
+        times = []
+        for _ in range(4):
+            began = time.perf_counter()
+            jax.block_until_ready(run(*inputs))
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    return 2 * size**3 / best(multiply, square, square), 2 * long.nbytes / best(copy, long)

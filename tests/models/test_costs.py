@@ -1,0 +1,122 @@
+"""The arithmetic of a step's cost, by hand and against XLA's count of one layer."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.config import LoraConfig, MeshConfig, TrainConfig
+from bridge_jax.models import costs, decoder
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.step import loss_and_gradients
+
+CONFIG = DecoderConfig(vocab_size=10, model_dim=8, num_layers=2, num_heads=2, num_kv_heads=1,
+                       head_dim=4, mlp_dim=16)  # fmt: skip
+LAYERS = 2 * (8 * 4 * (2 + 1 + 1 + 2) + 3 * 8 * 16)  # query, key, value, out; gate, up, down
+HEAD = 10 * 8
+TRAIN = TrainConfig(batch_rows=4, row_tokens=6, remat="full")
+EIGHT = make_mesh(MeshConfig(2, 2, 2))
+
+
+def test_parameters_are_those_of_the_model():
+    assert costs.layer_parameters(CONFIG) == LAYERS == 1152
+    assert costs.head_parameters(CONFIG) == HEAD
+    params = decoder.count_parameters(CONFIG)
+    norms = 2 * 2 * 8 + 8
+    assert params == LAYERS + HEAD + norms
+    adapted = dataclasses.replace(CONFIG, lora=LoraConfig(rank=3, targets=("mlp/*", "*/query")))
+    assert costs.adapter_parameters(adapted) == decoder.count_parameters(adapted) - params
+
+
+def test_flops_of_training(one_device, monkeypatch):
+    tokens, attend = 24, 4 * 2 * 2 * 4 * 6 * 24
+    forward, head = 2 * LAYERS * tokens + attend, 2 * HEAD * 4 * 5
+    found = costs.train_step(CONFIG, TRAIN, 5, one_device)
+    # Forward, again, and twice backward; the head likewise, but its few logits are kept.
+    assert found.flops == 4 * forward + 3 * head
+    kept = dataclasses.replace(TRAIN, remat="none")
+    assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 3 * head
+    adapted = dataclasses.replace(CONFIG, lora=LoraConfig(rank=1, targets=("mlp/up",)))
+    adapter = 2 * 1 * (8 + 16)
+    found = costs.train_step(adapted, TRAIN, 5, one_device).flops
+    assert found == 3 * (forward + 2 * adapter * tokens) + 2 * head + 2 * adapter * tokens
+    one_less = 4 * 5 * CONFIG.vocab_size - 1
+    monkeypatch.setattr(costs, "KEPT_LOGITS", one_less)
+    assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 4 * head
+
+
+def test_the_last_token_of_a_completion_is_not_read(one_device):
+    prompts = costs.scoring_step(CONFIG, 4, 6, 1, one_device).flops
+    assert costs.generation_step(CONFIG, 4, 6, 1, one_device).flops == prompts
+    # Four rows: the layers, the head, and attention to 6 + 3 slots in 2 layers of 2 heads.
+    a_token = 4 * (2 * LAYERS + 2 * HEAD + 4 * 2 * 2 * 4 * 9)
+    assert costs.generation_step(CONFIG, 4, 6, 3, one_device).flops == prompts + 2 * a_token
+
+
+def test_model_flops_count_nothing_twice(one_device):
+    tokens, attend = 24, 4 * 2 * 2 * 4 * 6 * 24
+    forward, head = 2 * LAYERS * tokens + attend, 2 * HEAD * 4 * 5
+    assert costs.model_flops(CONFIG, 4, 6, 5) == 3 * (forward + head)
+    adapted = dataclasses.replace(CONFIG, lora=LoraConfig(rank=1, targets=("mlp/up",)))
+    adapter = 2 * 2 * (8 + 16) * tokens  # as much for its activations' gradients, and its own
+    found = costs.model_flops(adapted, 4, 6, 5)
+    assert found == 2 * (forward + head) + 3 * adapter
+
+
+def test_a_kernel_leaves_the_scores_on_the_chip(one_device):
+    kernel = dataclasses.replace(CONFIG, kernel="splash")
+    plain, less = (costs.scoring_step(c, 4, 6, 2, one_device) for c in (CONFIG, kernel))
+    # 3 times 24 tokens x 2 layers x 2 heads x 6 slots in f32.
+    assert plain.bytes - less.bytes == 3 * 24 * 2 * 2 * 6 * 4
+    assert plain.flops == less.flops
+
+
+def test_one_device_sends_nothing(one_device):
+    assert costs.train_step(CONFIG, TRAIN, 5, one_device).collective_bytes == 0
+    assert costs.scoring_step(CONFIG, 4, 6, 2, one_device).collective_bytes == 0
+    assert costs.generation_step(CONFIG, 4, 6, 3, one_device).collective_bytes == 0
+
+
+def test_what_eight_devices_send():
+    found = costs.train_step(CONFIG, TRAIN, 5, EIGHT).collective_bytes
+    total = LAYERS + HEAD
+    gathers = 2 * (2 * total * 4 + total * 4) * (2 - 1)  # for each replica: two gathers, a scatter
+    replicas = 2 * total * 4 * (2 - 1)
+    sums = 2 * 3 * (2 * 1 * 2 * 24 * 8 * 4)  # two a layer, in three passes, there and back
+    assert found == gathers + replicas + sums
+
+
+def test_the_cache():
+    assert costs.cache_bytes(CONFIG, 3, 7) == decoder.init_cache(CONFIG, 3, 7).keys.nbytes * 2
+
+
+ONE = DecoderConfig(512, 64, 1, 4, 2, 16, 256)
+
+
+def test_scoring_is_what_xla_counts(one_device):
+    """With one layer and one chunk of the vocabulary, XLA counts the body of each scan right."""
+    batch = ScoreBatch(
+        np.zeros((8, 64), np.int32), np.full(8, 64, np.int32), np.full(8, 56, np.int32),
+        np.zeros((8, 8), np.int32),
+    )  # fmt: skip
+    params = decoder.abstract(ONE, one_device)
+    counted = score_batch.lower(ONE, params, batch).compile().cost_analysis()["flops"]
+    assert costs.scoring_step(ONE, 8, 64, 8, one_device).flops == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["none", "full"])
+def test_training_is_what_xla_counts(one_device, policy):
+    config = dataclasses.replace(ONE, remat=policy)
+    train = TrainConfig(batch_rows=8, row_tokens=64, remat=policy)
+    rows = pack([Sequence([1] * 32, [1] * 24, [1] * 8)] * 8, 64, 0)
+    params = decoder.abstract(config, one_device)
+    step = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))
+    counted = step.lower(config, params, jax.tree.map(jnp.asarray, rows), 0.5, 1).compile()
+    found = costs.train_step(config, train, rows.target.shape[1], one_device).flops
+    assert found == pytest.approx(counted.cost_analysis()["flops"], rel=0.15)

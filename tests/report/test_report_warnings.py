@@ -1,0 +1,71 @@
+"""The failure signatures that a report names."""
+
+from fake_run import change, evaluation_of, read, write_predictions
+
+from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
+from bridge_jax.methods.apprenticeship import SELECTION, Selection
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.report import report
+
+
+def test_semantic_collapse(workdir):
+    chosen = read(workdir, SELECTION, Selection) | {"ids": ["p1", "p5"], "size": 2}
+    change(workdir, SELECTION, Selection, chosen)
+    change(workdir, ANNOTATIONS, Annotation, read(workdir, ANNOTATIONS, Annotation)[:2])
+    rows = read(workdir, RATIONALES, Judged)
+    kept = [{**row, "kept": row["domain"] == "dosing"} for row in rows]
+    change(workdir, RATIONALES, Judged, kept)
+    assert report.write(workdir)["warnings"] == [
+        "Semantic collapse: the selection leaves out dosing (40% of the pool).",
+        "Semantic collapse: the kept rationales leave out fees (60% of the pool).",
+    ]
+
+
+def test_instruction_blindness_and_budget_waste(workdir):
+    write_predictions(workdir, "student", "rrrrrrrrnn")
+    write_predictions(workdir, "assistant", "rrwwwwwwww")
+    warnings = report.write(workdir)["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "Instruction blindness",
+        "Budget waste",
+    ]
+    assert "80%" in warnings[0]
+    page = (workdir / "report.html").read_text()
+    assert "2 warnings" in page
+    assert warnings[1].split(":")[0] in page
+
+
+def test_nine_tenths_that_parse_are_enough(workdir):
+    write_predictions(workdir, "student", "rrrrrrrrrn")
+    assert report.write(workdir)["warnings"] == []
+
+
+def test_answer_collapse(workdir):
+    test = evaluation_of("student")
+    gold = ["yes"] * 30 + ["no"] * 20
+    said = ["no"] * 46 + [None] * 4
+
+    def warnings(said):
+        write_predictions(workdir, "student", "r" * 50)
+        rows = read(workdir, test, Prediction)
+        change(
+            workdir,
+            test,
+            Prediction,
+            [
+                {**row, "gold": g, "answer": a, "correct": a == g}
+                for row, g, a in zip(rows, gold, said, strict=True)
+            ],
+        )
+        found = report.write(workdir)["warnings"]
+        return [w for w in found if "answer" in w.split(":")[0].lower()]
+
+    assert warnings(said) == [
+        "Answer collapse: 'no' is 100% of the student's answers, "
+        "and right for 40% of the questions.",
+        "Below the commonest answer: 'yes' to every question would be right 60% of the time, "
+        "the student is 32%.",
+    ]
+    assert warnings(gold) == []
+    assert len(warnings(["yes"] * 50)) == 1  # collapsed, though not below

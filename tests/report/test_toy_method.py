@@ -1,0 +1,101 @@
+"""A new method: its stages and its models are in the report and in the study by being declared."""
+
+import csv
+import io
+import json
+
+import fake_run
+import fake_study
+import pytest
+from rich.console import Console
+
+from bridge_jax import methods
+from bridge_jax.config import RunConfig
+from bridge_jax.config_io import override, to_json
+from bridge_jax.evaluation.gaps import GAPS
+from bridge_jax.methods import evaluation, tutoring
+from bridge_jax.methods.method import Method
+from bridge_jax.pipeline import files
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact
+from bridge_jax.report import card, report, terminal
+from bridge_jax.study import study_report
+from bridge_jax.study.study import Cell
+
+DRILL = Artifact("toy/drill", "Drilling the student", "train", "student", TRAINED, is_last=True)
+WALK = Artifact("toy/walk", "Going for a walk", "select")
+DRILLED = evaluation.measured("student_drilled", "student", "Drilled student", "after its drill")
+TOY = Method(
+    "toy",
+    "a toy",
+    (WALK, DRILL, evaluation.STUDENT_BASE, evaluation.STUDENT, DRILLED),
+    lambda config: [],
+    {"student": "after nothing"},
+)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    monkeypatch.setitem(methods.METHODS, "toy", TOY)
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / "toy"
+    path.mkdir()
+    files.write_json(path / "config.json", to_json(RunConfig(name="toy", method="toy")))
+    fake_run.finish(path, WALK, {}, seconds=4.0)
+    fake_run.train(path, DRILL, 10.0)
+    fake_run.write_predictions(path, "student_base", "wwwwwwwwww", "toy")
+    fake_run.write_predictions(path, "student_drilled", "rrrrrrwwnn", "toy")
+    return path
+
+
+def test_its_stages_and_models_are_in_the_report(run):
+    result = report.write(run)
+    assert result["accuracy"] == {"student_base": 0.0, "student_drilled": 0.6}
+    assert result["seconds"] == {"toy/walk": 4.0, "toy/drill": 10.0} | dict.fromkeys(
+        ("evaluation/student_base", "evaluation/student_drilled"), 0.0
+    )
+    assert result["training"].keys() == result["parameters"].keys() == {"toy/drill"}
+    assert result["spend"]["queries"] == 0  # It has no teacher.
+    assert result["failures"] == ["Instruction blindness"]
+    page = (run / "report.html").read_text()
+    assert "<h1>Drilled student answers 60% of 10 test questions correctly.</h1>" in page
+    assert "Drilled student <small>after its drill</small>" in page
+    assert "<h3>Drilling the student</h3>" in page and "<th>Going for a walk</th>" in page
+    assert "student_drilled writes" in page and "student_base writes" not in page
+
+
+def test_its_models_are_in_the_terminal_and_on_the_card(run):
+    result, out = report.write(run), io.StringIO()
+    terminal.print_summary(result, Console(file=out, width=120))
+    assert "Drilled student        60%" in out.getvalue()
+    assert "Trained  student 0.0M parameters" in out.getvalue()
+    config = RunConfig(name="toy", method="toy")
+    text = card.render(result, config, "student", "answer")
+    assert "The student of a toy, made with" in text and "- teacher: none" in text
+    assert "| Drilled student | 10 | 60%" in text
+
+
+def test_its_models_are_in_a_study(tmp_path):
+    config = override(RunConfig(), ["method=toy", "seed=0"])
+    cells = [fake_study.cell("bridge", 0), Cell("toy", config)]
+    right = {
+        ("bridge", None, 0): {"student": [True] * 4 + [False] * 6},
+        ("toy", None, 0): {"student_drilled": [True] * 7 + [False] * 3},
+    }
+    fake_study.write(tmp_path, fake_study.study(cells, "bridge"), right)
+    fake_run.train(tmp_path / "runs/toy-seed0", DRILL, 10.0)
+    study_report.write(tmp_path)
+    bridge, toy = json.loads((tmp_path / "study.json").read_text())["points"]
+    assert bridge["accuracy"].keys() == {"teacher", "student"}
+    assert toy["accuracy"]["student_drilled"]["mean"] == 0.7
+    assert toy["cost"]["trained_tokens"] == 7000  # (0.5 + 2 + 4.5) s x 1000 tokens/s
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert [row["accuracy_student_drilled"] for row in rows] == ["", "0.7"]
+
+
+def test_gaps_are_between_models_that_are_measured():
+    known = methods.measured()
+    assert all(gap.first in known and gap.second in known for gap in GAPS)
+    assert tutoring.STUDENT.is_last

@@ -1,0 +1,242 @@
+"""The page, the figures and the tables of a study."""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import fake_study
+import pytest
+from fake_study import cell
+from rich.console import Console
+
+from bridge_jax.report.drawing import PAPER, Drawing, _drawn
+from bridge_jax.study import study_axes, study_figures, study_report, study_tables, study_words
+
+OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"}
+
+
+@pytest.fixture(scope="module")
+def scaling(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scaling") / "study"
+    fake_study.scaling(folder, questions=60, seeds=2)
+    return folder, study_report.write(folder)
+
+
+def test_the_page_is_whole_and_needs_nothing_else(scaling):
+    folder, result = scaling
+    page = (folder / "study.html").read_text()
+    assert result["question"] in page
+    assert not re.search(r"(src|href)=\"(https?:)?//", page)
+    for words in ("30 of 30 runs", "Really paid", "Which budget is enough", "runs/random-5-seed1/"):
+        assert words in page, words
+    assert page.count("<svg") == page.count("</svg>") >= 2 + 2 + 2 + 1 + len(result["advice"]) // 2
+    ids = re.findall(r'\bid="([^"]+)"', page.replace('class="narrow"', ""))
+    assert len(ids) > 10
+
+
+def test_drawings_on_the_page_take_their_colours_from_it(scaling):
+    for drawing in study_figures.figures(scaling[1], 720):
+        svg = drawing.svg()
+        assert not re.search(r"#[0-9a-f]{6}", svg), drawing.name
+        assert "mathdefault" not in svg, drawing.name
+        assert drawing.svg() == svg, "the same input gives the same bytes"
+
+
+@pytest.mark.parametrize("xs", [[1, 2, 3, 5, 8, 13, 21, 34, 55, 100], list(range(10, 20))])
+def test_an_axis_with_many_numbers_has_no_formulas(xs):
+    def draw(axes, _):
+        study_axes.scale(axes, xs)
+        axes.plot(xs, xs)
+
+    svg = Drawing("many", 300, 200, draw).svg()
+    assert "mathdefault" not in svg and ">10<" in svg
+
+
+@pytest.mark.parametrize("width", [360, 720])
+def test_long_names_of_variants_are_not_cut(scaling, width):
+    text = json.dumps(scaling[1])
+    for name in ("random", "coverage", "difficulty"):
+        text = text.replace(f'"{name}"', f'"{name} questions, filtered by gold"')
+    result = json.loads(text)
+    checked = 0
+    for drawing in study_figures.figures(result, width):
+        if drawing.name not in ("accuracy", "gaps"):
+            continue
+        with _drawn(drawing, PAPER, "path") as figure:
+            figure.draw_without_rendering()
+            (axes,) = figure.axes
+            assert axes.get_legend().get_window_extent().x1 <= drawing.width
+            assert axes.get_window_extent().width >= drawing.width / 3
+        checked += 1
+    assert checked == 2
+
+
+def test_names_on_the_frontier_leave_each_other_room(scaling):
+    points = scaling[1]["points"]
+    crowded = {cost: list(range(len(points))) for cost in study_figures.COST_NAMES}
+    result = scaling[1] | {"frontier": crowded}
+    best = max(points, key=lambda p: (p["cost"]["usd"], p["accuracy"]["student"]["mean"]))
+    (drawing,) = [d for d in study_figures.figures(result, 720) if d.name == "frontier-usd"]
+    with _drawn(drawing, PAPER, "path") as figure:
+        figure.draw_without_rendering()
+        texts = figure.axes[0].texts
+        boxes = [text.get_window_extent() for text in texts]
+        beginning = figure.axes[0].get_window_extent().x0
+        dots = [figure.axes[0].transData.transform(text.xy) for text in texts]
+    # Above and to the left of its dot, where the line does not go, and within the axes.
+    assert all(beginning <= b.x0 and b.x1 < x and y < b.y0 for b, (x, y) in zip(boxes, dots))
+    assert 1 < len(texts) < len(points)
+    assert texts[0].get_text() == study_figures.label(best)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_files_are_vectors_in_colours_that_all_can_tell_apart(scaling):
+    folder, _ = scaling
+    assert set(PAPER.series) == OKABE_ITO
+    names = {path.name for path in (folder / "figures").iterdir()}
+    kinds = ("accuracy", "differences", "gaps", "frontier-usd", "frontier-tokens")
+    assert {f"{kind}.{end}" for kind in kinds for end in ("svg", "pdf")} <= names
+    svg = (folder / "figures" / "accuracy.svg").read_text()
+    assert "<image" not in svg
+    used = set(re.findall(r"(?:stroke|fill): (#[0-9a-f]{6})", svg))
+    neutral = {PAPER.ink, PAPER.muted, PAPER.rule, "#ffffff"}
+    assert used & OKABE_ITO and used <= OKABE_ITO | neutral
+    assert (folder / "figures" / "accuracy.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_csv_has_every_number(scaling):
+    folder, result = scaling
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert len(rows) == len(result["points"]) == 15
+    for row, point in zip(rows, result["points"]):
+        assert (row["variant"], float(row["x"])) == (point["variant"], point["x"])
+        student = point["accuracy"]["student"]
+        assert float(row["accuracy_student"]) == student["mean"]
+        assert float(row["accuracy_student_low"]) == student["low"]
+        assert float(row["usd"]) == point["cost"]["usd"]
+        assert (row["difference"] == "") == (point["variant"] == "random")
+
+
+def test_the_latex_is_a_booktabs_table(scaling):
+    lines = (scaling[0] / "table.tex").read_text().splitlines()
+    assert lines[1] == r"\begin{tabular}{lrrrrrr}"
+    assert lines[2] == r"\toprule" and lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    assert r"teacher queries, \% of the pool" in lines[3]
+    body = [line for line in lines if line.endswith(r"\\")]
+    assert len(body) == 16
+    assert all(line.count(" & ") == 6 for line in body)
+    words = "\n".join(body)
+    assert "$-$" in words and "−" not in words
+    assert not re.search(r"(?<!\\)[%$#_]", words.replace("$-$", ""))
+
+
+def test_a_variant_may_be_called_anything(tmp_path):
+    nasty = "50% & <b>_$x$"
+    cells = [cell("plain", 0), dataclasses.replace(cell("other", 0), variant=nasty)]
+    right = {(v, None, 0): {"student": [True] * 5 + [False] * 5} for v in ("plain", nasty)}
+    fake_study.write(tmp_path / "study", fake_study.study(cells, "plain"), right)
+    result = study_report.write(tmp_path / "study")
+    page = (tmp_path / "study" / "study.html").read_text()
+    assert "<b>" not in page and "50% &amp; &lt;b&gt;_$x$" in page
+    latex = study_tables.to_latex(result)
+    assert r"50\% \& <b>\_\$x\$" in latex
+    console = Console(file=io.StringIO(), width=160)
+    study_tables.print_study(result, console)
+    assert nasty in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "cell_of_csv"),
+    [
+        ("[/INST] a", "[/INST] a", "[/INST] a"),
+        ("[/b]:bug:", "[/b]:bug:", "[/b]:bug:"),
+        ("=1+1", "=1+1", "'=1+1"),
+        (r"$\undefined{x$ --", r"$\undefined{x$ --", r"$\undefined{x$ --"),
+        ("\x1b[2Ja\rb", r"\x1b[2Ja\rb", r"\x1b[2Ja\rb"),
+        ("two\nlines", r"two\nlines", "two\nlines"),
+    ],
+)
+def test_a_hostile_name_of_a_variant_is_only_a_name(tmp_path, name, shown, cell_of_csv):
+    cells = [cell("plain", 0), dataclasses.replace(cell("other", 0), variant=name)]
+    right = {(v, None, 0): {"student": [True] * 5 + [False] * 5} for v in ("plain", name)}
+    folder = tmp_path / "study"
+    fake_study.write(folder, fake_study.study(cells, "plain"), right)
+    result = study_report.write(folder)
+    console = Console(file=io.StringIO(), width=160)
+    study_tables.print_study(result, console)
+    said = console.file.getvalue()
+    assert any(line.startswith(shown + " ") for line in said.splitlines())
+    assert not re.search("[\x1b\r]", said)
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert [row["variant"] for row in rows] == ["plain", cell_of_csv]
+    assert float(rows[1]["accuracy_student"]) == 0.5
+    body = [line for line in (folder / "table.tex").read_text().splitlines() if " & " in line]
+    assert [line.count(" & ") for line in body] == [5, 5, 5]
+    assert all(line.endswith(r"\\") for line in body)
+    for file in (folder / "figures").glob("*.svg"):
+        ElementTree.fromstring(file.read_text())  # well-formed
+
+
+def level(mean, low, high, **seeds):
+    return {"mean": mean, "low": low, "high": high, "seeds": seeds or {"0": mean}}
+
+
+def test_a_difference_is_said_with_its_verdict():
+    assert study_words.verdict(level(0.1, 0.02, 0.2, a=0.1, b=0.2)) == (
+        "ahead; better for 2 of 2 seeds"
+    )
+    assert study_words.verdict(level(-0.1, -0.2, -0.02)) == "behind; better for 0 of 1 seed"
+    assert study_words.verdict(level(0.1, -0.02, 0.2)).startswith("no clear difference")
+    point = {"difference": level(0.0412, -0.002, 0.08)}
+    assert study_words.difference(point) == "+4.1 (−0.2 to +8.0)"
+
+
+def test_the_terminal_has_the_table_the_bill_and_the_signs(scaling):
+    console = Console(file=io.StringIO(), width=160)
+    study_tables.print_study(scaling[1], console)
+    said = console.file.getvalue()
+    assert "Paid     $0.0640 for 64 queries in all" in said
+    assert "all 30 are done" in said
+    assert "Instruction blindness in 4 of 30 runs: difficulty at 0.1, 1 (4)." in said
+    (row,) = (line for line in said.splitlines() if line.startswith("coverage") and " 20 " in line)
+    assert "$0.0640" in row
+
+
+def test_answers_are_honest():
+    fitted = {
+        "status": "fitted", "budgets": [1.0, 4.0, 20.0, 80.0], "accuracy": [0.3, 0.4, 0.6, 0.7],
+        "held_out": None, "curves": {"a": [0.8] * 3, "b": [0.6] * 3, "c": [0.5] * 3},
+    }  # fmt: skip
+    flat = {"status": "flat", "budgets": [1.0, 4.0, 20.0, 80.0], "accuracy": [0.5] * 4}
+    few = {"status": "few", "budgets": [1.0, 4.0], "accuracy": [0.5] * 2}
+
+    def said(advice, accuracy=None, queries=None):
+        return study_words.answers({"advice": {"v": advice}}, accuracy, queries)
+
+    # 0.8 - 0.6 (B + 1)^-0.5: 0.7 at B = 35, 0.75 at B = 143.
+    assert said(fitted, 0.7) == ["v: 70% takes about 35 queries (90%: 35 to 35)."]
+    (beyond,) = said(fitted, 0.75)
+    assert "not reached within what was measured (up to 80 queries)" in beyond
+    assert "about 143 queries" in beyond
+    assert said(fitted, 0.9) == ["v: 90% is not reachable: the curve levels off below it."]
+    assert said(fitted, queries=35) == ["v: 35 queries buy about 70% (90%: 70–70%)."]
+    assert said(fitted, queries=99)[0].endswith("beyond what was measured.")
+    assert "no gain with the budget can be told from chance" in said(flat, 0.6)[0]
+    assert said(few, 0.6) == ["v: 2 budgets measured, a curve needs 4."]
+
+
+def test_a_figure_of_an_earlier_state_does_not_stay(tmp_path):
+    cells = [cell(v, 0, x, int(x)) for v in ("a", "b") for x in (1.0, 2.0)]
+    right = {(c.variant, c.x, 0): {"student": [True, False] * 5} for c in cells}
+    folder = tmp_path / "study"
+    fake_study.write(folder, fake_study.study(cells, "a", "queries"), right)
+    study_report.write(folder)
+    assert (folder / "figures" / "frontier-usd.svg").exists()
+    same = [cell(v, 0, x, 5) for v in ("a", "b") for x in (1.0, 2.0)]
+    fake_study.write(folder, fake_study.study(same, "a", "queries"), right)
+    study_report.write(folder)
+    assert not (folder / "figures" / "frontier-usd.svg").exists()
+    assert "All points cost about the same." in (folder / "study.html").read_text()
