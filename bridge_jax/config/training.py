@@ -32,6 +32,15 @@ class TrainConfig:
         cosine to a tenth of it.
       weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
       rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
+      ema_decay: keep a moving average of the parameters of this decay, instead of the last ones; 0
+        keeps the last ones.
+      dev_every: steps between measurements on the dev split, which is also measured after the last
+        step; 0 measures nothing.
+      dev_metric: what is measured and compared: the `loss` of the gold answers, or the `accuracy`
+        of the answers that the model writes, which takes longer.
+      keep_best: keep the parameters of the best measurement instead of the last ones.
+      patience: stop after so many measurements that are no better than the best before; 0 trains
+        to the end.
       checkpoint_every: steps between checkpoints.
       remat: what the backward pass recomputes instead of keeping it: the `full` layer, all but
         its matrix products (`dots`), or `none`.
@@ -46,6 +55,11 @@ class TrainConfig:
     weight_decay: NotNegative = 0.01
     clip_norm: Positive = 1.0
     rationale_weight: Share = 0.5
+    ema_decay: Share = 0.0
+    dev_every: Count = 0
+    dev_metric: Literal["loss", "accuracy"] = "loss"
+    keep_best: bool = False
+    patience: Count = 0
     checkpoint_every: Annotated[Size, UNKEYED] = 50
     remat: Annotated[Literal["full", "dots", "none"], UNKEYED] = "full"
 

@@ -10,15 +10,19 @@ import jax
 from bridge_jax import timing
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
-from bridge_jax.models import lora
+from bridge_jax.models import costs, lora
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline import content
 from bridge_jax.pipeline.artifacts import PARAMS, SIZES, VALUES
 from bridge_jax.pipeline.models import Model
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import prompts
+from bridge_jax.text.packing import pack
+from bridge_jax.training.batches import batches, steps_per_epoch
 from bridge_jax.training.checkpoints import STATE, save_params
 from bridge_jax.training.loop import train
+from bridge_jax.training.objectives import Objective
+from bridge_jax.training.objectives.sft import SFT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +32,14 @@ class Fit:
     Attributes:
       train: batches, steps and rates.
       seed: of the batch order and of dropout.
-      soft_weight: w in (1 - w) * NLL + w * KL, where sequences have soft targets.
+      objective: what is minimised.
       setting: where the config has `train`, for messages.
       tensorboard: write the curves for TensorBoard too.
     """
 
     train: TrainConfig
     seed: int
-    soft_weight: float = 0.0
+    objective: Objective
     setting: Annotated[str, UNKEYED] = ""
     tensorboard: Annotated[bool, UNKEYED] = False
 
@@ -45,7 +49,8 @@ def fit_of(config: RunConfig, setting: str) -> Fit:
     found: Any = config
     for name in setting.split("."):
         found = getattr(found, name)
-    return Fit(found, config.seed, setting=setting, tensorboard=config.tensorboard)
+    objective = SFT(found.rationale_weight)
+    return Fit(found, config.seed, objective, setting, config.tensorboard)
 
 
 def fit(
@@ -57,19 +62,24 @@ def fit(
     path = out.path / PARAMS.name
     # It is there when a run was killed right after it had written it.
     if not hosts.agree(path.is_dir()):
+        config = how.train
+        rows = pack(sequences, config.row_tokens, model.tokenizer.pad_id)
+        flops = costs.model_flops(model.config, 1, config.row_tokens, rows.target.shape[1])
         with preemption.deferred():  # A notice in the last step waits for the parameters.
             params = train(
                 out.path,
                 name,
                 model.config,
                 model.params,
-                sequences,
-                how.train,
+                how.objective,
+                batches(rows, config.batch_rows, config.epochs, how.seed),
+                steps_per_epoch(rows, config.batch_rows) * config.epochs,
+                config,
                 how.seed,
-                model.tokenizer.pad_id,
                 model.mesh,
                 how.tensorboard,
-                how.soft_weight,
+                # As if every place in the rows held a token.
+                flops_per_token=flops / config.row_tokens,
             )
             with timing.span("checkpoint"):
                 # Before the parameters, which say by being there that all is.

@@ -26,7 +26,7 @@ from bridge_jax.text import prompts
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import first_difference
-from bridge_jax.training.soft_targets import predict
+from bridge_jax.training.predictions import predict
 
 LOGITS = Artifact(
     "tutoring/logits",

@@ -21,6 +21,7 @@ from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.rendering import Rendering
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 
 STUDENT = Artifact(
     "tutoring/student", "Training the student", "train", "student", TRAINED, is_last=True
@@ -89,13 +90,16 @@ def teach_labels(
 def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
     """Returns the student's training on rationales; `annotated` as in `logits.stages`."""
     weight = config.logits.weight
-    how = dataclasses.replace(fit_of(config, "student_training"), soft_weight=weight)
+    how = fit_of(config, "student_training")
+    if weight:
+        soft = SoftTargets(weight, config.student_training.rationale_weight)
+        how = dataclasses.replace(how, objective=soft)
     reads = _reads(config) | {"judged": RATIONALES.name} | annotated
     if weight:
         reads["predicted"] = LOGITS.name
     params = Tutoring(how, Lessons.of(config))
-    soft = config.logits.top_k if weight else 0
-    return Stage(STUDENT, teach, params, reads, Load("pool", text=text_of(config), soft=soft))
+    top = config.logits.top_k if weight else 0
+    return Stage(STUDENT, teach, params, reads, Load("pool", text=text_of(config), soft=top))
 
 
 def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:

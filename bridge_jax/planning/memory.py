@@ -16,6 +16,8 @@ from bridge_jax.models.costs import cache_bytes
 from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
+from bridge_jax.training.objectives.sft import SFT
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import abstract_state, make_train_step
 
@@ -59,7 +61,8 @@ def train_step(
     params = decoder.abstract(config, mesh)
     trained, frozen = lora.split(params) if config.lora else (params, {})
     optimizer = make_optimizer(train)
-    state = abstract_state(optimizer, trained, mesh)
+    averaged = train.ema_decay > 0
+    state = abstract_state(optimizer, trained, mesh, averaged, train.keep_best)
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
     weight = _array(mesh, (count, targets), jnp.float32)
@@ -68,10 +71,9 @@ def train_step(
         there = _array(mesh, (count, targets, soft), jnp.float32)
         beside = SoftRows(_ints(mesh, count, targets, soft), there, weight)  # type: ignore[arg-type]
     rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, beside)  # type: ignore[arg-type]
-    step = make_train_step(
-        config, optimizer, train.rationale_weight, train.accumulate,
-        jax.tree.map(lambda a: a.sharding, state), soft_share=0.5 if soft else 0.0,
-    )  # fmt: skip
+    objective = SoftTargets(0.5) if soft else SFT()
+    places = jax.tree.map(lambda a: a.sharding, state)
+    step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):
         compiled = step.lower(state, frozen, rows, rate).compile()

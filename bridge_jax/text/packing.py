@@ -47,17 +47,27 @@ class Rows(NamedTuple):
 
 
 def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
-    """Returns which sequences share a row: each goes to the first row with room for it."""
+    """Returns which sequences share a row: each goes to the first row with room for it.
+
+    Takes n log n steps: a tree of maxima over the rows' room leads to the first that is large
+    enough. Its leaves are as many rows as there could be, all empty at first.
+    """
+    leaves = 1 << max(0, len(lengths) - 1).bit_length()
+    room = [capacity] * (2 * leaves)  # node i has the children 2i and 2i + 1
     rows: list[list[int]] = []
-    room: list[int] = []
     for index, length in enumerate(lengths):
-        row = next((r for r, free in enumerate(room) if free >= length), None)
-        if row is None:
-            row = len(rows)
+        node = 1
+        while node < leaves:
+            node *= 2
+            node += room[node] < length
+        room[node] -= length
+        row = node - leaves
+        if row == len(rows):
             rows.append([])
-            room.append(capacity)
         rows[row].append(index)
-        room[row] -= length
+        while node > 1:
+            node //= 2
+            room[node] = max(room[2 * node], room[2 * node + 1])
     return rows
 
 

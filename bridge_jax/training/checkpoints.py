@@ -58,15 +58,19 @@ def load_params(path: Path, like: Any) -> Any:
 
 
 class StateCheckpoints:
-    """The training state of a running stage: saved in the background, the newest one kept."""
+    """The state of a running stage and its position in the data: the newest one is kept.
+
+    It is written in the background.
+    """
 
     def __init__(self, folder: Path, every: int):
         self.folder = folder
         self.manager = ocp.CheckpointManager(
             folder.absolute(),
-            handler_registry=ocp.handlers.create_default_handler_registry(
-                default=ocp.PyTreeCheckpointHandler(use_compression=False)
-            ),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+                "position": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 # `save_interval_steps` would also save the first step, which is hardly worth it.
                 save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(every),
@@ -74,14 +78,20 @@ class StateCheckpoints:
             ),
         )
 
-    def restore(self, state: Any) -> Any:
-        """Returns the newest state that can be read, or `state` when there is none."""
+    def restore(self, state: Any) -> tuple[Any, Any]:
+        """Returns the newest state and position, or `state` and None where there is none.
+
+        Raises:
+          UserError: it is damaged.
+        """
         _say_errors_once()
         step = self.manager.latest_step()
         if step is None:
-            return state
+            return state, None
+        args = ocp.args.Composite(state=_restoring(state), position=ocp.args.JsonRestore())
         try:
-            return self.manager.restore(step, args=_restoring(state))
+            found = self.manager.restore(step, args=args)
+            return found["state"], found["position"]
         except Exception as error:
             raise UserError(
                 f"{self.folder}/{step}: the checkpoint is damaged ({type(error).__name__}: "
@@ -92,14 +102,17 @@ class StateCheckpoints:
         """Returns whether the state after `step` steps is one of those that are saved."""
         return self.manager.should_save(step)
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves `state`, in the background.
+    def save(self, step: int, state: Any, position: Any) -> None:
+        """Saves the state after `step` steps and the position in the data (JSON values).
 
         Raises:
           UserError: the disk is full, or fails; also where the state before could not be saved.
         """
         with self._disk_errors():
-            self.manager.save(step, args=ocp.args.PyTreeSave(state), force=True)
+            args = ocp.args.Composite(
+                state=ocp.args.PyTreeSave(state), position=ocp.args.JsonSave(position)
+            )
+            self.manager.save(step, args=args, force=True)
 
     def close(self, needed: bool = True) -> None:
         """Waits for the writer.

@@ -1,9 +1,8 @@
-"""The training loop of every stage: batches in, parameters out, resumable at any step."""
+"""The training loop of every stage and objective, resumable at any step."""
 
 import dataclasses
 import time
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,20 @@ from jax.sharding import Mesh
 from bridge_jax import timing
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import costs, lora
+from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import chips, preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
-from bridge_jax.text.batches import batches, steps_per_epoch
-from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.batches import Batches
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
 from bridge_jax.training.metrics import MetricsLog
+from bridge_jax.training.objectives import Objective, Parts
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
-from bridge_jax.training.step import StepMetrics, init_state, make_train_step
+from bridge_jax.training.step import copy, init_state, make_train_step
+
+# Measures parameters on the dev split: `loss`, lower is better, or `accuracy`, higher is better.
+Measure = Callable[[Any], Mapping[str, float]]
 
 
 def train(
@@ -33,85 +34,144 @@ def train(
     name: str,
     model: DecoderConfig,
     params: Any,
-    sequences: Seq[Sequence],
+    objective: Objective,
+    data: Batches,
+    steps: int,
     config: TrainConfig,
     seed: int,
-    pad_id: int,
     mesh: Mesh,
     tensorboard: bool = False,
-    soft_share: float = 0.0,
+    measure: Measure | None = None,
+    flops_per_token: float = 0.0,
 ) -> Any:
-    """Trains `params` on `sequences`; returns what was trained: all of them, or the adapter.
+    """Trains `params`; returns what was trained: all of them, or the adapter.
 
-    Metrics go to `out/metrics.jsonl`, a line a step, and with `tensorboard` to its files too;
-    states go to `out/state`, from which the same call continues with the same numbers. What is
-    trained is consumed (donated). `soft_share` is what the soft targets of the sequences weigh.
+    Metrics go to `out/metrics.jsonl`, a line a step, and with `tensorboard` to its files too.
+    States go to `out/state` with the position in the data after the last batch that was trained
+    on; the same call continues from there with the same numbers.
+
+    Args:
+      out: the folder of the stage.
+      name: of the training, for people.
+      model: the decoder.
+      params: its parameters; those that are trained are consumed (donated).
+      objective: what is minimised.
+      data: gives the batches.
+      steps: how many there are at most.
+      config: optimizer, checkpoints, and what is measured on the dev split.
+      seed: of dropout.
+      mesh: of the training.
+      tensorboard: write its files too.
+      measure: measures the parameters that would be kept, every `config.dev_every` steps and after
+        the last; needed where that is not 0.
+      flops_per_token: of a step, for the utilisation of the chips; 0 logs none.
 
     Raises:
       UserError: a loss is not finite, or the disk is full; the last checkpoint is kept.
       Preempted: the machine is about to go; the state after the last step is saved.
     """
-    rows = pack(sequences, config.row_tokens, pad_id)
-    total = steps_per_epoch(rows, config.batch_rows) * config.epochs
-    data = batches(rows, config.batch_rows, config.epochs, seed)
-    optimizer, rates = make_optimizer(config), learning_rates(config, total)
+    optimizer, rates = make_optimizer(config), learning_rates(config, steps)
     trained, frozen = lora.split(params) if model.lora else (params, {})
-    state = init_state(optimizer, trained, mesh)
+    averaged = config.ema_decay > 0
+    state = init_state(optimizer, trained, mesh, averaged, config.keep_best)
     step_fn = make_train_step(
+        objective,
         dataclasses.replace(model, remat=config.remat),
         optimizer,
-        config.rationale_weight,
         config.accumulate,
         jax.tree.map(lambda a: a.sharding, state),
         seed,
-        soft_share,
+        config.ema_decay,
     )
     checkpoints = StateCheckpoints(out / STATE, config.checkpoint_every)
-    state = checkpoints.restore(state)
-    start = int(state.step)
+    state, position = checkpoints.restore(state)
+    start, dev = int(state.step), _Dev(config, measure)
+    if position:
+        data.set_state(position["data"])
+        dev.best, dev.waited = position["best"], position["waited"]
     log = MetricsLog(out / "metrics.jsonl", start, tensorboard)
     done = False
     try:
         with (
             jax.set_mesh(mesh),
             preemption.deferred() as stop_asked,
-            track(name, total, "steps") as advance,
+            track(name, steps, "steps") as advance,
         ):
             advance(start)
-            # FLOPs of a token, if every place in the rows holds one.
-            flops = costs.model_flops(model, 1, config.row_tokens, rows.target.shape[1])
-            record = _Recorder(name, config, rates, flops / config.row_tokens, mesh, log, advance)
-            for step in range(start, total):
+            record = _Recorder(name, config, rates, flops_per_token, mesh, log, advance)
+            for step in range(start, steps):
                 with timing.span("data"):
-                    batch = shard_batch(data[step], mesh, config.accumulate)
+                    batch = shard_batch(next(data), mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, metrics)
-                stop = step + 1 < total and stop_asked()
+                done = step + 1 == steps
+                if dev.is_due(step + 1, done):
+                    kept = state.average if averaged else state.params
+                    values, is_best = dev.measured(lora.join(frozen, kept) if frozen else kept)
+                    record.rest(values)
+                    if is_best and config.keep_best:
+                        state = state._replace(best=copy(kept))
+                    done = done or dev.is_over
+                stop = not done and stop_asked()
                 # After the last step the parameters are saved instead.
-                if stop or (step + 1 < total and checkpoints.is_due(step + 1)):
+                if stop or (not done and checkpoints.is_due(step + 1)):
                     record.rest()
+                    position = {"data": data.get_state(), "best": dev.best, "waited": dev.waited}
                     with timing.span("checkpoint"):
-                        checkpoints.save(step + 1, state)
+                        checkpoints.save(step + 1, state, position)
                 if stop:
                     raise preemption.Preempted
+                if done:
+                    break
             record.rest()
         done = True
     finally:
         log.close()
         with timing.span("checkpoint"):
             checkpoints.close(needed=not done)
-    return jax.block_until_ready(state.params)
+    kept = state.average if averaged else state.params
+    return jax.block_until_ready(state.best if config.keep_best else kept)
+
+
+class _Dev:
+    """Measurements on the dev split: when, which was the best, and whether training goes on."""
+
+    def __init__(self, config: TrainConfig, measure: Measure | None):
+        self._config, self._measure = config, measure
+        self.best: float | None = None
+        self.waited = 0
+
+    def is_due(self, steps: int, is_last: bool) -> bool:
+        """Returns whether the parameters are measured after so many steps."""
+        every = self._config.dev_every
+        return bool(every) and (is_last or steps % every == 0)
+
+    def measured(self, params: Any) -> tuple[dict[str, float], bool]:
+        """Returns the measurements by their names in the log, and whether they are the best."""
+        assert self._measure, "dev_every needs something to measure with"
+        found = self._measure(params)
+        value = found[self._config.dev_metric]
+        sign = -1 if self._config.dev_metric == "loss" else 1
+        is_best = self.best is None or sign * value > sign * self.best
+        self.best = value if is_best else self.best
+        self.waited = 0 if is_best else self.waited + 1
+        return {f"dev_{name}": value for name, value in found.items()}, is_best
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last `patience` measurements were no better than the best before."""
+        return 0 < self._config.patience <= self.waited
 
 
 class _Recorder:
-    """Reads the metrics of a step when the next one has been sent off, so that no chip waits."""
+    """Reads the metrics of a step after the next one is sent off, so that no chip waits."""
 
     def __init__(
         self,
         name: str,
         config: TrainConfig,
         rates: np.ndarray,
-        flops: float,
+        flops_per_token: float,
         mesh: Mesh,
         log: MetricsLog,
         advance: Callable[..., None],
@@ -119,17 +179,17 @@ class _Recorder:
         self._name, self._config, self._log, self._advance = name, config, log, advance
         self._rates = rates
         peak = chips.peak_flops(list(mesh.devices.flat))
-        self._flops_share = flops / peak if peak else None
-        self._waiting: tuple[int, StepMetrics] | None = None
+        self._flops_share = flops_per_token / peak if peak else None
+        self._waiting: tuple[int, Parts] | None = None
         self._ended = time.perf_counter()
 
-    def step(self, step: int, metrics: StepMetrics) -> None:
+    def step(self, step: int, metrics: Parts) -> None:
         """Records the step before this one."""
         self.rest()
         self._waiting = step, metrics
 
-    def rest(self) -> None:
-        """Records the last step.
+    def rest(self, measured: Mapping[str, float] | None = None) -> None:
+        """Records the last step, with what was measured after it.
 
         Raises:
           UserError: its loss is not finite.
@@ -137,7 +197,7 @@ class _Recorder:
         if self._waiting is None:
             return
         (step, metrics), self._waiting = self._waiting, None
-        values = {k: np.asarray(v).item() for k, v in metrics._asdict().items()}
+        values = {k: np.asarray(v).item() for k, v in metrics.items()}
         if not np.isfinite(values["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {values['loss']} at step {step}; lower learning_rate "
@@ -146,9 +206,10 @@ class _Recorder:
             )
         now = time.perf_counter()
         seconds, self._ended = now - self._ended, now
-        tokens = values.pop("tokens")
-        values |= {"step_seconds": seconds, "tokens_per_second": tokens / seconds}
+        rate = values.pop("tokens", 0.0) / seconds
+        values |= {"step_seconds": seconds, "tokens_per_second": rate}
         if self._flops_share:
-            values["mfu"] = tokens / seconds * self._flops_share
-        self._log.write({"step": step} | values | {"learning_rate": self._rates[step].item()})
-        self._advance(1, loss=values["loss"])
+            values["mfu"] = rate * self._flops_share
+        values |= {"learning_rate": self._rates[step].item()} | dict(measured or {})
+        self._log.write({"step": step} | values)
+        self._advance(1, loss=values["loss"], **(measured or {}))

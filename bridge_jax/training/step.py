@@ -1,4 +1,4 @@
-"""One jitted training step: gradients over micro-batches, update, metrics."""
+"""One jitted training step of any objective: gradients over micro-batches, update, metrics."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,25 +10,41 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.text.packing import Rows
-from bridge_jax.training import losses
+from bridge_jax.training.objectives import Objective, Parts, coefficients
 
 
 class TrainState(NamedTuple):
-    """What a checkpoint holds: trained parameters, optimizer state, steps done (int32[])."""
+    """The state of a training, which is what a checkpoint holds.
+
+    Attributes:
+      params: the parameters that are trained.
+      opt_state: the optimizer's.
+      step: int32[], steps done.
+      average: the moving average of the parameters; None without one.
+      best: the parameters that were best on the dev split so far; None if they are not kept.
+    """
 
     params: Any
     opt_state: Any
     step: jax.Array
+    average: Any = None
+    best: Any = None
 
 
-def abstract_state(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> TrainState:
-    """Returns the state as `jax.ShapeDtypeStruct`s: moments lie as their parameters do.
+def abstract_state(
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    mesh: Mesh,
+    average: bool = False,
+    best: bool = False,
+) -> TrainState:
+    """Returns the state as `jax.ShapeDtypeStruct`s: moments and copies lie as their parameters do.
 
     Args:
       optimizer: of the stage.
       params: arrays or `ShapeDtypeStruct`s with shardings.
       mesh: where counters are replicated.
+      average, best: whether the state has these copies of the parameters.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -43,129 +59,144 @@ def abstract_state(optimizer: optax.GradientTransformation, params: Any, mesh: M
         transform_non_params=lambda a: placed(a, everywhere),
     )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    return TrainState(jax.tree.map(lambda a: placed(a, a.sharding), params), opt_state, step)
+    like = jax.tree.map(lambda a: placed(a, a.sharding), params)
+    return TrainState(like, opt_state, step, like if average else None, like if best else None)
 
 
-def init_state(optimizer: optax.GradientTransformation, params: Any, mesh: Mesh) -> TrainState:
+def init_state(
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    mesh: Mesh,
+    average: bool = False,
+    best: bool = False,
+) -> TrainState:
     """Returns the state before the first step; `params` are in it, not copied."""
     like = abstract_state(optimizer, params, mesh)
     places = jax.tree.map(lambda a: a.sharding, like)
     opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
-    return TrainState(params, opt_state, jax.device_put(jnp.int32(0), places.step))
+    step = jax.device_put(jnp.int32(0), places.step)
+    copies = (copy(params) if wanted else None for wanted in (average, best))
+    return TrainState(params, opt_state, step, *copies)
 
 
-class StepMetrics(NamedTuple):
-    """Of one step, f32[] each: losses in nats a token, tokens counted with padding left out."""
-
-    loss: jax.Array
-    rationale_loss: jax.Array
-    answer_loss: jax.Array
-    grad_norm: jax.Array
-    tokens: jax.Array
+def copy(params: Any) -> Any:
+    """Returns the parameters in buffers of their own, which outlive a step that donates these."""
+    return jax.tree.map(jnp.copy, params)
 
 
 def loss_and_gradients(
+    objective: Objective,
     config: DecoderConfig,
     params: Any,
-    rows: Rows,
-    rationale_share: float,
-    accumulate: int,
+    batch: Any,
+    accumulate: int = 1,
     frozen: Any = None,
     dropout: jax.Array | None = None,
-    soft_share: float = 0.0,
-) -> tuple[StepMetrics, Any]:
-    """Returns the metrics and gradients of a batch, computed in `accumulate` micro-batches.
+) -> tuple[Parts, Any]:
+    """Returns the metrics and the gradients of a batch, computed in `accumulate` micro-batches.
 
-    The parts' weights are summed over the whole batch first, so the result does not depend on
-    how the batch is cut.
+    The parts' weights are summed over the whole batch first, so the result does not depend on how
+    the batch is cut.
 
     Args:
+      objective: what is minimised.
       config: the model.
       params: what is trained: all parameters, or an adapter's.
-      rows: the batch.
-      rationale_share: a of the loss.
+      batch: a pytree of arrays; their first axis is the rows.
       accumulate: micro-batches; divides the rows.
       frozen: the parameters that are not trained.
       dropout: random key of an adapter's dropout.
-      soft_share: of the divergence from soft targets, in the loss of a token that has them.
+
+    Returns:
+      f32[] each: `loss`, and `NAME_loss` of each part, the mean in nats a token or whatever the
+      objective counts; `grad_norm` before clipping; and what the objective logs.
     """
-    rationale_tokens, answer_tokens = rows.rationale_weight.sum(), rows.answer_weight.sum()
-    by_rationale, by_answer = losses.part_coefficients(
-        rationale_tokens, answer_tokens, rationale_share
-    )
+    weights = objective.weights(batch)
+    factors = coefficients(objective, weights)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def part(params: Any, micro: Rows, index: jax.Array | int):
+    def part(params: Any, micro: Any, index: jax.Array | int):
         whole = lora.join(frozen, params) if frozen else params
         key = None if dropout is None else jax.random.fold_in(dropout, index)
-        sums = losses.part_sums(config, whole, micro, key, soft_share)
-        return by_rationale * sums.rationale + by_answer * sums.answer, sums
+        sums, logged = objective.loss(config, whole, micro, key)
+        return sum(factors[name] * sums[name] for name in sums), (sums, logged)
 
-    def add(total: Any, inputs: tuple[Rows, jax.Array]):
+    def add(total: Any, inputs: tuple[Any, jax.Array]):
         return jax.tree.map(jnp.add, total, part(params, *inputs)), None
 
     if accumulate == 1:
-        (loss, sums), gradients = part(params, rows, 0)
+        (loss, (sums, logged)), gradients = part(params, batch, 0)
     else:
-        micro = jax.tree.map(lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), rows)
+        micro = jax.tree.map(
+            lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
+        )
         shapes = jax.eval_shape(part, params, jax.tree.map(lambda a: a[0], micro), 0)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        ((loss, sums), gradients), _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulate)))
-    metrics = StepMetrics(
-        loss,
-        sums.rationale / jnp.maximum(rationale_tokens, 1),
-        sums.answer / jnp.maximum(answer_tokens, 1),
-        optax.tree.norm(gradients),
-        (rows.segments > 0).sum().astype(jnp.float32),
-    )
-    return metrics, gradients
+        total, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulate)))
+        (loss, (sums, logged)), gradients = total
+    means = {f"{name}_loss": sums[name] / jnp.maximum(weights[name], 1) for name in sums}
+    return {"loss": loss, **means, "grad_norm": optax.tree.norm(gradients), **logged}, gradients
 
 
 def make_train_step(
+    objective: Objective,
     config: DecoderConfig,
     optimizer: optax.GradientTransformation,
-    rationale_share: float,
-    accumulate: int,
+    accumulate: int = 1,
     shardings: Any = None,
     seed: int = 0,
-    soft_share: float = 0.0,
+    ema_decay: float = 0.0,
 ):
-    """Returns `(state, frozen, rows, rate) -> (state, metrics)`, jitted, the old state donated.
+    """Returns `(state, frozen, batch, rate) -> (state, metrics)`, jitted, the old state donated.
 
     `rate` f32[] is the step's learning rate. The new state lies as `shardings` says, if given; when
-    the old one does too, the step is compiled once. `seed` is of an adapter's dropout, `soft_share`
-    of `loss_and_gradients`. Equal arguments return the same function (of the last few), which is
-    not traced again.
+    the old one does too, the step is compiled once. `seed` is of an adapter's dropout. Where the
+    state has an `average`, it is of decay `ema_decay`, and of equal weights for the first
+    1 / (1 - ema_decay) steps, so that it forgets where the training began. Equal arguments return
+    the same function (of the last few), which is not traced again.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
     places, tree = jax.tree.flatten(shardings)
     return _jitted(
-        config, optimizer, rationale_share, accumulate, tuple(places), tree,
-        seed if has_dropout else None, soft_share,
+        objective, config, optimizer, accumulate, tuple(places), tree,
+        seed if has_dropout else None, ema_decay,
     )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4)  # Of assistant and student; rows of all lengths share one.
 def _jitted(
+    objective: Objective,
     config: DecoderConfig,
     optimizer: optax.GradientTransformation,
-    rationale_share: float,
     accumulate: int,
     places: tuple[NamedSharding, ...],
     tree: Any,
     seed: int | None,
-    soft_share: float,
+    ema_decay: float,
 ):
     def train_step(
-        state: TrainState, frozen: Any, rows: Rows, rate: jax.Array
-    ) -> tuple[TrainState, StepMetrics]:
+        state: TrainState, frozen: Any, batch: Any, rate: jax.Array
+    ) -> tuple[TrainState, Parts]:
         key = None if seed is None else jax.random.fold_in(jax.random.key(seed), state.step)
         metrics, gradients = loss_and_gradients(
-            config, state.params, rows, rationale_share, accumulate, frozen, key, soft_share
+            objective, config, state.params, batch, accumulate, frozen, key
         )
         directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, optax.tree.scale(rate, directions))
-        return TrainState(params, opt_state, state.step + 1), metrics
+        average = state.average
+        if average is not None:
+            newest = jnp.maximum(1 - ema_decay, 1 / (state.step + 1))
+            average = optax.incremental_update(params, average, newest)
+        return TrainState(params, opt_state, state.step + 1, average, state.best), metrics
 
     shardings = jax.tree.unflatten(tree, places)
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def loss_sums(
+    objective: Objective, config: DecoderConfig, params: Any, batch: Any
+) -> tuple[Parts, Parts]:
+    """Returns the sums of the parts of a batch's loss, and their weights."""
+    sums, _ = objective.loss(config, params, batch)
+    return sums, objective.weights(batch)

@@ -17,6 +17,7 @@ from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
+from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 from configs import quickstart
 from configs.studies import baselines
@@ -139,7 +140,7 @@ def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_pat
 def loss(model, sequences):
     """Returns the loss with a = 0.25, that of one part where there is only one."""
     rows = pack(sequences, 384, 0)
-    return loss_and_gradients(*model, rows, 0.25, 1)[0].loss
+    return loss_and_gradients(SFT(0.25), *model, rows)[0]["loss"]
 
 
 @pytest.mark.parametrize("method", ["bridge", "direct"])

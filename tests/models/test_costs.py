@@ -14,6 +14,7 @@ from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 
 CONFIG = DecoderConfig(vocab_size=10, model_dim=8, num_layers=2, num_heads=2, num_kv_heads=1,
@@ -116,7 +117,7 @@ def test_training_is_what_xla_counts(one_device, policy):
     train = TrainConfig(batch_rows=8, row_tokens=64, remat=policy)
     rows = pack([Sequence([1] * 32, [1] * 24, [1] * 8)] * 8, 64, 0)
     params = decoder.abstract(config, one_device)
-    step = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))
-    counted = step.lower(config, params, jax.tree.map(jnp.asarray, rows), 0.5, 1).compile()
+    step = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
+    counted = step.lower(SFT(), config, params, jax.tree.map(jnp.asarray, rows), 1).compile()
     found = costs.train_step(config, train, rows.target.shape[1], one_device).flops
     assert found == pytest.approx(counted.cost_analysis()["flops"], rel=0.15)

@@ -11,6 +11,7 @@ from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows
+from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import TrainState, make_train_step
 from tests.jaxprs import sizes
@@ -128,7 +129,7 @@ def train_jaxpr():
     tokens, targets = abstract((ROWS, WIDTH)), abstract((ROWS, TARGETS))
     weights = abstract((ROWS, TARGETS), jnp.float32)
     rows = Rows(tokens, tokens, tokens, targets, targets, weights, weights)
-    return jax.make_jaxpr(make_train_step(BIG, optimizer, 0.5, 1))(state, {}, rows, 1e-3)
+    return jax.make_jaxpr(make_train_step(SFT(), BIG, optimizer))(state, {}, rows, 1e-3)
 
 
 def score_jaxpr():

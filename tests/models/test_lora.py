@@ -15,6 +15,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import init_state, loss_and_gradients, make_train_step
 from tests.models import families
@@ -96,11 +97,11 @@ def train(config, params, mesh, steps=3, seed=0):
     adapter = jax.tree.map(jnp.array, adapter)  # the step consumes it
     state = init_state(optimizer, adapter, mesh)
     shardings = jax.tree.map(lambda a: a.sharding, state)
-    step = make_train_step(config, optimizer, 0.5, 1, shardings, seed)
+    step = make_train_step(SFT(), config, optimizer, 1, shardings, seed)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, base, ROWS, 1e-2)
-        losses.append(float(metrics.loss))
+        losses.append(float(metrics["loss"]))
     assert step._cache_size() == 1
     return state, losses
 
@@ -133,7 +134,7 @@ def test_gradients_of_micro_batches_are_those_of_the_batch(tiny_model, one_devic
     config, params = adapted(tiny_model, one_device)
     adapter, base = lora.split(params)
     whole, parts = (
-        jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))(config, adapter, ROWS, 0.5, n, base)
+        jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))(SFT(), config, adapter, ROWS, n, base)
         for n in (1, 2)
     )
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts)):

@@ -19,8 +19,10 @@ from bridge_jax.selection import centers, coverage, herding, kmeans, typicality
 from bridge_jax.selection.rows import Rows as PoolRows
 from bridge_jax.selection.scores import ScoreBatch, gradient_batch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
+from bridge_jax.training.objectives.sft import SFT
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.soft_targets import predict_batch
+from bridge_jax.training.predictions import predict_batch
 from bridge_jax.training.step import TrainState, make_train_step
 
 CONFIG = DecoderConfig(
@@ -86,7 +88,8 @@ def train_step(config, trained, frozen, mesh, soft=None):
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights, soft)
-    step = make_train_step(config, optimizer, 0.5, 2, shardings, soft_share=0.5 if soft else 0.0)
+    objective = SoftTargets(0.5) if soft else SFT()
+    step = make_train_step(objective, config, optimizer, 2, shardings)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
 

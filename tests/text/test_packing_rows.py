@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_jax.errors import UserError
-from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import first_fit, pack
 from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.batches import batches, steps_per_epoch
 
 FIRST = Sequence([11, 12, 13], [14, 15], [16])  # 6 tokens, 3 targets
 SECOND = Sequence([21, 22, 23, 24], [], [25, 26])  # 6, 2
@@ -90,7 +90,7 @@ def numbered(count):
 def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
     rows = numbered(5)
     assert steps_per_epoch(rows, 2) == 3
-    data = batches(rows, 2, epochs=2, seed=0)
+    data = list(batches(rows, 2, epochs=2, seed=0))
     assert len(data) == 6
     for epoch in (range(3), range(3, 6)):
         seen = np.concatenate([data[step].tokens[:, 0] for step in epoch])
@@ -102,7 +102,7 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
 def test_order_depends_on_seed_and_epoch_only():
     def order(seed):
         data = batches(numbered(32), 4, epochs=2, seed=seed)
-        return [data[step].tokens[:, 0].tolist() for step in range(len(data))]
+        return [batch.tokens[:, 0].tolist() for batch in data]
 
     assert order(0) == order(0)
     assert order(0) != order(1)

@@ -9,10 +9,14 @@ import pytest
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
-from bridge_jax.text.batches import batches
+from bridge_jax.text import prompts
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence, SoftTargets
-from bridge_jax.training import soft_targets
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training import predictions
+from bridge_jax.training.batches import batches
+from bridge_jax.training.objectives import soft_targets
+from bridge_jax.training.objectives.sft import SFT
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [
@@ -24,23 +28,24 @@ SEQUENCES = [
 ]
 V = 512
 
-compute = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4, 7))
+compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 
 def step(model, sequences, share, accumulate=1):
     rows = pack(sequences, 24, 2)
-    return compute(*model, rows, 0.3, accumulate, None, None, share)
+    objective = SoftTargets(share, 0.3) if rows.soft else SFT(0.3)
+    return compute(objective, *model, rows, accumulate)
 
 
 def predict(model, mesh, k, among=V, batch_rows=2, sequences=SEQUENCES):
-    return soft_targets.predict(*model, sequences, k, among, batch_rows, 24, 2, mesh)
+    return predictions.predict(*model, sequences, k, among, batch_rows, 24, 2, mesh)
 
 
 def with_soft(sequences, found):
     """Returns the sequences with their part of what was predicted for all."""
     ends = np.cumsum([s.targets for s in sequences])
     return [
-        s._replace(soft=SoftTargets(*(part[end - s.targets : end] for part in found)))
+        s._replace(soft=prompts.SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
 
@@ -116,11 +121,14 @@ def test_with_the_whole_vocabulary_the_loss_is_the_full_divergence(tiny_model, o
             kl[part] += divergences[where].tolist()
     for share in (0.0, 0.4, 1.0):
         metrics, _ = step(tiny_model, soft, share)
-        for part, found in (("rationale", metrics.rationale_loss), ("answer", metrics.answer_loss)):
+        for part, found in (
+            ("rationale", metrics["rationale_loss"]),
+            ("answer", metrics["answer_loss"]),
+        ):
             expected = (1 - share) * np.mean(nll[part]) + share * np.mean(kl[part])
             np.testing.assert_allclose(found, expected, rtol=2e-4)
-        mixed = 0.3 * metrics.rationale_loss + 0.7 * metrics.answer_loss
-        np.testing.assert_allclose(metrics.loss, mixed, rtol=1e-5)
+        mixed = 0.3 * metrics["rationale_loss"] + 0.7 * metrics["answer_loss"]
+        np.testing.assert_allclose(metrics["loss"], mixed, rtol=1e-5)
 
 
 def test_a_token_without_soft_targets_keeps_its_whole_loss(tiny_model, other, one_device):
@@ -129,11 +137,11 @@ def test_a_token_without_soft_targets_keeps_its_whole_loss(tiny_model, other, on
     losses = {}
     for name, sequences in (("none", SEQUENCES), ("some", some), ("all", soft)):
         metrics, _ = step(tiny_model, sequences, 0.5)
-        losses[name] = np.array([metrics.rationale_loss * 13, metrics.answer_loss * 11])
+        losses[name] = np.array([metrics["rationale_loss"] * 13, metrics["answer_loss"] * 11])
     alone = {}
     for name, sequences in (("none", SEQUENCES[1:2]), ("all", soft[1:2])):
         metrics, _ = step(tiny_model, sequences, 0.5)
-        alone[name] = np.array([metrics.rationale_loss * 2, metrics.answer_loss * 3])
+        alone[name] = np.array([metrics["rationale_loss"] * 2, metrics["answer_loss"] * 3])
     np.testing.assert_allclose(
         losses["some"] - losses["none"], alone["all"] - alone["none"], atol=2e-4
     )
@@ -147,7 +155,7 @@ def test_accumulation_and_devices_do_not_move_the_loss(tiny_model, other, one_de
     mesh = make_mesh(MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
         rows = shard_batch(pack(soft * 2, 24, 2), mesh)
-        found = compute(*placed(tiny_model, mesh), rows, 0.3, 1, None, None, 0.5)
+        found = compute(SoftTargets(0.5, 0.3), *placed(tiny_model, mesh), rows, 1)
     chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
@@ -158,7 +166,7 @@ def test_a_student_that_descends_comes_closer_to_the_assistant(tiny_model, other
     for _ in range(5):
         metrics, gradients = step((config, params), soft, 1.0)
         params = jax.tree.map(lambda p, g: p - 0.2 * g, params, gradients)
-        losses.append(float(metrics.loss))
+        losses.append(float(metrics["loss"]))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]
 
@@ -166,7 +174,9 @@ def test_a_student_that_descends_comes_closer_to_the_assistant(tiny_model, other
 def test_soft_targets_are_packed_beside_their_targets():
     soft = [
         s._replace(
-            soft=SoftTargets(np.full((s.targets, 2), i + 1), np.full((s.targets, 2), -0.5 * i))
+            soft=prompts.SoftTargets(
+                np.full((s.targets, 2), i + 1), np.full((s.targets, 2), -0.5 * i)
+            )
         )
         if i != 2
         else s
@@ -188,12 +198,13 @@ def test_soft_targets_are_packed_beside_their_targets():
 
 def test_batches_carry_them(tiny_model):
     soft = [
-        s._replace(soft=SoftTargets(np.full((s.targets, 2), i + 1), np.zeros((s.targets, 2))))
+        s._replace(
+            soft=prompts.SoftTargets(np.full((s.targets, 2), i + 1), np.zeros((s.targets, 2)))
+        )
         for i, s in enumerate(SEQUENCES)
     ]
     rows = pack(soft, 24, 2)
-    data = batches(rows, 3, 1, seed=0)
-    (batch,) = [data[i] for i in range(len(data))]
+    (batch,) = batches(rows, 3, 1, seed=0)
     assert batch.soft.ids.shape == (3, *rows.soft.ids.shape[1:])
     for tokens, ids in zip(batch.tokens, batch.soft.ids):
         (row,) = [r for r in range(2) if (rows.tokens[r] == tokens).all()] or [None]
@@ -202,7 +213,7 @@ def test_batches_carry_them(tiny_model):
 
 
 def test_one_compilation_for_all_batches(other, one_device):
-    before = soft_targets.predict_batch._cache_size()
+    before = predictions.predict_batch._cache_size()
     predict(other, one_device, k=3, batch_rows=1)
     predict(other, one_device, k=3, batch_rows=1, sequences=SEQUENCES[::-1])
-    assert soft_targets.predict_batch._cache_size() == before + 1
+    assert predictions.predict_batch._cache_size() == before + 1

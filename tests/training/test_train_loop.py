@@ -14,8 +14,11 @@ from bridge_jax.models import checkpoint as checkpoints
 from bridge_jax.models import decoder
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import loop, step
+from bridge_jax.training.batches import batches, steps_per_epoch
+from bridge_jax.training.objectives.sft import SFT
 from tests.full_disk import files_up_to
 
 CONFIG = TrainConfig(epochs=4, batch_rows=2, row_tokens=24, learning_rate=1e-2, checkpoint_every=2)
@@ -42,7 +45,12 @@ def run(out, model, mesh, config=CONFIG, name="student", **options):
     boxed = jax.eval_shape(lambda: decoder.init(decoder_config, jax.random.key(0)))
     shardings = parameter_shardings(boxed, mesh)
     params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, shardings)
-    return loop.train(out, name, decoder_config, params, SEQUENCES, config, 0, 2, mesh, **options)
+    rows = pack(SEQUENCES, config.row_tokens, 2)
+    data = batches(rows, config.batch_rows, config.epochs, 0)
+    steps = steps_per_epoch(rows, config.batch_rows) * config.epochs
+    return loop.train(
+        out, name, decoder_config, params, SFT(), data, steps, config, 0, mesh, **options
+    )
 
 
 def lines(out):
@@ -119,11 +127,11 @@ def full_disk_from(at):
     real = loop.StateCheckpoints.save
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patched:
 
-        def save(self, step, state):
+        def save(self, step, state, position):
             if step == at:
                 self.manager.wait_until_finished()
                 stack.enter_context(files_up_to(4_000))
-            real(self, step, state)
+            real(self, step, state, position)
 
         patched.setattr(loop.StateCheckpoints, "save", save)
         yield
@@ -238,12 +246,11 @@ def test_utilisation_is_logged_where_the_chip_is_known(
     tmp_path, tiny_model, one_device, monkeypatch
 ):
     monkeypatch.setattr(loop.chips, "peak_flops", lambda devices: 1e9 * len(devices))
-    run(tmp_path / "out", tiny_model, one_device)
+    run(tmp_path / "out", tiny_model, one_device, flops_per_token=1e3)
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    # 2 rows of two sequences of 12 tokens: every place is filled.
-    flops = loop.costs.model_flops(tiny_model[0], 2, 24, 24)
     for row in rows:
-        assert row["mfu"] * row["step_seconds"] == pytest.approx(flops / 1e9)
+        # 2 rows of two sequences of 12 tokens.
+        assert row["mfu"] * row["step_seconds"] == pytest.approx(48 * 1e3 / 1e9)
 
 
 def scalars(folder):
@@ -268,3 +275,68 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, tiny_model, one_device):
     for row in rows:
         assert found["loss", row["step"]] == pytest.approx(row["loss"], rel=1e-6)
     assert ("tokens_per_second", 3) in found and ("step", 3) not in found
+
+
+def scripted(values, seen, metric="loss"):
+    """Returns a measurement that says one value after the other, and keeps what it was given."""
+    left = iter(values)
+
+    def measure(params):
+        seen.append(jax.tree.map(np.asarray, params))
+        return {metric: next(left)}
+
+    return measure
+
+
+def dev_of(out):
+    return {row["step"]: row["dev_loss"] for row in lines(out) if "dev_loss" in row}
+
+
+def test_the_parameters_of_the_best_measurement_are_kept(tmp_path, tiny_model, one_device):
+    config = dataclasses.replace(CONFIG, dev_every=3, keep_best=True)
+    seen = []
+    measure = scripted([2.0, 1.0, 1.5], seen)
+    found = run(tmp_path / "best", tiny_model, one_device, config, measure=measure)
+    assert dev_of(tmp_path / "best") == {2: 2.0, 5: 1.0, 7: 1.5}  # the last step is measured too
+    equal(found, seen[1])
+    plain = run(tmp_path / "plain", tiny_model, one_device)
+    equal(seen[2], plain)  # measuring changes nothing
+    assert lines(tmp_path / "plain") == [
+        {k: v for k, v in row.items() if k != "dev_loss"} for row in lines(tmp_path / "best")
+    ]
+
+
+def test_an_accuracy_is_best_when_it_is_high(tmp_path, tiny_model, one_device):
+    config = dataclasses.replace(CONFIG, dev_every=4, keep_best=True, dev_metric="accuracy")
+    seen = []
+    measure = scripted([0.75, 0.5], seen, "accuracy")
+    equal(run(tmp_path, tiny_model, one_device, config, measure=measure), seen[0])
+
+
+def test_training_stops_when_the_loss_has_not_improved(tmp_path, tiny_model, one_device, stop_at):
+    config = dataclasses.replace(CONFIG, dev_every=1, keep_best=True, patience=2)
+    values, seen = [3.0, 2.0, 2.0, 2.5, 1.0], []
+    found = run(tmp_path / "a", tiny_model, one_device, config, measure=scripted(values, seen))
+    assert dev_of(tmp_path / "a") == {0: 3.0, 1: 2.0, 2: 2.0, 3: 2.5}
+    equal(found, seen[1])
+    # Killed after step 2, whose state holds the best one and how long it is ago.
+    stop_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", tiny_model, one_device, config, measure=scripted(values, []))
+    stop_at(None)
+    measure = scripted(values[2:], [])
+    equal(run(tmp_path / "b", tiny_model, one_device, config, measure=measure), found)
+    assert lines(tmp_path / "b") == lines(tmp_path / "a")
+
+
+def test_averaged_parameters_are_those_of_the_formula(tmp_path, tiny_model, one_device):
+    seen, config = [], dataclasses.replace(CONFIG, dev_every=1)
+    run(tmp_path / "plain", tiny_model, one_device, config, measure=scripted([1.0] * 8, seen))
+    averaged = dataclasses.replace(CONFIG, ema_decay=0.75)
+    found = run(tmp_path / "average", tiny_model, one_device, averaged)
+    # Equal weights for 4 steps, and then 1/4 for the newest.
+    expected = seen[0]
+    for number, params in enumerate(seen[1:], start=2):
+        w = max(1 / number, 0.25)
+        expected = jax.tree.map(lambda a, p, w=w: (1 - w) * a + w * p, expected, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)

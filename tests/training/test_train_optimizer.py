@@ -6,6 +6,7 @@ from bridge_jax.config import TrainConfig
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import step
+from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
 
 ROWS = pack([Sequence([3, 4], [5, 6], [7, 1])], 8, 2)
@@ -55,7 +56,7 @@ def test_trainings_of_another_rate_and_length_are_one_program(tiny_model, one_de
     def program(train):
         optimizer = make_optimizer(train)
         state = step.init_state(optimizer, jax.tree.map(jnp.array, weights), one_device)
-        compiled = step.make_train_step(config, optimizer, 0.5, 1)
+        compiled = step.make_train_step(SFT(), config, optimizer)
         return compiled.lower(state, {}, ROWS, np.float32(0.1)).as_text()
 
     longer = TrainConfig(epochs=9, learning_rate=0.1, warmup_fraction=0.5, checkpoint_every=7)
@@ -66,7 +67,7 @@ def test_trainings_of_another_rate_and_length_are_one_program(tiny_model, one_de
 def test_a_step_goes_as_far_as_its_rate_says(tiny_model, one_device):
     config, weights = tiny_model
     optimizer = make_optimizer(TrainConfig())
-    step_fn = step.make_train_step(config, optimizer, 0.5, 1)
+    step_fn = step.make_train_step(SFT(), config, optimizer)
 
     def moved(rate):
         state = step.init_state(optimizer, jax.tree.map(jnp.array, weights), one_device)

@@ -1,63 +1,22 @@
-"""White-box distillation: the student learns what the assistant would have written beside a token.
-
-The assistant's K most probable tokens are kept for each target, as in common practice for large
-vocabularies; what is left of the probability is one more outcome, the rest. Both sum to one, so
-the divergence of the two is a proper one, and exact where K is the whole vocabulary:
-KL = sum_k p_k log(p_k / q_k) + p_rest log(p_rest / q_rest).
-"""
+"""Computes a model's most probable tokens at the targets of sequences, for soft targets."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bridge_jax.models import decoder, soft_head
+from bridge_jax.models import soft_head
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.head import Head
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
-from bridge_jax.text.batches import batches_in_order
-from bridge_jax.text.packing import Rows, SoftRows, first_fit, pack
+from bridge_jax.text.packing import Rows, first_fit, pack
 from bridge_jax.text.prompts import Sequence, SoftTargets
-
-FLOOR = 1e-6  # Of the rest's probability, which is a difference of f32 numbers near one.
-
-
-def divergence(p_logprobs: jax.Array, q_logprobs: jax.Array) -> jax.Array:
-    """Returns KL(p || q) in nats, f32[...], over K tokens and the rest.
-
-    Args:
-      p_logprobs: f32[..., K], of the model that is learned from.
-      q_logprobs: f32[..., K], of the one that learns, at the same tokens.
-    """
-    p = jnp.exp(p_logprobs)
-    p_rest = jnp.maximum(1 - p.sum(-1), 0.0)
-    q_rest = 1 - jnp.exp(q_logprobs).sum(-1)
-    ratio = jnp.log(jnp.maximum(p_rest, FLOOR)) - jnp.log(jnp.maximum(q_rest, FLOOR))
-    return (p * (p_logprobs - q_logprobs)).sum(-1) + p_rest * ratio
-
-
-def token_losses(
-    hidden: jax.Array, head: Head, targets: jax.Array, soft: SoftRows, share: float
-) -> jax.Array:
-    """Returns (1 - w) * NLL + w * KL of each target, f32[N], in nats.
-
-    Args:
-      hidden: f[N, D], after the final norm.
-      head: the student's.
-      targets: int32[N].
-      soft: of the assistant, flattened to N; a target without is learned by its NLL alone.
-      share: w where there are soft targets.
-    """
-    ids, assistant, has_soft = map(jnp.asarray, soft)
-    student = soft_head.logprobs_at(hidden, head, jnp.column_stack([targets, ids]))
-    w = share * has_soft
-    return (1 - w) * -student[:, 0] + w * divergence(assistant, student[:, 1:])
+from bridge_jax.training.batches import batches_in_order
+from bridge_jax.training.objectives.sft import at_targets
 
 
 @functools.partial(jax.jit, static_argnames=("config", "k", "among"))
@@ -65,11 +24,8 @@ def predict_batch(
     config: DecoderConfig, params: Any, rows: Rows, k: int, among: int
 ) -> soft_head.Top:
     """Returns the K most probable tokens at each target of packed rows: [R, T, K] each."""
-    hidden = decoder.hidden_states(config, params, rows.tokens, rows.positions, rows.segments)
-    picked = jnp.take_along_axis(hidden, rows.target_at[..., None], axis=1)
-    found = soft_head.top(
-        picked.reshape(-1, picked.shape[-1]), decoder.output_head(config, params), k, among
-    )
+    hidden, head, _ = at_targets(config, params, rows)
+    found = soft_head.top(hidden, head, k, among)
     return jax.tree.map(lambda a: a.reshape(*rows.target.shape, k), found)
 
 

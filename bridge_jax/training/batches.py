@@ -1,11 +1,11 @@
-"""Packed rows into batches, one a training step: shuffled and resumable.
+"""Cuts packed rows into batches, one for each training step: shuffled and resumable.
 
-The batch of a step is a function of (rows, seed, step), so a resumed run continues where it
-stopped by starting at its step. Every process names the same rows; `shard_batch` places its part.
+The batch of a step is a function of (rows, seed, step). Every process makes the same rows;
+`shard_batch` places its part.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -14,20 +14,38 @@ import numpy as np
 from bridge_jax.text.packing import Rows
 
 
+class Batches(Protocol):
+    """An endless or finite iterator of batches whose position can be saved (grain's iterators)."""
+
+    def __next__(self) -> Any:
+        """Returns the next batch."""
+        ...
+
+    def get_state(self) -> Any:
+        """Returns the position as JSON values: after the batches that were taken, not fetched."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Goes to a position."""
+        ...
+
+
 def steps_per_epoch(rows: Rows, batch_rows: int) -> int:
     """Returns how many batches cover all rows; the last is filled with empty rows."""
     return -(-len(rows.tokens) // batch_rows)
 
 
-def batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> grain.MapDataset:
-    """Returns the batches of all epochs: `batches(...)[step]` is a `Rows` of `batch_rows` rows."""
+def batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> grain.DatasetIterator[Rows]:
+    """Returns the batches of all epochs, `Rows` of `batch_rows` rows each."""
     padded = _filled(rows, batch_rows)
 
     def assemble(indices: Any) -> Any:
         return jax.tree.map(lambda a: a[np.asarray(indices)], padded)
 
     order = grain.MapDataset.range(len(padded.tokens)).seed(seed).shuffle().repeat(epochs)
-    return order.batch(batch_rows, drop_remainder=True, batch_fn=assemble)
+    cut = order.batch(batch_rows, drop_remainder=True, batch_fn=assemble)
+    # The rows are in memory: threads that fetch ahead would cost more than they save.
+    return iter(cut.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
 def batches_in_order(rows: Rows, batch_rows: int) -> Iterator[Rows]:

@@ -1,0 +1,51 @@
+"""Training objectives, a file each. The step and the loop know none of them by name."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from bridge_jax.models.config import DecoderConfig
+
+Parts = dict[str, jax.Array]  # f32[] each, by the name of a part of the loss
+
+
+class Objective(Protocol):
+    """A loss that is a weighted mean of parts: L = sum over parts p of share_p * sum_p / weight_p.
+
+    Objectives are frozen dataclasses; equal ones share a compiled step. The weights are apart from
+    the loss because a step that is cut into micro-batches divides by the weights of the whole
+    batch: neither the number of micro-batches nor that of devices changes a gradient.
+    """
+
+    @property
+    def name(self) -> str:
+        """The objective's name, which is part of the key of a stage that trains with it."""
+        ...
+
+    def weights(self, batch: Any) -> Parts:
+        """Returns what each part's sum is divided by, such as the number of its tokens."""
+        ...
+
+    def shares(self, weights: Parts) -> Parts:
+        """Returns how much each part counts, given the weights of the whole batch."""
+        ...
+
+    def loss(
+        self, model: DecoderConfig, params: Any, batch: Any, dropout: jax.Array | None = None
+    ) -> tuple[Parts, Parts]:
+        """Returns the sums of the parts, and sums that are only logged, such as `tokens`.
+
+        Args:
+          model: the decoder's config.
+          params: all of its parameters.
+          batch: a pytree of arrays whose first axis is the rows.
+          dropout: random key of an adapter's dropout.
+        """
+        ...
+
+
+def coefficients(objective: Objective, weights: Parts) -> Parts:
+    """Returns the factor of each part's sum in the loss: share / weight."""
+    shares = objective.shares(weights)
+    return {part: shares[part] / jnp.maximum(weights[part], 1) for part in shares}
