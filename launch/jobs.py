@@ -13,19 +13,18 @@ from rich.console import Console
 
 from bridge_jax import methods, shown
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import to_json
+from bridge_jax.config.io import to_json
 from bridge_jax.data import task
 from bridge_jax.data.bad_rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
-from bridge_jax.methods import budget, names, start
-from bridge_jax.methods.checks import idle_rows, validate
-from bridge_jax.methods.inputs import CACHE, Inputs
-from bridge_jax.methods.teacher import check_key, selected_count
+from bridge_jax.methods import checks, teacher
+from bridge_jax.methods.checks import validate
+from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline import keys, storage
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.execution import Execution, Outcome
+from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage
@@ -115,10 +114,10 @@ class Job:
         """
         with bad_rows_listed(self.workdir):
             splits = self.inputs.splits
-            start.compare_hosts(self._plan, self.inputs, self.deep)
+            checks.compare_hosts(self._plan, self.inputs, self.deep)
         _list_bad_rows(self.workdir, splits.bad)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
-        start.check(self.config, to_run if self._as_they_are else self._plan, self.inputs)
+        checks.check_inputs(self.config, to_run if self._as_they_are else self._plan, self.inputs)
         self._hashes.save()
 
     def is_whole(self, careful: bool = False) -> bool:
@@ -145,9 +144,11 @@ class Job:
             return ""
         if not hosts.is_first():
             return ""
-        check_key(self.config.teacher)
-        selected, inputs = selected_count(self.config), self.inputs
-        return budget.check(asking.params, selected, inputs.pool, inputs.count, self.workdir)
+        teacher.check_key(self.config.teacher)
+        selected, inputs = teacher.selected_count(self.config), self.inputs
+        return teacher.check_budget(
+            asking.params, selected, inputs.pool, inputs.count, self.workdir
+        )
 
     def run(
         self,
@@ -198,7 +199,7 @@ class Job:
 
     def notes(self) -> Iterator[str]:
         """Yields what a user would want to know of data and prompts before the run begins."""
-        if note := idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
+        if note := checks.idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
             yield note
         for note, roles in self._of_prompts().items():
             yield f"{' and '.join(roles)}: {note}"
@@ -225,7 +226,7 @@ class Job:
                 "labels or options, and assistant and student are not told them: "
                 "data.instruction says what is asked, and with it the labels"
             )
-        if not any(names.INSTRUCTIONS in stage.reads.values() for stage in self._plan):
+        if not any(INSTRUCTIONS in stage.reads.values() for stage in self._plan):
             return
         drawn = self.inputs.instructions
         if drawn.left_out:
@@ -239,7 +240,7 @@ class Job:
     def _of_prompts(self) -> dict[str, list[str]]:
         """Returns notes on how prompts are made, each with the roles that it concerns."""
         found: dict[str, list[str]] = {}
-        for role in start.roles(self._plan):
+        for role in checks.roles(self._plan):
             for note in self.inputs.model(role).tokenizer.notes:
                 found.setdefault(note, []).append(role)
         return found
@@ -276,7 +277,7 @@ def bad_rows_listed(workdir: Path) -> Iterator[None]:
         raise UserError(f"{error}\nthe whole list is in {workdir / BAD_ROWS}") from None
 
 
-def _tell(outcome: Outcome, console: Console, quiet: bool) -> None:
+def _tell(outcome: StageOutcome, console: Console, quiet: bool) -> None:
     if outcome.why:
         shown.say(console, (f"  {outcome.name}: {outcome.why}", "yellow"))
     if outcome.cached and quiet:

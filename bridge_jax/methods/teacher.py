@@ -1,4 +1,4 @@
-"""Builds the teacher's client, its requests, and the rules for keeping replies."""
+"""Asks the teacher: its client, its requests, the rules for keeping replies, and the budget."""
 
 import dataclasses
 import hashlib
@@ -11,8 +11,9 @@ from bridge_jax.config import API_TEACHERS, BudgetConfig, RunConfig, TeacherConf
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.accounts import open_ledger
-from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger import accounts, overruns
+from bridge_jax.ledger.accounts import Standing, open_ledger
+from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
 from bridge_jax.ledger.tally import Tally
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
@@ -33,7 +34,7 @@ from bridge_jax.text import prompts
 _log = logging.getLogger(__name__)
 
 
-Count = Callable[[str], int]  # of a text: its tokens, as the student reads it
+CountTokens = Callable[[str], int]  # Of a text, as the student reads it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def selected_count(config: RunConfig) -> int:
     return config.selection.size or config.budget.queries // config.teacher.samples
 
 
-def make_teacher(params: Asking, examples: Sequence[Example], count: Count) -> Teacher:
+def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens) -> Teacher:
     """Returns the teacher; a recorded one knows `examples`."""
     config = params.teacher
     if config.replay_from:
@@ -128,7 +129,7 @@ def make_request(params: Asking, example: Example) -> Request:
     return dataclasses.replace(request, model=model)
 
 
-def rules_of(config: TeacherConfig, count: Count) -> Rules:
+def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
     """Returns what is asked of the teacher's rationales."""
     return Rules(
         count,
@@ -141,7 +142,7 @@ def rules_of(config: TeacherConfig, count: Count) -> Rules:
 
 
 def ask(
-    params: Asking, examples: Sequence[Example], count: Count, workdir: Path
+    params: Asking, examples: Sequence[Example], count: CountTokens, workdir: Path
 ) -> tuple[list[list[Outcome]], dict[str, Any]]:
     """Asks about the examples, every request through the ledger of a workdir.
 
@@ -191,7 +192,7 @@ def ask(
 
 
 def in_rounds(
-    params: Asking, examples: Sequence[Example], count: Count, ask_all: Ask
+    params: Asking, examples: Sequence[Example], count: CountTokens, ask_all: Ask
 ) -> list[list[Outcome]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
     config, rules = params.teacher, rules_of(params.teacher, count)
@@ -202,6 +203,78 @@ def in_rounds(
         lambda n, said: is_good(examples[n], said, rules),
         ask_all,
     )
+
+
+def check_budget(
+    params: Asking, selected: int, pool: Sequence[Example], count: CountTokens, workdir: Path
+) -> str:
+    """Returns a note where the caps may not hold for all that is planned; "" where they will.
+
+    Every request counts at its highest possible cost, as it is reserved. Which examples will be
+    selected is not known yet: any of the pool may be. What the ledger has answered is free.
+
+    Raises:
+      UserError: the caps cannot pay for the cheapest request, and no answer is there already.
+    """
+    budget, settings = params.budget, params.teacher
+    account = accounts.standing(workdir, budget)
+    if account is None:
+        return ""
+    asked = [make_request(params, example) for example in pool]
+    known = account.answered  # To tell a request's key takes longer than to make it.
+    new = [request for request in asked if request.key not in known] if known else asked
+    if not new:
+        return ""
+    asker = make_teacher(params, pool, count)
+    costs = _costs(params.teacher, asker, new, account)
+    room = cap_in_nanodollars(budget.usd) - account.nanodollars
+    left = max(0, budget.queries - account.queries)
+    spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
+    longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
+    if len(new) == len(asked) and min(costs) > room:
+        cheapest = new[costs.index(min(costs))]
+        why = overruns.in_words(cheapest.model, account.permille.get(cheapest.model, 0))
+        raise UserError(
+            f"budget.usd={budget.usd}{spent}, cannot pay for one request to the teacher: the "
+            f"cheapest, about example {cheapest.example_id!r}, may cost up to "
+            f"{in_usd(min(costs)):.6f} US dollars with {longest}{why}; raise budget.usd, or lower "
+            "teacher.max_output_tokens"
+        )
+    if len(new) == len(asked) and left < 1:
+        raise UserError(
+            f"budget.queries={budget.queries} is used up by other requests of this run; raise it, "
+            "or use a new workdir"
+        )
+    planned = min(selected, len(new))
+    requests, dearest = planned * settings.samples, sorted(costs)[-planned:]
+    if settings.samples * sum(dearest) > room:
+        covered = min(requests - 1, max(0, room // dearest[-1]))
+        return (
+            f"budget.usd={budget.usd}{spent}, is sure to pay for {covered:,} of {requests:,} "
+            f"requests to the teacher: one may cost up to {in_usd(dearest[-1]):.6f} US dollars "
+            f"with {longest}. Shorter replies leave room for more; the run stops where the next "
+            "request does not fit"
+        )
+    if requests > left:
+        return (
+            f"budget.queries={budget.queries} leaves {left:,} of up to {requests:,} requests to "
+            "the teacher; the run stops there"
+        )
+    return ""
+
+
+def _costs(
+    config: TeacherConfig, asker: Teacher, requests: Sequence[Request], account: Standing
+) -> list[int]:
+    """Returns the highest possible cost of each request, nanodollars."""
+    prices, in_batch = prices_of(config), config.batch and is_paid(config)
+
+    def cost(request: Request) -> int:
+        inputs = asker.estimate_input_tokens(request)
+        listed = prices.cost(inputs, request.max_output_tokens, in_batch)
+        return overruns.worst_case(listed, account.permille.get(request.model, overruns.ONE))
+
+    return [cost(request) for request in requests]
 
 
 def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:

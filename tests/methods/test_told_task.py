@@ -6,14 +6,12 @@ import json
 import pytest
 from fake_vendor import KEY, FakeVendor
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods import evaluation, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.apprenticeship import SELECTION, WARMUP, Selection
-from bridge_jax.methods.assistant import ASSISTANT
-from bridge_jax.methods.instruct import INSTRUCT
-from bridge_jax.methods.tutoring import DIRECT, STUDENT
+from bridge_jax.methods.apprenticeship import ASSISTANT, SELECTION, WARMUP, SelectionRecord
+from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, STUDENT
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -87,7 +85,9 @@ def test_teacher_assistant_and_student_are_told_the_same(kind, make, monkeypatch
         url = vendor.url + "/v1" * (kind == "openai")
         teacher = (f"teacher.kind={kind}", f"teacher.base_url={url}", "teacher.timeout=5")
         job = make(*teacher, "compare_direct=true")
-        chosen = Selection(strategy="random", size=2, ids=["t0", "t1"], clusters=None, set_aside=[])
+        chosen = SelectionRecord(
+            strategy="random", size=2, ids=["t0", "t1"], clusters=None, set_aside=[]
+        )
         one_stage.folder_of(job, SELECTION).write_record("selection.json", chosen)
         rows = one_stage.run_alone(job, ANNOTATIONS).rows("annotations.jsonl")
     assert [(row["answer"], row["kept"]) for row in rows] == [("billing", True), ("sign in", True)]
