@@ -7,11 +7,11 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from bridge_jax.config import DataConfig, ModelConfig, RunConfig
+from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.data import cached, instructions, task
 from bridge_jax.data.example import Example, Splits
@@ -50,7 +50,7 @@ _WEIGHTS = (".safetensors", ".gguf")
 _OF_MODELS = (".json", ".safetensors", ".model", ".jinja", ".gguf", "merges.txt", "vocab.txt")
 
 
-class Examples(Sequence[Example]):
+class Examples(tuple[Example, ...]):
     """The examples of one split, in their order.
 
     Attributes:
@@ -58,19 +58,14 @@ class Examples(Sequence[Example]):
       by_id: each by its id.
     """
 
-    def __init__(self, rows: Sequence[Example], digest: str):
-        self._rows, self.digest = tuple(rows), digest
-        self.by_id = {example.id: example for example in self._rows}
+    digest: str
+    by_id: dict[str, Example]
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        return self._rows[index]
+    def __new__(cls, rows: Iterable[Example], digest: str) -> "Examples":
+        """Returns the rows, with their digest."""
+        self = super().__new__(cls, rows)
+        self.digest, self.by_id = digest, {example.id: example for example in self}
+        return self
 
 
 class Inputs:
@@ -98,7 +93,9 @@ class Inputs:
         config = dataclasses.replace(config, data=task.with_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
         self.mesh = make_mesh(config.mesh, devices)
-        self._models: dict[Role, RoleModel] = {}
+        self._models = {
+            role: RoleModel(role, getattr(config, role), self.mesh, config.seed) for role in ROLES
+        }
         self._renderings: dict[Role, Rendering] = {}
         self.table = {
             MESH: Input(lambda: self.mesh),
@@ -149,9 +146,6 @@ class Inputs:
 
     def model(self, role: Role) -> RoleModel:
         """Returns the model of a role."""
-        if role not in self._models:
-            selected = self._selected(role)
-            self._models[role] = RoleModel(role, selected, self.mesh, self._config.seed)
         return self._models[role]
 
     def rendering(self, role: Role) -> Rendering:
@@ -213,9 +207,6 @@ class Inputs:
             reading.renderer.check_ids(f"an instruction of {config.path}", ids)
         return drawn._replace(skipped=len(source.bad.rows))
 
-    def _selected(self, role: Role) -> ModelConfig:
-        return getattr(self._config, role)
-
     @functools.cached_property
     def _instruction_rows(self) -> Instructions:
         """The instructions of a file or a dataset, in random order."""
@@ -242,12 +233,12 @@ class Inputs:
         return {Path(self._config.teacher.replay_from).name: self._replayed}
 
     def _model_files(self, role: Role) -> dict[str, str]:
-        path = locate(self._selected(role).checkpoint)
+        path = locate(self.model(role).selected.checkpoint)
         return _files(str(path), self._hashes, _OF_MODELS)
 
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
         """Returns what identifies a role's checkpoint: a commit of the hub, or hashes of files."""
-        path = locate(self._selected(role).checkpoint)
+        path = locate(self.model(role).selected.checkpoint)
         is_of_hub = path.parent.name == "snapshots" and path.parent.parent.name.startswith(
             "models--"
         )
@@ -259,7 +250,7 @@ class Inputs:
         return [[name, digest] for name, digest in found.items() if keep(name)]
 
     def _model_key(self, role: Role) -> str:
-        return of_value([keys.plain(self._selected(role)), self._content(role)])
+        return of_value([keys.plain(self.model(role).selected), self._content(role)])
 
     def _tokenizer_key(self, role: Role) -> str:
         return of_value(self._content(role, lambda name: not name.endswith(_WEIGHTS)))

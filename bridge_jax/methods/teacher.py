@@ -42,10 +42,10 @@ class Asking:
     """Parameters of the annotations.
 
     Attributes:
-      teacher: who is asked, and how.
+      teacher: which one, and how it is asked.
       server: that answers; "" is the vendor's own.
-      variant: which recorded rationale a recorded teacher says.
-      budget: the caps, and whose ledger. What was paid stays paid: they are in no key.
+      variant: which recorded rationale a recorded teacher replies.
+      budget: the caps and the ledger; in no key, since they do not change the replies.
     """
 
     teacher: TeacherConfig
@@ -81,10 +81,10 @@ def is_paid(config: TeacherConfig) -> bool:
 
 
 def check_key(config: TeacherConfig) -> None:
-    """Finds a missing key or SDK before the stages that come before the teacher are run.
+    """Checks that the key and the SDK of the teacher are there.
 
     Raises:
-      UserError: there is none.
+      UserError: one is not.
     """
     if is_paid(config):
         _api_teacher(config).check()
@@ -96,7 +96,7 @@ def prices_of(config: TeacherConfig) -> Prices:
 
 
 def make_request(params: Asking, example: Example) -> Request:
-    """Returns what the teacher is sent about an example."""
+    """Returns the request to the teacher about an example."""
     config = params.teacher
     if config.kind in API_TEACHERS:
         request = Request(
@@ -110,8 +110,8 @@ def make_request(params: Asking, example: Example) -> Request:
         )
     else:
         chat = prompts.messages(example, "reason")
-        # A recorded teacher has several variants, and each is another model to the ledger; so is
-        # one that explains, of whom the same is asked as of one that answers.
+        # For the ledger, each variant of a recorded teacher is another model. So is one that
+        # explains, since its requests are the same as those of one that answers.
         explains = "/text" if example.kind == "text" else ""
         model = f"{config.model}/{params.variant}{explains}"
         words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
@@ -130,7 +130,7 @@ def make_request(params: Asking, example: Example) -> Request:
 
 
 def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
-    """Returns what is asked of the teacher's rationales."""
+    """Returns the rules by which the teacher's rationales are kept."""
     return Rules(
         count,
         config.keep_wrong,
@@ -160,31 +160,15 @@ def ask(
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
             what = "teacher, again" if optional else "teacher"
             tally = Tally()
+            more: dict[str, Any] = {"attempts": config.attempts, "optional": optional}
             with track(what, len(requests), "requests") as advance:
-                show = _steps(advance, tally)
+                more |= {"on_reply": _steps(advance, tally), "tally": tally}
                 if is_paid(config) and config.batch:
-                    found = annotate_in_batches(
-                        _batch_teacher(config),
-                        ledger,
-                        requests,
-                        config.batch_poll_seconds,
-                        show,
-                        config.attempts,
-                        optional,
-                        tally,
-                    )
+                    asker, seconds = _batch_teacher(config), config.batch_poll_seconds
+                    found = annotate_in_batches(asker, ledger, requests, seconds, **more)
                 else:
-                    found = annotate(
-                        teacher,
-                        ledger,
-                        requests,
-                        config.concurrency,
-                        show,
-                        config.attempts,
-                        pace,
-                        optional,
-                        tally,
-                    )
+                    threads = config.concurrency
+                    found = annotate(teacher, ledger, requests, threads, pace=pace, **more)
             _say_what_failed(teacher.name, tally, optional)
             return found
 
@@ -208,20 +192,25 @@ def in_rounds(
 def check_budget(
     params: Asking, selected: int, pool: Sequence[Example], count: CountTokens, workdir: Path
 ) -> str:
-    """Returns a note where the caps may not hold for all that is planned; "" where they will.
+    """Checks that the caps can pay for the planned requests, before anything is trained.
 
-    Every request counts at its highest possible cost, as it is reserved. Which examples will be
-    selected is not known yet: any of the pool may be. What the ledger has answered is free.
+    Every request counts at its highest possible cost, which is reserved for it. Which examples will
+    be selected is not known yet: any of the pool may be. Requests with an answer on the ledger are
+    free.
+
+    Returns:
+      A note where the caps may not pay for all of them; "" where they will.
 
     Raises:
-      UserError: the caps cannot pay for the cheapest request, and no answer is there already.
+      UserError: the caps cannot pay for the cheapest request, and the ledger has no answer.
     """
     budget, settings = params.budget, params.teacher
     account = accounts.standing(workdir, budget)
     if account is None:
         return ""
     asked = [make_request(params, example) for example in pool]
-    known = account.answered  # To tell a request's key takes longer than to make it.
+    known = account.answered
+    # Computing the keys of requests takes longer than making them.
     new = [request for request in asked if request.key not in known] if known else asked
     if not new:
         return ""
@@ -293,10 +282,10 @@ def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
 
 
 def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:
-    """Says how many requests have no answer, and why most of them.
+    """Logs how many requests have no answer, and the most common reasons.
 
     Raises:
-      UserError: none has a reply, and the run cannot do without.
+      UserError: none has a reply, and the requests are not optional.
     """
     failures = tally.failures()
     if failures and not tally.replies and not optional:
