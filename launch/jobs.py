@@ -37,7 +37,7 @@ BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
 
 
 class Job:
-    """A run that may be begun, or gone on with.
+    """A run of one config in one workdir: new, or continued after an interruption.
 
     Args:
       config: of the run; it is checked.
@@ -49,7 +49,7 @@ class Job:
     Attributes:
       config: with the text of its task file in place of the file.
       workdir: of the run.
-      inputs: what they read from outside.
+      inputs: what the stages read from outside the run.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Job:
         return methods.stages(self.config, self._phase, self._as_they_are)
 
     def execution(self) -> Execution:
-        """Returns what carries out the stages."""
+        """Returns the execution of the stages."""
         return Execution(
             self.stages,
             self.inputs.table,
@@ -92,7 +92,7 @@ class Job:
 
     @functools.cached_property
     def _as_they_are(self) -> frozenset[str]:
-        """The finished stages that are evaluated as they are, whatever made them."""
+        """The finished stages that are evaluated as they are, whatever their keys."""
         if self._phase != "evaluate":
             return frozenset()
         read = {
@@ -108,9 +108,10 @@ class Job:
         return frozenset(hosts.agree(found))
 
     def check(self) -> None:
-        """Raises a `UserError` for what would stop the run later, before anything is trained.
+        """Checks data, models and hosts before anything is trained; lists bad rows in the workdir.
 
-        Bad rows are listed in the workdir.
+        Raises:
+          UserError: something would stop the run later.
         """
         with bad_rows_listed(self.workdir):
             splits = self.inputs.splits
@@ -124,7 +125,7 @@ class Job:
         """Returns whether every stage is done, and the report written, with this config.
 
         Args:
-          careful: look at the files of the stages too; what can be mended is.
+          careful: check the files of the stages too, and mend damaged ones.
         """
         same = read_json(self.workdir / "config.json") == to_json(self.config)
         there = same and (self.workdir / "report.json").is_file()
@@ -134,10 +135,13 @@ class Job:
             self._hashes.save()
 
     def _check_teacher(self) -> str:
-        """Finds what would stop the teacher before anything is trained, if it has yet to be asked.
+        """Checks the teacher's key and the budget, if the teacher was not asked yet.
 
-        That is a missing key, or a budget that cannot pay for one request. Returns a note for
-        people where the budget may not pay for all of them.
+        Returns:
+          A note where the budget may not pay for all requests; else "".
+
+        Raises:
+          UserError: the key is missing, or the budget cannot pay for one request.
         """
         asking = methods.asking(self.stages)
         if asking is None or self.execution().may_be_finished(asking.name):
@@ -160,12 +164,12 @@ class Job:
 
         Args:
           console: where progress is printed.
-          heading: returns what is printed once all is checked, before notes on the data; None
-            leaves out both.
-          quiet: whether to say nothing of stages that were finished before.
+          heading: returns the line that is printed after the checks, before notes on the data;
+            None prints neither.
+          quiet: print nothing about stages that were finished before.
 
         Raises:
-          WorkdirBusy: another process is at this run.
+          WorkdirBusy: another process is running in this workdir.
           StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
@@ -186,7 +190,7 @@ class Job:
             )
 
     def heading(self) -> tuple[shown.Part, ...]:
-        """Returns what is about to be run, and on what."""
+        """Returns a line on the data, the budget and the devices of the run."""
         inputs = self.inputs
         queries = self.config.budget.queries if methods.asking(self._plan) else 0
         return (
@@ -194,11 +198,11 @@ class Job:
             f": {len(inputs.pool):,} examples in the pool, "
             f"{queries} teacher queries at most, {len(inputs.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
-            f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
+            + (f", {jax.process_count()} hosts" if jax.process_count() > 1 else ""),
         )
 
     def notes(self) -> Iterator[str]:
-        """Yields what a user would want to know of data and prompts before the run begins."""
+        """Yields notes on the data and the prompts, for the user to read before the run begins."""
         if note := checks.idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
             yield note
         for note, roles in self._of_prompts().items():
@@ -249,7 +253,7 @@ class Job:
         write_json(self.workdir / "config.json", to_json(self.config))
         # How prompts differ from what the checkpoints' templates alone would write.
         write_json(self.workdir / "prompts.json", self._of_prompts())
-        # The whole plan, also when a phase stops early: the report leaves out what is not of it.
+        # The whole plan, also when a phase stops early: the report covers its stages alone.
         kept = storage.current(self.workdir) if self._as_they_are else {}
         tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
         used = {n: key for n, key in kept.items() if n in self.deep and n not in tests}
@@ -267,7 +271,7 @@ class Job:
 
 @contextlib.contextmanager
 def bad_rows_listed(workdir: Path) -> Iterator[None]:
-    """Lists all bad rows in `workdir` if the block raises a `BadRowsError`, and says where."""
+    """Lists all bad rows in `workdir` if the block raises a `BadRowsError`; names the file."""
     try:
         yield
     except BadRowsError as error:

@@ -97,9 +97,9 @@ class RunConfig:
       method: `bridge`, or a baseline: the student learns from the teacher's answers alone
         (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
         from the gold answers of the whole pool, without either (`labels`).
-      form: how the student learns from a rationale: a `chain` of rationale and answer, or as in
-        Distilling Step-by-Step (2305.02301) in `two_pass`es: asked to reason it writes the
-        rationale, asked for the answer the answer, which is how it is tested then.
+      form: how the student learns from a rationale: a `chain` of rationale and answer, or
+        `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
+        reason, the answer under a prompt for the answer, which is also how it is tested.
       seed: of data, selection, batch order and sampling.
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.

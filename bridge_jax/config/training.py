@@ -17,7 +17,7 @@ from bridge_jax.config.fields import (
     Size,
 )
 
-# What a file of instructions may have a column for (`tasks.instructions`).
+# The fields that a file of instructions may have a column for (`data.instructions`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
 
@@ -110,7 +110,7 @@ class LogitsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """How models write.
+    """How models generate text.
 
     Attributes:
       max_new_tokens: completion length at most.
@@ -127,13 +127,13 @@ class GenerationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RationalesConfig:
-    """How the assistant's rationales are asked for, and which the student learns from.
+    """How the assistant's rationales are asked for, and which of them the student learns.
 
     Attributes:
       filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
         learns the gold answer alone. The others compare with none: the student learns the answer as
         written, and nothing where a rationale is rejected. `none` keeps all that end in an
-        answer; `confidence` those that the assistant was sure of; `consistency` those of them that
+        answer; `confidence` those with high log-probabilities; `consistency` those of them that
         the student's own samples agree with (`methods.rationales.sample`).
       show_gold: where the pool has labels, show them to an assistant that a teacher taught, under
         any filter: it explains the gold answer. That is the rationalization of STaR (2203.14465),
@@ -166,7 +166,7 @@ class RationalesConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What the report measures.
+    """Settings of the tests in the report.
 
     Attributes:
       assistant_examples: test examples put to the assistant, which is slower than the student;

@@ -72,7 +72,8 @@ class Load:
     @property
     def passes(self) -> int:
         """How many sequences there are of each example."""
-        return self.samples * (len(self.modes) + (self.text == "both"))
+        texts = len(self.modes) + 1 if self.text == "both" else len(self.modes)
+        return self.samples * texts
 
 
 @dataclasses.dataclass(frozen=True)

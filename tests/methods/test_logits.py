@@ -20,8 +20,13 @@ from tests.launch import tiny_run
 from tests.methods import one_stage
 
 SMALL = (
-    *("data.pool=12", "budget.queries=4", "warmup.train.epochs=1", "assistant_training.epochs=1"),
-    *("instruct.examples=0", "student_training.epochs=1", "warmup.fraction=0.1"),
+    "data.pool=12",
+    "budget.queries=4",
+    "warmup.train.epochs=1",
+    "assistant_training.epochs=1",
+    "instruct.examples=0",
+    "student_training.epochs=1",
+    "warmup.fraction=0.1",
 )
 
 

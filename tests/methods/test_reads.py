@@ -132,10 +132,10 @@ def test_a_stage_opens_the_files_of_what_it_names_and_no_others(recorded):
             ("assistant", {inputs.ASSISTANT, inputs.TO_ASSISTANT}),
             ("student", {inputs.STUDENT, inputs.TO_STUDENT, inputs.COUNT}),
         ):
-            allowed += [str(home / role)] * bool(reads & models)
-            # What was rendered for a role is kept.
-            rendered = reads & {inputs.TO_ASSISTANT, inputs.TO_STUDENT}
-            allowed += [str(home / "run" / "cache" / "prompts")] * bool(rendered)
+            if reads & models:
+                allowed.append(str(home / role))
+        if reads & {inputs.TO_ASSISTANT, inputs.TO_STUDENT}:  # Rendered prompts are cached.
+            allowed.append(str(home / "run" / "cache" / "prompts"))
         if inputs.WORKDIR in reads:
             allowed += [str(home / "run" / file) for file in ("ledger.sqlite", "account.json")]
         ours = [path for path in each.opened if path.startswith(str(home))]

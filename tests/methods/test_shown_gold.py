@@ -134,8 +134,10 @@ def test_what_is_shared_with_a_run_that_shows_none(config, tmp_path):
     [
         ("method=self",),
         (
-            *("rationales.filter=none", UNLABELLED),
-            *("teacher.keep_wrong=true", "selection.difficulty=entropy"),
+            "rationales.filter=none",
+            UNLABELLED,
+            "teacher.keep_wrong=true",
+            "selection.difficulty=entropy",
         ),
     ],
 )
