@@ -1,4 +1,8 @@
-"""The error that a user can act on."""
+"""Defines the error that a user can act on, and helpers to raise it."""
+
+from typing import Any
+
+_LONGEST_SHOWN = 80
 
 
 class UserError(Exception):
@@ -6,3 +10,19 @@ class UserError(Exception):
 
     The launcher prints it without a traceback and exits with 2.
     """
+
+
+def require(ok: bool, message: str) -> None:
+    """Raises a `UserError` unless `ok`."""
+    if not ok:
+        raise UserError(message)
+
+
+def brief(value: Any) -> str:
+    """Returns a value for a message; of a long one, the beginning."""
+    if isinstance(value, int) and abs(value) > 10**_LONGEST_SHOWN:
+        return "a number of very many digits"  # Python refuses to write more than 4,300.
+    text = str(value)
+    if "://" in text and "@" in text:  # All of it may be a password.
+        text = f"{text.partition('://')[0]}://…@{text.rpartition('@')[2]}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,4 +1,4 @@
-"""What XLA compiled is kept in the workdir: a restart, and the next run of a study, read it."""
+"""Keeps compiled programs in the workdir, for a restart and for the next run of a study."""
 
 import socket
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 def keep(workdir: Path) -> None:
     """Keeps compiled programs under `workdir/compilations/<host>`, unless JAX has a place already.
 
-    Hosts have one each: a program for a CPU is for the very instructions that it has.
+    Each host has a folder of its own, since a program for a CPU uses the instructions of that CPU.
     """
     import jax
 

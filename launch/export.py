@@ -32,8 +32,9 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import config_io, methods, shown
+    from bridge_jax import methods, shown
     from bridge_jax.config import ModelConfig, RunConfig
+    from bridge_jax.config import io as config_io
     from bridge_jax.models import checkpoint, export, generation_config
     from bridge_jax.parallel.sharding import make_mesh
     from bridge_jax.pipeline import storage

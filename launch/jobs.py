@@ -13,19 +13,18 @@ from rich.console import Console
 
 from bridge_jax import methods, shown
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import to_json
+from bridge_jax.config.io import to_json
 from bridge_jax.data import task
 from bridge_jax.data.bad_rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
-from bridge_jax.methods import budget, names, start
-from bridge_jax.methods.checks import idle_rows, validate
-from bridge_jax.methods.inputs import CACHE, Inputs
-from bridge_jax.methods.teacher import check_key, selected_count
+from bridge_jax.methods import checks, teacher
+from bridge_jax.methods.checks import validate
+from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline import keys, storage
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.execution import Execution, Outcome
+from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage
@@ -38,7 +37,7 @@ BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
 
 
 class Job:
-    """A run that may be begun, or gone on with.
+    """A run of one config in one workdir: new, or continued after an interruption.
 
     Args:
       config: of the run; it is checked.
@@ -50,7 +49,7 @@ class Job:
     Attributes:
       config: with the text of its task file in place of the file.
       workdir: of the run.
-      inputs: what they read from outside.
+      inputs: what the stages read from outside the run.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Job:
         return methods.stages(self.config, self._phase, self._as_they_are)
 
     def execution(self) -> Execution:
-        """Returns what carries out the stages."""
+        """Returns the execution of the stages."""
         return Execution(
             self.stages,
             self.inputs.table,
@@ -93,7 +92,7 @@ class Job:
 
     @functools.cached_property
     def _as_they_are(self) -> frozenset[str]:
-        """The finished stages that are evaluated as they are, whatever made them."""
+        """The finished stages that are evaluated as they are, whatever their keys."""
         if self._phase != "evaluate":
             return frozenset()
         read = {
@@ -109,23 +108,24 @@ class Job:
         return frozenset(hosts.agree(found))
 
     def check(self) -> None:
-        """Raises a `UserError` for what would stop the run later, before anything is trained.
+        """Checks data, models and hosts before anything is trained; lists bad rows in the workdir.
 
-        Bad rows are listed in the workdir.
+        Raises:
+          UserError: something would stop the run later.
         """
         with bad_rows_listed(self.workdir):
             splits = self.inputs.splits
-            start.compare_hosts(self._plan, self.inputs, self.deep)
+            checks.compare_hosts(self._plan, self.inputs, self.deep)
         _list_bad_rows(self.workdir, splits.bad)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
-        start.check(self.config, to_run if self._as_they_are else self._plan, self.inputs)
+        checks.check_inputs(self.config, to_run if self._as_they_are else self._plan, self.inputs)
         self._hashes.save()
 
     def is_whole(self, careful: bool = False) -> bool:
         """Returns whether every stage is done, and the report written, with this config.
 
         Args:
-          careful: look at the files of the stages too; what can be mended is.
+          careful: check the files of the stages too, and mend damaged ones.
         """
         same = read_json(self.workdir / "config.json") == to_json(self.config)
         there = same and (self.workdir / "report.json").is_file()
@@ -135,19 +135,24 @@ class Job:
             self._hashes.save()
 
     def _check_teacher(self) -> str:
-        """Finds what would stop the teacher before anything is trained, if it has yet to be asked.
+        """Checks the teacher's key and the budget, if the teacher was not asked yet.
 
-        That is a missing key, or a budget that cannot pay for one request. Returns a note for
-        people where the budget may not pay for all of them.
+        Returns:
+          A note where the budget may not pay for all requests; else "".
+
+        Raises:
+          UserError: the key is missing, or the budget cannot pay for one request.
         """
         asking = methods.asking(self.stages)
         if asking is None or self.execution().may_be_finished(asking.name):
             return ""
         if not hosts.is_first():
             return ""
-        check_key(self.config.teacher)
-        selected, inputs = selected_count(self.config), self.inputs
-        return budget.check(asking.params, selected, inputs.pool, inputs.count, self.workdir)
+        teacher.check_key(self.config.teacher)
+        selected, inputs = teacher.selected_count(self.config), self.inputs
+        return teacher.check_budget(
+            asking.params, selected, inputs.pool, inputs.count, self.workdir
+        )
 
     def run(
         self,
@@ -159,12 +164,12 @@ class Job:
 
         Args:
           console: where progress is printed.
-          heading: returns what is printed once all is checked, before notes on the data; None
-            leaves out both.
-          quiet: whether to say nothing of stages that were finished before.
+          heading: returns the line that is printed after the checks, before notes on the data;
+            None prints neither.
+          quiet: print nothing about stages that were finished before.
 
         Raises:
-          WorkdirBusy: another process is at this run.
+          WorkdirBusy: another process is running in this workdir.
           StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
@@ -185,7 +190,7 @@ class Job:
             )
 
     def heading(self) -> tuple[shown.Part, ...]:
-        """Returns what is about to be run, and on what."""
+        """Returns a line on the data, the budget and the devices of the run."""
         inputs = self.inputs
         queries = self.config.budget.queries if methods.asking(self._plan) else 0
         return (
@@ -193,12 +198,12 @@ class Job:
             f": {len(inputs.pool):,} examples in the pool, "
             f"{queries} teacher queries at most, {len(inputs.test):,} test questions; "
             f"{jax.device_count()} {jax.default_backend()} device(s), {os.cpu_count()} cores"
-            f"{f', {jax.process_count()} hosts' * (jax.process_count() > 1)}",
+            + (f", {jax.process_count()} hosts" if jax.process_count() > 1 else ""),
         )
 
     def notes(self) -> Iterator[str]:
-        """Yields what a user would want to know of data and prompts before the run begins."""
-        if note := idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
+        """Yields notes on the data and the prompts, for the user to read before the run begins."""
+        if note := checks.idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
             yield note
         for note, roles in self._of_prompts().items():
             yield f"{' and '.join(roles)}: {note}"
@@ -225,7 +230,7 @@ class Job:
                 "labels or options, and assistant and student are not told them: "
                 "data.instruction says what is asked, and with it the labels"
             )
-        if not any(names.INSTRUCTIONS in stage.reads.values() for stage in self._plan):
+        if not any(INSTRUCTIONS in stage.reads.values() for stage in self._plan):
             return
         drawn = self.inputs.instructions
         if drawn.left_out:
@@ -239,7 +244,7 @@ class Job:
     def _of_prompts(self) -> dict[str, list[str]]:
         """Returns notes on how prompts are made, each with the roles that it concerns."""
         found: dict[str, list[str]] = {}
-        for role in start.roles(self._plan):
+        for role in checks.roles(self._plan):
             for note in self.inputs.model(role).tokenizer.notes:
                 found.setdefault(note, []).append(role)
         return found
@@ -248,7 +253,7 @@ class Job:
         write_json(self.workdir / "config.json", to_json(self.config))
         # How prompts differ from what the checkpoints' templates alone would write.
         write_json(self.workdir / "prompts.json", self._of_prompts())
-        # The whole plan, also when a phase stops early: the report leaves out what is not of it.
+        # The whole plan, also when a phase stops early: the report covers its stages alone.
         kept = storage.current(self.workdir) if self._as_they_are else {}
         tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
         used = {n: key for n, key in kept.items() if n in self.deep and n not in tests}
@@ -266,7 +271,7 @@ class Job:
 
 @contextlib.contextmanager
 def bad_rows_listed(workdir: Path) -> Iterator[None]:
-    """Lists all bad rows in `workdir` if the block raises a `BadRowsError`, and says where."""
+    """Lists all bad rows in `workdir` if the block raises a `BadRowsError`; names the file."""
     try:
         yield
     except BadRowsError as error:
@@ -276,7 +281,7 @@ def bad_rows_listed(workdir: Path) -> Iterator[None]:
         raise UserError(f"{error}\nthe whole list is in {workdir / BAD_ROWS}") from None
 
 
-def _tell(outcome: Outcome, console: Console, quiet: bool) -> None:
+def _tell(outcome: StageOutcome, console: Console, quiet: bool) -> None:
     if outcome.why:
         shown.say(console, (f"  {outcome.name}: {outcome.why}", "yellow"))
     if outcome.cached and quiet:

@@ -1,4 +1,4 @@
-"""Command lines: absl flags for the launcher, dotted flags for the config."""
+"""Parses command lines: absl flags for the launcher, dotted flags for the config."""
 
 import os
 import sys
@@ -62,7 +62,7 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
 
 
 def show_plainly() -> None:
-    """Writes out what would steer the terminal in log lines and tracebacks, whoever wrote it."""
+    """Escapes what would steer the terminal in log lines and tracebacks."""
     handler = logging.get_absl_handler().python_handler
     if not isinstance(handler.formatter, shown.PlainFormatter):
         handler.setFormatter(shown.PlainFormatter(handler.formatter))

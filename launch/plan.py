@@ -29,7 +29,7 @@ _SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter l
 
 def main(assignments: list[str]) -> None:
     """Plans the run, or the study, and prints a table."""
-    from bridge_jax import config_io
+    from bridge_jax.config import io as config_io
     from bridge_jax.study import study
 
     found = config_io.load(_CONFIG.value, "get_config", "get_study")

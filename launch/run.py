@@ -23,11 +23,11 @@ _PHASE = flags.DEFINE_enum(
 
 def main(assignments: list[str]) -> None:
     """Loads the config, runs the stages, writes the report."""
-    from bridge_jax import config_io
-    from bridge_jax.config import fields
+    from bridge_jax.config.fields import check
+    from bridge_jax.config.io import load, override
 
-    config = config_io.override(config_io.load(_CONFIG.value), assignments)
-    fields.check(config)
+    config = override(load(_CONFIG.value), assignments)
+    check(config)
     # These imports take seconds, so a mistyped flag is reported before them.
     from bridge_jax.methods.checks import validate
     from bridge_jax.pipeline import storage

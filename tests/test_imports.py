@@ -19,7 +19,6 @@ LAYERS = [
         "parallel",
         "caches",
         "progress",
-        "config_io",
     ),
     *("data", "models", "text", "training", "generation", "selection"),
     *("ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.methods.checks import validate
 from bridge_jax.study.study import Study, override
 from launch import overrides

@@ -6,19 +6,19 @@ overridden: `--config.budget.queries=200`. Defaults are ours unless a paper is n
 
 from bridge_jax.config.data import DataConfig as DataConfig
 from bridge_jax.config.data import Domain as Domain
-from bridge_jax.config.models import PROJECTIONS as PROJECTIONS
-from bridge_jax.config.models import LoraConfig as LoraConfig
-from bridge_jax.config.models import MeshConfig as MeshConfig
-from bridge_jax.config.models import ModelConfig as ModelConfig
+from bridge_jax.config.run import PROJECTIONS as PROJECTIONS
+from bridge_jax.config.run import LoraConfig as LoraConfig
+from bridge_jax.config.run import MeshConfig as MeshConfig
+from bridge_jax.config.run import ModelConfig as ModelConfig
 from bridge_jax.config.run import RunConfig as RunConfig
 from bridge_jax.config.teacher import API_TEACHERS as API_TEACHERS
 from bridge_jax.config.teacher import BudgetConfig as BudgetConfig
 from bridge_jax.config.teacher import SelectionConfig as SelectionConfig
 from bridge_jax.config.teacher import TeacherConfig as TeacherConfig
+from bridge_jax.config.training import EvaluationConfig as EvaluationConfig
+from bridge_jax.config.training import GenerationConfig as GenerationConfig
 from bridge_jax.config.training import InstructConfig as InstructConfig
 from bridge_jax.config.training import LogitsConfig as LogitsConfig
+from bridge_jax.config.training import RationalesConfig as RationalesConfig
 from bridge_jax.config.training import TrainConfig as TrainConfig
 from bridge_jax.config.training import WarmupConfig as WarmupConfig
-from bridge_jax.config.writing import EvaluationConfig as EvaluationConfig
-from bridge_jax.config.writing import GenerationConfig as GenerationConfig
-from bridge_jax.config.writing import RationalesConfig as RationalesConfig

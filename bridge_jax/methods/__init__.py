@@ -1,4 +1,4 @@
-"""Lists the methods: each is a file that reads like its paper's list of steps.
+"""Lists the methods: each reads like its paper's list of steps.
 
 A new one is one file and one row of `METHODS`.
 """
@@ -8,16 +8,15 @@ from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.methods import bridge, direct, labels, self_training
-from bridge_jax.methods.method import Method
-from bridge_jax.pipeline.artifacts import Artifact, Measured
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.methods import baselines, bridge
+from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel
+from bridge_jax.pipeline.stages import Method, Stage
 
 METHODS: dict[str, Method] = {
     found.name: found
-    for found in (bridge.METHOD, direct.METHOD, self_training.METHOD, labels.METHOD)
+    for found in (bridge.METHOD, baselines.DIRECT, baselines.SELF_TRAINING, baselines.LABELS)
 }
-# --phase -> the folders of the stages whose results are wanted.
+# --phase -> the folders of the stages whose results it wants.
 PHASES = {
     "all": (),
     "apprenticeship": ("apprenticeship",),
@@ -38,12 +37,12 @@ def named(name: str) -> Method:
 
 
 def stages(config: RunConfig, phase: str = "all", finished: Collection[str] = ()) -> list[Stage]:
-    """Returns the stages that leave the results of a phase, and those that these depend on.
+    """Returns the stages with the results of a phase, and those that they depend on.
 
     Args:
       config: of the run.
       phase: a key of `PHASES`.
-      finished: stages of which the results do, so that nothing before them is needed.
+      finished: stages whose results are taken as they are, so that nothing before them is needed.
     """
     plan = named(config.method).stages(config)
     if phase == "all":
@@ -66,8 +65,8 @@ def table(method: str | None = None) -> dict[str, Artifact]:
     return {artifact.name: artifact for found in chosen for artifact in found.artifacts}
 
 
-def measured(method: str | None = None) -> dict[str, Measured]:
-    """Returns the models that a method, or any, measures: by name, in the order of reports.
+def measured(method: str | None = None) -> dict[str, MeasuredModel]:
+    """Returns the models that a method measures, or all methods, in the order of reports.
 
     Their notes are in the method's own words.
     """
@@ -79,5 +78,5 @@ def measured(method: str | None = None) -> dict[str, Measured]:
 
 
 def asks(method: str | None = None) -> bool:
-    """Returns whether a method, or any, has a teacher: a stage that asks it."""
+    """Returns whether a method, or any method, has a stage that asks the teacher."""
     return any(artifact.work == "ask" for artifact in table(method).values())

@@ -1,21 +1,42 @@
-"""Asks the teacher about the selected examples; every request goes through the ledger."""
+"""Asks the teacher about the selected examples; every request goes through the ledger.
+
+Damaged annotations are repaired from the ledger, which holds the teacher's replies: nobody is asked
+again, and nothing is paid.
+"""
 
 import collections
+import dataclasses
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import API_TEACHERS, RunConfig
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.methods import mending, names
-from bridge_jax.methods.apprenticeship import SELECTION
-from bridge_jax.methods.teacher import Asking, Count, ask, asking, selected_count
+from bridge_jax.ledger import accounts, ledger_rows
+from bridge_jax.ledger.accounts import Account
+from bridge_jax.ledger.caps import Spend, bill
+from bridge_jax.ledger.ledger_file import connect_to_read, explained
+from bridge_jax.ledger.ledger_rows import Stored
+from bridge_jax.ledger.ledger_schema import EarlierVersion
+from bridge_jax.ledger.prices import in_usd
+from bridge_jax.methods import inputs, teacher
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.teacher import Asking, CountTokens
 from bridge_jax.parallel import hosts, preemption
-from bridge_jax.pipeline.artifacts import Artifact, Measured, record, rows
-from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, record, rows
+from bridge_jax.pipeline.files import read_json, read_rows, read_what_is_left
+from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
+from bridge_jax.teachers.protocol import Failure, Reply, Request
+from bridge_jax.teachers.verification import Outcome, annotation
+
+_ROWS, _SPEND, _ANSWERED = "annotations.jsonl", "spend.json", "answered.json"
+_NO_REPLY = Failure("no reply is on the ledger")
+
+_log = logging.getLogger(__name__)
 
 
 class Annotation(TypedDict):
@@ -58,11 +79,11 @@ ANNOTATIONS = Artifact(
     "ask",
     None,
     (
-        rows(mending.ROWS, Annotation),
-        record(mending.SPEND, Bill, is_result=False),
-        record(mending.ANSWERED, Answered, is_result=False),
+        rows(_ROWS, Annotation),
+        record(_SPEND, Bill, is_result=False),
+        record(_ANSWERED, Answered, is_result=False),
     ),
-    measured=Measured("teacher", "Teacher", "the model that is paid for"),
+    measured=MeasuredModel("teacher", "Teacher", "the model that is paid for"),
 )
 
 
@@ -71,29 +92,33 @@ def annotate(
     out: Folder,
     pool: Examples,
     chosen: Folder,
-    count: Count,
+    count: CountTokens,
     workdir: Path,
 ) -> None:
-    """Asks the teacher about the selected examples."""
+    """Asks the teacher; writes a row per example, the bill, and which requests had a reply."""
     if not hosts.is_first():  # One asks; the others read its rows in the next stage.
         return
     examples = selected(chosen, pool)
     with preemption.alone():
-        outcomes, spend = ask(params, examples, count, workdir)
-    mending.write(params, out, examples, count, outcomes, spend)
+        outcomes, spend = teacher.ask(params, examples, count, workdir)
+    rules = teacher.rules_of(params.teacher, count)
+    out.write_rows(_ROWS, (annotation(e, said, rules) for e, said in zip(examples, outcomes)))
+    names = ("usd_per_million_input", "usd_per_million_output")
+    prices = {name: getattr(params.teacher, name) for name in names}
+    out.write_record(_SPEND, spend | {"prices": prices})
+    answered = [
+        request.key
+        for example, said in zip(examples, outcomes)
+        for request, outcome in zip(_requests(params, example, len(said)), said)
+        if isinstance(outcome, Reply)
+    ]
+    out.write_record(_ANSWERED, {"keys": answered})
 
 
-def mend(
-    params: Asking,
-    out: Folder,
-    damaged: set[str],
-    pool: Examples,
-    chosen: Folder,
-    count: Count,
-    workdir: Path,
-) -> bool:
-    """Restores damaged annotations from the ledger (`mending.mend`)."""
-    return mending.mend(params, out, damaged, selected(chosen, pool), count, workdir)
+def _requests(params: Asking, example: Example, number: int) -> list[Request]:
+    """Returns the first `number` requests about an example: its samples, then its retries."""
+    request = teacher.make_request(params, example)
+    return [dataclasses.replace(request, sample=sample) for sample in range(number)]
 
 
 def selected(chosen: Folder, pool: Examples) -> list[Example]:
@@ -109,43 +134,223 @@ def selected(chosen: Folder, pool: Examples) -> list[Example]:
 
 
 def bought(annotated: Folder, pool: Examples, labelled: bool) -> list[tuple[Example, str, str]]:
-    """Returns example, rationale and answer of what the teacher was paid for and is learned from.
+    """Returns example, rationale and answer of the annotations that are kept.
 
-    The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass; where the
+    The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass. Where the
     pool has no labels, it is the teacher's.
 
     Raises:
-      UserError: there is none.
+      UserError: none is kept.
     """
-    found, rows = [], annotated.rows(mending.ROWS)
-    for row in rows:
+    found, written = [], annotated.rows(_ROWS)
+    for row in written:
         example = pool.by_id[row["id"]]
         answer = example.answer if labelled else row["answer"]
         if row["kept"] and answer is not None:
             found.append((example, row["rationale"], answer))
     if not found:
-        reasons = collections.Counter(row["reason"] or "no answer" for row in rows)
+        reasons = collections.Counter(row["reason"] or "no answer" for row in written)
         listed = "; ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
         raise UserError(
-            f"there is nothing to learn from the teacher: none of its {len(rows):,} answers is "
-            f"kept ({listed}). They are in {annotated.path / mending.ROWS}; they stay paid, and a "
+            f"there is nothing to learn from the teacher: none of its {len(written):,} answers is "
+            f"kept ({listed}). They are in {annotated.path / _ROWS}; they stay paid, and a "
             "looser teacher.keep_wrong or other settings of `teacher` may keep some"
         )
     return found
 
 
-def annotations(config: RunConfig) -> Stage:
-    """Returns the stage that asks the teacher."""
+def mend(
+    params: Asking,
+    place: Folder,
+    damaged: Collection[str],
+    pool: Examples,
+    chosen: Folder,
+    count: CountTokens,
+    workdir: Path,
+) -> bool:
+    """Repairs the annotations in `place` from the ledger, and returns whether they are whole.
+
+    Every example needs a row, and a row has to agree with the replies on the ledger. Where the
+    ledger has no reply, since none was given or it is another ledger by now, a readable row stands.
+
+    Args:
+      params: of the stage.
+      place: its folder.
+      damaged: the files that are not what was written.
+      pool: the examples.
+      chosen: the selection.
+      count: counts tokens.
+      workdir: of the run, whose ledger it is.
+
+    Returns:
+      False where they are damaged, and the teacher can be asked again for nothing.
+
+    Raises:
+      UserError: they are damaged, and the ledger does not have what was paid for.
+    """
+    examples = selected(chosen, pool)
+    is_readable, out = True, place.path
+    try:
+        written = read_rows(out / _ROWS)
+    except UserError:
+        is_readable, written = False, read_what_is_left(out / _ROWS)
+    by_id = {row.get("id"): row for row in written}
+    answered = None if _ANSWERED in damaged else _answered(out)
+    ledger = _Ledger.of(params, examples, workdir, answered)
+    found = [ledger.row(params, example, count, by_id.get(example.id)) for example in examples]
+    lost = [example.id for example, row in zip(examples, found) if row is None]
+    spend = read_json(out / _SPEND)
+    has_bill = _SPEND not in damaged and spend is not None
+    if lost or not (has_bill or ledger.bill):
+        if not teacher.is_paid(params.teacher):
+            return False
+        what = f"the rows of {_some(lost)}" if lost else _SPEND
+        raise UserError(
+            f"{out}: {what} cannot be read, and {ledger.path} does not have them; put a copy of "
+            "the file or of the ledger in its place, or delete the folder to ask, and pay, again"
+        )
+    wrong = [e.id for e, row in zip(examples, found) if row != by_id.get(e.id)]
+    if found != written or not is_readable:
+        _log.warning(
+            "%s: %s; the file is written again from %s, and nobody is asked",
+            out / _ROWS,
+            f"{len(wrong)} of {len(examples)} rows are not what the teacher replied "
+            f"({_some(wrong)})"
+            if wrong
+            else "its lines are damaged",
+            ledger.path,
+        )
+        place.write_rows(_ROWS, (row for row in found if row is not None))
+    if not has_bill:
+        _log.warning("%s: damaged; it is written again from %s", out / _SPEND, ledger.path)
+        # The prices at which it was settled are lost.
+        place.write_record(_SPEND, (ledger.bill or {}) | {"prices": {}})
+    if answered is None:
+        _log.warning("%s: damaged; it is written again from %s", out / _ANSWERED, ledger.path)
+        place.write_record(_ANSWERED, {"keys": sorted(ledger.stored)})
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ledger:
+    """The replies on a ledger to the requests about a run's selection.
+
+    Attributes:
+      path: of the ledger.
+      stored: the replies that made the annotations, by key.
+      is_known: whether a request without a reply is known to have had none.
+      lost: keys of replies that made the annotations and are not here.
+      bill: as of `Ledger.bill`; None if there is no such ledger.
+    """
+
+    path: Path
+    stored: dict[str, Stored]
+    is_known: bool
+    lost: frozenset[str]
+    bill: dict[str, Any] | None
+
+    @classmethod
+    def of(
+        cls,
+        params: Asking,
+        examples: Sequence[Example],
+        workdir: Path,
+        answered: frozenset[str] | None,
+    ) -> "_Ledger":
+        """Reads the ledger of a run; `answered` are the keys that had a reply, if known."""
+        config = params.teacher
+        most = config.samples + config.retries
+        keys = {r.key for example in examples for r in _requests(params, example, most)}
+        # If not, this version of the program asks in other words.
+        is_known = answered is not None and answered <= keys
+        wanted = keys & answered if answered is not None and is_known else keys
+        account = _account(params, workdir)
+        nothing = cls(account.ledger, {}, is_known, frozenset(wanted), None)
+        if not account.ledger.is_file():
+            return nothing
+        try:
+            with explained(account.ledger):
+                connection = connect_to_read(account.ledger)
+        except EarlierVersion:
+            return nothing
+        with explained(account.ledger), closing(connection):
+            stored = ledger_rows.settled(connection, wanted)
+            others = [found for found in stored.values() if found.run != account.run]
+            of_others = Spend(
+                len(others),
+                sum(found.reply.input_tokens for found in others),
+                sum(found.reply.output_tokens for found in others),
+                in_usd(sum(found.nanodollars for found in others)),
+            )
+            paid = bill(connection, account.run, of_others)
+        return cls(account.ledger, stored, is_known, frozenset(wanted - stored.keys()), paid)
+
+    def row(
+        self, params: Asking, example: Example, count: CountTokens, written: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """Returns the row of an example; None if neither the file nor the ledger has it."""
+
+        def look_up(requests: Sequence[Request], _: bool) -> list[Outcome]:
+            return [
+                self.stored[r.key].reply if r.key in self.stored else _NO_REPLY for r in requests
+            ]
+
+        (outcomes,) = teacher.in_rounds(params, [example], count, look_up)
+        asked = _requests(params, example, len(outcomes))
+        row = annotation(example, outcomes, teacher.rules_of(params.teacher, count))
+        missing = [r.key for r, said in zip(asked, outcomes) if isinstance(said, Failure)]
+        if not missing:
+            return row
+        if not self.is_known or not self.lost.isdisjoint(missing):
+            return written if written is not None and _is_readable(written) else None
+        # Only the file has the reason why there was no reply.
+        said = written.get("reason") if written else None
+        return row | {"reason": said} if row["reason"] and isinstance(said, str) else row
+
+
+def _account(params: Asking, workdir: Path) -> Account:
+    """Returns the account of a run; one that shares the stages of others may have none yet."""
+    account = accounts.account_of(workdir)
+    shared = params.budget.ledger
+    if account.ledger.is_file() or not shared:
+        return account
+    return Account(Path(shared).expanduser().absolute(), "")
+
+
+def _answered(out: Path) -> frozenset[str] | None:
+    """Returns the keys of requests that had a reply; None if that is not known."""
+    keys = (read_json(out / _ANSWERED) or {}).get("keys")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        return None
+    return frozenset(keys)
+
+
+def _is_readable(row: dict[str, Any]) -> bool:
+    return (
+        isinstance(row.get("rationale"), str)
+        and isinstance(row.get("answer"), str | None)
+        and isinstance(row.get("kept"), bool)
+    )
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return ", ".join(map(repr, ids[:3])) + more
+
+
+def annotations(config: RunConfig, selection: Artifact) -> Stage:
+    """Returns the stage that asks the teacher about a selection."""
     reads = {
-        "pool": names.POOL,
-        "chosen": SELECTION.name,
-        "count": names.COUNT,
-        "workdir": names.WORKDIR,
+        "pool": inputs.POOL,
+        "chosen": selection.name,
+        "count": inputs.COUNT,
+        "workdir": inputs.WORKDIR,
     }
-    said = []  # What is recorded of the teacher: the examples hold it, or a file.
+    recorded = []  # The inputs with recorded answers: the examples, or a file.
     if config.teacher.kind not in API_TEACHERS:
-        said.append(names.RECORDED)
+        recorded.append(inputs.RECORDED)
     if config.teacher.replay_from:
-        said.append(names.REPLAY)
-    load = Load("selected", selected_count(config), samples=config.teacher.samples)
-    return Stage(ANNOTATIONS, annotate, asking(config), reads, load, mend, tuple(said))
+        recorded.append(inputs.REPLAY)
+    load = Load("selected", teacher.selected_count(config), samples=config.teacher.samples)
+    params = teacher.asking(config)
+    return Stage(ANNOTATIONS, annotate, params, reads, load, mend, tuple(recorded))

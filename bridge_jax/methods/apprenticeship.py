@@ -1,36 +1,49 @@
-"""The beginning of phase 1, apprenticeship (BRIDGE, 2512.20403): what the teacher is asked about.
+"""Phase 1 of BRIDGE (2512.20403): prepares the assistant that will write for the student.
 
-The assistant's warm-up on labels, scores by free local inference, selection under the budget. The
-teacher (`methods.annotations`) and the assistant's training (`methods.assistant`) follow.
+The assistant's warm-up on labels, scores by free local inference, the selection under the budget,
+and, after the teacher was asked (`methods.annotations`), training on the teacher's rationales.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from jax.sharding import Mesh
 
-from bridge_jax.config import RunConfig, SelectionConfig
+from bridge_jax.config import GenerationConfig, RunConfig, SelectionConfig
 from bridge_jax.config.fields import UNKEYED
+from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.methods import guesses, names
+from bridge_jax.generation.engine import Completion
+from bridge_jax.methods import inputs
+from bridge_jax.methods.annotations import ANNOTATIONS, bought
 from bridge_jax.methods.fitting import Fit, fit, fit_of
+from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
-from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load, Padded
-from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.stages import Load, Padded, Stage
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import gradients, score
 from bridge_jax.selection.strategies import select
+from bridge_jax.text import prompts
+from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
+
+LABEL_TOKENS = 16  # Of a pseudo-label, at most; a longer one is scored as far as it goes.
+
+
+class PseudoLabel(TypedDict):
+    """The tokens of the assistant's own answer to an example, its end token included."""
+
+    id: str
+    ids: list[int]
 
 
 class Score(TypedDict):
-    """How difficult an example is to the warmed assistant, in nats."""
+    """How difficult an example is to the warmed-up assistant, in nats."""
 
     id: str
     domain: str
@@ -39,8 +52,8 @@ class Score(TypedDict):
     margin: float
 
 
-class Selection(TypedDict):
-    """Which examples the budget is spent on."""
+class SelectionRecord(TypedDict):
+    """The examples that the budget is spent on."""
 
     strategy: str
     size: int
@@ -50,12 +63,12 @@ class Selection(TypedDict):
 
 
 WARMUP = Artifact("apprenticeship/warmup", "Assistant’s warm-up", "train", "assistant", TRAINED)
-GUESSES = Artifact(
-    "apprenticeship/guesses",
+PSEUDO_LABELS = Artifact(
+    "apprenticeship/pseudo_labels",
     "Answering the pool",
     "generate",
     "assistant",
-    (rows(guesses.FILE, guesses.Guess),),
+    (rows("pseudo_labels.jsonl", PseudoLabel),),
 )
 SCORES = Artifact(
     "apprenticeship/scores",
@@ -72,8 +85,22 @@ GRADIENTS = Artifact(
     (array("gradients.npy"),),
 )
 SELECTION = Artifact(
-    "apprenticeship/selection", "Selection", "select", None, (record("selection.json", Selection),)
+    "apprenticeship/selection",
+    "Selection",
+    "select",
+    None,
+    (record("selection.json", SelectionRecord),),
 )
+ASSISTANT = Artifact(
+    "apprenticeship/assistant",
+    "Training the assistant",
+    "train",
+    "assistant",
+    TRAINED,
+    is_last=True,
+)
+# All up to the selection, in the order of reports.
+UP_TO_SELECTION = (WARMUP, PSEUDO_LABELS, SCORES, GRADIENTS, SELECTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,73 +147,110 @@ def warmup(config: RunConfig) -> Stage:
         WARMUP,
         warm_up,
         Warmup(chosen.fraction, chosen.domains, fit_of(config, "warmup.train")),
-        {"pool": names.POOL, "assistant": names.ASSISTANT, "reading": names.TO_ASSISTANT},
+        inputs.POOL_TO_ASSISTANT,
         Load("pool", share=chosen.fraction, text="answer"),
     )
 
 
+def write_pseudo_labels(
+    params: GenerationConfig,
+    out: Folder,
+    pool: Examples,
+    assistant: RoleModel,
+    reading: Rendering,
+    warmed: Folder,
+) -> None:
+    """Writes the most probable answer of the warmed-up assistant to every question."""
+    asked = reading.prompts(pool, pool.digest, "answer")
+    model = assistant.load(warmed)
+
+    def to_row(example: Example, completion: Completion) -> dict[str, Any]:
+        end = [] if completion.end is None else [completion.end]
+        return {"id": example.id, "ids": [*completion.ids, *end]}
+
+    engine = model.engine(params, seed=0)  # It is greedy.
+    write_completions(out, "pseudo_labels.jsonl", "pseudo-labels", engine, pool, asked, to_row)
+
+
+def labels_to_score(
+    pool: Examples, reading: Rendering, pseudo_labels: Folder | None
+) -> Sequence[prompts.Sequence]:
+    """Returns a sequence for each example: the prompt for an answer, and a label or pseudo-label.
+
+    Args:
+      pool: the examples.
+      reading: of the assistant.
+      pseudo_labels: the folder of pseudo-labels; None takes the gold labels.
+    """
+    if pseudo_labels is None:
+        return reading.labelled(pool, pool.digest)
+    written = {row["id"]: row["ids"] for row in pseudo_labels.rows("pseudo_labels.jsonl")}
+    asked = reading.prompts(pool, pool.digest, "answer")
+    return [prompts.Sequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
+
+
 @dataclasses.dataclass(frozen=True)
-class Scoring:
+class PoolScoring:
     """Parameters of the scores; the size of a batch changes no score."""
 
     batch_tokens: Annotated[int, UNKEYED]
 
 
 def score_pool(
-    params: Scoring,
+    params: PoolScoring,
     out: Folder,
     pool: Examples,
     assistant: RoleModel,
     reading: Rendering,
     warmed: Folder,
-    guessed: Folder | None = None,
+    pseudo_labels: Folder | None = None,
 ) -> None:
-    """Scores every example of the pool with the warmed assistant."""
-    result = _of_pool("scores", score, params, pool, assistant, reading, warmed, guessed)
+    """Scores every example of the pool with the warmed-up assistant."""
+    sequences = labels_to_score(pool, reading, pseudo_labels)
+    result = _of_sequences("scores", score, params, assistant, warmed, sequences)
     out.write_array("embeddings.npy", result.embeddings)
+    scores = zip(pool, result.nll, result.entropy, result.margin)
     out.write_rows(
         "scores.jsonl",
         (
             {
-                "id": e.id,
-                "domain": e.domain,
-                "nll": float(n),
-                "entropy": float(h),
-                "margin": float(m),
+                "id": example.id,
+                "domain": example.domain,
+                "nll": float(nll),
+                "entropy": float(entropy),
+                "margin": float(margin),
             }
-            for e, n, h, m in zip(pool, result.nll, result.entropy, result.margin)
+            for example, nll, entropy, margin in scores
         ),
     )
 
 
 def embed_gradients(
-    params: Scoring,
+    params: PoolScoring,
     out: Folder,
     pool: Examples,
     assistant: RoleModel,
     reading: Rendering,
     warmed: Folder,
-    guessed: Folder | None = None,
+    pseudo_labels: Folder | None = None,
 ) -> None:
-    """Writes the gradient embedding of every example, which `badge` alone looks at."""
-    found = _of_pool("gradients", gradients, params, pool, assistant, reading, warmed, guessed)
+    """Writes the gradient embedding of every example, which only `badge` uses."""
+    sequences = labels_to_score(pool, reading, pseudo_labels)
+    found = _of_sequences("gradients", gradients, params, assistant, warmed, sequences)
     out.write_array("gradients.npy", found)
 
 
-def _of_pool(
+def _of_sequences(
     name: str,
     function: Callable[..., Any],
-    params: Scoring,
-    pool: Examples,
+    params: PoolScoring,
     assistant: RoleModel,
-    reading: Rendering,
     warmed: Folder,
-    guessed: Folder | None,
+    sequences: Sequence[prompts.Sequence],
 ) -> Any:
-    """Returns what `function` says of the pool with the warmed assistant."""
+    """Returns `score` or `gradients` of sequences with the warmed-up assistant."""
     model = assistant.load(warmed)
-    sequences = guesses.to_score(pool, reading, guessed)
-    with track(name, len(pool), "examples") as advance:
+    with track(name, len(sequences), "examples") as advance:
         return function(
             model.config,
             model.params,
@@ -196,20 +260,6 @@ def _of_pool(
             model.mesh,
             advance,
         )
-
-
-def _looked_at(config: RunConfig, artifact: Artifact, run: Any, answered: Stage | None) -> Stage:
-    reads = {
-        "pool": names.POOL,
-        "assistant": names.ASSISTANT,
-        "reading": names.TO_ASSISTANT,
-        "warmed": WARMUP.name,
-    }
-    if answered:
-        reads["guessed"] = answered.name
-    params = Scoring(config.selection.batch_tokens)
-    load = Load("pool", text="answer", batch=Padded(params.batch_tokens))
-    return Stage(artifact, run, params, reads, load)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,11 +288,14 @@ def choose(
     graded: Folder | None = None,
 ) -> None:
     """Chooses the examples that the budget is spent on."""
+    difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))  # As `random` takes.
     if scored:
-        difficulty, embeddings = _difficulty(scored, params.how), scored.array("embeddings.npy")
-    else:  # Random selection needs no scores.
-        difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))
-    # An answer that is no label, or not known, has no group of its own: all such are one.
+        measure, found = params.how.difficulty, scored.rows("scores.jsonl")
+        if any(measure not in row for row in found):
+            raise UserError(f"{scored.path}: scores without {measure}; {WAY_OUT}")
+        difficulty = np.array([row[measure] for row in found])
+        embeddings = scored.array("embeddings.npy")
+    # Answers that are not labels, or not known, form one group.
     known = params.labelled
     labels = [example.answer if known and example.kind == "label" else "" for example in pool]
     result = select(
@@ -269,18 +322,11 @@ def choose(
     )
 
 
-def _difficulty(scored: Folder, how: SelectionConfig) -> np.ndarray:
-    found = scored.rows("scores.jsonl")
-    if any(how.difficulty not in row for row in found):
-        raise UserError(f"{scored.path}: scores without {how.difficulty}; {WAY_OUT}")
-    return np.array([row[how.difficulty] for row in found])
-
-
 def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
-    """Returns the selection, and before it what the strategy looks at.
+    """Returns the selection, and before it the stages whose results the strategy uses.
 
-    That is nothing for `random`; else the scores of the gold answers or, where the pool has none,
-    of the assistant's own answers; and for `badge` the gradients.
+    For `random` there are none; else the scores of the gold answers or, where the pool has none, of
+    pseudo-labels; and for `badge` the gradients.
 
     Args:
       config: of the run.
@@ -288,17 +334,70 @@ def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
     """
     how, labelled = config.selection, config.data.labelled
     plan: list[Stage] = []
-    reads = {"pool": names.POOL, "mesh": names.MESH}
+    reads = {"pool": inputs.POOL, "mesh": inputs.MESH}
     if scored:
-        answered = None if labelled else guesses.stage(config, GUESSES, WARMUP)
-        plan += [answered] if answered else []
-        plan.append(_looked_at(config, SCORES, score_pool, answered))
+        to_scores = inputs.POOL_TO_ASSISTANT | {"warmed": WARMUP.name}
+        if not labelled:
+            size = config.generation.batch_size
+            generation = GenerationConfig(LABEL_TOKENS, size, temperature=0.0)
+            load = Load("pool", text="answer", modes=("answer",))
+            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, generation, to_scores, load))
+            to_scores = to_scores | {"pseudo_labels": PSEUDO_LABELS.name}
+        params = PoolScoring(how.batch_tokens)
+        load = Load("pool", text="answer", batch=Padded(how.batch_tokens))
+        plan.append(Stage(SCORES, score_pool, params, to_scores, load))
         if how.strategy != "random":
             reads["scored"] = SCORES.name
         if how.strategy == "badge":
-            plan.append(_looked_at(config, GRADIENTS, embed_gradients, answered))
+            plan.append(Stage(GRADIENTS, embed_gradients, params, to_scores, load))
             reads["graded"] = GRADIENTS.name
     params = Choosing(
         dataclasses.replace(how, size=0), selected_count(config), config.seed, labelled
     )
     return [*plan, Stage(SELECTION, choose, params, reads)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """Parameters of the assistant's training.
+
+    Attributes:
+      how: it is trained.
+      modes: in which it learns each rationale.
+      labelled: whether its answers are the gold ones, or else the teacher's.
+    """
+
+    how: Fit
+    modes: tuple[Mode, ...]
+    labelled: bool
+
+
+def learn(
+    params: Learning,
+    out: Folder,
+    pool: Examples,
+    assistant: RoleModel,
+    reading: Rendering,
+    warmed: Folder,
+    annotated: Folder,
+) -> None:
+    """Trains the warmed-up assistant on the teacher's rationales.
+
+    An assistant that will explain gold answers learns each rationale twice: from the question
+    alone, and from the question with its gold answer.
+    """
+    paid = bought(annotated, pool, params.labelled)
+    in_modes = [reading.sequences(paid, mode) for mode in params.modes]
+    sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
+    fit(out, "assistant", assistant.trainable(warmed), sequences, params.how)
+
+
+def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
+    """Returns the assistant's training on the teacher's rationales, in each mode."""
+    return Stage(
+        ASSISTANT,
+        learn,
+        Learning(fit_of(config, "assistant_training"), modes, config.data.labelled),
+        inputs.POOL_TO_ASSISTANT | {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name},
+        Load("selected", selected_count(config), modes=modes),
+    )

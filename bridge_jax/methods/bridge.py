@@ -1,35 +1,26 @@
 """BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, who teaches the student."""
 
 from bridge_jax.config import RunConfig
-from bridge_jax.methods import (
-    annotations,
-    apprenticeship,
-    assistant,
-    evaluation,
-    instruct,
-    logits,
-    rationales,
-    tutoring,
-)
-from bridge_jax.methods.method import Method
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, tutoring
+from bridge_jax.methods.annotations import ANNOTATIONS, annotations
+from bridge_jax.pipeline.stages import Method, Stage
 from bridge_jax.text.prompts import Mode
 
 
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the steps of the paper, in order."""
     modes = _modes(config)
-    annotated = {"annotated": annotations.ANNOTATIONS.name}
-    by = assistant.ASSISTANT
+    annotated = {"annotated": ANNOTATIONS.name}
+    by = apprenticeship.ASSISTANT
     plan = [
         # Phase 1, apprenticeship.
         apprenticeship.warmup(config),
         *apprenticeship.selection(config),
-        annotations.annotations(config),
-        assistant.assistant(config, modes),
+        annotations(config, apprenticeship.SELECTION),
+        apprenticeship.assistant(config, modes),
         # Phase 2, tutoring.
-        *instruct.stages(config),
-        *rationales.stages(config, by, modes[-1]),
+        *tutoring.instruction_warmup(config),
+        *rationales.stages(config, by, modes[-1], tutoring.instructed(config)),
         *logits.stages(config, by, modes[-1], annotated),
     ]
     if config.compare_direct:
@@ -49,13 +40,13 @@ def _modes(config: RunConfig) -> tuple[Mode, ...]:
 
 def _tests(config: RunConfig) -> list[Stage]:
     mode = evaluation.student_mode(config)
-    beside = []
+    direct = []
     if config.compare_direct:
-        beside.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
+        direct.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
     return [
-        *evaluation.of_student(config, tutoring.STUDENT, mode, beside),
+        *evaluation.of_student(config, mode, direct),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
-        evaluation.test_of(config, evaluation.ASSISTANT, assistant.ASSISTANT),
+        evaluation.test_of(config, evaluation.ASSISTANT, apprenticeship.ASSISTANT),
     ]
 
 
@@ -63,17 +54,11 @@ METHOD = Method(
     "bridge",
     "a BRIDGE distillation (arXiv 2512.20403)",
     (
-        apprenticeship.WARMUP,
-        apprenticeship.GUESSES,
-        apprenticeship.SCORES,
-        apprenticeship.GRADIENTS,
-        apprenticeship.SELECTION,
-        annotations.ANNOTATIONS,
-        assistant.ASSISTANT,
-        instruct.INSTRUCT,
-        rationales.COMPLETIONS,
-        rationales.SAMPLES,
-        rationales.RATIONALES,
+        *apprenticeship.UP_TO_SELECTION,
+        ANNOTATIONS,
+        apprenticeship.ASSISTANT,
+        tutoring.INSTRUCT,
+        *rationales.ALL,
         logits.LOGITS,
         tutoring.STUDENT,
         tutoring.DIRECT,

@@ -1,32 +1,31 @@
-"""Checks a config before any data is read."""
+"""Checks a run before anything is trained or paid: its config, its data and models, its hosts."""
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bridge_jax.config import (
     API_TEACHERS,
     PROJECTIONS,
-    InstructConfig,
     LoraConfig,
-    RationalesConfig,
     RunConfig,
     TeacherConfig,
     fields,
 )
-from bridge_jax.data import task
-from bridge_jax.errors import UserError
-from bridge_jax.methods import asking, named
+from bridge_jax.data import rouge, task
+from bridge_jax.errors import UserError, require
+from bridge_jax.generation.engine import check_context
+from bridge_jax.methods import apprenticeship, asking, logits, named
 from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.inputs import INSTRUCTIONS, POOL, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import selected_count
+from bridge_jax.parallel import hosts
+from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
-
-
-def require(ok: bool, message: str) -> None:
-    """Raises a `UserError` unless `ok`."""
-    if not ok:
-        raise UserError(message)
+from bridge_jax.selection.strategies import noise_count
+from bridge_jax.text.prompts import Mode
+from bridge_jax.training import metrics
 
 
 def fits(stages: Sequence[Stage]) -> Iterator[tuple[Stage, Fit]]:
@@ -38,173 +37,18 @@ def fits(stages: Sequence[Stage]) -> Iterator[tuple[Stage, Fit]]:
 
 def idle_rows(config: RunConfig, stages: Sequence[Stage], parts: int) -> str:
     """Returns a note on batches that data x fsdp = `parts` devices do not divide; "" if none."""
-    sizes = {"generation.batch_size": (config.generation.batch_size, parts)} | {
-        f"{fit.setting}.batch_rows": (fit.train.batch_rows, parts * fit.train.accumulate)
-        for _, fit in fits(stages)
-    }
+    sizes = {"generation.batch_size": (config.generation.batch_size, parts)}
+    for _, fit in fits(stages):
+        step = parts * fit.train.accumulate
+        sizes[f"{fit.setting}.batch_rows"] = (fit.train.batch_rows, step)
     uneven = [
-        f"{name}={rows} to a multiple of {step}"
-        for name, (rows, step) in sizes.items()
-        if rows % step
+        f"{n}={rows} to a multiple of {step}" for n, (rows, step) in sizes.items() if rows % step
     ]
     if not uneven:
         return ""
     return (
         f"{parts} devices do not divide these batches, which are filled up with empty rows: "
         f"{', '.join(uneven)}; larger batches or fewer devices would do the same for less"
-    )
-
-
-def _check_teacher(config: RunConfig) -> None:
-    teacher, data, budget = config.teacher, config.data, config.budget
-    require(budget.queries > 0, f"budget.queries={budget.queries}: ask the teacher at least once")
-    require(budget.usd > 0, f"budget.usd={budget.usd}: the cap must be above 0 US dollars")
-    has_replay = bool(teacher.replay_from)
-    require(
-        not has_replay or Path(teacher.replay_from).is_file(),
-        f"teacher.replay_from={teacher.replay_from}: no such file; name a ledger or a JSONL file",
-    )
-    require(
-        data.source != "practice" or teacher.kind != "replay" or has_replay,
-        "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle, or "
-        "name a ledger or a JSONL file with teacher.replay_from",
-    )
-    require(
-        data.source == "practice" or teacher.kind != "oracle",
-        f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}",
-    )
-    low, high = teacher.min_rationale_tokens, teacher.max_rationale_tokens
-    require(
-        not high or low <= high,
-        f"teacher.min_rationale_tokens={low} is above teacher.max_rationale_tokens={high}",
-    )
-    require(
-        teacher.samples > 1 or not teacher.min_agreement,
-        f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1",
-    )
-    selected = max(1, selected_count(config))
-    needed = selected * teacher.samples
-    require(
-        needed <= config.budget.queries,
-        f"budget.queries={config.budget.queries} does not pay for {selected} "
-        f"examples at teacher.samples={teacher.samples} requests each; lower selection.size or "
-        "teacher.samples, or raise it",
-    )
-    require(
-        not teacher.batch or teacher.kind in API_TEACHERS,
-        f"teacher.batch: teacher.kind={teacher.kind} has no batch mode",
-    )
-    require(
-        not teacher.batch or teacher.backend == "google-genai",
-        f"teacher.backend={teacher.backend} has no batch mode: use google-genai",
-    )
-    _check_prices(teacher)
-    several = teacher.samples > 1 or teacher.retries > 0
-    if teacher.kind not in API_TEACHERS:
-        require(
-            not several,
-            f"teacher.samples={teacher.samples}, teacher.retries={teacher.retries}: "
-            f"teacher.kind={teacher.kind} always says the same",
-        )
-        return
-    require(
-        teacher.model not in ("", "oracle"),
-        f"teacher.model={teacher.model}: give the vendor's name of the model",
-    )
-    require(
-        not several or teacher.temperature != 0,
-        "teacher.temperature=0 says the same in every sample and retry; raise it",
-    )
-
-
-def _check_prices(teacher: TeacherConfig) -> None:
-    """Refuses an API that would cost nothing by mistake: no cap in dollars would ever hold it."""
-    if teacher.kind not in API_TEACHERS or teacher.replay_from:
-        return
-    prices = ["usd_per_million_input", "usd_per_million_output"]
-    paid = [name for name in prices if getattr(teacher, name) > 0]
-    if teacher.free:
-        require(
-            not paid,
-            f"teacher.free=true, but {_values(teacher, paid)}; set the prices to 0, or free=false",
-        )
-        return
-    unpaid = [name for name in prices if name not in paid]
-    if teacher.batch and not teacher.batch_share:
-        unpaid.append("batch_share")
-    require(
-        not unpaid,
-        f"{_values(teacher, unpaid)}: nothing would count towards budget.usd; write the vendor's "
-        "price, or, for a server of your own that bills nobody, teacher.free=true and prices of 0",
-    )
-
-
-def _values(teacher: TeacherConfig, names: list[str]) -> str:
-    return ", ".join(f"teacher.{name}={getattr(teacher, name)}" for name in names)
-
-
-def _check_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> None:
-    """Refuses what would read a gold answer of the pool after the warm-up."""
-    teacher, why = config.teacher, "data.labelled=false: "
-    names = {stage.name for stage in stages}
-    by_gold = RATIONALES.name in names and config.rationales.filter == "gold"
-    require(
-        not by_gold, f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
-    )
-    require(
-        not config.rationales.noise or config.rationales.noise_kind != "wrong_answer",
-        f"{why}rationales.noise_kind=wrong_answer has to know the right one; use wrong_reasoning",
-    )
-    if asking(stages):
-        require(
-            teacher.keep_wrong,
-            f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it",
-        )
-        require(not teacher.show_gold, f"{why}teacher.show_gold shows them to the teacher")
-        require(
-            config.selection.difficulty != "nll" or config.selection.strategy == "random",
-            f"{why}selection.difficulty=nll is of the gold answer; use entropy",
-        )
-
-
-def _check_rationales(config: RationalesConfig) -> None:
-    if config.filter == "consistency":
-        require(config.samples > 1, f"rationales.samples={config.samples}: 2 or more")
-        require(
-            config.temperature > 0,
-            f"rationales.temperature={config.temperature}: above 0, or all samples are the same",
-        )
-
-
-def _check_rows(config: RunConfig, stages: Sequence[Stage]) -> None:
-    """Finds rows that would turn out too short once the teacher has been paid."""
-    longest = config.max_prompt_tokens + config.generation.max_new_tokens
-    for stage, fit in fits(stages):
-        load = stage.load
-        if not load or load.of == "instructions" or load.text == "answer":
-            continue
-        tokens = fit.train.row_tokens
-        require(
-            longest <= tokens,
-            f"{fit.setting}.row_tokens={tokens} is too short for a prompt of "
-            f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
-            f"generation.max_new_tokens={config.generation.max_new_tokens}",
-        )
-
-
-def _check_instruct(config: InstructConfig) -> None:
-    source = f"instruct.source={config.source}"
-    if config.source == "generated":
-        for name in ("path", "columns"):
-            value = getattr(config, name)
-            require(
-                not value, f"instruct.{name}={value}: {source} reads no file; set it to jsonl or hf"
-            )
-        return
-    require(bool(config.path), f"instruct.path is empty, but {source} reads from it")
-    require(
-        config.source != "jsonl" or Path(config.path).is_file(),
-        f"instruct.path={config.path}: no such file",
     )
 
 
@@ -219,49 +63,266 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         f"the config is a {type(config).__name__}, not a RunConfig; get_config() has to return one",
     )
     fields.check(config)
-    data = config.data
-    require(
-        data.min_steps <= data.max_steps,
-        f"data.min_steps={data.min_steps} is above data.max_steps={data.max_steps}",
-    )
-    require(
-        data.source == "practice" or bool(data.path) or not has_data,
-        f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
-    )
-    task.read(data)
-    _check_instruct(config.instruct)
+    for fault in _faults_of_sources(config, has_data):
+        raise UserError(fault)
+    task.read(config.data)
     method = named(config.method)
     stages = method.stages(config)
-    names = {stage.name for stage in stages}
-    if asking(stages):
-        _check_teacher(config)
+    for fault in _faults_of_teacher(config) if asking(stages) else ():
+        raise UserError(fault)
     method.check(config)
-    _check_rows(config, stages)
-    _check_rationales(config.rationales)
+    for fault in _faults_of_models(config, stages):
+        raise UserError(fault)
+    return config
+
+
+def _faults_of_sources(config: RunConfig, has_data: bool) -> Iterator[str]:
+    data, instruct = config.data, config.instruct
+    if data.min_steps > data.max_steps:
+        yield f"data.min_steps={data.min_steps} is above data.max_steps={data.max_steps}"
+    if data.source != "practice" and not data.path and has_data:
+        yield (
+            f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=..."
+        )
+    source = f"instruct.source={instruct.source}"
+    if instruct.source == "generated":
+        for name in ("path", "columns"):
+            if value := getattr(instruct, name):
+                yield f"instruct.{name}={value}: {source} reads no file; set it to jsonl or hf"
+    elif not instruct.path:
+        yield f"instruct.path is empty, but {source} reads from it"
+    elif instruct.source == "jsonl" and not Path(instruct.path).is_file():
+        yield f"instruct.path={instruct.path}: no such file"
+
+
+def _faults_of_teacher(config: RunConfig) -> Iterator[str]:
+    teacher, data, budget = config.teacher, config.data, config.budget
+    is_api, replay = teacher.kind in API_TEACHERS, teacher.replay_from
+    if budget.queries <= 0:
+        yield f"budget.queries={budget.queries}: ask the teacher at least once"
+    if budget.usd <= 0:
+        yield f"budget.usd={budget.usd}: the cap must be above 0 US dollars"
+    if replay and not Path(replay).is_file():
+        yield f"teacher.replay_from={replay}: no such file; name a ledger or a JSONL file"
+    if data.source == "practice" and teacher.kind == "replay" and not replay:
+        yield (
+            "teacher.kind=replay has nothing recorded for practice tasks: use teacher.kind=oracle, "
+            "or name a ledger or a JSONL file with teacher.replay_from"
+        )
+    if data.source != "practice" and teacher.kind == "oracle":
+        yield f"teacher.kind=oracle knows practice tasks only, not data.source={data.source}"
+    low, high = teacher.min_rationale_tokens, teacher.max_rationale_tokens
+    if high and low > high:
+        yield f"teacher.min_rationale_tokens={low} is above teacher.max_rationale_tokens={high}"
+    if teacher.min_agreement and teacher.samples == 1:
+        yield f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1"
+    selected = max(1, selected_count(config))
+    if selected * teacher.samples > budget.queries:
+        yield (
+            f"budget.queries={budget.queries} does not pay for {selected} examples at "
+            f"teacher.samples={teacher.samples} requests each; lower selection.size or "
+            "teacher.samples, or raise it"
+        )
+    if teacher.batch and not is_api:
+        yield f"teacher.batch: teacher.kind={teacher.kind} has no batch mode"
+    if teacher.batch and teacher.backend != "google-genai":
+        yield f"teacher.backend={teacher.backend} has no batch mode: use google-genai"
+    if is_api and not replay:
+        yield from _faults_of_prices(teacher)
+    several = teacher.samples > 1 or teacher.retries > 0
+    if not is_api and several:
+        yield (
+            f"teacher.samples={teacher.samples}, teacher.retries={teacher.retries}: "
+            f"teacher.kind={teacher.kind} always says the same"
+        )
+    if is_api and teacher.model in ("", "oracle"):
+        yield f"teacher.model={teacher.model}: give the vendor's name of the model"
+    if is_api and several and teacher.temperature == 0:
+        yield "teacher.temperature=0 says the same in every sample and retry; raise it"
+
+
+def _faults_of_prices(teacher: TeacherConfig) -> Iterator[str]:
+    """Finds an API that would cost nothing by mistake: no cap in dollars would ever stop it."""
+    prices = ["usd_per_million_input", "usd_per_million_output"]
+    paid = [name for name in prices if getattr(teacher, name) > 0]
+    unpaid = [name for name in prices if name not in paid]
+    if teacher.batch and not teacher.batch_share:
+        unpaid.append("batch_share")
+    wrong = paid if teacher.free else unpaid
+    values = ", ".join(f"teacher.{name}={getattr(teacher, name)}" for name in wrong)
+    if wrong and teacher.free:
+        yield f"teacher.free=true, but {values}; set the prices to 0, or free=false"
+    elif wrong:
+        yield (
+            f"{values}: nothing would count towards budget.usd; write the vendor's price, or, for "
+            "a server of your own that bills nobody, teacher.free=true and prices of 0"
+        )
+
+
+def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
+    longest = config.max_prompt_tokens + config.generation.max_new_tokens
+    for stage, fit in fits(stages):
+        load, tokens = stage.load, fit.train.row_tokens
+        is_short = not load or load.of == "instructions" or load.text == "answer"
+        if not is_short and longest > tokens:  # Found here, not after the teacher has been paid.
+            yield (
+                f"{fit.setting}.row_tokens={tokens} is too short for a prompt of "
+                f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
+                f"generation.max_new_tokens={config.generation.max_new_tokens}"
+            )
+    samples, temperature = config.rationales.samples, config.rationales.temperature
+    if config.rationales.filter == "consistency" and samples < 2:
+        yield f"rationales.samples={samples}: 2 or more"
+    if config.rationales.filter == "consistency" and temperature <= 0:
+        yield f"rationales.temperature={temperature}: above 0, or all samples are the same"
     if not config.data.labelled:
-        _check_unlabelled(config, stages)
+        yield from _faults_of_unlabelled(config, stages)
     weight = config.logits.weight
-    require(
-        RATIONALES.name in names or not weight,
-        f"logits.weight={weight}: method={config.method} has no assistant that writes; set it to 0",
-    )
-    mesh = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    require(
-        mesh.count(-1) <= 1,
-        "mesh.data={}, mesh.fsdp={}, mesh.tensor={}: -1 for one of them at most".format(*mesh),
-    )
-    for role in ("assistant", "student"):
+    if weight and RATIONALES.name not in {stage.name for stage in stages}:
+        yield (
+            f"logits.weight={weight}: method={config.method} has no assistant that writes; set it "
+            "to 0"
+        )
+    mesh = config.mesh
+    if (mesh.data, mesh.fsdp, mesh.tensor).count(-1) > 1:
+        yield (
+            f"mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}: -1 for one "
+            "of them at most"
+        )
+    for role in ROLES:
         lora: LoraConfig = getattr(config, role).lora
         for pattern in lora.targets if lora.rank else ():
-            require(
-                any(fnmatch.fnmatch(name, pattern) for name in PROJECTIONS),
-                f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}",
-            )
-        require(bool(lora.targets), f"{role}.lora.targets is empty: name a projection")
+            if not fnmatch.filter(PROJECTIONS, pattern):
+                yield f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}"
+        if not lora.targets:
+            yield f"{role}.lora.targets is empty: name a projection"
     for _, fit in fits(stages):
-        rows, parts = fit.train.batch_rows, fit.train.accumulate
-        require(
-            rows % parts == 0,
-            f"{fit.setting}.accumulate={parts} does not divide batch_rows={rows}",
+        if fit.train.batch_rows % fit.train.accumulate:
+            yield (
+                f"{fit.setting}.accumulate={fit.train.accumulate} does not divide "
+                f"batch_rows={fit.train.batch_rows}"
+            )
+
+
+def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
+    """Finds what would read a gold answer of the pool after the warm-up."""
+    why, how = "data.labelled=false: ", config.rationales
+    if how.filter == "gold" and RATIONALES.name in {stage.name for stage in stages}:
+        yield f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
+    if how.corruption and how.corruption_kind == "wrong_answer":
+        yield (
+            f"{why}rationales.corruption_kind=wrong_answer has to know the right one; use "
+            "wrong_reasoning"
         )
-    return config
+    if not asking(stages):
+        return
+    if not config.teacher.keep_wrong:
+        yield f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it"
+    if config.teacher.show_gold:
+        yield f"{why}teacher.show_gold shows them to the teacher"
+    if config.selection.difficulty == "nll" and config.selection.strategy != "random":
+        yield f"{why}selection.difficulty=nll is of the gold answer; use entropy"
+
+
+def roles(stages: Sequence[Stage]) -> list[Role]:
+    """Returns the roles that have a model in a run."""
+    found = {stage.artifact.role for stage in stages}
+    return [role for role in ROLES if role in found]
+
+
+def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
+    """Checks data and models, before anything is trained or paid.
+
+    Raises:
+      UserError: the budget exceeds the pool; a prompt exceeds max_prompt_tokens or, with its
+        completion, the model's context; a chat template does not write what it is given; a token
+        has no row in the embedding table; the warm-up's domains are not in the pool; the
+        instructions are too few or too long; a checkpoint is missing or lacks a layer to keep; or
+        the library of TensorBoard or of ROUGE is not installed.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    read = {name for stage in stages for name in stage.reads.values()}
+    metrics.check(config.tensorboard)
+    pool, test = inputs.pool, inputs.test
+    if any(example.kind == "text" for example in test):
+        rouge.check()
+    if asking(stages):
+        _check_size(config, len(pool))
+    if warmup := by_name.get(apprenticeship.WARMUP.name):
+        params = warmup.params
+        apprenticeship.drawn(pool, params.fraction, params.domains, config.seed)
+    for role in roles(stages):
+        modes = _modes(stages, role) if POOL in read else []
+        _check_prompts(config, role, modes, inputs)
+    if INSTRUCTIONS in read:
+        _ = inputs.instructions
+    if logits.LOGITS.name in by_name:
+        logits.check(
+            config,
+            pool,
+            inputs.model("assistant"),
+            inputs.model("student"),
+            inputs.rendering("assistant"),
+            inputs.rendering("student"),
+        )
+
+
+def _check_size(config: RunConfig, pool: int) -> None:
+    selected, noisy = selected_count(config), noise_count(pool, config.selection)
+    if selected > pool - noisy:
+        less = f" less {noisy} set aside by selection.noise_fraction" if noisy else ""
+        size = config.selection.size
+        name = f"selection.size={size}" if size else f"budget.queries={selected}"
+        raise UserError(f"{name} exceeds the pool of {pool:,} examples{less}; lower it or add data")
+
+
+def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:
+    """Returns the modes, other than `answer`, in which a role's model is asked about the pool."""
+    loads = [stage.load for stage in stages if stage.artifact.role == role and stage.load]
+    found = {mode for load in loads if load.of != "test" for mode in load.modes}
+    wanted: tuple[Mode, ...] = ("reason", "explain")
+    return [mode for mode in wanted if mode in found or mode == "reason"]
+
+
+def _check_prompts(config: RunConfig, role: Role, modes: list[Mode], inputs: Inputs) -> None:
+    reading, model = inputs.rendering(role), inputs.model(role)
+    pool, test = inputs.pool, inputs.test
+    found = [reading.prompts(pool, pool.digest, mode) for mode in modes]
+    found.append(reading.prompts(test, test.digest, "reason"))
+    if modes:
+        reading.answers(pool, pool.digest)  # An answer may have tokens that the prompt lacks.
+    longest = max(int(part.lengths.max(initial=0)) for part in found)
+    check_context(longest, config.generation.max_new_tokens, model.config.max_positions)
+
+
+def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, str]) -> None:
+    """Checks that all hosts would run the same, before anything is trained or paid.
+
+    Raises:
+      UserError: a file differs, or else a stage's key; names the host and the file.
+    """
+    everyone = hosts.gather(dict(deep))
+    if all(keys == everyone[0] for keys in everyone):
+        return
+    read = {name for stage in stages for name in (*stage.reads.values(), *stage.keyed_by)}
+    files: dict[str, str] = {}
+    listed = set()  # Several inputs may come from one file.
+    for name in sorted(read & inputs.table.keys()):
+        for path, digest in inputs.table[name].files().items():
+            if (path, digest) not in listed:
+                files[f"{path} ({name})"] = digest
+            listed.add((path, digest))
+    first, *others = hosts.gather(files)
+    for number, theirs in enumerate(others, 1):
+        if differ := sorted(path for path in first | theirs if first.get(path) != theirs.get(path)):
+            more = f" and {len(differ) - 1} more" if len(differ) > 1 else ""
+            raise UserError(
+                f"host {number} has another {differ[0]}{more} than host 0; give all hosts the same "
+                "files"
+            )
+    number = next(n for n, keys in enumerate(everyone) if keys != everyone[0])
+    stage = next(name for name in deep if everyone[number].get(name) != everyone[0][name])
+    raise UserError(
+        f"host {number} would run another {stage} than host 0; start all hosts with the same "
+        "config, flags and version of the program"
+    )

@@ -9,14 +9,11 @@ from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.data.rouge import rouge_l
 from bridge_jax.generation.engine import Completion
-from bridge_jax.methods import names
-from bridge_jax.methods.completions import write_completions
-from bridge_jax.methods.instruct import INSTRUCT
-from bridge_jax.pipeline.artifacts import Artifact, Measured, Role, rows
-from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load
-from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.methods import inputs, tutoring
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, Role, rows
+from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -46,7 +43,7 @@ def measured(name: str, role: Role, title: str, note: str, is_before: bool = Fal
         "evaluate",
         role,
         (rows(FILE, Prediction),),
-        measured=Measured(name, title, note, is_before),
+        measured=MeasuredModel(name, title, note, is_before),
     )
 
 
@@ -132,17 +129,13 @@ def test_of(
     Args:
       config: of the run.
       artifact: the test's row.
-      made: the stage that left the model; None is the checkpoint.
+      made: the stage that trained the model; None is the checkpoint.
       mode: how it is asked.
     """
     role = artifact.role
     assert role
     most = config.evaluation.assistant_examples if role == "assistant" else 0
-    reads = {
-        "test": names.TEST,
-        "model": names.model_of(role),
-        "reading": names.rendering_of(role),
-    }
+    reads = {"test": inputs.TEST, "model": f"models/{role}", "reading": f"rendering/{role}"}
     if made:
         reads["made"] = made.name
     params = Testing(config.generation, mode, config.seed, most)
@@ -154,18 +147,15 @@ def student_mode(config: RunConfig) -> Mode:
     return "answer" if config.form == "two_pass" else "reason"
 
 
-def of_student(
-    config: RunConfig, trained: Artifact, mode: Mode, beside: Sequence[Stage] = ()
-) -> list[Stage]:
+def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
     """Returns the tests of the student: as cut, after its instruction warm-up, and as trained.
 
     Args:
       config: of the run.
-      trained: the stage that leaves the trained student.
       mode: how all are asked.
-      beside: the tests of other students, before that of the trained one.
+      others: the tests of other students, before that of the trained one.
     """
     tests = [test_of(config, STUDENT_BASE, None, mode)]
     if config.instruct.examples:
-        tests.append(test_of(config, STUDENT_INSTRUCT, INSTRUCT, mode))
-    return [*tests, *beside, test_of(config, STUDENT, trained, mode)]
+        tests.append(test_of(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
+    return [*tests, *others, test_of(config, STUDENT, tutoring.STUDENT, mode)]

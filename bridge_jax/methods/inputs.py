@@ -1,40 +1,71 @@
 """Opens what a run reads from outside: data, models, tokenizers, the mesh; each once.
 
-Stages are not given this object but the single things that they name (`methods.names`).
+A stage is not given this object, but the single inputs that it names.
 """
 
 import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bridge_jax import config_io
-from bridge_jax.config import DataConfig, ModelConfig, RunConfig
+from bridge_jax.config import DataConfig, RunConfig
+from bridge_jax.config import io as config_io
 from bridge_jax.data import cached, instructions, task
-from bridge_jax.data.example import Splits
+from bridge_jax.data.example import Example, Splits
 from bridge_jax.data.instructions import Instructions
 from bridge_jax.data.practice.instructions import generate_instructions
 from bridge_jax.errors import UserError
-from bridge_jax.methods import names
 from bridge_jax.models.files import locate
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.pipeline import keys
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes, of_value
-from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
 from bridge_jax.teachers import replay
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.text.rendering import Rendering
 
-CACHE = "cache"  # The folder of a workdir, or of a study, for what can be made again.
+CACHE = "cache"  # The folder of a workdir, or of a study, for what can be computed again.
+
+# The names of the inputs.
+POOL, TEST = "data/pool", "data/test"
+RECORDED = "data/recorded"  # The answers of a recorded or programmatic teacher to the pool.
+REPLAY = "teacher/replay"  # A recorded run that answers in the teacher's place.
+INSTRUCTIONS = "data/instructions"
+ASSISTANT, STUDENT = "models/assistant", "models/student"
+TO_ASSISTANT, TO_STUDENT = "rendering/assistant", "rendering/student"  # Renders examples for each.
+MESH = "mesh"
+WORKDIR = "workdir"  # The teacher is paid from its ledger.
+COUNT = "tokenizers/student"  # Counts the tokens of a text, as the student reads it.
+# Argument -> input, of a stage that puts examples of the pool through a model.
+POOL_TO_ASSISTANT = {"pool": POOL, "assistant": ASSISTANT, "reading": TO_ASSISTANT}
+POOL_TO_STUDENT = {"pool": POOL, "student": STUDENT, "reading": TO_STUDENT}
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".gguf")
 _OF_MODELS = (".json", ".safetensors", ".model", ".jinja", ".gguf", "merges.txt", "vocab.txt")
+
+
+class Examples(tuple[Example, ...]):
+    """The examples of one split, in their order.
+
+    Attributes:
+      digest: the SHA-256 of what models read of them.
+      by_id: each by its id.
+    """
+
+    digest: str
+    by_id: dict[str, Example]
+
+    def __new__(cls, rows: Iterable[Example], digest: str) -> "Examples":
+        """Returns the rows, with their digest."""
+        self = super().__new__(cls, rows)
+        self.digest, self.by_id = digest, {example.id: example for example in self}
+        return self
 
 
 class Inputs:
@@ -43,7 +74,7 @@ class Inputs:
     Args:
       config: of the run.
       workdir: of the run.
-      cache: where what was read and rendered is kept; None keeps nothing.
+      cache: the folder for what was read and rendered; None keeps nothing.
       hashes: of files.
       devices: of the mesh, by default all.
 
@@ -62,23 +93,25 @@ class Inputs:
         config = dataclasses.replace(config, data=task.with_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
         self.mesh = make_mesh(config.mesh, devices)
-        self._models: dict[Role, RoleModel] = {}
+        self._models = {
+            role: RoleModel(role, getattr(config, role), self.mesh, config.seed) for role in ROLES
+        }
         self._renderings: dict[Role, Rendering] = {}
         self.table = {
-            names.MESH: Input(lambda: self.mesh),
-            names.WORKDIR: Input(lambda: workdir),
-            names.POOL: Input(lambda: self.pool, lambda: self.digests["pool"], self._data_files),
-            names.TEST: Input(lambda: self.test, lambda: self.digests["test"], self._data_files),
-            # What is recorded lies in the examples themselves.
-            names.RECORDED: Input(str, lambda: self.digests["pool_recorded"], self._data_files),
-            names.REPLAY: Input(str, lambda: self._replayed, self._replay_files),
-            names.COUNT: Input(lambda: self.count, lambda: self._tokenizer_key("student")),
-            names.INSTRUCTIONS: Input(
+            MESH: Input(lambda: self.mesh),
+            WORKDIR: Input(lambda: workdir),
+            POOL: Input(lambda: self.pool, lambda: self.digests["pool"], self._data_files),
+            TEST: Input(lambda: self.test, lambda: self.digests["test"], self._data_files),
+            # The examples themselves hold what is recorded.
+            RECORDED: Input(str, lambda: self.digests["pool_recorded"], self._data_files),
+            REPLAY: Input(str, lambda: self._replayed, self._replay_files),
+            COUNT: Input(lambda: self.count, lambda: self._tokenizer_key("student")),
+            INSTRUCTIONS: Input(
                 lambda: self.instructions, self._instructions_key, self._instructions_files
             ),
         }
         for role in ROLES:
-            model, reading = names.model_of(role), names.rendering_of(role)
+            model, reading = f"models/{role}", f"rendering/{role}"
             files = functools.partial(self._model_files, role)
             self.table[model] = Input(
                 functools.partial(self.model, role), functools.partial(self._model_key, role), files
@@ -98,7 +131,7 @@ class Inputs:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of each split (`tasks.cached.digests`)."""
+        """The SHA-256 of each split (`data.cached.digests`)."""
         return cached.digests(self.splits)
 
     @functools.cached_property
@@ -113,13 +146,10 @@ class Inputs:
 
     def model(self, role: Role) -> RoleModel:
         """Returns the model of a role."""
-        if role not in self._models:
-            selected = self._selected(role)
-            self._models[role] = RoleModel(role, selected, self.mesh, self._config.seed)
         return self._models[role]
 
     def rendering(self, role: Role) -> Rendering:
-        """Returns what renders examples for a role."""
+        """Returns the rendering of examples for a role."""
         if role not in self._renderings:
             model, config = self.model(role), self._config
             self._renderings[role] = Rendering(
@@ -177,19 +207,16 @@ class Inputs:
             reading.renderer.check_ids(f"an instruction of {config.path}", ids)
         return drawn._replace(skipped=len(source.bad.rows))
 
-    def _selected(self, role: Role) -> ModelConfig:
-        return getattr(self._config, role)
-
     @functools.cached_property
     def _instruction_rows(self) -> Instructions:
         """The instructions of a file or a dataset, in random order."""
         return instructions.read(self._config.instruct, self._config.seed)
 
-    # What each is known by.
+    # Hashes of the content of inputs, for keys.
 
     @functools.cached_property
     def _data_content(self) -> str:
-        """The content of the file or folder behind the data; "" where there is none here."""
+        """The hash of the local file or folder of the data; "" if there is none."""
         data = self._config.data
         has_path = data.source != "practice" and bool(data.path)
         return self._hashes.of_place(Path(data.path)) if has_path else ""
@@ -206,12 +233,12 @@ class Inputs:
         return {Path(self._config.teacher.replay_from).name: self._replayed}
 
     def _model_files(self, role: Role) -> dict[str, str]:
-        path = locate(self._selected(role).checkpoint)
+        path = locate(self.model(role).selected.checkpoint)
         return _files(str(path), self._hashes, _OF_MODELS)
 
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
-        """Returns what a role's checkpoint is known by: a commit of the hub, or its files."""
-        path = locate(self._selected(role).checkpoint)
+        """Returns what identifies a role's checkpoint: a commit of the hub, or hashes of files."""
+        path = locate(self.model(role).selected.checkpoint)
         is_of_hub = path.parent.name == "snapshots" and path.parent.parent.name.startswith(
             "models--"
         )
@@ -223,7 +250,7 @@ class Inputs:
         return [[name, digest] for name, digest in found.items() if keep(name)]
 
     def _model_key(self, role: Role) -> str:
-        return of_value([keys.plain(self._selected(role)), self._content(role)])
+        return of_value([keys.plain(self.model(role).selected), self._content(role)])
 
     def _tokenizer_key(self, role: Role) -> str:
         return of_value(self._content(role, lambda name: not name.endswith(_WEIGHTS)))

@@ -1,8 +1,8 @@
 """Stores the assistant's top-k predictions at every target token (white-box distillation).
 
-The assistant reads the student's targets, its own kept rationales and the teacher's, under the
-prompt with which it writes rationales, and its most probable tokens are stored. Where the student
-learns a gold answer alone, none are.
+The assistant reads the student's targets (its own kept rationales and the teacher's) under the
+prompt with which it writes rationales, and its most probable tokens are stored. A gold answer
+without a rationale has none.
 """
 
 import dataclasses
@@ -12,14 +12,13 @@ from typing import Annotated, Literal
 from bridge_jax.config import RunConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.errors import UserError
-from bridge_jax.methods import names
-from bridge_jax.methods.lessons import Lesson, Lessons
+from bridge_jax.methods import inputs
+from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.pipeline.artifacts import Artifact, array
-from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load, Packed
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Load, Packed, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import track
 from bridge_jax.text import prompts
@@ -39,16 +38,16 @@ LOGITS = Artifact(
 
 @dataclasses.dataclass(frozen=True)
 class Predicting:
-    """Parameters.
+    """Parameters of the predictions.
 
     Attributes:
-      lessons: which ones.
+      targets: the student's, which the assistant reads.
       mode: how the assistant was asked for its rationales.
       top_k: most probable tokens that are stored.
       batch_rows, row_tokens: the shape of a batch, which changes no prediction.
     """
 
-    lessons: Lessons
+    targets: SFTTargets
     mode: Mode
     top_k: int
     batch_rows: Annotated[int, UNKEYED]
@@ -67,17 +66,17 @@ def write(
     judged: Folder,
     annotated: Folder | None = None,
 ) -> None:
-    """Writes `ids.npy` and `logprobs.npy`, [N, K] each, of all lessons' targets in their order."""
-    lessons = params.lessons
+    """Writes `ids.npy` (int32) and `logprobs.npy` (float32), [N, K] each, of all target tokens."""
     asked = to_assistant.prompts(pool, pool.digest, params.mode)
     at = {example.id: i for i, example in enumerate(pool)}
     # The targets are the student's, whether or not the prompt shows the gold answer. In two passes
     # the sequence of the answer alone keeps its own prompt.
-    found = [x for x in lessons.of_pool(pool, judged, annotated) if x.rationale]
+    of_pool = params.targets.of_pool(pool, judged, annotated)
+    targets = [target for target in of_pool if target.rationale]
     sequences = [
-        sequence._replace(prompt=asked[at[lesson.example.id]]) if sequence.rationale else sequence
-        for lesson, read in zip(found, lessons.read(found, to_student))
-        for sequence in read
+        sequence._replace(prompt=asked[at[target.example.id]]) if sequence.rationale else sequence
+        for target, of_one in zip(targets, params.targets.sequences(targets, to_student))
+        for sequence in of_one
     ]
     if not sequences:
         raise UserError("logits.weight: no rationale was kept, so the assistant has none to read")
@@ -100,14 +99,14 @@ def write(
 
 
 def attach(
-    found: Lessons, lessons: Sequence[Lesson], reading: Rendering, predicted: Folder
+    params: SFTTargets, targets: Sequence[SFTTarget], reading: Rendering, predicted: Folder
 ) -> list[prompts.Sequence]:
-    """Returns the sequences of the pool's lessons with what was stored for them."""
-    ids, logprobs = (predicted.array(f"{part}.npy") for part in ("ids", "logprobs"))
+    """Returns the sequences of the pool's targets, each with its stored predictions."""
+    ids, logprobs = predicted.array("ids.npy"), predicted.array("logprobs.npy")
     sequences, start = [], 0
-    for lesson, read in zip(lessons, found.read(lessons, reading)):
-        for sequence in read:
-            if lesson.rationale:
+    for target, of_one in zip(targets, params.sequences(targets, reading)):
+        for sequence in of_one:
+            if target.rationale:
                 part = slice(start, start + sequence.targets)
                 sequence = sequence._replace(soft=prompts.SoftTargets(ids[part], logprobs[part]))
                 start = part.stop
@@ -123,10 +122,10 @@ def check(
     to_assistant: Rendering,
     to_student: Rendering,
 ) -> None:
-    """Finds before anything is run that the student cannot learn the assistant's tokens.
+    """Checks, before anything is run, that the student can learn the assistant's tokens.
 
     Raises:
-      UserError: their vocabularies or chat templates differ, or K exceeds them.
+      UserError: their vocabularies or chat templates differ, or K exceeds the vocabulary.
     """
     checkpoints = f"{config.assistant.checkpoint} and {config.student.checkpoint}"
     way_out = "choose models of one family, or leave logits.weight at 0"
@@ -147,7 +146,7 @@ def check(
 
 
 def _shared_ids(assistant: RoleModel, student: RoleModel) -> int:
-    """Returns how many ids both models have: the larger of a family are often padded."""
+    """Returns how many ids both models have: the larger of a family often have padded tables."""
     return min(assistant.config.vocab_size, student.config.vocab_size)
 
 
@@ -156,31 +155,30 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
 
     Args:
       config: of the run.
-      by: the stage that left the assistant which wrote.
-      mode: how it was asked.
-      annotated: what is read of the teacher's annotations, if there are any.
+      by: the stage that trained the assistant.
+      mode: how it was asked for rationales.
+      annotated: argument -> stage of the teacher's annotations, if there are any.
     """
     if not config.logits.weight:
         return []
     shape = config.student_training
     params = Predicting(
-        Lessons.of(config), mode, config.logits.top_k, shape.batch_rows, shape.row_tokens
+        SFTTargets.of(config), mode, config.logits.top_k, shape.batch_rows, shape.row_tokens
     )
     reads = {
-        "pool": names.POOL,
-        "assistant": names.ASSISTANT,
-        "student": names.STUDENT,
-        "to_assistant": names.TO_ASSISTANT,
-        "to_student": names.TO_STUDENT,
+        "pool": inputs.POOL,
+        "assistant": inputs.ASSISTANT,
+        "student": inputs.STUDENT,
+        "to_assistant": inputs.TO_ASSISTANT,
+        "to_student": inputs.TO_STUDENT,
         "by": by.name,
         "judged": RATIONALES.name,
-        **annotated,
     }
-    rows = Packed(params.batch_rows, params.row_tokens)
-    load = Load("pool", text=text_of(config), modes=(mode,), batch=rows)
-    return [Stage(LOGITS, write, params, reads, load)]
+    batch = Packed(params.batch_rows, params.row_tokens)
+    load = Load("pool", text=text_of(config), modes=(mode,), batch=batch)
+    return [Stage(LOGITS, write, params, reads | annotated, load)]
 
 
 def text_of(config: RunConfig) -> Literal["rationale", "both"]:
-    """Returns what a model reads of each rationale, for the planner."""
+    """Returns the texts that a model reads of each rationale, for the planner."""
     return "both" if config.form == "two_pass" else "rationale"

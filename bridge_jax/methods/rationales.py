@@ -1,7 +1,7 @@
 """Writes rationales for the pool with the assistant, then filters them.
 
-Writing takes long and judging does not, so runs that differ in the filter alone share what was
-written.
+Writing is slow and filtering is fast, so runs that differ in the filter alone share the rationales
+as written.
 """
 
 import dataclasses
@@ -13,14 +13,12 @@ from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_c
 from bridge_jax.data.example import Example
 from bridge_jax.generation.confidence import step_logprobs
 from bridge_jax.generation.engine import Completion
-from bridge_jax.methods import instruct, names
-from bridge_jax.methods.completions import write_completions
-from bridge_jax.methods.noise import corrupt
+from bridge_jax.methods import inputs
+from bridge_jax.methods.corruption import corrupt
+from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.artifacts import Artifact, rows
-from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load
-from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -29,7 +27,7 @@ FILE = "rationales.jsonl"
 
 
 class Written(TypedDict):
-    """A row of what the assistant wrote about an example; log-probabilities in nats."""
+    """A rationale that the assistant wrote about an example; log-probabilities in nats."""
 
     id: str
     domain: str
@@ -52,16 +50,16 @@ class Sampled(TypedDict):
 
 
 class Judged(Written):
-    """A row that the assistant wrote, and whether the student learns from it.
+    """A rationale that the assistant wrote, and whether the student learns from it.
 
     Attributes:
-      noise: the kind of error that was put in, if one was.
+      corruption: the kind of error that was put in, if one was.
       agreement: the share of the student's samples with this answer.
       gold, correct: for the report alone.
       kept, reason: whether it is learned from, and why not.
     """
 
-    noise: str | None
+    corruption: str | None
     agreement: NotRequired[float]
     gold: str
     correct: bool
@@ -86,14 +84,15 @@ SAMPLES = Artifact(
 RATIONALES = Artifact(
     "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)
 )
+ALL = (COMPLETIONS, SAMPLES, RATIONALES)  # In the order of reports.
 
 
 @dataclasses.dataclass(frozen=True)
 class Writing:
-    """Parameters of what is written.
+    """Parameters of the assistant's completions.
 
     Attributes:
-      generation: how.
+      generation: how they are generated.
       mode: how the model is asked.
       seed: of sampling.
     """
@@ -104,12 +103,9 @@ class Writing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
-    """Parameters of the student's samples: how they are written, and how many of each example."""
+class Sampling(Writing):
+    """Parameters of the student's samples, `samples` of each example."""
 
-    generation: GenerationConfig
-    mode: Mode
-    seed: int
     samples: int
 
 
@@ -157,11 +153,11 @@ def sample(
 ) -> None:
     """Lets the student answer every question of the pool several times, before it is taught.
 
-    Of "Teaching-Assistant-in-the-Loop" (2406.05322, ACL Findings 2024.17) come the two signals, the
-    student's self-consistency over several outputs and the assistant's confidence, and a student
-    that is warmed up before it is asked. Ours is what they decide: there the teacher's annotations
-    are weighed, here the assistant's rationales are kept or not; agreement is with the answer of
-    the rationale; and the thresholds.
+    "Teaching-Assistant-in-the-Loop" (2406.05322, ACL Findings 2024.17) has the two signals, the
+    student's self-consistency over several outputs and the assistant's confidence, and warms the
+    student up before it is asked. There they weigh the teacher's annotations. That they decide here
+    which of the assistant's rationales are kept is our choice; so are agreement with the answer of
+    the rationale, and the thresholds.
     """
     examples = [example for example in pool for _ in range(params.samples)]
     once = reading.prompts(pool, pool.digest, params.mode)
@@ -179,7 +175,7 @@ def sample(
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-    """Parameters of the filter; `seed` is of the noise."""
+    """Parameters of the filter; `seed` is of the corruption."""
 
     how: RationalesConfig
     seed: int
@@ -192,7 +188,7 @@ def judge(
     completed: Folder,
     sampled: Folder | None = None,
 ) -> None:
-    """Says of each rationale whether the student learns from it, and why not."""
+    """Writes for each rationale whether the student learns from it, and why not."""
     config, found = params.how, []
     written = completed.rows("completions.jsonl")
     said: dict[str, list[str | None]] = {row["id"]: [] for row in written}
@@ -204,7 +200,7 @@ def judge(
             same = samples.count(row["answer"]) if row["answer"] is not None else 0
             row["agreement"] = same / len(samples)
         reason = why_rejected(row, example, config)
-        # For the report alone: whether it is right is counted, by whatever it was judged.
+        # For the report alone, whichever filter decides.
         truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
     out.write_rows(FILE, found)
@@ -233,42 +229,32 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
     return next((f"{name} below {at}" for name, at in bounds.items() if row[name] < at), None)
 
 
-def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
-    """Returns the stages that write and judge the rationales.
+def stages(
+    config: RunConfig, by: Artifact, mode: Mode, instructed: Mapping[str, str]
+) -> list[Stage]:
+    """Returns the stages that write and filter the rationales.
 
     Args:
       config: of the run.
-      by: the stage that left the assistant which writes.
+      by: the stage that trained the assistant.
       mode: how it is asked.
+      instructed: argument -> stage of the student's instruction warm-up, if there is one.
     """
-    to_assistant = {
-        "pool": names.POOL,
-        "assistant": names.ASSISTANT,
-        "reading": names.TO_ASSISTANT,
-        "by": by.name,
-    }
     writing = Writing(config.generation, mode, config.seed)
+    to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
     plan = [Stage(COMPLETIONS, write, writing, to_assistant, Load("pool", modes=(mode,)))]
-    reads = {"pool": names.POOL, "completed": COMPLETIONS.name}
+    reads = {"pool": inputs.POOL, "completed": COMPLETIONS.name}
     how = config.rationales
     if how.filter == "consistency":
         generation = dataclasses.replace(config.generation, temperature=how.temperature)
-        to_student = {
-            "pool": names.POOL,
-            "student": names.STUDENT,
-            "reading": names.TO_STUDENT,
-            **instruct.begun(config),
-        }
+        to_student = {**inputs.POOL_TO_STUDENT, **instructed}
         sampling = Sampling(generation, "reason", config.seed, how.samples)
         load = Load("pool", samples=how.samples)
         plan.append(Stage(SAMPLES, sample, sampling, to_student, load))
         reads["sampled"] = SAMPLES.name
-    return [*plan, Stage(RATIONALES, judge, Judging(_judged_by(how), config.seed), reads)]
-
-
-def _judged_by(how: RationalesConfig) -> RationalesConfig:
-    """Returns the filter without what is decided before it: how rationales are asked for."""
+    # The key leaves out what other stages read: how rationales are asked for and sampled.
     default = RationalesConfig()
-    return dataclasses.replace(
+    how = dataclasses.replace(
         how, show_gold=default.show_gold, samples=default.samples, temperature=default.temperature
     )
+    return [*plan, Stage(RATIONALES, judge, Judging(how, config.seed), reads)]

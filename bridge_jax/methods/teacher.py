@@ -1,4 +1,4 @@
-"""Builds the teacher's client, its requests, and the rules for keeping replies."""
+"""Asks the teacher: its client, its requests, the rules for keeping replies, and the budget."""
 
 import dataclasses
 import hashlib
@@ -11,8 +11,9 @@ from bridge_jax.config import API_TEACHERS, BudgetConfig, RunConfig, TeacherConf
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.accounts import open_ledger
-from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger import accounts, overruns
+from bridge_jax.ledger.accounts import Standing, open_ledger
+from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
 from bridge_jax.ledger.tally import Tally
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
@@ -33,7 +34,7 @@ from bridge_jax.text import prompts
 _log = logging.getLogger(__name__)
 
 
-Count = Callable[[str], int]  # of a text: its tokens, as the student reads it
+CountTokens = Callable[[str], int]  # Of a text, as the student reads it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Asking:
     """Parameters of the annotations.
 
     Attributes:
-      teacher: who is asked, and how.
+      teacher: which one, and how it is asked.
       server: that answers; "" is the vendor's own.
-      variant: which recorded rationale a recorded teacher says.
-      budget: the caps, and whose ledger. What was paid stays paid: they are in no key.
+      variant: which recorded rationale a recorded teacher replies.
+      budget: the caps and the ledger; in no key, since they do not change the replies.
     """
 
     teacher: TeacherConfig
@@ -63,7 +64,7 @@ def selected_count(config: RunConfig) -> int:
     return config.selection.size or config.budget.queries // config.teacher.samples
 
 
-def make_teacher(params: Asking, examples: Sequence[Example], count: Count) -> Teacher:
+def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens) -> Teacher:
     """Returns the teacher; a recorded one knows `examples`."""
     config = params.teacher
     if config.replay_from:
@@ -80,10 +81,10 @@ def is_paid(config: TeacherConfig) -> bool:
 
 
 def check_key(config: TeacherConfig) -> None:
-    """Finds a missing key or SDK before the stages that come before the teacher are run.
+    """Checks that the key and the SDK of the teacher are there.
 
     Raises:
-      UserError: there is none.
+      UserError: one is not.
     """
     if is_paid(config):
         _api_teacher(config).check()
@@ -95,7 +96,7 @@ def prices_of(config: TeacherConfig) -> Prices:
 
 
 def make_request(params: Asking, example: Example) -> Request:
-    """Returns what the teacher is sent about an example."""
+    """Returns the request to the teacher about an example."""
     config = params.teacher
     if config.kind in API_TEACHERS:
         request = Request(
@@ -109,8 +110,8 @@ def make_request(params: Asking, example: Example) -> Request:
         )
     else:
         chat = prompts.messages(example, "reason")
-        # A recorded teacher has several variants, and each is another model to the ledger; so is
-        # one that explains, of whom the same is asked as of one that answers.
+        # For the ledger, each variant of a recorded teacher is another model. So is one that
+        # explains, since its requests are the same as those of one that answers.
         explains = "/text" if example.kind == "text" else ""
         model = f"{config.model}/{params.variant}{explains}"
         words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
@@ -128,8 +129,8 @@ def make_request(params: Asking, example: Example) -> Request:
     return dataclasses.replace(request, model=model)
 
 
-def rules_of(config: TeacherConfig, count: Count) -> Rules:
-    """Returns what is asked of the teacher's rationales."""
+def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
+    """Returns the rules by which the teacher's rationales are kept."""
     return Rules(
         count,
         config.keep_wrong,
@@ -141,7 +142,7 @@ def rules_of(config: TeacherConfig, count: Count) -> Rules:
 
 
 def ask(
-    params: Asking, examples: Sequence[Example], count: Count, workdir: Path
+    params: Asking, examples: Sequence[Example], count: CountTokens, workdir: Path
 ) -> tuple[list[list[Outcome]], dict[str, Any]]:
     """Asks about the examples, every request through the ledger of a workdir.
 
@@ -159,31 +160,15 @@ def ask(
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
             what = "teacher, again" if optional else "teacher"
             tally = Tally()
+            more: dict[str, Any] = {"attempts": config.attempts, "optional": optional}
             with track(what, len(requests), "requests") as advance:
-                show = _steps(advance, tally)
+                more |= {"on_reply": _steps(advance, tally), "tally": tally}
                 if is_paid(config) and config.batch:
-                    found = annotate_in_batches(
-                        _batch_teacher(config),
-                        ledger,
-                        requests,
-                        config.batch_poll_seconds,
-                        show,
-                        config.attempts,
-                        optional,
-                        tally,
-                    )
+                    asker, seconds = _batch_teacher(config), config.batch_poll_seconds
+                    found = annotate_in_batches(asker, ledger, requests, seconds, **more)
                 else:
-                    found = annotate(
-                        teacher,
-                        ledger,
-                        requests,
-                        config.concurrency,
-                        show,
-                        config.attempts,
-                        pace,
-                        optional,
-                        tally,
-                    )
+                    threads = config.concurrency
+                    found = annotate(teacher, ledger, requests, threads, pace=pace, **more)
             _say_what_failed(teacher.name, tally, optional)
             return found
 
@@ -191,7 +176,7 @@ def ask(
 
 
 def in_rounds(
-    params: Asking, examples: Sequence[Example], count: Count, ask_all: Ask
+    params: Asking, examples: Sequence[Example], count: CountTokens, ask_all: Ask
 ) -> list[list[Outcome]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
     config, rules = params.teacher, rules_of(params.teacher, count)
@@ -202,6 +187,83 @@ def in_rounds(
         lambda n, said: is_good(examples[n], said, rules),
         ask_all,
     )
+
+
+def check_budget(
+    params: Asking, selected: int, pool: Sequence[Example], count: CountTokens, workdir: Path
+) -> str:
+    """Checks that the caps can pay for the planned requests, before anything is trained.
+
+    Every request counts at its highest possible cost, which is reserved for it. Which examples will
+    be selected is not known yet: any of the pool may be. Requests with an answer on the ledger are
+    free.
+
+    Returns:
+      A note where the caps may not pay for all of them; "" where they will.
+
+    Raises:
+      UserError: the caps cannot pay for the cheapest request, and the ledger has no answer.
+    """
+    budget, settings = params.budget, params.teacher
+    account = accounts.standing(workdir, budget)
+    if account is None:
+        return ""
+    asked = [make_request(params, example) for example in pool]
+    known = account.answered
+    # Computing the keys of requests takes longer than making them.
+    new = [request for request in asked if request.key not in known] if known else asked
+    if not new:
+        return ""
+    asker = make_teacher(params, pool, count)
+    costs = _costs(params.teacher, asker, new, account)
+    room = cap_in_nanodollars(budget.usd) - account.nanodollars
+    left = max(0, budget.queries - account.queries)
+    spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
+    longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
+    if len(new) == len(asked) and min(costs) > room:
+        cheapest = new[costs.index(min(costs))]
+        why = overruns.in_words(cheapest.model, account.permille.get(cheapest.model, 0))
+        raise UserError(
+            f"budget.usd={budget.usd}{spent}, cannot pay for one request to the teacher: the "
+            f"cheapest, about example {cheapest.example_id!r}, may cost up to "
+            f"{in_usd(min(costs)):.6f} US dollars with {longest}{why}; raise budget.usd, or lower "
+            "teacher.max_output_tokens"
+        )
+    if len(new) == len(asked) and left < 1:
+        raise UserError(
+            f"budget.queries={budget.queries} is used up by other requests of this run; raise it, "
+            "or use a new workdir"
+        )
+    planned = min(selected, len(new))
+    requests, dearest = planned * settings.samples, sorted(costs)[-planned:]
+    if settings.samples * sum(dearest) > room:
+        covered = min(requests - 1, max(0, room // dearest[-1]))
+        return (
+            f"budget.usd={budget.usd}{spent}, is sure to pay for {covered:,} of {requests:,} "
+            f"requests to the teacher: one may cost up to {in_usd(dearest[-1]):.6f} US dollars "
+            f"with {longest}. Shorter replies leave room for more; the run stops where the next "
+            "request does not fit"
+        )
+    if requests > left:
+        return (
+            f"budget.queries={budget.queries} leaves {left:,} of up to {requests:,} requests to "
+            "the teacher; the run stops there"
+        )
+    return ""
+
+
+def _costs(
+    config: TeacherConfig, asker: Teacher, requests: Sequence[Request], account: Standing
+) -> list[int]:
+    """Returns the highest possible cost of each request, nanodollars."""
+    prices, in_batch = prices_of(config), config.batch and is_paid(config)
+
+    def cost(request: Request) -> int:
+        inputs = asker.estimate_input_tokens(request)
+        listed = prices.cost(inputs, request.max_output_tokens, in_batch)
+        return overruns.worst_case(listed, account.permille.get(request.model, overruns.ONE))
+
+    return [cost(request) for request in requests]
 
 
 def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
@@ -220,10 +282,10 @@ def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
 
 
 def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:
-    """Says how many requests have no answer, and why most of them.
+    """Logs how many requests have no answer, and the most common reasons.
 
     Raises:
-      UserError: none has a reply, and the run cannot do without.
+      UserError: none has a reply, and the requests are not optional.
     """
     failures = tally.failures()
     if failures and not tally.replies and not optional:

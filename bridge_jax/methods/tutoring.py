@@ -1,40 +1,64 @@
-"""Trains the student (phase 2 of BRIDGE, 2512.20403).
+"""Phase 2 of BRIDGE (2512.20403): trains the student.
 
-It learns from the assistant's rationales for the whole pool; in the baselines from the teacher's
-answers alone, or from the gold labels. It is instruction-tuned first (`methods.instruct`).
+It is instruction-tuned first. Then it learns from the assistant's rationales for the whole pool; in
+the baselines from the teacher's answers alone, or from the gold labels.
 """
 
 import dataclasses
+from itertools import chain
 
 from bridge_jax.config import RunConfig
-from bridge_jax.methods import instruct, logits, names
+from bridge_jax.methods import inputs, logits
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.fitting import Fit, fit, fit_of
-from bridge_jax.methods.lessons import Lessons
+from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.logits import LOGITS, text_of
 from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
-from bridge_jax.pipeline.examples import Examples
-from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text.instructions import Drawn
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training.objectives.soft_targets import SoftTargets
 
+INSTRUCT = Artifact(
+    "tutoring/instruct", "Student’s instruction warm-up", "train", "student", TRAINED
+)
 STUDENT = Artifact(
     "tutoring/student", "Training the student", "train", "student", TRAINED, is_last=True
 )
 DIRECT = Artifact("baselines/direct", "Training the direct student", "train", "student", TRAINED)
 
 
+def instruct(params: Fit, out: Folder, student: RoleModel, drawn: Drawn) -> None:
+    """Trains the student on generic instructions, so that it follows prompts first."""
+    fit(out, "instructions", student.trainable(), drawn.sequences, params)
+
+
+def instruction_warmup(config: RunConfig) -> list[Stage]:
+    """Returns the student's instruction warm-up, if there is one."""
+    count = config.instruct.examples
+    if not count:
+        return []
+    reads = {"student": inputs.STUDENT, "drawn": inputs.INSTRUCTIONS}
+    load = Load("instructions", count)
+    return [Stage(INSTRUCT, instruct, fit_of(config, "instruct.train"), reads, load)]
+
+
+def instructed(config: RunConfig) -> dict[str, str]:
+    """Returns argument -> stage of the student's instruction warm-up, if there is one."""
+    return {"instructed": INSTRUCT.name} if config.instruct.examples else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Tutoring:
-    """Parameters of the student's training: how it is trained, and on which lessons."""
+    """Parameters of the student's training: how it is trained, and on which targets."""
 
     how: Fit
-    lessons: Lessons
+    targets: SFTTargets
 
 
 def teach(
@@ -48,13 +72,12 @@ def teach(
     predicted: Folder | None = None,
     instructed: Folder | None = None,
 ) -> None:
-    """Trains the student on the lessons of the whole pool, and on the assistant's logits."""
-    lessons = params.lessons
-    found = lessons.of_pool(pool, judged, annotated)
+    """Trains the student on the rationales of the whole pool, and on the assistant's logits."""
+    targets = params.targets.of_pool(pool, judged, annotated)
     if predicted:
-        sequences = logits.attach(lessons, found, reading, predicted)
+        sequences = logits.attach(params.targets, targets, reading, predicted)
     else:
-        sequences = [sequence for read in lessons.read(found, reading) for sequence in read]
+        sequences = list(chain.from_iterable(params.targets.sequences(targets, reading)))
     fit(out, "student", student.trainable(instructed), sequences, params.how)
 
 
@@ -67,10 +90,9 @@ def teach_directly(
     annotated: Folder,
     instructed: Folder | None = None,
 ) -> None:
-    """Trains the student on the teacher's answers alone: direct distillation, the baseline."""
-    lessons = params.lessons
-    found = lessons.read(lessons.paid(pool, annotated), reading)
-    sequences = [sequence for read in found for sequence in read]
+    """Trains the student on the teacher's answers alone: direct distillation, a baseline."""
+    targets = params.targets.of_teacher(pool, annotated)
+    sequences = list(chain.from_iterable(params.targets.sequences(targets, reading)))
     fit(out, "direct student", student.trainable(instructed), sequences, params.how)
 
 
@@ -82,7 +104,7 @@ def teach_labels(
     reading: Rendering,
     instructed: Folder | None = None,
 ) -> None:
-    """Trains the student on the gold answers of the whole pool: fine-tuning, the baseline."""
+    """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline."""
     sequences = reading.labelled(pool, pool.digest)
     fit(out, "student", student.trainable(instructed), sequences, params)
 
@@ -91,22 +113,22 @@ def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
     """Returns the student's training on rationales; `annotated` as in `logits.stages`."""
     weight = config.logits.weight
     how = fit_of(config, "student_training")
+    reads = inputs.POOL_TO_STUDENT | instructed(config) | {"judged": RATIONALES.name} | annotated
+    top = 0
     if weight:
         soft = SoftTargets(weight, config.student_training.rationale_weight)
         how = dataclasses.replace(how, objective=soft)
-    reads = _reads(config) | {"judged": RATIONALES.name} | annotated
-    if weight:
         reads["predicted"] = LOGITS.name
-    params = Tutoring(how, Lessons.of(config))
-    top = config.logits.top_k if weight else 0
+        top = config.logits.top_k
+    params = Tutoring(how, SFTTargets.of(config))
     return Stage(STUDENT, teach, params, reads, Load("pool", text=text_of(config), soft=top))
 
 
 def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
-    """Returns the training of the direct student, beside another or as the run's own."""
-    lessons = Lessons(config.form, config.data.labelled, by_gold=False)
-    params = Tutoring(fit_of(config, "direct_training"), lessons)
-    reads = _reads(config) | {"annotated": ANNOTATIONS.name}
+    """Returns the training of the direct student, for comparison or as the run's own student."""
+    targets = SFTTargets(config.form, config.data.labelled, by_gold=False)
+    params = Tutoring(fit_of(config, "direct_training"), targets)
+    reads = inputs.POOL_TO_STUDENT | instructed(config) | {"annotated": ANNOTATIONS.name}
     load = Load("selected", selected_count(config), text_of(config))
     return Stage(artifact, teach_directly, params, reads, load)
 
@@ -114,9 +136,5 @@ def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
 def labels(config: RunConfig) -> Stage:
     """Returns the student's training on labels."""
     params = fit_of(config, "student_training")
-    return Stage(STUDENT, teach_labels, params, _reads(config), Load("pool", text="answer"))
-
-
-def _reads(config: RunConfig) -> dict[str, str]:
-    reads = {"pool": names.POOL, "student": names.STUDENT, "reading": names.TO_STUDENT}
-    return reads | instruct.begun(config)
+    reads = inputs.POOL_TO_STUDENT | instructed(config)
+    return Stage(STUDENT, teach_labels, params, reads, Load("pool", text="answer"))

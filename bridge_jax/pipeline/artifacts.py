@@ -11,7 +11,7 @@ from typing import Any, Literal
 Role = Literal["assistant", "student"]
 ROLES: tuple[Role, ...] = typing.get_args(Role)
 Work = Literal["train", "score", "generate", "select", "ask", "judge", "evaluate"]
-Kind = Literal["rows", "record", "array", "params"]
+FileKind = Literal["rows", "record", "array", "params"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class File:
     """
 
     name: str
-    kind: Kind
+    kind: FileKind
     row: Any = None
     is_result: bool = True
 
@@ -52,7 +52,7 @@ def array(name: str) -> File:
 
 
 class Sizes(typing.TypedDict):
-    """How much of a model was trained."""
+    """The sizes of the trained and of the frozen part of a model."""
 
     trained: dict[str, int]
     frozen: dict[str, int]
@@ -83,16 +83,16 @@ class Manifest(typing.TypedDict):
 
     Attributes:
       stage: its name.
-      key: the deep key under which it was made, the name of its folder.
-      shallow: the key by the content of what it read.
-      content: what its own result is known by.
+      key: its deep key, the name of its folder.
+      shallow: its shallow key.
+      content: the hash of its own result.
       files: path in the folder -> SHA-256.
       seconds: of work.
       restarts: after interruptions.
       compilations: programs that were compiled since the last of them.
-      spans: seconds of `compile`, `data` and `checkpoint`, those that there were.
-      made_with: library, backend or devices -> which.
-      dropped: its parameters were deleted to save space.
+      spans: seconds of `compile`, `data` and `checkpoint`, of those that took any.
+      made_with: the versions of libraries, the backend and the devices.
+      dropped: whether its parameters were deleted to save space.
     """
 
     stage: str
@@ -116,14 +116,14 @@ TRAINED = (PARAMS, VALUES, CURVE, SIZES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """A model whose answers to the test questions are measured.
 
     Attributes:
       name: in `report.json`.
       title: in words.
-      note: what was done to it, in words; a method may say it in its own.
-      is_before: whether it has not learned the task yet, so that nobody reads what it writes.
+      note: what was done to it, in words; a method may have its own words for it.
+      is_before: whether it has not learned the task yet, so that its answers are not worth reading.
     """
 
     name: str
@@ -154,4 +154,4 @@ class Artifact:
     files: tuple[File, ...] = ()
     version: int = 1
     is_last: bool = False
-    measured: Measured | None = None
+    measured: MeasuredModel | None = None

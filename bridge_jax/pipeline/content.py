@@ -19,8 +19,8 @@ from bridge_jax import atomic
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 
-# A file that was changed so shortly before is not remembered: a second change might have the same
-# times. Some file systems count in whole seconds.
+# The hash of a file that was changed less than this ago is not remembered: a second change might
+# have the same times, which some file systems count in whole seconds.
 _YOUNG_NS = 2_000_000_000
 
 
@@ -73,7 +73,7 @@ class Hashes:
 
     @functools.cached_property
     def _before(self) -> dict[str, list[Any]]:
-        """What was remembered in the file; damaged, it costs no more than reading files again."""
+        """Entries of the file; none if it is damaged, and then the files are read again."""
         try:
             found = json.loads(self._file.read_text()) if self._file else {}
         except (OSError, ValueError, RecursionError):
@@ -118,11 +118,11 @@ class Hashes:
         return of_value(self.of_files(path)) if path.is_dir() else ""
 
     def save(self) -> None:
-        """Writes what is new, beside what other processes have written, if the disk lets it."""
+        """Adds the new entries to those that other processes have written, if the disk allows."""
         if not (self._file and self._new and hosts.is_first()):
             return
-        self.__dict__.pop("_before", None)
-        with contextlib.suppress(OSError):  # The files are read again then.
+        self.__dict__.pop("_before", None)  # Read again: others may have written since.
+        with contextlib.suppress(OSError):  # The next run reads the files again then.
             self._file.parent.mkdir(parents=True, exist_ok=True)
             atomic.replace(self._file, json.dumps(self._before | self._known))
             self._new.clear()

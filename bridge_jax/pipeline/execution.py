@@ -6,35 +6,40 @@ ran again with an equal result makes nothing after it run.
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from bridge_jax import timing
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import files, keys, made_with, storage
+from bridge_jax.pipeline import files, keys, storage
 from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.pipeline.stages import Input, Stage
 from bridge_jax.pipeline.storage import Folder, Store
 
+_LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "numpy")
+
 
 class StageBusy(Exception):  # noqa: N818 - no error: come back later
-    """Another process is making the stage of this name in the shared store."""
+    """Another process is running the stage of this name in the shared store."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """The outcome of one stage.
 
     Attributes:
       name: of the stage.
       cached: whether it was done before.
       seconds: of work, whenever it was done.
-      why: what a user should know of it, in words.
+      why: why it was run again, or taken as it is; "" if there is nothing to say.
     """
 
     name: str
@@ -45,7 +50,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """A finished stage as all processes know it."""
+    """A finished stage, the same on all processes."""
 
     folder: str
     key: str
@@ -85,12 +90,12 @@ class Execution:
         self._deep = deep
         self._made: dict[str, _Made] = {}
 
-    def run(self) -> Iterator[Outcome]:
+    def run(self) -> Iterator[StageOutcome]:
         """Runs what is not done, yielding the outcome of each stage as it ends.
 
         Raises:
-          StageBusy: another process is making the next stage in the store. Nothing is lost: what
-            was done before it stays.
+          StageBusy: another process is running the next stage in the store. What was done before
+            it stays.
         """
         try:
             for stage in self._stages.values():
@@ -99,19 +104,19 @@ class Execution:
                     if made and not made.damage:
                         self._settle(stage, made)
                 if made and not made.damage:
-                    yield Outcome(stage.name, True, made.seconds, self._taken(stage, made))
+                    yield StageOutcome(stage.name, True, made.seconds, self._taken(stage, made))
                 else:
                     yield from self._make(stage, made.damage if made else self._unreadable(stage))
         finally:
             self._hashes.save()
 
     def _taken(self, stage: Stage, made: _Made) -> str:
-        """Returns what to say of a stage that is taken as it is, though it would run otherwise."""
+        """Returns a note on a stage that is taken as it is, although its key has changed."""
         is_other = stage.name in self._as_they_are and made.key != self._deep[stage.name]
         return "used as it is, although made with other data or settings" if is_other else ""
 
     def _unreadable(self, stage: Stage) -> str:
-        """Returns what to say where the stage has a manifest that cannot be read."""
+        """Returns a note where the stage has a manifest that cannot be read."""
         folder = self._store.folder(stage.name, self._deep[stage.name])
         is_there = (folder / storage.MANIFEST).exists() and storage.manifest(folder) is None
         return f"{storage.MANIFEST} is damaged" if is_there else ""
@@ -120,7 +125,7 @@ class Execution:
         """Returns whether nothing is to be run.
 
         Args:
-          careful: look at the files too, not at the manifests alone, and mend what can be mended.
+          careful: check the files too, not the manifests alone, and mend damaged ones.
         """
         for stage in self._stages.values():
             made = self._look(stage, careful)
@@ -141,8 +146,10 @@ class Execution:
         own = storage.manifest(self._store.folder(name, self._deep[name]))
         return found is not None or own is not None
 
-    def _make(self, stage: Stage, reason: str, needs_params: bool = False) -> Iterator[Outcome]:
-        """Runs a stage, and before it those that it reads and whose parameters were deleted.
+    def _make(
+        self, stage: Stage, reason: str, needs_params: bool = False
+    ) -> Iterator[StageOutcome]:
+        """Runs a stage, after those that it reads whose parameters were deleted.
 
         Args:
           stage: what is run.
@@ -162,14 +169,16 @@ class Execution:
 
     def _claim_and_run(
         self, stage: Stage, folder: Path, reason: str, needs_params: bool
-    ) -> Outcome:
-        with _claim(storage.lock_of(folder), self._store.shared) as ours:
+    ) -> StageOutcome:
+        is_claimed = self._store.shared and hosts.is_first()
+        lease = held(storage.lock_of(folder)) if is_claimed else contextlib.nullcontext(True)
+        with lease as ours:
             if not hosts.agree(ours):
                 raise StageBusy(stage.name)
             made = self._look(stage)  # It may have been finished since.
             if made and not made.damage and not (made.dropped and needs_params):
                 self._settle(stage, made)
-                return Outcome(stage.name, True, made.seconds)
+                return StageOutcome(stage.name, True, made.seconds)
             # The same work on the same inputs: another rounding, on another machine, may neither
             # run what follows again nor choose other questions to pay for. Only a teacher may
             # say something else.
@@ -180,29 +189,36 @@ class Execution:
         self._settle(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
-        return Outcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
+        return StageOutcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
 
     def _shallow(self, stage: Stage) -> str:
-        return keys.shallow_key(stage, self._inputs, lambda name: self._made[name].content)
+        return keys.key_of(stage, self._inputs, lambda name: self._made[name].content)
 
     def _look(self, stage: Stage, careful: bool = True) -> _Made | None:
-        """Returns the finished stage, if it is; `careful` looks at its files too, and mends them.
+        """Returns the finished stage; None if it is not finished.
 
-        The first process looks, and all take its word.
+        The first process looks, and tells the others.
+
+        Args:
+          stage: which.
+          careful: check its files too, and mend damaged ones if the stage can.
         """
         found = None
-        if hosts.is_first():
-            place = self._place(stage)
-            if place:
-                folder, made = place
-                wrong = storage.damage(folder, made, self._hashes) if careful else {}
-                if wrong and (mended := self._mend(stage, folder, set(wrong))):
-                    made, wrong = mended, {}
-                damage = next(iter(wrong.values()), "")
-                found = [str(folder), made["key"], made["content"], made["seconds"]]
-                found += [damage, made.get("dropped", False)]
+        if hosts.is_first() and (place := self._place(stage)):
+            folder, made = place
+            wrong = storage.damage(folder, made, self._hashes) if careful else {}
+            if wrong and (mended := self._mend(stage, folder, set(wrong))):
+                made, wrong = mended, {}
+            found = {
+                "folder": str(folder),
+                "key": made["key"],
+                "content": made["content"],
+                "seconds": made["seconds"],
+                "damage": next(iter(wrong.values()), ""),
+                "dropped": made.get("dropped", False),
+            }
         found = hosts.agree(found)
-        return _Made(*found) if found else None
+        return _Made(**found) if found else None
 
     def _place(self, stage: Stage) -> tuple[Path, Manifest] | None:
         if stage.name in self._as_they_are:
@@ -212,7 +228,7 @@ class Execution:
         return self._store.find(stage.name, self._deep[stage.name], self._shallow(stage))
 
     def _mend(self, stage: Stage, folder: Path, damaged: set[str]) -> Manifest | None:
-        """Returns what the manifest of a damaged stage says once mended; None if it is not."""
+        """Mends a damaged stage; returns its new manifest, or None if it cannot be mended."""
         place, opened = Folder(folder, stage.artifact), self._opened(stage)
         if not (stage.mend and stage.mend(stage.params, place, damaged, **opened)):
             return None
@@ -243,7 +259,8 @@ class Execution:
     def _run(self, stage: Stage, place: Path, content: str) -> float:
         """Runs a stage in its folder and commits it; returns its seconds of work.
 
-        `content` is what its result was known by before; "" if there was none.
+        `content` is the hash that its result keeps, from an earlier run on the same inputs; "" if
+        there is none.
         """
         began = time.perf_counter()
         key, shallow = self._deep[stage.name], self._shallow(stage)
@@ -259,7 +276,7 @@ class Execution:
             seconds = record["seconds"] + time.perf_counter() - began
             if hosts.is_first():
                 manifest = {"stage": stage.name} | record | {"seconds": seconds}
-                manifest |= timing.take() | made_with.describe()
+                manifest |= timing.take() | {"made_with": _made_with()}
                 manifest |= {"content": content} if content else {}
                 storage.commit(folder, manifest, self._hashes)
             return hosts.agree(seconds)
@@ -273,7 +290,7 @@ class Execution:
 
 @contextlib.contextmanager
 def _disk_errors(stage: str, place: Path) -> Iterator[None]:
-    """Raises a `UserError` for what the disk says in the block."""
+    """Raises a `UserError` for an error of the disk in the block."""
     try:
         yield
     except OSError as error:
@@ -283,13 +300,9 @@ def _disk_errors(stage: str, place: Path) -> Iterator[None]:
         ) from error
 
 
-def _claim(file: Path, shared: bool) -> contextlib.AbstractContextManager[bool]:
-    return held(file) if shared and hosts.is_first() else contextlib.nullcontext(True)
-
-
 def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
-    # With a manifest it was whole, and something of it is not as it was written.
+    # A folder with a manifest was whole, and has been damaged since.
     earlier = None if (place / storage.MANIFEST).exists() else storage.started(place)
     if earlier and earlier["shallow"] == fresh["shallow"]:
         record = fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}
@@ -298,3 +311,13 @@ def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     storage.clear(place)
     files.write_json(place / storage.STARTED, fresh)
     return fresh
+
+
+def _made_with() -> dict[str, str]:
+    """Returns the versions of libraries, the backend and the devices; they are in no key."""
+    found = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # Not installed.
+            found[name] = importlib.metadata.version(name)
+    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    return found | {"backend": jax.default_backend(), "devices": devices}

@@ -1,8 +1,8 @@
-"""Computes two keys of a stage: by what is known before a run, and by what its inputs are.
+"""Computes the two keys of a stage: one known before a run, one by the content of its inputs.
 
 The *deep* key is of the stage, its parameters and the deep keys of what it reads. The *shallow* key
-is of the stage, its parameters and the content of what it reads. Fields that are marked `UNKEYED`
-where they are declared, for they change speed or cost alone, are in neither.
+is of the stage, its parameters and the content of what it reads. Neither has the fields that change
+speed or cost alone, which are marked `UNKEYED` where they are declared.
 """
 
 import dataclasses
@@ -22,8 +22,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = typing.get_type_hints(type(value), include_extras=True)
         names = (field.name for field in dataclasses.fields(value))
-        kept = [name for name in names if not _unkeyed(hints[name])]
-        return {name: plain(getattr(value, name)) for name in kept}
+        return {name: plain(getattr(value, name)) for name in names if _is_keyed(hints[name])}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
     if isinstance(value, Mapping):
@@ -35,43 +34,37 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{value!r} cannot be part of a key")
 
 
-def _unkeyed(hint: Any) -> bool:
-    if typing.get_origin(hint) is not Annotated:
-        return False
-    return any(isinstance(rule, Unkeyed) for rule in typing.get_args(hint)[1:])
-
-
-def key_of(stage: Stage, read: Mapping[str, str]) -> str:
-    """Returns the key of a stage, given what stands for each of its `reads`, by argument."""
-    artifact = stage.artifact
-    return of_value(
-        {
-            "stage": artifact.name,
-            "version": artifact.version,
-            "params": plain(stage.params),
-            "reads": {argument: found for argument, found in read.items() if found},
-        }
-    )[:_DIGITS]
+def _is_keyed(hint: Any) -> bool:
+    marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    return not any(isinstance(mark, Unkeyed) for mark in marks)
 
 
 def deep_keys(stages: Sequence[Stage], inputs: Mapping[str, Input]) -> dict[str, str]:
     """Returns the deep key of each stage, in order."""
     known: dict[str, str] = {}
     for stage in stages:
-        known[stage.name] = key_of(stage, _known(stage, inputs, known.__getitem__))
+        known[stage.name] = key_of(stage, inputs, known.__getitem__)
     return known
 
 
-def shallow_key(stage: Stage, inputs: Mapping[str, Input], content: Callable[[str], str]) -> str:
-    """Returns the shallow key of a stage; `content` gives that of the result of another."""
-    return key_of(stage, _known(stage, inputs, content))
+def key_of(stage: Stage, inputs: Mapping[str, Input], result: Callable[[str], str]) -> str:
+    """Returns the key of a stage.
 
-
-def _known(
-    stage: Stage, inputs: Mapping[str, Input], result: Callable[[str], str]
-) -> dict[str, str]:
+    Args:
+      stage: whose.
+      inputs: by name.
+      result: name of a stage that it reads -> its deep key, for a deep key, or the hash of its
+        content, for a shallow one.
+    """
     read = {
         argument: inputs[name].key() if name in inputs else result(name)
         for argument, name in stage.reads.items()
     }
-    return read | {name: inputs[name].key() for name in stage.keyed_by}
+    read |= {name: inputs[name].key() for name in stage.keyed_by}
+    keyed = {
+        "stage": stage.artifact.name,
+        "version": stage.artifact.version,
+        "params": plain(stage.params),
+        "reads": {argument: found for argument, found in read.items() if found},
+    }
+    return of_value(keyed)[:_DIGITS]

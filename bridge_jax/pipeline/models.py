@@ -1,8 +1,8 @@
-"""Loads the model of a role, from its checkpoint or from a stage."""
+"""Loads the model of a role, from its checkpoint or from a stage, and writes its completions."""
 
 import dataclasses
 import functools
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, ModelConfig
-from bridge_jax.generation.engine import Engine
+from bridge_jax.data.example import Example
+from bridge_jax.generation.engine import Completion, Engine
 from bridge_jax.models import checkpoint, decoder, generation_config, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.files import locate
+from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import PARAMS, Role
 from bridge_jax.pipeline.storage import Folder
+from bridge_jax.progress import track
 from bridge_jax.text import tokenizer
 from bridge_jax.training.checkpoints import load_params
 
@@ -37,7 +40,7 @@ class Model:
     mesh: Mesh
 
     def engine(self, settings: GenerationConfig, seed: int) -> Engine:
-        """Returns what writes completions with the model."""
+        """Returns the engine that generates completions with the model."""
         tok = self.tokenizer
         return Engine(self.config, self.params, tok.end_ids, tok.pad_id, settings, self.mesh, seed)
 
@@ -66,7 +69,7 @@ class RoleModel:
         return tokenizer.load(path, rows, generation_config.read_end_ids(path, rows))
 
     def load(self, made: Folder | None = None, dtype: Any = None) -> Model:
-        """Returns the model that a stage has left, or by default the checkpoint as it is.
+        """Returns the model that a stage has trained, or by default the checkpoint as it is.
 
         Its parameters are of `dtype`, or of the compute dtype, which is enough to run it.
         """
@@ -78,10 +81,10 @@ class RoleModel:
             config, base = checkpoint.load(selected, mesh, dtype)
             config = dataclasses.replace(config, lora=selected.lora)
             like = lora.split(decoder.abstract(config, mesh))[0]
-            params = lora.join(base, load_params(_params(made), like))
+            params = lora.join(base, load_params(made.path / PARAMS.name, like))
         else:
             config = dataclasses.replace(self.config, param_dtype=dtype)
-            params = load_params(_params(made), decoder.abstract(config, mesh))
+            params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
         config = computing_on(config, selected.attention)
         return Model(config, params, self.tokenizer, mesh)
 
@@ -96,5 +99,39 @@ class RoleModel:
         return dataclasses.replace(model, config=config, params=lora.join(model.params, drawn))
 
 
-def _params(made: Folder) -> Path:
-    return made.path / PARAMS.name
+def write_completions(
+    out: Folder,
+    file: str,
+    name: str,
+    engine: Engine,
+    examples: Sequence[Example],
+    prompts: Sequence[list[int]],
+    to_row: Callable[[Example, Completion], dict[str, Any]],
+) -> None:
+    """Writes a row for each example, batch by batch.
+
+    A batch is written whole and then synced. After an interruption the whole batches are kept, and
+    the rest is generated in the same batches as before, so the completions are the same.
+
+    Args:
+      out: the folder of the stage.
+      file: its JSON Lines file.
+      name: for the progress bar.
+      engine: that generates.
+      examples: one for each prompt.
+      prompts: token ids.
+      to_row: returns the row of an example and its completion.
+    """
+    rows = out.appended(file)
+    skip = kept = 0
+    for members in engine.plan(prompts):
+        if kept + len(members) > len(rows):
+            break
+        skip, kept = skip + 1, kept + len(members)
+    skip, kept = hosts.agree([skip, kept])
+    out.write_rows(file, rows[:kept])
+    with track(name, len(prompts) - kept, "examples") as advance:
+        for batch in engine.complete(prompts, skip_batches=skip):
+            out.append_rows(file, [to_row(examples[index], done) for index, done in batch])
+            advance(len(batch))
+            preemption.stop_together()

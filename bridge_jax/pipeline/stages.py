@@ -1,14 +1,16 @@
-"""Defines a stage: a plain function of its parameters and inputs.
+"""Defines a stage, what it reads and how much work it is, and a method as a list of stages.
 
-It reads results of other stages, and inputs from outside the run. `pipeline.execution` runs it.
+A stage is a plain function of its parameters, of results of other stages, and of inputs from
+outside the run. `pipeline.execution` runs it.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+from bridge_jax.config import RunConfig
 from bridge_jax.pipeline.artifacts import Artifact
-from bridge_jax.pipeline.load import Load
+from bridge_jax.text.prompts import Mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +20,60 @@ class Input:
     Attributes:
       open: returns what a stage is given.
       key: returns the hash of its content; "" leaves it out of keys.
-      files: returns name -> SHA-256 of the files behind it, for the hosts to compare.
+      files: returns name -> SHA-256 of its files, which all hosts must have alike.
     """
 
     open: Callable[[], Any]
     key: Callable[[], str] = lambda: ""
     files: Callable[[], Mapping[str, str]] = dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Padded:
+    """Batches of sequences of similar length, padded: `tokens` in each, at most."""
+
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """Batches of `rows` rows of `tokens`; a row holds as many sequences as it has room for."""
+
+    rows: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """The work of a stage, as far as it is known before it runs; for the planner.
+
+    Attributes:
+      of: which examples.
+      count: how many, where that does not follow from the data; 0 otherwise.
+      text: what is read beside the prompt: an `answer`, a `rationale` with its answer, or in `both`
+        passes each by itself.
+      modes: how the model is asked; each example once in each mode.
+      samples: of each example.
+      soft: the most probable tokens of another model beside each target.
+      share: fraction of the examples, where their number follows from the data; at least one.
+      batch: how a scoring forms its batches. A training has its `Fit` for that, and a generation
+        its `GenerationConfig`.
+    """
+
+    of: Literal["pool", "test", "selected", "instructions"]
+    count: int = 0
+    text: Literal["answer", "rationale", "both"] = "rationale"
+    modes: tuple[Mode, ...] = ("reason",)
+    samples: int = 1
+    soft: int = 0
+    share: float = 1.0
+    batch: Padded | Packed | None = None
+
+    @property
+    def passes(self) -> int:
+        """How many sequences there are of each example."""
+        texts = len(self.modes) + 1 if self.text == "both" else len(self.modes)
+        return self.samples * texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,3 +104,25 @@ class Stage:
     def name(self) -> str:
         """The name of the stage."""
         return self.artifact.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A training method: its stages, and its wording in reports.
+
+    Attributes:
+      name: the value of `method` in the config.
+      title: as in "The student of ...".
+      artifacts: rows of the table for every stage that it may run, in the order of reports.
+      stages: returns the stages of a config, in the order in which they are run.
+      notes: name of a measured model -> how this method trained it, where the table's note is not
+        right.
+      check: raises a `UserError` for a config that the method cannot work with.
+    """
+
+    name: str
+    title: str
+    artifacts: tuple[Artifact, ...]
+    stages: Callable[[RunConfig], list[Stage]]
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    check: Callable[[RunConfig], None] = lambda _: None

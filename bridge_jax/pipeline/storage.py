@@ -147,9 +147,9 @@ def _is_duration(value: Any) -> bool:
 
 
 def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
-    """Writes the manifest of a whole folder, which is what makes it whole.
+    """Writes the manifest, which marks the folder as whole.
 
-    A `content` in the manifest stays: that of a stage which was run again on the same inputs.
+    A `content` in the manifest stays: a stage that was run again on the same inputs keeps its hash.
 
     Raises:
       OSError: a declared result is not there.
@@ -162,7 +162,7 @@ def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
 
 
 def content_of(folder: Folder) -> str:
-    """Returns what the result of a stage is known by: its declared fields and arrays."""
+    """Returns the hash of a stage's result: of its declared fields and arrays."""
     found = {}
     for file in folder.artifact.files:
         path = folder.path / file.name
@@ -187,7 +187,11 @@ def _of_array(array: np.ndarray) -> list[Any]:
 def damage(folder: Path, made: Manifest, hashes: Hashes, params: bool = True) -> dict[str, str]:
     """Returns the files of a finished stage that are not as they were written, each with why.
 
-    Its parameters are looked at unless they were dropped, or `params` says not to.
+    Args:
+      folder: of the stage.
+      made: its manifest.
+      hashes: of files.
+      params: check its parameters too, unless they were dropped.
     """
     found = {}
     for name, digest in made["files"].items():
@@ -205,18 +209,18 @@ class Store:
 
     Args:
       root: `stages` of a workdir, or of a study.
-      shared: whether other processes may be at work there.
+      shared: whether other processes may work there.
     """
 
     def __init__(self, root: Path, shared: bool = False):
         self.root, self.shared = root, shared
 
     def folder(self, stage: str, key: str) -> Path:
-        """Returns where a stage of a deep key lies."""
+        """Returns the folder of a stage under a deep key."""
         return self.root / stage / key
 
     def find(self, stage: str, key: str, shallow: str) -> tuple[Path, Manifest] | None:
-        """Returns a whole folder of the shallow key, at best that of the deep key."""
+        """Returns a whole folder of the shallow key, preferably that of the deep key."""
         own = self.folder(stage, key)
         others = own.parent.glob(f"*/{MANIFEST}") if own.parent.is_dir() else ()
         for folder in [own, *sorted(path.parent for path in others)]:
@@ -241,7 +245,7 @@ def clear(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Deletes a stage's folder: first the files that say it is whole, or can be resumed."""
+    """Deletes a stage's folder, beginning with the files that mark it as whole or resumable."""
     for name in (STARTED, MANIFEST):  # A kill in between leaves nothing to resume.
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir():
@@ -249,10 +253,10 @@ def _remove(folder: Path) -> None:
 
 
 def drop_model(folder: Path) -> None:
-    """Removes the parameters of a finished stage, which is made again when they are needed."""
+    """Removes the parameters of a finished stage, which runs again when they are needed."""
     found = files.read_json(folder / MANIFEST)
     if found and (folder / PARAMS.name).is_dir():
-        # First, so that a kill between the two leaves no model that is believed to be whole.
+        # First, so that a kill between the two leaves no model that is taken for whole.
         files.write_json(folder / MANIFEST, found | {"dropped": True})
         shutil.rmtree(folder / PARAMS.name, ignore_errors=True)
 
@@ -282,6 +286,6 @@ def current(workdir: Path) -> dict[str, str]:
 
 
 def finished(workdir: Path, stage: str) -> bool:
-    """Returns whether a stage is whole, and the one that the last run uses."""
+    """Returns whether a stage is whole and used by the last run."""
     found = manifest(workdir / stage)
     return found is not None and found["key"] == current(workdir).get(stage)

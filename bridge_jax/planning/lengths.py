@@ -18,8 +18,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.load import Load
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.text.prompts import Mode, Sequence
 
 SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.

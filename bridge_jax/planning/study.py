@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bridge_jax import shown
 from bridge_jax.config import RunConfig
-from bridge_jax.methods import names
+from bridge_jax.methods import inputs
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.chips import GIB, Chip
@@ -111,7 +111,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
             if stage.artifact.work == "ask" and stage.load:
                 spending = expected([stage], lengths)
                 alone.append(spending)
-                pool = of_value([keys.plain(stage.params), table[names.POOL].key()])
+                pool = of_value([keys.plain(stage.params), table[inputs.POOL].key()])
                 size = lengths.pool_size * stage.load.samples
                 chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
                 asked.setdefault(pool, (size, {}))[1][chosen] = spending
@@ -130,9 +130,9 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
     seed = config.seed if data.source == "practice" else 0
 
     def settings() -> str:
-        return of_value([keys.plain(data), sorted(table[names.POOL].files().values()), seed])
+        return of_value([keys.plain(data), sorted(table[inputs.POOL].files().values()), seed])
 
-    data_of_run = (names.POOL, names.TEST, names.RECORDED)
+    data_of_run = (inputs.POOL, inputs.TEST, inputs.RECORDED)
     return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}
 
 

@@ -15,8 +15,7 @@ from bridge_jax.generation import engine
 from bridge_jax.methods.checks import fits
 from bridge_jax.parallel.sharding import filled_rows
 from bridge_jax.pipeline.artifacts import Role
-from bridge_jax.pipeline.load import Load, Packed, Padded
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Load, Packed, Padded, Stage
 from bridge_jax.planning.lengths import Lengths
 from bridge_jax.selection import scores
 from bridge_jax.text.packing import pack

@@ -8,7 +8,7 @@ from bridge_jax import methods
 from bridge_jax.methods.apprenticeship import Score
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import Judged
-from bridge_jax.pipeline.artifacts import Measured
+from bridge_jax.pipeline.artifacts import MeasuredModel
 from bridge_jax.report.workdir import Run
 
 # A domain with a smaller share may be missing by chance.
@@ -86,7 +86,7 @@ def unequal_tests(run: Run, report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _students(run: Run) -> list[Measured]:
+def _students(run: Run) -> list[MeasuredModel]:
     """Returns the students that have learned the task, the run's own first."""
     found = [
         row.measured

@@ -6,7 +6,7 @@ from typing import Any
 
 from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
-from bridge_jax.config_io import from_json
+from bridge_jax.config.io import from_json
 from bridge_jax.evaluation import metrics
 from bridge_jax.evaluation.gaps import GAPS
 from bridge_jax.ledger.prices import in_usd

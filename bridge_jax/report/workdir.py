@@ -15,7 +15,7 @@ import numpy as np
 from bridge_jax import methods
 from bridge_jax.errors import UserError
 from bridge_jax.methods.annotations import Annotation, Bill
-from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, Selection
+from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.inputs import CACHE
 from bridge_jax.methods.rationales import RATIONALES, Judged
@@ -56,7 +56,7 @@ class Run:
     is_done: bool
     scores: list[Score]
     embeddings: np.ndarray | None
-    selection: Selection | None
+    selection: SelectionRecord | None
     annotations: list[Annotation]
     spend: Bill | None
     rationales: list[Judged]
@@ -100,7 +100,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         is_done=bool(current) and current.keys() <= left.manifests.keys(),
         scores=left.rows(SCORES.name, Score),
         embeddings=left.array(SCORES.name),
-        selection=left.record(SELECTION.name, Selection),
+        selection=left.record(SELECTION.name, SelectionRecord),
         annotations=left.rows(asking, Annotation),
         spend=left.record(asking, Bill),
         rationales=left.rows(RATIONALES.name, Judged),

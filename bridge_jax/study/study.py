@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from bridge_jax import config_io
 from bridge_jax.config import RunConfig
+from bridge_jax.config import io as config_io
 from bridge_jax.data import sources
-from bridge_jax.errors import UserError
-from bridge_jax.methods.checks import require, validate
+from bridge_jax.errors import UserError, require
+from bridge_jax.methods.checks import validate
 from bridge_jax.study.names import LEDGER
 
 Point = tuple[str, float | None]  # A variant at an x: cells that differ in the seed alone.

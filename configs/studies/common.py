@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.study.study import Cell
 from configs import quickstart
 from configs.quickstart import EPOCHS, POOL

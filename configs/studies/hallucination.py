@@ -24,8 +24,8 @@ def get_study() -> Study:
             f"{error}, {filtered}",
             seed,
             *asked,
-            f"rationales.noise={percent / 100}",
-            f"rationales.noise_kind={kind}",
+            f"rationales.corruption={percent / 100}",
+            f"rationales.corruption_kind={kind}",
             f"rationales.filter={by}",
             x=percent,
         )

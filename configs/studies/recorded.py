@@ -6,7 +6,7 @@ assistant; a row a step, so that an assistant that has a handful of answers make
 
 from collections.abc import Sequence
 
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.study.study import Cell, Study
 from configs import medical_cpu
 from configs.studies import common

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from bridge_jax import config_io, methods
+from bridge_jax import methods
 from bridge_jax.config import (
     BudgetConfig,
     DataConfig,
@@ -22,6 +22,7 @@ from bridge_jax.config import (
     TrainConfig,
     fields,
 )
+from bridge_jax.config import io as config_io
 from bridge_jax.config.fields import Range
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import fits, validate

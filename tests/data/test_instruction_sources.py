@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bridge_jax.config import InstructConfig, RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.data.instructions import Instruction, read
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bridge_jax.config import DataConfig, RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.data import task
 from bridge_jax.data.sources import load
 from bridge_jax.data.task import Task

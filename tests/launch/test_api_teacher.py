@@ -5,7 +5,7 @@ import json
 import pytest
 from fake_vendor import KEY, FakeVendor
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.data import sources
 from tests.launch import tiny_run
 

@@ -180,7 +180,7 @@ def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir
 CHANGES = {
     "evaluation.assistant_examples=5": "evaluation/assistant_base",
     "student_training.epochs=2": "tutoring/student",
-    "rationales.noise=0.5": "tutoring/rationales",
+    "rationales.corruption=0.5": "tutoring/rationales",
     "generation.max_new_tokens=5": "tutoring/completions",
     "instruct.examples=6": "tutoring/instruct",
     "assistant_training.epochs=2": "apprenticeship/assistant",
@@ -191,7 +191,7 @@ CHANGES = {
     "logits.weight=0.5": "tutoring/logits",
     "compare_direct=true": "baselines/direct",
     "warmup.fraction=0.3": "apprenticeship/warmup",
-    "data.labelled=false": "apprenticeship/guesses",
+    "data.labelled=false": "apprenticeship/pseudo_labels",
 }
 # What a change cannot do without.
 BESIDE = {
@@ -203,7 +203,7 @@ BESIDE = {
     "data.labelled=false": (
         "teacher.keep_wrong=true",
         "selection.difficulty=entropy",
-        "rationales.noise_kind=wrong_reasoning",
+        "rationales.corruption_kind=wrong_reasoning",
     ),
 }
 

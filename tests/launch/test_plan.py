@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bridge_jax import config_io
 from bridge_jax.config import MeshConfig, RunConfig
+from bridge_jax.config import io as config_io
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload

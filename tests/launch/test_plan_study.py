@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.models import decoder
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh

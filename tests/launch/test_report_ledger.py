@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from bridge_jax.config import BudgetConfig, RunConfig
-from bridge_jax.config_io import to_json
+from bridge_jax.config.io import to_json
 from bridge_jax.ledger.accounts import open_ledger
 from bridge_jax.ledger.prices import Prices
 from bridge_jax.study.names import CELLS

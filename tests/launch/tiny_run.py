@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bridge_jax import config_io
 from bridge_jax.config import RunConfig
+from bridge_jax.config import io as config_io
 from launch.jobs import Job
 from tests import tiny, xla
 

@@ -10,7 +10,7 @@ from tests.launch import tiny_run
 
 HEAD = """
 import importlib.util
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.study.study import Cell, Study
 
 spec = importlib.util.spec_from_file_location("tiny_config", {config!r})

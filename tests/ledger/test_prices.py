@@ -1,7 +1,7 @@
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
 from bridge_jax.methods.checks import validate

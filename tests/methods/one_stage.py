@@ -10,12 +10,9 @@ from bridge_jax import methods
 from bridge_jax.data.example import Example
 from bridge_jax.methods import (
     apprenticeship,
-    assistant,
+    checks,
     evaluation,
-    guesses,
-    instruct,
     rationales,
-    start,
     tutoring,
 )
 from bridge_jax.methods.annotations import Annotation
@@ -68,7 +65,7 @@ def pretend(job: Job, artifact: Artifact, key: str = "") -> None:
 
 def check(job: Job) -> None:
     """Makes the checks of a run that need its data and models."""
-    start.check(job.config, job.stages, job.inputs)
+    checks.check_inputs(job.config, job.stages, job.inputs)
 
 
 def differing(one: Job, other: Job) -> set[str]:
@@ -84,7 +81,7 @@ def taught(patch: pytest.MonkeyPatch) -> dict[str, list[Sequence]]:
         seen[name] = list(sequences)
 
     patch.setattr(RoleModel, "trainable", lambda *_: None)
-    for module in (apprenticeship, assistant, instruct, tutoring):
+    for module in (apprenticeship, tutoring):
         patch.setattr(module, "fit", fit)
     return seen
 
@@ -113,7 +110,7 @@ def asked(patch: pytest.MonkeyPatch) -> Asked:
         return SimpleNamespace(tokenizer=model.tokenizer, engine=lambda *_: None)
 
     patch.setattr(RoleModel, "load", load)
-    for module in (evaluation, guesses, rationales):
+    for module in (apprenticeship, evaluation, rationales):
         patch.setattr(module, "write_completions", write_completions)
     return seen
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from bridge_jax import methods
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.methods import evaluation
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.checks import validate
-from bridge_jax.methods.lessons import Lesson, Lessons
 from bridge_jax.methods.rationales import FILE, RATIONALES
+from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.text.packing import pack
@@ -47,9 +47,9 @@ def texts(job, sequence):
     return tuple(decode(part) for part in (sequence.prompt, sequence.rationale, sequence.answer))
 
 
-def read(job, lesson):
-    """Returns the sequences that the student reads of a lesson."""
-    return Lessons.of(job.config).read([lesson], job.inputs.rendering("student"))[0]
+def read(job, target):
+    """Returns the sequences that the student reads of a target."""
+    return SFTTargets.of(job.config).sequences([target], job.inputs.rendering("student"))[0]
 
 
 def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, taught, tmp_path):
@@ -117,7 +117,7 @@ def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, taught, 
 def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, tmp_path):
     job = Job(tiny("form=two_pass"), tmp_path)
     example = job.inputs.pool[0]
-    answer, rationale = read(job, Lesson(example, "Thus it is.", "7"))
+    answer, rationale = read(job, SFTTarget(example, "Thus it is.", "7"))
     assert texts(job, answer)[1:] == ("", "Answer: 7")
     assert texts(job, rationale)[1:] == ("Thus it is.", "")
     assert INSTRUCTIONS["answer"] in texts(job, answer)[0]
@@ -125,13 +125,13 @@ def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, t
     end = job.inputs.model("student").tokenizer.end_id
     assert (answer.answer[-1], rationale.rationale[-1]) == (end, end)
     # Where there is no rationale, nothing is written when asked for one.
-    assert len(read(job, Lesson(example, None, "7"))) == 1
+    assert len(read(job, SFTTarget(example, None, "7"))) == 1
 
 
 def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_path, tiny_model):
     """L = a * mean NLL of the rationale tokens + (1 - a) * mean NLL of the answer tokens."""
     job = Job(tiny("form=two_pass"), tmp_path)
-    passes = read(job, Lesson(job.inputs.pool[0], "Thus it is.", "7"))
+    passes = read(job, SFTTarget(job.inputs.pool[0], "Thus it is.", "7"))
     alone = [float(loss(tiny_model, [sequence])) for sequence in passes]
     expected = 0.75 * alone[0] + 0.25 * alone[1]
     np.testing.assert_allclose(loss(tiny_model, passes), expected, rtol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.methods.annotations import ANNOTATIONS, bought
-from bridge_jax.pipeline.examples import Examples
+from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.storage import Folder
 from tests.methods import one_stage
 

@@ -20,7 +20,7 @@ from bridge_jax.config import (
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.accounts import open_ledger
-from bridge_jax.methods import budget, teacher
+from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.execution import Execution
@@ -45,7 +45,7 @@ class Run(NamedTuple):
     pool: list[Example]
 
     def check(self):
-        return budget.check(self.params, self.size, self.pool, count, self.workdir)
+        return teacher.check_budget(self.params, self.size, self.pool, count, self.workdir)
 
 
 def count(text):

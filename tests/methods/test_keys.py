@@ -27,7 +27,7 @@ from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.keys import deep_keys
 
-WARMUP, GUESSES = "apprenticeship/warmup", "apprenticeship/guesses"
+WARMUP, PSEUDO_LABELS = "apprenticeship/warmup", "apprenticeship/pseudo_labels"
 SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"
 SELECTION, ANNOTATIONS = "apprenticeship/selection", "apprenticeship/annotations"
 ASSISTANT, INSTRUCT = "apprenticeship/assistant", "tutoring/instruct"
@@ -109,8 +109,8 @@ FIELDS = {
     "rationales.samples": (3, (SAMPLES,)),
     "rationales.temperature": (0.3, (SAMPLES,)),
     "rationales.min_agreement": (0.9, (RATIONALES,)),
-    "rationales.noise": (0.2, (RATIONALES,)),
-    "rationales.noise_kind": ("wrong_reasoning", (RATIONALES,)),
+    "rationales.corruption": (0.2, (RATIONALES,)),
+    "rationales.corruption_kind": ("wrong_reasoning", (RATIONALES,)),
     "logits.weight": (0.25, (STUDENT,)),
     "logits.top_k": (4, (LOGITS,)),
     "direct_training.epochs": (2, (DIRECT,)),

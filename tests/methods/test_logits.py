@@ -9,9 +9,9 @@ import pytest
 from bridge_jax.errors import UserError
 from bridge_jax.methods import logits
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.lessons import Lessons
 from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.text import tokenizer
 from launch.jobs import Job
@@ -20,8 +20,13 @@ from tests.launch import tiny_run
 from tests.methods import one_stage
 
 SMALL = (
-    *("data.pool=12", "budget.queries=4", "warmup.train.epochs=1", "assistant_training.epochs=1"),
-    *("instruct.examples=0", "student_training.epochs=1", "warmup.fraction=0.1"),
+    "data.pool=12",
+    "budget.queries=4",
+    "warmup.train.epochs=1",
+    "assistant_training.epochs=1",
+    "instruct.examples=0",
+    "student_training.epochs=1",
+    "warmup.fraction=0.1",
 )
 
 
@@ -40,18 +45,18 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
     ]
     ids, logprobs = (np.load(tmp_path / f"tutoring/logits/{n}.npy") for n in ("ids", "logprobs"))
     job = Job(config, tmp_path)
-    lessons, reading = Lessons.of(config), job.inputs.rendering("student")
+    targets, reading = SFTTargets.of(config), job.inputs.rendering("student")
     judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
-    found = lessons.of_pool(job.inputs.pool, judged, annotated)
+    found = targets.of_pool(job.inputs.pool, judged, annotated)
     assert len(found) == 12
-    reasoned = [lesson for lesson in found if lesson.rationale]
+    reasoned = [target for target in found if target.rationale]
     assert len(reasoned) >= report["annotations"]["kept"] == 4
-    targets = sum(s.targets for read in lessons.read(reasoned, reading) for s in read)
-    assert ids.shape == logprobs.shape == (targets, 4)
+    tokens = sum(s.targets for each in targets.sequences(reasoned, reading) for s in each)
+    assert ids.shape == logprobs.shape == (tokens, 4)
     assert (np.diff(logprobs, axis=1) <= 0).all()
     assert np.exp(logprobs).sum(1).max() < 1
 
-    sequences = logits.attach(lessons, found, reading, one_stage.folder_of(job, LOGITS))
+    sequences = logits.attach(targets, found, reading, one_stage.folder_of(job, LOGITS))
     assert [s.soft is not None for s in sequences] == [bool(x.rationale) for x in found]
     attached = np.concatenate([s.soft.ids for s in sequences if s.soft])
     np.testing.assert_array_equal(attached, ids)

@@ -86,22 +86,22 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("filter_", "lessons"),
+    ("filter_", "targets"),
     [
         ("gold", [("Thus 0.", "gold"), ("", "gold"), ("As taught.", "gold"), ("", "gold")]),
         ("none", [("Thus 0.", "gold"), ("Thus 1.", "-1"), ("As taught.", "gold"), None]),
     ],
 )
-def test_what_the_student_learns(written, monkeypatch, filter_, lessons):
+def test_what_the_student_learns(written, monkeypatch, filter_, targets):
     job, taught = written(f"rationales.filter={filter_}"), one_stage.taught(monkeypatch)
     rows = one_stage.run_alone(job, RATIONALES).rows("rationales.jsonl")
     one_stage.run_alone(job, STUDENT)
 
     decode = job.inputs.model("student").tokenizer.decode
     expected = []
-    for example, lesson in zip(job.inputs.pool, lessons):
-        if lesson:
-            text, answer = lesson
+    for example, target in zip(job.inputs.pool, targets):
+        if target:
+            text, answer = target
             answer = example.answer if answer == "gold" else answer
             expected.append((text, f"\nAnswer: {answer}" if text else f"Answer: {answer}"))
     assert [(decode(s.rationale), decode(s.answer)) for s in taught["student"]] == expected

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bridge_jax.config import DataConfig, TeacherConfig
 from bridge_jax.config.fields import Unkeyed
-from bridge_jax.methods import names
+from bridge_jax.methods import inputs
 from bridge_jax.pipeline.storage import Folder
 from launch.jobs import Job
 from tests.launch import tiny_run
@@ -128,15 +128,15 @@ def test_a_stage_opens_the_files_of_what_it_names_and_no_others(recorded):
         allowed = [str(each.out.path)]
         allowed += [str(v.value.path) for v in each.given.values() if isinstance(v, Seen)]
         reads = set(each.stage.reads.values())
-        for role, inputs in (
-            ("assistant", {names.ASSISTANT, names.TO_ASSISTANT}),
-            ("student", {names.STUDENT, names.TO_STUDENT, names.COUNT}),
+        for role, models in (
+            ("assistant", {inputs.ASSISTANT, inputs.TO_ASSISTANT}),
+            ("student", {inputs.STUDENT, inputs.TO_STUDENT, inputs.COUNT}),
         ):
-            allowed += [str(home / role)] * bool(reads & inputs)
-            # What was rendered for a role is kept.
-            rendered = reads & {names.TO_ASSISTANT, names.TO_STUDENT}
-            allowed += [str(home / "run" / "cache" / "prompts")] * bool(rendered)
-        if names.WORKDIR in reads:
+            if reads & models:
+                allowed.append(str(home / role))
+        if reads & {inputs.TO_ASSISTANT, inputs.TO_STUDENT}:  # Rendered prompts are cached.
+            allowed.append(str(home / "run" / "cache" / "prompts"))
+        if inputs.WORKDIR in reads:
             allowed += [str(home / "run" / file) for file in ("ledger.sqlite", "account.json")]
         ours = [path for path in each.opened if path.startswith(str(home))]
         stray = [path for path in ours if not path.startswith(tuple(allowed))]

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods.apprenticeship import SELECTION as CHOSEN
 from launch.jobs import Job

@@ -10,10 +10,10 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import logits
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.assistant import ASSISTANT
-from bridge_jax.methods.lessons import Lesson, Lessons
+from bridge_jax.methods.apprenticeship import ASSISTANT
 from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.rationales import COMPLETIONS
+from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.text import prompts
 from launch.jobs import Job
@@ -134,8 +134,10 @@ def test_what_is_shared_with_a_run_that_shows_none(config, tmp_path):
     [
         ("method=self",),
         (
-            *("rationales.filter=none", UNLABELLED),
-            *("teacher.keep_wrong=true", "selection.difficulty=entropy"),
+            "rationales.filter=none",
+            UNLABELLED,
+            "teacher.keep_wrong=true",
+            "selection.difficulty=entropy",
         ),
     ],
 )
@@ -150,8 +152,8 @@ def test_the_assistants_logits_are_of_the_prompt_that_it_wrote_to(
     config, tmp_path, monkeypatch, setting, mode, form
 ):
     job, seen = Job(config(setting, "logits.weight=0.5", f"form={form}"), tmp_path), []
-    lesson = Lesson(job.inputs.pool[0], "Thus.", "7")
-    bare = Lesson(job.inputs.pool[1], None, "7")
+    target = SFTTarget(job.inputs.pool[0], "Thus.", "7")
+    bare = SFTTarget(job.inputs.pool[1], None, "7")
 
     def predict(config, params, sequences, *_):
         seen.extend(sequences)
@@ -164,11 +166,13 @@ def test_the_assistants_logits_are_of_the_prompt_that_it_wrote_to(
             config=None, params=None, mesh=None, tokenizer=SimpleNamespace(pad_id=0)
         ),
     )
-    monkeypatch.setattr(Lessons, "of_pool", lambda *_: [lesson, bare])
+    monkeypatch.setattr(SFTTargets, "of_pool", lambda *_: [target, bare])
     monkeypatch.setattr(logits, "predict", predict)
     with pytest.raises(InterruptedError):
         one_stage.run_alone(job, LOGITS)
-    *alone, student = Lessons.of(job.config).read([lesson], job.inputs.rendering("student"))[0]
+    *alone, student = SFTTargets.of(job.config).sequences(
+        [target], job.inputs.rendering("student")
+    )[0]
     assert len(alone) == (form == "two_pass")  # The answer, to a prompt that asks for it alone.
-    asked = job.inputs.rendering("assistant").prompt(lesson.example, mode)
+    asked = job.inputs.rendering("assistant").prompt(target.example, mode)
     assert seen == [*alone, student._replace(prompt=asked)]

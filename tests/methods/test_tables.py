@@ -7,7 +7,7 @@ import pytest
 
 from bridge_jax import methods
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 
 OPTIONS = (
     ["data.labelled=true", "data.labelled=false"],

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bridge_jax.errors import UserError
-from bridge_jax.methods.apprenticeship import GUESSES
+from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
 from bridge_jax.methods.fitting import fit, fit_of
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_json
@@ -166,7 +166,7 @@ def test_a_base_model_ends_at_every_end_token_of_its_configs(checkpoint, monkeyp
     # The guess that is scored is the text and the end token that was written.
     model = again.inputs.model("assistant").load()
     monkeypatch.setattr(RoleModel, "load", lambda *_: model)  # Nothing has been warmed up.
-    rows = one_stage.run_alone(again, GUESSES).rows("guesses.jsonl")
+    rows = one_stage.run_alone(again, PSEUDO_LABELS).rows("pseudo_labels.jsonl")
     written = {row["id"]: row["ids"] for row in rows}
     assert written[pool[longest].id] == [*ended[longest].ids, first]
     assert tok.decode(written[pool[longest].id]) == tok.decode(ended[longest].ids)

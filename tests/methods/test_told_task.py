@@ -6,14 +6,12 @@ import json
 import pytest
 from fake_vendor import KEY, FakeVendor
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods import evaluation, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.apprenticeship import SELECTION, WARMUP, Selection
-from bridge_jax.methods.assistant import ASSISTANT
-from bridge_jax.methods.instruct import INSTRUCT
-from bridge_jax.methods.tutoring import DIRECT, STUDENT
+from bridge_jax.methods.apprenticeship import ASSISTANT, SELECTION, WARMUP, SelectionRecord
+from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, STUDENT
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -48,10 +46,19 @@ def base(tmp_path_factory):
     ]
     (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = [
-        *("data.source=jsonl", f"data.path={folder}/tickets.jsonl", "data.kind=label"),
-        *(f"data.choices={','.join(LABELS)}", "data.pool=0", "data.dev=0", "data.test=0"),
-        *("max_prompt_tokens=300", "teacher.kind=openai", "teacher.model=big-1"),
-        *("selection.size=2", "budget.usd=1", "instruct.examples=4"),
+        "data.source=jsonl",
+        f"data.path={folder}/tickets.jsonl",
+        "data.kind=label",
+        f"data.choices={','.join(LABELS)}",
+        "data.pool=0",
+        "data.dev=0",
+        "data.test=0",
+        "max_prompt_tokens=300",
+        "teacher.kind=openai",
+        "teacher.model=big-1",
+        "selection.size=2",
+        "budget.usd=1",
+        "instruct.examples=4",
     ]
     trainings = ("warmup.train", "instruct.train")
     trainings += tuple(f"{name}_training" for name in ("assistant", "student", "direct"))
@@ -84,10 +91,12 @@ def test_teacher_assistant_and_student_are_told_the_same(kind, make, monkeypatch
     gold = dict(TICKETS)
     with FakeVendor() as vendor:
         vendor.answer = gold.__getitem__
-        url = vendor.url + "/v1" * (kind == "openai")
+        url = f"{vendor.url}/v1" if kind == "openai" else vendor.url
         teacher = (f"teacher.kind={kind}", f"teacher.base_url={url}", "teacher.timeout=5")
         job = make(*teacher, "compare_direct=true")
-        chosen = Selection(strategy="random", size=2, ids=["t0", "t1"], clusters=None, set_aside=[])
+        chosen = SelectionRecord(
+            strategy="random", size=2, ids=["t0", "t1"], clusters=None, set_aside=[]
+        )
         one_stage.folder_of(job, SELECTION).write_record("selection.json", chosen)
         rows = one_stage.run_alone(job, ANNOTATIONS).rows("annotations.jsonl")
     assert [(row["answer"], row["kept"]) for row in rows] == [("billing", True), ("sign in", True)]
@@ -195,8 +204,10 @@ def test_what_an_option_does_not_touch_is_no_part_of_a_key(make):
     # Generated instructions come from no file, so how one is read does not matter.
     assert make("instruct.on_bad_row=skip", told=False).deep == plain.deep
     assert changed(make("instruct.examples=3", told=False), plain) == {
-        *("tutoring/instruct", "tutoring/student"),
-        *("evaluation/student_instruct", "evaluation/student"),
+        "tutoring/instruct",
+        "tutoring/student",
+        "evaluation/student_instruct",
+        "evaluation/student",
     }
 
 
@@ -284,8 +295,10 @@ def test_the_content_of_the_instructions_is_a_key_and_their_place_is_none(make, 
     moved.write_bytes(dolly.read_bytes())
     assert of(moved).deep == before.deep
     of_student = {
-        *("tutoring/instruct", "tutoring/student"),
-        *("evaluation/student_instruct", "evaluation/student"),
+        "tutoring/instruct",
+        "tutoring/student",
+        "evaluation/student_instruct",
+        "evaluation/student",
     }
     assert changed(before, make()) == of_student
     moved.write_text(moved.read_text().replace("Name 1 ", "List 1 "))

@@ -7,20 +7,27 @@ import numpy as np
 import pytest
 
 from bridge_jax.data import sources
-from bridge_jax.methods import guesses
+from bridge_jax.methods import apprenticeship
 from bridge_jax.methods.annotations import ANNOTATIONS, bought
-from bridge_jax.methods.apprenticeship import GUESSES
-from bridge_jax.methods.lessons import Lessons
+from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
 from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.files import read_rows
 from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
 SMALL = (
-    *("data.pool=12", "budget.queries=4", "warmup.train.epochs=1", "assistant_training.epochs=1"),
-    *("instruct.examples=0", "student_training.epochs=1", "warmup.fraction=0.25"),
-    *("data.test=2", "selection.difficulty=entropy", "teacher.keep_wrong=true"),
+    "data.pool=12",
+    "budget.queries=4",
+    "warmup.train.epochs=1",
+    "assistant_training.epochs=1",
+    "instruct.examples=0",
+    "student_training.epochs=1",
+    "warmup.fraction=0.25",
+    "data.test=2",
+    "selection.difficulty=entropy",
+    "teacher.keep_wrong=true",
 )
 UNLABELLED = (*SMALL, "data.labelled=false", "rationales.filter=none")
 
@@ -34,17 +41,17 @@ def result(config, workdir):
     """Returns what was scored, chosen and learned."""
     tiny_run.finish_here(config, workdir, "tutoring")
     job = Job(config, workdir)
-    lessons, reading = Lessons.of(config), job.inputs.rendering("student")
+    targets, reading = SFTTargets.of(config), job.inputs.rendering("student")
     judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
     chosen = json.loads((workdir / "apprenticeship/selection/selection.json").read_text())
-    found = lessons.of_pool(job.inputs.pool, judged, annotated)
-    read = lessons.read(found, reading)
+    found = targets.of_pool(job.inputs.pool, judged, annotated)
+    read = targets.sequences(found, reading)
     losses = [
         [row["loss"] for row in read_rows(workdir / stage / "metrics.jsonl")]
         for stage in ("apprenticeship/assistant", "tutoring/student")
     ]
     return [
-        read_rows(workdir / "apprenticeship/guesses/guesses.jsonl"),
+        read_rows(workdir / "apprenticeship/pseudo_labels/pseudo_labels.jsonl"),
         read_rows(workdir / "apprenticeship/scores/scores.jsonl"),
         chosen,
         read,
@@ -75,14 +82,14 @@ def test_gold_answers_outside_of_the_warm_up_change_nothing(config_path, tmp_pat
 def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
     job = Job(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
     pool, reading = job.inputs.pool, job.inputs.rendering("assistant")
-    rows = [guesses.Guess(id=e.id, ids=[7, i + 10, 1]) for i, e in enumerate(pool)]
-    folder = one_stage.folder_of(job, GUESSES)
-    folder.write_rows("guesses.jsonl", rows[::-1])
-    found = guesses.to_score(pool, reading, folder)
+    rows = [apprenticeship.PseudoLabel(id=e.id, ids=[7, i + 10, 1]) for i, e in enumerate(pool)]
+    folder = one_stage.folder_of(job, PSEUDO_LABELS)
+    folder.write_rows("pseudo_labels.jsonl", rows[::-1])
+    found = apprenticeship.labels_to_score(pool, reading, folder)
     assert [s.answer for s in found] == [[7, i + 10, 1] for i in range(12)]
     assert found[0].prompt == reading.sequence(pool[0], None).prompt
     gold = pool[0].answer
-    answer = guesses.to_score(pool, reading, None)[0].answer
+    answer = apprenticeship.labels_to_score(pool, reading, None)[0].answer
     assert job.inputs.model("assistant").tokenizer.decode(answer) == f"Answer: {gold}"
 
 
@@ -90,7 +97,7 @@ def test_who_has_no_labels_scores_the_guesses_and_who_has_them_does_not(config_p
     for settings, reads in ((UNLABELLED, True), (SMALL, False)):
         job = Job(tiny_run.settings(config_path, *settings), tmp_path)
         scores = next(stage for stage in job.stages if stage.name == "apprenticeship/scores")
-        assert (GUESSES.name in scores.reads.values()) == reads
+        assert (PSEUDO_LABELS.name in scores.reads.values()) == reads
 
 
 def test_the_teachers_answer_stands_where_there_is_no_gold_one(config_path, tmp_path):
@@ -118,4 +125,4 @@ def test_what_depends_on_labels_runs_again(config_path, tmp_path):
         "evaluation/student_base",
         "evaluation/assistant_base",
     }
-    assert set(bare.deep) - set(labelled.deep) == {"apprenticeship/guesses"}
+    assert set(bare.deep) - set(labelled.deep) == {"apprenticeship/pseudo_labels"}

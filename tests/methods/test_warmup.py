@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.methods import apprenticeship
 from bridge_jax.methods.apprenticeship import WARMUP

@@ -3,12 +3,10 @@
 import dataclasses
 from typing import TypedDict
 
-from bridge_jax.methods import evaluation, names
+from bridge_jax.methods import evaluation, inputs
 from bridge_jax.methods.fitting import Fit, fit, fit_of
-from bridge_jax.methods.method import Method
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
-from bridge_jax.pipeline.load import Load
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Load, Method, Stage
 
 
 class Short(TypedDict):
@@ -47,9 +45,9 @@ def drill(params: Fit, out, pool, student, reading, short):
 
 def stages(config):
     """Returns the steps."""
-    reads = {"pool": names.POOL, "student": names.STUDENT, "reading": names.TO_STUDENT}
+    reads = inputs.POOL_TO_STUDENT
     return [
-        Stage(SHORT, choose, Choosing(config.warmup.fraction), {"pool": names.POOL}),
+        Stage(SHORT, choose, Choosing(config.warmup.fraction), {"pool": inputs.POOL}),
         Stage(
             DRILL,
             drill,

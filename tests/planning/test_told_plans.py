@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from bridge_jax import config_io
+from bridge_jax.config import io as config_io
 from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
 from bridge_jax.planning import study

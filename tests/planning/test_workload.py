@@ -9,12 +9,10 @@ import pytest
 from bridge_jax import methods
 from bridge_jax.config import GenerationConfig
 from bridge_jax.methods.fitting import Fit, fit_of
-from bridge_jax.methods.method import Method
 from bridge_jax.methods.teacher import asking
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
-from bridge_jax.pipeline.load import Load, Packed, Padded
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Load, Method, Packed, Padded, Stage
 from bridge_jax.planning import study, workload
 from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
@@ -142,12 +140,12 @@ def test_guesses_are_written_as_short_as_they_are_kept(tiny):
     works = planned(config)
     assert list(works)[:3] == [
         "apprenticeship/warmup",
-        "apprenticeship/guesses",
+        "apprenticeship/pseudo_labels",
         "apprenticeship/scores",
     ]
     lengths = [
         works[name].settings.max_new_tokens
-        for name in ("apprenticeship/guesses", "tutoring/completions")
+        for name in ("apprenticeship/pseudo_labels", "tutoring/completions")
     ]
     assert lengths == [16, 40]
 

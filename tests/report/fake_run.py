@@ -4,9 +4,9 @@ import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.config import BudgetConfig, RunConfig
-from bridge_jax.config_io import to_json
+from bridge_jax.config.io import to_json
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
-from bridge_jax.methods.apprenticeship import SCORES, SELECTION, WARMUP, Score, Selection
+from bridge_jax.methods.apprenticeship import SCORES, SELECTION, WARMUP, Score, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
@@ -105,8 +105,8 @@ def write(root):
     ]
     embeddings = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     finish(root, SCORES, {Score: pool, np.ndarray: embeddings})
-    chosen = Selection(strategy="coverage", size=4, ids=ASKED, clusters=None, set_aside=[])
-    finish(root, SELECTION, {Selection: chosen})
+    chosen = SelectionRecord(strategy="coverage", size=4, ids=ASKED, clusters=None, set_aside=[])
+    finish(root, SELECTION, {SelectionRecord: chosen})
     finish(
         root,
         ANNOTATIONS,
@@ -153,7 +153,7 @@ def rationale(key, domain, kept, tokens=9):
         min_step_logprob=-0.5,
         tokens=tokens,
         shown_gold=False,
-        noise=None,
+        corruption=None,
         gold="7",
         correct=True,
         kept=kept,

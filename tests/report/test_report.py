@@ -10,13 +10,14 @@ import pytest
 from fake_run import write_predictions
 from rich.console import Console
 
-from bridge_jax import config_io, methods
+from bridge_jax import methods
 from bridge_jax.config import RunConfig
+from bridge_jax.config import io as config_io
 from bridge_jax.methods import bridge, evaluation
 from bridge_jax.methods.annotations import ANNOTATIONS, Bill
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files
-from bridge_jax.pipeline.artifacts import Artifact, Measured, rows
+from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, rows
 from bridge_jax.report import plots, report, terminal, wording
 from tests import declared
 
@@ -190,7 +191,7 @@ def test_a_teacher_asked_the_test_questions_is_measured_on_them(workdir, monkeyp
         "Testing: teacher",
         "evaluate",
         files=(rows(evaluation.FILE, evaluation.Prediction),),
-        measured=Measured("teacher", "Teacher", "the model that is paid for"),
+        measured=MeasuredModel("teacher", "Teacher", "the model that is paid for"),
     )
     tested = dataclasses.replace(bridge.METHOD, artifacts=(*bridge.METHOD.artifacts, test))
     monkeypatch.setitem(methods.METHODS, "bridge", tested)

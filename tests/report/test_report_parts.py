@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import to_json
+from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT

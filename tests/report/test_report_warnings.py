@@ -3,15 +3,15 @@
 from fake_run import change, evaluation_of, read, write_predictions
 
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
-from bridge_jax.methods.apprenticeship import SELECTION, Selection
+from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.report import report
 
 
 def test_semantic_collapse(workdir):
-    chosen = read(workdir, SELECTION, Selection) | {"ids": ["p1", "p5"], "size": 2}
-    change(workdir, SELECTION, Selection, chosen)
+    chosen = read(workdir, SELECTION, SelectionRecord) | {"ids": ["p1", "p5"], "size": 2}
+    change(workdir, SELECTION, SelectionRecord, chosen)
     change(workdir, ANNOTATIONS, Annotation, read(workdir, ANNOTATIONS, Annotation)[:2])
     rows = read(workdir, RATIONALES, Judged)
     kept = [{**row, "kept": row["domain"] == "dosing"} for row in rows]

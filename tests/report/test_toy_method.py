@@ -11,12 +11,12 @@ from rich.console import Console
 
 from bridge_jax import methods
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override, to_json
+from bridge_jax.config.io import override, to_json
 from bridge_jax.evaluation.gaps import GAPS
 from bridge_jax.methods import evaluation, tutoring
-from bridge_jax.methods.method import Method
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
+from bridge_jax.pipeline.stages import Method
 from bridge_jax.report import card, report, terminal
 from bridge_jax.study import study_report
 from bridge_jax.study.study import Cell

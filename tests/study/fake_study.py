@@ -7,7 +7,7 @@ import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override, to_json
+from bridge_jax.config.io import override, to_json
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override
+from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.study import study as studies
 from bridge_jax.study.study import Cell, Study
@@ -64,7 +64,7 @@ def test_overrides_apply_to_every_run(tmp_path):
     path = tmp_path / "s.py"
     path.write_text(
         "from bridge_jax.config import RunConfig\n"
-        "from bridge_jax.config_io import override\n"
+        "from bridge_jax.config.io import override\n"
         "from bridge_jax.study.study import Cell, Study\n"
         "def get_study():\n"
         "    cells = [Cell('a', override(RunConfig(), [f'seed={s}'])) for s in (0, 1)]\n"

@@ -6,8 +6,8 @@ import pytest
 
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion
-from bridge_jax.methods.completions import write_completions
 from bridge_jax.methods.evaluation import STUDENT
+from bridge_jax.pipeline.models import write_completions
 from bridge_jax.pipeline.storage import Folder
 
 EXAMPLES = [Example(f"e{i}", "q" * (1 + i * 5 % 7), "1", "numeric") for i in range(8)]

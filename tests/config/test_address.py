@@ -1,7 +1,7 @@
 import pytest
 
-from bridge_jax import config_io
 from bridge_jax.config import RunConfig, address
+from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 

@@ -8,7 +8,7 @@ from bridge_jax.config import RationalesConfig
 from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.methods.noise import corrupt
+from bridge_jax.methods.corruption import corrupt
 from bridge_jax.methods.rationales import why_rejected
 from tests.methods import one_stage
 
@@ -33,17 +33,17 @@ ROWS = [
 
 
 def noisy(rate, kind, seed=0, rows=ROWS):
-    return corrupt(rows, POOL, RationalesConfig(noise=rate, noise_kind=kind), seed)
+    return corrupt(rows, POOL, RationalesConfig(corruption=rate, corruption_kind=kind), seed)
 
 
 @pytest.mark.parametrize("kind", ["wrong_answer", "wrong_reasoning"])
 @given(rate=st.floats(0, 1), seed=st.integers(0, 1000))
 def test_the_rate_is_exact_and_the_rest_is_left_alone(kind, rate, seed):
     found = noisy(rate, kind, seed)
-    assert sum(row["noise"] == kind for row in found) == round(rate * COUNT)
+    assert sum(row["corruption"] == kind for row in found) == round(rate * COUNT)
     for before, after in zip(ROWS, found):
-        if after["noise"] is None:
-            assert after == before | {"noise": None}
+        if after["corruption"] is None:
+            assert after == before | {"corruption": None}
         else:
             assert after["completion"] == f"{after['rationale']}\nAnswer: {after['answer']}"
 
@@ -78,15 +78,15 @@ def test_wrong_reasoning_is_that_of_another_example_and_seen_by_no_filter():
 @pytest.mark.parametrize("kind", ["wrong_answer", "wrong_reasoning"])
 def test_a_lower_rate_is_a_part_of_a_higher_one(kind):
     low, high, other = noisy(0.2, kind), noisy(0.6, kind), noisy(0.2, kind, seed=1)
-    assert all(a == b for a, b in zip(low, high) if a["noise"])
-    assert [row["noise"] for row in low] != [row["noise"] for row in other]
+    assert all(a == b for a, b in zip(low, high) if a["corruption"])
+    assert [row["corruption"] for row in low] != [row["corruption"] for row in other]
 
 
 def test_what_has_no_answer_is_not_counted():
     rows = [row | {"answer": None} if i < 10 else row for i, row in enumerate(ROWS)]
     found = noisy(0.5, "wrong_answer", rows=rows)
-    assert [row["noise"] for row in found[:10]] == [None] * 10
-    assert sum(row["noise"] is not None for row in found) == 5
+    assert [row["corruption"] for row in found[:10]] == [None] * 10
+    assert sum(row["corruption"] is not None for row in found) == 5
 
 
 def test_there_must_be_something_else_to_say():
@@ -94,6 +94,6 @@ def test_there_must_be_something_else_to_say():
     with pytest.raises(UserError, match="the same for every example"):
         noisy(1.0, "wrong_reasoning", rows=one)
     only = {"e0": Example("e0", "Question?", "yes", "label", ("yes",))}
-    config = RationalesConfig(noise=1.0)
+    config = RationalesConfig(corruption=1.0)
     with pytest.raises(UserError, match="example 'e0' has no other answer"):
         corrupt(ROWS[:1], only, config, 0)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge_jax import config_io
 from bridge_jax.config import RunConfig, TeacherConfig
+from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.teacher import selected_count
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path
     for path in (ROOT / "configs").rglob("*.py")
@@ -167,11 +167,11 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
             "selection.difficulty=nll is of the gold answer; use entropy",
         ),
         (
-            "data.labelled=false method=self rationales.filter=none rationales.noise=0.5",
-            "rationales.noise_kind=wrong_answer has to know the right one",
+            "data.labelled=false method=self rationales.filter=none rationales.corruption=0.5",
+            "rationales.corruption_kind=wrong_answer has to know the right one",
         ),
         ("data.min_rouge=0", "data.min_rouge=0.0: above 0, 1 at most"),
-        ("rationales.noise=1.5", "rationales.noise=1.5: 0 to 1"),
+        ("rationales.corruption=1.5", "rationales.corruption=1.5: 0 to 1"),
         ("logits.weight=2", "logits.weight=2.0: 0 to 1"),
         ("logits.top_k=0", "logits.top_k=0: 1 or more"),
         ("method=direct logits.weight=0.5", "method=direct has no assistant that writes"),

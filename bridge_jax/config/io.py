@@ -1,4 +1,4 @@
-"""Configs from Python files, from the command line, and to and from JSON."""
+"""Loads configs from Python files, applies overrides, and converts configs to and from JSON."""
 
 import dataclasses
 import difflib
@@ -11,16 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bridge_jax.config.fields import brief, check
-from bridge_jax.errors import UserError
+from bridge_jax.config.fields import check
+from bridge_jax.errors import UserError, brief
 
 
 def load(path: str | Path, *functions: str) -> Any:
-    """Returns what the Python file at `path` says: a `RunConfig` of get_config, or a study.
+    """Returns the `RunConfig` of a Python file's get_config, or what another function returns.
 
     Args:
       path: the file.
       functions: the first of these that it has is called; by default `get_config`.
+
+    Raises:
+      UserError: there is no such file, or it has none of the functions.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,7 +39,7 @@ def load(path: str | Path, *functions: str) -> Any:
     raise UserError(f"{path}: has no {'() or '.join(names)}()")
 
 
-def override(config: Any, assignments: Sequence[str], _prefix: str = "") -> Any:
+def override(config: Any, assignments: Sequence[str]) -> Any:
     """Returns `config` with each "a.b=value" applied; the values are parsed by the field's type.
 
     Raises:
@@ -58,7 +61,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: Any, values: Mapping[str, Any]) -> Any:
-    """Returns the dataclass `kind` from what `to_json` gave; fields added since have defaults."""
+    """Returns the dataclass `kind` from the values of `to_json`; missing fields have defaults."""
     hints = typing.get_type_hints(kind)
     return kind(**{name: _from_json(hints[name], v) for name, v in values.items() if name in hints})
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config_io import override
-from bridge_jax.methods import start
+from bridge_jax.config.io import override
+from bridge_jax.methods import checks
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models import decoder, presets
@@ -17,7 +17,7 @@ from bridge_jax.study import study
 from configs import models
 from launch.jobs import Job
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # (assistant, its adapter, student), parameters. The adapters' are what others report of rank 16 on
 # all projections of these models.
@@ -103,7 +103,7 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
         key = (config.data, config.max_prompt_tokens, sorted(modes), config.instruct.examples)
         asked.setdefault(repr(key), found)
     for found in asked.values():
-        start.check(found.config, found.stages, found.inputs)
+        checks.check_inputs(found.config, found.stages, found.inputs)
 
 
 def test_the_budgets_are_those_of_the_docstring():

@@ -1,0 +1,108 @@
+"""The methods that BRIDGE is compared with; each has a list of its steps."""
+
+from bridge_jax.config import RunConfig
+from bridge_jax.errors import require
+from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, tutoring
+from bridge_jax.methods.annotations import ANNOTATIONS, annotations
+from bridge_jax.pipeline.stages import Method, Stage
+
+_OF_STUDENT = (evaluation.STUDENT_BASE, evaluation.STUDENT_INSTRUCT, evaluation.STUDENT)
+
+
+def direct_stages(config: RunConfig) -> list[Stage]:
+    """Direct distillation: the student learns from the teacher's answers alone.
+
+    An assistant is warmed up only if the selection uses its scores.
+    """
+    scored = config.selection.strategy != "random"
+    return [
+        *([apprenticeship.warmup(config)] if scored else []),
+        *apprenticeship.selection(config, scored),
+        annotations(config, apprenticeship.SELECTION),
+        *tutoring.instruction_warmup(config),
+        tutoring.direct(config, tutoring.STUDENT),
+        *evaluation.of_student(config, evaluation.student_mode(config)),
+    ]
+
+
+DIRECT = Method(
+    "direct",
+    "a direct distillation",
+    (
+        *apprenticeship.UP_TO_SELECTION,
+        ANNOTATIONS,
+        tutoring.INSTRUCT,
+        tutoring.STUDENT,
+        *_OF_STUDENT,
+    ),
+    direct_stages,
+    {"student": "after the teacher's answers alone"},
+)
+
+
+def self_training_stages(config: RunConfig) -> list[Stage]:
+    """Self-training without a teacher: the student learns what the warmed-up assistant writes.
+
+    Keeping what it gets right is one round as in STaR (2203.14465) and ReST (2308.08998), with the
+    student as the one that learns.
+    """
+    by = apprenticeship.WARMUP
+    return [
+        apprenticeship.warmup(config),
+        *tutoring.instruction_warmup(config),
+        *rationales.stages(config, by, "reason", tutoring.instructed(config)),
+        *logits.stages(config, by, "reason", {}),
+        tutoring.student(config, {}),
+        *evaluation.of_student(config, evaluation.student_mode(config)),
+        evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
+        evaluation.test_of(config, evaluation.ASSISTANT, by),
+    ]
+
+
+SELF_TRAINING = Method(
+    "self",
+    "a self-training without a teacher",
+    (
+        apprenticeship.WARMUP,
+        tutoring.INSTRUCT,
+        *rationales.ALL,
+        logits.LOGITS,
+        tutoring.STUDENT,
+        evaluation.ASSISTANT_BASE,
+        evaluation.ASSISTANT,
+        *_OF_STUDENT,
+    ),
+    self_training_stages,
+    {"assistant": "after its warm-up on labels"},
+)
+
+
+def labels_stages(config: RunConfig) -> list[Stage]:
+    """Fine-tuning on labels: the student learns the gold answers of the whole pool.
+
+    There is neither a teacher nor an assistant.
+    """
+    return [
+        *tutoring.instruction_warmup(config),
+        tutoring.labels(config),
+        *evaluation.of_student(config, "answer"),
+    ]
+
+
+def _check_labels(config: RunConfig) -> None:
+    """Raises a `UserError` for a form with rationales, or unknown labels."""
+    require(
+        config.form == "chain",
+        f"form={config.form}: method=labels has no rationale; leave it at chain",
+    )
+    require(config.data.labelled, "data.labelled=false: method=labels trains on gold answers")
+
+
+LABELS = Method(
+    "labels",
+    "a fine-tuning on labels",
+    (tutoring.INSTRUCT, tutoring.STUDENT, *_OF_STUDENT),
+    labels_stages,
+    {"student": "after the gold answers of the pool"},
+    _check_labels,
+)
