@@ -18,7 +18,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, bought
-from bridge_jax.methods.fitting import Fit, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
@@ -113,12 +113,17 @@ class Warmup:
 
 
 def warm_up(
-    params: Warmup, out: Folder, pool: Examples, assistant: RoleModel, reading: Rendering
+    params: Warmup,
+    out: Folder,
+    pool: Examples,
+    assistant: RoleModel,
+    reading: Rendering,
+    dev: Examples | None = None,
 ) -> None:
     """Trains the assistant on the gold labels of a small random part of the pool."""
     labelled = reading.labelled(pool, pool.digest)
     sequences = [labelled[i] for i in drawn(pool, params.fraction, params.domains, params.how.seed)]
-    fit(out, "warm-up", assistant.trainable(), sequences, params.how)
+    fit(out, "warm-up", assistant.trainable(), sequences, params.how, reading, dev)
 
 
 def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) -> list[int]:
@@ -143,11 +148,12 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
 def warmup(config: RunConfig) -> Stage:
     """Returns the warm-up."""
     chosen = config.warmup
+    how = fit_of(config, "warmup.train", "answer")
     return Stage(
         WARMUP,
         warm_up,
-        Warmup(chosen.fraction, chosen.domains, fit_of(config, "warmup.train")),
-        inputs.POOL_TO_ASSISTANT,
+        Warmup(chosen.fraction, chosen.domains, how),
+        inputs.POOL_TO_ASSISTANT | dev_of(how),
         Load("pool", share=chosen.fraction, text="answer"),
     )
 
@@ -380,6 +386,7 @@ def learn(
     reading: Rendering,
     warmed: Folder,
     annotated: Folder,
+    dev: Examples | None = None,
 ) -> None:
     """Trains the warmed-up assistant on the teacher's rationales.
 
@@ -389,15 +396,17 @@ def learn(
     paid = bought(annotated, pool, params.labelled)
     in_modes = [reading.sequences(paid, mode) for mode in params.modes]
     sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
-    fit(out, "assistant", assistant.trainable(warmed), sequences, params.how)
+    fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)
 
 
 def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
     """Returns the assistant's training on the teacher's rationales, in each mode."""
+    how = fit_of(config, "assistant_training", "reason")
+    reads = {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name} | dev_of(how)
     return Stage(
         ASSISTANT,
         learn,
-        Learning(fit_of(config, "assistant_training"), modes, config.data.labelled),
-        inputs.POOL_TO_ASSISTANT | {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name},
+        Learning(how, modes, config.data.labelled),
+        inputs.POOL_TO_ASSISTANT | reads,
         Load("selected", selected_count(config), modes=modes),
     )

@@ -21,7 +21,7 @@ def direct_stages(config: RunConfig) -> list[Stage]:
         annotations(config, apprenticeship.SELECTION),
         *tutoring.instruction_warmup(config),
         tutoring.direct(config, tutoring.STUDENT),
-        *evaluation.of_student(config, evaluation.student_mode(config)),
+        *evaluation.of_student(config, tutoring.student_mode(config)),
     ]
 
 
@@ -53,7 +53,7 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
         *rationales.stages(config, by, "reason", tutoring.instructed(config)),
         *logits.stages(config, by, "reason", {}),
         tutoring.student(config, {}),
-        *evaluation.of_student(config, evaluation.student_mode(config)),
+        *evaluation.of_student(config, tutoring.student_mode(config)),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
         evaluation.test_of(config, evaluation.ASSISTANT, by),
     ]

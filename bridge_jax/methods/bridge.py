@@ -39,7 +39,7 @@ def _modes(config: RunConfig) -> tuple[Mode, ...]:
 
 
 def _tests(config: RunConfig) -> list[Stage]:
-    mode = evaluation.student_mode(config)
+    mode = tutoring.student_mode(config)
     direct = []
     if config.compare_direct:
         direct.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))

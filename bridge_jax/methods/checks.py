@@ -17,7 +17,7 @@ from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
 from bridge_jax.methods import apprenticeship, asking, logits, named
 from bridge_jax.methods.fitting import Fit
-from bridge_jax.methods.inputs import INSTRUCTIONS, POOL, Inputs
+from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.parallel import hosts
@@ -196,12 +196,21 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
                 yield f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}"
         if not lora.targets:
             yield f"{role}.lora.targets is empty: name a projection"
-    for _, fit in fits(stages):
-        if fit.train.batch_rows % fit.train.accumulate:
+    for stage, fit in fits(stages):
+        train, setting = fit.train, fit.setting
+        if train.batch_rows % train.accumulate:
             yield (
-                f"{fit.setting}.accumulate={fit.train.accumulate} does not divide "
-                f"batch_rows={fit.train.batch_rows}"
+                f"{setting}.accumulate={train.accumulate} does not divide "
+                f"batch_rows={train.batch_rows}"
             )
+        if train.dev_every and "dev" not in stage.reads:
+            yield (
+                f"{setting}.dev_every={train.dev_every}: the dev split does not measure what this "
+                "training is for; leave it at 0"
+            )
+        if not train.dev_every and (train.keep_best or train.patience):
+            name = "keep_best" if train.keep_best else "patience"
+            yield f"{setting}.{name} needs measurements on the dev split; set {setting}.dev_every"
 
 
 def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
@@ -246,6 +255,12 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         rouge.check()
+    for stage, fit in fits(stages):
+        if "dev" in stage.reads and not inputs.dev:
+            raise UserError(
+                f"{fit.setting}.dev_every={fit.train.dev_every}: the data has no dev split; add "
+                "one (data.dev, data.splits), or leave it at 0"
+            )
     if asking(stages):
         _check_size(config, len(pool))
     if warmup := by_name.get(apprenticeship.WARMUP.name):
@@ -253,7 +268,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         apprenticeship.drawn(pool, params.fraction, params.domains, config.seed)
     for role in roles(stages):
         modes = _modes(stages, role) if POOL in read else []
-        _check_prompts(config, role, modes, inputs)
+        _check_prompts(config, role, modes, inputs, inputs.dev if DEV in read else None)
     if INSTRUCTIONS in read:
         _ = inputs.instructions
     if logits.LOGITS.name in by_name:
@@ -284,11 +299,15 @@ def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:
     return [mode for mode in wanted if mode in found or mode == "reason"]
 
 
-def _check_prompts(config: RunConfig, role: Role, modes: list[Mode], inputs: Inputs) -> None:
+def _check_prompts(
+    config: RunConfig, role: Role, modes: list[Mode], inputs: Inputs, dev: Examples | None
+) -> None:
     reading, model = inputs.rendering(role), inputs.model(role)
     pool, test = inputs.pool, inputs.test
     found = [reading.prompts(pool, pool.digest, mode) for mode in modes]
     found.append(reading.prompts(test, test.digest, "reason"))
+    if dev is not None:
+        found.append(reading.prompts(dev, dev.digest, "reason"))
     if modes:
         reading.answers(pool, pool.digest)  # An answer may have tokens that the prompt lacks.
     longest = max(int(part.lengths.max(initial=0)) for part in found)

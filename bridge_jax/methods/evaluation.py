@@ -142,11 +142,6 @@ def test_of(
     return Stage(artifact, evaluate, params, reads, Load("test", most, modes=(mode,)))
 
 
-def student_mode(config: RunConfig) -> Mode:
-    """Returns how a student that learned rationales is asked: as it was trained."""
-    return "answer" if config.form == "two_pass" else "reason"
-
-
 def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
     """Returns the tests of the student: as cut, after its instruction warm-up, and as trained.
 

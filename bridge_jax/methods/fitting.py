@@ -8,21 +8,27 @@ from typing import Annotated, Any
 import jax
 
 from bridge_jax import timing
-from bridge_jax.config import RunConfig, TrainConfig
+from bridge_jax.config import GenerationConfig, RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
+from bridge_jax.data.answers import answer_of, is_correct
+from bridge_jax.methods.inputs import DEV, Examples
 from bridge_jax.models import costs, lora
 from bridge_jax.parallel import hosts, preemption
+from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.pipeline import content
 from bridge_jax.pipeline.artifacts import PARAMS, SIZES, VALUES
 from bridge_jax.pipeline.models import Model
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import prompts
 from bridge_jax.text.packing import pack
-from bridge_jax.training.batches import batches, steps_per_epoch
+from bridge_jax.text.prompts import Mode
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.training.batches import batches, batches_in_order, steps_per_epoch
 from bridge_jax.training.checkpoints import STATE, save_params
-from bridge_jax.training.loop import train
+from bridge_jax.training.loop import Measure, train
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.objectives.sft import SFT
+from bridge_jax.training.step import loss_sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Fit:
       train: batches, steps and rates.
       seed: of the batch order and of dropout.
       objective: what is minimised.
+      mode, generation: how the model is asked, and writes, when its accuracy on the dev split is
+        measured; None if it is not.
       setting: where the config has `train`, for messages.
       tensorboard: write the curves for TensorBoard too.
     """
@@ -40,23 +48,47 @@ class Fit:
     train: TrainConfig
     seed: int
     objective: Objective
+    mode: Mode | None = None
+    generation: GenerationConfig | None = None
     setting: Annotated[str, UNKEYED] = ""
     tensorboard: Annotated[bool, UNKEYED] = False
 
 
-def fit_of(config: RunConfig, setting: str) -> Fit:
-    """Returns how the training under a key of the config, such as "warmup.train", is done."""
+def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
+    """Returns how the training under a key of the config, such as "warmup.train", is done.
+
+    Args:
+      config: of the run.
+      setting: the key.
+      mode: how the trained model is asked.
+    """
     found: Any = config
     for name in setting.split("."):
         found = getattr(found, name)
-    objective = SFT(found.rationale_weight)
-    return Fit(found, config.seed, objective, setting, config.tensorboard)
+    how = Fit(found, config.seed, SFT(found.rationale_weight))
+    if found.dev_every and found.dev_metric == "accuracy":
+        how = dataclasses.replace(how, mode=mode, generation=config.generation)
+    return dataclasses.replace(how, setting=setting, tensorboard=config.tensorboard)
+
+
+def dev_of(how: Fit) -> dict[str, str]:
+    """Returns argument -> input of what a training reads to measure itself, if it does."""
+    return {"dev": DEV} if how.train.dev_every else {}
 
 
 def fit(
-    out: Folder, name: str, model: Model, sequences: Sequence[prompts.Sequence], how: Fit
+    out: Folder,
+    name: str,
+    model: Model,
+    sequences: Sequence[prompts.Sequence],
+    how: Fit,
+    reading: Rendering | None = None,
+    dev: Examples | None = None,
 ) -> None:
-    """Trains `model` (its parameters are consumed) and writes them to `out`."""
+    """Trains `model` (its parameters are consumed) and writes them to `out`.
+
+    It is measured on the examples of `dev`, rendered by `reading`, where these are given.
+    """
     trained, frozen = lora.split(model.params) if model.config.lora else (model.params, {})
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
@@ -78,6 +110,7 @@ def fit(
                 how.seed,
                 model.mesh,
                 how.tensorboard,
+                _measure(how, model, reading, dev) if reading and dev is not None else None,
                 # As if every place in the rows held a token.
                 flops_per_token=flops / config.row_tokens,
             )
@@ -87,6 +120,36 @@ def fit(
                 save_params(path, params)
     if hosts.is_first():
         shutil.rmtree(out.path / STATE, ignore_errors=True)
+
+
+def _measure(how: Fit, model: Model, reading: Rendering, dev: Examples) -> Measure:
+    """Returns what measures parameters on the dev split.
+
+    The loss is that of the gold answers without a rationale, in nats a token.
+    """
+    config, mesh, pad_id = model.config, model.mesh, model.tokenizer.pad_id
+    rows = pack(reading.labelled(dev, dev.digest), how.train.row_tokens, pad_id)
+
+    def measure(params: Any) -> dict[str, float]:
+        total = weight = 0.0
+        for batch in batches_in_order(rows, how.train.batch_rows):
+            sums, weights = loss_sums(SFT(), config, params, shard_batch(batch, mesh))
+            total, weight = total + float(sums["answer"]), weight + float(weights["answer"])
+        found = {"loss": total / weight}
+        if how.mode and how.generation:
+            now = dataclasses.replace(model, params=params)
+            engine = now.engine(how.generation, how.seed)
+            asked = reading.prompts(dev, dev.digest, how.mode)
+            written = engine.complete([asked[i] for i in range(len(dev))])
+            right = [
+                is_correct(answer_of(model.tokenizer.decode(done.ids), dev[index]), dev[index])
+                for batch in written
+                for index, done in batch
+            ]
+            found["accuracy"] = sum(right) / len(right)
+        return found
+
+    return measure
 
 
 def _size_of(params: Any) -> dict[str, int]:

@@ -32,7 +32,7 @@ from bridge_jax.text.rendering import Rendering
 CACHE = "cache"  # The folder of a workdir, or of a study, for what can be computed again.
 
 # The names of the inputs.
-POOL, TEST = "data/pool", "data/test"
+POOL, DEV, TEST = "data/pool", "data/dev", "data/test"
 RECORDED = "data/recorded"  # The answers of a recorded or programmatic teacher to the pool.
 REPLAY = "teacher/replay"  # A recorded run that answers in the teacher's place.
 INSTRUCTIONS = "data/instructions"
@@ -101,6 +101,7 @@ class Inputs:
             MESH: Input(lambda: self.mesh),
             WORKDIR: Input(lambda: workdir),
             POOL: Input(lambda: self.pool, lambda: self.digests["pool"], self._data_files),
+            DEV: Input(lambda: self.dev, lambda: self.digests["dev"], self._data_files),
             TEST: Input(lambda: self.test, lambda: self.digests["test"], self._data_files),
             # The examples themselves hold what is recorded.
             RECORDED: Input(str, lambda: self.digests["pool_recorded"], self._data_files),
@@ -138,6 +139,11 @@ class Inputs:
     def pool(self) -> Examples:
         """The training examples."""
         return Examples(self.splits.pool, self.digests["pool"])
+
+    @functools.cached_property
+    def dev(self) -> Examples:
+        """The examples that choices are made on."""
+        return Examples(self.splits.dev, self.digests["dev"])
 
     @functools.cached_property
     def test(self) -> Examples:

@@ -10,7 +10,7 @@ from itertools import chain
 from bridge_jax.config import RunConfig
 from bridge_jax.methods import inputs, logits
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.fitting import Fit, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.logits import LOGITS, text_of
 from bridge_jax.methods.rationales import RATIONALES
@@ -21,6 +21,7 @@ from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.instructions import Drawn
+from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training.objectives.soft_targets import SoftTargets
 
@@ -71,6 +72,7 @@ def teach(
     annotated: Folder | None = None,
     predicted: Folder | None = None,
     instructed: Folder | None = None,
+    dev: Examples | None = None,
 ) -> None:
     """Trains the student on the rationales of the whole pool, and on the assistant's logits."""
     targets = params.targets.of_pool(pool, judged, annotated)
@@ -78,7 +80,7 @@ def teach(
         sequences = logits.attach(params.targets, targets, reading, predicted)
     else:
         sequences = list(chain.from_iterable(params.targets.sequences(targets, reading)))
-    fit(out, "student", student.trainable(instructed), sequences, params.how)
+    fit(out, "student", student.trainable(instructed), sequences, params.how, reading, dev)
 
 
 def teach_directly(
@@ -89,11 +91,12 @@ def teach_directly(
     reading: Rendering,
     annotated: Folder,
     instructed: Folder | None = None,
+    dev: Examples | None = None,
 ) -> None:
     """Trains the student on the teacher's answers alone: direct distillation, a baseline."""
     targets = params.targets.of_teacher(pool, annotated)
     sequences = list(chain.from_iterable(params.targets.sequences(targets, reading)))
-    fit(out, "direct student", student.trainable(instructed), sequences, params.how)
+    fit(out, "direct student", student.trainable(instructed), sequences, params.how, reading, dev)
 
 
 def teach_labels(
@@ -103,17 +106,23 @@ def teach_labels(
     student: RoleModel,
     reading: Rendering,
     instructed: Folder | None = None,
+    dev: Examples | None = None,
 ) -> None:
     """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline."""
     sequences = reading.labelled(pool, pool.digest)
-    fit(out, "student", student.trainable(instructed), sequences, params)
+    fit(out, "student", student.trainable(instructed), sequences, params, reading, dev)
+
+
+def student_mode(config: RunConfig) -> Mode:
+    """Returns how a student that learned rationales is asked: as it was trained."""
+    return "answer" if config.form == "two_pass" else "reason"
 
 
 def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
     """Returns the student's training on rationales; `annotated` as in `logits.stages`."""
     weight = config.logits.weight
-    how = fit_of(config, "student_training")
-    reads = inputs.POOL_TO_STUDENT | instructed(config) | {"judged": RATIONALES.name} | annotated
+    how = fit_of(config, "student_training", student_mode(config))
+    reads = _reads(config, how) | {"judged": RATIONALES.name} | annotated
     top = 0
     if weight:
         soft = SoftTargets(weight, config.student_training.rationale_weight)
@@ -127,14 +136,17 @@ def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
 def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     """Returns the training of the direct student, for comparison or as the run's own student."""
     targets = SFTTargets(config.form, config.data.labelled, by_gold=False)
-    params = Tutoring(fit_of(config, "direct_training"), targets)
-    reads = inputs.POOL_TO_STUDENT | instructed(config) | {"annotated": ANNOTATIONS.name}
+    params = Tutoring(fit_of(config, "direct_training", student_mode(config)), targets)
+    reads = _reads(config, params.how) | {"annotated": ANNOTATIONS.name}
     load = Load("selected", selected_count(config), text_of(config))
     return Stage(artifact, teach_directly, params, reads, load)
 
 
 def labels(config: RunConfig) -> Stage:
     """Returns the student's training on labels."""
-    params = fit_of(config, "student_training")
-    reads = inputs.POOL_TO_STUDENT | instructed(config)
-    return Stage(STUDENT, teach_labels, params, reads, Load("pool", text="answer"))
+    params = fit_of(config, "student_training", "answer")
+    return Stage(STUDENT, teach_labels, params, _reads(config, params), Load("pool", text="answer"))
+
+
+def _reads(config: RunConfig, how: Fit) -> dict[str, str]:
+    return inputs.POOL_TO_STUDENT | instructed(config) | dev_of(how)

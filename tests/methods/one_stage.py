@@ -77,7 +77,7 @@ def taught(patch: pytest.MonkeyPatch) -> dict[str, list[Sequence]]:
     """Lets nothing be trained; returns the sequences of each training, by its name."""
     seen: dict[str, list[Sequence]] = {}
 
-    def fit(out: Folder, name: str, model: Any, sequences: Any, how: Any) -> None:
+    def fit(out: Folder, name: str, model: Any, sequences: Any, how: Any, *_: Any) -> None:
         seen[name] = list(sequences)
 
     patch.setattr(RoleModel, "trainable", lambda *_: None)
