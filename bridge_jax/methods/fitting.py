@@ -110,7 +110,7 @@ def fit(
                 how.seed,
                 model.mesh,
                 how.tensorboard,
-                _measure(how, model, reading, dev) if reading and dev is not None else None,
+                _measure(how, model, reading, dev),
                 # As if every place in the rows held a token.
                 flops_per_token=flops / config.row_tokens,
             )
@@ -122,11 +122,16 @@ def fit(
         shutil.rmtree(out.path / STATE, ignore_errors=True)
 
 
-def _measure(how: Fit, model: Model, reading: Rendering, dev: Examples) -> Measure:
-    """Returns what measures parameters on the dev split.
+def _measure(
+    how: Fit, model: Model, reading: Rendering | None, dev: Examples | None
+) -> Measure | None:
+    """Returns what measures parameters on the dev split, if there is one to measure on.
 
     The loss is that of the gold answers without a rationale, in nats a token.
     """
+    mode, generation = how.mode, how.generation
+    if reading is None or dev is None:
+        return None
     config, mesh, pad_id = model.config, model.mesh, model.tokenizer.pad_id
     rows = pack(reading.labelled(dev, dev.digest), how.train.row_tokens, pad_id)
 
@@ -136,10 +141,9 @@ def _measure(how: Fit, model: Model, reading: Rendering, dev: Examples) -> Measu
             sums, weights = loss_sums(SFT(), config, params, shard_batch(batch, mesh))
             total, weight = total + float(sums["answer"]), weight + float(weights["answer"])
         found = {"loss": total / weight}
-        if how.mode and how.generation:
-            now = dataclasses.replace(model, params=params)
-            engine = now.engine(how.generation, how.seed)
-            asked = reading.prompts(dev, dev.digest, how.mode)
+        if mode and generation:
+            engine = dataclasses.replace(model, params=params).engine(generation, how.seed)
+            asked = reading.prompts(dev, dev.digest, mode)
             written = engine.complete([asked[i] for i in range(len(dev))])
             right = [
                 is_correct(answer_of(model.tokenizer.decode(done.ids), dev[index]), dev[index])

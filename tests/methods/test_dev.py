@@ -1,0 +1,107 @@
+"""A training that measures itself on the dev split."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.config import DataConfig, GenerationConfig, ModelConfig, RunConfig, TrainConfig
+from bridge_jax.config.io import override
+from bridge_jax.data.answers import answer_of, is_correct
+from bridge_jax.errors import UserError
+from bridge_jax.methods import checks
+from bridge_jax.methods.tutoring import STUDENT
+from bridge_jax.models import decoder
+from launch.jobs import Job
+from tests.methods import one_stage
+
+MEASURED = ("student_training.dev_every=3", "student_training.dev_metric=accuracy")
+
+
+@pytest.fixture
+def start(checkpoint, tmp_path):
+    """Makes a run on labels alone, with assignments."""
+    train = TrainConfig(epochs=2, batch_rows=4, row_tokens=160, learning_rate=1e-2)
+    base = RunConfig(
+        method="labels",
+        data=DataConfig(pool=16, dev=6, test=4, max_steps=1),
+        student=ModelConfig(str(checkpoint)),
+        student_training=train,
+        generation=GenerationConfig(max_new_tokens=4, batch_size=4),
+    )
+    base = override(base, ["instruct.examples=0"])
+
+    def start(*settings, name="run"):
+        return Job(override(base, settings), tmp_path / name)
+
+    return start
+
+
+def measured(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {r["step"]: (r["dev_loss"], r["dev_accuracy"]) for r in rows if "dev_loss" in r}
+
+
+def test_a_training_measures_loss_and_accuracy_and_trains_as_without(start):
+    job = start(*MEASURED)
+    out = one_stage.run_alone(job, STUDENT)
+    found = measured(out.path)
+    plain = start(name="plain")
+    one_stage.run_alone(plain, STUDENT)
+    losses = [
+        [row["loss"] for row in one_stage.folder_of(run, STUDENT).rows("metrics.jsonl")]
+        for run in (job, plain)
+    ]
+    assert losses[0] == losses[1]
+    # What was kept are the parameters after the last step: their values by hand.
+    model = job.inputs.model("student").load(out, jnp.float32)
+    reading, dev = job.inputs.rendering("student"), job.inputs.dev
+    nll = []
+    for sequence in reading.labelled(dev, dev.digest):
+        tokens = np.asarray([sequence.prompt + sequence.answer])
+        at = np.arange(tokens.shape[1])[None]
+        hidden = decoder.hidden_states(model.config, model.params, tokens, at, np.ones_like(tokens))
+        logprobs = jax.nn.log_softmax(hidden[0] @ model.params["embedding"].T)
+        answer = range(len(sequence.prompt), tokens.shape[1])
+        nll += [-float(logprobs[i - 1, tokens[0, i]]) for i in answer]
+    engine = model.engine(job.config.generation, 0)
+    asked = [reading.prompt(example, "answer") for example in dev]
+    done = {index: c for batch in engine.complete(asked) for index, c in batch}
+    texts = [model.tokenizer.decode(done[i].ids) for i in range(len(dev))]
+    right = [is_correct(answer_of(text, example), example) for text, example in zip(texts, dev)]
+    last = max(found)
+    assert found[last][0] == pytest.approx(np.mean(nll), rel=1e-4)
+    assert found[last][1] == np.mean(right)
+    assert list(found) == [*range(2, last, 3), last]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["student_training.keep_best=true"], r"student_training\.keep_best needs .*dev_every"),
+        (["student_training.patience=2"], r"student_training\.patience needs .*dev_every"),
+        (
+            ["instruct.examples=4", "instruct.train.dev_every=2"],
+            r"instruct\.train\.dev_every=2: the dev split does not measure",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_found_in_the_config(start, settings, said):
+    with pytest.raises(UserError, match=said):
+        checks.validate(override(start().config, settings))
+
+
+def test_data_without_a_dev_split_cannot_be_measured_on(start):
+    job = start(*MEASURED, "data.dev=0")
+    with pytest.raises(UserError, match=r"dev_every=3: the data has no dev split"):
+        one_stage.check(job)
+
+
+def test_only_a_training_that_measures_reads_the_dev_split(start):
+    def readers(job):
+        return {stage.name for stage in job.stages if "data/dev" in stage.reads.values()}
+
+    assert readers(start()) == set()
+    assert readers(start(*MEASURED)) == {STUDENT.name}
