@@ -1,4 +1,4 @@
-"""What a stage reads is recorded while it runs: no more than its parameters and what it names."""
+"""A stage that is recorded while it runs reads its parameters and the inputs that it names alone."""
 
 import dataclasses
 import json
