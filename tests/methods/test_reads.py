@@ -1,4 +1,4 @@
-"""A stage that is recorded while it runs reads its parameters and the inputs that it names alone."""
+"""A stage reads its parameters and the inputs that it names, and nothing else, while it runs."""
 
 import dataclasses
 import json
