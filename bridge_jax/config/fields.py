@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from bridge_jax.config import address
-from bridge_jax.errors import brief, require
+from bridge_jax.errors import UserError, brief
 
 LARGEST_INT = 2**31 - 1
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

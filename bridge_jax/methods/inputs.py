@@ -110,17 +110,12 @@ class Inputs:
                 lambda: self.instructions, self._instructions_key, self._instructions_files
             ),
         }
+        of = functools.partial
         for role in ROLES:
-            model, reading = f"models/{role}", f"rendering/{role}"
-            files = functools.partial(self._model_files, role)
-            self.table[model] = Input(
-                functools.partial(self.model, role), functools.partial(self._model_key, role), files
-            )
-            self.table[reading] = Input(
-                functools.partial(self.rendering, role),
-                functools.partial(self._rendering_key, role),
-                files,
-            )
+            files, key = of(self._model_files, role), of(self._model_key, role)
+            self.table[f"models/{role}"] = Input(of(self.model, role), key, files)
+            key = of(self._rendering_key, role)
+            self.table[f"rendering/{role}"] = Input(of(self.rendering, role), key, files)
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -239,11 +234,10 @@ class Inputs:
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
         """Returns what identifies a role's checkpoint: a commit of the hub, or hashes of files."""
         path = locate(self.model(role).selected.checkpoint)
-        is_of_hub = path.parent.name == "snapshots" and path.parent.parent.name.startswith(
-            "models--"
-        )
-        if is_of_hub and _COMMIT.fullmatch(path.name):  # The hub's cache names folders by commit.
-            return [path.parent.parent.name, path.name]
+        repository, snapshots, name = ("", "", *path.parts)[-3:]
+        is_of_hub = repository.startswith("models--") and snapshots == "snapshots"
+        if is_of_hub and _COMMIT.fullmatch(name):  # The hub's cache names folders by commit.
+            return [repository, name]
         if path.is_file():
             return [self._hashes.of_file(path)]
         found = self._hashes.of_files(path, _OF_MODELS)
