@@ -110,12 +110,21 @@ class Inputs:
                 lambda: self.instructions, self._instructions_key, self._instructions_files
             ),
         }
-        of = functools.partial
         for role in ROLES:
-            files, key = of(self._model_files, role), of(self._model_key, role)
-            self.table[f"models/{role}"] = Input(of(self.model, role), key, files)
-            key = of(self._rendering_key, role)
-            self.table[f"rendering/{role}"] = Input(of(self.rendering, role), key, files)
+            self._add_role(role)
+
+    def _add_role(self, role: Role) -> None:
+        def files() -> dict[str, str]:
+            return _files(
+                str(locate(self.model(role).selected.checkpoint)), self._hashes, _OF_MODELS
+            )
+
+        self.table[f"models/{role}"] = Input(
+            lambda: self.model(role), lambda: self._model_key(role), files
+        )
+        self.table[f"rendering/{role}"] = Input(
+            lambda: self.rendering(role), lambda: self._rendering_key(role), files
+        )
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -226,10 +235,6 @@ class Inputs:
 
     def _replay_files(self) -> dict[str, str]:
         return {Path(self._config.teacher.replay_from).name: self._replayed}
-
-    def _model_files(self, role: Role) -> dict[str, str]:
-        path = locate(self.model(role).selected.checkpoint)
-        return _files(str(path), self._hashes, _OF_MODELS)
 
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
         """Returns what identifies a role's checkpoint: a commit of the hub, or hashes of files."""
