@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from bridge_jax.config import address
-from bridge_jax.errors import brief, require
+from bridge_jax.errors import UserError, brief
 
 LARGEST_INT = 2**31 - 1
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -190,12 +190,14 @@ def _is_text(value: str) -> bool:
 
 
 def _require(ok: bool, key: str, value: Any, right: str) -> None:
-    require(ok, f"{key}={brief(value)}: {right}")
+    if not ok:
+        raise UserError(f"{key}={brief(value)}: {right}")
 
 
 def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
-    found = _name(type(value))
-    require(ok, f"{key}={brief(repr(value))}: expected {name}, this is {found}")
+    if not ok:
+        found = _name(type(value))
+        raise UserError(f"{key}={brief(repr(value))}: expected {name}, this is {found}")
 
 
 def _name(kind: Any) -> str:

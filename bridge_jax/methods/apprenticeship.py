@@ -158,8 +158,15 @@ def warmup(config: RunConfig) -> Stage:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class PseudoLabelling:
+    """Parameters of the pseudo-labels: how answers are generated."""
+
+    generation: GenerationConfig
+
+
 def write_pseudo_labels(
-    params: GenerationConfig,
+    params: PseudoLabelling,
     out: Folder,
     pool: Examples,
     assistant: RoleModel,
@@ -174,7 +181,7 @@ def write_pseudo_labels(
         end = [] if completion.end is None else [completion.end]
         return {"id": example.id, "ids": [*completion.ids, *end]}
 
-    engine = model.engine(params, seed=0)  # It is greedy.
+    engine = model.engine(params.generation, seed=0)  # It is greedy.
     write_completions(out, "pseudo_labels.jsonl", "pseudo-labels", engine, pool, asked, to_row)
 
 
@@ -345,9 +352,9 @@ def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
         to_scores = inputs.POOL_TO_ASSISTANT | {"warmed": WARMUP.name}
         if not labelled:
             size = config.generation.batch_size
-            generation = GenerationConfig(LABEL_TOKENS, size, temperature=0.0)
+            params = PseudoLabelling(GenerationConfig(LABEL_TOKENS, size, temperature=0.0))
             load = Load("pool", text="answer", modes=("answer",))
-            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, generation, to_scores, load))
+            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, params, to_scores, load))
             to_scores = to_scores | {"pseudo_labels": PSEUDO_LABELS.name}
         params = PoolScoring(how.batch_tokens)
         load = Load("pool", text="answer", batch=Padded(how.batch_tokens))

@@ -112,16 +112,20 @@ class Inputs:
             ),
         }
         for role in ROLES:
-            model, reading = f"models/{role}", f"rendering/{role}"
-            files = functools.partial(self._model_files, role)
-            self.table[model] = Input(
-                functools.partial(self.model, role), functools.partial(self._model_key, role), files
+            self._add_role(role)
+
+    def _add_role(self, role: Role) -> None:
+        def files() -> dict[str, str]:
+            return _files(
+                str(locate(self.model(role).selected.checkpoint)), self._hashes, _OF_MODELS
             )
-            self.table[reading] = Input(
-                functools.partial(self.rendering, role),
-                functools.partial(self._rendering_key, role),
-                files,
-            )
+
+        self.table[f"models/{role}"] = Input(
+            lambda: self.model(role), lambda: self._model_key(role), files
+        )
+        self.table[f"rendering/{role}"] = Input(
+            lambda: self.rendering(role), lambda: self._rendering_key(role), files
+        )
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -238,18 +242,13 @@ class Inputs:
     def _replay_files(self) -> dict[str, str]:
         return {Path(self._config.teacher.replay_from).name: self._replayed}
 
-    def _model_files(self, role: Role) -> dict[str, str]:
-        path = locate(self.model(role).selected.checkpoint)
-        return _files(str(path), self._hashes, _OF_MODELS)
-
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
         """Returns what identifies a role's checkpoint: a commit of the hub, or hashes of files."""
         path = locate(self.model(role).selected.checkpoint)
-        is_of_hub = path.parent.name == "snapshots" and path.parent.parent.name.startswith(
-            "models--"
-        )
-        if is_of_hub and _COMMIT.fullmatch(path.name):  # The hub's cache names folders by commit.
-            return [path.parent.parent.name, path.name]
+        repository, snapshots, name = ("", "", *path.parts)[-3:]
+        is_of_hub = repository.startswith("models--") and snapshots == "snapshots"
+        if is_of_hub and _COMMIT.fullmatch(name):  # The hub's cache names folders by commit.
+            return [repository, name]
         if path.is_file():
             return [self._hashes.of_file(path)]
         found = self._hashes.of_files(path, _OF_MODELS)

@@ -65,7 +65,7 @@ def selected_count(config: RunConfig) -> int:
 
 
 def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens) -> Teacher:
-    """Returns the teacher; a recorded one knows `examples`."""
+    """Returns the teacher; a recorded one can answer about `examples`."""
     config = params.teacher
     if config.replay_from:
         return replay.open_replay(Path(config.replay_from), count)

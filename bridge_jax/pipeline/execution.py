@@ -103,17 +103,17 @@ class Execution:
                     made = self._look(stage)
                     if made and not made.damage:
                         self._settle(stage, made)
-                if made and not made.damage:
-                    yield StageOutcome(stage.name, True, made.seconds, self._taken(stage, made))
+                if made is None:
+                    yield from self._make(stage, self._unreadable(stage))
+                elif made.damage:
+                    yield from self._make(stage, made.damage)
                 else:
-                    yield from self._make(stage, made.damage if made else self._unreadable(stage))
+                    is_other = made.key != self._deep[stage.name]
+                    note = is_other and stage.name in self._as_they_are
+                    why = "used as it is, although made with other data or settings" if note else ""
+                    yield StageOutcome(stage.name, True, made.seconds, why)
         finally:
             self._hashes.save()
-
-    def _taken(self, stage: Stage, made: _Made) -> str:
-        """Returns a note on a stage that is taken as it is, although its key has changed."""
-        is_other = stage.name in self._as_they_are and made.key != self._deep[stage.name]
-        return "used as it is, although made with other data or settings" if is_other else ""
 
     def _unreadable(self, stage: Stage) -> str:
         """Returns a note where the stage has a manifest that cannot be read."""

@@ -1,4 +1,4 @@
-"""What each field of a run's config takes: every range is declared, and every fault is named."""
+"""The values that each config field takes: every range is declared, every fault is named."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What a run asks an API teacher, and what it keeps; the vendor is on loopback."""
+"""The requests of a run to an API teacher, and the replies that it keeps; the vendor is local."""
 
 import dataclasses
 from collections import Counter

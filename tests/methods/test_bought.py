@@ -1,4 +1,4 @@
-"""What is learned of the teacher's answers, and what is said where none is kept."""
+"""The annotations that are learned from, and the message where none is kept."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a stage reads is recorded while it runs: no more than its parameters and what it names."""
+"""A stage reads its parameters and the inputs that it names, and nothing else, while it runs."""
 
 import dataclasses
 import json

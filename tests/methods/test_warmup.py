@@ -1,4 +1,4 @@
-"""What the assistant begins with."""
+"""The beginning of the assistant: its warm-up."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ from bridge_jax.pipeline.storage import STAGES, Store
 
 
 class Value(TypedDict):
-    """What a toy stage leaves."""
+    """The result of a toy stage."""
 
     value: object
 

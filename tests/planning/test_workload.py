@@ -135,7 +135,7 @@ def test_samples_are_planned_as_often_as_they_are_drawn(tiny):
     assert planned(config)["tutoring/samples"].steps == 2
 
 
-def test_guesses_are_written_as_short_as_they_are_kept(tiny):
+def test_pseudo_labels_are_written_as_short_as_they_are_kept(tiny):
     config = tiny("data.labelled=false", "generation.max_new_tokens=40")
     works = planned(config)
     assert list(works)[:3] == [
