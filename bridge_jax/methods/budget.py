@@ -6,12 +6,13 @@ from pathlib import Path
 from bridge_jax.config import TeacherConfig
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import accounts, overruns
+from bridge_jax.ledger import accounts, prices
 from bridge_jax.ledger.accounts import Standing
 from bridge_jax.ledger.prices import cap_in_nanodollars, in_usd
+from bridge_jax.ledger.requests import Request
 from bridge_jax.methods import teacher
 from bridge_jax.methods.teacher import Asking, Count
-from bridge_jax.teachers.protocol import Request, Teacher
+from bridge_jax.teachers.protocol import Teacher
 
 
 def check(
@@ -27,8 +28,6 @@ def check(
     """
     budget, settings = params.budget, params.teacher
     account = accounts.standing(workdir, budget)
-    if account is None:
-        return ""
     asked = [teacher.make_request(params, example) for example in pool]
     known = account.answered  # To tell a request's key takes longer than to make it.
     new = [request for request in asked if request.key not in known] if known else asked
@@ -42,7 +41,7 @@ def check(
     longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
     if len(new) == len(asked) and min(costs) > room:
         cheapest = new[costs.index(min(costs))]
-        why = overruns.in_words(cheapest.model, account.permille.get(cheapest.model, 0))
+        why = prices.overrun_in_words(cheapest.model, account.permille.get(cheapest.model, 0))
         raise UserError(
             f"budget.usd={budget.usd}{spent}, cannot pay for one request to the teacher: the "
             f"cheapest, about example {cheapest.example_id!r}, may cost up to "
@@ -76,11 +75,11 @@ def _costs(
     config: TeacherConfig, asker: Teacher, requests: Sequence[Request], account: Standing
 ) -> list[int]:
     """Returns the highest possible cost of each request, nanodollars."""
-    prices, in_batch = teacher.prices_of(config), config.batch and teacher.is_paid(config)
+    price_list, in_batch = teacher.prices_of(config), config.batch and teacher.is_paid(config)
 
     def cost(request: Request) -> int:
         inputs = asker.estimate_input_tokens(request)
-        listed = prices.cost(inputs, request.max_output_tokens, in_batch)
-        return overruns.worst_case(listed, account.permille.get(request.model, overruns.ONE))
+        listed = price_list.cost(inputs, request.max_output_tokens, in_batch)
+        return prices.worst_case(listed, account.permille.get(request.model, prices.ONE))
 
     return [cost(request) for request in requests]

@@ -13,7 +13,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.accounts import open_ledger
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.ledger.tally import Tally
+from bridge_jax.ledger.requests import Message, MessageRole, Request, Tally
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded, replay
@@ -24,7 +24,7 @@ from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.pacing import Pace
-from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
+from bridge_jax.teachers.protocol import Teacher
 from bridge_jax.teachers.rounds import Ask, ask_in_rounds
 from bridge_jax.teachers.servers import server_of, vendor_of
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
@@ -113,7 +113,7 @@ def make_request(params: Asking, example: Example) -> Request:
         # one that explains, of whom the same is asked as of one that answers.
         explains = "/text" if example.kind == "text" else ""
         model = f"{config.model}/{params.variant}{explains}"
-        words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
+        words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
         said = example.rationales.get(params.variant)
         request = Request(
             example.id,
