@@ -224,7 +224,7 @@ class Entry:
     """One request on a bill.
 
     Attributes:
-      run: that pays, as in `Bill.runs`.
+      run: that pays, as in `LedgerBill.runs`.
       outcome: a key of `OUTCOMES`; a reservation of a dead process is `unknown`.
       nanodollars: its cost, or the highest possible one until it is settled.
       reserved_at, settled_at: seconds since 1970.
@@ -265,7 +265,7 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bill:
+class LedgerBill:
     """A ledger's requests and their costs, for people and for spreadsheets.
 
     Attributes:
@@ -292,7 +292,7 @@ class Bill:
         return dict(sorted(found.items(), key=lambda item: (*item[0][:2], order.index(item[0][2]))))
 
 
-def read_bill(path: Path) -> Bill:
+def read_bill(path: Path) -> LedgerBill:
     """Returns the bill of the ledger at `path`, to which nothing is written.
 
     Raises:
@@ -318,10 +318,10 @@ def read_bill(path: Path) -> Bill:
     if not runs or any(entry.run == "" for entry in entries):
         # The run whose own ledger this is has no entry among those that share it.
         runs = {"": str(path.parent)} | runs
-    return Bill(path, entries, runs)
+    return LedgerBill(path, entries, runs)
 
 
-def write_csv(bill: Bill, path: Path) -> None:
+def write_csv(bill: LedgerBill, path: Path) -> None:
     """Writes a row per request, all runs; whole or not at all.
 
     Columns: those of `Entry`, with `usd` (exact) in place of nanodollars, the run's name, and times

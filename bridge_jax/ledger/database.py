@@ -47,6 +47,9 @@ _NETWORK_DISKS = {
     *("fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph"),
 }
 
+# A request that was cut off stays beside its repetitions; of these only one is alive: the unique
+# index. Triggers keep the totals, which are checked against the caps at every request: adding up
+# all rows each time would make a long run slow.
 _TABLES = """
 CREATE TABLE runs (
   id TEXT PRIMARY KEY,
@@ -82,12 +85,9 @@ CREATE TABLE requests (
   reserved_at REAL NOT NULL,      -- seconds since 1970
   settled_at REAL
 );
--- A request that was cut off stays beside its repetitions; of these only one is alive.
 CREATE UNIQUE INDEX requests_by_key ON requests (key) WHERE state != 'unknown';
 CREATE INDEX reserved_by_owner ON requests (owner) WHERE state = 'reserved';
 CREATE INDEX requests_by_job ON requests (job) WHERE job IS NOT NULL;
-
--- The caps are checked at every request: adding up all rows each time would make a long run slow.
 CREATE TABLE totals (
   run TEXT, state TEXT,
   queries INTEGER, input_tokens INTEGER, output_tokens INTEGER, nanodollars INTEGER,

@@ -150,19 +150,17 @@ class Tally:
 
     def info(self) -> dict[str, Any]:
         """Returns the counts to show beside a progress bar; 0 is shown of answers alone."""
-        return {"answered": self.counts["answered"]} | self._without_answer()
+        kinds = ("no_answer", "failed", "refused", "not_asked")
+        others = {kind: self.counts[kind] for kind in kinds if self.counts[kind]}
+        return {"answered": self.counts["answered"]} | others
 
     def failures(self) -> str:
         """Returns what is not answered in words, with the commonest reason; "" if all is."""
         if not self.reasons:
             return ""
-        counts = [f"{n} {kind.replace('_', ' ')}" for kind, n in self._without_answer().items()]
+        _, *counts = [f"{n} {kind.replace('_', ' ')}" for kind, n in self.info().items()]
         key, times = self.reasons.most_common(1)[0]
         return f"{', '.join(counts)}; the commonest reason ({times}x): {self.examples[key]}"
-
-    def _without_answer(self) -> dict[str, int]:
-        kinds = ("no_answer", "failed", "refused", "not_asked")
-        return {kind: self.counts[kind] for kind in kinds if self.counts[kind]}
 
 
 def alike(reason: str) -> str:

@@ -7,14 +7,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge_jax import shown
-from bridge_jax.ledger.accounts import OUTCOMES, Bill, Line, utc
+from bridge_jax.ledger.accounts import OUTCOMES, LedgerBill, Line, utc
 from bridge_jax.report.numbers import count
 
 _PAID = ("stop", "length", "refused", "empty", "malformed")
 _MOST_LISTED = 20
 
 
-def print_ledger(bill: Bill, run: str | None, budget: Mapping[str, Any], console: Console) -> None:
+def print_ledger(
+    bill: LedgerBill, run: str | None, budget: Mapping[str, Any], console: Console
+) -> None:
     """Prints the bill of a run or a study, what was cut off in it, and the runs on its ledger.
 
     Args:
@@ -64,7 +66,7 @@ def _bill(lines: Mapping[tuple[str, bool, str], Line]) -> Table:
     return table
 
 
-def _print_unknown(bill: Bill, run: str | None, console: Console) -> None:
+def _print_unknown(bill: LedgerBill, run: str | None, console: Console) -> None:
     unknown = [entry for entry in bill.of(run) if entry.outcome == "unknown"]
     if not unknown:
         return
@@ -84,7 +86,7 @@ def _print_unknown(bill: Bill, run: str | None, console: Console) -> None:
         shown.say(console, f"and {more:,} more; --csv=FILE lists all of them")
 
 
-def _runs(bill: Bill, run: str | None) -> Table:
+def _runs(bill: LedgerBill, run: str | None) -> Table:
     table = _table("Run", "Answers", "US dollars", "Without an answer", numbers=1)
     for key, name in bill.runs.items():
         lines = bill.lines(key)

@@ -9,7 +9,7 @@ import pytest
 from fake_teacher import PRICES, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.accounts import Bill, Entry, Line, read_bill, write_csv
+from bridge_jax.ledger.accounts import Entry, LedgerBill, Line, read_bill, write_csv
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.requests import Reply
 
@@ -97,7 +97,7 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path):
         for i, name in enumerate(names)
     ]
     path = tmp_path / "bill.csv"
-    write_csv(Bill(tmp_path, entries, {"r": "@run"}), path)
+    write_csv(LedgerBill(tmp_path, entries, {"r": "@run"}), path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["example_id"] for row in rows] == [

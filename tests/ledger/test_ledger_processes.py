@@ -123,6 +123,20 @@ def _settled(ledger: Ledger) -> list[int]:
     return [int(name[1:]) for (name,) in rows]
 
 
+def test_an_owner_is_alive_under_every_name_of_the_ledger(tmp_path):
+    path, link = tmp_path / "ledger.sqlite", tmp_path / "elsewhere" / "link.sqlite"
+    with Ledger(path, 9, 1.0, PRICES) as ledger:
+        ledger.reserve(ask(1), 100)
+        link.parent.mkdir()
+        link.symlink_to(path)
+        with (
+            Ledger(link, 9, 1.0, PRICES) as other,
+            pytest.raises(RequestInFlight, match=f"process {os.getpid()}"),
+        ):
+            other.reserve(ask(1), 100)
+        ledger.settle(ask(1), Reply("yes", 100, 50))
+
+
 def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path, 9, 1.0, PRICES)
