@@ -465,7 +465,7 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    """Returns the columns `_STORED` as what they mean."""
+    """Returns the answer that the columns `_STORED` hold."""
     text, input_tokens, output_tokens, finish, run, nanodollars = row
     return Stored(Reply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars)
 
