@@ -2,65 +2,70 @@
 
 python -m benchmarks.ledger --json        (about a minute)
 
-Beside it, in the same run: the same changes with a commit for each, behind a lock, which is what
-one would write first. Both keep SQLite's WAL with synchronous=FULL.
+Beside it, in the same run: a bare SQLite table behind a lock, which is what one would write first,
+with the same two commits a request and no caps. Both use SQLite's WAL with synchronous=FULL.
 """
 
 import os
+import sqlite3
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Say, result, run, spread
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.ledger_writer import Operation, Writer
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.teachers.protocol import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, Reply, Request
 
 QUESTION, ANSWER = "Why is the sky blue? " * 20, "Because of Rayleigh scattering. " * 30
 
 
-class _CommitEach(Writer):
-    """What the ledger would be without a shared commit."""
-
-    def __init__(self, connection):
-        self._connection = connection
-        self._one_at_a_time = threading.Lock()
-
-    def run(self, operation: Operation):
-        with self._one_at_a_time:
-            ((value, error),) = self._transact([operation])
-        if error:
-            raise error
-        return value
-
-    def close(self) -> None:
-        pass
-
-
-def pairs_a_second(folder: Path, threads: int, pairs: int, commit_each: bool) -> float:
+def with_ledger(path: Path, threads: int, pairs: int) -> float:
     """Returns how many requests a second `threads` reserve and settle together."""
-    folder.mkdir()
-    with Ledger(folder / "ledger.sqlite", pairs, 1e6, Prices(1.0, 10.0)) as ledger:
-        if commit_each:
-            ledger._writer.close()
-            ledger._writer = _CommitEach(ledger._connection)
 
-        def pair(number: int) -> None:
-            message = Message("user", f"{number}: {QUESTION}")
-            request = Request(f"e{number}", "model", (message,), 500)
-            assert ledger.reserve(request, 100) is None
-            ledger.settle(request, Reply(ANSWER, 100, 200))
+    def pair(number: int) -> None:
+        message = Message("user", f"{number}: {QUESTION}")
+        request = Request(f"e{number}", "model", (message,), 500)
+        assert ledger.reserve(request, 100) is None
+        ledger.settle(request, Reply(ANSWER, 100, 200))
 
-        with ThreadPoolExecutor(threads) as pool:
-            began = time.perf_counter()
-            list(pool.map(pair, range(pairs)))
-            seconds = time.perf_counter() - began
+    with Ledger(path, pairs, 1e6, Prices(1.0, 10.0)) as ledger:
+        rate = _rate(pair, threads, pairs)
         assert ledger.spend().queries == pairs
-    return pairs / seconds
+    return rate
+
+
+def with_bare_sqlite(path: Path, threads: int, pairs: int) -> float:
+    """Returns the same for a table of questions and answers."""
+    lock = threading.Lock()
+
+    def pair(number: int) -> None:
+        with lock:
+            connection.execute(
+                "INSERT INTO requests VALUES (?, ?, NULL)", (number, f"{number}: {QUESTION}")
+            )
+        with lock:
+            connection.execute("UPDATE requests SET reply = ? WHERE key = ?", (ANSWER, number))
+
+    with closing(
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    ) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE requests (key INTEGER PRIMARY KEY, words, reply)")
+        return _rate(pair, threads, pairs)
+
+
+def _rate(pair: Callable[[int], None], threads: int, pairs: int) -> float:
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        list(pool.map(pair, range(pairs)))
+        return pairs / (time.perf_counter() - began)
 
 
 def fsyncs_a_second(folder: Path, count: int = 200) -> float:
@@ -78,17 +83,17 @@ def measure(folder: Path, pairs: int, repeats: int, say: Say) -> dict:
     absolute: dict[str, Any] = {"fsyncs_per_second": round(fsyncs_a_second(folder), 1)}
     ratios = {}
     for threads in (1, 64):
-        rates: dict[bool, list[float]] = {False: [], True: []}
+        rates: dict[str, list[float]] = {"ledger": [], "bare SQLite": []}
         for repeat in range(repeats):
-            for commit_each in (False, True):
-                place = folder / f"{threads}-{repeat}-{commit_each}"
-                rates[commit_each].append(pairs_a_second(place, threads, pairs, commit_each))
-        for commit_each, name in ((False, "ledger"), (True, "a commit each")):
+            ours, theirs = (folder / f"{name}-{threads}-{repeat}" for name in ("ours", "bare"))
+            rates["ledger"].append(with_ledger(ours, threads, pairs))
+            rates["bare SQLite"].append(with_bare_sqlite(theirs, threads, pairs))
+        for name, found in rates.items():
             key = f"{name}, {threads} threads" if threads > 1 else f"{name}, 1 thread"
-            absolute[f"{key}: pairs_per_second"] = spread(rates[commit_each])
-            say(f"{key}: {spread(rates[commit_each])} reserve-settle pairs a second")
-        ratios[f"ledger / a commit each, {threads} threads"] = spread(
-            [ours / theirs for ours, theirs in zip(rates[False], rates[True])]
+            absolute[f"{key}: pairs_per_second"] = spread(found)
+            say(f"{key}: {spread(found)} reserve-settle pairs a second")
+        ratios[f"ledger / bare SQLite, {threads} threads"] = spread(
+            [ours / theirs for ours, theirs in zip(*rates.values())]
         )
     return result("ledger", ratios, absolute)
 
@@ -100,7 +105,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             return measure(Path(folder), options.pairs, options.repeats, say)
 
-    run(__doc__ or "", all_of_it, pairs=4000, repeats=5, folder=None)
+    run(__doc__ or "", all_of_it, pairs=1000, repeats=3, folder=None)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from benchmarks.result import Say, result, run, spread
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
-from bridge_jax.teachers.protocol import Message, Reply, Request
 
 SECONDS, CONCURRENCY = 0.05, 64
 KEY = "sk-test-5ecret5ecret5ecret"  # of the tests' vendor

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import accounts, statement
+from bridge_jax.ledger import accounts
 from bridge_jax.pipeline.leases import lock
 from bridge_jax.report import ledger_table
 from bridge_jax.study.names import CELLS
@@ -97,12 +97,12 @@ def _account(workdir: Path) -> accounts.Account:
 
 def _show_ledger(workdir: Path, console: Console) -> None:
     account = _account(workdir)
-    entries = statement.read(account.ledger)
+    bill = accounts.read_bill(account.ledger)
     run = None if (workdir / CELLS).is_file() else account.run
-    ledger_table.print_ledger(entries, run, _budget(workdir / "config.json"), console)
+    ledger_table.print_ledger(bill, run, _budget(workdir / "config.json"), console)
     if CSV.value:
-        statement.write_csv(entries, Path(CSV.value))
-        shown.say(console, f"\n{len(entries.entries):,} requests written to {CSV.value}")
+        accounts.write_csv(bill, Path(CSV.value))
+        shown.say(console, f"\n{len(bill.entries):,} requests written to {CSV.value}")
 
 
 def _budget(config: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from bridge_jax import atomic
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.owner import Owner, is_alive
+from bridge_jax.ledger.database import Owner, is_alive
 from bridge_jax.parallel import heartbeat
 from bridge_jax.pipeline.files import write_rows
 from bridge_jax.pipeline.leases import held, lock

@@ -1,30 +1,42 @@
-"""Which ledger a run pays from, and on whose account.
+"""The ledger that a run pays from, its standing there, and the bill.
 
 A run has a ledger of its own in its workdir, unless `budget.ledger` names one that it shares with
 other runs. There, answers that any of them paid for are free for all, and the caps of a run count
-what it has paid itself: an answer that another run paid counts for nothing. Who pays is written to
-`account.json` in the workdir, so that it holds after the workdir is moved. If that file is lost,
-the ledger still knows the workdir by its path.
+what it has paid itself: an answer that another run paid counts for nothing. The account is recorded
+in `account.json` in the workdir, so that it holds after the workdir is moved. If that file is lost,
+the ledger still finds the workdir by its path.
 """
 
-import contextlib
+import csv
+import dataclasses
+import datetime
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from bridge_jax import atomic
+from bridge_jax import atomic, shown
 from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import overruns
-from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.ledger_file import connect_to_read, explained
-from bridge_jax.ledger.ledger_schema import EarlierVersion
-from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.database import is_alive, reading
+from bridge_jax.ledger.ledger import Ledger, Stored, bill_of, stored
+from bridge_jax.ledger.prices import NANO, Prices
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
+
+# How a request ended, in the order in which they are listed.
+OUTCOMES = {
+    "stop": "answered",
+    "length": "cut at limit",
+    "refused": "refused",
+    "empty": "empty",
+    "malformed": "malformed",
+    "unknown": "unknown",
+    "reserved": "in flight",
+    "job": "in a job",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +107,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
 
 
 class Standing(NamedTuple):
-    """What a run finds on its ledger before it asks anything.
+    """The state of a run's account before it asks anything.
 
     Attributes:
       answered: keys of requests that are answered, or in an open batch job of the run.
@@ -110,11 +122,8 @@ class Standing(NamedTuple):
     permille: Mapping[str, int] = {}
 
 
-def standing(workdir: Path, budget: BudgetConfig) -> Standing | None:
+def standing(workdir: Path, budget: BudgetConfig) -> Standing:
     """Returns how the run in `workdir` stands; nothing is written, and no ledger is made.
-
-    Returns:
-      None where the ledger is of an earlier version, and has to be opened before it can be read.
 
     Raises:
       UserError: as `open_ledger` does.
@@ -124,27 +133,23 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing | None:
         if run:
             raise _elsewhere(workdir, budget.ledger, account_of(workdir).ledger)
         return Standing()
-    is_new = not run and path != workdir / LEDGER
-    with explained(path):
-        try:
-            connection = connect_to_read(path)
-        except EarlierVersion:
-            return None
-        with contextlib.closing(connection):
-            keys = connection.execute(
-                "SELECT key FROM requests WHERE state = 'settled'"
-                " OR (state = 'reserved' AND job IS NOT NULL AND run = ?)",
-                (run,),
-            )
-            answered = frozenset(key for (key,) in keys)
-            # Reservations of a process that has died and sent nothing are forgotten.
-            queries, nanodollars = connection.execute(
-                "SELECT count(*), ifnull(sum(nanodollars), 0) FROM requests"
-                " WHERE run = ? AND (state != 'reserved' OR sent)",
-                (run,),
-            ).fetchone()
-            permille = overruns.all_of(connection)
-    return Standing(answered, *((0, 0) if is_new else (queries, nanodollars)), permille)
+    with reading(path) as connection:
+        keys = connection.execute(
+            "SELECT key FROM requests WHERE state = 'settled'"
+            " OR (state = 'reserved' AND job IS NOT NULL AND run = ?)",
+            (run,),
+        )
+        answered = frozenset(key for (key,) in keys)
+        # Reservations of a process that has died and sent nothing are forgotten.
+        queries, nanodollars = connection.execute(
+            "SELECT count(*), ifnull(sum(nanodollars), 0) FROM requests"
+            " WHERE run = ? AND (state != 'reserved' OR sent)",
+            (run,),
+        ).fetchone()
+        permille = dict(connection.execute("SELECT model, permille FROM overruns"))
+    if not run and path != workdir / LEDGER:  # A new account on a shared ledger.
+        queries = nanodollars = 0
+    return Standing(answered, queries, nanodollars, permille)
 
 
 def _paying(workdir: Path, budget: BudgetConfig) -> Account:
@@ -161,24 +166,21 @@ def _paying(workdir: Path, budget: BudgetConfig) -> Account:
         return Account(own, "")
     if not before.run and own.exists():
         raise _elsewhere(workdir, budget.ledger, own)
-    return Account(path, before.run or _by_name(path, workdir))
-
-
-def _by_name(ledger: Path, workdir: Path) -> str:
-    """Returns the run that has paid from a shared ledger for this very workdir; "" if none has."""
-    if not ledger.is_file():
-        return ""
-    with (
-        explained(ledger),
-        contextlib.suppress(EarlierVersion),  # That had no runs.
-        contextlib.closing(connect_to_read(ledger)) as connection,
-    ):
+    if before.run or not path.is_file():
+        return Account(path, before.run)
+    with reading(path) as connection:
         found = connection.execute(
             "SELECT id FROM runs WHERE name = ? ORDER BY registered_at DESC LIMIT 1",
             (str(workdir.resolve()),),
         ).fetchone()
-        return found[0] if found else ""
-    return ""
+    return Account(path, found[0] if found else "")
+
+
+def _elsewhere(workdir: Path, given: str, before: Path) -> UserError:
+    return UserError(
+        f"budget.ledger={given or '(empty)'}: the run in {workdir} has paid from {before} before, "
+        f"and the caps would not count that; pass --budget.ledger={before}, or use a new workdir"
+    )
 
 
 def write_off(account: Account, job_id: str) -> int:
@@ -198,15 +200,156 @@ def write_off(account: Account, job_id: str) -> int:
     if not account.ledger.is_file():
         raise UserError(f"{account.ledger}: no such ledger")
     with Ledger(account.ledger, 0, 0.0, Prices(0.0, 0.0), account.run) as ledger:
-        names = {name: job.name for job in ledger.open_jobs() for name in (job.id, job.name)}
-        if job_id not in names:
-            known = ", ".join(job.id or job.name for job in ledger.open_jobs()) or "none"
-            raise UserError(f"{account.ledger}: no batch job {job_id!r} is open; open are: {known}")
-        return ledger.close_job(names[job_id])
+        jobs = ledger.open_jobs()
+        for job in jobs:
+            if job_id in (job.id, job.name):
+                return ledger.close_job(job.name)
+    known = ", ".join(job.id or job.name for job in jobs) or "none"
+    raise UserError(f"{account.ledger}: no batch job {job_id!r} is open; open are: {known}")
 
 
-def _elsewhere(workdir: Path, given: str, before: Path) -> UserError:
-    return UserError(
-        f"budget.ledger={given or '(empty)'}: the run in {workdir} has paid from {before} before, "
-        f"and the caps would not count that; pass --budget.ledger={before}, or use a new workdir"
-    )
+def answers(account: Account, keys: Iterable[str]) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """Returns the answers to `keys` that are on a ledger, by key, and the bill of the run.
+
+    Nothing is written. Of the answers, those that others paid are `of_others` on the bill.
+    """
+    with reading(account.ledger) as connection:
+        found = stored(connection, keys)
+        taken = [answer for answer in found.values() if answer.run != account.run]
+        return found, bill_of(connection, account.run, taken)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One request on a bill.
+
+    Attributes:
+      run: that pays, as in `LedgerBill.runs`.
+      outcome: a key of `OUTCOMES`; a reservation of a dead process is `unknown`.
+      nanodollars: its cost, or the highest possible one until it is settled.
+      reserved_at, settled_at: seconds since 1970.
+    """
+
+    id: int
+    run: str
+    model: str
+    outcome: str
+    batch: bool
+    job: str | None
+    example_id: str
+    key: str
+    input_tokens: int
+    output_tokens: int
+    nanodollars: int
+    reserved_at: float
+    settled_at: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """The sum over requests of one kind."""
+
+    queries: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    nanodollars: int = 0
+
+    def plus(self, entry: Entry) -> "Line":
+        """Returns the line with one more request."""
+        return Line(
+            self.queries + 1,
+            self.input_tokens + entry.input_tokens,
+            self.output_tokens + entry.output_tokens,
+            self.nanodollars + entry.nanodollars,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerBill:
+    """A ledger's requests and their costs, for people and for spreadsheets.
+
+    Attributes:
+      path: of the ledger.
+      entries: its requests, in the order in which they were reserved.
+      runs: what people call each run that shares it; '' is the run whose own ledger it is.
+    """
+
+    path: Path
+    entries: list[Entry]
+    runs: dict[str, str]
+
+    def of(self, run: str | None) -> list[Entry]:
+        """Returns the entries of a run; of all runs if it is None."""
+        return [entry for entry in self.entries if run in (None, entry.run)]
+
+    def lines(self, run: str | None) -> dict[tuple[str, bool, str], Line]:
+        """Returns the sums of a run, or of all, by (model, batch, outcome), sorted."""
+        found: dict[tuple[str, bool, str], Line] = {}
+        for entry in self.of(run):
+            key = (entry.model, entry.batch, entry.outcome)
+            found[key] = found.get(key, Line()).plus(entry)
+        order = list(OUTCOMES)
+        return dict(sorted(found.items(), key=lambda item: (*item[0][:2], order.index(item[0][2]))))
+
+
+def read_bill(path: Path) -> LedgerBill:
+    """Returns the bill of the ledger at `path`, to which nothing is written.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such ledger; nothing has been asked of a teacher here")
+    with reading(path) as connection:
+        rows = connection.execute(
+            "SELECT id, run, model, CASE WHEN state = 'settled' THEN finish"
+            " WHEN state = 'reserved' AND job IS NOT NULL THEN 'job' ELSE state END,"
+            " batch, job, example_id, key, input_tokens, output_tokens, nanodollars, reserved_at,"
+            " settled_at, owner FROM requests ORDER BY id"
+        ).fetchall()
+        runs = dict(connection.execute("SELECT id, name FROM runs ORDER BY registered_at"))
+        alive = {owner: is_alive(path, owner) for owner in {row[-1] for row in rows}}
+    entries = []
+    for *columns, owner in rows:
+        entry = Entry(*columns)
+        if entry.outcome == "reserved" and not alive[owner]:
+            entry = dataclasses.replace(entry, outcome="unknown")
+        entries.append(entry)
+    if not runs or any(entry.run == "" for entry in entries):
+        # The run whose own ledger this is has no entry among those that share it.
+        runs = {"": str(path.parent)} | runs
+    return LedgerBill(path, entries, runs)
+
+
+def write_csv(bill: LedgerBill, path: Path) -> None:
+    """Writes a row per request, all runs; whole or not at all.
+
+    Columns: those of `Entry`, with `usd` (exact) in place of nanodollars, the run's name, and times
+    in UTC. What was said is not in it: the ledger has that. No cell is a formula.
+
+    Raises:
+      UserError: `path` cannot be written.
+    """
+    columns = [field.name for field in dataclasses.fields(Entry)]
+    columns[columns.index("nanodollars")] = "usd"
+    try:
+        with atomic.written(path, atomic.part_of(path), sync=False) as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            for entry in bill.entries:
+                row: dict[str, object] = dataclasses.asdict(entry)
+                del row["nanodollars"]
+                row["usd"] = f"{entry.nanodollars // NANO}.{entry.nanodollars % NANO:09d}"
+                row["run"] = bill.runs.get(entry.run, entry.run)
+                row["batch"] = int(entry.batch)
+                row["reserved_at"] = utc(entry.reserved_at)
+                row["settled_at"] = "" if entry.settled_at is None else utc(entry.settled_at)
+                writer.writerow({name: shown.csv_value(value) for name, value in row.items()})
+    except OSError as error:
+        raise UserError(f"--csv={path}: {error.strerror or error}; give another path") from error
+
+
+def utc(seconds: float) -> str:
+    """Returns a time since 1970 as 2026-01-31T12:00:00Z."""
+    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,56 +1,108 @@
-"""The ledger: what was asked, what it cost, and the caps that hold whatever happens.
+"""The ledger: requests with their replies and costs, and the caps that hold whatever happens.
 
 One SQLite file, shared by the threads of a process and by any number of processes of one machine.
 A row is a request. It is *reserved* at its highest possible cost before the call, and *settled*
 with the answer and its actual cost after it. Where the call was cut off (the process died, the
 connection broke), it is *unknown*: the vendor may have billed it, so it goes on counting at its
-highest possible cost and stays listed, also when the same request is made again beside it.
+highest possible cost and stays listed, also when the same request is made again.
 No secrets are stored, only the words that were exchanged.
+
+**Batch jobs** are reservations that outlive their process, because the vendor goes on working. A
+crash between submitting a job and recording its id must not lose what is paid for. So:
+
+1. `reserve(..., batch=True)` each request. Nothing is sent: after a crash here they are forgotten.
+2. `begin_job` under a new name of ours, which the vendor is given with the job.
+3. Submit it, then `record_job` the vendor's id.
+4. In every start, `open_jobs`. One without an id was cut off in step 3: if the vendor has a job of
+   that name, `record_job`; if not, it was never submitted: `release` its requests and `close_job`.
+5. When the vendor has done it, `settle` what it answered, `release` what it says it has not billed,
+   and `close_job`: what then still waits is unknown.
 """
 
+import asyncio
 import contextlib
+import dataclasses
+import json
 import logging
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bridge_jax.ledger import ledger_jobs, ledger_rows, owner
-from bridge_jax.ledger.caps import BudgetExceeded as BudgetExceeded
-from bridge_jax.ledger.caps import Caps, bill, total
-from bridge_jax.ledger.caps import Spend as Spend
-from bridge_jax.ledger.ledger_file import connect, connect_at_once, explained
-from bridge_jax.ledger.ledger_jobs import Job
-from bridge_jax.ledger.ledger_loop import LoopWriter
-from bridge_jax.ledger.ledger_loop import Soon as Soon
-from bridge_jax.ledger.ledger_operations import Operations
-from bridge_jax.ledger.ledger_operations import RequestInBatchJob as RequestInBatchJob
-from bridge_jax.ledger.ledger_operations import RequestInFlight as RequestInFlight
-from bridge_jax.ledger.ledger_rows import Holder
-from bridge_jax.ledger.ledger_writer import Writer
-from bridge_jax.ledger.owner import Owner
-from bridge_jax.ledger.prices import Prices, in_usd
-from bridge_jax.teachers.protocol import Reply, Request
+from bridge_jax.errors import UserError
+from bridge_jax.ledger.database import Database, Owner, clear_owners, explained, is_alive
+from bridge_jax.ledger.prices import (
+    BudgetExceeded,
+    Caps,
+    Prices,
+    Spend,
+    in_usd,
+    note_overrun,
+    total,
+)
+from bridge_jax.ledger.requests import Reply, Request
 
 T = TypeVar("T")
 
-_CUT_OFF = (
-    "%s: %d requests were cut off when a process died; the vendor may have billed them, so they "
-    "count towards the caps. launch.report --ledger lists them."
-)
+# A held request is reserved by this process, or in a batch job of this run. It is found by its key,
+# with the very condition of the index `requests_by_key`, or SQLite would read all that is reserved.
+_ALIVE = "key = ? AND state != 'unknown'"
+_HELD = f"{_ALIVE} AND state = 'reserved' AND (owner = ? OR (job IS NOT NULL AND run = ?))"
+_STORED = "reply, input_tokens, output_tokens, finish, run, nanodollars"
+_POLL_SECONDS = 0.1
+
 _log = logging.getLogger(__name__)
+
+
+class RequestInFlight(UserError):  # noqa: N818
+    """The same request is being answered now, by another thread, process or batch job."""
+
+
+class RequestInBatchJob(RequestInFlight):
+    """An open batch job has the request: waiting is of no use before somebody collects it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A request that is settled, with the run that paid for it, and how much."""
+
+    reply: Reply
+    run: str
+    nanodollars: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A batch job of a run that has not been closed.
+
+    Attributes:
+      name: ours, unique; the vendor keeps it with the job (metadata, display name).
+      id: the vendor's. None: the process died while it submitted the job, or is doing so; ask the
+        vendor whether it has a job of that name.
+      vendor: that works on it.
+      keys: of its requests, those settled meanwhile included.
+      submitted_at: when it was begun, seconds since 1970.
+      waiting: its requests that have no answer yet, as they were made: the config may have changed
+        since, and their answers are paid for all the same.
+    """
+
+    name: str
+    id: str | None
+    vendor: str
+    keys: tuple[str, ...]
+    submitted_at: float
+    waiting: tuple[Request, ...] = ()
 
 
 class Ledger:
     """The open ledger of a run; a context manager.
 
-    Every method may be called from many threads, and returns when what it did is on disk; what is
-    called at the same time shares a commit. Coroutines await `operations`, through `on_loop`. A
-    forked child opens its own. On reopening, caps and prices may differ: what is settled keeps its
-    cost, and counts.
+    Each method is one transaction, which is on disk when it returns. They may be called from many
+    threads; coroutines await `Reservations`. A forked child opens its own ledger. On reopening,
+    caps and prices may differ: what is settled keeps its cost, and counts.
 
     Several runs may share a file: the answers of all are free for each, and what a run pays
     counts towards its own caps alone.
@@ -60,7 +112,7 @@ class Ledger:
       queries_cap: requests of this run at most: settled, reserved and unknown together.
       usd_cap: US dollars of this run at most, likewise.
       prices: what requests made from now on cost.
-      run: who pays, where runs share the file (`accounts.open_ledger` knows).
+      run: that pays, where runs share the file (see `accounts.open_ledger`).
       local: the teacher runs in this process and bills nobody: a call that is cut off is
         forgotten, not counted.
 
@@ -79,27 +131,24 @@ class Ledger:
     ):
         self.path = Path(path).absolute()
         self.run = run
-        self._closing = threading.Lock()
-        with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = connect(self.path)
-            try:
-                owner.clear(self.path)
-                self._owner = Owner(self.path)
-            except BaseException:
-                self._connection.close()
-                raise
+        self._caps = Caps(self.path, queries_cap, usd_cap)
+        self._prices, self._local = prices, local
+        self._of_others: dict[str, Stored] = {}  # The answers found here, by key.
         self._pid = os.getpid()
-        holder = Holder(self._owner.token, self._pid, run)
-        self.operations = Operations(self.path, Caps(queries_cap, usd_cap), prices, holder, local)
-        self._writer = Writer(self._connection)
-        try:
-            if count := self._do(lambda c: ledger_rows.sweep(c, self.path)):
-                _log.warning(_CUT_OFF, self.path, count)
-            self._writer.log.checkpoint()  # Nobody else writes through it yet.
-        except BaseException:
-            self.close()
-            raise
+        with explained(self.path), contextlib.ExitStack() as undo:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = undo.enter_context(contextlib.closing(Database(self.path)))
+            clear_owners(self.path)
+            self._owner = undo.enter_context(contextlib.closing(Owner(self.path)))
+            with self._transaction() as connection:
+                count = self._sweep(connection)
+            undo.pop_all()
+        if count:
+            _log.warning(
+                "%s: %d requests were cut off when a process died; the vendor may have billed "
+                "them, so they count towards the caps. launch.report --ledger lists them.",
+                *(self.path, count),
+            )
 
     def __enter__(self) -> "Ledger":
         return self
@@ -111,14 +160,15 @@ class Ledger:
         """Closes the file. What is still reserved becomes unknown, batch jobs excepted."""
         if os.getpid() != self._pid:
             return
-        with self._closing, explained(self.path):
+        with explained(self.path):
             self._owner.close()
             # If a full disk refuses this, the next opening does it. A second close finds it done.
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.run(lambda c: ledger_rows.sweep(c, self.path))
-            self._writer.close()
-            self._writer.log.close()
-            self._connection.close()
+            with (
+                contextlib.suppress(UserError, sqlite3.ProgrammingError),
+                self._transaction() as connection,
+            ):
+                self._sweep(connection)
+            self._database.close()
 
     def reserve(
         self, request: Request, input_tokens_estimate: int, batch: bool = False
@@ -135,16 +185,34 @@ class Ledger:
 
         Raises:
           BudgetExceeded: what counts towards a cap and this one together would exceed it.
-          RequestInFlight: somebody alive has reserved the same request.
+          RequestInFlight: a process that is alive has reserved the same request.
           RequestInBatchJob: an open batch job has.
         """
-        return self._do(self.operations.reserve(request, input_tokens_estimate, batch))
+        listed = self._prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
+        with self._transaction() as connection:
+            stored = self._find(connection, request)
+            if stored is not None:
+                if stored.run != self.run:
+                    self._of_others[request.key] = stored
+                return stored.reply
+            cost = self._caps.cost_to_reserve(connection, self.run, request.model, listed)
+            connection.execute(
+                "INSERT INTO requests (key, state, run, model, example_id, request, input_tokens,"
+                " output_tokens, nanodollars, batch, sent, owner, pid, reserved_at)"
+                " VALUES (?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(request.key, self.run, request.model, request.example_id, request.to_json()),
+                    *(input_tokens_estimate, request.max_output_tokens, cost, batch),
+                    *(not (batch or self._local), self._owner.token, self._pid, time.time()),
+                ),
+            )
+        return None
 
     def settle(self, request: Request, reply: Reply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
 
         A cost above what was reserved is written all the same: paid is paid. From then on more is
-        reserved for the model (`overruns`). Requests of a batch job may be settled by any process
+        reserved for the model (see `prices`). Requests of a batch job may be settled by any process
         of the run; those that are settled already are left.
 
         Raises:
@@ -152,102 +220,333 @@ class Ledger:
             this answer.
           ValueError: this ledger holds no reservation for the request.
         """
-        self._do(self.operations.settle(request, reply))
+        with self._transaction() as connection:
+            held = connection.execute(
+                f"SELECT input_tokens, output_tokens, batch FROM requests WHERE {_HELD}",
+                self._held(request),
+            ).fetchone()
+            if held is None:
+                collected = connection.execute(
+                    f"SELECT 1 FROM requests WHERE {_ALIVE} AND state = 'settled'"
+                    " AND job IS NOT NULL AND run = ?",
+                    (request.key, self.run),
+                ).fetchone()
+                if not collected:
+                    raise ValueError(f"settled without a reservation: {request.example_id!r}")
+                return
+            held = (held[0], held[1], bool(held[2]))
+            billed = (reply.input_tokens, reply.output_tokens)
+            connection.execute(
+                "UPDATE requests SET state = 'settled', reply = ?, finish = ?, input_tokens = ?,"
+                f" output_tokens = ?, nanodollars = ?, settled_at = ? WHERE {_HELD}",
+                (
+                    *(json.dumps(reply.text), reply.finish, *billed),
+                    *(self._prices.cost(*billed, held[2]), time.time(), *self._held(request)),
+                ),
+            )
+            note_overrun(connection, self.run, request.model, self._prices, held, billed)
 
     def release(self, request: Request) -> None:
         """Takes back a reservation whose call failed and costs nothing."""
-        self._do(self.operations.release(request))
+        with self._transaction() as connection:
+            connection.execute(f"DELETE FROM requests WHERE {_HELD}", self._held(request))
 
     def abandon(self, request: Request) -> None:
         """Ends a reservation whose call has an unknown outcome: it stays listed, and counts."""
-        self._do(self.operations.abandon(request))
+        with self._transaction() as connection:
+            _cut_off(connection, _HELD, self._held(request))
 
     def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
         """Hands reserved requests to a batch job that is about to be submitted.
 
         From now on they outlive their process, and any process of this run may settle, release or
-        abandon them. `ledger_jobs` says what a job goes through, and a crash within.
+        abandon them.
 
         Args:
           name: new and unique, say a UUID.
-          vendor: who gets the job.
+          vendor: that gets the job.
           keys: of requests that this ledger has reserved.
 
         Raises:
           ValueError: the name is taken, or a request is not reserved.
         """
-        job = Job(name, None, vendor, tuple(keys), time.time())
-        self._do(lambda c: ledger_jobs.begin(c, job, self.run, self._owner.token))
+        with self._transaction() as connection:
+            begun = connection.execute(
+                "INSERT OR IGNORE INTO jobs VALUES (?, NULL, ?, ?, ?, NULL)",
+                (name, vendor, self.run, time.time()),
+            ).rowcount
+            if not begun:
+                raise ValueError(f"a batch job {name!r} is on the ledger already")
+            handed = connection.executemany(
+                f"UPDATE requests SET job = ?, sent = 1 WHERE {_ALIVE} AND state = 'reserved'"
+                " AND owner = ? AND job IS NULL",
+                [(name, key, self._owner.token) for key in keys],
+            ).rowcount
+            if handed != len(keys):
+                raise ValueError(
+                    f"batch job {name!r}: {len(keys) - handed} requests without a reservation"
+                )
 
     def record_job(self, name: str, job_id: str) -> None:
-        """Writes the vendor's id of a submitted job; `name` is what `begin_job` called it.
+        """Writes the vendor's id of a submitted job; the same id again does nothing.
+
+        Args:
+          name: as `begin_job` was given it.
+          job_id: the vendor's.
 
         Raises:
-          ValueError: there is no such open job, or it has another id.
+          ValueError: there is no such open job of this run, or it has another id.
         """
-        self._do(lambda c: ledger_jobs.record(c, name, job_id, self.run))
+        with self._transaction() as connection:
+            recorded = connection.execute(
+                "UPDATE jobs SET id = ? WHERE name = ? AND run = ? AND closed_at IS NULL"
+                " AND ifnull(id, ?) = ?",
+                (job_id, name, self.run, job_id, job_id),
+            ).rowcount
+        if not recorded:
+            raise ValueError(f"batch job {name!r} is not open, or has another id than {job_id!r}")
 
     def open_jobs(self) -> list[Job]:
         """Returns the jobs of this run that are not closed, oldest first."""
-        return self._do(lambda c: ledger_jobs.still_open(c, self.run))
+        jobs = []
+        with self._transaction() as connection:
+            for name, job_id, vendor, begun_at in connection.execute(
+                "SELECT name, id, vendor, begun_at FROM jobs WHERE run = ? AND closed_at IS NULL"
+                " ORDER BY begun_at, name",
+                (self.run,),
+            ).fetchall():
+                rows = connection.execute(
+                    "SELECT key, state, example_id, request FROM requests WHERE job = ?"
+                    " ORDER BY id",
+                    (name,),
+                ).fetchall()
+                keys = tuple(key for key, *_ in rows)
+                waiting = [
+                    Request.from_json(example_id, text)
+                    for _, state, example_id, text in rows
+                    if state == "reserved"
+                ]
+                jobs.append(Job(name, job_id, vendor, keys, begun_at, tuple(waiting)))
+        return jobs
 
     def close_job(self, name: str) -> int:
         """Closes a job, if it is open. Returns how many requests are now unknown.
 
         Those are what was neither settled nor released: nobody knows what they cost.
         """
-        return self._do(lambda c: ledger_jobs.close(c, name, self.run))
+        with self._transaction() as connection:
+            closed = connection.execute(
+                "UPDATE jobs SET closed_at = ? WHERE name = ? AND run = ? AND closed_at IS NULL",
+                (time.time(), name, self.run),
+            ).rowcount
+            if not closed:
+                return 0
+            return _cut_off(connection, "job = ? AND state = 'reserved'", (name,))
 
     def spend(self, state: Literal["settled", "reserved", "unknown"] = "settled") -> Spend:
         """Returns what this run has settled, or has in flight or cut off at its highest cost."""
-        return self._do(lambda c: total(c, self.run, state))
+        with self._transaction() as connection:
+            return total(connection, self.run, state)
 
     def bill(self) -> dict[str, Any]:
-        """Returns what this run has to pay, as JSON values.
-
-        `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
-        `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
-        beside those paid) and `of_others` (like the answers, of those that were taken from other
-        runs since the ledger was opened, free for this one).
-        """
-        taken = list(self.operations.of_others.values())
-        others = Spend(
-            len(taken),
-            sum(answer.reply.input_tokens for answer in taken),
-            sum(answer.reply.output_tokens for answer in taken),
-            in_usd(sum(answer.nanodollars for answer in taken)),
-        )
-        return self._do(lambda c: bill(c, self.run, others))
+        """Returns what this run has to pay, as `bill_of` does."""
+        with self._transaction() as connection:
+            return bill_of(connection, self.run, self._of_others.values())
 
     def register(self, name: str) -> bool:
-        """Writes down what people call this run; returns whether the ledger knew it before."""
-        return self._do(lambda c: ledger_rows.register(c, self.run, name))
+        """Records what people call this run; returns whether the ledger knew it before."""
+        with self._transaction() as connection:
+            known = connection.execute("SELECT 1 FROM runs WHERE id = ?", (self.run,)).fetchone()
+            connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name",
+                (self.run, name, time.time()),
+            )
+        return known is not None
 
-    @contextlib.contextmanager
-    def on_loop(self) -> Iterator[Soon]:
-        """Yields what waits for the `operations` without blocking the running event loop.
-
-        It queues one, and returns what is to be awaited, at once or later. They are carried out in
-        the order of these calls, unless the disk or another writer gets in the way. What the
-        awaiting coroutine gets, or is raised, once it is on disk, is that of the method here which
-        has the operation's name.
-        """
-        self._check_process()
-
-        async def in_words(answer: Awaitable[Any]) -> Any:
-            with explained(self.path):
-                return await answer
-
-        with explained(self.path):
-            writer = LoopWriter(connect_at_once(self.path), self._writer)
-        with contextlib.closing(writer):
-            yield lambda operation: in_words(writer.soon(operation))
-
-    def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        self._check_process()
-        with explained(self.path):
-            return self._writer.run(operation)
-
-    def _check_process(self) -> None:
+    def _transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         if os.getpid() != self._pid:
             raise RuntimeError(f"{self.path}: opened before a fork; open it again in this process")
+        return self._database.transaction()
+
+    def _held(self, request: Request) -> tuple[str, str, str]:
+        """Returns the values of `_HELD`."""
+        return request.key, self._owner.token, self.run
+
+    def _find(self, connection: sqlite3.Connection, request: Request) -> Stored | None:
+        """Returns the answer to a request; None if it may be reserved.
+
+        Raises:
+          RequestInFlight: a process or a batch job is at work on it.
+        """
+        row = connection.execute(
+            f"SELECT state, owner, pid, job, {_STORED} FROM requests WHERE {_ALIVE}",
+            (request.key,),
+        ).fetchone()
+        if row is None:
+            return None
+        state, owner, pid, job, *stored = row
+        if state == "settled":
+            return _stored(stored)
+        at_work = (
+            f"{self.path}: the request about example {request.example_id!r} is being answered by"
+        )
+        if job is not None:
+            vendor, run, name = connection.execute(
+                "SELECT vendor, run, (SELECT name FROM runs WHERE id = run) FROM jobs"
+                " WHERE name = ?",
+                (job,),
+            ).fetchone()
+            whose = "this run" if run == self.run else f"the run in {name or run}"
+            raise RequestInBatchJob(
+                f"{at_work} {vendor}'s batch job {job!r} of {whose}; start that run again, asking "
+                "that vendor: it collects the job"
+            )
+        if owner == self._owner.token or is_alive(self.path, owner):
+            raise RequestInFlight(f"{at_work} process {pid}; wait for it to end")
+        self._sweep(connection)
+        return None
+
+    def _sweep(self, connection: sqlite3.Connection) -> int:
+        """Ends the reservations of processes that have died; returns how many are unknown now."""
+        owners = connection.execute(
+            "SELECT DISTINCT owner FROM requests WHERE state = 'reserved' AND job IS NULL"
+        ).fetchall()
+        which = "state = 'reserved' AND job IS NULL AND owner = ?"
+        dead = [owner for owner in owners if not is_alive(self.path, *owner)]
+        return sum(_cut_off(connection, which, owner) for owner in dead)
+
+
+def stored(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Stored]:
+    """Returns the answers that are on a ledger, by key, in the order of `keys`."""
+    found = {}
+    for key in keys:
+        row = connection.execute(
+            f"SELECT {_STORED} FROM requests WHERE {_ALIVE} AND state = 'settled'", (key,)
+        ).fetchone()
+        if row:
+            found[key] = _stored(row)
+    return found
+
+
+def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -> dict[str, Any]:
+    """Returns what a run has to pay, as JSON values.
+
+    Args:
+      connection: to the ledger.
+      run: that pays.
+      taken: answers that other runs have paid, free for this one.
+
+    Returns:
+      `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
+      `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
+      beside those paid) and `of_others` (like the answers, of those taken).
+    """
+    taken = list(taken)
+    of_others = Spend(
+        len(taken),
+        sum(answer.reply.input_tokens for answer in taken),
+        sum(answer.reply.output_tokens for answer in taken),
+        in_usd(sum(answer.nanodollars for answer in taken)),
+    )
+    no_answer = connection.execute(
+        "SELECT finish, count(*) FROM requests"
+        " WHERE run = ? AND state = 'settled' AND finish != 'stop' GROUP BY finish",
+        (run,),
+    ).fetchall()
+    unknown = total(connection, run, "unknown")
+    bill: dict[str, Any] = dataclasses.asdict(total(connection, run, "settled"))
+    if no_answer:
+        bill["no_answer"] = dict(no_answer)
+    if unknown.queries:
+        bill["unknown"] = {"queries": unknown.queries, "usd": unknown.usd}
+    if taken:
+        bill["of_others"] = dataclasses.asdict(of_others)
+    return bill
+
+
+def _stored(row: Sequence[Any]) -> Stored:
+    """Returns the answer that the columns `_STORED` hold."""
+    text, input_tokens, output_tokens, finish, run, nanodollars = row
+    return Stored(Reply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars)
+
+
+def _cut_off(connection: sqlite3.Connection, which: str, values: tuple[str, ...]) -> int:
+    """Makes reservations unknown; forgets those that the vendor cannot have billed."""
+    connection.execute(f"DELETE FROM requests WHERE NOT sent AND {which}", values)
+    return connection.execute(
+        f"UPDATE requests SET state = 'unknown' WHERE {which}", values
+    ).rowcount
+
+
+class Stopped(Exception):  # noqa: N818
+    """The run is stopping: what was about to be tried is not."""
+
+
+async def sleep(seconds: float, stop: asyncio.Event) -> None:
+    """Waits; raises `Stopped` as soon as the run is."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+        raise Stopped
+
+
+class Reservations:
+    """The ledger for the coroutines of one event loop, which wait for the disk and for room.
+
+    What is called first is written first, whatever is awaited when: a settlement that shows an
+    overrun comes before the next reservation.
+
+    Args:
+      ledger: that is written.
+      thread: an executor of one thread, which writes.
+      stop: set when the run is stopping.
+    """
+
+    def __init__(self, ledger: Ledger, thread: Executor, stop: asyncio.Event):
+        self._ledger, self._thread, self._stop = ledger, thread, stop
+        self._held = self._ended = 0  # Those that are only about to be made are held too.
+
+    async def reserve(self, request: Request, input_tokens_estimate: int) -> Reply | None:
+        """Does what `Ledger.reserve` does; waits while others of ours may leave room for it.
+
+        Raises:
+          BudgetExceeded: none of ours is held that could.
+          RequestInBatchJob: an open batch job has the request.
+          Stopped: the run is stopping.
+        """
+        while not self._stop.is_set():
+            ended = self._ended
+            self._held += 1
+            try:
+                reply = await self._write(self._ledger.reserve, request, input_tokens_estimate)
+            except RequestInBatchJob:
+                raise
+            except (RequestInFlight, BudgetExceeded) as refusal:
+                self._held -= 1
+                room_may_come = self._held or self._ended != ended
+                if isinstance(refusal, BudgetExceeded) and not room_may_come:
+                    raise
+            else:
+                self._held -= reply is not None
+                return reply
+            await sleep(_POLL_SECONDS, self._stop)
+        raise Stopped
+
+    def settle(self, request: Request, reply: Reply) -> Awaitable[None]:
+        """Does what `Ledger.settle` does."""
+        return self._end(self._write(self._ledger.settle, request, reply))
+
+    def release(self, request: Request) -> Awaitable[None]:
+        """Does what `Ledger.release` does."""
+        return self._end(self._write(self._ledger.release, request))
+
+    def abandon(self, request: Request) -> Awaitable[None]:
+        """Does what `Ledger.abandon` does."""
+        return self._end(self._write(self._ledger.abandon, request))
+
+    def _write(self, method: Callable[..., T], *what: object) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self._thread, method, *what)
+
+    async def _end(self, written: Awaitable[None]) -> None:
+        await written
+        self._held -= 1
+        self._ended += 1

@@ -8,20 +8,16 @@ import collections
 import dataclasses
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import API_TEACHERS, RunConfig
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import accounts, ledger_rows
+from bridge_jax.ledger import accounts
 from bridge_jax.ledger.accounts import Account
-from bridge_jax.ledger.caps import Spend, bill
-from bridge_jax.ledger.ledger_file import connect_to_read, explained
-from bridge_jax.ledger.ledger_rows import Stored
-from bridge_jax.ledger.ledger_schema import EarlierVersion
-from bridge_jax.ledger.prices import in_usd
+from bridge_jax.ledger.ledger import Stored
+from bridge_jax.ledger.requests import Failure, Reply, Request
 from bridge_jax.methods import inputs, teacher
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import Asking, CountTokens
@@ -30,7 +26,6 @@ from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, record, rows
 from bridge_jax.pipeline.files import read_json, read_rows, read_what_is_left
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
-from bridge_jax.teachers.protocol import Failure, Reply, Request
 from bridge_jax.teachers.verification import Outcome, annotation
 
 _ROWS, _SPEND, _ANSWERED = "annotations.jsonl", "spend.json", "answered.json"
@@ -265,24 +260,9 @@ class _Ledger:
         is_known = answered is not None and answered <= keys
         wanted = keys & answered if answered is not None and is_known else keys
         account = _account(params, workdir)
-        nothing = cls(account.ledger, {}, is_known, frozenset(wanted), None)
         if not account.ledger.is_file():
-            return nothing
-        try:
-            with explained(account.ledger):
-                connection = connect_to_read(account.ledger)
-        except EarlierVersion:
-            return nothing
-        with explained(account.ledger), closing(connection):
-            stored = ledger_rows.settled(connection, wanted)
-            others = [found for found in stored.values() if found.run != account.run]
-            of_others = Spend(
-                len(others),
-                sum(found.reply.input_tokens for found in others),
-                sum(found.reply.output_tokens for found in others),
-                in_usd(sum(found.nanodollars for found in others)),
-            )
-            paid = bill(connection, account.run, of_others)
+            return cls(account.ledger, {}, is_known, frozenset(wanted), None)
+        stored, paid = accounts.answers(account, wanted)
         return cls(account.ledger, stored, is_known, frozenset(wanted - stored.keys()), paid)
 
     def row(

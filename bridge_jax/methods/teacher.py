@@ -11,10 +11,10 @@ from bridge_jax.config import API_TEACHERS, BudgetConfig, RunConfig, TeacherConf
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import accounts, overruns
+from bridge_jax.ledger import accounts, prices
 from bridge_jax.ledger.accounts import Standing, open_ledger
 from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
-from bridge_jax.ledger.tally import Tally
+from bridge_jax.ledger.requests import Message, MessageRole, Request, Tally
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded, replay
@@ -25,7 +25,7 @@ from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.pacing import Pace
-from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
+from bridge_jax.teachers.protocol import Teacher
 from bridge_jax.teachers.rounds import Ask, ask_in_rounds
 from bridge_jax.teachers.servers import server_of, vendor_of
 from bridge_jax.teachers.verification import Outcome, Rules, is_good
@@ -114,7 +114,7 @@ def make_request(params: Asking, example: Example) -> Request:
         # explains, since its requests are the same as those of one that answers.
         explains = "/text" if example.kind == "text" else ""
         model = f"{config.model}/{params.variant}{explains}"
-        words = tuple(Message(cast(Role, m["role"]), m["content"]) for m in chat)
+        words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
         said = example.rationales.get(params.variant)
         request = Request(
             example.id,
@@ -152,8 +152,7 @@ def ask(
     config = params.teacher
     teacher = make_teacher(params, examples, count)
     pace = Pace(config.requests_per_minute, config.tokens_per_minute)
-    prices = prices_of(config)
-    with open_ledger(workdir, params.budget, prices, not is_paid(config)) as ledger:
+    with open_ledger(workdir, params.budget, prices_of(config), not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
             collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
 
@@ -206,8 +205,6 @@ def check_budget(
     """
     budget, settings = params.budget, params.teacher
     account = accounts.standing(workdir, budget)
-    if account is None:
-        return ""
     asked = [make_request(params, example) for example in pool]
     known = account.answered
     # Computing the keys of requests takes longer than making them.
@@ -222,7 +219,7 @@ def check_budget(
     longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
     if len(new) == len(asked) and min(costs) > room:
         cheapest = new[costs.index(min(costs))]
-        why = overruns.in_words(cheapest.model, account.permille.get(cheapest.model, 0))
+        why = prices.overrun_in_words(cheapest.model, account.permille.get(cheapest.model, 0))
         raise UserError(
             f"budget.usd={budget.usd}{spent}, cannot pay for one request to the teacher: the "
             f"cheapest, about example {cheapest.example_id!r}, may cost up to "
@@ -256,12 +253,12 @@ def _costs(
     config: TeacherConfig, asker: Teacher, requests: Sequence[Request], account: Standing
 ) -> list[int]:
     """Returns the highest possible cost of each request, nanodollars."""
-    prices, in_batch = prices_of(config), config.batch and is_paid(config)
+    price_list, in_batch = prices_of(config), config.batch and is_paid(config)
 
     def cost(request: Request) -> int:
         inputs = asker.estimate_input_tokens(request)
-        listed = prices.cost(inputs, request.max_output_tokens, in_batch)
-        return overruns.worst_case(listed, account.permille.get(request.model, overruns.ONE))
+        listed = price_list.cost(inputs, request.max_output_tokens, in_batch)
+        return prices.worst_case(listed, account.permille.get(request.model, prices.ONE))
 
     return [cost(request) for request in requests]
 

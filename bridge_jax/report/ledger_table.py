@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge_jax import shown
-from bridge_jax.ledger.statement import OUTCOMES, Line, Statement, utc
+from bridge_jax.ledger.accounts import OUTCOMES, LedgerBill, Line, utc
 from bridge_jax.report.numbers import count
 
 _PAID = ("stop", "length", "refused", "empty", "malformed")
@@ -15,12 +15,12 @@ _MOST_LISTED = 20
 
 
 def print_ledger(
-    statement: Statement, run: str | None, budget: Mapping[str, Any], console: Console
+    bill: LedgerBill, run: str | None, budget: Mapping[str, Any], console: Console
 ) -> None:
     """Prints the bill of a run or a study, what was cut off in it, and the runs on its ledger.
 
     Args:
-      statement: the ledger.
+      bill: of the ledger.
       run: whose bill; None for that of all runs, a study's.
       budget: the run's `BudgetConfig` as JSON values; empty if it is not known.
       console: where to.
@@ -29,8 +29,8 @@ def print_ledger(
     def say(text: str) -> None:
         shown.say(console, text)
 
-    say(f"Ledger   {statement.path}")
-    lines = statement.lines(run)
+    say(f"Ledger   {bill.path}")
+    lines = bill.lines(run)
     if lines:
         console.print(_bill(lines))
     else:
@@ -43,10 +43,10 @@ def print_ledger(
             f"Besides  {count(rest.queries, 'query', 'queries')} without an answer, "
             f"up to ${_usd(rest)}; the caps count them"
         )
-    _print_unknown(statement, run, console)
-    if len(statement.runs) > 1:
+    _print_unknown(bill, run, console)
+    if len(bill.runs) > 1:
         say("\nRuns that share this ledger")
-        console.print(_runs(statement, run))
+        console.print(_runs(bill, run))
 
 
 def _bill(lines: Mapping[tuple[str, bool, str], Line]) -> Table:
@@ -66,8 +66,8 @@ def _bill(lines: Mapping[tuple[str, bool, str], Line]) -> Table:
     return table
 
 
-def _print_unknown(statement: Statement, run: str | None, console: Console) -> None:
-    unknown = [entry for entry in statement.of(run) if entry.outcome == "unknown"]
+def _print_unknown(bill: LedgerBill, run: str | None, console: Console) -> None:
+    unknown = [entry for entry in bill.of(run) if entry.outcome == "unknown"]
     if not unknown:
         return
     console.print(
@@ -86,10 +86,10 @@ def _print_unknown(statement: Statement, run: str | None, console: Console) -> N
         shown.say(console, f"and {more:,} more; --csv=FILE lists all of them")
 
 
-def _runs(statement: Statement, run: str | None) -> Table:
+def _runs(bill: LedgerBill, run: str | None) -> Table:
     table = _table("Run", "Answers", "US dollars", "Without an answer", numbers=1)
-    for key, name in statement.runs.items():
-        lines = statement.lines(key)
+    for key, name in bill.runs.items():
+        lines = bill.lines(key)
         paid = _sum(line for (_, _, outcome), line in lines.items() if outcome in _PAID)
         rest = _sum(line for (_, _, outcome), line in lines.items() if outcome not in _PAID)
         table.add_row(

@@ -9,7 +9,7 @@ import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.evaluation.gaps import GAPS
-from bridge_jax.ledger import statement
+from bridge_jax.ledger.accounts import read_bill
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.report.workdir import Row
 from bridge_jax.study import advisor, cells
@@ -179,7 +179,7 @@ def _failures(runs: _Runs) -> dict[str, list[int]]:
 
 def _bill(ledger: Path) -> Row:
     """Returns what all runs of the study paid together, and what may have been billed besides."""
-    entries = statement.read(ledger).entries if ledger.is_file() else []
+    entries = read_bill(ledger).entries if ledger.is_file() else []
     open_ = ("unknown", "reserved", "job")
     paid = [entry for entry in entries if entry.outcome not in open_]
     rest = [entry for entry in entries if entry.outcome in open_]

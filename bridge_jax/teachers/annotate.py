@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
-from bridge_jax.ledger.reservations import Reservations, Stopped, sleep
-from bridge_jax.ledger.tally import Tally, alike
+from bridge_jax.ledger.ledger import Ledger, Reservations, Stopped, sleep
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Tally, alike
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
@@ -132,8 +132,8 @@ class _Work:
 
     async def _run(self) -> None:
         """Keeps `concurrency` calls in flight until all is done, or `stop` is set."""
-        with self.ledger.on_loop() as soon:
-            self.reservations = Reservations(self.ledger.operations, soon, self.stop)
+        with ThreadPoolExecutor(1, "ledger") as thread:
+            self.reservations = Reservations(self.ledger, thread, self.stop)
             async with contextlib.aclosing(self.teacher):
                 at_once = min(self.concurrency, len(self.waiting))
                 await asyncio.gather(*[self._work() for _ in range(at_once)])

@@ -17,9 +17,9 @@ from typing import TypeVar
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
-from bridge_jax.ledger.ledger_jobs import Job
-from bridge_jax.ledger.tally import Tally
+from bridge_jax.ledger.ledger import Job, Ledger
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Tally
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.batch_protocol import BatchTeacher, JobRefused, State
 from bridge_jax.teachers.protocol import Failure, Reply, Request, TeacherError

@@ -1,102 +1,16 @@
-"""What a teacher is asked, what it replies, and what makes it a teacher."""
+"""What makes an expensive model a teacher, and how a call to it fails."""
 
-import dataclasses
-import functools
-import hashlib
-import json
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.requests import Failure as Failure
+from bridge_jax.ledger.requests import Finish as Finish
+from bridge_jax.ledger.requests import Message as Message
+from bridge_jax.ledger.requests import Reply as Reply
+from bridge_jax.ledger.requests import Request as Request
 from bridge_jax.text.markers import whole_characters
 
-Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "length", "refused", "empty", "malformed"]
 Trouble = Literal["fatal", "rejected", "transient", "unknown"]
-Kind = Literal["failed", "refused", "not_asked"]
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Message:
-    """One turn of a chat. Lone surrogates in `content` become U+FFFD."""
-
-    role: Role
-    content: str
-
-    def __post_init__(self):
-        object.__setattr__(self, "content", whole_characters(self.content))
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One question to a teacher.
-
-    Attributes:
-      example_id: what it is about. It does not identify the request: the same words are paid once.
-      model: the model's name, as the vendor and the ledger know it.
-      messages: the chat so far.
-      max_output_tokens: the longest reply, tokens.
-      temperature: of sampling; 0 is greedy, None the vendor's default.
-      sample: which of several replies to the same words.
-      structured: whether the reply is JSON of `teachers.structured.SCHEMA`.
-      server: who is asked (`teachers.servers`); "" is the vendor's own.
-      recorded: the SHA-256 of what a recorded teacher says, so that a corrected text is another
-        request; "" of an API, whose reply nobody knows.
-    """
-
-    example_id: str
-    model: str
-    messages: tuple[Message, ...]
-    max_output_tokens: int
-    temperature: float | None = 0.0
-    sample: int = 0
-    structured: bool = False
-    server: str = ""
-    recorded: str = ""
-
-    @functools.cached_property
-    def key(self) -> str:
-        """SHA-256 (64 hex digits) of server, model, messages, sampling and what is recorded."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-    def to_json(self) -> str:
-        """Returns everything that determines the reply, as canonical JSON."""
-        value: dict[str, Any] = {
-            "max_output_tokens": self.max_output_tokens,
-            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
-            "model": self.model,
-            "temperature": None if self.temperature is None else float(self.temperature),
-        }
-        # Left out, they do not change the keys of requests that were made before they existed.
-        if self.sample:
-            value["sample"] = self.sample
-        if self.structured:
-            value["structured"] = self.structured
-        if self.server:
-            value["server"] = self.server
-        if self.recorded:
-            value["recorded"] = self.recorded
-        return _CANONICAL.encode(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What a teacher said, and the tokens that it bills.
-
-    Attributes:
-      text: lone surrogates become U+FFFD, in what a ledger of an older version holds too.
-      finish: `stop`, or why the text is no answer: cut off at `length`, `refused`, `empty` or
-        `malformed`. It is paid for all the same.
-    """
-
-    text: str
-    input_tokens: int
-    output_tokens: int
-    finish: Finish = "stop"
-
-    def __post_init__(self):
-        object.__setattr__(self, "text", whole_characters(self.text).replace("\0", "\ufffd"))
 
 
 class Teacher(Protocol):
@@ -139,16 +53,3 @@ class TeacherError(UserError):
         super().__init__(whole_characters(message))
         self.trouble: Trouble = trouble
         self.retry_after = retry_after
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A request that has no reply and will have none in this run.
-
-    Attributes:
-      reason: for people.
-      kind: `failed` at every attempt, `refused` by the vendor, or `not_asked` for want of budget.
-    """
-
-    reason: str
-    kind: Kind = "failed"

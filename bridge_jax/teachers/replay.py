@@ -11,13 +11,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
 from bridge_jax.data.answers import ANSWER_MARK, format_completion, split_completion
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger_file import connect_to_read, explained
+from bridge_jax.ledger.database import reading
 from bridge_jax.teachers import wire
 from bridge_jax.teachers.protocol import Finish, Reply, Request, Teacher, TeacherError
 
@@ -54,7 +53,7 @@ def digest(path: Path) -> str:
     """
     if _is_ledger(path):
         found = hashlib.sha256()
-        with explained(path), closing(connect_to_read(path)) as connection:
+        with reading(path) as connection:
             for row in connection.execute(
                 "SELECT key, reply, input_tokens, output_tokens, finish FROM requests"
                 " WHERE state = 'settled' ORDER BY key"
@@ -194,7 +193,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 def _from_ledger(path: Path) -> LedgerReplay:
     replies, unanswered, asked = {}, set(), {}
-    with explained(path), closing(connect_to_read(path)) as connection:
+    with reading(path) as connection:
         rows = connection.execute(
             "SELECT key, model, example_id, state, reply, input_tokens, output_tokens, finish"
             " FROM requests"

@@ -8,8 +8,8 @@ from bridge_jax.config import BudgetConfig, RunConfig
 from bridge_jax.config.io import to_json
 from bridge_jax.ledger.accounts import open_ledger
 from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.study.names import CELLS
-from bridge_jax.teachers.protocol import Message, Reply, Request
 from tests.launch.tiny_run import ROOT
 
 

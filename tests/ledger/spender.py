@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fake_teacher import PRICES, ask
 
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.teachers.protocol import Reply
+from bridge_jax.ledger.requests import Reply
 
 THREADS = 16
 

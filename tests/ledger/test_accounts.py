@@ -10,7 +10,7 @@ from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.accounts import Account, account_of, open_ledger
-from bridge_jax.ledger.ledger import BudgetExceeded, Spend
+from bridge_jax.ledger.prices import BudgetExceeded, Spend
 from bridge_jax.teachers.annotate import annotate
 
 

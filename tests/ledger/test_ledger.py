@@ -1,15 +1,17 @@
 import dataclasses
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fake_teacher import PRICES, RESERVED_USD, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import ledger_file
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger, RequestInFlight, Spend
-from bridge_jax.teachers.protocol import Message, Reply, Request
+from bridge_jax.ledger import database
+from bridge_jax.ledger.ledger import Ledger, RequestInFlight
+from bridge_jax.ledger.prices import BudgetExceeded, Spend
+from bridge_jax.ledger.requests import Message, Reply, Request
 
 REPLY = Reply("yes \ud800\x00 ✓", 100, 50)
 
@@ -45,8 +47,8 @@ def test_a_settled_request_is_free_for_ever(path):
 def test_it_is_kept_in_wal_mode_and_nothing_lies_around(path):
     with open_ledger(path) as ledger:
         ledger.reserve(ask(1), 100)
-        assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert ledger._database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert ledger._database.connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert [file.name for file in path.parent.iterdir()] == ["ledger.sqlite"]
 
 
@@ -223,19 +225,51 @@ def test_one_of_16_threads_gets_the_request(path):
             assert sum(pool.map(reserve, range(16))) == 1
 
 
+def test_a_full_ledger_stops_none_of_64_threads(path):
+    def pair(number):
+        try:
+            ledger.reserve(ask(number), 100)
+        except BudgetExceeded:
+            return 0
+        ledger.settle(ask(number), REPLY)
+        return 1
+
+    with open_ledger(path, queries=400) as ledger:
+        with ThreadPoolExecutor(64) as pool:
+            assert sum(pool.map(pair, range(500))) == 400
+        assert ledger.spend().queries == 400
+
+
+def test_threads_that_find_the_ledger_locked_fail_together_with_the_way_out(path, monkeypatch):
+    with open_ledger(path) as ledger, ThreadPoolExecutor(8) as pool:
+        monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        futures = [pool.submit(ledger.reserve, ask(n), 100) for n in range(8)]
+        for future in futures:
+            with pytest.raises(UserError, match=r"ledger\.sqlite: .*locked: another process"):
+                future.result()
+        assert 1.0 <= time.monotonic() - began < 4.0
+        other.execute("ROLLBACK")
+        other.close()
+        assert ledger.reserve(ask(0), 100) is None
+        assert ledger.spend("reserved").queries == 1
+
+
 def test_a_full_disk_loses_nothing_that_was_settled(path):
     long = Reply("word " * 100_000, 100, 50)
     with open_ledger(path) as ledger:
         for number in (1, 2):
             ledger.reserve(ask(number), 100)
         ledger.settle(ask(1), REPLY)
-        (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
-        ledger._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        (pages,) = ledger._database.connection.execute("PRAGMA page_count").fetchone()
+        ledger._database.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(UserError, match=r"ledger\.sqlite: .*full.*free disk space"):
             ledger.settle(ask(2), long)
         assert ledger.reserve(ask(1), 100) == REPLY
         assert ledger.spend("reserved").queries == 1
-        ledger._connection.execute("PRAGMA max_page_count = 100000")
+        ledger._database.connection.execute("PRAGMA max_page_count = 100000")
         ledger.settle(ask(2), long)
         assert ledger.reserve(ask(2), 100) == long
 
@@ -254,7 +288,7 @@ def test_somebody_elses_database_is_left_alone(tmp_path):
         other.execute("CREATE TABLE requests (id)")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(UserError, match="no ledger of this version"):
+    with pytest.raises(UserError, match="no ledger of this program"):
         open_ledger(path)
     assert path.read_bytes() == before
 
@@ -285,7 +319,7 @@ def test_a_ledger_that_was_cut_short_is_not_gone_on_with(path, left):
 
 def test_a_ledger_that_is_locked_when_it_is_opened(path, monkeypatch):
     open_ledger(path).close()
-    monkeypatch.setattr(ledger_file, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(UserError, match=r"ledger\.sqlite: .*locked: another process has held it"):
@@ -322,17 +356,17 @@ def test_no_step_of_a_request_reads_the_others(tmp_path):
     """Or a job of ten thousand requests would take hours to settle."""
     steps = []
     with Ledger(tmp_path / "ledger.sqlite", 9, 1.0, PRICES, run="a") as ledger:
-        ledger._connection.set_trace_callback(steps.append)
+        ledger._database.connection.set_trace_callback(steps.append)
         for end in (ledger.release, ledger.abandon, lambda r: ledger.settle(r, Reply("a", 1, 2))):
             ledger.reserve(ask(1), 100)
             end(ask(1))
         with pytest.raises(ValueError, match="without a reservation"):
             ledger.settle(ask(2), Reply("a", 1, 2))
-        ledger._connection.set_trace_callback(None)
+        ledger._database.connection.set_trace_callback(None)
         steps = [sql for sql in steps if "requests" in sql and not sql.startswith("--")]
         assert len(steps) >= 10
         for sql in steps:
-            plan = ledger._connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+            plan = ledger._database.connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
             ways = [row[3] for row in plan if "requests" in row[3]]
             assert all(
                 way.startswith("SEARCH requests USING INDEX requests_by_key") for way in ways

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from fake_teacher import PRICES, ask
 
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger, RequestInFlight, Spend
-from bridge_jax.teachers.protocol import Reply
+from bridge_jax.ledger.ledger import Ledger, RequestInFlight
+from bridge_jax.ledger.prices import BudgetExceeded, Spend
+from bridge_jax.ledger.requests import Reply
 
 REPLY = Reply("yes", 100, 50)
 HALF_RESERVED, HALF_USED = 0.0005, 0.0003  # US dollars a request

@@ -23,7 +23,7 @@ def start(path, log, requests):
     program = Path(__file__).with_name("spender.py")
     return subprocess.Popen(
         [sys.executable, program, path, log, str(requests)],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": f"{root}:{root}/tests/teachers"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

@@ -13,15 +13,16 @@ import pytest
 from fake_teacher import PRICES, RESERVED_USD, USED_USD, FakeTeacher, ask
 
 import bridge_jax
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger, RequestInFlight
-from bridge_jax.ledger.owner import Owner, clear, is_alive
+from bridge_jax.ledger.database import Owner, clear_owners, is_alive
+from bridge_jax.ledger.ledger import Ledger, RequestInFlight
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Reply
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.protocol import Reply
 
 
 def start(*arguments: object) -> subprocess.Popen:
     root = Path(bridge_jax.__file__).parents[1]
-    program = Path(__file__).with_name("fake_teacher.py")
+    program = root / "tests" / "teachers" / "fake_teacher.py"
     return subprocess.Popen(
         [sys.executable, program, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(root)},
@@ -116,8 +117,24 @@ def test_killed_in_mid_ask(tmp_path):
 
 
 def _settled(ledger: Ledger) -> list[int]:
-    rows = ledger._connection.execute("SELECT example_id FROM requests WHERE state = 'settled'")
+    rows = ledger._database.connection.execute(
+        "SELECT example_id FROM requests WHERE state = 'settled'"
+    )
     return [int(name[1:]) for (name,) in rows]
+
+
+def test_an_owner_is_alive_under_every_name_of_the_ledger(tmp_path):
+    path, link = tmp_path / "ledger.sqlite", tmp_path / "elsewhere" / "link.sqlite"
+    with Ledger(path, 9, 1.0, PRICES) as ledger:
+        ledger.reserve(ask(1), 100)
+        link.parent.mkdir()
+        link.symlink_to(path)
+        with (
+            Ledger(link, 9, 1.0, PRICES) as other,
+            pytest.raises(RequestInFlight, match=f"process {os.getpid()}"),
+        ):
+            other.reserve(ask(1), 100)
+        ledger.settle(ask(1), Reply("yes", 100, 50))
 
 
 def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
@@ -155,7 +172,7 @@ def test_an_owner_whose_file_is_taken_away_before_it_is_locked_makes_another(tmp
 
     def meddled(file, how):
         if how == fcntl.LOCK_EX and not locks:
-            clear(path)  # by another process, which finds the file and nobody who holds it
+            clear_owners(path)  # by another process, which finds the file and nobody who holds it
             assert not list(tmp_path.iterdir())
         locks.append(how)
         flock(file, how)
@@ -163,7 +180,7 @@ def test_an_owner_whose_file_is_taken_away_before_it_is_locked_makes_another(tmp
     monkeypatch.setattr(fcntl, "flock", meddled)
     owner = Owner(path)
     assert is_alive(path, owner.token)
-    clear(path)
+    clear_owners(path)
     assert is_alive(path, owner.token)
     owner.close()
     assert not list(tmp_path.iterdir())

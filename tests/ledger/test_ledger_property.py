@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger, RequestInFlight
-from bridge_jax.ledger.prices import Prices
-from bridge_jax.teachers.protocol import Reply
+from bridge_jax.ledger.ledger import Ledger, RequestInFlight
+from bridge_jax.ledger.prices import BudgetExceeded, Prices
+from bridge_jax.ledger.requests import Reply
 
 QUERIES_CAP, USD_CAP, USD_CAP_NANO = 6, 0.000006, 6000
 PRICES = Prices(0.003, 0.007)  # 3 and 7 nanodollars a token
@@ -166,7 +166,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert round(1e9 * totals[0].usd) == sum(self.settled.values())
         assert round(1e9 * totals[2].usd) == sum(self.most(*tokens) for tokens in self.unknown)
         for state, total in zip(("settled", "reserved", "unknown"), totals):
-            rows = ledger._connection.execute(
+            rows = ledger._database.connection.execute(
                 "SELECT count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0)"
                 " FROM requests WHERE state = ?",
                 (state,),

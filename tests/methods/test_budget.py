@@ -20,11 +20,11 @@ from bridge_jax.config import (
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.accounts import open_ledger
+from bridge_jax.ledger.requests import Reply
 from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.execution import Execution
-from bridge_jax.teachers.protocol import Reply
 from launch.jobs import Job
 from tests.methods import one_stage
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bridge_jax.ledger.statement import Entry, Statement
+from bridge_jax.ledger.accounts import Entry, LedgerBill
 from bridge_jax.report.ledger_table import print_ledger
 
 
@@ -19,7 +19,7 @@ def entry(number, outcome, run="r", model="gemini", batch=False, nano=1_234_567)
 def printed(entries, runs, budget, run="r"):
     out = io.StringIO()
     console = Console(file=out, width=80)
-    print_ledger(Statement(Path("runs/a/ledger.sqlite"), entries, runs), run, budget, console)
+    print_ledger(LedgerBill(Path("runs/a/ledger.sqlite"), entries, runs), run, budget, console)
     assert all(len(line) <= 80 for line in out.getvalue().splitlines())
     return out.getvalue()
 

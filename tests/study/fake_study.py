@@ -10,6 +10,7 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override, to_json
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
@@ -20,7 +21,6 @@ from bridge_jax.pipeline import files, storage
 from bridge_jax.study import names
 from bridge_jax.study import study as studies
 from bridge_jax.study.study import Cell, Study
-from bridge_jax.teachers.protocol import Message, Reply, Request
 
 USD, TOKENS_IN, TOKENS_OUT = 0.001, 120, 85  # of a query: 120 x 1.25 + 85 x 10 millionths
 

@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
-from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.prices import BudgetExceeded, Prices
+from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.protocol import Message, Reply, Request
 
 # 1 dollar per 10^6 input tokens, 10 per 10^6 output: `ask(n)` below costs 100 + 10 * 50 = 600
 # microdollars, and reserves 100 + 10 * 90 = 1000.

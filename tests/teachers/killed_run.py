@@ -19,9 +19,9 @@ import tenacity
 import vendors
 
 from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.requests import Reply, Request
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.protocol import Reply, Request
 
 SECONDS_AT_MOST = 0.06
 

@@ -4,23 +4,20 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 import pytest
 import tenacity
 from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import ledger as ledger_module
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger, RequestInBatchJob
-from bridge_jax.ledger.ledger_file import connect_at_once
-from bridge_jax.ledger.ledger_operations import Operations
-from bridge_jax.ledger.tally import Tally
+from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Failure, Reply, Tally
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.pacing import Pace
-from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
+from bridge_jax.teachers.protocol import TeacherError
 
 
 @pytest.fixture
@@ -122,23 +119,19 @@ def test_the_vendor_says_how_long_to_wait(tmp_path, ledger):
     assert 0.3 <= waited[1][0] - waited[0][0] < 3
 
 
-def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(tmp_path, ledger):
-    class Noting:
-        """The ledger's operations, with a note of each."""
-
-        def __getattr__(self, name):
-            def noted(*what):
-                notes.append(name)
-                return getattr(operations, name)(*what)
-
-            return noted
+def test_a_call_of_unknown_outcome_is_abandoned_before_it_is_made_again(
+    tmp_path, ledger, monkeypatch
+):
+    def noted(name, write):
+        return lambda *what: notes.append(name) or write(*what)
 
     def before(call, request):
         if call == 1:
             raise TeacherError("cut off", "unknown")
 
-    notes, operations = [], ledger.operations
-    ledger.operations = cast(Operations, Noting())
+    notes = []
+    for name in ("reserve", "settle", "release", "abandon"):
+        monkeypatch.setattr(ledger, name, noted(name, getattr(ledger, name)))
     annotate(Scripted(tmp_path / "calls", before), ledger, requests(1), 1)
     assert notes == ["reserve", "abandon", "reserve", "settle"]
 
@@ -365,21 +358,14 @@ def test_a_cap_in_dollars_is_not_given_up_while_calls_in_flight_may_leave_room(t
         assert ledger.spend().queries == 10
 
 
-def test_a_full_disk_stops_the_calls(teacher, ledger, monkeypatch):
+def test_a_full_disk_stops_the_calls(teacher, ledger):
     annotate(teacher, ledger, requests(3), 1)
-    (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
-
-    def on_a_full_disk(path):
-        connection = connect_at_once(path)
-        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
-        return connection
-
-    monkeypatch.setattr(ledger_module, "connect_at_once", on_a_full_disk)
-    ledger._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    connection = ledger._database.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 1}")
     with pytest.raises(UserError, match=r"ledger\.sqlite: .*full.* of 80 requests"):
         annotate(teacher, ledger, requests(80), 4)
-    monkeypatch.undo()
-    ledger._connection.execute("PRAGMA max_page_count = 100000")
+    connection.execute("PRAGMA max_page_count = 100000")
     assert len(annotate(teacher, ledger, requests(80), 4)) == 80
     assert len(teacher.asked()) <= 80 + 4
 

@@ -9,13 +9,15 @@ from fake_vendor import FakeVendor
 from vendors import PRICES, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
+from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Failure, Reply
 from bridge_jax.teachers import batch, retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.openai_batch import OpenAIBatches
-from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
+from bridge_jax.teachers.protocol import TeacherError
 
 
 @pytest.fixture(autouse=True)

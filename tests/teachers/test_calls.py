@@ -6,6 +6,7 @@ import types
 import pytest
 
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.requests import Message, Request
 from bridge_jax.teachers.calls import (
     UNREADABLE,
     boundary,
@@ -15,7 +16,7 @@ from bridge_jax.teachers.calls import (
     no_reply,
     refused,
 )
-from bridge_jax.teachers.protocol import Message, Request, TeacherError
+from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import Secret
 
 

@@ -3,10 +3,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vendors import ask
 
+from bridge_jax.ledger.requests import Reply
 from bridge_jax.teachers import wire
 from bridge_jax.teachers.calls import no_reply
 from bridge_jax.teachers.gemini_replies import merged, read
-from bridge_jax.teachers.protocol import Reply
 from bridge_jax.teachers.secret import Secret
 
 WORST = (500, 90)

@@ -16,13 +16,13 @@ from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.tally import Tally
+from bridge_jax.ledger.requests import Failure, Reply, Tally
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.openai_batch import OpenAIBatches
-from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
+from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import causes
 
 

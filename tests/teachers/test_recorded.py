@@ -5,7 +5,7 @@ import pytest
 from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.ledger.requests import Message, Request
 from bridge_jax.teachers.recorded import oracle, recorded_llm
 
 NUMERIC = Example(

@@ -12,8 +12,9 @@ from bridge_jax.data.answers import parse_answer, split_completion
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.requests import Failure, Reply
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
+from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.replay import digest, open_replay, recorded_model
 
 

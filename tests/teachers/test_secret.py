@@ -5,7 +5,8 @@ import traceback
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.protocol import Reply, TeacherError
+from bridge_jax.ledger.requests import Reply
+from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import Secret, causes
 
 KEY = "sk-proj-a/b+c=d&e'f\"g\\h-0123456789abcdef"

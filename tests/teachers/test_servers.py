@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from bridge_jax.config import TeacherConfig
-from bridge_jax.teachers.protocol import Message, Request
+from bridge_jax.ledger.requests import Message, Request
 from bridge_jax.teachers.servers import server_of, vendor_of
 
 

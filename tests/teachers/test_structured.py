@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bridge_jax.data.example import Example
-from bridge_jax.teachers.protocol import Reply
+from bridge_jax.ledger.requests import Reply
 from bridge_jax.teachers.structured import SCHEMA, finish_of, read_json, without_thoughts
 from bridge_jax.teachers.verification import Rules, annotation
 

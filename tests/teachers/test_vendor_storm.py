@@ -13,10 +13,11 @@ import vendors
 from fake_vendor import LOST, ODD, REFUSED, read_bills
 from vendors import PRICES, ask
 
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
+from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Failure, Reply
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.protocol import Failure, Reply
 
 HERE = Path(__file__).parent
 

@@ -10,12 +10,14 @@ from fake_vendor import KEY, LOST, REFUSED, FakeVendor, Response
 from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
+from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Failure, Reply
 from bridge_jax.teachers import retrying
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
-from bridge_jax.teachers.protocol import Failure, Reply, TeacherError
+from bridge_jax.teachers.protocol import TeacherError
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from bridge_jax.data.example import Example
-from bridge_jax.teachers.protocol import Failure, Message, Reply, Request
+from bridge_jax.ledger.requests import Failure, Message, Reply, Request
 from bridge_jax.teachers.rounds import ask_in_rounds
 from bridge_jax.teachers.verification import Rules, annotation, is_good
 

@@ -7,9 +7,9 @@ import pytest
 from fake_vendor import KEY
 
 from bridge_jax.ledger.prices import Prices
+from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
-from bridge_jax.teachers.protocol import Message, Reply, Request
 
 KINDS = ("openai", "google-genai", "google-generativeai")
 PRICES = Prices(1.25, 10.0)

@@ -1,4 +1,4 @@
-"""The statement of a ledger, and its CSV."""
+"""The bill of a ledger, and its CSV."""
 
 import csv
 import os
@@ -9,10 +9,9 @@ import pytest
 from fake_teacher import PRICES, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import statement
+from bridge_jax.ledger.accounts import Entry, LedgerBill, Line, read_bill, write_csv
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.statement import Line
-from bridge_jax.teachers.protocol import Reply
+from bridge_jax.ledger.requests import Reply
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def path(tmp_path):
 
 
 def test_lines_add_up_by_teacher_and_outcome(path):
-    found = statement.read(path)
+    found = read_bill(path)
     assert found.runs == {"r": "runs/r", "s": "runs/s, the second"}
     assert list(found.lines("r").items()) == [
         (("fake-1", False, "stop"), Line(2, 190, 90, 1_090_000)),
@@ -55,23 +54,23 @@ def test_what_is_in_flight_is_unknown_once_its_process_is_dead(tmp_path):
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path, 9, 1.0, PRICES)
     ledger.reserve(ask(1), 100)
-    assert [entry.outcome for entry in statement.read(path).entries] == ["reserved"]
+    assert [entry.outcome for entry in read_bill(path).entries] == ["reserved"]
     ledger._owner.close()  # as the kernel does when the process is killed
-    assert [entry.outcome for entry in statement.read(path).entries] == ["unknown"]
+    assert [entry.outcome for entry in read_bill(path).entries] == ["unknown"]
     assert ledger.spend("reserved").queries == 1  # reading changes nothing
     ledger.close()
-    assert statement.read(path).runs == {"": str(tmp_path)}
+    assert read_bill(path).runs == {"": str(tmp_path)}
 
 
 def test_reading_leaves_nothing_behind(path):
     before = path.read_bytes()
-    statement.read(path)
+    read_bill(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == before
 
 
 def test_the_csv_has_every_request_and_adds_up(path, tmp_path):
-    statement.write_csv(statement.read(path), tmp_path / "bill.csv")
+    write_csv(read_bill(path), tmp_path / "bill.csv")
     with (tmp_path / "bill.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["run"], row["outcome"], row["example_id"], row["batch"]) for row in rows] == [
@@ -94,13 +93,11 @@ def test_the_csv_has_every_request_and_adds_up(path, tmp_path):
 def test_no_cell_of_the_csv_is_a_formula(tmp_path):
     names = ["=1+1", "+1-1", "@x", "-2+3", "a\x1b[2J", "-5"]
     entries = [
-        statement.Entry(
-            i, "r", "=cmd|'/C calc'!A0", "stop", False, "-job", name, "k", 1, 2, 3, 0.0, None
-        )
+        Entry(i, "r", "=cmd|'/C calc'!A0", "stop", False, "-job", name, "k", 1, 2, 3, 0.0, None)
         for i, name in enumerate(names)
     ]
     path = tmp_path / "bill.csv"
-    statement.write_csv(statement.Statement(tmp_path, entries, {"r": "@run"}), path)
+    write_csv(LedgerBill(tmp_path, entries, {"r": "@run"}), path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["example_id"] for row in rows] == [
@@ -113,14 +110,14 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path):
 
 def test_a_csv_that_cannot_be_written_is_named(path, tmp_path):
     with pytest.raises(UserError, match=r"--csv=.*nowhere/bill\.csv: No such file"):
-        statement.write_csv(statement.read(path), tmp_path / "nowhere" / "bill.csv")
+        write_csv(read_bill(path), tmp_path / "nowhere" / "bill.csv")
     with pytest.raises(UserError, match=r"--csv=.*Is a directory"):
-        statement.write_csv(statement.read(path), tmp_path)
+        write_csv(read_bill(path), tmp_path)
 
 
 def test_no_ledger(tmp_path):
     with pytest.raises(UserError, match=r"ledger\.sqlite: no such ledger; nothing has been asked"):
-        statement.read(tmp_path / "ledger.sqlite")
+        read_bill(tmp_path / "ledger.sqlite")
     assert not list(tmp_path.iterdir())
 
 
@@ -129,11 +126,11 @@ def test_what_is_no_ledger_is_not_read(tmp_path):
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE requests (id)")
     other.close()
-    with pytest.raises(UserError, match="no ledger of this version"):
-        statement.read(path)
+    with pytest.raises(UserError, match="no ledger of this program"):
+        read_bill(path)
     path.write_bytes(b"not a database" * 999)
     with pytest.raises(UserError, match="it is no ledger"):
-        statement.read(path)
+        read_bill(path)
 
 
 @pytest.fixture
@@ -158,6 +155,6 @@ def test_a_ledger_that_may_only_be_read_can_be_read_but_not_paid_from(tmp_path, 
         if folder.name.startswith(("pytest-", "popen-")):
             folder.chmod(0o755)
     request.getfixturevalue("not_root")
-    assert len(statement.read(path).entries) == 1
+    assert len(read_bill(path).entries) == 1
     with pytest.raises(UserError, match=r"readonly database: .*writable"):
         Ledger(path, 9, 1.0, PRICES)

@@ -1,21 +1,31 @@
-"""A ledger that was copied without its write-ahead log is found, and no whole one is blamed."""
+"""The ledger's file: its log, disks that several machines mount, and other versions.
+
+A ledger that was copied without its log is found, and no whole one is blamed.
+"""
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import signal
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from fake_teacher import PRICES, FakeTeacher, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger import ledger_file, ledger_wal, statement
+from bridge_jax.ledger import database
+from bridge_jax.ledger.accounts import read_bill
+from bridge_jax.ledger.database import log_of
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.ledger_wal import log_of
+from bridge_jax.ledger.prices import BudgetExceeded
+from bridge_jax.ledger.requests import Reply
 from bridge_jax.teachers import replay
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.protocol import Reply
 
 LOST = r"ledger\.sqlite: copied without ledger\.sqlite-wal, .*copy that file too.* run 'touch "
 
@@ -60,7 +70,7 @@ def test_a_copy_without_the_log_is_not_gone_on_with(path):
         alone, both = copied(path, "alone", False), copied(path, "both", True)
         pay(ledger, 3)
     before = alone.read_bytes()
-    for read in (opened, statement.read, replay.digest, lambda p: replay.open_replay(p, len)):
+    for read in (opened, read_bill, replay.digest, lambda p: replay.open_replay(p, len)):
         with pytest.raises(UserError, match=LOST):
             read(alone)
     assert alone.read_bytes() == before
@@ -104,7 +114,7 @@ def test_of_a_killed_process_the_log_is_needed_until_somebody_has_read_it(path):
     with pytest.raises(UserError, match=LOST):
         opened(copied(path, "alone", False))
     # Whoever closes it last moves the log into the file, and removes it: ours, or any program.
-    assert len(statement.read(path).entries) == 2
+    assert len(read_bill(path).entries) == 2
     assert not log_of(path).exists()
     with opened(path) as ledger:
         assert ledger.spend().queries == 2
@@ -119,7 +129,7 @@ def test_of_a_killed_process_the_log_is_needed_until_somebody_has_read_it(path):
 def test_killed_in_the_middle_of_a_checkpoint(path):
     def die_half_way(ledger):
         pay(ledger, 1)
-        ledger._connection.execute(f"PRAGMA user_version = {-ledger_wal.VERSION}")
+        ledger._database.connection.execute(f"PRAGMA user_version = {-database.VERSION}")
 
     killed_while(path, die_half_way)
     with opened(path) as ledger:
@@ -129,8 +139,8 @@ def test_killed_in_the_middle_of_a_checkpoint(path):
 
 @pytest.mark.parametrize("loop", [False, True], ids=["threads", "event loop"])
 def test_a_log_that_has_grown_is_moved_and_still_needed(path, tmp_path, monkeypatch, loop):
-    monkeypatch.setattr(ledger_wal, "_BYTES", 100_000)
-    monkeypatch.setattr(ledger_wal, "_COMMITS", 5)
+    monkeypatch.setattr(database, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(database, "LOG_COMMITS", 5)
     sizes = []
     with opened(path) as ledger:
         for start in range(0, 200, 20):
@@ -152,11 +162,11 @@ def test_a_log_that_has_grown_is_moved_and_still_needed(path, tmp_path, monkeypa
 
 
 def test_a_reader_holds_nobody_up(path, monkeypatch):
-    monkeypatch.setattr(ledger_wal, "_BYTES", 10_000)
-    monkeypatch.setattr(ledger_wal, "_COMMITS", 2)
+    monkeypatch.setattr(database, "LOG_BYTES", 10_000)
+    monkeypatch.setattr(database, "LOG_COMMITS", 2)
     with opened(path) as ledger:
         pay(ledger, 1)
-        with contextlib.closing(ledger_file.connect_to_read(path)) as reader:
+        with database.reading(path) as reader:
             reader.execute("BEGIN")
             assert reader.execute("SELECT count(*) FROM requests").fetchone() == (1,)
             pay(ledger, *range(2, 20))
@@ -168,7 +178,7 @@ def test_a_reader_holds_nobody_up(path, monkeypatch):
 
 
 def test_on_a_network_disk_there_is_no_log(path, monkeypatch):
-    monkeypatch.setattr(ledger_file, "on_network", lambda _: True)
+    monkeypatch.setattr(database, "on_network", lambda _: True)
     with opened(path) as ledger:
         pay(ledger, 1)
         with opened(copied(path, "alone", False)) as copy:
@@ -178,6 +188,104 @@ def test_on_a_network_disk_there_is_no_log(path, monkeypatch):
     with opened(path) as ledger:
         pay(ledger, 2)
         alone = copied(path, "moved", False)
-    monkeypatch.setattr(ledger_file, "on_network", lambda _: True)
+    monkeypatch.setattr(database, "on_network", lambda _: True)
     with pytest.raises(UserError, match=LOST):
         opened(alone)
+
+
+MOUNTS = """/dev/vda / ext4 rw,relatime 0 0
+10.0.0.2:/share /mnt/team nfs4 rw,vers=4.2 0 0
+/dev/vdb /mnt/team/scratch ext4 rw 0 0
+bucket /mnt/my\\040bucket fuse.gcsfuse rw 0 0
+10.0.0.2:/data /mnt/médecine nfs4 rw 0 0
+10.0.0.2:/home /home nfs rw 0 0
+/dev/vdc /home xfs rw 0 0
+"""
+
+
+@pytest.fixture
+def mounts(tmp_path, monkeypatch):
+    file = tmp_path / "mounts"
+    file.write_text(MOUNTS, encoding="utf-8")
+    monkeypatch.setattr(database, "MOUNTS", file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("path", "network"),
+    [
+        ("/tmp/ledger.sqlite", False),
+        ("/mnt/team/run/ledger.sqlite", True),
+        ("/mnt/team/scratch/ledger.sqlite", False),
+        ("/mnt/teams/ledger.sqlite", False),
+        ("/mnt/my bucket/ledger.sqlite", True),
+        ("/mnt/médecine/ledger.sqlite", True),
+        ("/home/ledger.sqlite", False),
+    ],
+)
+def test_the_innermost_mount_decides(mounts, path, network):
+    assert database.on_network(Path(path)) is network
+
+
+def test_without_a_list_of_mounts_a_disk_is_taken_for_a_local_one(mounts):
+    mounts.unlink()
+    assert database.on_network(Path("/mnt/team/ledger.sqlite")) is False
+
+
+def test_on_a_network_disk_the_ledger_does_without_the_wal(tmp_path, mounts):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path, 40, 1.0, PRICES) as ledger:  # made on a local disk, then copied
+        ledger.reserve(ask(0), 100)
+        ledger.settle(ask(0), Reply("yes", 100, 50))
+    mounts.write_text(f"server:/share {tmp_path} nfs rw 0 0\n")
+    with Ledger(path, 40, 1.0, PRICES) as one, Ledger(path, 40, 1.0, PRICES) as two:
+        assert one._database.connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        start = threading.Barrier(16)
+
+        def hammer(thread):
+            ledger, won = (one, two)[thread % 2], 0
+            start.wait()
+            for number in range(4 * thread + 1, 4 * thread + 5):
+                try:
+                    ledger.reserve(ask(number), 100)
+                    ledger.settle(ask(number), Reply("yes", 100, 50))
+                    won += 1
+                except BudgetExceeded:
+                    pass
+            return won
+
+        with ThreadPoolExecutor(16) as pool:
+            assert sum(pool.map(hammer, range(16))) == 39
+        assert two.spend().queries == 40
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ledger.sqlite", "mounts"]
+
+
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"No locks available: .*budget\.ledger"):
+        Ledger(tmp_path / "ledger.sqlite", 9, 1.0, PRICES)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_ledger_of_another_version_is_left_alone(path, version):
+    opened(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    words = f"ledger of version {version}, this program reads 2; use the version .* that wrote it"
+    for read in (opened, read_bill):
+        with pytest.raises(UserError, match=words):
+            read(path)
+    assert path.read_bytes() == before
+
+
+def test_somebody_elses_version_2_is_left_alone(tmp_path):
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as other:
+        other.executescript("CREATE TABLE requests (id); PRAGMA user_version = 2;")
+    other.close()
+    with pytest.raises(UserError, match="no ledger of this program"):
+        Ledger(path, 9, 1.0, PRICES)
