@@ -27,7 +27,7 @@ from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.examples import Examples
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
-from bridge_jax.teachers import replay
+from bridge_jax.teachers import recorded
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.text.rendering import Rendering
 
@@ -200,7 +200,7 @@ class Inputs:
 
     @functools.cached_property
     def _replayed(self) -> str:
-        return replay.digest(Path(self._config.teacher.replay_from))
+        return recorded.digest(Path(self._config.teacher.replay_from))
 
     def _replay_files(self) -> dict[str, str]:
         return {Path(self._config.teacher.replay_from).name: self._replayed}

@@ -28,7 +28,7 @@ from bridge_jax.pipeline.files import (
 )
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.teachers.protocol import Failure, Reply, Request
-from bridge_jax.teachers.verification import Outcome, annotation
+from bridge_jax.teachers.replies import annotation
 
 ROWS, SPEND, ANSWERED = "annotations.jsonl", "spend.json", "answered.json"
 _NO_REPLY = Failure("no reply is on the ledger")
@@ -41,7 +41,7 @@ def write(
     out: Folder,
     examples: Sequence[Example],
     count: Count,
-    outcomes: Sequence[Sequence[Outcome]],
+    outcomes: Sequence[Sequence[Reply | Failure]],
     spend: dict[str, Any],
 ) -> None:
     """Writes a row per example, the bill, and which requests had a reply."""
@@ -201,7 +201,7 @@ class _Ledger:
     ) -> dict[str, Any] | None:
         """Returns the row of an example; None if neither the file nor the ledger has it."""
 
-        def look_up(requests: Sequence[Request], _: bool) -> list[Outcome]:
+        def look_up(requests: Sequence[Request], _: bool) -> list[Reply | Failure]:
             return [
                 self.stored[r.key].reply if r.key in self.stored else _NO_REPLY for r in requests
             ]

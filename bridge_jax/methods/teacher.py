@@ -16,18 +16,16 @@ from bridge_jax.ledger.prices import Prices
 from bridge_jax.ledger.tally import Tally
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
-from bridge_jax.teachers import recorded, replay
-from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers import recorded
+from bridge_jax.teachers.annotate import RateLimits, annotate
 from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
+from bridge_jax.teachers.http import server_of, vendor_of
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
-from bridge_jax.teachers.pacing import Pace
-from bridge_jax.teachers.protocol import Message, Request, Role, Teacher
-from bridge_jax.teachers.rounds import Ask, ask_in_rounds
-from bridge_jax.teachers.servers import server_of, vendor_of
-from bridge_jax.teachers.verification import Outcome, Rules, is_good
+from bridge_jax.teachers.protocol import Failure, Message, Reply, Request, Role, Teacher
+from bridge_jax.teachers.replies import Ask, Rules, is_good, resample
 from bridge_jax.text import prompts
 
 _log = logging.getLogger(__name__)
@@ -67,11 +65,10 @@ def make_teacher(params: Asking, examples: Sequence[Example], count: Count) -> T
     """Returns the teacher; a recorded one knows `examples`."""
     config = params.teacher
     if config.replay_from:
-        return replay.open_replay(Path(config.replay_from), count)
+        return recorded.open_replay(Path(config.replay_from), count)
     if config.kind in API_TEACHERS:
         return _api_teacher(config)
-    make = {"oracle": recorded.oracle, "replay": recorded.recorded_llm}[config.kind]
-    return make(examples, params.variant, count)
+    return recorded.from_examples(config.kind, examples, params.variant, count)
 
 
 def is_paid(config: TeacherConfig) -> bool:
@@ -124,7 +121,7 @@ def make_request(params: Asking, example: Example) -> Request:
         )
     if not config.replay_from:
         return request
-    model = replay.recorded_model(Path(config.replay_from), request.model)
+    model = recorded.recorded_model(Path(config.replay_from), request.model)
     return dataclasses.replace(request, model=model)
 
 
@@ -142,7 +139,7 @@ def rules_of(config: TeacherConfig, count: Count) -> Rules:
 
 def ask(
     params: Asking, examples: Sequence[Example], count: Count, workdir: Path
-) -> tuple[list[list[Outcome]], dict[str, Any]]:
+) -> tuple[list[list[Reply | Failure]], dict[str, Any]]:
     """Asks about the examples, every request through the ledger of a workdir.
 
     Returns:
@@ -150,13 +147,13 @@ def ask(
     """
     config = params.teacher
     teacher = make_teacher(params, examples, count)
-    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
+    limits = RateLimits(config.requests_per_minute, config.tokens_per_minute)
     prices = prices_of(config)
     with open_ledger(workdir, params.budget, prices, not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
             collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
 
-        def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
+        def ask_all(requests: Sequence[Request], optional: bool) -> list[Reply | Failure]:
             what = "teacher, again" if optional else "teacher"
             tally = Tally()
             with track(what, len(requests), "requests") as advance:
@@ -180,7 +177,7 @@ def ask(
                         config.concurrency,
                         show,
                         config.attempts,
-                        pace,
+                        limits,
                         optional,
                         tally,
                     )
@@ -192,10 +189,10 @@ def ask(
 
 def in_rounds(
     params: Asking, examples: Sequence[Example], count: Count, ask_all: Ask
-) -> list[list[Outcome]]:
+) -> list[list[Reply | Failure]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
     config, rules = params.teacher, rules_of(params.teacher, count)
-    return ask_in_rounds(
+    return resample(
         [make_request(params, example) for example in examples],
         config.samples,
         config.retries,

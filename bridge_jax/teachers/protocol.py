@@ -1,9 +1,10 @@
-"""What a teacher is asked, what it replies, and what makes it a teacher."""
+"""Requests to teachers, their replies, and the interfaces of a teacher."""
 
 import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from bridge_jax.errors import UserError
@@ -39,8 +40,8 @@ class Request:
       max_output_tokens: the longest reply, tokens.
       temperature: of sampling; 0 is greedy, None the vendor's default.
       sample: which of several replies to the same words.
-      structured: whether the reply is JSON of `teachers.structured.SCHEMA`.
-      server: who is asked (`teachers.servers`); "" is the vendor's own.
+      structured: whether the reply is JSON of `teachers.replies.SCHEMA`.
+      server: who is asked (`teachers.http.server_of`); "" is the vendor's own.
       recorded: the SHA-256 of what a recorded teacher says, so that a corrected text is another
         request; "" of an API, whose reply nobody knows.
     """
@@ -152,3 +153,63 @@ class Failure:
 
     reason: str
     kind: Kind = "failed"
+
+
+class JobRefused(TeacherError):  # noqa: N818
+    """The vendor refused a batch job as a whole: none of it is billed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JobState:
+    """How far a batch job is.
+
+    Attributes:
+      words: the vendor's own for it.
+      done: requests done, as far as the vendor says.
+      ended: whether its results can be collected.
+    """
+
+    words: str
+    done: int = 0
+    ended: bool = False
+
+
+class BatchTeacher(Protocol):
+    """A teacher that takes batch jobs. Every method raises `TeacherError`, as `Teacher.ask` does.
+
+    Attributes:
+      name: for messages.
+      vendor: the owner of its jobs; another vendor's jobs are not collected.
+    """
+
+    name: str
+    vendor: str
+
+    def estimate_input_tokens(self, request: Request) -> int:
+        """Returns the input tokens to reserve."""
+        ...
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job `name` with these requests by key."""
+        ...
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`, if there is one."""
+        ...
+
+    def state(self, job_id: str) -> JobState:
+        """Returns the state of a job."""
+        ...
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns the results of the requests, by key, of a job that has ended.
+
+        A request without a result may be billed; one with an error is not, unless its trouble is
+        unknown.
+
+        Raises:
+          JobRefused: nothing of the job is billed.
+        """
+        ...

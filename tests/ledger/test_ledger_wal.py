@@ -13,7 +13,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger import ledger_file, ledger_wal, statement
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.ledger_wal import log_of
-from bridge_jax.teachers import replay
+from bridge_jax.teachers import recorded
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.protocol import Reply
 
@@ -60,7 +60,7 @@ def test_a_copy_without_the_log_is_not_gone_on_with(path):
         alone, both = copied(path, "alone", False), copied(path, "both", True)
         pay(ledger, 3)
     before = alone.read_bytes()
-    for read in (opened, statement.read, replay.digest, lambda p: replay.open_replay(p, len)):
+    for read in (opened, statement.read, recorded.digest, lambda p: recorded.open_replay(p, len)):
         with pytest.raises(UserError, match=LOST):
             read(alone)
     assert alone.read_bytes() == before

@@ -9,7 +9,7 @@ from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
 from bridge_jax.data.example import Example
 from bridge_jax.methods import teacher as asks
 from bridge_jax.teachers.protocol import Reply, TeacherError
-from bridge_jax.teachers.verification import annotation
+from bridge_jax.teachers.replies import annotation
 
 EXAMPLES = [Example(f"e{n}", f"{n} + {n}?", str(2 * n), "numeric") for n in range(6)]
 BUDGET = BudgetConfig(20, 1.0)

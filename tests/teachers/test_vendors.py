@@ -11,7 +11,7 @@ from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import BudgetExceeded, Ledger
-from bridge_jax.teachers import retrying
+from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
@@ -41,7 +41,7 @@ def teacher(kind, vendor):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_random(0, 0.01))
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_random(0, 0.01))
 
 
 def test_the_reply_is_what_the_vendor_wrote_and_billed(teacher, vendor):
