@@ -77,11 +77,9 @@ def annotate_in_batches(
         if not jobs:
             break
         work.collect(jobs)
+    not_asked = Failure(f"not asked: {exceeded}", "not_asked")
     for key in outcomes.missing():
-        if exceeded:
-            outcomes.record(key, Failure(f"not asked: {exceeded}", "not_asked"))
-        else:
-            outcomes.record(key, Failure(work.reasons[key], "failed"))
+        outcomes.record(key, not_asked if exceeded else Failure(work.reasons[key]))
     outcomes.report()
     if exceeded and not optional:
         raise BudgetExceeded(f"{exceeded}; run the same command again to continue") from exceeded
@@ -161,7 +159,10 @@ class _Batches:
         """Waits for jobs and writes their results to the ledger."""
         waiting = list(jobs)
         while waiting:
-            states = {job.name: self._state(job) for job in waiting}
+            states: dict[str, JobState] = {}
+            for job in waiting:
+                with _stays_open(job):
+                    states[job.name] = self._insist(self.teacher.state, str(job.id))
             for job in [job for job in waiting if states[job.name].ended]:
                 self._settle(job)
                 waiting.remove(job)
@@ -196,10 +197,6 @@ class _Batches:
         self.ledger.record_job(name, job_id)
         return dataclasses.replace(job, id=job_id)
 
-    def _state(self, job: Job) -> JobState:
-        with _stays_open(job):
-            return self._insist(self.teacher.state, str(job.id))
-
     def _settle(self, job: Job) -> None:
         # All of the job's, because requests that this run no longer makes are paid for too.
         requests = {request.key: request for request in job.waiting}
@@ -214,15 +211,13 @@ class _Batches:
             if isinstance(outcome, Reply):
                 self.ledger.settle(request, outcome)
                 self.outcomes.record(key, outcome)
-            elif outcome is not None:
-                if outcome.trouble != "unknown":
-                    self.ledger.release(request)
-                self.reasons[key] = str(outcome)
-                if outcome.trouble in ("rejected", "fatal"):
-                    kind = "refused" if outcome.trouble == "rejected" else "failed"
-                    self.outcomes.record(key, Failure(str(outcome), kind))
-            else:
-                self.reasons[key] = f"batch job {job.id} has no result for it"
+                continue
+            self.reasons[key] = str(outcome or f"batch job {job.id} has no result for it")
+            if outcome and outcome.trouble != "unknown":
+                self.ledger.release(request)
+            if outcome and outcome.trouble in ("rejected", "fatal"):
+                kind = "refused" if outcome.trouble == "rejected" else "failed"
+                self.outcomes.record(key, Failure(str(outcome), kind))
         # A request without any result may be billed: it becomes unknown, and counts.
         self.ledger.close_job(job.name)
 

@@ -139,10 +139,9 @@ def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     if len(objects) == 1:
         return objects[0]
     found: dict[str, Any] = {}
-    parts: list[Any] = []
-    reason = None
+    parts, reason = [], None
+    names = ("error", "usageMetadata", "promptFeedback")
     for chunk in objects:
-        names = ("error", "usageMetadata", "promptFeedback")
         found |= {name: chunk[name] for name in names if chunk.get(name)}
         if candidate := _candidate(chunk):
             parts += _parts(candidate)
@@ -366,13 +365,9 @@ def _take_out(response: Any, *_: Any, **__: Any) -> NoReturn:
 def contents_of(request: Request) -> tuple[str, list[dict[str, Any]]]:
     """Returns the system instruction and the turns in Gemini's form."""
     system = "\n\n".join(m.content for m in request.messages if m.role == "system")
+    turns = [m for m in request.messages if m.role != "system"]
     roles = {"user": "user", "assistant": "model"}
-    turns = [
-        {"role": roles[m.role], "parts": [{"text": m.content}]}
-        for m in request.messages
-        if m.role != "system"
-    ]
-    return system, turns
+    return system, [{"role": roles[m.role], "parts": [{"text": m.content}]} for m in turns]
 
 
 def _config(request: Request) -> dict[str, Any]:
@@ -405,6 +400,5 @@ def _session(aiohttp: Any, seconds: float) -> Any:
         async def json(self, **_: Any) -> Any:
             return http.json_or_text(await self.read())
 
-    return aiohttp.ClientSession(
-        connector=Connector(limit=0), trust_env=True, response_class=Response
-    )
+    connector = Connector(limit=0)
+    return aiohttp.ClientSession(connector=connector, trust_env=True, response_class=Response)

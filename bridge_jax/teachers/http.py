@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import email.utils
+import itertools
 import json
 import logging
 import math
@@ -187,14 +188,10 @@ def tokens(value: Any) -> int | None:
 
 
 def _depth(text: str) -> int:
-    depth = deepest = 0
-    for found in _BRACKETS.finditer(text):
-        if found[0] in ("[", "{"):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif found[0] in ("]", "}"):
-            depth -= 1
-    return deepest
+    """Returns how deep brackets outside of strings are nested."""
+    step = {"[": 1, "{": 1, "]": -1, "}": -1}
+    depths = itertools.accumulate(step.get(found[0], 0) for found in _BRACKETS.finditer(text))
+    return max(depths, default=0)
 
 
 # Errors.

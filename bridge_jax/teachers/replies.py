@@ -200,17 +200,12 @@ def _end_of_object(text: str, start: int) -> int:
     """
     depth, quoted = 0, False
     for step in _STEP.finditer(text, start):
-        match step[0]:
-            case '"':
-                quoted = not quoted
-            case "{" if not quoted:
-                depth += 1
-                if depth > _DEEPEST:
-                    return step.end()
-            case "}" if not quoted:
-                depth -= 1
-                if not depth:
-                    return step.end()
+        if step[0] == '"':
+            quoted = not quoted
+        elif step[0] in ("{", "}") and not quoted:
+            depth += 1 if step[0] == "{" else -1
+            if depth in (0, _DEEPEST + 1):
+                return step.end()
     return len(text) + 1
 
 

@@ -103,8 +103,7 @@ class Secret:
         """Returns the reply without the key; words are left where the key is as short as a word."""
         if len(self.value) < _SHORTEST:
             return reply
-        text = self._without_key(reply.text)
-        return reply if text == reply.text else dataclasses.replace(reply, text=text)
+        return dataclasses.replace(reply, text=self._without_key(reply.text))
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
