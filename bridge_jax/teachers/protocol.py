@@ -105,7 +105,7 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         ...
 
     def estimate_input_tokens(self, request: Request) -> int:
@@ -129,11 +129,11 @@ class TeacherError(UserError):
     """A call that failed.
 
     Attributes:
-      trouble: what to do now. `fatal`: stop, every further call would fail too (no key, a wrong
-        one). `rejected`: give this request up, go on with the others. `transient`: nothing to pay,
-        the same call may succeed later (rate limit, overload, nobody listens). `unknown`: it was
-        sent, and nobody knows whether it is billed; it may be asked again, as a further request.
-      retry_after: how long the vendor asks to wait, seconds.
+      trouble: `fatal`: every further call would fail too (no key, a wrong one), so the run stops.
+        `rejected`: this request is given up, and the run goes on. `transient`: nothing to pay, and
+        the same call may succeed later (rate limit, overload, no connection). `unknown`: it was
+        sent, and may be billed; it may be made again, as a further request.
+      retry_after: the wait that the vendor asks for, seconds.
     """
 
     def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):

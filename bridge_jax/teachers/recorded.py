@@ -209,11 +209,9 @@ def _from_ledger(path: Path) -> RecordedTeacher:
             )
         if request.example_id not in asked[request.model]:
             return TeacherError(f"{about}: the recorded run had none either", "rejected")
-        at = f" (asked here is {request.server}; before ledgers kept the server, that was left out"
-        at += ": try teacher.base_url='')"
         return TeacherError(
-            f"{about} to these words and settings, but to others: the config has to be that of "
-            f"the recorded run{at if request.server else ''}"
+            f"{about} to these words and settings at this server, but to others: the config has to "
+            "be that of the recorded run"
         )
 
     return RecordedTeacher(name, find, lambda _: 0)

@@ -89,20 +89,19 @@ _NEXT_KEY = re.compile(r",\s*[\"']")
 
 # LaTeX whose first letter is that of an escape of JSON. A backspace or a form feed is never meant;
 # a tab, a carriage return or a line break can be, so their commands are listed.
-_COMMANDS = {
-    "t": "tag tan tanh tau tbinom text textbf textit textnormal textrm textsc textsf textstyle"
-    " texttt textup tfrac therefore theta thickapprox thicksim tilde times tiny to top triangle"
-    " triangleleft triangleq triangleright twoheadrightarrow",
-    "r": "rVert rangle rarr rbrace rbrack rceil real ref rfloor rho right rightarrow"
-    " rightharpoonup rightleftharpoons rightmargin rm rtimes rule rvert",
-    "n": "nLeftarrow nRightarrow nVdash nabla natural nearrow neg neq newcommand newline nexists"
-    " ngeq nleq nmid nolimits nonumber normalsize not notin nparallel nprec nrightarrow nsim"
-    " nsubset nsubseteq nsucc nwarrow",
-}
+_LATEX = re.compile(
+    "tag|tan|tanh|tau|tbinom|text|textbf|textit|textnormal|textrm|textsc|textsf|textstyle|texttt"
+    "|textup|tfrac|therefore|theta|thickapprox|thicksim|tilde|times|tiny|to|top|triangle"
+    "|triangleleft|triangleq|triangleright|twoheadrightarrow"
+    "|rVert|rangle|rarr|rbrace|rbrack|rceil|real|ref|rfloor|rho|right|rightarrow"
+    "|rightharpoonup|rightleftharpoons|rightmargin|rm|rtimes|rule|rvert"
+    "|nLeftarrow|nRightarrow|nVdash|nabla|natural|nearrow|neg|neq|newcommand|newline|nexists|ngeq"
+    "|nleq|nmid|nolimits|nonumber|normalsize|not|notin|nparallel|nprec|nrightarrow|nsim|nsubset"
+    "|nsubseteq|nsucc|nwarrow"
+)
 # These are also words that begin a line; between signs of mathematics they are LaTeX.
 _SIGNS = tuple(" $({=+-")
 _BETWEEN_SIGNS = {"ne", "ni", "nu"}
-_LATEX = {first: frozenset(words.split()) for first, words in _COMMANDS.items()}
 
 
 def read_json(text: str) -> tuple[str, str] | None:
@@ -270,7 +269,7 @@ def _with_backslashes(span: str) -> str:
         elif word in _BETWEEN_SIGNS:
             is_json = span[max(0, escape.start() - 1) : escape.start()] not in _SIGNS
         else:
-            is_json = word[0] in _LATEX and word not in _LATEX[word[0]]
+            is_json = word[0] in "trn" and not _LATEX.fullmatch(word)
         return written if is_json else "\\" + written
 
     return _ESCAPE.sub(double, span)
