@@ -66,8 +66,8 @@ class TeacherConfig:
       min_agreement: share of the samples at least that gives the answer of the kept rationale.
       min_rationale_tokens, max_rationale_tokens: lengths kept, in the student's tokens; a maximum
         of 0 is none.
-      replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.replay`), that
-        answers in place of `kind`; no key is needed and nothing is paid. The rest of the config
+      replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.recorded`), that
+        answers in place of `kind`; no key is needed and nobody is paid. The rest of the config
         stays that of the recorded run.
     """
 

@@ -26,7 +26,7 @@ from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, record, rows
 from bridge_jax.pipeline.files import read_json, read_rows, read_what_is_left
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
-from bridge_jax.teachers.verification import Outcome, annotation
+from bridge_jax.teachers.replies import annotation
 
 _ROWS, _SPEND, _ANSWERED = "annotations.jsonl", "spend.json", "answered.json"
 _NO_REPLY = Failure("no reply is on the ledger")
@@ -270,7 +270,7 @@ class _Ledger:
     ) -> dict[str, Any] | None:
         """Returns the row of an example; None if neither the file nor the ledger has it."""
 
-        def look_up(requests: Sequence[Request], _: bool) -> list[Outcome]:
+        def look_up(requests: Sequence[Request], _: bool) -> list[Reply | Failure]:
             return [
                 self.stored[r.key].reply if r.key in self.stored else _NO_REPLY for r in requests
             ]

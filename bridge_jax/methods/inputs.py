@@ -25,7 +25,7 @@ from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
-from bridge_jax.teachers import replay
+from bridge_jax.teachers import recorded
 from bridge_jax.text.instructions import Drawn, draw
 from bridge_jax.text.rendering import Rendering
 
@@ -237,7 +237,7 @@ class Inputs:
 
     @functools.cached_property
     def _replayed(self) -> str:
-        return replay.digest(Path(self._config.teacher.replay_from))
+        return recorded.digest(Path(self._config.teacher.replay_from))
 
     def _replay_files(self) -> dict[str, str]:
         return {Path(self._config.teacher.replay_from).name: self._replayed}

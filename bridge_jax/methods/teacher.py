@@ -14,21 +14,19 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts, prices
 from bridge_jax.ledger.accounts import Standing, open_ledger
 from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
-from bridge_jax.ledger.requests import Message, MessageRole, Request, Tally
+from bridge_jax.ledger.requests import Failure, Message, MessageRole, Reply, Request, Tally
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
-from bridge_jax.teachers import recorded, replay
-from bridge_jax.teachers.annotate import annotate
+from bridge_jax.teachers import recorded
+from bridge_jax.teachers.annotate import RateLimits, annotate
 from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
+from bridge_jax.teachers.http import server_of, vendor_of
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
-from bridge_jax.teachers.pacing import Pace
 from bridge_jax.teachers.protocol import Teacher
-from bridge_jax.teachers.rounds import Ask, ask_in_rounds
-from bridge_jax.teachers.servers import server_of, vendor_of
-from bridge_jax.teachers.verification import Outcome, Rules, is_good
+from bridge_jax.teachers.replies import Ask, Rules, is_good, resample
 from bridge_jax.text import prompts
 
 _log = logging.getLogger(__name__)
@@ -68,11 +66,10 @@ def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens
     """Returns the teacher; a recorded one can answer about `examples`."""
     config = params.teacher
     if config.replay_from:
-        return replay.open_replay(Path(config.replay_from), count)
+        return recorded.open_replay(Path(config.replay_from), count)
     if config.kind in API_TEACHERS:
         return _api_teacher(config)
-    make = {"oracle": recorded.oracle, "replay": recorded.recorded_llm}[config.kind]
-    return make(examples, params.variant, count)
+    return recorded.from_examples(config.kind, examples, params.variant, count)
 
 
 def is_paid(config: TeacherConfig) -> bool:
@@ -125,7 +122,7 @@ def make_request(params: Asking, example: Example) -> Request:
         )
     if not config.replay_from:
         return request
-    model = replay.recorded_model(Path(config.replay_from), request.model)
+    model = recorded.recorded_model(Path(config.replay_from), request.model)
     return dataclasses.replace(request, model=model)
 
 
@@ -143,7 +140,7 @@ def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
 
 def ask(
     params: Asking, examples: Sequence[Example], count: CountTokens, workdir: Path
-) -> tuple[list[list[Outcome]], dict[str, Any]]:
+) -> tuple[list[list[Reply | Failure]], dict[str, Any]]:
     """Asks about the examples, every request through the ledger of a workdir.
 
     Returns:
@@ -151,12 +148,12 @@ def ask(
     """
     config = params.teacher
     teacher = make_teacher(params, examples, count)
-    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
+    limits = RateLimits(config.requests_per_minute, config.tokens_per_minute)
     with open_ledger(workdir, params.budget, prices_of(config), not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
             collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
 
-        def ask_all(requests: Sequence[Request], optional: bool) -> list[Outcome]:
+        def ask_all(requests: Sequence[Request], optional: bool) -> list[Reply | Failure]:
             what = "teacher, again" if optional else "teacher"
             tally = Tally()
             more: dict[str, Any] = {"attempts": config.attempts, "optional": optional}
@@ -167,7 +164,7 @@ def ask(
                     found = annotate_in_batches(asker, ledger, requests, seconds, **more)
                 else:
                     threads = config.concurrency
-                    found = annotate(teacher, ledger, requests, threads, pace=pace, **more)
+                    found = annotate(teacher, ledger, requests, threads, limits=limits, **more)
             _say_what_failed(teacher.name, tally, optional)
             return found
 
@@ -176,10 +173,10 @@ def ask(
 
 def in_rounds(
     params: Asking, examples: Sequence[Example], count: CountTokens, ask_all: Ask
-) -> list[list[Outcome]]:
+) -> list[list[Reply | Failure]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
     config, rules = params.teacher, rules_of(params.teacher, count)
-    return ask_in_rounds(
+    return resample(
         [make_request(params, example) for example in examples],
         config.samples,
         config.retries,

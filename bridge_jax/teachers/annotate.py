@@ -1,28 +1,34 @@
 """Asks a teacher many questions at once, every one of them through the ledger.
 
 One event loop asks, in a thread of its own: an interrupt, which only reaches the main thread,
-cannot fall between a reservation and its call. What is below is changed by that loop alone.
+cannot fall between a reservation and its call. Only that loop changes the state below.
 """
 
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+
+import tenacity
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger, Reservations, Stopped, sleep
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Tally, alike
-from bridge_jax.teachers import retrying
-from bridge_jax.teachers.pacing import Pace
-from bridge_jax.teachers.protocol import Failure, Reply, Request, Teacher, TeacherError
+from bridge_jax.ledger.requests import Failure, Reply, Request, Tally, alike
+from bridge_jax.teachers.protocol import Teacher, TeacherError
 
-# So many requests in a row given up, none answered between: the teacher is down, not a request bad.
-# And so many at the beginning that are refused alike, or lost: it is the config that is bad.
+ATTEMPTS = 6
+# The wait before a retry, unless the vendor asks for more.
+BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
+LONGEST_SECONDS = 600.0  # A vendor that asks for a longer wait ends the run.
+_NOTED_SECONDS = 60.0  # The longest backoff: only a vendor asks for more.
+# With so many requests given up in a row, and none answered, the teacher is down. With so many
+# refused alike at the beginning, or lost, the config is wrong.
 _HOPELESS = 10
 
 _log = logging.getLogger(__name__)
@@ -34,29 +40,30 @@ def annotate(
     requests: Sequence[Request],
     concurrency: int,
     on_reply: Callable[[int, int], None] | None = None,
-    attempts: int = retrying.ATTEMPTS,
-    pace: Pace | None = None,
+    attempts: int = ATTEMPTS,
+    limits: "RateLimits | None" = None,
     optional: bool = False,
     tally: Tally | None = None,
 ) -> list[Reply | Failure]:
-    """Returns what came of each request, in order. What the ledger already holds is free.
+    """Returns the reply to each request, or its failure, in order.
 
-    Requests are begun in order. A failure that may pass is tried again with jittered exponential
-    backoff, or when the vendor says; where it is unknown whether the failed call is billed, it goes
-    on counting and the next one is reserved beside it. A request that is refused for good, or
-    fails at every attempt, becomes a `Failure`. When a request does not fit the caps, it waits for
-    those in flight, which may cost less than they reserve. The first fatal error, or an interrupt
-    (Ctrl-C), stops new calls; those in flight are settled before it is raised.
+    Replies that the ledger already holds are free. Requests are begun in order. A failure that may
+    pass is tried again with jittered exponential backoff, or when the vendor says; where it is
+    unknown whether the failed call is billed, its reservation goes on counting, and the next call
+    has its own. A request that is refused for good, or fails at every attempt, becomes a `Failure`.
+    When a request does not fit the caps, it waits for those in flight, which may cost less than
+    they reserve. The first fatal error, or an interrupt (Ctrl-C), stops new calls; those in flight
+    are settled before it is raised.
 
     Args:
-      teacher: who is asked.
-      ledger: who pays.
+      teacher: answers the requests.
+      ledger: pays for them.
       requests: equal ones are asked once.
       concurrency: calls in flight at most.
       on_reply: called with (requests done, requests in all), one call at a time, from a thread that
         is not the caller's.
       attempts: calls per request at most.
-      pace: the vendor's limits; None for none.
+      limits: the vendor's rate limits; None for none.
       optional: a request that no longer fits the caps is a `Failure`, not an error.
       tally: counts the outcomes, before each call of `on_reply`.
 
@@ -66,9 +73,9 @@ def annotate(
         wait, an open batch job has a request, or the ledger cannot be written. The message says
         how many are answered, and why most of the others are not.
     """
+    outcomes = Outcomes(requests, on_reply, tally or Tally())
     work = _Work(
-        *(teacher, ledger, requests, max(1, concurrency)),
-        *(on_reply, attempts, pace or Pace(), optional, tally or Tally()),
+        teacher, ledger, outcomes, max(1, concurrency), attempts, limits or RateLimits(), optional
     )
     runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
     loop = runner.get_loop()
@@ -85,30 +92,149 @@ def annotate(
             raise
 
 
+class Outcomes:
+    """Collects the replies and failures of a list of requests, in which some may be equal.
+
+    Args:
+      requests: in the order of `in_order`.
+      on_reply: called with (requests done, requests in all) by `report`.
+      tally: counts the outcomes.
+
+    Attributes:
+      requests: by key, without copies.
+      answered: requests with a reply.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        on_reply: Callable[[int, int], None] | None,
+        tally: Tally,
+    ):
+        self._keys = [request.key for request in requests]
+        self._copies = Counter(self._keys)
+        self._on_reply, self.tally = on_reply, tally
+        self._found: dict[str, Reply | Failure] = {}
+        self.requests = dict(zip(self._keys, requests))
+        self.done = self.answered = 0
+
+    def record(self, key: str, outcome: Reply | Failure) -> None:
+        """Adds an outcome; one of a request that is not in the list is not counted."""
+        if key in self.requests and key not in self._found:
+            self.tally.add(outcome, self._copies[key])
+            self.done += self._copies[key]
+            self.answered += self._copies[key] * isinstance(outcome, Reply)
+        self._found[key] = outcome
+
+    def report(self, in_jobs: int = 0) -> None:
+        """Calls `on_reply`, counting requests that are done in batch jobs but not collected yet."""
+        if self._on_reply:
+            self._on_reply(self.done + in_jobs, len(self._keys))
+
+    def missing(self) -> list[str]:
+        """Returns the keys of requests without an outcome, in order."""
+        return [key for key in self.requests if key not in self._found]
+
+    def in_order(self) -> list[Reply | Failure]:
+        """Returns the outcomes in the order of the requests."""
+        return [self._found[key] for key in self._keys if key in self._found]
+
+    def progress(self, teacher: str) -> str:
+        """Returns how far the run has come, for an error message."""
+        failures = self.tally.failures()
+        return (
+            f"{self.answered} of {len(self._keys)} requests to {teacher} are answered and "
+            f"kept{f' ({failures})' if failures else ''}; run the same command again to continue"
+        )
+
+
+class RateLimits:
+    """Spaces requests evenly, so that a vendor's limits per minute are kept.
+
+    The vendors' limits are token buckets that refill all the time. Taking from them without bursts
+    keeps every minute, wherever it begins, within its share.
+
+    Args:
+      requests_per_minute, tokens_per_minute: 0 is no limit.
+      clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        requests_per_minute: float = 0,
+        tokens_per_minute: float = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._clock = clock
+        self._per_second = (requests_per_minute / 60, tokens_per_minute / 60)
+        self._free_at = [clock(), clock()]
+
+    def take(self, tokens: int) -> float:
+        """Takes the next turn, for a request of at most `tokens`; returns the seconds until it."""
+        now = self._clock()
+        limited = [i for i, rate in enumerate(self._per_second) if rate]
+        start = max([now, *(self._free_at[i] for i in limited)])
+        for i in limited:
+            self._free_at[i] = start + (1, tokens)[i] / self._per_second[i]
+        return start - now
+
+    def give_back(self, tokens: int, requests: int = 0) -> None:
+        """Returns a share that was taken and not used."""
+        for i, amount in enumerate((requests, tokens)):
+            if self._per_second[i]:
+                self._free_at[i] -= amount / self._per_second[i]
+
+
+def seconds_to_wait(state: tenacity.RetryCallState) -> float:
+    """Returns the seconds before the next attempt: a backoff, or more if the vendor asks for it."""
+    error = state.outcome and state.outcome.exception()
+    return max(BACKOFF(state), getattr(error, "retry_after", 0.0))
+
+
+def _log_wait(state: tenacity.RetryCallState) -> None:
+    """Logs a wait; one above a minute is a warning."""
+    seconds = state.next_action.sleep if state.next_action else 0.0
+    level = logging.INFO if seconds <= _NOTED_SECONDS else logging.WARNING
+    error = state.outcome and state.outcome.exception()
+    _log.log(level, "%s; trying again in %.0f s", error, seconds)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, TeacherError) and error.trouble in ("transient", "unknown")
+
+
+def _bounded(error: TeacherError) -> TeacherError:
+    """Returns the error, or a fatal one if the vendor asks to come back after a long time."""
+    if not _may_pass(error) or error.retry_after <= LONGEST_SECONDS:
+        return error
+    wait = datetime.timedelta(seconds=min(round(error.retry_after), 10**9))
+    when = datetime.datetime.now(datetime.UTC) + wait
+    return TeacherError(
+        f"{error}; it asks to come back in {wait}, at {when:%Y-%m-%d %H:%M} UTC: run the same "
+        "command again then",
+        "fatal",
+    )
+
+
 @dataclasses.dataclass
 class _Work:
     """One call of `annotate`."""
 
     teacher: Teacher
     ledger: Ledger
-    requests: Sequence[Request]
+    outcomes: Outcomes
     concurrency: int
-    on_reply: Callable[[int, int], None] | None
     attempts: int
-    pace: Pace
+    limits: RateLimits
     optional: bool
-    tally: Tally
-    outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
     failure: BaseException | None = None
 
     def __post_init__(self):
-        self.keys = [request.key for request in self.requests]
-        self.copies = Counter(self.keys)
-        self.waiting = deque(dict(zip(self.keys, self.requests)).values())
+        self.waiting = deque(self.outcomes.requests.values())
         self.stop = asyncio.Event()
         self.settling: set[asyncio.Task[None]] = set()
-        self.answered = self.done = self.given_up_in_a_row = 0
-        # Until the first reply: what was refused, and how many calls were lost.
+        self.given_up_in_a_row = 0
+        # Until the first reply: the refusals, and how many calls were lost.
         self.heard = False
         self.refusals: Counter[str] = Counter()
         self.lost = 0
@@ -117,18 +243,16 @@ class _Work:
         """Does everything on the runner's loop, and closes it."""
         with runner:
             runner.run(self._run())
+        if isinstance(self.failure, UserError):
+            kind = BudgetExceeded if isinstance(self.failure, BudgetExceeded) else UserError
+            raise kind(f"{self.failure}; {self.progress()}") from self.failure
         if self.failure:
-            self._raise(self.failure)
-        return [self.outcomes[key] for key in self.keys if key in self.outcomes]
+            raise self.failure
+        return self.outcomes.in_order()
 
     def progress(self) -> str:
-        """Returns how far it came, for an error message."""
-        failures = self.tally.failures()
-        return (
-            f"{self.answered} of {len(self.requests)} requests to {self.teacher.name} are answered "
-            f"and kept{f' ({failures})' if failures else ''}; run the same command again to "
-            "continue"
-        )
+        """Returns how far the run has come, for an error message."""
+        return self.outcomes.progress(self.teacher.name)
 
     async def _run(self) -> None:
         """Keeps `concurrency` calls in flight until all is done, or `stop` is set."""
@@ -150,9 +274,7 @@ class _Work:
 
     async def _ask(self, request: Request) -> None:
         try:
-            await retrying.while_it_may_pass(
-                self._attempt, request, self.attempts, self._sleep, _log
-            )
+            await self._try(request)
         except TeacherError as error:
             if error.trouble == "fatal":
                 raise
@@ -161,6 +283,28 @@ class _Work:
             if not self.optional:
                 raise
             self._record(request, Failure(f"not asked: {error}", "not_asked"))
+
+    async def _try(self, request: Request) -> None:
+        """Makes attempts while the trouble may pass; raises the error of the last one."""
+        # tenacity takes a tenth of the processor time of a call, so only failures go through it.
+        try:
+            return await self._attempt(request)
+        except TeacherError as error:
+            failed = [error]
+
+        async def again() -> None:
+            if failed:
+                raise failed.pop()
+            await self._attempt(request)
+
+        await tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_may_pass),
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=seconds_to_wait,
+            sleep=self._sleep,
+            before_sleep=_log_wait,
+            reraise=True,
+        )(again)
 
     async def _attempt(self, request: Request) -> None:
         """Takes the stored reply, or makes the paid call."""
@@ -174,7 +318,7 @@ class _Work:
         try:
             reply = await self.teacher.ask(request)
         except TeacherError as failure:
-            error = retrying.bounded(failure)
+            error = _bounded(failure)
             if error.trouble == "fatal":
                 self._fail(error)
             unknown = failure.trouble == "unknown"
@@ -186,8 +330,8 @@ class _Work:
             await self._lose(request, error)
             raise
         self.heard = True
-        self.pace.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
-        # Who asks goes on while this waits for the disk.
+        self.limits.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
+        # The worker goes on to the next request while this one is written to disk.
         written = self.reservations.settle(request, reply)
         settling = asyncio.create_task(self._settle(request, reply, written))
         self.settling.add(settling)
@@ -202,7 +346,7 @@ class _Work:
             await self._lose(request, error)
 
     async def _lose(self, request: Request, error: BaseException) -> None:
-        """Stops the run at an error that nobody foresaw; whether the call is billed is unknown."""
+        """Stops the run at an unexpected error; whether the call is billed is unknown."""
         self._fail(error)
         # (A full disk may refuse this too: then closing the ledger does the same.)
         with contextlib.suppress(UserError):
@@ -213,27 +357,23 @@ class _Work:
         stored = await self.reservations.reserve(request, estimate)
         if stored is not None:
             return stored
-        if seconds := self.pace.take(most):
+        if seconds := self.limits.take(most):
             # No reservation is held while waiting: a crash would count it as maybe billed.
             await self.reservations.release(request)
             await self._sleep(seconds)
             stored = await self.reservations.reserve(request, estimate)
             if stored is not None:
-                self.pace.give_back(most, requests=1)
+                self.limits.give_back(most, requests=1)
         return stored
 
     async def _sleep(self, seconds: float) -> None:
         await sleep(seconds, self.stop)
 
     def _record(self, request: Request, outcome: Reply | Failure) -> None:
-        self.outcomes[request.key] = outcome
-        self.tally.add(outcome, self.copies[request.key])
-        self.done += self.copies[request.key]
         if isinstance(outcome, Reply):
-            self.answered += self.copies[request.key]
             self.given_up_in_a_row = 0
-        if self.on_reply:
-            self.on_reply(self.done, len(self.requests))
+        self.outcomes.record(request.key, outcome)
+        self.outcomes.report()
 
     def _give_up(self, error: TeacherError) -> Failure:
         if error.trouble == "rejected":
@@ -263,10 +403,3 @@ class _Work:
         """Stops new calls and retries; what they raise because of it hides no first error."""
         self.failure = self.failure or error
         self.stop.set()
-
-    def _raise(self, error: BaseException) -> NoReturn:
-        if isinstance(error, BudgetExceeded):
-            raise BudgetExceeded(f"{error}; {self.progress()}") from error
-        if isinstance(error, UserError):
-            raise UserError(f"{error}; {self.progress()}") from error
-        raise error

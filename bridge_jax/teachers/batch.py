@@ -1,32 +1,31 @@
 """Asks a teacher through its vendor's batch mode: at half the price, within a day.
 
 A job is on the ledger before it is submitted, under a name that the vendor keeps with it. So it
-outlives this process: whoever runs the same command next collects it, and one that was killed
+outlives this process: the next run of the same command collects it, and a run that was killed
 between submitting and noting the vendor's id finds the job by its name.
 """
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Job, Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Tally
-from bridge_jax.teachers import retrying
-from bridge_jax.teachers.batch_protocol import BatchTeacher, JobRefused, State
-from bridge_jax.teachers.protocol import Failure, Reply, Request, TeacherError
+from bridge_jax.ledger.requests import Failure, Reply, Request, Tally
+from bridge_jax.teachers.annotate import ATTEMPTS, LONGEST_SECONDS, Outcomes, seconds_to_wait
+from bridge_jax.teachers.http import UNREADABLE
+from bridge_jax.teachers.protocol import BatchTeacher, JobRefused, JobState, TeacherError
 
 T = TypeVar("T")
 
-# Below what the vendors take in one job: OpenAI 50,000 requests and 200 MB, Gemini 20 MB inline.
+# Below the vendors' limits of one job: OpenAI's 50,000 requests and 200 MB, Gemini's 20 MB inline.
 REQUESTS_PER_JOB, BYTES_PER_JOB = 10_000, 15_000_000
 
 _log = logging.getLogger(__name__)
@@ -38,20 +37,20 @@ def annotate_in_batches(
     requests: Sequence[Request],
     poll_seconds: float,
     on_reply: Callable[[int, int], None] | None = None,
-    attempts: int = retrying.ATTEMPTS,
+    attempts: int = ATTEMPTS,
     optional: bool = False,
     tally: Tally | None = None,
 ) -> list[Reply | Failure]:
-    """Returns what came of each request, in order, as `annotate` does.
+    """Returns the reply to each request, or its failure, in order, as `annotate` does.
 
-    Jobs that an earlier process left open are collected first. What failed and may succeed later
-    (a job that expired, an overload) goes into a further job, `attempts` in all.
+    Jobs that an earlier process left open are collected first. Requests that failed and may succeed
+    later (a job that expired, an overload) go into another job, up to `attempts` jobs.
 
     Args:
-      teacher: who is asked.
-      ledger: who pays.
+      teacher: answers the requests.
+      ledger: pays for them.
       requests: equal ones are asked once.
-      poll_seconds: between two questions for a job's state.
+      poll_seconds: between two looks at a job's state.
       on_reply: called with (requests done, requests in all).
       attempts: jobs per request at most.
       optional: a request that no longer fits the caps is a `Failure`, not an error.
@@ -61,8 +60,8 @@ def annotate_in_batches(
       BudgetExceeded: a cap is reached, after those that fitted were collected.
       UserError: a job was refused, or the ledger cannot be written.
     """
-    unique = {r.key: r for r in requests}
-    work = _Batches(teacher, ledger, unique, poll_seconds, on_reply, tally or Tally())
+    outcomes = Outcomes(requests, on_reply, tally or Tally())
+    work = _Batches(teacher, ledger, outcomes, poll_seconds)
     work.collect(work.left_open())
     exceeded: BudgetExceeded | None = None
     for _ in range(attempts):
@@ -70,29 +69,31 @@ def annotate_in_batches(
         if not jobs:
             break
         work.collect(jobs)
-    for key in work.missing():
-        kind = "not_asked" if exceeded else "failed"
-        work.record(key, Failure(f"not asked: {exceeded}" if exceeded else work.reasons[key], kind))
-    work.show(0)
+    not_asked = Failure(f"not asked: {exceeded}", "not_asked")
+    for key in outcomes.missing():
+        outcomes.record(key, not_asked if exceeded else Failure(work.reasons[key]))
+    outcomes.report()
     if exceeded and not optional:
         raise BudgetExceeded(f"{exceeded}; run the same command again to continue") from exceeded
-    return [work.outcomes[request.key] for request in requests]
+    return outcomes.in_order()
 
 
 def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float) -> None:
-    """Waits for the jobs that an earlier process of this run left open, and writes what came of it.
+    """Waits for jobs that an earlier process of this run left open, and writes their results.
 
-    For a run that asks without batch mode now: what it is about to ask may be in such a job.
+    For a run without batch mode: requests that it is about to make may be in such a job.
 
     Raises:
       UserError: a job was refused, or cannot be looked for.
     """
-    work = _Batches(teacher, ledger, {}, poll_seconds, None)
+    work = _Batches(teacher, ledger, Outcomes([], None, Tally()), poll_seconds)
     if jobs := work.left_open():
         _log.warning(
             "%s: %d batch jobs of an earlier start are open; they are collected first, which may "
             "take a day: %s",
-            *(teacher.name, len(jobs), ", ".join(str(job.id) for job in jobs)),
+            teacher.name,
+            len(jobs),
+            ", ".join(str(job.id) for job in jobs),
         )
         work.collect(jobs)
 
@@ -103,22 +104,9 @@ class _Batches:
 
     teacher: BatchTeacher
     ledger: Ledger
-    requests: Mapping[str, Request]
+    outcomes: Outcomes
     poll_seconds: float
-    on_reply: Callable[[int, int], None] | None
-    tally: Tally = dataclasses.field(default_factory=Tally)
-    outcomes: dict[str, Reply | Failure] = dataclasses.field(default_factory=dict)
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def missing(self) -> list[str]:
-        """Returns the keys that have no outcome yet, in order."""
-        return [key for key in self.requests if key not in self.outcomes]
-
-    def record(self, key: str, outcome: Reply | Failure) -> None:
-        """Notes what came of a request; those that this run no longer asks are not counted."""
-        if key in self.requests and key not in self.outcomes:
-            self.tally.add(outcome)
-        self.outcomes[key] = outcome
 
     def left_open(self) -> list[Job]:
         """Returns the vendor's jobs of an earlier process; forgets those that it never submitted.
@@ -141,11 +129,11 @@ class _Batches:
         return jobs
 
     def submit(self) -> tuple[list[Job], BudgetExceeded | None]:
-        """Submits what has no outcome yet, as far as the caps allow; takes what is stored."""
+        """Submits requests without an outcome, as far as the caps allow; takes stored replies."""
         reserved: dict[str, Request] = {}
         exceeded = None
-        for key in self.missing():
-            request = self.requests[key]
+        for key in self.outcomes.missing():
+            request = self.outcomes.requests[key]
             estimate = self.teacher.estimate_input_tokens(request)
             try:
                 stored = self.ledger.reserve(request, estimate, batch=True)
@@ -155,19 +143,22 @@ class _Batches:
             if stored is None:
                 reserved[key] = request
             else:
-                self.record(key, stored)
-        self.show(0)
+                self.outcomes.record(key, stored)
+        self.outcomes.report()
         return [self._submit_one(part) for part in _parts(reserved)], exceeded
 
     def collect(self, jobs: Sequence[Job]) -> None:
-        """Waits for jobs and writes what came of them to the ledger."""
+        """Waits for jobs and writes their results to the ledger."""
         waiting = list(jobs)
         while waiting:
-            states = {job.name: self._state(job) for job in waiting}
+            states: dict[str, JobState] = {}
+            for job in waiting:
+                with _stays_open(job):
+                    states[job.name] = self._insist(self.teacher.state, str(job.id))
             for job in [job for job in waiting if states[job.name].ended]:
                 self._settle(job)
                 waiting.remove(job)
-            self.show(sum(states[job.name].done for job in waiting))
+            self.outcomes.report(sum(states[job.name].done for job in waiting))
             if waiting:
                 words = {f"{job.id}: {states[job.name].words}" for job in waiting}
                 _log.info("%s works on %s", self.teacher.name, "; ".join(sorted(words)))
@@ -193,21 +184,13 @@ class _Batches:
             except TeacherError as error:
                 if tries > 1 or error.trouble not in ("fatal", "rejected"):
                     raise
-                refusal = error
-            else:
-                refusal = None
-        if refusal:
-            self._forget(job)
-            raise refusal
+                self._forget(job)
+                raise JobRefused(str(error)) from None
         self.ledger.record_job(name, job_id)
         return dataclasses.replace(job, id=job_id)
 
-    def _state(self, job: Job) -> State:
-        with _stays_open(job):
-            return self._insist(self.teacher.state, str(job.id))
-
     def _settle(self, job: Job) -> None:
-        # Also of those that this run no longer asks: they are paid for all the same.
+        # All of the job's, because requests that this run no longer makes are paid for too.
         requests = {request.key: request for request in job.waiting}
         try:
             with _stays_open(job):
@@ -219,17 +202,15 @@ class _Batches:
             outcome = results.get(key)
             if isinstance(outcome, Reply):
                 self.ledger.settle(request, outcome)
-                self.record(key, outcome)
-            elif outcome is not None:
-                if outcome.trouble != "unknown":
-                    self.ledger.release(request)
-                self.reasons[key] = str(outcome)
-                if outcome.trouble in ("rejected", "fatal"):
-                    kind = "refused" if outcome.trouble == "rejected" else "failed"
-                    self.record(key, Failure(str(outcome), kind))
-            else:
-                self.reasons[key] = f"batch job {job.id} has no result for it"
-        # What has no result at all may be billed: it becomes unknown, and counts.
+                self.outcomes.record(key, outcome)
+                continue
+            self.reasons[key] = str(outcome or f"batch job {job.id} has no result for it")
+            if outcome and outcome.trouble != "unknown":
+                self.ledger.release(request)
+            if outcome and outcome.trouble in ("rejected", "fatal"):
+                kind = "refused" if outcome.trouble == "rejected" else "failed"
+                self.outcomes.record(key, Failure(str(outcome), kind))
+        # A request without any result may be billed: it becomes unknown, and counts.
         self.ledger.close_job(job.name)
 
     def _forget(self, job: Job) -> None:
@@ -244,24 +225,19 @@ class _Batches:
         *what: object,
         passing: Sequence[str] = ("transient", "unknown"),
     ) -> T:
-        """Returns what the vendor says; tries again while it cannot be reached, for half an hour.
+        """Calls the vendor; tries again for half an hour while it cannot be reached.
 
-        Reading costs nothing, so an answer that was lost is asked for again.
+        Reading costs nothing, so a lost answer is asked for again too.
         """
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, TeacherError) and error.trouble in passing
             ),
             stop=tenacity.stop_after_delay(1800),
-            wait=lambda state: min(retrying.seconds_to_wait(state), retrying.LONGEST_SECONDS),
+            wait=lambda state: min(seconds_to_wait(state), LONGEST_SECONDS),
             before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
             reraise=True,
         )(call, *what)
-
-    def show(self, in_jobs: int) -> None:
-        """Calls `on_reply`, where `in_jobs` requests are done that are not collected yet."""
-        if self.on_reply:
-            self.on_reply(len(self.outcomes) + in_jobs, len(self.requests))
 
 
 @contextlib.contextmanager
@@ -281,16 +257,46 @@ def _stays_open(job: Job) -> Iterator[None]:
 
 
 def _parts(requests: Mapping[str, Request]) -> list[dict[str, Request]]:
-    """Splits requests into as many jobs as the vendors' limits make necessary."""
+    """Splits requests into jobs within the vendors' limits."""
+    parts: dict[tuple[int, int], dict[str, Request]] = {}
     size = 0
-
-    def number(place: int, request: Request) -> tuple[int, int]:
-        nonlocal size
+    for place, (key, request) in enumerate(requests.items()):
         size += len(request.to_json().encode())
-        return place // REQUESTS_PER_JOB, size // BYTES_PER_JOB
+        number = (place // REQUESTS_PER_JOB, size // BYTES_PER_JOB)
+        parts.setdefault(number, {})[key] = request
+    return list(parts.values())
 
-    placed = [(number(i, request), key) for i, (key, request) in enumerate(requests.items())]
-    return [
-        {key: requests[key] for _, key in part}
-        for _, part in itertools.groupby(placed, key=lambda item: item[0])
-    ]
+
+def read_results(
+    rows: Sequence[tuple[Any, Mapping[str, Any]]],
+    requests: Mapping[str, Request],
+    read: Callable[[Request, Mapping[str, Any]], Reply],
+    unfinished: str = "",
+) -> dict[str, Reply | TeacherError]:
+    """Returns the results of a job that has ended, by the key of the request.
+
+    A row that cannot be read may be billed, so its request has no result. A row without a key may
+    be that of any request without a row.
+
+    Args:
+      rows: key and content of each; the key may be anything that a server writes in its place.
+      requests: those that wait for a result, by key.
+      read: returns the reply in a row, or raises its `TeacherError`.
+      unfinished: why requests without a row are not billed and may be asked again; "" if they may
+        be billed.
+    """
+    found: dict[str, Reply | TeacherError] = {}
+    named = {key for key, _ in rows if isinstance(key, str)}
+    for key, row in rows:
+        request = requests.get(key) if isinstance(key, str) else None
+        if request and (row.get("error") or row.get("response")):
+            try:
+                found[key] = read(request, row)
+            except TeacherError as error:
+                found[key] = error
+            except UNREADABLE:
+                continue
+    if unfinished and all(isinstance(key, str) for key, _ in rows):
+        for key in requests.keys() - named:
+            found[key] = TeacherError(unfinished, "transient")
+    return found

@@ -1,22 +1,38 @@
-"""Gemini, through `google-genai` or, for those who are pinned to it, `google-generativeai`."""
+"""Gemini, through `google-genai` or, for those who are pinned to it, `google-generativeai`.
 
+The retired `google-generativeai` has no batch mode. Both SDKs hand over the server's text unread:
+reading it here takes less time than their models, and reads answers that they reject. Whatever is
+billed is a reply, at worst a malformed one.
+"""
+
+import asyncio
 import contextlib
 import functools
+import importlib
+import logging
 import os
-from collections.abc import Mapping
-from typing import Any, Literal
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NoReturn
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers import calls, gemini_replies, wire
-from bridge_jax.teachers.gemini_sdks import GoogleGenai, GoogleGenerativeai, Sdk
-from bridge_jax.teachers.protocol import Reply, Request
+from bridge_jax.ledger.requests import Finish, Reply, Request
+from bridge_jax.teachers import http
+from bridge_jax.teachers.http import HttpErrors, items, mapping, tokens
+from bridge_jax.teachers.replies import SCHEMA, finish_of
 from bridge_jax.teachers.secret import Secret
 
 Backend = Literal["google-genai", "google-generativeai"]
 
+_ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
+# https://ai.google.dev/api/generate-content#FinishReason
+_REFUSALS = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"}
+_COUNTS = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
+
 
 class GeminiTeacher:
-    """A teacher behind Gemini's generateContent. Nothing is read or opened before it is asked.
+    """A teacher that answers Gemini's generateContent. It reads and opens nothing until asked.
 
     Args:
       model: for messages; requests name their own.
@@ -43,34 +59,39 @@ class GeminiTeacher:
     @functools.cached_property
     def secret(self) -> Secret:
         """The key."""
-        variables = ["GEMINI_API_KEY", "GOOGLE_API_KEY"]
-        return Secret(variables, True, f"teacher {self.name}")
+        return Secret(["GEMINI_API_KEY", "GOOGLE_API_KEY"], True, f"teacher {self.name}")
 
     @functools.cached_property
-    def sdk(self) -> Sdk:
-        """What makes the calls of one event loop.
+    def errors(self) -> HttpErrors:
+        """Turns errors of calls into `TeacherError`s."""
+        return HttpErrors(self.name, self.secret)
+
+    @functools.cached_property
+    def sdk(self) -> "GoogleGenai | GoogleGenerativeai":
+        """The SDK, which makes the calls of one event loop.
 
         Raises:
           UserError: the SDK is not installed, there is no key, or it would not be safe on its way.
         """
         url = self._base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL", "")
-        calls.may_send_key(self.name, self.secret, url, self._allow_http)
-        make = {"google-genai": GoogleGenai, "google-generativeai": GoogleGenerativeai}
+        http.may_send_key(self.name, self.secret, url, self._allow_http)
+        is_genai = self._backend == "google-genai"
+        make = GoogleGenai if is_genai else GoogleGenerativeai
         try:
-            return make[self._backend](self.secret.value, self._base_url, self._timeout)
+            return make(self.secret.value, self._base_url, self._timeout)
         except ImportError:
-            extra = {"google-genai": "gemini", "google-generativeai": "generativeai"}[self._backend]
+            extra = "gemini" if is_genai else "generativeai"
             raise UserError(
                 f"teacher.backend={self._backend} needs the SDK: pip install 'bridge-jax[{extra}]'"
             ) from None
 
     def check(self) -> None:
-        """Raises a `UserError` if it cannot be asked; asks nothing."""
+        """Raises a `UserError` if it cannot be asked; sends nothing."""
         _ = self.sdk
 
     def estimate_input_tokens(self, request: Request) -> int:
         """Returns a bound of the input's tokens."""
-        return calls.most_input_tokens(request)
+        return http.worst_case(request)[0]
 
     async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call.
@@ -80,12 +101,7 @@ class GeminiTeacher:
         """
         with self.explained():
             body = await self.sdk.generate(request)
-            try:
-                answer = gemini_replies.merged(wire.objects(body))
-            except wire.Unreadable as error:
-                text = body[:500] if isinstance(body, str) else body[:500].decode(errors="replace")
-                raise calls.unusable(self.name, self.secret, f"{text} ({error})") from None
-            return self.reply(request, answer)
+            return self.reply(request, merged(self.errors.objects(body)))
 
     async def aclose(self) -> None:
         """Closes the connections of this event loop; asked again, it opens others."""
@@ -93,25 +109,296 @@ class GeminiTeacher:
             await sdk.aclose()
 
     def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
-        """Puts errors of the SDK into ours; nothing that leaves holds the key.
+        """Returns `HttpErrors.boundary` for the SDK's errors.
 
         Args:
-          *unreadable: what the SDK raises inside where it cannot read an answer.
+          *unreadable: errors that the SDK raises inside where it cannot read an answer.
         """
-        return calls.boundary(
-            self.name, self.secret, lambda error: self.sdk.refusal(error), unreadable
-        )
+        return self.errors.boundary(self._refusal, unreadable)
+
+    def _refusal(self, error: Any) -> http.Refusal | None:
+        if isinstance(error, _Arrived):
+            return error.status, error.headers, http.json_or_text(error.body)
+        if isinstance(error, self.sdk.refusals):
+            return error.code, getattr(error.response, "headers", {}), error.details
+        return None
 
     def reply(self, request: Request, answer: Mapping[str, Any]) -> Reply:
         """Returns the reply in a GenerateContentResponse (JSON of the REST API), without the key.
 
-        One without usage, or with usage that cannot be, is taken at its worst case.
+        One without usage, or with impossible usage, is taken at its worst case.
 
         Raises:
-          TeacherError: there is no reply, and nothing that says it is billed.
+          TeacherError: there is no reply, and nothing that says that it is billed.
         """
-        worst = (self.estimate_input_tokens(request), request.max_output_tokens)
-        found = gemini_replies.read(request, answer, worst)
-        if found is None:
-            raise calls.no_reply(self.name, self.secret, answer)
-        return self.secret.reply(found)
+        return self.errors.reply(read(request, answer, http.worst_case(request)), answer)
+
+
+def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns the response: the only object, or the sum of a stream's."""
+    if len(objects) == 1:
+        return objects[0]
+    found: dict[str, Any] = {}
+    parts, reason = [], None
+    names = ("error", "usageMetadata", "promptFeedback")
+    for chunk in objects:
+        found |= {name: chunk[name] for name in names if chunk.get(name)}
+        if candidate := _candidate(chunk):
+            parts += _parts(candidate)
+            reason = candidate.get("finishReason") or reason
+            found["candidates"] = [{"content": {"parts": parts}, "finishReason": reason}]
+    return found
+
+
+def read(request: Request, answer: Mapping[str, Any], worst: tuple[int, int]) -> Reply | None:
+    """Returns the reply in a response; None if there is none, nor any usage.
+
+    Args:
+      request: the question.
+      answer: the parsed JSON.
+      worst: the highest counts of tokens, of input and output, that can be billed. They are taken
+        where the usage is missing or impossible.
+    """
+    usage = mapping(answer.get("usageMetadata"))
+    is_billed = any(usage.get(name) for name in _COUNTS)
+    candidate = _candidate(answer)
+    feedback = mapping(answer.get("promptFeedback"))
+    error = answer.get("error")
+    is_reply = bool(candidate or feedback) and not error
+    if not is_billed and not is_reply:
+        return None
+    inputs, total = tokens(usage.get("promptTokenCount")), tokens(usage.get("totalTokenCount"))
+    # Thoughts are billed as output, and are only in the total.
+    counts = (inputs, total - inputs) if inputs and total and total >= inputs else worst
+    text = "".join(_text(part) for part in _parts(candidate))
+    reason = "SAFETY" if feedback.get("blockReason") else str(candidate.get("finishReason") or "")
+    finish = _finish(request, text, reason) if is_reply else "malformed"
+    return Reply(text or str(error or ""), *counts, finish)
+
+
+def _finish(request: Request, text: str, reason: str) -> Finish:
+    if reason in _REFUSALS:
+        return "refused"
+    if reason == "MAX_TOKENS":
+        return "length"
+    if not text.strip():
+        return "empty"
+    if reason not in _ANSWERED:
+        return "malformed"
+    return finish_of(text) if request.structured else "stop"
+
+
+def _candidate(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the first candidate, empty if there is none."""
+    candidates = items(answer.get("candidates"))
+    return next((item for item in candidates if isinstance(item, Mapping)), {})
+
+
+def _parts(candidate: Mapping[str, Any]) -> list[Any]:
+    content = candidate.get("content")
+    return items(content.get("parts")) if isinstance(content, Mapping) else items(content)
+
+
+def _text(part: Any) -> str:
+    """Returns the text of a part; thoughts, and parts that are no text, have none."""
+    part = {"text": part} if isinstance(part, str) else mapping(part)
+    text = part.get("text")
+    return text if isinstance(text, str) and not part.get("thought") else ""
+
+
+class GoogleGenai:
+    """The maintained SDK.
+
+    Attributes:
+      refusals: its errors for responses that the vendor refused.
+      last_body: of the last call of a blocking client.
+    """
+
+    def __init__(self, key: str, base_url: str, timeout: float):
+        import aiohttp
+        from google import genai
+        from google.genai import types
+
+        self._aiohttp, self._sdk, self._types = aiohttp, genai, types
+        self._key, self._base_url, self._timeout = key, base_url, timeout
+        self._session: Any = None
+        self.refusals = genai.errors.APIError
+        self.last_body = b""
+        self._configs: dict[tuple, Any] = {}
+
+    def client(self, session: Any = None) -> Any:
+        """Returns a client of the SDK.
+
+        Args:
+          session: of aiohttp, for its asynchronous calls.
+        """
+        options = self._types.HttpOptions(
+            base_url=self._base_url or None,
+            timeout=round(1000 * self._timeout),
+            retry_options=self._types.HttpRetryOptions(attempts=1),  # `annotate` retries.
+            aiohttp_client=session,
+            # A redirect would take the key, in a header of Google's own, to another host.
+            async_client_args={"allow_redirects": False},
+            client_args={"follow_redirects": False, "event_hooks": {"response": [self._keep]}},
+        )
+        return self._sdk.Client(vertexai=False, api_key=self._key, http_options=options)
+
+    def _keep(self, response: Any) -> None:
+        """Keeps the body of a blocking call.
+
+        The SDK rejects values that it does not know, so a batch job with one such answer could
+        never be collected.
+        """
+        self.last_body = response.read()
+        if response.status_code != 200:
+            raise _Arrived(response.status_code, response.headers, self.last_body)
+
+    async def generate(self, request: Request) -> bytes | str:
+        """Returns the text of a response with HTTP status 200."""
+        system, contents = contents_of(request)
+        response = await self._asking.aio.models.generate_content(
+            model=request.model, contents=contents, config=self._built(request, system)
+        )
+        return response.sdk_http_response.body or ""
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    @functools.cached_property
+    def _asking(self) -> Any:
+        """The client of the event loop that first asks.
+
+        It uses aiohttp, which takes two thirds of the processor time of httpx.
+        """
+        self._session = _session(self._aiohttp, min(30.0, self._timeout / 2))
+        return self.client(self._session)
+
+    def _built(self, request: Request, system: str) -> Any:
+        """Returns the config of a call; building it for each request takes time."""
+        key = (system, request.max_output_tokens, request.temperature, request.structured)
+        if key not in self._configs:
+            self._configs[key] = self._types.GenerateContentConfig(
+                automatic_function_calling={"disable": True},
+                should_return_http_response=True,
+                **self.config(request, system),
+            )
+        return self._configs[key]
+
+    def config(self, request: Request, system: str) -> dict[str, Any]:
+        """Returns the arguments of the SDK's GenerateContentConfig that the vendor is sent."""
+        config = _config(request)
+        if system:
+            config["system_instruction"] = system
+        if request.structured:
+            config["response_json_schema"] = SCHEMA
+        return config
+
+
+class GoogleGenerativeai:
+    """The retired SDK, over REST, where its errors are as clear as those of the other.
+
+    It has one key and one address for the whole process.
+    """
+
+    refusals = ()  # `_take_out` takes every response out of it.
+
+    def __init__(self, key: str, base_url: str, timeout: float):
+        with warnings.catch_warnings():
+            # It announces its end, which its users know.
+            warnings.simplefilter("ignore", FutureWarning)
+            sdk: Any = importlib.import_module("google.generativeai")
+
+        # It keeps 10 connections and warns of every further one that it closes.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        options = {"api_endpoint": base_url} if base_url else None
+        sdk.configure(api_key=key, transport="rest", client_options=options)
+        client = importlib.import_module("google.generativeai.client")
+        # `requests` calls a hook before it would follow a redirect, key and all.
+        hooks = client.get_default_generative_client().transport._session.hooks
+        hooks["response"].append(_take_out)
+        self._sdk, self._timeout = sdk, timeout
+        # Its calls block. The pool makes a thread where none is idle: one per call in flight.
+        self._threads = ThreadPoolExecutor(1000, "google-generativeai")
+
+    async def generate(self, request: Request) -> bytes | str:
+        """Returns the response's body."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._generate, request)
+
+    async def aclose(self) -> None:
+        """Ends the threads."""
+        self._threads.shutdown()
+
+    def _generate(self, request: Request) -> bytes:
+        system, contents = contents_of(request)
+        config = _config(request)
+        if request.structured:
+            # Its schemas are an older subset.
+            schema = {k: v for k, v in SCHEMA.items() if k != "additionalProperties"}
+            config["response_schema"] = schema
+        model = self._sdk.GenerativeModel(request.model, system_instruction=system or None)
+        options = {"timeout": self._timeout, "retry": None}
+        try:
+            model.generate_content(contents, generation_config=config, request_options=options)
+        except _Arrived as response:
+            if response.status != 200:
+                raise
+            return response.body
+        raise RuntimeError("google-generativeai answers without a response")
+
+
+class _Arrived(Exception):  # noqa: N818
+    """Carries a response out of an SDK, which would follow redirects and reject odd answers."""
+
+    def __init__(self, status: int, headers: Any, body: bytes):
+        super().__init__(f"HTTP {status}")
+        self.status, self.headers, self.body = status, headers, body
+
+
+def _take_out(response: Any, *_: Any, **__: Any) -> NoReturn:
+    """Takes a response of `requests` out of the SDK, whatever it is."""
+    raise _Arrived(response.status_code, response.headers, response.content)
+
+
+def contents_of(request: Request) -> tuple[str, list[dict[str, Any]]]:
+    """Returns the system instruction and the turns in Gemini's form."""
+    system = "\n\n".join(m.content for m in request.messages if m.role == "system")
+    turns = [m for m in request.messages if m.role != "system"]
+    roles = {"user": "user", "assistant": "model"}
+    return system, [{"role": roles[m.role], "parts": [{"text": m.content}]} for m in turns]
+
+
+def _config(request: Request) -> dict[str, Any]:
+    """Returns the part of a request's config that is the same for both SDKs."""
+    config: dict[str, Any] = {"max_output_tokens": request.max_output_tokens}
+    if request.temperature is not None:
+        config["temperature"] = request.temperature
+    if request.structured:
+        config["response_mime_type"] = "application/json"
+    return config
+
+
+def _session(aiohttp: Any, seconds: float) -> Any:
+    """Returns a session of aiohttp for the SDK, without a bound on its connections.
+
+    A connection is made in `seconds` or not at all: the SDK would wait as long as for the answer,
+    and nothing would tell whether the request was sent. Bodies are read as UTF-8, whatever their
+    header claims, and as JSON or text: the SDK's own errors would give neither status nor usage.
+    """
+    limits = aiohttp.ClientTimeout(sock_connect=seconds)
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+            return await super().connect(req, traces, limits)
+
+    class Response(aiohttp.ClientResponse):
+        async def text(self, *_: Any, **__: Any) -> str:
+            return http.decoded(await self.read())
+
+        async def json(self, **_: Any) -> Any:
+            return http.json_or_text(await self.read())
+
+    connector = Connector(limit=0)
+    return aiohttp.ClientSession(connector=connector, trust_env=True, response_class=Response)

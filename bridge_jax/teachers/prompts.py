@@ -1,4 +1,4 @@
-"""What a teacher behind an API is told. Whoever wants other words changes them here.
+"""The prompts of a teacher behind an API, in its own words: to change them, edit this file.
 
 The answer's form is named per kind of task, so that a right answer parses. Whether the gold answer
 is shown is an option. The papers do not say that it is, so by default it is not: then an answer
@@ -10,7 +10,7 @@ with, and the system message says so: an LLM that is sent a customer's letter wo
 
 from bridge_jax.data.answers import ANSWER_MARK
 from bridge_jax.data.example import AnswerKind, Example
-from bridge_jax.teachers.protocol import Message
+from bridge_jax.ledger.requests import Message
 from bridge_jax.text.prompts import labels_of, list_labels, told
 
 TASK = (

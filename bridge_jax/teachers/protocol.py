@@ -1,13 +1,11 @@
-"""What makes an expensive model a teacher, and how a call to it fails."""
+"""The interfaces of a teacher, asked one by one or in batch jobs, and how a call to it fails."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Failure as Failure
-from bridge_jax.ledger.requests import Finish as Finish
-from bridge_jax.ledger.requests import Message as Message
-from bridge_jax.ledger.requests import Reply as Reply
-from bridge_jax.ledger.requests import Request as Request
+from bridge_jax.ledger.requests import Reply, Request
 from bridge_jax.text.markers import whole_characters
 
 Trouble = Literal["fatal", "rejected", "transient", "unknown"]
@@ -18,7 +16,7 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         ...
 
     def estimate_input_tokens(self, request: Request) -> int:
@@ -42,14 +40,74 @@ class TeacherError(UserError):
     """A call that failed.
 
     Attributes:
-      trouble: what to do now. `fatal`: stop, every further call would fail too (no key, a wrong
-        one). `rejected`: give this request up, go on with the others. `transient`: nothing to pay,
-        the same call may succeed later (rate limit, overload, nobody listens). `unknown`: it was
-        sent, and nobody knows whether it is billed; it may be asked again, as a further request.
-      retry_after: how long the vendor asks to wait, seconds.
+      trouble: `fatal`: every further call would fail too (no key, a wrong one), so the run stops.
+        `rejected`: this request is given up, and the run goes on. `transient`: nothing to pay, and
+        the same call may succeed later (rate limit, overload, no connection). `unknown`: it was
+        sent, and may be billed; it may be made again, as a further request.
+      retry_after: the wait that the vendor asks for, seconds.
     """
 
     def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
         super().__init__(whole_characters(message))
         self.trouble: Trouble = trouble
         self.retry_after = retry_after
+
+
+class JobRefused(TeacherError):  # noqa: N818
+    """The vendor refused a batch job as a whole: none of it is billed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JobState:
+    """How far a batch job is.
+
+    Attributes:
+      words: the vendor's own for it.
+      done: requests done, as far as the vendor says.
+      ended: whether its results can be collected.
+    """
+
+    words: str
+    done: int = 0
+    ended: bool = False
+
+
+class BatchTeacher(Protocol):
+    """A teacher that takes batch jobs. Every method raises `TeacherError`, as `Teacher.ask` does.
+
+    Attributes:
+      name: for messages.
+      vendor: the owner of its jobs; another vendor's jobs are not collected.
+    """
+
+    name: str
+    vendor: str
+
+    def estimate_input_tokens(self, request: Request) -> int:
+        """Returns the input tokens to reserve."""
+        ...
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job `name` with these requests by key."""
+        ...
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`, if there is one."""
+        ...
+
+    def state(self, job_id: str) -> JobState:
+        """Returns the state of a job."""
+        ...
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns the results of the requests, by key, of a job that has ended.
+
+        A request without a result may be billed; one with an error is not, unless its trouble is
+        unknown.
+
+        Raises:
+          JobRefused: nothing of the job is billed.
+        """
+        ...

@@ -1,92 +1,266 @@
-"""Teachers whose replies are in the data: the program behind practice tasks, and recorded LLMs.
+"""Teachers whose replies are recorded: programs, LLMs and earlier runs. They need no key.
 
-Nothing is sent anywhere. Tokens are counted, so that budgets and prices are those of a real run.
+Tokens are counted, unless the record has them, so that budgets and prices are those of a real run.
+The replies come from one of three places:
+
+- The examples: the rationale that a program wrote for a practice task, or an LLM for a data set.
+- The *ledger* of a run, which answers the very requests that it holds: with the same config as the
+  recorded run every stage after it gets the same bytes, at the same recorded tokens.
+- A *JSONL* file, which answers by example, whatever is asked: rows of `id` and `reply`, or of `id`,
+  `rationale` and `answer` as in a run's `annotations.jsonl`; `input_tokens`, `output_tokens` and
+  `finish` where they are known.
 """
 
 import dataclasses
+import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
 
-from bridge_jax.data.answers import answer_in_recorded_text, format_completion
+from bridge_jax.data.answers import (
+    ANSWER_MARK,
+    answer_in_recorded_text,
+    format_completion,
+    split_completion,
+)
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.protocol import Reply, Request
+from bridge_jax.ledger.database import reading
+from bridge_jax.ledger.requests import Finish, Reply, Request
+from bridge_jax.teachers import http
+from bridge_jax.teachers.protocol import TeacherError
+
+_SQLITE = b"SQLite format 3\0"
+
+Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedTeacher:
-    """A teacher that looks its reply up by `Request.example_id`.
-
-    The variant is not in a request's key: put it into `Request.model`, or the ledger takes two
-    variants of one question for the same request.
+    """A teacher that looks its replies up.
 
     Attributes:
-      name: kind and variant.
-      examples: by id.
-      variant: which of `Example.rationales` it says.
-      reply_text: from an example and its recorded text to the reply.
-      count_tokens: stands in for the vendor's tokenizer.
+      name: for messages.
+      find: returns what is recorded for a request: a reply that was paid, a row of a JSONL file, or
+        the error to raise because there is neither.
+      count_tokens: stands in for the vendor's tokenizer, for rows that do not say.
     """
 
     name: str
-    examples: Mapping[str, Example]
-    variant: str
-    reply_text: Callable[[Example, str], str]
+    find: Callable[[Request], Reply | Row | TeacherError]
     count_tokens: Callable[[str], int]
 
     def estimate_input_tokens(self, request: Request) -> int:
-        """Returns the exact count: what `ask` bills."""
-        return sum(self.count_tokens(message.content) for message in request.messages)
+        """Returns the exact count: the tokens that `ask` bills."""
+        found = self.find(request)
+        if isinstance(found, Reply):
+            return found.input_tokens
+        known = found.get("input_tokens") if isinstance(found, Mapping) else None
+        return known or sum(self.count_tokens(message.content) for message in request.messages)
 
     async def ask(self, request: Request) -> Reply:
-        """Returns what is recorded.
+        """Returns the recorded reply.
 
         Raises:
-          UserError: nothing is recorded, or it is longer than `max_output_tokens`.
+          TeacherError: there is none, or that of a row is longer than `max_output_tokens`.
         """
-        example = self.examples.get(request.example_id)
-        if example is None:
-            raise UserError(f"teacher {self.name}: no example with id {request.example_id!r}")
-        if self.variant not in example.rationales:
-            raise UserError(
-                f"teacher {self.name}: example {example.id!r} has no rationale "
-                f"{self.variant!r}; it has {', '.join(sorted(example.rationales)) or 'none'}"
-            )
-        text = self.reply_text(example, example.rationales[self.variant])
-        output_tokens = self.count_tokens(text)
-        if output_tokens > request.max_output_tokens:
-            raise UserError(
-                f"teacher {self.name}: the reply about example {example.id!r} has {output_tokens} "
+        found = self.find(request)
+        if isinstance(found, TeacherError):
+            raise found
+        if isinstance(found, Reply):
+            return found
+        text = _text(found)
+        tokens = found.get("output_tokens", self.count_tokens(text))
+        if tokens > request.max_output_tokens:
+            raise TeacherError(
+                f"teacher {self.name}: the reply about example {request.example_id!r} has {tokens} "
                 f"tokens, above teacher.max_output_tokens={request.max_output_tokens}; raise it"
             )
-        return Reply(text, self.estimate_input_tokens(request), output_tokens)
+        finish = found.get("finish", "stop")
+        return Reply(text, self.estimate_input_tokens(request), tokens, finish)
 
     async def aclose(self) -> None:
         """Does nothing: there are no connections."""
 
 
-def oracle(
-    examples: Iterable[Example], variant: str, count_tokens: Callable[[str], int]
+def from_examples(
+    kind: str,
+    examples: Iterable[Example],
+    variant: str,
+    count_tokens: Callable[[str], int],
 ) -> RecordedTeacher:
-    """Returns the program behind practice tasks: always right, in the variant's words."""
+    """Returns a teacher whose rationales are in the examples.
 
-    def reply_text(example: Example, rationale: str) -> str:
-        return "".join(format_completion(rationale, example.answer))
+    The variant is not in a request's key: put it into `Request.model`, or the ledger takes two
+    variants of one question for the same request.
 
-    by_id = {example.id: example for example in examples}
-    return RecordedTeacher(f"oracle/{variant}", by_id, variant, reply_text, count_tokens)
-
-
-def recorded_llm(
-    examples: Iterable[Example], variant: str, count_tokens: Callable[[str], int]
-) -> RecordedTeacher:
-    """Returns a teacher that says what an LLM once said, its mistakes included.
-
-    The chain's own final answer is put into our format; a chain without one is left as it is.
+    Args:
+      kind: `oracle`, a program that is always right; or `replay`, an LLM that once answered,
+        mistakes included. The LLM's own final answer is put into our format; a text without one is
+        left as it is.
+      examples: those that may be asked about.
+      variant: the key of the rationale in `Example.rationales`.
+      count_tokens: stands in for the vendor's tokenizer.
     """
-
-    def reply_text(example: Example, recorded: str) -> str:
-        rationale, answer = answer_in_recorded_text(recorded, example)
-        return recorded if answer is None else "".join(format_completion(rationale, answer))
-
     by_id = {example.id: example for example in examples}
-    return RecordedTeacher(f"replay/{variant}", by_id, variant, reply_text, count_tokens)
+    name = f"{kind}/{variant}"
+
+    def find(request: Request) -> Row | TeacherError:
+        example = by_id.get(request.example_id)
+        if example is None:
+            return TeacherError(f"teacher {name}: no example with id {request.example_id!r}")
+        if variant not in example.rationales:
+            return TeacherError(
+                f"teacher {name}: example {example.id!r} has no rationale {variant!r}; it has "
+                f"{', '.join(sorted(example.rationales)) or 'none'}"
+            )
+        text = example.rationales[variant]
+        rationale, answer = text, example.answer
+        if kind == "replay":
+            rationale, answer = answer_in_recorded_text(text, example)
+        if answer is not None:
+            text = "".join(format_completion(rationale, answer))
+        return {"reply": text}
+
+    return RecordedTeacher(name, find, count_tokens)
+
+
+def open_replay(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeacher:
+    """Returns the teacher that repeats the replies recorded at `path`.
+
+    Args:
+      path: a ledger, or a JSONL file.
+      count_tokens: stands in for the vendor's tokenizer, for rows that do not say.
+
+    Raises:
+      UserError: there is no such file, or it is neither.
+    """
+    return _from_ledger(path) if _is_ledger(path) else _from_rows(path, count_tokens)
+
+
+@functools.cache
+def recorded_model(path: Path, model: str) -> str:
+    """Returns the model's name in requests whose replies come from `path`.
+
+    The model's name of a JSONL file has a hash of the file, so that a ledger does not take its
+    replies for those of the model itself, or of another file.
+    """
+    return model if _is_ledger(path) else f"{model}@{digest(path)[:8]}"
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256, hexadecimal, of a JSONL file, or of the replies in a ledger.
+
+    The bytes of a ledger do not count: SQLite may lay them out anew at any time.
+    """
+    if not _is_ledger(path):
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256()
+    with reading(path) as connection:
+        for row in connection.execute(
+            "SELECT key, reply, input_tokens, output_tokens, finish FROM requests"
+            " WHERE state = 'settled' ORDER BY key"
+        ):
+            found.update(json.dumps(row).encode() + b"\n")
+    return found.hexdigest()
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError as error:
+        raise UserError(
+            f"teacher.replay_from={path}: {error.strerror or error}; name a ledger or a JSONL file"
+        ) from error
+
+
+def _from_ledger(path: Path) -> RecordedTeacher:
+    replies: dict[str, Reply] = {}
+    unanswered: set[str] = set()  # Keys; some may have a reply of another attempt.
+    asked: dict[str, set[str]] = {}  # Ids of examples with a reply, by model.
+    with reading(path) as connection:
+        rows = connection.execute(
+            "SELECT key, model, example_id, state, reply, input_tokens, output_tokens, finish"
+            " FROM requests"
+        )
+        for key, model, example_id, state, reply, input_tokens, output_tokens, finish in rows:
+            if state == "settled":
+                replies[key] = Reply(json.loads(reply), input_tokens, output_tokens, finish)
+                asked.setdefault(model, set()).add(example_id)
+            else:
+                unanswered.add(key)
+    name = f"replay of {path}"
+
+    def find(request: Request) -> Reply | TeacherError:
+        return replies.get(request.key) or missing(request)
+
+    def missing(request: Request) -> TeacherError:
+        about = f"{name}: no answer about example {request.example_id!r}"
+        if request.key in unanswered:
+            return TeacherError(f"{about}: it was cut off when it was recorded", "rejected")
+        if request.model not in asked:
+            models = ", ".join(sorted(asked)) or "none"
+            return TeacherError(
+                f"{about} by {request.model}; the ledger has {models}: set teacher.model"
+            )
+        if request.example_id not in asked[request.model]:
+            return TeacherError(f"{about}: the recorded run had none either", "rejected")
+        return TeacherError(
+            f"{about} to these words and settings at this server, but to others: the config has to "
+            "be that of the recorded run"
+        )
+
+    return RecordedTeacher(name, find, lambda _: 0)
+
+
+def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeacher:
+    rows: dict[str, list[Row]] = {}
+    # Not splitlines(): a reply may hold U+2028, which JSON leaves unescaped.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip():
+            row = _checked(line, f"{path}: row {number}")
+            rows.setdefault(row["id"], []).append(row)
+    name = f"replay of {path}"
+
+    def find(request: Request) -> Row | TeacherError:
+        """The n-th row about an example is sample n of it."""
+        of_example = rows.get(request.example_id, [])
+        if request.sample < len(of_example):
+            return of_example[request.sample]
+        said = f"no answer {request.sample + 1} about example {request.example_id!r}"
+        return TeacherError(f"{name}: {said}", "rejected")
+
+    return RecordedTeacher(name, find, count_tokens)
+
+
+def _checked(line: str, where: str) -> Row:
+    try:
+        row = http.parsed(line)
+    except http.Unreadable as error:
+        raise UserError(f"{where}: neither a ledger nor JSONL ({error})") from None
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+        raise UserError(f"{where}: has no id")
+    if not isinstance(row.get("reply", row.get("rationale")), str):
+        raise UserError(f"{where}: has neither reply nor rationale")
+    for name in ("input_tokens", "output_tokens"):
+        if name in row and http.tokens(row[name]) is None:
+            raise UserError(f"{where}: {name}={row[name]}: a whole number from 0, or leave it out")
+    if row.get("finish", "stop") not in get_args(Finish):
+        raise UserError(f"{where}: finish={row['finish']}: one of {', '.join(get_args(Finish))}")
+    return row
+
+
+def _text(row: Row) -> str:
+    """Returns the reply in a row; one that is made of its parts is read as these parts again."""
+    if "reply" in row:
+        return row["reply"]
+    rationale, answer = row["rationale"], row.get("answer")
+    if answer is not None:
+        return "".join(format_completion(rationale, answer))
+    # Without an answer no mark in the rationale may be taken for one.
+    marked = split_completion(rationale)[1] is not None
+    return f"{rationale}\n{ANSWER_MARK}" if marked else rationale

@@ -1,7 +1,7 @@
-"""A vendor's key, and the one place that keeps it out of what leaves the client.
+"""Keeps a vendor's key out of messages, logs, replies and files.
 
-A server may send back what it was sent: in an error, in a reply, in a header that a library writes
-to a log. So a client hands out nothing that has not gone through here.
+A server may send back its request: in an error, in a reply, in a header that a library writes to a
+log. So nothing leaves a client that has not gone through here.
 """
 
 import base64
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge_jax.errors import UserError
-from bridge_jax.teachers.protocol import Reply
+from bridge_jax.ledger.requests import Reply
 
 # Shorter ones (EMPTY, none) are no secrets, and would be taken out of ordinary words.
 _SHORTEST = 8
@@ -42,9 +42,9 @@ class Secret:
     """
 
     def __init__(self, variables: Sequence[str], needed: bool, what_for: str):
-        self.variable = next((n for n in variables if os.environ.get(n, "").strip()), variables[0])
-        found = os.environ.get(self.variable, "")
-        self.value = found if found.strip() else ""
+        found = {name: os.environ.get(name, "") for name in variables}
+        self.variable = next((name for name in variables if found[name].strip()), variables[0])
+        self.value = found[self.variable] if found[self.variable].strip() else ""
         if not all("!" <= letter <= "~" for letter in self.value):
             raise UserError(
                 f"{what_for}: the key in {self.variable} has a blank, a line break or a letter "
@@ -92,8 +92,6 @@ class Secret:
         for form in self._forms:
             text = text.replace(form, mark)
         for head in {form[:_HEAD] for form in self._forms}:
-            if head not in text:
-                continue
             parts, end = [], 0
             while (start := text.find(head, end)) >= 0:
                 parts.append(text[end:start])
@@ -105,8 +103,7 @@ class Secret:
         """Returns the reply without the key; words are left where the key is as short as a word."""
         if len(self.value) < _SHORTEST:
             return reply
-        text = self._without_key(reply.text)
-        return reply if text == reply.text else dataclasses.replace(reply, text=text)
+        return dataclasses.replace(reply, text=self._without_key(reply.text))
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
@@ -152,37 +149,30 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting += getattr(error, "exceptions", ())
 
 
-# Log records are made by the SDKs as well, below any logger of ours and for any handler: only what
-# makes them sees them all.
+# The SDKs make log records too, below any logger of ours and for any handler: only the record
+# factory meets them all.
 _kept_from_logs: dict[str, Secret] = {}
 
 
 def _keep_from_logs(secret: Secret) -> None:
     if not _kept_from_logs:
         make = logging.getLogRecordFactory()
-
-        def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            made = make(*args, **kwargs)
-            _hide_in(made)
-            return made
-
-        logging.setLogRecordFactory(record)
+        logging.setLogRecordFactory(lambda *args, **kwargs: _hidden(make(*args, **kwargs)))
     _kept_from_logs[secret.value] = secret
 
 
-def _hide_in(record: logging.LogRecord) -> None:
+def _hidden(record: logging.LogRecord) -> logging.LogRecord:
+    """Returns a log record without any key in its words and its traceback."""
     try:
         words = record.getMessage()
-    except Exception:  # The logger that made it says what is wrong with it.
-        return
-    shown = words
-    trace = ""
-    if record.exc_info:
-        trace = logging.Formatter().formatException(record.exc_info)  # pyright: ignore
-    hidden = trace
+    except Exception:  # Logging itself reports a record that cannot be formatted.
+        return record
+    trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+    shown, hidden = words, trace
     for secret in _kept_from_logs.values():
         shown, hidden = secret._without_key(shown), secret._without_key(hidden)
     if shown != words:
         record.msg, record.args = shown, ()
     if hidden != trace:
         record.exc_info, record.exc_text = None, hidden
+    return record

@@ -24,7 +24,7 @@ from bridge_jax.ledger.database import log_of
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Reply
-from bridge_jax.teachers import replay
+from bridge_jax.teachers import recorded
 from bridge_jax.teachers.annotate import annotate
 
 LOST = r"ledger\.sqlite: copied without ledger\.sqlite-wal, .*copy that file too.* run 'touch "
@@ -70,7 +70,7 @@ def test_a_copy_without_the_log_is_not_gone_on_with(path):
         alone, both = copied(path, "alone", False), copied(path, "both", True)
         pay(ledger, 3)
     before = alone.read_bytes()
-    for read in (opened, read_bill, replay.digest, lambda p: replay.open_replay(p, len)):
+    for read in (opened, read_bill, recorded.digest, lambda p: recorded.open_replay(p, len)):
         with pytest.raises(UserError, match=LOST):
             read(alone)
     assert alone.read_bytes() == before

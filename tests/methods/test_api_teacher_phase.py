@@ -15,9 +15,9 @@ from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.execution import Execution
-from bridge_jax.teachers import retrying
+from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.openai_batch import OpenAIBatches
-from bridge_jax.teachers.verification import annotation
+from bridge_jax.teachers.replies import annotation
 from launch.jobs import Job
 from tests.methods import one_stage
 
@@ -145,7 +145,7 @@ def test_a_job_left_open_is_collected_although_the_batch_mode_is_off_now(
 
 
 def test_an_unreachable_teacher_is_no_success(vendor, make_run, capsys, monkeypatch):
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_none())
     run, examples = make_run(attempts=2)
     vendor.stop_listening()
     message = (

@@ -10,7 +10,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.ledger.requests import Reply
 from bridge_jax.methods import teacher as asks
 from bridge_jax.teachers.protocol import TeacherError
-from bridge_jax.teachers.verification import annotation
+from bridge_jax.teachers.replies import annotation
 
 EXAMPLES = [Example(f"e{n}", f"{n} + {n}?", str(2 * n), "numeric") for n in range(6)]
 BUDGET = BudgetConfig(20, 1.0)

@@ -20,7 +20,7 @@ import vendors
 
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.requests import Reply, Request
-from bridge_jax.teachers import retrying
+from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 
 SECONDS_AT_MOST = 0.06
@@ -28,7 +28,7 @@ SECONDS_AT_MOST = 0.06
 
 def run(kind: str, url: str, ledger: Path, requests: int, answers: int) -> bool:
     """Writes a byte to `answers` for each call that has ended; returns whether all is answered."""
-    retrying._BACKOFF = tenacity.wait_random(0, 0.02)
+    annotate_module.BACKOFF = tenacity.wait_random(0, 0.02)
     teacher = vendors.make(kind, url, timeout=2.0)
     ask = teacher.ask
 

@@ -14,9 +14,7 @@ from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply, Tally
 from bridge_jax.teachers import annotate as annotate_module
-from bridge_jax.teachers import retrying
-from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.pacing import Pace
+from bridge_jax.teachers.annotate import RateLimits, annotate
 from bridge_jax.teachers.protocol import TeacherError
 
 
@@ -33,7 +31,7 @@ def teacher(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch):
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_none())
 
 
 class Scripted(FakeTeacher):
@@ -176,7 +174,7 @@ def test_a_dead_teacher_is_given_up(tmp_path, ledger):
     message = r"10 requests in a row .* 503 overloaded; 3 of 90 requests to fake .*same command"
     with pytest.raises(UserError, match=message):
         annotate(teacher, ledger, requests(90), 1)
-    assert len(teacher.asked()) == 3 + 10 * retrying.ATTEMPTS
+    assert len(teacher.asked()) == 3 + 10 * annotate_module.ATTEMPTS
     assert (ledger.spend().queries, ledger.spend("reserved").queries) == (3, 0)
 
 
@@ -259,11 +257,11 @@ def test_the_pace_is_kept_and_no_reservation_is_held_while_waiting(tmp_path, led
 
     asked, reserved = [], []
     teacher = Scripted(tmp_path / "calls", before)
-    annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=600))
+    annotate(teacher, ledger, requests(6), 6, limits=RateLimits(requests_per_minute=600))
     assert 0.45 <= asked[-1] - asked[0] < 3
     assert max(reserved[2:]) <= 2
     began = time.monotonic()
-    annotate(teacher, ledger, requests(6), 6, pace=Pace(requests_per_minute=6))
+    annotate(teacher, ledger, requests(6), 6, limits=RateLimits(requests_per_minute=6))
     assert time.monotonic() - began < 20  # what is stored does not wait
 
 
@@ -293,7 +291,7 @@ def test_a_fatal_error_stops_and_keeps_what_is_in_flight(tmp_path, ledger):
 def test_a_fatal_error_ends_the_waiting_of_others_and_is_the_one_raised(
     tmp_path, ledger, monkeypatch
 ):
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_fixed(60))
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_fixed(60))
     both = asyncio.Barrier(2)
 
     async def before(call, request):
@@ -430,3 +428,46 @@ def test_a_wait_above_a_minute_is_a_warning(tmp_path, ledger, seconds, level, ca
     caplog.set_level("INFO")
     annotate(Scripted(tmp_path / "calls", busy), ledger, [ask(1)], 1)
     assert [r.levelname for r in caplog.records if f"in {seconds} s" in r.message] == [level]
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_no_limit_never_waits(clock):
+    pace = RateLimits(clock=clock)
+    assert [pace.take(10**9) for _ in range(5)] == [0] * 5
+
+
+def test_no_minute_has_more_requests_than_its_share(clock):
+    pace = RateLimits(requests_per_minute=30, clock=clock)
+    assert [pace.take(5) for _ in range(4)] == [0, 2, 4, 6]
+    clock.now += 100  # idle time is not saved up
+    assert [pace.take(5) for _ in range(2)] == [0, 2]
+
+
+def test_tokens_are_paced_by_what_was_taken_before(clock):
+    pace = RateLimits(tokens_per_minute=600, clock=clock)
+    assert [pace.take(n) for n in (50, 20, 10)] == [0, 5, 7]
+
+
+def test_the_slower_limit_counts(clock):
+    pace = RateLimits(requests_per_minute=60, tokens_per_minute=600, clock=clock)
+    assert [pace.take(n) for n in (5, 30, 1)] == [0, 1, 4]
+
+
+def test_what_was_not_used_is_given_back(clock):
+    pace = RateLimits(requests_per_minute=60, tokens_per_minute=600, clock=clock)
+    pace.take(100)
+    pace.give_back(60)
+    assert pace.take(100) == 4
+    pace.give_back(100, requests=1)
+    assert pace.take(1) == 4

@@ -12,9 +12,10 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply
-from bridge_jax.teachers import batch, retrying
+from bridge_jax.teachers import annotate as annotate_module
+from bridge_jax.teachers import batch
 from bridge_jax.teachers.annotate import annotate
-from bridge_jax.teachers.batch import annotate_in_batches
+from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
 from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.protocol import TeacherError
@@ -23,7 +24,7 @@ from bridge_jax.teachers.protocol import TeacherError
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     vendors.set_keys(monkeypatch)
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_none())
 
 
 @pytest.fixture
@@ -69,6 +70,19 @@ def cost(bills):
 
 def requests(count, **settings):
     return [ask(n, **settings) for n in range(count)]
+
+
+def submit_alone(teacher, ledger, asked):
+    """Submits requests, and is interrupted while their job is at work."""
+    shown = []
+
+    def interrupt(*at):
+        shown.append(at)
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        annotate_in_batches(teacher, ledger, asked, 0.01, interrupt)
 
 
 def test_a_job_is_submitted_watched_and_paid_at_half_the_price(teacher, vendor, batches, path):
@@ -133,9 +147,7 @@ def test_a_line_cut_in_two_is_unknown_and_hides_no_other(vendor, batches, path, 
     cut = lambda content: content[: -9 if content.startswith(b'{"id"') else None]  # noqa: E731
     monkeypatch.setattr(batches, "_file", lambda content: whole(cut(content)))
     with opened(path) as ledger:
-        work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
-        jobs, _ = work.submit()
-        work.collect(jobs)
+        annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
 
 
@@ -180,11 +192,10 @@ def test_answers_without_keys_are_not_given_to_others(vendor, batches, path):
     """Gemini's come in the order of the job; of one that is half collected that says nothing."""
     teacher = make("google-genai", vendor.url)
     with opened(path) as ledger:
-        work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
-        work.submit()
+        submit_alone(teacher, ledger, requests(3))
         ledger.settle(ask(0), Reply("collected before", 10, 20))
         batches.nameless = True
-        work.collect(ledger.open_jobs())
+        collect_left_open(teacher, ledger, 0.01)
         assert ledger.reserve(ask(0), 100) == Reply("collected before", 10, 20)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 2)
     with opened(path.with_name("whole.sqlite")) as ledger:
@@ -335,8 +346,7 @@ def test_a_changed_config_still_collects_what_was_paid(teacher, vendor, batches,
         # Nothing was submitted: the interrupt came before.
         assert ledger.spend("reserved").queries == 0
     with opened(path) as ledger:
-        work = batch._Batches(teacher, ledger, {r.key: r for r in requests(3)}, 0.01, None)
-        work.submit()
+        submit_alone(teacher, ledger, requests(3))
     batches.looks = 1
     with opened(path) as ledger:
         (other,) = annotate_in_batches(teacher, ledger, [ask(7)], 0.01)
@@ -364,9 +374,12 @@ def test_large_jobs_are_split(teacher, vendor, batches, path, monkeypatch):
     assert [len(job.requests) for job in batches.jobs.values()] == [4, 4, 2]
     monkeypatch.setattr(batch, "REQUESTS_PER_JOB", 100)
     monkeypatch.setattr(batch, "BYTES_PER_JOB", 400)
-    parts = batch._parts({r.key: r for r in requests(10)})
+    batches.jobs.clear()
+    with opened(path.with_name("other.sqlite")) as ledger:
+        annotate_in_batches(teacher, ledger, requests(10), 0.01)
+    parts = [list(job.requests) for job in batches.jobs.values()]
     size = len(ask(0).to_json())  # each of them
-    assert [r.example_id for part in parts for r in part.values()] == [f"e{n}" for n in range(10)]
+    assert [key for part in parts for key in part] == [r.key for r in requests(10)]
     assert all(len(part) * size < 400 + size for part in parts)
     assert len(parts) == 1 + 10 * size // 400
 
@@ -382,8 +395,7 @@ def test_a_vendor_that_is_away_for_a_while_is_waited_for(teacher, vendor, batche
 def test_another_vendors_job_stays_open(vendor, batches, path):
     with opened(path) as ledger:
         gemini = make("google-genai", vendor.url)
-        work = batch._Batches(gemini, ledger, {r.key: r for r in requests(2)}, 0.01, None)
-        work.submit()
+        submit_alone(gemini, ledger, requests(2))
     with opened(path) as ledger:
         openai = make("openai", vendor.url)
         annotate_in_batches(openai, ledger, [ask(5)], 0.01)

@@ -17,7 +17,7 @@ from vendors import PRICES, ask, reply_of
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.requests import Failure, Reply, Tally
-from bridge_jax.teachers import retrying
+from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
 from bridge_jax.teachers.gemini_batch import GeminiBatches
@@ -29,7 +29,7 @@ from bridge_jax.teachers.secret import causes
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     vendors.set_keys(monkeypatch)
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_none())
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_none())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from vendors import PRICES, ask
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply
-from bridge_jax.teachers import retrying
+from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def cost(bills):
 @pytest.mark.parametrize("kind", vendors.KINDS)
 def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeypatch):
     vendors.set_keys(monkeypatch)
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_random(0, 0.05))
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_random(0, 0.05))
     requests = [ask(n) for n in range(2000)]
     path, log = tmp_path / "ledger.sqlite", tmp_path / "bills.jsonl"
     faults = (*REFUSED, *LOST, *ODD, "400")

@@ -13,7 +13,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply
-from bridge_jax.teachers import retrying
+from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
@@ -43,7 +43,7 @@ def teacher(kind, vendor):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(retrying, "_BACKOFF", tenacity.wait_random(0, 0.01))
+    monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_random(0, 0.01))
 
 
 def test_the_reply_is_what_the_vendor_wrote_and_billed(teacher, vendor):

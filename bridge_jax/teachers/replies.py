@@ -1,23 +1,39 @@
-r"""Reads replies that should be JSON with a rationale and an answer.
+r"""Reads a teacher's replies, and decides which rationales are worth learning from.
 
-The rationale comes first in the schema: what a model writes before the answer can serve it.
+A reply is text with an answer line, or JSON with a rationale and an answer. Models write JSON with
+thoughts before it, code fences around it, LaTeX inside it and small mistakes of grammar, and each
+of these replies is paid. So thoughts are dropped first, LaTeX gets its backslashes back, and
+`json_repair` reads what `json` refuses. An object that never ends was cut off and is not read: its
+answer would be half of one. Reading takes time linear in the length of the reply, and no recursion.
 
-Models write JSON with thoughts before it, code fences around it, LaTeX inside it and small
-mistakes of grammar, and each of these replies is paid. So thoughts are dropped first, LaTeX gets
-its backslashes back, and `json_repair` reads what `json` refuses. An object that never ends was
-cut off and is not read: its answer would be half of one. All of this takes time linear in the
-length of the reply, and no recursion.
+A rationale is kept if its reply was whole, its answer is the gold one, its length is within the
+limits, and, where several replies were paid for, enough of them agree (self-consistency, Wang et
+al., 2203.11171). While none is kept, `resample` asks for further ones.
 """
 
+import dataclasses
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from bridge_jax.data.answers import split_completion
+from bridge_jax.data.answers import (
+    answer_in_recorded_text,
+    is_correct,
+    parse_answer,
+    split_completion,
+)
+from bridge_jax.data.example import Example
+from bridge_jax.data.jsonl import Number
+from bridge_jax.ledger.requests import Failure, Reply, Request
 from bridge_jax.text.markers import whole_characters
 
-# Of OpenAI's `strict` subset of JSON schema, which Gemini reads too.
+# Asks requests, given whether they may be left out where a cap leaves no room.
+Ask = Callable[[Sequence[Request], bool], Sequence[Reply | Failure]]
+
+# In OpenAI's `strict` subset of JSON schema, which Gemini reads too. The rationale comes first:
+# the answer can build on text that the model wrote before it.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"rationale": {"type": "string"}, "answer": {"type": "string"}},
@@ -28,7 +44,7 @@ SCHEMA_BYTES = len(json.dumps(SCHEMA))
 
 
 class JsonNumber(str):
-    """A number of JSON as it is written: its point parts the decimals, whatever mark a task has."""
+    """A number of JSON as it is written; its decimal mark is a point, whatever the task's is."""
 
 
 # How models mark their thoughts: DeepSeek and Qwen, Magistral, Kimi, and what prompts ask for.
@@ -38,7 +54,7 @@ _THOUGHT = re.compile(
     r"|<\|channel\|>(?:analysis|commentary|(?P<final>final))[^<]{0,99}<\|message\|>",
     re.IGNORECASE,
 )
-# What a server leaves of the model's end of turn, and closing tags that nothing follows.
+# The model's end of turn, where a server leaves it in, and closing tags at the very end.
 _TRAILING = re.compile(
     r"(?:<\|(?:im_end|eot_id|endoftext|end|return)\|>|</(?:s|think|thinking)>|<end_of_turn>)\Z"
 )
@@ -73,20 +89,19 @@ _NEXT_KEY = re.compile(r",\s*[\"']")
 
 # LaTeX whose first letter is that of an escape of JSON. A backspace or a form feed is never meant;
 # a tab, a carriage return or a line break can be, so their commands are listed.
-_COMMANDS = {
-    "t": "tag tan tanh tau tbinom text textbf textit textnormal textrm textsc textsf textstyle"
-    " texttt textup tfrac therefore theta thickapprox thicksim tilde times tiny to top triangle"
-    " triangleleft triangleq triangleright twoheadrightarrow",
-    "r": "rVert rangle rarr rbrace rbrack rceil real ref rfloor rho right rightarrow"
-    " rightharpoonup rightleftharpoons rightmargin rm rtimes rule rvert",
-    "n": "nLeftarrow nRightarrow nVdash nabla natural nearrow neg neq newcommand newline nexists"
-    " ngeq nleq nmid nolimits nonumber normalsize not notin nparallel nprec nrightarrow nsim"
-    " nsubset nsubseteq nsucc nwarrow",
-}
+_LATEX = re.compile(
+    "tag|tan|tanh|tau|tbinom|text|textbf|textit|textnormal|textrm|textsc|textsf|textstyle|texttt"
+    "|textup|tfrac|therefore|theta|thickapprox|thicksim|tilde|times|tiny|to|top|triangle"
+    "|triangleleft|triangleq|triangleright|twoheadrightarrow"
+    "|rVert|rangle|rarr|rbrace|rbrack|rceil|real|ref|rfloor|rho|right|rightarrow"
+    "|rightharpoonup|rightleftharpoons|rightmargin|rm|rtimes|rule|rvert"
+    "|nLeftarrow|nRightarrow|nVdash|nabla|natural|nearrow|neg|neq|newcommand|newline|nexists|ngeq"
+    "|nleq|nmid|nolimits|nonumber|normalsize|not|notin|nparallel|nprec|nrightarrow|nsim|nsubset"
+    "|nsubseteq|nsucc|nwarrow"
+)
 # These are also words that begin a line; between signs of mathematics they are LaTeX.
 _SIGNS = tuple(" $({=+-")
 _BETWEEN_SIGNS = {"ne", "ni", "nu"}
-_LATEX = {first: frozenset(words.split()) for first, words in _COMMANDS.items()}
 
 
 def read_json(text: str) -> tuple[str, str] | None:
@@ -125,7 +140,9 @@ def without_thoughts(text: str) -> str:
     themselves, so a reply may begin with thoughts and hold the closing tag alone. Thoughts that
     never end go on to the end of the reply.
     """
-    text = _without_end(text)
+    text = text.rstrip()
+    for _ in range(3):
+        text = _TRAILING.sub("", text).rstrip()
     kept: list[str] = []
     begin, thinks = 0, False
     for tag in _THOUGHT.finditer(text):
@@ -139,14 +156,6 @@ def without_thoughts(text: str) -> str:
     if not thinks:
         kept.append(text[begin:])
     return "".join(kept).strip()
-
-
-def _without_end(text: str) -> str:
-    """Returns a reply without ends of turns and closing tags that nothing follows."""
-    text = text.rstrip()
-    for _ in range(3):
-        text = _TRAILING.sub("", text).rstrip()
-    return text
 
 
 def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
@@ -166,17 +175,13 @@ def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
         if _NAMES_RATIONALE.search(span) and _NAMES_ANSWER.search(span):
             objects += 1
             pair = _pair(span)
-            if pair is None and _is_ambiguous(span):
-                return None, False
+            is_json = pair or _parsed(_with_backslashes(span)) is not None
+            if not is_json and len(_ANSWER_KEY.findall(span)) > 1:
+                return None, False  # One of the two answers may be a quotation.
         found = pair or found
         # An object that is none of ours may have one inside.
         opened = _OPENS.search(text, end if pair else start + 1)
     return (None if opened else found), False
-
-
-def _is_ambiguous(span: str) -> bool:
-    """Whether an object that is not valid JSON has two answers, of which one may be a quotation."""
-    return len(_ANSWER_KEY.findall(span)) > 1 and _parsed(_with_backslashes(span)) is None
 
 
 def _parsed(span: str) -> Any:
@@ -194,17 +199,12 @@ def _end_of_object(text: str, start: int) -> int:
     """
     depth, quoted = 0, False
     for step in _STEP.finditer(text, start):
-        match step[0]:
-            case '"':
-                quoted = not quoted
-            case "{" if not quoted:
-                depth += 1
-                if depth > _DEEPEST:
-                    return step.end()
-            case "}" if not quoted:
-                depth -= 1
-                if not depth:
-                    return step.end()
+        if step[0] == '"':
+            quoted = not quoted
+        elif step[0] in ("{", "}") and not quoted:
+            depth += 1 if step[0] == "{" else -1
+            if depth in (0, _DEEPEST + 1):
+                return step.end()
     return len(text) + 1
 
 
@@ -269,7 +269,150 @@ def _with_backslashes(span: str) -> str:
         elif word in _BETWEEN_SIGNS:
             is_json = span[max(0, escape.start() - 1) : escape.start()] not in _SIGNS
         else:
-            is_json = word[0] in _LATEX and word not in _LATEX[word[0]]
+            is_json = word[0] in "trn" and not _LATEX.fullmatch(word)
         return written if is_json else "\\" + written
 
     return _ESCAPE.sub(double, span)
+
+
+_NO_ANSWER = {
+    "length": "cut off at teacher.max_output_tokens",
+    "refused": "refused",
+    "empty": "an empty reply",
+    "malformed": "no rationale and answer in the reply",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The conditions on which a rationale is kept.
+
+    Attributes:
+      count_tokens: counts the tokens of a rationale.
+      keep_wrong: whether rationales whose answer is not the gold one are kept.
+      min_tokens, max_tokens: of the rationale; a maximum of 0 is none.
+      samples: paid replies to each question.
+      min_agreement: the lowest share of the samples that gives the same answer.
+    """
+
+    count_tokens: Callable[[str], int]
+    keep_wrong: bool = False
+    min_tokens: int = 0
+    max_tokens: int = 0
+    samples: int = 1
+    min_agreement: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The content of one reply, and the reason to reject it (None: it is worth learning from)."""
+
+    rationale: str
+    answer: str | None
+    reason: str | None
+
+
+def read(example: Example, outcome: Reply | Failure, rules: Rules) -> Reading:
+    """Reads one reply."""
+    if isinstance(outcome, Failure):
+        return Reading("", None, outcome.reason)
+    if outcome.finish != "stop":
+        return Reading("", None, _NO_ANSWER[outcome.finish])
+    if found := read_json(outcome.text):
+        rationale, written = found
+        if isinstance(written, JsonNumber) and math.isfinite(float(written)):
+            written = Number(written)  # Its decimal mark is a point in every task.
+        answer = parse_answer(written, example)
+    else:
+        rationale, answer = answer_in_recorded_text(without_thoughts(outcome.text), example)
+    return Reading(rationale, answer, _reason(example, rationale, answer, rules))
+
+
+def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) -> str | None:
+    if not rationale.strip():
+        return "no rationale"
+    if not rules.keep_wrong and answer is None:
+        return "no answer that parses"
+    if not rules.keep_wrong and not is_correct(answer, example):
+        return f"the answer {answer!r} is not the gold one"
+    tokens = rules.count_tokens(rationale)
+    if tokens < rules.min_tokens:
+        return f"{tokens} tokens, below teacher.min_rationale_tokens={rules.min_tokens}"
+    if rules.max_tokens and tokens > rules.max_tokens:
+        return f"{tokens} tokens, above teacher.max_rationale_tokens={rules.max_tokens}"
+    return None
+
+
+def is_good(example: Example, outcomes: Sequence[Reply | Failure], rules: Rules) -> bool:
+    """Whether one of the replies is worth learning from."""
+    return any(read(example, outcome, rules).reason is None for outcome in outcomes)
+
+
+def annotation(
+    example: Example, outcomes: Sequence[Reply | Failure], rules: Rules
+) -> dict[str, Any]:
+    """Returns the row of `annotations.jsonl`: the first good rationale, or why there is none.
+
+    Args:
+      example: the question.
+      outcomes: `rules.samples` of them, then those of further attempts.
+      rules: the conditions on which a rationale is kept.
+    """
+    readings = [read(example, outcome, rules) for outcome in outcomes]
+    answers = [reading.answer for reading in readings[: rules.samples]]
+    # Without a good one, the row shows the first with an answer, or else with any text.
+    readings.sort(key=lambda r: (r.reason is not None, r.answer is None, not r.rationale))
+    best = readings[0]
+    reason = "; ".join(dict.fromkeys(r.reason for r in readings if r.reason))
+    row = {
+        "id": example.id,
+        "question": example.question,
+        "rationale": best.rationale,
+        "answer": best.answer,
+        "gold": example.answer,
+        "correct": is_correct(best.answer, example),
+        "kept": best.reason is None,
+        "reason": None if best.reason is None else reason,
+        "asked": len(outcomes),
+    }
+    if rules.samples > 1:
+        row["agreement"] = answers.count(best.answer) / rules.samples if best.answer else 0.0
+        if row["kept"] and row["agreement"] < rules.min_agreement:
+            row["kept"] = False
+            row["reason"] = (
+                f"{answers.count(best.answer)} of {rules.samples} samples give this answer, below "
+                f"teacher.min_agreement={rules.min_agreement}"
+            )
+    return row
+
+
+def resample(
+    requests: Sequence[Request],
+    samples: int,
+    retries: int,
+    is_good: Callable[[int, Sequence[Reply | Failure]], bool],
+    ask: Ask,
+) -> list[list[Reply | Failure]]:
+    """Returns the outcomes of each request: those of its samples, then of its retries.
+
+    Which requests are retried follows from the replies alone, so a run that is interrupted and
+    repeated asks the same again, and finds it on the ledger.
+
+    Args:
+      requests: one per question.
+      samples: replies to each question.
+      retries: further ones at most, one after the other, while none is good.
+      is_good: tells it from the index of a request and its outcomes so far.
+      ask: asks them.
+    """
+    first = [dataclasses.replace(r, sample=i) for r in requests for i in range(samples)]
+    outcomes = ask(first, False)
+    found = [list(outcomes[n * samples : (n + 1) * samples]) for n in range(len(requests))]
+    for sample in range(samples, samples + retries):
+        again = [n for n, outcomes in enumerate(found) if not is_good(n, outcomes)]
+        if not again:
+            break
+        further = ask([dataclasses.replace(requests[n], sample=sample) for n in again], True)
+        for n, outcome in zip(again, further):
+            found[n].append(outcome)
+    return found

@@ -1,29 +1,194 @@
+import dataclasses
 import datetime
 import email.utils
+import math
 import re
 import types
 
 import pytest
 
+from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import Message, Request
-from bridge_jax.teachers.calls import (
+from bridge_jax.teachers import http
+from bridge_jax.teachers.http import (
     UNREADABLE,
-    boundary,
-    broken,
+    HttpErrors,
+    Unreadable,
     may_send_key,
-    most_input_tokens,
-    no_reply,
-    refused,
+    objects,
+    parsed,
+    server_of,
+    vendor_of,
+    worst_case,
 )
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import Secret
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    for name in ("OPENAI_BASE_URL", "GOOGLE_GEMINI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def of(kind, base_url, **settings):
+    return server_of(TeacherConfig(kind=kind, model="m", base_url=base_url, **settings))
+
+
+@pytest.mark.parametrize(
+    ("kind", "spellings"),
+    [
+        (
+            "openai",
+            [
+                *("", "https://api.openai.com/v1", "https://api.openai.com/v1/"),
+                *("HTTPS://API.OpenAI.com:443/v1/", "https://api.openai.com./v1"),
+            ],
+        ),
+        ("gemini", ["", "https://generativelanguage.googleapis.com/"]),
+    ],
+)
+def test_the_vendors_own_server_has_no_name(kind, spellings):
+    assert {of(kind, spelling) for spelling in spellings} == {""}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "server"),
+    [
+        ("http://Localhost:8000/v1/", "http://localhost:8000/v1"),
+        ("http://localhost:80/v1", "http://localhost/v1"),
+        ("https://localhost:80/v1", "https://localhost:80/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ("https://api.openai.com/V1", "https://api.openai.com/V1"),
+        ("http://api.openai.com/v1", "http://api.openai.com/v1"),
+        # No secret is on the ledger.
+        ("https://me:secret@proxy.example/v1?key=secret#x", "https://proxy.example/v1"),
+        ("not a url/", "not a url"),
+        ("http://host:port/v1", "http://host:port/v1"),
+    ],
+)
+def test_another_server_is_spelled_in_one_way(spelling, server):
+    assert of("openai", spelling) == server
+
+
+def test_what_the_sdk_finds_in_the_environment_is_a_server_too(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1/")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://localhost:9000/")
+    assert of("openai", "") == "http://localhost:8000/v1"
+    assert of("openai", "https://api.openai.com/v1") == ""
+    assert of("gemini", "") == "http://localhost:9000"
+    assert of("gemini", "", backend="google-generativeai") == ""
+    assert of("oracle", "") == ""
+
+
+def test_requests_to_two_servers_are_two_and_old_keys_stay():
+    request = Request("a", "m", (Message("user", "1 + 1?"),), 64)
+    keys = {
+        dataclasses.replace(request, server=server).key
+        for server in ("", "http://a/v1", "http://b/v1")
+    }
+    assert len(keys) == 3
+    # As a ledger of before has it: nothing of the server is in it.
+    assert "server" not in request.to_json()
+
+
+def test_a_batch_job_is_of_the_server_that_has_it():
+    assert vendor_of(TeacherConfig(kind="openai")) == "openai"
+    one = TeacherConfig(kind="openai", base_url="http://a/v1")
+    other = dataclasses.replace(one, base_url="http://b/v1")
+    assert vendor_of(one) == "openai at http://a/v1" != vendor_of(other)
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": 1}', {"a": 1}),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b'{"a": "\xff\xfe"}', {"a": "\ufffd\ufffd"}),
+        ('{"a": "[[[["}', {"a": "[[[["}),
+        ("[" * 100 + "]" * 100, None),
+        ('"' + "[" * 1000 + '\\""', "[" * 1000 + '"'),
+    ],
+)
+def test_json_is_read(body, value):
+    found = parsed(body)
+    assert value is None or found == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 101 + "]" * 101,
+        "[" * 100_000,
+        '{"a":' * 50_000 + "1" + "}" * 50_000,
+        "",
+        '{"a',
+        b"\xff",
+        '{"a": 1} {"b": 2}',
+    ],
+)
+def test_what_is_no_json_or_too_deep_is_unreadable(body):
+    with pytest.raises(Unreadable):
+        parsed(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '"' * 1_000_000,
+        '\\"' * 500_000,
+        '"' + '\\"' * 500_000,
+        "[" * 1_000_000,
+        "[]" * 500_000,
+        '{"' * 500_000,
+        "data:" * 200_000,
+        "data:\n" * 160_000,
+    ],
+)
+def test_a_megabyte_of_nonsense_takes_linear_time(body):
+    with pytest.raises(Unreadable):
+        objects(body)
+
+
+def test_a_number_of_five_thousand_digits_is_no_traceback():
+    assert parsed('{"a": ' + "1" * 5000 + "}") == {"a": math.inf}
+    assert parsed("-" + "1" * 5000) == -math.inf
+    assert parsed("12345678901234567890") == 12345678901234567890
+
+
+def test_the_objects_of_a_list_and_of_an_event_stream():
+    assert objects('{"a": 1}') == [{"a": 1}]
+    assert objects('[{"a": 1}, 5, null, {"b": 2}]') == [{"a": 1}, {"b": 2}]
+    stream = ': hello\r\n\r\nevent: x\r\ndata: {"a": 1}\r\n\r\ndata:{"b": 2}\n\ndata: [DONE]\n\n'
+    assert objects(stream) == [{"a": 1}, {"b": 2}]
+    for nothing in ("5", "null", "[]", '"data"', "data: [DONE]", 'data: {"a'):
+        with pytest.raises(Unreadable):
+            objects(nothing)
+
+
+@pytest.mark.parametrize("count", [0, 1, http.MOST_TOKENS])
+def test_a_count_of_tokens(count):
+    assert http.tokens(count) == count
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1, 1.5, 12.0, 10**30, math.inf, math.nan, "12", True, None, [1], {}, http.MOST_TOKENS + 1],
+)
+def test_what_is_no_count_of_tokens(value):
+    assert http.tokens(value) is None
 
 
 @pytest.fixture
 def secret(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "sk-1234567")
     return Secret(["OTHER_KEY", "SOME_KEY"], True, "a test")
+
+
+@pytest.fixture
+def errors(secret):
+    return HttpErrors("t", secret)
 
 
 @pytest.mark.parametrize(
@@ -48,15 +213,15 @@ def secret(monkeypatch):
         (529, None, "transient"),
     ],
 )
-def test_what_a_status_means(secret, status, error, trouble):
-    assert refused("t", secret, status, {}, {"error": error}).trouble == trouble
-    assert refused("t", secret, status, {}, error).trouble == trouble
+def test_what_a_status_means(errors, status, error, trouble):
+    assert errors.refused(status, {}, {"error": error}).trouble == trouble
+    assert errors.refused(status, {}, error).trouble == trouble
 
 
-def test_the_message_has_the_reason_and_not_the_key(secret):
-    error = refused("gpt", secret, 401, {}, {"error": {"message": "bad key sk-1234567."}})
+def test_the_message_has_the_reason_and_not_the_key(errors, secret):
+    error = errors.refused(401, {}, {"error": {"message": "bad key sk-1234567."}})
     assert str(error) == (
-        "gpt answers HTTP 401: bad key [SOME_KEY].; give SOME_KEY a key that it accepts"
+        "t answers HTTP 401: bad key [SOME_KEY].; give SOME_KEY a key that it accepts"
     )
     assert "1234567" not in repr(secret)
 
@@ -69,9 +234,9 @@ def test_the_message_has_the_reason_and_not_the_key(secret):
         ("requests.exceptions", "InvalidHeader"),
     ],
 )
-def test_what_a_library_refuses_to_send_was_never_sent(secret, module, name):
+def test_what_a_library_refuses_to_send_was_never_sent(errors, module, name):
     error = getattr(pytest.importorskip(module), name)("Illegal header value 'sk-1234567'")
-    found = broken("t", secret, error)
+    found = errors.broken(error)
     assert found.trouble == "transient"
     assert "1234567" not in str(found)
 
@@ -108,18 +273,18 @@ def of_aiohttp(name):
         ("ClientPayloadError", "unknown"),
     ],
 )
-def test_what_aiohttp_raises_is_taken_by_its_own_word(secret, name, trouble):
+def test_what_aiohttp_raises_is_taken_by_its_own_word(errors, name, trouble):
     error = of_aiohttp(name)
-    assert broken("t", secret, error).trouble == trouble
+    assert errors.broken(error).trouble == trouble
     # The transport between httpx and aiohttp has this name for whatever else may happen.
     wrapped = pytest.importorskip("httpx2").ConnectTimeout("")
     wrapped.__cause__ = error
-    assert broken("t", secret, wrapped).trouble == trouble
+    assert errors.broken(wrapped).trouble == trouble
 
 
-def test_when_to_come_back(secret):
+def test_when_to_come_back(errors):
     def wait(headers=None, error=None):
-        return refused("t", secret, 429, headers or {}, {"error": error or {}}).retry_after
+        return errors.refused(429, headers or {}, {"error": error or {}}).retry_after
 
     assert wait() == 0
     assert wait({"retry-after": "2.5"}) == 2.5
@@ -141,12 +306,12 @@ def test_when_to_come_back(secret):
         "Mon, 01 Jan 2026 00:00:00 +9999",
     ],
 )
-def test_a_time_to_come_back_that_is_none_is_none(secret, text):
+def test_a_time_to_come_back_that_is_none_is_none(errors, text):
     """Then the backoff says when."""
     of_google = {"error": {"details": [{"retryDelay": f"{text}s"}]}}
     for found in (
-        refused("t", secret, 429, {"retry-after": text}, None),
-        refused("t", secret, 429, {}, of_google),
+        errors.refused(429, {"retry-after": text}, None),
+        errors.refused(429, {}, of_google),
     ):
         assert (found.retry_after, found.trouble) == (0.0, "transient")
 
@@ -174,14 +339,14 @@ def test_a_time_to_come_back_that_is_none_is_none(secret, text):
     ("status", "trouble"),
     [(400, "rejected"), (401, "fatal"), (429, "transient"), (418, "rejected")],
 )
-def test_a_refusal_of_any_shape_is_taken_by_its_status(secret, body, status, trouble):
-    found = refused("t", secret, status, {}, body)
+def test_a_refusal_of_any_shape_is_taken_by_its_status(errors, body, status, trouble):
+    found = errors.refused(status, {}, body)
     assert found.trouble == trouble
     assert str(found).startswith(f"t answers HTTP {status}: ")
 
 
-def test_a_status_of_success_without_the_answer_is_unknown(secret):
-    assert refused("t", secret, 202, {}, "later").trouble == "unknown"
+def test_a_status_of_success_without_the_answer_is_unknown(errors):
+    assert errors.refused(202, {}, "later").trouble == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -197,8 +362,8 @@ def test_a_status_of_success_without_the_answer_is_unknown(secret):
     ],
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_fatal_and_names_the_host_alone(secret, status, location, to):
-    found = refused("t", secret, status, {"location": location}, {"error": "moved"})
+def test_a_redirect_is_fatal_and_names_the_host_alone(errors, status, location, to):
+    found = errors.refused(status, {"location": location}, {"error": "moved"})
     assert found.trouble == "fatal"
     assert re.search(f"t answers HTTP {status} and sends to {to}", str(found))
     assert not re.search(r"pw|8443|x=1|1234567", str(found))
@@ -226,8 +391,8 @@ def test_a_redirect_is_fatal_and_names_the_host_alone(secret, status, location, 
         ({"debug": "Bearer sk-1234567"}, "unknown", r"'debug': 'Bearer \[SOME_KEY\]'"),
     ],
 )
-def test_an_error_with_status_200_is_taken_by_its_own_code(secret, answer, trouble, said):
-    found = no_reply("t", secret, answer)
+def test_an_error_with_status_200_is_taken_by_its_own_code(errors, answer, trouble, said):
+    found = errors.no_reply(answer)
     assert found.trouble == trouble
     assert re.search(said, str(found))
 
@@ -244,9 +409,9 @@ def test_a_key_over_plain_http_has_to_be_confirmed(secret, url, monkeypatch, cap
     may_send_key("t", Secret(["SOME_KEY"], False, "a test"), url, False)
 
 
-def test_what_an_sdk_cannot_read_is_unknown_and_other_bugs_are_not_hidden(secret):
+def test_what_an_sdk_cannot_read_is_unknown_and_other_bugs_are_not_hidden(errors):
     def raising(error, *unreadable):
-        with boundary("t", secret, lambda error: None, unreadable):
+        with errors.boundary(lambda error: None, unreadable):
             raise error
 
     with pytest.raises(TeacherError, match=r"ValueError: got \[SOME_KEY\]") as caught:
@@ -260,16 +425,16 @@ def test_what_an_sdk_cannot_read_is_unknown_and_other_bugs_are_not_hidden(secret
         raising(ValueError("bug sk-1234567"))
 
 
-def test_errors_that_are_not_of_the_connection_are_left(secret):
-    assert broken("t", secret, TypeError("bug")) is None
-    assert broken("t", secret, ConnectionResetError("by peer")).trouble == "unknown"
-    assert broken("t", secret, TimeoutError()).trouble == "unknown"
-    assert broken("t", secret, ConnectionRefusedError()).trouble == "transient"
+def test_errors_that_are_not_of_the_connection_are_left(errors):
+    assert errors.broken(TypeError("bug")) is None
+    assert errors.broken(ConnectionResetError("by peer")).trouble == "unknown"
+    assert errors.broken(TimeoutError()).trouble == "unknown"
+    assert errors.broken(ConnectionRefusedError()).trouble == "transient"
 
 
 def test_the_bound_of_the_input_is_one_token_a_byte():
     words = "Ⅷ und 8"
     request = Request("e", "m", (Message("user", words),), 10)
-    assert most_input_tokens(request) - most_input_tokens(
-        Request("e", "m", (Message("user", ""),), 10)
-    ) == len(words.encode())
+    empty = Request("e", "m", (Message("user", ""),), 10)
+    assert worst_case(request)[0] - worst_case(empty)[0] == len(words.encode())
+    assert worst_case(request)[1] == 10

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from vendors import ask
 
 from bridge_jax.ledger.requests import Reply
-from bridge_jax.teachers import wire
-from bridge_jax.teachers.calls import no_reply
-from bridge_jax.teachers.gemini_replies import merged, read
+from bridge_jax.teachers import http
+from bridge_jax.teachers.gemini_teacher import merged, read
+from bridge_jax.teachers.http import HttpErrors
 from bridge_jax.teachers.secret import Secret
 
 WORST = (500, 90)
@@ -130,7 +130,7 @@ def test_no_answer_is_an_exception_and_no_bill_is_lost(answers):
     answer = merged(answers)
     found = read(ask(1, structured=True), answer, WORST)
     if found is None:
-        assert no_reply("t", KEYLESS, answer).trouble in (
+        assert HttpErrors("t", KEYLESS).no_reply(answer).trouble in (
             "fatal",
             "rejected",
             "transient",
@@ -139,5 +139,5 @@ def test_no_answer_is_an_exception_and_no_bill_is_lost(answers):
         return
     found.text.encode()
     assert (found.input_tokens, found.output_tokens) == WORST or (
-        wire.tokens(found.input_tokens) and wire.tokens(found.output_tokens) is not None
+        http.tokens(found.input_tokens) and http.tokens(found.output_tokens) is not None
     )

@@ -1,0 +1,429 @@
+"""Calls over HTTP: addresses and keys, the JSON that servers write, and what an error means.
+
+Errors matter for the money. A vendor does not bill an answer that it refused to give, but a call
+that was lost on the way may be billed.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import email.utils
+import itertools
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge_jax.config import TeacherConfig, address
+from bridge_jax.errors import UserError
+from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.teachers.protocol import TeacherError, Trouble
+from bridge_jax.teachers.replies import SCHEMA_BYTES
+from bridge_jax.teachers.secret import Secret, causes
+
+_log = logging.getLogger(__name__)
+
+# Addresses.
+
+# The vendor's own server, and the variable with which its SDK is sent to another.
+_VENDORS = {
+    "openai": ("https://api.openai.com/v1", "OPENAI_BASE_URL"),
+    "gemini": ("https://generativelanguage.googleapis.com", "GOOGLE_GEMINI_BASE_URL"),
+}
+_PORTS = {"http": 80, "https": 443}
+
+
+def server_of(config: TeacherConfig) -> str:
+    """Returns the server that a teacher asks; "" is the vendor's own, or none at all.
+
+    The same server is spelled the same: `HTTPS://API.OpenAI.com:443/v1/` is OpenAI's own. A name
+    and password, and a query, are left out, because they may be secret.
+    """
+    if config.kind not in _VENDORS:
+        return ""
+    own, variable = _VENDORS[config.kind]
+    url = config.base_url.strip()
+    if not url and config.backend == "google-genai":  # The other SDK of Gemini reads no variable.
+        url = os.environ.get(variable, "").strip()
+    parts = urlsplit(url)
+    try:
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:  # No port: the SDK will say so.
+        host, port = "", None
+    if not host:
+        return url.rstrip("/")
+    host = f"[{host}]" if ":" in host else host
+    place = host if port in (None, _PORTS.get(parts.scheme)) else f"{host}:{port}"
+    found = f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
+    return "" if found == own else found
+
+
+def vendor_of(config: TeacherConfig) -> str:
+    """Returns the owner of a teacher's batch jobs: no other server is asked about them."""
+    server = server_of(config)
+    return f"{config.kind} at {server}" if server else config.kind
+
+
+def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> None:
+    """Raises a `UserError` for a key that others could read on its way.
+
+    Args:
+      teacher: its name, for the message.
+      secret: the key. Without one, any address will do.
+      url: where to; empty is the vendor's own address.
+      allow_http: whether the user has confirmed it (`teacher.allow_http`).
+    """
+    address.check(url, f"the address of teacher {teacher}")
+    if not (url and secret.value) or address.is_private(url):
+        return
+    host = urlsplit(url).hostname
+    if not allow_http:
+        raise UserError(
+            f"teacher {teacher}: the key in {secret.variable} would go to {host} over plain http, "
+            f"where everybody on the way can read it; use https, unset {secret.variable} if the "
+            "server needs no key, or confirm it with teacher.allow_http=true"
+        )
+    _log.warning("teacher %s: %s goes to %s over plain http", teacher, secret.variable, host)
+
+
+# What a chat template adds to the words of a message, generously: roles and separators.
+_TOKENS_PER_MESSAGE = 16
+
+
+def worst_case(request: Request) -> tuple[int, int]:
+    """Returns bounds of the tokens of input and output that a request can cost.
+
+    A token of the vendors' byte-level vocabularies stands for at least one byte of UTF-8, so the
+    bound is about four times too high for English. The vendor's own counter would be another call.
+    """
+    content = sum(len(m.content.encode()) + _TOKENS_PER_MESSAGE for m in request.messages)
+    inputs = content + _TOKENS_PER_MESSAGE + SCHEMA_BYTES * request.structured
+    return inputs, request.max_output_tokens
+
+
+# JSON of servers. It is read in linear time, and only `Unreadable` is raised.
+
+# No vendor nests an answer deeper. Deeper JSON would exhaust the stack where it is printed.
+_DEEPEST = 100
+# An upper bound of a count of tokens: ten times the longest contexts.
+MOST_TOKENS = 100_000_000
+# A string (to the end of the text, if nothing closes it), or a bracket outside of strings.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class Unreadable(ValueError):  # noqa: N818
+    """A server's text that is not JSON."""
+
+
+def parsed(body: bytes | str) -> Any:
+    """Returns the JSON value in `body`; bytes that are not UTF-8 become U+FFFD.
+
+    Raises:
+      Unreadable: there is none, or it is nested deeper than 100 levels.
+    """
+    text = decoded(body).removeprefix("\ufeff")
+    if text.count("{") + text.count("[") > _DEEPEST and _depth(text) > _DEEPEST:
+        raise Unreadable(f"it is nested deeper than {_DEEPEST} levels")
+    try:
+        # An integer longer than any count becomes a float, at last infinity.
+        return json.loads(text, parse_int=lambda d: int(d) if len(d) <= 20 else float(d))
+    except ValueError as error:
+        raise Unreadable(f"it is not JSON ({error})") from None
+
+
+def decoded(body: bytes | str) -> str:
+    """Returns a body as text; bytes that are not UTF-8 become U+FFFD."""
+    return body if isinstance(body, str) else body.decode("utf-8", "replace")
+
+
+def json_or_text(body: bytes | str) -> Any:
+    """Returns the JSON value in `body`, or the text where there is none."""
+    try:
+        return parsed(body)
+    except Unreadable:
+        return decoded(body)
+
+
+def objects(body: bytes | str) -> list[Mapping[str, Any]]:
+    """Returns the JSON objects of a response: one, those of a list, or those of an event stream.
+
+    Some servers stream (`data: {...}`) though they were not asked to.
+
+    Raises:
+      Unreadable: there are none.
+    """
+    text = decoded(body)
+    if text.lstrip("\ufeff\r\n\t ").startswith(("data:", "event:", "id:", "retry:", ":")):
+        lines = [line.strip() for line in text.split("\n")]
+        data = [line.removeprefix("data:") for line in lines if line.startswith("data:")]
+        values = [parsed(line) for line in data if line.strip() not in ("", "[DONE]")]
+    else:
+        values = items(parsed(text))
+    found = [value for value in values if isinstance(value, Mapping)]
+    if not found:
+        raise Unreadable("there is no object in it")
+    return found
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Returns `value` if it is an object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """Returns a list's items; anything else is the only item, None is no item."""
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
+
+
+def tokens(value: Any) -> int | None:
+    """Returns a count of tokens; None unless it is a whole number from 0 to `MOST_TOKENS`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= MOST_TOKENS else None
+
+
+def _depth(text: str) -> int:
+    """Returns how deep brackets outside of strings are nested."""
+    step = {"[": 1, "{": 1, "]": -1, "}": -1}
+    depths = itertools.accumulate(step.get(found[0], 0) for found in _BRACKETS.finditer(text))
+    return max(depths, default=0)
+
+
+# Errors.
+
+# HTTP status, headers and body (as parsed JSON, if it is JSON) of a call that the vendor refused.
+Refusal = tuple[int, Mapping[str, str], Any]
+
+# The HTTP status that an error's code, status or type (in lower case) stands for; others are 400.
+_STATUS_OF = {
+    name: status
+    for status, names in {
+        401: "invalid_api_key authentication_error unauthenticated",
+        402: "insufficient_quota billing_error billing_not_active",
+        403: "permission_denied permission_error permission_denied_error",
+        404: "model_not_found not_found not_found_error",
+        429: "rate_limit_exceeded rate_limit_error resource_exhausted too_many_requests tokens"
+        " requests",
+        500: "server_error api_error internal internal_error internal_server_error"
+        " internalservererror",
+        503: "overloaded_error overloaded unavailable service_unavailable",
+        504: "deadline_exceeded timeout",
+    }.items()
+    for name in names.split()
+}
+# Of a proxy in front of the model, which may have answered and billed (520 to 524: Cloudflare's).
+_OF_A_PROXY = {408, 502, 504, *range(520, 525)}
+# Exceptions of libraries, such as an SDK, that read an answer of another form than they expect.
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+# Exceptions raised before a byte of a request is sent: of aiohttp, of httpx, of urllib3 and
+# requests, and of the libraries under them. Classes derived from them count too.
+_NEVER_SENT_BY_AIOHTTP = re.compile(
+    "ClientConnectorError|ConnectionTimeoutError|ClientHttpProxyError|ServerFingerprintMismatch"
+    "|InvalidURL|NonHttpUrlClientError"
+)
+_NEVER_SENT = re.compile(
+    "ConnectError|ConnectTimeout|PoolTimeout|UnsupportedProtocol|LocalProtocolError|InvalidHeader"
+    "|NewConnectionError|ConnectTimeoutError|NameResolutionError|ConnectionRefusedError"
+)
+_NETWORK = re.compile("aiohttp|httpx2?|httpcore2?|anyio|requests|urllib3|ssl")
+
+
+@dataclasses.dataclass(frozen=True)
+class HttpErrors:
+    """Turns the errors of a teacher's calls into `TeacherError`s, without its key.
+
+    Attributes:
+      teacher: its name, for messages.
+      secret: its key, which no message may hold.
+    """
+
+    teacher: str
+    secret: Secret
+
+    @contextlib.contextmanager
+    def boundary(
+        self,
+        refusal: Callable[[Exception], Refusal | None],
+        unreadable: tuple[type[Exception], ...] = (),
+    ) -> Iterator[None]:
+        """Turns what is raised inside into a `TeacherError`, without the key.
+
+        Args:
+          refusal: gets the vendor's refusal from an error of its SDK; None for other errors.
+          unreadable: errors that the SDK raises where it cannot read an answer.
+        """
+        with self.secret.guard():
+            try:
+                yield
+            except UserError:
+                raise
+            except Exception as error:
+                if found := refusal(error):
+                    raise self.refused(*found) from None
+                if ours := self.broken(error):
+                    raise ours from None
+                if isinstance(error, unreadable):
+                    raise self.unusable(f"{type(error).__name__}: {error}") from None
+                raise error from None
+
+    def objects(self, body: bytes | str) -> list[Mapping[str, Any]]:
+        """Returns the JSON objects of a response with HTTP status 200.
+
+        Raises:
+          TeacherError: there are none, so whether it is billed is unknown.
+        """
+        try:
+            return objects(body)
+        except Unreadable as error:
+            raise self.unusable(f"{decoded(body[:500])} ({error})") from None
+
+    def reply(self, found: Reply | None, answer: Mapping[str, Any]) -> Reply:
+        """Returns the reply found in an answer, without the key.
+
+        Raises:
+          TeacherError: there is no reply, and nothing that says that it is billed.
+        """
+        if found is None:
+            raise self.no_reply(answer)
+        return self.secret.reply(found)
+
+    def refused(self, status: int, headers: Mapping[str, str], body: Any) -> TeacherError:
+        """Returns the error for an HTTP status other than 200; the vendor's own are not billed.
+
+        Args:
+          status, headers, body: of the response; the body as parsed JSON, if it is JSON.
+        """
+        if 200 <= status < 300:
+            return self.unusable(f"HTTP {status}: {body}")
+        if 300 <= status < 400:
+            return self._redirected(status, headers)
+        return self._refused(status, headers, body, f"HTTP {status}")
+
+    def no_reply(self, answer: Mapping[str, Any]) -> TeacherError:
+        """Returns the error for an answer with HTTP status 200 without a reply and without usage.
+
+        An error inside it is judged by its own code. Without one, the cost is unknown.
+        """
+        choice = mapping(next(iter(items(answer.get("choices"))), None))
+        is_error = "error" in (answer.get("object"), answer.get("type"))
+        error = answer.get("error") or answer.get("errors") or choice.get("error")
+        error = error or answer.get("detail") or (answer if is_error else None)
+        if not error:
+            return self.unusable(str(answer))
+        status = _status_in(error)
+        return self._refused(status, {}, {"error": error}, f"HTTP 200 with error {status}")
+
+    def unusable(self, answer: str) -> TeacherError:
+        """Returns the error for an answer that is not one; whether it is billed is unknown."""
+        said = " ".join(self.secret.hide(answer).split())[:200]
+        return self._lost(f"what it answered is no reply of a model: {said!r}")
+
+    def broken(self, error: BaseException) -> TeacherError | None:
+        """Returns the error for an exception of the connection; None for other exceptions."""
+        chain = list(causes(error))
+        libraries = {type(e).__module__.split(".")[0] for e in chain}
+        names = {cls.__name__ for e in chain for cls in type(e).__mro__}
+        last = chain[-1]
+        said = " ".join(self.secret.hide(f"{type(last).__name__}: {last}").split())[:300]
+        # The layer around aiohttp calls a lost answer a ConnectTimeout of httpx.
+        never_sent = _NEVER_SENT_BY_AIOHTTP if "aiohttp" in libraries else _NEVER_SENT
+        if any(map(never_sent.fullmatch, names)):
+            return TeacherError(f"{self.teacher} cannot be reached: {said}", "transient")
+        is_network = any(map(_NETWORK.fullmatch, libraries))
+        if not is_network and not isinstance(error, ConnectionError | TimeoutError):
+            return None
+        return self._lost(f"no answer arrived ({said})")
+
+    def _lost(self, what: str) -> TeacherError:
+        """Returns the error for a request that was sent and has no usable reply."""
+        return TeacherError(f"{self.teacher}: {what}; whether it is billed is unknown", "unknown")
+
+    def _refused(
+        self, status: int, headers: Mapping[str, str], body: Any, where: str
+    ) -> TeacherError:
+        error = _error_in(body)
+        said = self.secret.hide(str(error.get("message") or body or "no reason given"))[:500]
+        reasons = {str(error.get("code")), str(error.get("status"))}
+        reasons |= {str(detail.get("reason", "")) for detail in _details(error)}
+        trouble: Trouble = "rejected"
+        way_out = ""
+        if status in (401, 403) or "API_KEY_INVALID" in reasons:
+            trouble, way_out = "fatal", f"; give {self.secret.variable} a key that it accepts"
+        elif status == 402 or "insufficient_quota" in reasons:
+            trouble, way_out = "fatal", "; add to the account's credit"
+        elif status == 404:
+            trouble, way_out = "fatal", "; mend teacher.model or teacher.base_url"
+        elif status in _OF_A_PROXY:
+            trouble, way_out = "unknown", "; whether it is billed is unknown"
+        elif status in (409, 425, 429) or status >= 500:
+            trouble = "transient"
+        message = f"{self.teacher} answers {where}: {said}{way_out}"
+        return TeacherError(message, trouble, _retry_after(headers, error))
+
+    def _redirected(self, status: int, headers: Mapping[str, str]) -> TeacherError:
+        """Returns the error for a redirect, which is not followed: the key would go along."""
+        location = headers.get("location") or headers.get("Location") or ""
+        try:
+            host = urlsplit(location).hostname or ""
+        except ValueError:
+            host = ""
+        to = f"host {self.secret.hide(host)[:100]}" if host else "another address of the same host"
+        return TeacherError(
+            f"{self.teacher} answers HTTP {status} and sends to {to}; that is not followed, since "
+            "the key would go there too: set teacher.base_url to the address that is meant"
+        )
+
+
+def _error_in(body: Any) -> Mapping[str, Any]:
+    """Returns the error in a body of any shape, with its words as `message`."""
+    if isinstance(body, list) and len(body) == 1:  # Google's, where it streams.
+        body = body[0]
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    return error if isinstance(error, Mapping) else {"message": error}
+
+
+def _status_in(error: Any) -> int:
+    """Returns the HTTP status that an error stands for by its own code; 400 if it has none."""
+    found = _error_in(items(error)[0])
+    for name in ("code", "status", "status_code", "type"):
+        code = str(found.get(name)).strip().lower()
+        if code.isdecimal() and len(code) == 3 and 400 <= int(code) < 600:
+            return int(code)
+        if code in _STATUS_OF:
+            return _STATUS_OF[code]
+    return 400
+
+
+def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns Google's `details` of an error."""
+    return [detail for detail in items(error.get("details")) if isinstance(detail, Mapping)]
+
+
+def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float:
+    """Returns the seconds that the vendor asks to wait: Retry-After, or Google's RetryInfo."""
+    for detail in _details(error):
+        if (delay := str(detail.get("retryDelay", ""))).endswith("s"):
+            return _seconds(delay[:-1])
+    text = str(headers.get("retry-after") or headers.get("Retry-After") or "")
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, LookupError, OverflowError):
+        return _seconds(text)
+    if date.tzinfo is None:  # "-0000": UTC, without the machine's own time zone.
+        date = date.replace(tzinfo=datetime.UTC)
+    return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())
+
+
+def _seconds(text: str) -> float:
+    """Returns a number of seconds; 0 for any other text, for infinity and for less than 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
