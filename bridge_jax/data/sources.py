@@ -37,22 +37,13 @@ def load(config: DataConfig, seed: int) -> Splits:
     """
     _check(config)
     if config.source == "practice":
-        splits = practice.generate(
-            seed,
-            config.pool,
-            config.dev,
-            config.test,
-            config.domains,
-            config.min_steps,
-            config.max_steps,
-            config.families,
-            config.label_share,
-        )
+        sizes = {name: getattr(config, name) for name in _OF_PRACTICE}
+        splits = practice.generate(seed, **sizes)
         for name in ("pool", "test"):
             if not getattr(splits, name):
                 raise UserError(f"practice tasks: no examples for {name}; set data.{name} above 0")
         if config.kind == "text":
-            splits = _open_ended(splits, config.min_rouge)
+            splits = practice.open_ended(splits, config.min_rouge)
     else:
         splits = _collect(raw_rows(config), config)
     return _told(splits, config)
@@ -95,15 +86,6 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
         for name, part in parts.items()
     }
     return dataclasses.replace(splits, **told)
-
-
-def _open_ended(splits: Splits, min_rouge: float) -> Splits:
-    """Returns practice examples whose answers are sentences."""
-    pool, dev, test = (
-        tuple(practice.open_ended(example, min_rouge) for example in part)
-        for part in (splits.pool, splits.dev, splits.test)
-    )
-    return Splits(pool, dev, test)
 
 
 def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
