@@ -15,7 +15,7 @@ from bridge_jax.config.fields import (
     Size,
 )
 
-# What a file of instructions may have a column for (`tasks.instructions`).
+# What a file of instructions may have a column for (`data.sources`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
 

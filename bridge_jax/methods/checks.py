@@ -14,7 +14,7 @@ from bridge_jax.config import (
     TeacherConfig,
     fields,
 )
-from bridge_jax.data import task
+from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError
 from bridge_jax.methods import asking, named
 from bridge_jax.methods.fitting import Fit
@@ -228,7 +228,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
         data.source == "practice" or bool(data.path) or not has_data,
         f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=...",
     )
-    task.read(data)
+    read_task(data)
     _check_instruct(config.instruct)
     method = named(config.method)
     stages = method.stages(config)

@@ -8,14 +8,14 @@ from bridge_jax.pipeline.load import Load
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.text.instructions import Drawn
+from bridge_jax.text.prompts import DrawnInstructions
 
 INSTRUCT = Artifact(
     "tutoring/instruct", "Student’s instruction warm-up", "train", "student", TRAINED
 )
 
 
-def instruct(params: Fit, out: Folder, student: RoleModel, drawn: Drawn) -> None:
+def instruct(params: Fit, out: Folder, student: RoleModel, drawn: DrawnInstructions) -> None:
     """Trains the student on generic instructions, so that it follows prompts first."""
     fit(out, "instructions", student.trainable(), drawn.sequences, params)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge_jax.data.answers import answer_in_recorded_text, is_correct, parse_answer
 from bridge_jax.data.example import Example
-from bridge_jax.data.jsonl import Number
+from bridge_jax.data.formats import WrittenFloat
 from bridge_jax.teachers.protocol import Failure, Reply
 from bridge_jax.teachers.structured import JsonNumber, read_json, without_thoughts
 
@@ -70,7 +70,7 @@ def read(example: Example, outcome: Outcome, rules: Rules) -> Reading:
 def _value(answer: str) -> str | float:
     """Returns a JSON number as a number, so that its point is read as the decimal mark."""
     is_number = isinstance(answer, JsonNumber) and math.isfinite(float(answer))
-    return Number(answer) if is_number else answer
+    return WrittenFloat(answer) if is_number else answer
 
 
 def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) -> str | None:

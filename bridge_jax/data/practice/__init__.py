@@ -25,7 +25,7 @@ CHOICE_SHARE = 0.3
 
 
 class _Table(NamedTuple):
-    """What the chains' questions are drawn from."""
+    """The chains that questions are drawn from, and the share of labels."""
 
     chains: Mapping[str, Sequence[Chain]]
     label_share: float
@@ -101,8 +101,11 @@ def open_ended(splits: Splits, min_rouge: float) -> Splits:
             min_rouge=min_rouge,
         )
 
-    parts = (splits.pool, splits.dev, splits.test)
-    return Splits(*(tuple(changed(example) for example in part) for part in parts))
+    pool, dev, test = (
+        tuple(changed(example) for example in part)
+        for part in (splits.pool, splits.dev, splits.test)
+    )
+    return Splits(pool, dev, test)
 
 
 def _split(

@@ -21,11 +21,11 @@ class Link:
     """One step of reasoning, with its texts. `{n}` is the operand, `{v}` the value so far.
 
     Attributes:
-      name: what the result is, as the subject of a sentence.
+      name: of the result, as the subject of a sentence.
       op: `x`, `/`, `+`, `-`, `%` (n percent of v); `n-`, `n/` (n minus or over v); `prev+`, `prev-`
         (with the value before v); `week` (rest after whole weeks); or an op with a label as its
         result: `limit` (labels[0] if v is not passed by n, else labels[1]) and `weekday`.
-      operands: what n is drawn from; for `limit`, n - v.
+      operands: n is drawn from them; for `limit`, n - v.
       unit: of the result, may be empty.
       facts: ways to tell n; empty if n is common knowledge.
       reason: why, as a clause without a verb after it.
