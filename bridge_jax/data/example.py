@@ -160,7 +160,7 @@ def check_labels(task: Task, labels: Iterable[str]) -> None:
                 "data.kind=label; say it in data.instruction"
             )
         (near,) = difflib.get_close_matches(label, known, n=1, cutoff=0.0)
-        shown = ", ".join(known[:20]) + ", ..." * (len(known) > 20)
+        shown = ", ".join([*known[:20], *(["..."] if len(known) > 20 else [])])
         raise UserError(
             f"the description of label {label!r}: the labels are {shown}; did you mean {near!r}?"
         )

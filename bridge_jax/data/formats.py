@@ -76,8 +76,14 @@ def read_jsonl(path: str, part: str) -> Iterator[Row]:
         with file.open(encoding=encoding, errors=errors) as lines:
             for number, line in enumerate(lines, 1):
                 text = line.lstrip("\ufeff")
-                if text.strip():
-                    yield _json_row(path, f"line {number}", text, errors)
+                if not text.strip():
+                    continue
+                is_utf8 = errors == "surrogatepass" or not _ESCAPED_BYTE.search(text)
+                try:
+                    row = Row(path, f"line {number}", _object(text, is_utf8))
+                except BadRowError as error:
+                    row = Row(path, f"line {number}", {}, error)
+                yield row
     except UnicodeDecodeError as error:
         raise UserError(
             f"{part}.path={path}: begins as {encoding} and is not ({error.reason}); save it as "
@@ -85,19 +91,12 @@ def read_jsonl(path: str, part: str) -> Iterator[Row]:
         ) from None
 
 
-def _json_row(file: str, place: str, line: str, errors: str) -> Row:
-    try:
-        if errors == "surrogateescape" and _ESCAPED_BYTE.search(line):
-            raise BadRowError(
-                "is not UTF-8",
-                way_out="save the file as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8",
-            )
-        return Row(file, place, _object(line))
-    except BadRowError as error:
-        return Row(file, place, {}, error)
-
-
-def _object(line: str) -> dict[str, Any]:
+def _object(line: str, is_utf8: bool) -> dict[str, Any]:
+    if not is_utf8:
+        raise BadRowError(
+            "is not UTF-8",
+            way_out="save the file as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8",
+        )
     text = line.rstrip()
     try:
         value = json.loads(

@@ -128,11 +128,11 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         self._steps, self._characters, self._written = steps, characters, 0
 
     def limit_size(self, value: Any, keep: bool = False) -> Any:
-        """Returns `value`; raises if it is too long, or with what was kept before."""
+        """Returns `value`; raises if it is too long, together with the values kept before."""
         size = _length(value)
-        if size + self._written > self._characters:
-            raise _TooMuch(f"it writes more than {self._characters:,} characters")
-        self._written += size * keep
+        self._check_size(size + self._written)
+        if keep:
+            self._written += size
         return value
 
     def call(__self, __context, __obj, *args, **kwargs):  # noqa: N805 - jinja2's signature
