@@ -14,9 +14,13 @@ def test_a_chain_by_hand():
         ("the weight", "kg", (6,)),
         ("{p} weighs {n} kg.",),
         (
-            Link("the dose", "x", (5,), "mg", ("Give {n} mg/kg.",), "each kg needs {n} mg", ("?",)),
             Link(
-                *("the volume", "/", (10,), "mL", ("It has {n} mg/mL.",), "each mL holds {n} mg"),
+                ("the dose", "x", (5,), "mg"), ("Give {n} mg/kg.",), "each kg needs {n} mg", ("?",)
+            ),
+            Link(
+                ("the volume", "/", (10,), "mL"),
+                ("It has {n} mg/mL.",),
+                "each mL holds {n} mg",
                 ("How many mL is that?",),
             ),
         ),
@@ -41,7 +45,7 @@ def test_a_chain_by_hand():
 
 def fixed(op, *operands):
     facts, asks = ("Take {n}.",), ("How many is that?",)
-    return Link("it", op, operands, "", facts, "{n} are taken", asks)
+    return Link(("it", op, operands, ""), facts, "{n} are taken", asks)
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,11 @@ class Link:
     """One step of reasoning, with its texts. `{n}` is the operand, `{v}` the value so far.
 
     Attributes:
-      name: of the result, as the subject of a sentence.
-      op: `x`, `/`, `+`, `-`, `%` (n percent of v); `n-`, `n/` (n minus or over v); `prev+`, `prev-`
-        (with the value before v); `week` (rest after whole weeks); or an op with a label as its
-        result: `limit` (labels[0] if v is not passed by n, else labels[1]) and `weekday`.
-      operands: n is drawn from them; for `limit`, n - v.
-      unit: of the result, may be empty.
+      result: name, op, operands, unit. The name is the subject of a sentence; a unit may be empty.
+        The op is `x`, `/`, `+`, `-`, `%` (n percent of v); `n-`, `n/` (n minus or over v); `prev+`,
+        `prev-` (with the value before v); `week` (rest after whole weeks); or an op with a label as
+        its result: `limit` (labels[0] if v is not passed by n, else labels[1]) and `weekday`. The
+        operands are those that n is drawn from; for `limit`, n - v.
       facts: ways to tell n; empty if n is common knowledge.
       reason: why, as a clause without a verb after it.
       asks: ways to ask for the result.
@@ -35,16 +34,28 @@ class Link:
       top: the result at most; for `limit`, n.
     """
 
-    name: str
-    op: str
-    operands: Sequence[int]
-    unit: str
+    result: tuple[str, str, Sequence[int], str]
     facts: tuple[str, ...]
     reason: str
     asks: tuple[str, ...]
     givens: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     top: int = 1000
+
+    @property
+    def name(self) -> str:
+        """The result's name."""
+        return self.result[0]
+
+    @property
+    def op(self) -> str:
+        """The operation."""
+        return self.result[1]
+
+    @property
+    def unit(self) -> str:
+        """The result's unit."""
+        return self.result[3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +192,7 @@ def _take(
     if link.op == "week":
         rest = value % 7
         return (7, f"{value} - {value - rest} = {rest}", rest) if rest > 1 and value > 7 else None
-    operand = rng.choice(link.operands)
+    operand = rng.choice(link.result[2])
     if link.op == "limit":
         operand += value
         sign = ">" if operand > value else "=" if operand == value else "<"
