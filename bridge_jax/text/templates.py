@@ -327,7 +327,7 @@ def _whole(digits: str) -> int:
     return int(digits) if len(digits) < 18 else _ENDLESS
 
 
-def _replace_size(text, old, new, count=None):
+def _replace_size(text: Any, old: Any, new: Any, count: int | None = None) -> int:
     if not isinstance(text, bytes):
         text, old, new = str(text), str(old), str(new)
     times = text.count(old)
