@@ -1,7 +1,7 @@
-"""Writing a file whole or not at all, and opening lock files.
+"""Writes files whole or not at all, and opens lock files.
 
-Names beside a file of ours can be guessed. Whoever may write in the folder could put a symbolic
-link there, so none is ever followed: it would empty, or overwrite, what it points to.
+Names beside a file of ours can be guessed. Another user of the folder could put a symbolic link
+there, so none is ever followed: writing would empty, or overwrite, the file it points to.
 """
 
 import contextlib
@@ -13,34 +13,23 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def written(path: Path, beside: Path, sync: bool) -> Iterator[IO[str]]:
+def written(path: Path, beside: Path, sync: bool, mode: str = "x") -> Iterator[IO[Any]]:
     """Yields a new file that takes the place of `path` in one step, if the block ends well.
 
     Args:
-      path: what is replaced.
-      beside: the new file's name until then, in the same folder; what has it is removed.
+      path: the file that is replaced.
+      beside: the new file's name until then, in the same folder; a file of that name is removed.
       sync: wait until the file is on the disk.
+      mode: "x" for text, "xb" for bytes.
     """
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
     beside.unlink(missing_ok=True)
     try:
-        with beside.open("x", encoding="utf-8", newline="") as file:  # "x" follows no link.
+        with beside.open(mode, encoding=encoding, newline=newline) as file:  # "x" follows no link.
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def written_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Yields a new file of bytes that takes the place of `path` in one step, as `replace` does."""
-    beside = part_of(path)
-    beside.unlink(missing_ok=True)
-    try:
-        with beside.open("xb") as file:
-            yield file
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Keeps on disk what takes long to make, by what it is made from.
+"""Keeps results on disk under a name made from their sources.
 
 An entry is some files and a JSON file beside them, which is written last and holds their SHA-256.
-An entry that is damaged, half written or of another version of the code is not used: whoever asks
-makes it again. Several processes may use one folder; of one run only the first writes.
+An entry that is damaged, half written or of another version of the code is not used, and is made
+again. Several processes may use one folder; of one run only the first writes.
 """
 
 import functools
@@ -26,10 +26,12 @@ def name_of(*made_from: Any) -> str:
 
 @functools.cache
 def code_of(*parts: str) -> str:
-    """Returns the SHA-256 of our code in `parts`, folders of this package, such as "tasks"."""
+    """Returns the SHA-256 of our code in `parts`, folders of this package, such as "data"."""
     root, digest = Path(__file__).parent, hashlib.sha256()
     for part in parts:
-        for file in sorted((root / part).glob("*.py")):
+        files = sorted((root / part).glob("*.py"))
+        assert files, f"there is no code in {part}"
+        for file in files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -83,7 +85,7 @@ def write(
         digests = {}
         for part, save in parts.items():
             path = path_of(folder, name, part)
-            with atomic.written_bytes(path) as file:
+            with atomic.written(path, atomic.part_of(path), sync=False, mode="xb") as file:
                 save(file)
             digests[part] = _digest(path)
         entry = {"format": _FORMAT, "facts": dict(facts), "sha256": digests}

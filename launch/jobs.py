@@ -14,8 +14,8 @@ from rich.console import Console
 from bridge_jax import methods, shown
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import to_json
-from bridge_jax.data import task
-from bridge_jax.data.bad_rows import BadRows, BadRowsError
+from bridge_jax.data.example import with_task_text
+from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.methods import checks, teacher
 from bridge_jax.methods.checks import validate
@@ -60,7 +60,7 @@ class Job:
         phase: str = "all",
         devices: Any = None,
     ):
-        self.config = dataclasses.replace(validate(config), data=task.with_text(config.data))
+        self.config = dataclasses.replace(validate(config), data=with_task_text(config.data))
         self.workdir, self._phase = workdir, phase
         root = shared or workdir
         self._store = Store(root / storage.STAGES, bool(shared))
@@ -295,6 +295,6 @@ def _list_bad_rows(workdir: Path, bad: BadRows) -> None:
         return
     if bad.rows:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_rows(workdir / BAD_ROWS, bad.listed())
+        write_rows(workdir / BAD_ROWS, [row._asdict() for row in bad.rows])
     else:
         (workdir / BAD_ROWS).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from bridge_jax.config.fields import Count, OneOf, Place, Range, Share
 Domain = Literal["dosing", "deadlines", "fees", "triage"]
 Steps = Annotated[int, Range(least=1, most=5)]
 
-# The fields that a file may have a column for (`data.columns`).
+# Our fields that a file may have a column for (`data.rows`).
 COLUMNS = (
     "id",
     "question",
@@ -42,7 +42,7 @@ class DataConfig:
         questions state it themselves.
       label_descriptions: label -> its meaning, of some or all labels. On the command line
         LABEL:DESCRIPTION,LABEL:DESCRIPTION, so a comma needs a Python config or a task file.
-      task_file: a TOML file with both, for longer ones (`bridge_jax.data.task`).
+      task_file: a TOML file with both, for longer ones (`bridge_jax.data.example`).
       kind, choices: the kind of answer and its closed set, for `jsonl` and `hf`. `text` is free and
         scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.

@@ -17,7 +17,7 @@ from bridge_jax.config.fields import (
     Size,
 )
 
-# The fields that a file of instructions may have a column for (`data.instructions`).
+# The fields that a file of instructions may have a column for (`data.sources`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
 

@@ -1,4 +1,4 @@
-"""From a completion to an answer, and from an answer to right or wrong.
+"""Parses the answers of completions, and compares them with the gold answers.
 
 Every completion we train on ends in a line `Answer: ...`. Parsing is strict: a text that could be
 read in two ways has no answer, which counts as wrong. Golds and replies are read alike: numbers by
@@ -17,7 +17,7 @@ from bridge_jax.data.rouge import rouge_l
 
 ANSWER_MARK = "Answer:"
 
-# Ours anywhere; as others write it ("**Final answer**: 12", "### Answer") where a line begins.
+# Our mark anywhere; as others write it ("**Final answer**: 12", "### Answer") where a line begins.
 _MARK = re.compile(
     r"(?-i:Answer:)|^[ \t>#*_-]*+"
     r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|short)\b[ \t,*_]*+)*+"
@@ -26,7 +26,7 @@ _MARK = re.compile(
     r"|^[ \t]*+<answer>",
     re.IGNORECASE | re.MULTILINE,
 )
-# What belongs to the mark but stands before it on its line: "so the final **Answer:** 12".
+# A part of the mark that stands before it on its line: "so the final **Answer:** 12".
 _BEFORE_MARK = re.compile(
     r"(?:\b(?:the|my|our|final|correct)[ \t]++|[*_#]++[ \t]*+)++$", re.IGNORECASE
 )
@@ -104,8 +104,8 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
     canonical answer is its own canonical form.
 
     Args:
-      text: what was said, or a number of JSON.
-      example: what was asked.
+      text: an answer, or a number of JSON.
+      example: the question.
     """
     if isinstance(text, int | float):
         text = numbers.from_json(text, example.decimal)
@@ -261,5 +261,5 @@ def _end_of_words(text: str) -> int:
 
 
 def _is_brief(said: str) -> bool:
-    """Whether a number is all that is said, so that it is not one of a further calculation."""
+    """Whether the text is little more than a number, not a part of a longer calculation."""
     return len(said.split()) <= 6 and not _SENTENCE_END.search(said)

@@ -1,14 +1,50 @@
-"""One question with its gold answer, and the splits that a source returns."""
+"""Examples (a question with its gold answer), their splits, and the task that they share.
+
+The task says what is asked of every question, and what its labels mean. Teacher, assistant and
+student are all told (`text.prompts`, `teachers.prompts`). Short tasks are `data.instruction` and
+`data.label_descriptions`; longer ones are a TOML file, `data.task_file`:
+
+    instruction = "Which team has to handle this support ticket?"
+
+    [labels]
+    billing = "Invoices, charges and refunds."
+    "sign in" = "Passwords, and accounts that are locked."
+"""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-from bridge_jax.data.bad_rows import BadRows
+from bridge_jax.config import DataConfig
 from bridge_jax.data.numbers import DecimalMark
-from bridge_jax.data.task import Task
+from bridge_jax.data.rows import BadRows
+from bridge_jax.errors import UserError
 
 AnswerKind = Literal["choice", "label", "numeric", "text"]
+
+_TASK_KEYS = ("instruction", "labels")
+_TASK_FORM = 'it holds instruction = """...""" and a table [labels] with label = "description"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The task of a dataset, the same for all of its questions.
+
+    Attributes:
+      instruction: for all questions; empty where the questions say it themselves.
+      label_descriptions: label -> what it means; not every label needs one.
+    """
+
+    instruction: str = ""
+    label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_said(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.instruction or self.label_descriptions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,17 +53,17 @@ class Example:
 
     Attributes:
       id: unique within the dataset, over all splits.
-      question: what a model is shown: context and options included, no instruction.
+      question: the text for a model: context and options included, no instruction.
       answer: the gold answer, one of `choices` unless `kind` is numeric or text.
       kind: how answers are parsed and compared (`bridge_jax.data.answers`).
       choices: the texts of the options in order (choice), the closed set of labels (label), or
         empty (numeric, text).
       domain: sub-domain or source, for reports and for spotting semantic collapse; may be empty.
-      rationales: what a recorded or programmatic teacher says, by name of the variant. Only
-        teachers read it: it is what the budget pays for.
+      rationales: the texts of a recorded or programmatic teacher, by name of the variant. Only
+        teachers read them: they are what the budget pays for.
       min_rouge: ROUGE-L with the gold answer from which another counts as right (text).
-      task: what is asked of this and all others of the dataset.
-      decimal: which mark parts the decimals of a number (`bridge_jax.data.numbers`).
+      task: the instruction for this and all others of the dataset.
+      decimal: the decimal mark of numbers (`bridge_jax.data.numbers`).
     """
 
     id: str
@@ -44,15 +80,15 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """What a source returns. The three never share an id or a question.
+    """The examples of a source. The three splits never share an id or a question.
 
     Attributes:
       pool: the training examples, from which the teacher's queries are selected.
       dev: for choices made along the way; never trained on.
       test: only for the report.
       bad: rows that were left out on request (`data.on_bad_row="skip"`).
-      cut: how many rows there were of each split of which `data.pool`, `dev` or `test` kept the
-        first ones.
+      cut: the number of rows of each split of which `data.pool`, `dev` or `test` kept the first
+        ones.
       replaced: rows in whose texts U+FFFD stands for what is no character.
     """
 
@@ -62,3 +98,102 @@ class Splits:
     bad: BadRows = dataclasses.field(default_factory=BadRows)
     replaced: int = 0
     cut: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def read_task(config: DataConfig) -> Task:
+    """Returns the task in a config, or in the file that it names.
+
+    Raises:
+      UserError: the file cannot be read or is not of the form above, the instruction is blank, a
+        description is empty, or the task is said in the file and in the config.
+    """
+    if config.instruction and not config.instruction.strip():
+        raise UserError(
+            f"data.instruction={config.instruction!r} is blank; say what is asked, or leave it out"
+        )
+    if not config.task_file:
+        return _task(config.instruction, config.label_descriptions, "data.", "label_descriptions")
+    where = f"data.task_file={config.task_file}"
+    for name in ("instruction", "label_descriptions"):
+        if getattr(config, name):
+            raise UserError(f"data.{name} and {where} both say the task: keep one")
+    value = _toml(config.task_file, where)
+    for key in value:
+        if key not in _TASK_KEYS:
+            (near,) = difflib.get_close_matches(key, _TASK_KEYS, n=1, cutoff=0.0)
+            raise UserError(f"{where}: unknown key {key!r}, did you mean {near!r}? {_TASK_FORM}")
+    labels = value.get("labels", {})
+    if not isinstance(labels, dict):
+        kind = type(labels).__name__
+        raise UserError(f"{where}: labels is of type {kind}, not a table; {_TASK_FORM}")
+    task = _task(value.get("instruction", ""), labels, f"{where}: ", "[labels]")
+    if not task.is_said:
+        raise UserError(f"{where}: says nothing; {_TASK_FORM}")
+    return task
+
+
+def with_task_text(config: DataConfig) -> DataConfig:
+    """Returns `config` with the text of its task file in place of the file's name.
+
+    So a workdir says what its run was told, even if the file is moved or changed later.
+    """
+    if not config.task_file:
+        return config
+    task = read_task(config)
+    return dataclasses.replace(
+        config,
+        instruction=task.instruction,
+        label_descriptions=dict(task.label_descriptions),
+        task_file="",
+    )
+
+
+def check_labels(task: Task, labels: Iterable[str]) -> None:
+    """Raises a `UserError` unless every description is of one of the data's labels."""
+    known = sorted(set(labels))
+    for label in task.label_descriptions:
+        if label in known:
+            continue
+        if not known:
+            raise UserError(
+                f"the description of label {label!r}: no question has labels, which are for "
+                "data.kind=label; say it in data.instruction"
+            )
+        (near,) = difflib.get_close_matches(label, known, n=1, cutoff=0.0)
+        shown = ", ".join([*known[:20], *(["..."] if len(known) > 20 else [])])
+        raise UserError(
+            f"the description of label {label!r}: the labels are {shown}; did you mean {near!r}?"
+        )
+
+
+def _task(instruction: Any, descriptions: Mapping[str, Any], where: str, table: str) -> Task:
+    """Returns the task with its texts stripped; `where` and `table` name its parts in messages."""
+    if not isinstance(instruction, str):
+        kind = type(instruction).__name__
+        raise UserError(f"{where}instruction is of type {kind}, not a string")
+    found = {}
+    for label, text in descriptions.items():
+        if not isinstance(text, str):
+            raise UserError(
+                f"{where}{table}: the description of {label!r} is of type {type(text).__name__}, "
+                "not a string"
+            )
+        if not label.strip() or not text.strip():
+            raise UserError(
+                f"{where}{table}: {label!r} = {text!r} is empty; describe the label or leave it out"
+            )
+        if label.strip() in found:
+            raise UserError(f"{where}{table}: {label.strip()!r} is described twice; keep one")
+        found[label.strip()] = text.strip()
+    return Task(instruction.strip(), found)
+
+
+def _toml(path: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # An integer of 5,000 digits is a ValueError.
+        raise UserError(f"{where}: is not TOML: {error}; {_TASK_FORM}") from None

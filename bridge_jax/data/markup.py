@@ -1,4 +1,4 @@
-r"""Removes what surrounds an answer: Markdown, TeX, quotes, and "the answer is".
+r"""Removes Markdown, TeX, quotes, and "the answer is" around an answer.
 
 Everything here takes time linear in the length of the text.
 """
@@ -63,7 +63,7 @@ _LEAD_IN = re.compile(
 
 
 def plain(text: str) -> str:
-    r"""Returns what is said inside of Markdown, TeX and quotes: `$\boxed{\text{B}}$` says B.
+    r"""Returns the words inside of Markdown, TeX and quotes: "B" of `$\boxed{\text{B}}$`.
 
     A fraction of TeX becomes "1⁄2", with the fraction slash. Round brackets stay, for they may be
     the sign of a number. TeX that is not known stays as well.
@@ -76,7 +76,7 @@ def plain(text: str) -> str:
 
 
 def without_lead_ins(text: str) -> list[str]:
-    """Returns `plain(text)`, then what "The answer is", "Final answer:" or "Option" announces."""
+    """Returns `plain(text)`, then the rest after "The answer is", "Final answer:" or "Option"."""
     found = [plain(text)]
     for _ in range(3):  # "The answer is: option B" has two
         lead_in = _LEAD_IN.match(found[-1])

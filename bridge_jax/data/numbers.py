@@ -24,7 +24,6 @@ Everything here takes time linear in the length of the text. A number of more th
 none.
 """
 
-import dataclasses
 import functools
 import re
 import unicodedata
@@ -98,8 +97,7 @@ _REASONS = ("because", "since", "as", "rounded", "so", "given", "which", "that",
 _DOUBTS = ("or", "and", "maybe", "perhaps", "possibly", "to")
 
 
-@dataclasses.dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A number that was read.
 
     Attributes:
@@ -141,7 +139,7 @@ def read(text: str, decimal: DecimalMark = "") -> Number | None:
         return None
     before = lead[-40:]
     if _NEGATIVE.search(before) and number.value > 0:
-        return dataclasses.replace(number, value=-number.value)
+        return number._replace(value=-number.value)
     return None if _MINUS_WORD.search(before) or _BENDS.search(before) else number
 
 

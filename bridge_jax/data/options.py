@@ -1,4 +1,4 @@
-"""Which option or label an answer names: by its text, by its letter, or by both.
+"""Finds the option or label that an answer names: by its text, by its letter, or by both.
 
 Two readings are no answer: "A, B", or "B) yes" where B is no. Time is linear in the text's length.
 """
@@ -31,7 +31,7 @@ _DOUBTS = re.compile(r"(?:(?:and|or|but|maybe|perhaps|possibly)\b\s*|[&/])*+", r
 _LETTER = re.compile(r"[(\[]?[A-Za-z][)\].]+\s*+")
 _MOST_CLAUSES = 20
 
-# What is left out where texts are compared; signs that change a value are kept.
+# Left out where texts are compared; signs that change a value are kept.
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _UNITS = re.compile(r"[$€£¥₹%°]")
 _PAIRED = re.compile(r"(?<!\w)'([^']*+)'(?!\w)|(?<!\w)\"([^\"]*+)\"(?!\w)")
@@ -221,7 +221,7 @@ def _further_letter(text: str, options: Sequence[Option], after_comma: bool) -> 
 
 
 def _names_another(rest: str, answer: str, options: Sequence[Option]) -> bool:
-    """Whether what follows an option names another one, by its text or by a letter with a mark."""
+    """Whether the text after an option names another one, by its text or a letter with a mark."""
     names = [(option.text, option.answer) for option in options if option.text]
     if _by_text(rest, options) == answer:
         return False

@@ -1,7 +1,6 @@
 """ROUGE-L (Lin 2004), the score of free texts, by `tensorflow_text.metrics`."""
 
 import contextlib
-import functools
 import os
 import re
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from bridge_jax.errors import UserError
 
 _MOST_WORDS = 2000
+_NEEDED_FOR = "data.kind=text is scored by ROUGE-L, which"
 
 
 def rouge_l(hypothesis: str, reference: str) -> float:
@@ -24,30 +24,33 @@ def rouge_l(hypothesis: str, reference: str) -> float:
     words = [re.findall(r"\w+", text.casefold()) for text in (hypothesis, reference)]
     if not all(words):
         return 0.0
-    tf, metric = _library()
+    tf, library = load_tensorflow_text(_NEEDED_FOR)
     compared = [text[:_MOST_WORDS] for text in words]
-    f_measure, _, _ = metric(*(tf.ragged.constant([text]) for text in compared))
+    f_measure, _, _ = library.metrics.rouge_l(*(tf.ragged.constant([text]) for text in compared))
     share = sum(map(len, compared)) / sum(map(len, words))
     return float(f_measure[0]) * share
 
 
 def check() -> None:
     """Raises a `UserError` unless tensorflow-text is installed."""
-    _library()
+    load_tensorflow_text(_NEEDED_FOR)
 
 
-@functools.cache
-def _library() -> tuple[Any, Any]:
+def load_tensorflow_text(needed_for: str) -> tuple[Any, Any]:
+    """Returns the modules tensorflow and tensorflow_text; `needed_for` begins the error's message.
+
+    Raises:
+      UserError: tensorflow-text is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports each absent GPU
     try:
         import tensorflow as tf  # pyright: ignore[reportMissingImports]
         import tensorflow_text  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise UserError(
-            "data.kind=text is scored by ROUGE-L, which needs the tensorflow-text package: "
-            "pip install 'bridge-jax[tf-text]'"
+            f"{needed_for} needs the tensorflow-text package: pip install 'bridge-jax[tf-text]'"
         ) from None
     # TensorFlow would take the memory of the GPUs that JAX runs on.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
-    return tf, tensorflow_text.metrics.rouge_l
+    return tf, tensorflow_text

@@ -1,118 +1,248 @@
-"""From a row of a file to an Example, with every check that one row or its neighbours allow."""
+"""Raw rows of a file or dataset, their columns as clean texts, and rows that cannot be used.
 
+Every row is checked in one start. When most of them fail alike, the fault is in the config or in
+the file as a whole (another column name, CSV instead of JSON), and the message says that first.
+"""
+
+import collections
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping
+import decimal
+import math
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from bridge_jax.config import DataConfig
-from bridge_jax.data import choices
-from bridge_jax.data.answers import format_completion
-from bridge_jax.data.bad_rows import BadRowError, shown
-from bridge_jax.data.choices import Options
-from bridge_jax.data.columns import Columns, Row
-from bridge_jax.data.example import Example
-from bridge_jax.data.gold import Gold
+from bridge_jax.config.data import COLUMNS
+from bridge_jax.errors import UserError
+
+SHOWN = 10  # Bad rows in a message; all of them are in a file.
+
+REQUIRED = ("question", "answer", "split")
+OPTIONAL = tuple(field for field in COLUMNS if field not in REQUIRED)
+
+# Names of columns in other people's files, for a hint when ours is not there.
+_OFTEN = {
+    "question": ("prompt", "input", "text", "query", "instruction", "problem", "sentence"),
+    "answer": ("gold", "label", "output", "target", "solution", "response", "answerkey"),
+    "split": ("subset", "part", "fold", "set"),
+    "id": ("uid", "idx", "_id", "guid"),
+}
+
+# Half of a surrogate pair is no character, and many programs end a text at NUL.
+_NO_CHARACTER = re.compile("[\x00\ud800-\udfff]")
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
 
 
-class Reader:
-    """Converts rows one by one; remembers ids and questions, which must be unique.
-
-    Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
-    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
-    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
-    `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
+class BadRowError(Exception):
+    """A fault of a row, without the place of the row.
 
     Attributes:
-      columns: what reads the columns.
-      replaced: rows in whose texts U+FFFD stands for what is no character.
+      kind: the reason without this row's values, the same for all rows with this fault.
+      way_out: what to do if most rows have this fault; may be empty.
     """
 
-    def __init__(self, config: DataConfig):
-        self.columns, self.replaced = Columns(config.columns), 0
-        self._config, self._gold = config, Gold(config, self.columns)
-        self._ids: dict[str, str] = {}
-        self._questions: dict[str, tuple[str, str]] = {}
+    def __init__(self, reason: str, kind: str = "", way_out: str = ""):
+        super().__init__(reason)
+        self.kind, self.way_out = kind or reason, way_out
 
-    def split(self, row: Row) -> str:
-        """Returns what the row calls its split; raises BadRowError if it lacks a column."""
-        self.columns.check(row)
-        return self.columns.text(row, "split")
 
-    def example(self, row: Row, split: str) -> Example:
-        """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
-        replaced_before = self.columns.replaced
-        question = self.columns.text(row, "question")
-        found = self._gold.options(row, question)
-        if found and found.of == "row":
-            question = choices.shown_in(question, found, self._config.kind)
-        example = Example(
-            id=self.columns.text(row, "id", required="id" in self._config.columns),
-            question=question,
-            answer="",
-            kind=self._config.kind,
-            choices=found.texts if found else (),
-            domain=self.columns.text(row, "domain", required=False),
-            rationales=self._rationales(row, found),
-            min_rouge=self._config.min_rouge,
-            decimal=self._config.decimal,
+class BadRow(NamedTuple):
+    """A row that was left out: its file, its place there ("line 5"), and what is wrong."""
+
+    file: str
+    row: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.row}: {self.reason}"
+
+
+@dataclasses.dataclass
+class BadRows:
+    """All rows of a source that cannot be used.
+
+    Attributes:
+      total: rows read, good and bad.
+      rows: the bad ones, in file order.
+      kinds: the number of rows with each kind of fault.
+      ways_out: by kind, what to do if most rows have it.
+    """
+
+    total: int = 0
+    rows: list[BadRow] = dataclasses.field(default_factory=list)
+    kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    ways_out: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add(self, row: "Row", error: BadRowError) -> None:
+        """Adds a row with its fault."""
+        self.rows.append(BadRow(row.file, row.place, str(error)))
+        self.kinds[error.kind] += 1
+        self.ways_out.setdefault(error.kind, error.way_out)
+
+    @property
+    def cause(self) -> str:
+        """The fault that more than half of all rows have, and the way out; "" if there is none."""
+        kind, count = self.kinds.most_common(1)[0] if self.rows else ("", 0)
+        if 2 * count <= self.total:
+            return ""
+        share = "all" if count == self.total else f"{count:,} of"
+        alike = f"{share} {self.total:,} rows fail alike" if count > 1 else "the only row fails"
+        way_out = self.ways_out[kind]
+        return f"{alike}: {kind}" + (f"; {way_out}" if way_out else "")
+
+    def counts(self) -> str:
+        """Returns the number of rows by kind of fault, the most frequent first."""
+        return ", ".join(f"{count:,} x {kind}" for kind, count in self.kinds.most_common())
+
+    def summary(self) -> str:
+        """Returns the cause if there is one, the first bad rows, and the counts by reason."""
+        lines = [self.cause] if self.cause else []
+        lines.append(f"{len(self.rows):,} of {self.total:,} rows are bad:")
+        lines += [f"  {row}" for row in self.rows[:SHOWN]]
+        if len(self.rows) > SHOWN:
+            lines.append(f"  and {len(self.rows) - SHOWN:,} more")
+        return "\n".join([*lines, f"by reason: {self.counts()}"])
+
+
+class BadRowsError(UserError):
+    """An error about rows that cannot be used.
+
+    Attributes:
+      bad: all of them.
+    """
+
+    def __init__(self, message: str, bad: BadRows):
+        super().__init__(message)
+        self.bad = bad
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A raw row.
+
+    Attributes:
+      file: where it comes from, for messages.
+      place: its place there, as in "line 5".
+      value: the columns.
+      problem: why there is no value, if there is none.
+      labels: the names of the classes, if the answers are classes of a dataset.
+    """
+
+    file: str
+    place: str
+    value: Mapping[str, Any]
+    problem: BadRowError | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """File and place."""
+        return f"{self.file}, {self.place}"
+
+
+class Columns:
+    """Reads the columns of rows.
+
+    Args:
+      mapped: our field -> the file's column, where the two differ.
+
+    Attributes:
+      mapped: as given.
+      replaced: how many characters of all texts became U+FFFD.
+    """
+
+    def __init__(self, mapped: Mapping[str, str]):
+        self.mapped = mapped
+        self.replaced = 0
+        self._seen: dict[str, None] = {}  # A set in the order of the file.
+
+    def name(self, field: str) -> str:
+        """Returns the file's name of our `field`."""
+        return self.mapped.get(field, field)
+
+    def raw(self, row: Row, field: str) -> Any:
+        """Returns the value of a column; None if there is none."""
+        return row.value.get(self.name(field))
+
+    def check(self, row: Row) -> None:
+        """Raises a BadRowError if the row has no value, or lacks a column that it must have."""
+        if row.problem:
+            raise row.problem
+        self._seen |= dict.fromkeys(row.value)
+        # Ids are made where there are none, but a column that is named for them has to be there.
+        needed = [*REQUIRED, *(["id"] if "id" in self.mapped else [])]
+        missing = [field for field in needed if self.name(field) not in row.value]
+        if missing:
+            kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"
+            raise BadRowError(f"has {kind}", kind, self._way_out(missing, list(row.value)))
+
+    def unseen(self) -> str:
+        """Returns a message on optional columns that are mapped and no row had; or ""."""
+        absent = [
+            f"{field}:{self.mapped[field]}"
+            for field in OPTIONAL
+            if field != "id" and field in self.mapped and self.mapped[field] not in self._seen
+        ]
+        if not absent or not self._seen:
+            return ""
+        return (
+            f"data.columns={','.join(absent)} names what no row has; the columns are "
+            f"{names(self._seen)}"
         )
-        example = dataclasses.replace(example, answer=self._gold.answer(row, example, found))
-        example = self._remember(row, example, split)
-        self.replaced += self.columns.replaced > replaced_before
-        return example
 
-    def doubt(self) -> str:
-        """Returns what all rows together say against the config, or ""."""
-        return self.columns.unseen() or self._gold.doubt()
+    def text(self, row: Row, field: str, required: bool = True) -> str:
+        """Returns a text column, numbers written out; raises BadRowError if it has none."""
+        if row.problem:
+            raise row.problem
+        column, value = self.name(field), self.raw(row, field)
+        if required and column not in row.value:
+            raise BadRowError(f"has no key {shown(column)}", f"no key {shown(column)}")
+        is_nan = isinstance(value, float | decimal.Decimal) and math.isnan(value)
+        if not required and (value is None or is_nan):
+            return ""
+        if value is None:
+            raise BadRowError(f"{column} is null; give a text or a number")
+        if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
+            kind = f"is of type {type(value).__name__}, not a text or a number"
+            raise BadRowError(f"{column}={shown(value)} {kind}", f"{column} {kind}")
+        if is_nan:
+            raise BadRowError(f"{column} is NaN, which stands for no value")
+        if value in (math.inf, -math.inf):
+            raise BadRowError(f"{column} is infinite")
+        text = self.clean(str(value)).strip()
+        if not text and required:
+            raise BadRowError(f"{column} is empty")
+        return text
 
-    def _rationales(self, row: Row, found: Options | None) -> dict[str, str]:
-        columns = self.columns
-        texts = {
-            "rationale": columns.text(row, "rationale", required=False),
-            "human": columns.text(row, "human_rationale", required=False),
-        }
-        column, variants = columns.name("rationales"), columns.raw(row, "rationales")
-        if not isinstance(variants, list | None):
-            raise BadRowError(f"{column} is of type {type(variants).__name__}, not a list")
-        for index, variant in enumerate(variants or ()):
-            text = variant.get("text") if isinstance(variant, Mapping) else variant
-            if not isinstance(text, str | None):
-                raise BadRowError(
-                    f"{column}[{index}] has no string 'text'", f"{column} hold no string 'text'"
-                )
-            texts[str(index)] = columns.clean(text or "").strip()
-        if texts["rationale"] and "teacher_answer" in self._config.columns:
-            answer = self._gold.teacher_answer(row, found)
-            if answer:
-                texts["rationale"] = "".join(format_completion(texts["rationale"], answer))
-        return {name: text for name, text in texts.items() if text}
+    def clean(self, text: str) -> str:
+        """Returns a text with U+FFFD for what no tokenizer, file or database takes."""
+        cleaned, count = _NO_CHARACTER.subn("\ufffd", text)
+        self.replaced += count
+        return cleaned
 
-    def _remember(self, row: Row, example: Example, split: str) -> Example:
-        """Returns the example, with an id made of its content if it has none."""
-        split_before, where = self._questions.get(example.question, (split, ""))
-        if split_before != split:
-            raise BadRowError(
-                f"asks the same question as {where}, which is in {split_before}",
-                "asks a question of another split",
-            )
-        if not example.id:
-            example = dataclasses.replace(example, id=self._content_id(example))
-        elif example.id in self._ids:
-            raise BadRowError(
-                f"id {shown(example.id)} was used before ({self._ids[example.id]})",
-                "id was used before",
-            )
-        self._ids[example.id] = row.where
-        self._questions.setdefault(example.question, (split, row.where))
-        return example
+    def _way_out(self, missing: Sequence[str], columns: Sequence[str]) -> str:
+        """Returns how to say which columns are meant."""
+        free = [column for column in columns if column not in (*REQUIRED, *self.mapped.values())]
+        parts = []
+        for field in missing:
+            likely = [column for column in free if column.lower() in _OFTEN[field]]
+            parts.append(f"{field}:{likely[0] if likely else 'COLUMN'}")
+        hint = f"the columns are {names(columns)}: map them with data.columns={','.join(parts)}"
+        if "split" in missing:
+            hint += ", or give each row split=train, dev or test"
+        return hint
 
-    def _content_id(self, example: Example) -> str:
-        """Returns an id made from the content alone; repeats get a number."""
-        content = json.dumps([example.question, example.choices, example.answer])
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        name, number = digest, 1
-        while name in self._ids:
-            number += 1
-            name = f"{digest}-{number}"
-        return name
+
+def shown(value: Any) -> str:
+    """Returns a value of a row for a message: short, and without characters that do not print."""
+    return _repr.repr(value)
+
+
+def names(values: Any, most: int = 20) -> str:
+    """Returns the names of a file's columns or splits for a message."""
+    values = [str(value) for value in values]
+    listed = [v if v.isprintable() and 0 < len(v) <= 40 else shown(v) for v in values[:most]]
+    return ", ".join(listed) + (f" and {len(values) - most:,} more" if len(values) > most else "")

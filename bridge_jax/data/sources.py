@@ -1,25 +1,54 @@
-"""The examples of a run: generated practice tasks, a JSON Lines file, or a dataset of the hub."""
+"""Reads the examples of a run, and the instructions of the student's warm-up.
+
+Examples are generated practice tasks, the rows of a JSON Lines file, or a dataset of the hub.
+"""
 
 import collections
 import dataclasses
+import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from bridge_jax.config import DataConfig
-from bridge_jax.data import hub, jsonl, practice
-from bridge_jax.data.bad_rows import BadRowError, BadRows, BadRowsError, names, shown
-from bridge_jax.data.columns import Row
-from bridge_jax.data.example import Example, Splits
-from bridge_jax.data.rows import Reader
-from bridge_jax.data.task import check_labels, read
+import numpy as np
+
+from bridge_jax.config import DataConfig, InstructConfig
+from bridge_jax.data import gold, practice
+from bridge_jax.data.answers import format_completion
+from bridge_jax.data.example import Example, Splits, check_labels, read_task
+from bridge_jax.data.formats import read_dataset, read_jsonl
+from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Columns, Row, names, shown
 from bridge_jax.errors import UserError
 
-# What others call their splits, in any case, and what we do.
+# Names of splits in other people's data, in lower case -> ours.
 SPLITS = {
     **dict.fromkeys(("train", "training", "pool"), "pool"),
     **dict.fromkeys(("dev", "development", "validation", "valid", "val", "eval"), "dev"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+# Fields of the config that practice tasks are made from.
+PRACTICE = ("domains", "min_steps", "max_steps", "families", "label_share")
+
+
+class Instruction(NamedTuple):
+    """A question with its context, and the answer as it was written."""
+
+    question: str
+    answer: str
+
+
+class Instructions(NamedTuple):
+    """The instructions of a source.
+
+    Attributes:
+      rows: in random order: the first N are a random sample, and the first of a larger one.
+      bad: rows that were left out on request.
+    """
+
+    rows: tuple[Instruction, ...]
+    bad: BadRows
 
 
 def load(config: DataConfig, seed: int) -> Splits:
@@ -37,30 +66,168 @@ def load(config: DataConfig, seed: int) -> Splits:
     """
     _check(config)
     if config.source == "practice":
-        splits = practice.generate(
-            seed,
-            config.pool,
-            config.dev,
-            config.test,
-            config.domains,
-            config.min_steps,
-            config.max_steps,
-            config.families,
-            config.label_share,
-        )
+        settings = {name: getattr(config, name) for name in ("pool", "dev", "test", *PRACTICE)}
+        splits = practice.generate(seed, **settings)
         for name in ("pool", "test"):
             if not getattr(splits, name):
                 raise UserError(f"practice tasks: no examples for {name}; set data.{name} above 0")
         if config.kind == "text":
-            splits = _open_ended(splits, config.min_rouge)
+            splits = practice.open_ended(splits, config.min_rouge)
     else:
-        splits = _collect(raw_rows(config), config)
+        splits = _collect(_raw_rows(config), config)
     return _told(splits, config)
 
 
-def raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
+def read_instructions(config: InstructConfig, seed: int) -> Instructions:
+    """Returns the instructions of `config.path` for training, shuffled by `seed`.
+
+    A row has a `question` and an `answer`, found by these names or by what `instruct.columns` maps
+    them to; a `context` that the question needs, if it has that column; and a `split`, if it has
+    that: rows of dev and test are not read.
+
+    Raises:
+      BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or none is for training.
+      UserError: the source cannot be read.
+    """
+    assert config.source != "generated"
+    source = DataConfig(source=config.source, path=config.path, columns=config.columns)
+    columns, bad = Columns(config.columns), BadRows()
+    found, others = [], set()
+    for row in _raw_rows(source, "instruct"):
+        bad.total += 1
+        try:
+            split = columns.text(row, "split", required=False)
+            if split and SPLITS.get(split.lower()) != "pool":
+                others.add(split)
+                continue
+            question, answer = columns.text(row, "question"), columns.text(row, "answer")
+            if context := columns.text(row, "context", required=False):
+                question = f"{question}\n\n{context}"
+            found.append(Instruction(question, answer))
+        except BadRowError as error:
+            bad.add(row, error)
+    where = f"instruct.path={config.path}"
+    if bad.rows and config.on_bad_row == "error":
+        raise BadRowsError(
+            f"{where}: {bad.summary()}\nmend them, map their columns with instruct.columns, or "
+            "leave them out with instruct.on_bad_row=skip",
+            bad,
+        )
+    if not found:
+        beside = f", {len(bad.rows):,} bad rows ({bad.counts()})" if bad.rows else ""
+        beside += f", and rows of split {', '.join(sorted(others))}" if others else ""
+        raise BadRowsError(
+            f"{where}: no instructions of split train{beside}; give some rows split=train, or none "
+            "a split",
+            bad,
+        )
+    order = np.random.default_rng(seed).permutation(len(found))
+    return Instructions(tuple(found[i] for i in order), bad)
+
+
+class RowReader:
+    """Converts rows to examples one by one, and checks that ids and questions are unique.
+
+    Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
+    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
+    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
+    `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
+
+    Attributes:
+      columns: the reader of single columns.
+      replaced: rows in whose texts U+FFFD stands for what is no character.
+    """
+
+    def __init__(self, config: DataConfig):
+        self.columns, self.replaced = Columns(config.columns), 0
+        self._config, self._gold = config, gold.Gold(config, self.columns)
+        self._ids: dict[str, str] = {}
+        self._questions: dict[str, tuple[str, str]] = {}
+
+    def example(self, row: Row, split: str) -> Example:
+        """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
+        replaced_before = self.columns.replaced
+        question = self.columns.text(row, "question")
+        found = self._gold.options(row, question)
+        if found and found.of == "row":
+            question = gold.shown_in(question, found, self._config.kind)
+        example = Example(
+            id=self.columns.text(row, "id", required="id" in self._config.columns),
+            question=question,
+            answer="",
+            kind=self._config.kind,
+            choices=found.texts if found else (),
+            domain=self.columns.text(row, "domain", required=False),
+            rationales=self._rationales(row, found),
+            min_rouge=self._config.min_rouge,
+            decimal=self._config.decimal,
+        )
+        example = dataclasses.replace(example, answer=self._gold.answer(row, example, found))
+        example = self._remember(row, example, split)
+        self.replaced += self.columns.replaced > replaced_before
+        return example
+
+    def doubt(self) -> str:
+        """Returns a message if all rows together contradict the config, or ""."""
+        return self.columns.unseen() or self._gold.doubt()
+
+    def _rationales(self, row: Row, found: gold.Choices | None) -> dict[str, str]:
+        columns = self.columns
+        texts = {
+            "rationale": columns.text(row, "rationale", required=False),
+            "human": columns.text(row, "human_rationale", required=False),
+        }
+        column, variants = columns.name("rationales"), columns.raw(row, "rationales")
+        if not isinstance(variants, list | None):
+            raise BadRowError(f"{column} is of type {type(variants).__name__}, not a list")
+        for index, variant in enumerate(variants or ()):
+            text = variant.get("text") if isinstance(variant, Mapping) else variant
+            if not isinstance(text, str | None):
+                raise BadRowError(
+                    f"{column}[{index}] has no string 'text'", f"{column} hold no string 'text'"
+                )
+            texts[str(index)] = columns.clean(text or "").strip()
+        if texts["rationale"] and "teacher_answer" in self._config.columns:
+            answer = self._gold.teacher_answer(row, found)
+            if answer:
+                texts["rationale"] = "".join(format_completion(texts["rationale"], answer))
+        return {name: text for name, text in texts.items() if text}
+
+    def _remember(self, row: Row, example: Example, split: str) -> Example:
+        """Returns the example, with an id made of its content if it has none."""
+        split_before, where = self._questions.get(example.question, (split, ""))
+        if split_before != split:
+            raise BadRowError(
+                f"asks the same question as {where}, which is in {split_before}",
+                "asks a question of another split",
+            )
+        if not example.id:
+            example = dataclasses.replace(example, id=self._content_id(example))
+        elif example.id in self._ids:
+            raise BadRowError(
+                f"id {shown(example.id)} was used before ({self._ids[example.id]})",
+                "id was used before",
+            )
+        self._ids[example.id] = row.where
+        self._questions.setdefault(example.question, (split, row.where))
+        return example
+
+    def _content_id(self, example: Example) -> str:
+        """Returns an id made from the content alone; repeats get a number."""
+        content = json.dumps([example.question, example.choices, example.answer])
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        name, number = digest, 1
+        while name in self._ids:
+            number += 1
+            name = f"{digest}-{number}"
+        return name
+
+
+def _raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
     """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
-    return jsonl.read(config.path, part) if config.source == "jsonl" else hub.read(config, part)
+    if config.source == "jsonl":
+        return read_jsonl(config.path, part)
+    return read_dataset(config, part)
 
 
 def _check(config: DataConfig) -> None:
@@ -83,8 +250,8 @@ def _check(config: DataConfig) -> None:
 
 
 def _told(splits: Splits, config: DataConfig) -> Splits:
-    """Returns the examples with what the task is, if the config says it."""
-    task = read(config)
+    """Returns the examples with the task, if the config says it."""
+    task = read_task(config)
     if not task.is_said:
         return splits
     parts = {name: getattr(splits, name) for name in ("pool", "dev", "test")}
@@ -97,18 +264,9 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
     return dataclasses.replace(splits, **told)
 
 
-def _open_ended(splits: Splits, min_rouge: float) -> Splits:
-    """Returns practice examples whose answers are sentences."""
-    pool, dev, test = (
-        tuple(practice.open_ended(example, min_rouge) for example in part)
-        for part in (splits.pool, splits.dev, splits.test)
-    )
-    return Splits(pool, dev, test)
-
-
 def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
     """Returns the converted rows by split; the caps apply after all rows have been checked."""
-    reader, bad = Reader(config), BadRows()
+    reader, bad = RowReader(config), BadRows()
     found: dict[str, list[Example]] = {"pool": [], "dev": [], "test": []}
     called: collections.Counter[str] = collections.Counter()
     lost: set[str] = set()  # Splits of ours that bad rows belong to.
@@ -116,14 +274,15 @@ def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
         bad.total += 1
         name = ""
         try:
-            theirs = reader.split(row)
+            reader.columns.check(row)
+            theirs = reader.columns.text(row, "split")
             called[theirs] += 1
             name = _ours(theirs, config, reader.columns.name("split"))
             if name:
                 found[name].append(reader.example(row, name))
         except BadRowError as error:
             lost.add(name)
-            bad.add(row.file, row.place, error)
+            bad.add(row, error)
     if doubt := reader.doubt():
         listed = [bad.summary()] if bad.rows else []
         raise BadRowsError("\n".join([f"{config.path}: {doubt}", *listed]), bad)

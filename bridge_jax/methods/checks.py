@@ -12,7 +12,8 @@ from bridge_jax.config import (
     TeacherConfig,
     fields,
 )
-from bridge_jax.data import rouge, task
+from bridge_jax.data import rouge
+from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
 from bridge_jax.methods import apprenticeship, asking, logits, named
@@ -65,7 +66,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     fields.check(config)
     for fault in _faults_of_sources(config, has_data):
         raise UserError(fault)
-    task.read(config.data)
+    read_task(config.data)
     method = named(config.method)
     stages = method.stages(config)
     for fault in _faults_of_teacher(config) if asking(stages) else ():

@@ -13,10 +13,10 @@ from typing import Any
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.config import io as config_io
-from bridge_jax.data import cached, instructions, task
-from bridge_jax.data.example import Example, Splits
-from bridge_jax.data.instructions import Instructions
+from bridge_jax.data import cached
+from bridge_jax.data.example import Example, Splits, with_task_text
 from bridge_jax.data.practice.instructions import generate_instructions
+from bridge_jax.data.sources import Instructions, read_instructions
 from bridge_jax.errors import UserError
 from bridge_jax.models.files import locate
 from bridge_jax.parallel.sharding import make_mesh
@@ -26,7 +26,7 @@ from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Input
 from bridge_jax.teachers import recorded
-from bridge_jax.text.instructions import Drawn, draw
+from bridge_jax.text.prompts import DrawnInstructions, draw_instructions
 from bridge_jax.text.rendering import Rendering
 
 CACHE = "cache"  # The folder of a workdir, or of a study, for what can be computed again.
@@ -90,7 +90,7 @@ class Inputs:
         hashes: Hashes,
         devices: Any = None,
     ):
-        config = dataclasses.replace(config, data=task.with_text(config.data))
+        config = dataclasses.replace(config, data=with_task_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
         self.mesh = make_mesh(config.mesh, devices)
         self._models = {
@@ -178,11 +178,11 @@ class Inputs:
         return len(self.model("student").tokenizer.encode(text))
 
     @functools.cached_property
-    def instructions(self) -> Drawn:
+    def instructions(self) -> DrawnInstructions:
         """The sequences of the student's instruction warm-up."""
         return self.draw_instructions(self._config.instruct.examples)
 
-    def draw_instructions(self, count: int) -> Drawn:
+    def draw_instructions(self, count: int) -> DrawnInstructions:
         """Returns the first `count` sequences of the student's instruction warm-up.
 
         Raises:
@@ -199,12 +199,12 @@ class Inputs:
                     f"instruct.train.row_tokens={longest}: the longest generated instruction has "
                     f"{needed} tokens; raise it"
                 )
-            return Drawn(drawn)
+            return DrawnInstructions(drawn)
         if not count:
-            return Drawn([])
+            return DrawnInstructions([])
         source = self._instruction_rows
         longest = min(longest, self.model("student").config.max_positions)
-        drawn = draw(source.rows, self.model("student").tokenizer, count, longest)
+        drawn = draw_instructions(source.rows, self.model("student").tokenizer, count, longest)
         if len(drawn.sequences) < count:
             raise UserError(
                 f"instruct.examples={count}: {config.path} has {len(drawn.sequences):,} "
@@ -214,13 +214,13 @@ class Inputs:
             )
         for sequence in drawn.sequences:
             ids = [*sequence.prompt, *sequence.rationale, *sequence.answer]
-            reading.renderer.check_ids(f"an instruction of {config.path}", ids)
+            reading.check_ids(f"an instruction of {config.path}", ids)
         return drawn._replace(skipped=len(source.bad.rows))
 
     @functools.cached_property
     def _instruction_rows(self) -> Instructions:
         """The instructions of a file or a dataset, in random order."""
-        return instructions.read(self._config.instruct, self._config.seed)
+        return read_instructions(self._config.instruct, self._config.seed)
 
     # Hashes of the content of inputs, for keys.
 

@@ -20,8 +20,7 @@ from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.text.instructions import Drawn
-from bridge_jax.text.prompts import Mode
+from bridge_jax.text.prompts import DrawnInstructions, Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training.objectives.soft_targets import SoftTargets
 
@@ -34,7 +33,7 @@ STUDENT = Artifact(
 DIRECT = Artifact("baselines/direct", "Training the direct student", "train", "student", TRAINED)
 
 
-def instruct(params: Fit, out: Folder, student: RoleModel, drawn: Drawn) -> None:
+def instruct(params: Fit, out: Folder, student: RoleModel, drawn: DrawnInstructions) -> None:
     """Trains the student on generic instructions, so that it follows prompts first."""
     fit(out, "instructions", student.trainable(), drawn.sequences, params)
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from bridge_jax import methods
 from bridge_jax.config import API_TEACHERS, RunConfig
-from bridge_jax.data import task
-from bridge_jax.data.example import Example
+from bridge_jax.data.example import Example, with_task_text
 from bridge_jax.errors import UserError
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.artifacts import Role
@@ -131,7 +130,7 @@ def opened(
       devices: of the mesh, by default all; they need not be there.
       hashes: of files, to share them between runs.
     """
-    config = dataclasses.replace(config, data=task.with_text(config.data))
+    config = dataclasses.replace(config, data=with_task_text(config.data))
     stages = methods.stages(config)
     inputs = Inputs(config, Path(), None, hashes or Hashes(), devices)
     return stages, Lengths(config, stages, inputs)

@@ -25,7 +25,6 @@ from bridge_jax.data.answers import (
     split_completion,
 )
 from bridge_jax.data.example import Example
-from bridge_jax.data.jsonl import Number
 from bridge_jax.ledger.requests import Failure, Reply, Request
 from bridge_jax.text.markers import whole_characters
 

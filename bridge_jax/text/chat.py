@@ -1,8 +1,8 @@
-"""What a chat template decides: how a conversation reads, and which token ends a turn.
+"""Renders conversations by a checkpoint's chat template, and finds the token that ends a turn.
 
 A template is used only if what is put in can be found in what it writes. Where it lacks a place for
 the system message, wants contents as a list of parts, or leaves thoughts open, it is mended: lines
-are put before and after it. The mended template is exported, so what others render is what was
+are put before and after it. The mended template is exported, so that other programs render what was
 trained.
 """
 
@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 from bridge_jax.errors import UserError
 from bridge_jax.text.markers import whole_characters
-from bridge_jax.text.templates import DATE, WAY_OUT, Messages, compile_template, writes_date
+from bridge_jax.text.templates import (
+    DATE,
+    WAY_OUT,
+    Messages,
+    Template,
+    compile_template,
+    writes_date,
+)
 
 # Every line ends with a block, after which jinja2 drops the line break.
 _MERGE = """\
@@ -34,7 +41,7 @@ _PARTS = """\
 """
 _CLOSE = "{%+ if add_generation_prompt %}{{ TEXT }}{% endif %}"
 
-# (what is put before a template, what is said of it), in the order in which they are tried.
+# (lines to put before a template, a note on them), in the order in which they are tried.
 _MENDED = (
     ("", ""),
     (_PARTS, "wants contents as a list of parts, and gets them so"),
@@ -53,7 +60,7 @@ _USUAL = (chr(0xE000), chr(0xE001))
 
 
 class UnwrittenError(UserError):
-    """A chat template that does not write what was put in."""
+    """Raised where a chat template does not write what was put in."""
 
 
 class Rendered(NamedTuple):
@@ -74,7 +81,7 @@ class Chat:
     Attributes:
       source: the mended template.
       mended: whether it is another than the one that was given.
-      notes: what a user should know of it, in words.
+      notes: remarks for the user, in words.
     """
 
     def __init__(self, source: str, tokens: Mapping[str, Any]):
@@ -88,15 +95,18 @@ class Chat:
           UserError: it is not valid jinja2.
         """
         self.source, self.notes = source, []
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()  # A template counts its steps.
         self._template = compile_template(source, tokens)
         for before, note in _MENDED:
             template = compile_template(before + source, tokens)
-            if rendered := _try(template, _PROBE[:2], True):
-                self.source, self._template = before + source, template
-                self._note(note)
-                self._close_thoughts(rendered, tokens)
-                break
+            try:
+                rendered = _render(template, _PROBE[:2], True)
+            except UserError:
+                continue
+            self.source, self._template = before + source, template
+            self._note(note)
+            self._close_thoughts(rendered, tokens)
+            break
         if writes_date(source):
             self._note(f"can write today's date; where it does, every prompt has {DATE}")
         self.mended = self.source != source
@@ -119,24 +129,18 @@ class Chat:
           UserError: it fails.
         """
         messages = [{**m, "content": whole_characters(m["content"])} for m in messages]
-        rendered = _render(self._template, messages, open_turn)
-        if not isinstance(rendered, Rendered):
-            # Many templates leave out what an assistant thought before.
-            short = [
-                {**m, "content": m["content"].rpartition("</think>")[2]}
-                if m["role"] == "assistant"
-                else m
-                for m in messages
-            ]
-            rendered = _render(self._template, short, open_turn)
-        if isinstance(rendered, Rendered):
-            return rendered
-        shown = rendered["content"].strip()[:60]
-        raise UnwrittenError(
-            f"the checkpoint's chat template does not write the {rendered['role']} message as it "
-            f"is ({shown!r} ...), so what is trained would not be what was asked; {WAY_OUT}, or "
-            "use another chat model"
-        )
+        with self._one_at_a_time:
+            try:
+                return _render(self._template, messages, open_turn)
+            except UnwrittenError:
+                # Many templates leave out the earlier thoughts of an assistant.
+                short = [
+                    {**m, "content": m["content"].rpartition("</think>")[2]}
+                    if m["role"] == "assistant"
+                    else m
+                    for m in messages
+                ]
+                return _render(self._template, short, open_turn)
 
     def render_all(self, conversations: Iterable[Messages]) -> list[Rendered]:
         """Returns what `render` returns for each, while other threads wait.
@@ -178,7 +182,7 @@ def default_template(templates: Any, where: str) -> str:
 
     Args:
       templates: text, or several by name, in a dict or as transformers writes them in a list.
-      where: what has them, for the errors.
+      where: the file or folder, for the errors.
 
     Raises:
       UserError: there is none.
@@ -201,19 +205,15 @@ def default_template(templates: Any, where: str) -> str:
     return templates
 
 
-def _try(template: Any, messages: Messages, open_turn: bool) -> Rendered | None:
-    try:
-        rendered = _render(template, messages, open_turn)
-    except UserError:
-        return None
-    return rendered if isinstance(rendered, Rendered) else None
+def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered:
+    """Returns the conversation.
 
-
-def _render(template: Any, messages: Messages, open_turn: bool) -> Rendered | Mapping[str, Any]:
-    """Returns the conversation, or the first message that the template does not write as it is.
-
-    Two characters that nobody wrote stand around each content, inside its white space, so that a
+    Each content is put between two characters that nobody wrote, inside its white space, so that a
     template trims it as it would.
+
+    Raises:
+      UnwrittenError: a message is not written as it is.
+      UserError: the template fails.
     """
     start, end = _unused(m["content"] for m in messages)
     marked = []
@@ -237,7 +237,12 @@ def _render(template: Any, messages: Messages, open_turn: bool) -> Rendered | Ma
     for message in messages:
         content = " ".join(message["content"].split())
         if content and content not in written:
-            return message
+            shown = message["content"].strip()[:60]
+            raise UnwrittenError(
+                f"the checkpoint's chat template does not write the {message['role']} message as "
+                f"it is ({shown!r} ...), so what is trained would not be what was asked; "
+                f"{WAY_OUT}, or use another chat model"
+            )
     return Rendered("".join(pieces), contents)
 
 

@@ -15,12 +15,12 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 class _Recipe(NamedTuple):
-    """What a family does to text before the merges, from its published tokenizer.json.
+    """The steps of a family before the merges, from its published tokenizer.json.
 
     Attributes:
       cut: splits the text; merges do not cross.
       normalizer: runs before it. llama.cpp leaves Qwen's NFC out; transformers does not.
-      ignore_merges: what is in the vocabulary as a whole is not merged from its parts.
+      ignore_merges: whether words that are whole in the vocabulary skip the merges.
     """
 
     cut: Any

@@ -1,14 +1,21 @@
-"""Keeps the tokens that a chat template makes apart from what people, data and models wrote.
+"""Tokenizes texts, and keeps the markers of a chat template apart from what others wrote.
 
 A text that holds `<|im_end|>` must not end a turn: in a content no marker is read, only in the
 text of the template. Markers are the special tokens, and the added ones that read like them, such
 as `<think>`; added words ("metformin") and runs of white space are vocabulary, as in Gemma.
 
-A text without markers in its contents is tokenized as it is. Else it is tokenized by a copy of the
-tokenizer whose markers have other names, which nobody can guess: the template's are replaced by
+A text without markers in its contents is tokenized as it is. Any other is tokenized by a copy of
+the tokenizer whose markers have other names, which nobody can guess: the template's are replaced by
 those names, and a content's are letters like any other.
+
+Prompts of one task begin alike: with a system message that lists the labels, say. `read_all` has a
+Hugging Face tokenizer read such a beginning once, up to a marker after it. That changes no id. The
+library cuts every text at the added tokens first, and normalizes and tokenizes each piece by
+itself; all that matters to a piece is whether it begins the text, and a rest that begins with a
+marker has no such piece.
 """
 
+import collections
 import json
 import re
 import secrets
@@ -16,10 +23,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 _READS_LIKE_ONE = re.compile(r"[<\[{|｜].+[>\]}|｜]", re.DOTALL)
+_LETTERS = str.maketrans("0123456789", "hijklmnopr")
 
 
 class Found(NamedTuple):
-    """A marker in a text: its id, and where it stands."""
+    """A marker in a text: its id, and its place."""
 
     id: int
     start: int
@@ -28,9 +36,30 @@ class Found(NamedTuple):
 
 # The ids of a text, and the markers among them, in order.
 Reading = tuple[list[int], list[Found]]
-Read = Callable[[str], Reading]
-# A text, and (start, end) of what others wrote in it.
+ReadAll = Callable[[list[str]], list[Reading]]
+# A text, and (start, end) of what others wrote in it, in order.
 Marked = tuple[str, Sequence[tuple[int, int]]]
+# The other names of markers, and the tokenizer that knows them by those.
+Renamed = tuple[dict[int, str], Callable[[str], list[int]]]
+
+
+class Cuts(NamedTuple):
+    """The places where texts may be cut.
+
+    Attributes:
+      at: the markers before which a text may be cut.
+      added: all texts that are one token wherever they stand.
+    """
+
+    at: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+class _Head(NamedTuple):
+    """A beginning that texts share, with its ids and markers."""
+
+    text: str
+    reading: Reading
 
 
 def is_marker(text: str, special: bool) -> bool:
@@ -58,63 +87,46 @@ def aliases(ids: Iterable[int]) -> dict[int, str]:
     return {i: f"q{drawn}g{i:x}q".translate(_LETTERS) for i in ids}
 
 
-_LETTERS = str.maketrans("0123456789", "hijklmnopr")
-
-
-def encode(
-    text: str,
-    contents: Sequence[tuple[int, int]],
-    read: Read,
-    renamed: Callable[[], tuple[dict[int, str], Callable[[str], list[int]]]],
-) -> list[int]:
-    """Returns the ids of a text in whose contents no marker is read.
+def encode_all(
+    items: Sequence[Marked],
+    readings: Sequence[Reading],
+    read: ReadAll,
+    renamed: Callable[[], Renamed],
+) -> list[list[int]]:
+    """Returns the ids of texts in whose contents no marker is read.
 
     Args:
-      text: the text.
-      contents: (start, end) of what others wrote, in order.
+      items: the texts with their contents.
+      readings: of each, by `read`, markers in contents included.
       read: the tokenizer.
       renamed: makes the names of the markers, and the tokenizer that knows them by those.
     """
-    ids, found = read(text)
-    if not in_contents(found, contents):
-        return ids
-    _, found = read(_without(text, contents))
-    names, tokenize = renamed()
+    return [
+        _encode_apart(text, contents, read, renamed()) if _in_contents(found, contents) else ids
+        for (text, contents), (ids, found) in zip(items, readings)
+    ]
+
+
+def _in_contents(found: Sequence[Found], contents: Sequence[tuple[int, int]]) -> bool:
+    """Returns whether a marker was read in what others wrote, where none may be."""
+    return any(m.start < end and m.end > start for start, end in contents for m in found)
+
+
+def _encode_apart(
+    text: str, contents: Sequence[tuple[int, int]], read: ReadAll, renamed: Renamed
+) -> list[int]:
+    """Returns the ids of a text, with its contents tokenized as text alone."""
+    masked, at = "", 0  # Letters in place of the contents; white space stays.
+    for start, end in contents:
+        masked += text[at:start] + re.sub(r"\S", "x", text[start:end])
+        at = end
+    ((_, found),) = read([masked + text[at:]])
+    names, tokenize = renamed
     pieces, at = [], 0
     for marker in found:
         pieces += text[at : marker.start], names[marker.id]
         at = marker.end
     return tokenize("".join([*pieces, text[at:]]))
-
-
-def encode_all(
-    items: Sequence[Marked], readings: Sequence[Reading], encode_one: Callable[..., list[int]]
-) -> list[list[int]]:
-    """Returns the ids of texts that were read; those with a marker in a content are read again.
-
-    Args:
-      items: the texts with their contents.
-      readings: of each.
-      encode_one: text and contents to ids, as `encode`; for those with a marker.
-    """
-    return [
-        encode_one(text, contents) if in_contents(found, contents) else ids
-        for (text, contents), (ids, found) in zip(items, readings)
-    ]
-
-
-def in_contents(found: Sequence[Found], contents: Sequence[tuple[int, int]]) -> bool:
-    """Returns whether a marker was read in what others wrote, where none may be."""
-    return any(m.start < end and m.end > start for start, end in contents for m in found)
-
-
-def _without(text: str, contents: Sequence[tuple[int, int]]) -> str:
-    """Returns the text with letters in place of its contents; white space stays."""
-    pieces, at = [], 0
-    for start, end in contents:
-        pieces += text[at:start], re.sub(r"\S", "x", text[start:end])
-        at = end
-    return "".join([*pieces, text[at:]])
 
 
 def renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
@@ -146,3 +158,86 @@ def renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
             model["merges"] = [pair for pair in pairs if gone.isdisjoint([*pair, "".join(pair)])]
     made = tokenizers.Tokenizer.from_str(json.dumps(data))
     return made, {made.token_to_id(content): i for content, i in before.items()}
+
+
+def cuts(added: Iterable[Any], is_marker: Callable[[Any], bool]) -> Cuts:
+    """Returns where texts may be cut, for a tokenizer with these added tokens.
+
+    There is none if one takes the white space before it, or depends on the letters beside it.
+    """
+    added = list(added)
+    if any(token.lstrip or token.single_word for token in added):
+        return Cuts((), ())
+    verbatim = [token for token in added if not token.normalized]
+    at = [t.content for t in verbatim if is_marker(t) and not _joins_words(t.content[:1])]
+    return Cuts(tuple(at), tuple(token.content for token in verbatim))
+
+
+def read_all(items: Sequence[Marked], read: ReadAll, where: Cuts) -> list[Reading]:
+    """Returns the ids and markers of each text, the same as if each were read alone.
+
+    Args:
+      items: the texts.
+      read: the tokenizer, for whole texts.
+      where: they may be cut.
+    """
+    keys = [_before_last(text, contents) for text, contents in items]
+    counts = collections.Counter(keys)
+    heads: dict[Any, _Head | None] = {}
+    for key, (text, _) in zip(keys, items):
+        if key not in heads and counts[key] > 1:
+            heads[key] = _head(key, text, read, where)
+    found = [heads.get(key) for key in keys]
+    rests = read([text[len(h.text) :] if h else text for (text, _), h in zip(items, found)])
+    return [_joined(head, rest) for head, rest in zip(found, rests)]
+
+
+def _before_last(text: str, contents: Sequence[tuple[int, int]]) -> tuple[str, Any]:
+    """Returns the text before the last content, and the places of the other contents."""
+    if not contents:
+        return "", ()
+    return text[: contents[-1][0]], tuple(contents[:-1])
+
+
+def _head(key: tuple[str, Any], text: str, read: ReadAll, where: Cuts) -> _Head | None:
+    """Returns the longest beginning, read; None if there is none that can be read alone.
+
+    Args:
+      key: of the texts, by `_before_last`.
+      text: one of the texts, to compare with.
+      read: the tokenizer.
+      where: texts may be cut.
+    """
+    before, contents = key
+    least = max((end for _, end in contents), default=0)
+    place, marker = max(((before.rfind(m), m) for m in where.at), default=(0, ""))
+    if place < max(1, least) or _crosses(before[:place], marker, where.added):
+        return None
+    beginning = before[:place]
+    reading, rest, whole = read([beginning, text[place:], text])
+    head = _Head(beginning, reading)
+    # The comparison is in case a version of the library should do it otherwise.
+    return None if _in_contents(reading[1], contents) or _joined(head, rest) != whole else head
+
+
+def _crosses(before: str, marker: str, added: Iterable[str]) -> bool:
+    """Returns whether an added token could begin in `before` and reach into what follows it."""
+    for token in added:
+        for size in range(1, len(token)):
+            rest = token[size:]
+            if before.endswith(token[:size]) and (
+                rest.startswith(marker) or marker.startswith(rest)
+            ):
+                return True
+    return False
+
+
+def _joined(head: _Head | None, rest: Reading) -> Reading:
+    if head is None:
+        return rest
+    (ids, found), at = head.reading, len(head.text)
+    return [*ids, *rest[0]], [*found, *(Found(m.id, m.start + at, m.end + at) for m in rest[1])]
+
+
+def _joins_words(char: str) -> bool:
+    return not char or char.isspace() or char.isalnum() or char == "_"

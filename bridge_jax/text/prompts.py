@@ -1,14 +1,15 @@
-"""From an example to what the models read and are trained to write.
+"""Builds prompts and training sequences from examples.
 
-The instruction sits in the system message and says which mode is wanted, as the task prefixes of
+The instruction is in the system message and says which mode is wanted, as the task prefixes of
 Distilling Step-by-Step (2305.02301) do: an example without a rationale trains the direct answer
 without teaching the model to skip its reasoning. To explain, a model is given the gold answer
-(after STaR, 2203.14465). Before it stands what the task is, where the data say it (`tasks.task`).
+(after STaR, 2203.14465). The task comes first, where the data say it (`data.example`).
 
 What a user or a dataset wrote is put in as it is, never as a pattern to fill in.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from typing import Literal, NamedTuple
 
@@ -16,9 +17,7 @@ import numpy as np
 
 from bridge_jax.config import DataConfig
 from bridge_jax.data.answers import ANSWER_MARK, format_completion
-from bridge_jax.data.example import Example
-from bridge_jax.data.task import Task
-from bridge_jax.data.task import read as read_task
+from bridge_jax.data.example import Example, Task, read_task
 from bridge_jax.errors import UserError
 from bridge_jax.text.tokenizer import Tokenizer
 
@@ -35,7 +34,7 @@ INSTRUCTIONS: dict[Mode, str] = {
 
 
 class SoftTargets(NamedTuple):
-    """What another model predicts at each of N targets: its K most probable tokens.
+    """Another model's predictions at each of N targets: its K most probable tokens.
 
     Attributes:
       ids: int32[N, K].
@@ -47,7 +46,7 @@ class SoftTargets(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """One training sequence, its parts apart: the masks follow from the parts, not from a search.
+    """One training sequence in parts: the masks follow from the parts, not from a search.
 
     Attributes:
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
@@ -63,18 +62,32 @@ class Sequence(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens in all."""
+        """Number of tokens."""
         return len(self.prompt) + self.targets
 
     @property
     def targets(self) -> int:
-        """Tokens that are trained on."""
+        """Number of tokens that are trained on."""
         return len(self.rationale) + len(self.answer)
 
     @property
     def without_answer(self) -> "Sequence":
         """The prompt and the rationale alone, which then ends the turn."""
         return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
+
+
+class DrawnInstructions(NamedTuple):
+    """Generic instructions that the student's warm-up is trained on.
+
+    Attributes:
+      sequences: in the order of training.
+      left_out: instructions that were too long, of those that were looked at.
+      skipped: bad rows of the source.
+    """
+
+    sequences: list[Sequence]
+    left_out: int = 0
+    skipped: int = 0
 
 
 def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
@@ -87,7 +100,7 @@ def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
 
 
 def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
-    """Returns what a model is told before a question: the task, its labels, and what to write.
+    """Returns the system message: the task, its labels, and what to write.
 
     Args:
       task: as the data say it; may be empty, and then the labels are not told either.
@@ -98,7 +111,7 @@ def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
 
 
 def system_message_of(data: DataConfig, mode: Mode) -> str:
-    """Returns what a model is told before each question of a dataset, for those who use it.
+    """Returns the system message before each question of a dataset.
 
     Labels that each row of the data lists for itself are not in it.
     """
@@ -145,6 +158,23 @@ def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> Se
     return Sequence(prompt, [], [*tokenizer.encode(answer), tokenizer.end_id])
 
 
+def draw_instructions(
+    rows: Iterable[tuple[str, str]], tokenizer: Tokenizer, count: int, longest: int
+) -> DrawnInstructions:
+    """Returns the first `count` (question, answer) of at most `longest` tokens, or fewer."""
+    found: list[Sequence] = []
+    left_out = 0
+    for question, answer in rows:
+        if len(found) == count:
+            break
+        sequence = instruction_sequence(tokenizer, question, answer)
+        if sequence.length > longest:
+            left_out += 1
+        else:
+            found.append(sequence)
+    return DrawnInstructions(found, left_out)
+
+
 def render_prompt(
     tokenizer: Tokenizer, example: Example, mode: Mode, max_tokens: int, on_long: str
 ) -> list[int]:
@@ -187,7 +217,7 @@ def render_prompt(
 
 
 def _of_task(tokenizer: Tokenizer, example: Example) -> str:
-    """Returns, for messages, how many tokens say the task; "" where it is not said."""
+    """Returns the number of the task's tokens, for messages; "" where there is no task."""
     parts = told(example.task, labels_of(example))
     if not parts:
         return ""

@@ -1,34 +1,121 @@
-"""Renders examples to token ids once, and caches them in memory and on disk.
+"""Renders examples to token ids once, and keeps them in memory and on disk.
 
-What is on disk is found by what it was made from: the tokenizer, the examples' content, the limits,
-our own code and the libraries'. Before it is used, a few examples are rendered and compared.
+Many examples at once get the ids, and raise the errors, that they get one by one. Tokenizing
+releases Python's lock, so while one thread tokenizes, another fills in the chat template. The
+tokenizers library could use threads of its own, but those do not outlive a fork, and Grain forks.
+Ours end with the work.
+
+Ids on disk are found by what they were made from: the tokenizer, the examples' content, the limits,
+our own code and the libraries'. Before they are used, a few examples are rendered and compared.
 """
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from bridge_jax import caches
+from bridge_jax import caches, progress
 from bridge_jax.data.answers import format_completion
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.text import prompts
+from bridge_jax.text.chat import UnwrittenError
 from bridge_jax.text.prompts import Mode, Sequence
-from bridge_jax.text.ragged import Ragged
-from bridge_jax.text.renderer import Renderer
 from bridge_jax.text.tokenizer import Tokenizer
 
+_BATCH = 1024
+_LONG = 5_000  # Texts from which on progress is shown.
 _COMPARED = 4  # Examples.
+_FILES = ("tokens.npy", "offsets.npy")
 
 # An example, its rationale, and the answer if it is not the gold one.
 Item = tuple[Example, str | None, str | None]
+Input = TypeVar("Input")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ragged(Seq[list[int]]):
+    """N lists of token ids as two arrays, which are kept on disk and mapped from there.
+
+    Attributes:
+      tokens: int32[T], all lists, one after another.
+      offsets: int64[N+1], where each list begins, and T.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, lists: Seq[Seq[int]]) -> "Ragged":
+        """Returns lists of ids as arrays."""
+        offsets = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum([len(ids) for ids in lists], out=offsets[1:])
+        flat = itertools.chain.from_iterable(lists)
+        return cls(np.fromiter(flat, np.int32, int(offsets[-1])), offsets)
+
+    @classmethod
+    def join(cls, parts: Iterable["Ragged"]) -> "Ragged":
+        """Returns the lists of all `parts`, in order."""
+        parts = [cls.of([]), *parts]
+        starts = np.cumsum([0, *(part.offsets[-1] for part in parts[:-1])])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, starts)]
+        tokens = np.concatenate([part.tokens for part in parts])
+        return cls(tokens, np.concatenate([np.zeros(1, np.int64), *offsets]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> list[int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"list {index} of {len(self)}")
+        start = index % len(self)
+        return self.tokens[self.offsets[start] : self.offsets[start + 1]].tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64[N], the tokens of each list."""
+        return np.diff(self.offsets)
+
+    @property
+    def largest(self) -> int:
+        """The largest id; 0 where there is none."""
+        return int(self.tokens.max(initial=0))
+
+    def save(self, folder: Path, name: str, facts: dict[str, Any]) -> None:
+        """Writes the arrays as the entry `name` of a cache."""
+        write = functools.partial(np.save, allow_pickle=False)
+        parts = {
+            file: functools.partial(write, arr=array)
+            for file, array in zip(_FILES, (self.tokens, self.offsets))
+        }
+        counts = {"lists": len(self), "tokens": len(self.tokens)}
+        caches.write(folder, name, parts, {**facts, **counts})
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Ragged | None":
+        """Returns the arrays of the entry `name`, mapped; None unless it is whole."""
+        if caches.read(folder, name, _FILES) is None:
+            return None
+        files = [caches.path_of(folder, name, file) for file in _FILES]
+        try:
+            return cls(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))
+        except (OSError, ValueError):  # Another process removed or replaced it in the meantime.
+            return None
 
 
 class Labelled(Seq[Sequence]):
-    """Gold answers to train on: prompts of mode "answer", and what is written after them.
+    """Gold answers to train on: prompts of mode "answer", and the completions after them.
 
     Attributes:
       prompts: ids of the prompts.
@@ -48,11 +135,7 @@ class Labelled(Seq[Sequence]):
 
 
 class Rendering:
-    """Examples as one model reads them.
-
-    Attributes:
-      renderer: makes what has not been kept.
-    """
+    """Examples as one model reads them."""
 
     def __init__(
         self,
@@ -70,24 +153,24 @@ class Rendering:
         Args:
           tokenizer: of the model.
           table_rows: of the model's embedding table.
-          checkpoint: what messages call the model.
+          checkpoint: the model's name in messages.
           max_prompt_tokens: the longest prompt, in tokens.
           on_long_prompt: "truncate", or longer ones are an error.
           folder: where ids are kept on disk; None keeps them in memory alone.
           key: says which tokenizer and chat template this is, by content; "" keeps nothing on disk.
         """
-        limits = table_rows, checkpoint, max_prompt_tokens, on_long_prompt
-        self.renderer = Renderer(tokenizer, *limits)
+        self._tokenizer, self._table_rows, self._checkpoint = tokenizer, table_rows, checkpoint
+        self._limits = max_prompt_tokens, on_long_prompt
         self._folder, self._key = folder if key else None, key
         self._kept: dict[tuple[str, str], Ragged] = {}
-        # digest -> examples that were rendered, and where each is among them, by `id`.
+        # digest -> examples that were rendered, and the place of each among them, by `id`.
         self._places: dict[str, tuple[list[Example], dict[int, int]]] = {}
 
     def prompts(self, examples: Seq[Example], digest: str, mode: Mode) -> Ragged:
         """Returns the ids that ask the model about each example.
 
         Args:
-          examples: what is asked.
+          examples: the questions.
           digest: says which examples these are, by content; "" keeps nothing.
           mode: whether to reason, to answer or to explain.
 
@@ -97,8 +180,8 @@ class Rendering:
         found = self._once(
             (mode, digest),
             examples,
-            lambda: self.renderer.prompts(examples, mode),
-            lambda example: self.renderer.prompt(example, mode),
+            lambda: self._render_all(examples, mode),
+            lambda example: self._render(example, mode),
         )
         if digest and digest not in self._places:
             places = {id(example): place for place, example in enumerate(examples)}
@@ -114,12 +197,12 @@ class Rendering:
         return self._once(
             ("gold", digest),
             examples,
-            lambda: self.renderer.answers(examples),
-            self.renderer.answer,
+            lambda: self._gold_answers(examples),
+            lambda e: prompts.training_sequence(self._tokenizer, [], None, e.answer).answer,
         )
 
     def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
-        """Returns what is trained where gold answers alone are; raises what the two above do."""
+        """Returns prompts and gold answers to train on; raises what the two above do."""
         return Labelled(self.prompts(examples, digest, "answer"), self.answers(examples, digest))
 
     def prompt(self, example: Example, mode: Mode) -> list[int]:
@@ -130,7 +213,7 @@ class Rendering:
             token has no row in the embedding table.
         """
         known = self._known(example, mode)
-        return self.renderer.prompt(example, mode) if known is None else known
+        return self._render(example, mode) if known is None else known
 
     def sequence(
         self,
@@ -139,18 +222,14 @@ class Rendering:
         answer: str | None = None,
         mode: Mode = "reason",
     ) -> Sequence:
-        """Returns what is learned from `example`: rationale and answer, or the answer alone.
+        """Returns the training sequence of `example`: rationale and answer, or the answer alone.
 
         The answer is the gold one, unless another is given; `mode` is how a rationale is asked for.
 
         Raises:
           UserError: as `prompt`.
         """
-        prompt = self.prompt(example, mode if rationale else "answer")
-        answer = example.answer if answer is None else answer
-        made = prompts.training_sequence(self.renderer.tokenizer, prompt, rationale, answer)
-        self.renderer.check_ids(f"example {example.id!r}", [*made.rationale, *made.answer])
-        return made
+        return self._sequences([(example, rationale, answer)], mode)[0]
 
     def sequences(self, items: Seq[Item], mode: Mode = "reason") -> list[Sequence]:
         """Returns what `sequence` returns for each (example, rationale, answer).
@@ -163,25 +242,33 @@ class Rendering:
         except UserError:  # It may be another's than the first.
             return [self.sequence(*item, mode) for item in items]
 
+    def check_ids(self, what: str, ids: Seq[int]) -> None:
+        """Raises a `UserError` if a token of `what` has no row in the embedding table."""
+        if (largest := max(ids, default=0)) >= self._table_rows:
+            raise UserError(
+                f"{what}: its token {self._tokenizer.name(largest)!r} has the "
+                f"id {largest}, and the embedding table of {self._checkpoint} has "
+                f"{self._table_rows:,} rows; use the tokenizer that belongs to the checkpoint, or "
+                "give the table a row for each token"
+            )
+
     def _sequences(self, items: Seq[Item], mode: Mode) -> list[Sequence]:
         modes: list[Mode] = [mode if rationale else "answer" for _, rationale, _ in items]
         asked = [self._known(item[0], each) for item, each in zip(items, modes)]
         for each in dict.fromkeys(modes):
             new = [n for n, ids in enumerate(asked) if ids is None and modes[n] == each]
-            for n, ids in zip(new, self.renderer.prompts([items[n][0] for n in new], each)):
+            for n, ids in zip(new, self._render_all([items[n][0] for n in new], each)):
                 asked[n] = ids
         written = [
             format_completion(rationale or "", example.answer if answer is None else answer)
             for example, rationale, answer in items
         ]
-        rationales = self.renderer.encode([text for text, _ in written])
-        answers = self.renderer.encode([text for _, text in written])
+        rationales = self._encode_all([text for text, _ in written])
+        answers = self._encode_all([text for _, text in written])
         made = []
         for (example, _, _), prompt, rationale, answer in zip(items, asked, rationales, answers):
-            made.append(
-                Sequence(prompt or [], rationale, [*answer, self.renderer.tokenizer.end_id])
-            )
-            self.renderer.check_ids(f"example {example.id!r}", [*rationale, *made[-1].answer])
+            made.append(Sequence(prompt or [], rationale, [*answer, self._tokenizer.end_id]))
+            self.check_ids(f"example {example.id!r}", [*rationale, *made[-1].answer])
         return made
 
     def _once(
@@ -191,13 +278,13 @@ class Rendering:
         make: Callable[[], Ragged],
         make_one: Callable[[Example], list[int]],
     ) -> Ragged:
-        """Returns what was kept, in memory or on disk, or else makes and keeps it.
+        """Returns the ids from memory or from disk, or else makes and keeps them.
 
         Args:
-          what: is made, and the digest of the examples.
-          examples: what it is made of.
-          make: makes it.
-          make_one: makes it of one example.
+          what: the kind of ids, and the digest of the examples.
+          examples: the source of the ids.
+          make: makes them.
+          make_one: makes those of one example.
         """
         kind, digest = what
         if not digest:
@@ -209,15 +296,14 @@ class Rendering:
         if found is None or not _agrees(found, examples, make_one):
             found = make()
             if self._folder:
-                checkpoint = self.renderer.checkpoint
-                found.save(self._folder, name, {"what": kind, "checkpoint": checkpoint})
+                found.save(self._folder, name, {"what": kind, "checkpoint": self._checkpoint})
         self._kept[what] = found
         return found
 
     def _name(self, what: tuple[str, str]) -> str:
-        made, code = self.renderer, caches.code_of("text", "tasks")
+        code = caches.code_of("text", "data")
         versions = caches.versions_of("jinja2", "tokenizers", "tensorflow-text")
-        limits = made.table_rows, made.max_prompt_tokens, made.on_long_prompt
+        limits = self._table_rows, *self._limits
         return caches.name_of("ids", code, versions, self._key, *what, *limits)
 
     def _known(self, example: Example, mode: Mode) -> list[int] | None:
@@ -226,6 +312,88 @@ class Rendering:
             if id(example) in places and (mode, digest) in self._kept:
                 return self._kept[mode, digest][places[id(example)]]
         return None
+
+    def _render(self, example: Example, mode: Mode) -> list[int]:
+        """Returns the ids of one prompt; raises as `prompt`."""
+        try:
+            ids = prompts.render_prompt(self._tokenizer, example, mode, *self._limits)
+        except UnwrittenError as error:
+            raise UserError(f"example {example.id!r}: {error}") from error
+        self.check_ids(f"example {example.id!r}", ids)
+        return ids
+
+    def _render_all(self, examples: Seq[Example], mode: Mode) -> Ragged:
+        """Returns what `_render` returns for each, and raises the first of its errors."""
+        most, rows = self._limits[0], self._table_rows
+
+        def render(batch: Seq[Example]) -> list[list[int]]:
+            return self._tokenizer.render_all([prompts.messages(e, mode) for e in batch])
+
+        def checked(example: Example, ids: list[int] | None) -> list[int]:
+            if ids is None or len(ids) > most or max(ids, default=0) >= rows:
+                return self._render(example, mode)
+            return ids
+
+        return _in_batches(examples, render, checked, f"prompts to {mode}")
+
+    def _gold_answers(self, examples: Seq[Example]) -> Ragged:
+        """Returns the ids of gold answers and of the ends of turns."""
+        pairs = [format_completion("", example.answer) for example in examples]
+        found = [[*ids, self._tokenizer.end_id] for ids in self._encode_all([a for _, a in pairs])]
+        made = Ragged.of(found)
+        if made.largest >= self._table_rows:
+            for example, ids in zip(examples, found):
+                self.check_ids(f"example {example.id!r}", ids)
+        return made
+
+    def _encode_all(self, texts: Seq[str]) -> list[list[int]]:
+        """Returns the ids of texts; equal ones are read once."""
+        different = list(dict.fromkeys(texts))
+
+        def checked(text: str, ids: list[int] | None) -> list[int]:
+            return self._tokenizer.encode(text) if ids is None else ids
+
+        found = _in_batches(different, self._tokenizer.encode_all, checked, "answers")
+        ids = dict(zip(different, found))
+        return [ids[text] for text in texts]
+
+
+def _in_batches(
+    items: Seq[Input],
+    work: Callable[[Seq[Input]], list[list[int]]],
+    finish: Callable[[Input, list[int] | None], list[int]],
+    what: str,
+) -> Ragged:
+    """Returns the ids of each item, in order. Errors are raised in that order, too.
+
+    Args:
+      items: texts or examples.
+      work: makes the ids of a batch; called in threads, several at a time.
+      finish: called here, in order, with an item and its ids, or None where `work` raised a
+        `UserError` for the batch; returns the ids to keep.
+      what: is made, in a few words, for progress.
+    """
+
+    def tried(batch: Seq[Input]) -> list[list[int]] | list[None]:
+        try:
+            return work(batch)
+        except UserError:
+            return [None] * len(batch)
+
+    batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    pool = ThreadPoolExecutor(max(1, min(len(batches), os.cpu_count() or 1, 16)))
+    bar = contextlib.nullcontext(lambda count: None)
+    if len(items) >= _LONG:
+        bar = progress.track(what, len(items), "texts")
+    kept = []
+    try:
+        with bar as advance:
+            for batch, made in zip(batches, pool.map(tried, batches)):
+                kept.append(Ragged.of([finish(item, ids) for item, ids in zip(batch, made)]))
+                advance(len(batch))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Ragged.join(kept)
 
 
 def _agrees(

@@ -1,27 +1,27 @@
 """SentencePiece `.model` files (Llama 2, Mistral, Gemma), run by tensorflow-text.
 
-Text is cut at the markers, and what lies between two of them is tokenized as the sentencepiece
+Text is cut at the markers, and the text between two of them is tokenized as the sentencepiece
 library does it alone. So a model that puts a space before a text puts one before each such part,
 as the published tokenizer.json of Llama 2 does; transformers' `legacy=False` is left out.
 
 A marker that a user wrote into a message is text, as everywhere (`bridge_jax.text.markers`).
 """
 
-import contextlib
 import functools
 import itertools
 import json
-import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from bridge_jax.data.rouge import load_tensorflow_text
 from bridge_jax.errors import UserError
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
-from bridge_jax.text.pieces import Marker, Reader
-from bridge_jax.text.tokenizer import settle
+from bridge_jax.text.markers import Reading, Renamed
+from bridge_jax.text.tokenizer import Tokenizer
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # of ModelProto.SentencePiece.Type
 _NAMED = ("bos", "eos", "unk", "pad")
@@ -33,23 +33,15 @@ _MODEL, _CONFIG, _ADDED, _TEMPLATE = (
 )
 
 
-class SentencePieceTokenizer:
-    """A folder's `tokenizer.model` with its chat template.
-
-    Attributes:
-      end_id: the marker after an assistant's message in the chat template, or else `eos`.
-      end_ids: `end_id`, `eos`, and those of the model's config.
-      pad_id: `pad`, or `end_id` where there is none.
-      notes: what a user should know of how prompts are made.
-    """
+class SentencePieceTokenizer(Tokenizer):
+    """A folder's `tokenizer.model` with its chat template."""
 
     def __init__(self, folder: Path, rows: int | None = None, ends: Sequence[int] = ()):
         """Reads the files in `folder`.
 
         Args:
           folder: the checkpoint.
-          rows: of the model's embedding table; None is not compared.
-          ends: tokens at which the model's config ends a text.
+          rows, ends: as for `tokenizer.load`.
 
         Raises:
           UserError: tensorflow-text is missing, the model is not whole, there is no template, or
@@ -72,31 +64,19 @@ class SentencePieceTokenizer:
         self._chat = Chat(_template_source(folder, config), tokens)
         texts = {i: p.piece for i, p in enumerate(proto.pieces) if p.type == _USER_DEFINED}
         texts |= {marker.id: text for text, marker in self._cut_at.items()}
-        end = self._chat.end_of_turn(
-            lambda text: Reader(self._pieces, self._cut_at, ()).read(text)[0], texts
-        )
         eos, pad = (
             found and found.id
             for found in (self._cut_at.get(tokens[name]) for name in ("eos_token", "pad_token"))
         )
-        end = eos if end is None else end
-        if end is None:
-            raise UserError(f"{folder}: no token ends a turn; name its eos_token in {_CONFIG}")
-        found = settle(end, [eos, *ends], pad, rows, self.name)
-        self.end_id, self.end_ids, self.pad_id = found.end_ids[0], found.end_ids, found.pad_id
-        self.notes = [*self._chat.notes, *found.notes]
+        alone = _Reader(self._pieces, self._cut_at, ())
+        self._find_ends(lambda text: alone.read([text])[0][0], texts, eos, pad, rows, ends)
         self._hidden.update(self.end_ids)
         self._watched = {
             i: text
             for i, text in texts.items()
             if i in self.end_ids or markers.is_marker(text, i in self._hidden)
         }
-        self._reader = Reader(self._pieces, self._cut_at, tuple(self._watched))
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
-        text = markers.whole_characters(text)
-        return self._encode(text, [(0, len(text))])
+        self._reader = _Reader(self._pieces, self._cut_at, tuple(self._watched))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
@@ -114,19 +94,6 @@ class SentencePieceTokenizer:
         inside = token < self._size
         return self._proto.pieces[token].piece if inside else self._added.get(token, "")
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Returns the ids of the messages, up to where the assistant begins to write."""
-        return self._encode(*self._chat.render(messages))
-
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns what `encode` returns for each; several threads may call it."""
-        whole = [markers.whole_characters(text) for text in texts]
-        return self._encode_all([(text, [(0, len(text))]) for text in whole])
-
-    def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-        """Returns what `render_chat` returns for each; several threads may call it."""
-        return self._encode_all(self._chat.render_all(chats))
-
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,28 +103,22 @@ class SentencePieceTokenizer:
         if self._chat.mended:
             (folder / _TEMPLATE).write_text(self._chat.source, "utf-8")
 
-    def _encode(self, text: str, contents: Sequence[tuple[int, int]]) -> list[int]:
-        return markers.encode(text, contents, self._reader.read, lambda: self._renamed)
-
-    def _encode_all(self, items: Sequence[markers.Marked]) -> list[list[int]]:
-        readings = self._reader.read_all([text for text, _ in items])
-        return markers.encode_all(items, readings, self._encode)
+    def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        return self._reader.read(texts)
 
     @functools.cached_property
-    def _renamed(self) -> tuple[dict[int, str], Callable[[str], list[int]]]:
-        """The markers' other names, and the tokenizer that knows them by those."""
-        import tensorflow_text  # pyright: ignore[reportMissingImports]
-
+    def _renamed(self) -> Renamed:
         names = markers.aliases(self._watched)
         proto = type(self._proto)()
         proto.CopyFrom(self._proto)
         for i, piece in enumerate(proto.pieces):
             if piece.type == _USER_DEFINED and i in names:
                 piece.piece = names[i]
-        pieces = tensorflow_text.SentencepieceTokenizer(proto.SerializeToString())
+        _, text_library = load_tensorflow_text("")
+        pieces = text_library.SentencepieceTokenizer(proto.SerializeToString())
         cut_at = {names.get(m.id, text): m for text, m in self._cut_at.items()}
-        reader = Reader(pieces, cut_at, ())
-        return names, lambda text: reader.read(text)[0]
+        reader = _Reader(pieces, cut_at, ())
+        return names, lambda text: reader.read([text])[0][0]
 
     def _detokenize(self, ids: list[int]) -> str:
         # tensorflow-text drops all leading spaces, sentencepiece only the one that it puts there.
@@ -165,6 +126,82 @@ class SentencePieceTokenizer:
             self._pieces.detokenize([self._anchor, *more]).numpy() for more in ([], ids)
         )
         return text.removeprefix(anchor).decode(errors="replace").removeprefix(self._leading)
+
+
+class _Marker(NamedTuple):
+    """A text that is one id, and whether it takes the white space beside it."""
+
+    id: int
+    special: bool
+    lstrip: bool = False
+    rstrip: bool = False
+
+
+class _Reader:
+    """Reads texts: they are cut at the markers, and sentencepiece tokenizes the parts between."""
+
+    def __init__(self, pieces: Any, cut_at: dict[str, _Marker], watched: Sequence[int]):
+        """Takes tensorflow-text's tokenizer, the markers, and the ids whose places are returned."""
+        self._pieces, self._markers, self._watched = pieces, cut_at, frozenset(watched)
+        longest_first = sorted(cut_at, key=len, reverse=True)
+        self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+    def read(self, texts: Sequence[str]) -> list[Reading]:
+        """Returns the ids of texts, and those that are watched; equal parts are read once."""
+        cut = [self._parts(text) for text in texts]
+        read = self._tokenize({part for parts, _ in cut for part in parts[::2] if part})
+        return [self._joined(parts, places, read) for parts, places in cut]
+
+    def _parts(self, text: str) -> tuple[list[str], list[int]]:
+        """Returns the parts of a text, of which the odd ones are markers, and where they begin."""
+        parts = self._cut.split(text)
+        places = [0, *itertools.accumulate(map(len, parts))]
+        for at in range(1, len(parts), 2):
+            marker = self._markers[parts[at]]
+            if marker.lstrip:
+                parts[at - 1] = parts[at - 1].rstrip()
+            if marker.rstrip:
+                after = parts[at + 1].lstrip()
+                places[at + 1] += len(parts[at + 1]) - len(after)
+                parts[at + 1] = after
+        return parts, places
+
+    def _tokenize(self, parts: set[str]) -> dict[str, Reading]:
+        """Returns the ids of parts without markers, and those that are watched."""
+        if not parts:
+            return {}
+        texts = list(parts)
+        tokenized = self._pieces.tokenize_with_offsets(texts)
+        ids, starts, ends = (ragged.flat_values.numpy().tolist() for ragged in tokenized)
+        splits = tokenized[0].row_splits.numpy().tolist()
+        read = {}
+        for text, first, last in zip(texts, splits, splits[1:]):
+            hits = [n for n in range(first, last) if ids[n] in self._watched]
+            data = text.encode() if hits else b""
+            found = [
+                markers.Found(
+                    ids[n],
+                    len(data[: starts[n]].decode(errors="ignore")),
+                    len(data[: ends[n]].decode(errors="ignore")),
+                )
+                for n in hits
+            ]
+            read[text] = ids[first:last], found
+        return read
+
+    def _joined(self, parts: list[str], places: list[int], read: dict[str, Reading]) -> Reading:
+        ids, found = [], []
+        for at, (part, place) in enumerate(zip(parts, places)):
+            if at % 2:
+                i = self._markers[part].id
+                ids.append(i)
+                if i in self._watched:
+                    found.append(markers.Found(i, place, place + len(part)))
+            elif part:
+                new, hits = read[part]
+                ids += new
+                found += [markers.Found(m.id, place + m.start, place + m.end) for m in hits]
+        return ids, found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -186,17 +223,17 @@ def _named_tokens(proto: Any, config: dict[str, Any]) -> dict[str, str]:
 
 def _markers(
     proto: Any, config: dict[str, Any], added: dict[str, int], tokens: dict[str, str]
-) -> dict[str, Marker]:
+) -> dict[str, _Marker]:
     """Returns what the text is cut at: control symbols, named tokens, and those HF adds."""
     more = map(_content, config.get("additional_special_tokens") or [])
     control = [p.piece for p in proto.pieces if p.type == _CONTROL]
     special = {*control, *tokens.values(), *more}
-    out = {p.piece: Marker(i, True) for i, p in enumerate(proto.pieces) if p.piece in special}
-    out |= {text: Marker(i, text in special) for text, i in added.items()}
+    out = {p.piece: _Marker(i, True) for i, p in enumerate(proto.pieces) if p.piece in special}
+    out |= {text: _Marker(i, text in special) for text, i in added.items()}
     for i, token in config.get("added_tokens_decoder", {}).items():
         is_special, lstrip, rstrip = (token.get(k, False) for k in ("special", "lstrip", "rstrip"))
         text = token["content"]
-        out[text] = Marker(int(i), is_special or text in special, lstrip, rstrip)
+        out[text] = _Marker(int(i), is_special or text in special, lstrip, rstrip)
     return out
 
 
@@ -208,20 +245,9 @@ def _template_source(folder: Path, config: dict[str, Any]) -> str:
 
 def _read_model(path: Path) -> tuple[Any, Any]:
     """Returns a `.model` file as tensorflow-text's tokenizer and as a message."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports each absent GPU
-    try:
-        import tensorflow as tf  # pyright: ignore[reportMissingImports]
-        import tensorflow_text  # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError:
-        raise UserError(
-            f"{path}: reading SentencePiece needs the tensorflow-text package: "
-            "pip install 'bridge-jax[tf-text]'"
-        ) from None
+    _, text_library = load_tensorflow_text(f"{path}: reading SentencePiece")
     from google.protobuf.message import DecodeError
 
-    # TensorFlow would take the memory of the GPUs that JAX runs on.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
     data = path.read_bytes()
     try:
         proto = _messages().ModelProto.FromString(data)
@@ -230,7 +256,7 @@ def _read_model(path: Path) -> tuple[Any, Any]:
     # The normalizer's settings stand after the pieces: without them the end of the file is missing.
     if not (proto.pieces and proto.HasField("normalizer_spec")):
         raise UserError(f"{path}: not a whole SentencePiece file; download it again")
-    return tensorflow_text.SentencepieceTokenizer(data), proto
+    return text_library.SentencepieceTokenizer(data), proto
 
 
 def _messages() -> Any:

@@ -1,15 +1,16 @@
-"""Chat templates as functions: jinja2 as transformers runs it, in a sandbox, and bounded.
+"""Compiles chat templates to functions: jinja2 as transformers runs it, in a sandbox with bounds.
 
-A template comes with a checkpoint, so it is a stranger's program. It sees no file and no clock.
-Loops and calls are counted, and so is the length of what they make: one that loops for hours, calls
-itself, divides by zero or doubles a text is an error. What a filter or a method would write is
-bounded before it runs (`template_sizes`).
+A template comes with a checkpoint, so it is untrusted code. It can read no file and no clock. Loops
+and calls are counted, and so is the length of what they make: one that loops for hours, calls
+itself, divides by zero or doubles a text is an error. The length of what a filter or a method would
+write is bounded before it runs.
 """
 
 import datetime
 import functools
 import json
-import threading
+import re
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ import jinja2
 from jinja2 import ext, nodes, sandbox, visitor
 
 from bridge_jax.errors import UserError
-from bridge_jax.text import template_sizes
 
 # Some templates, Llama 3's for one, write the day they are rendered on; no prompt depends on that.
 TODAY = datetime.datetime(2024, 7, 26)
@@ -42,7 +42,7 @@ class _TooMuch(jinja2.TemplateRuntimeError):
 
 
 def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
-    """Returns a chat template as a function.
+    """Returns a chat template as a function, which one thread at a time may call.
 
     Args:
       source: the template, in jinja2.
@@ -52,17 +52,13 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
       UserError: the template is not valid jinja2; from the function: it fails, or refuses the
         messages.
     """
-    env, one_at_a_time = _Environment(), threading.Lock()  # The environment counts the steps.
+    env = _Environment()
     try:
         template = env.from_string(_Bounded(env).visit(env.parse(source)))
     except Exception as error:  # Python's compiler has its own, for depth and size.
         raise UserError(f"the chat template is not valid jinja2: {error}; {WAY_OUT}") from error
 
     def render(messages: Messages, open_turn: bool) -> str:
-        with one_at_a_time:
-            return render_alone(messages, open_turn)
-
-    def render_alone(messages: Messages, open_turn: bool) -> str:
         given = sum(len(str(message.get("content"))) for message in messages)
         env.start(_STEPS + given, _CHARACTERS + 10 * given)
         try:
@@ -73,12 +69,12 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
             )
             return "".join(env.limit_size(piece, keep=True) for piece in pieces)
         except Exception as error:  # It runs Python's own operators, which raise their own.
-            raise UserError(f"the checkpoint's chat template {_what(error)}; {WAY_OUT}") from error
+            raise UserError(f"the checkpoint's chat template {_fault(error)}; {WAY_OUT}") from error
 
     return render
 
 
-def _what(error: Exception) -> str:
+def _fault(error: Exception) -> str:
     match error:
         case _TooMuch():
             return f"fails: {error}"
@@ -95,7 +91,7 @@ def writes_date(source: str) -> bool:
 
 
 class _Generation(ext.Extension):
-    """Reads `{% generation %}`, by which a template says what an assistant wrote."""
+    """Reads `{% generation %}`, which marks what an assistant wrote."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
@@ -122,7 +118,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         self.globals |= {"raise_exception": _refuse, "strftime_now": TODAY.strftime}
         more = {"tojson": _to_json, _COUNT: self._count, _LIMIT: self.limit_size, _JOIN: self._join}
         self.filters |= more
-        for name, size_of in template_sizes.FILTERS.items():
+        for name, size_of in _FILTER_SIZES.items():
             self.filters[name] = self._bounded(self.filters[name], size_of)
         del self.globals["lipsum"], self.filters["random"]  # A prompt is the same every time.
         self.start(_STEPS, _CHARACTERS)
@@ -132,11 +128,11 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         self._steps, self._characters, self._written = steps, characters, 0
 
     def limit_size(self, value: Any, keep: bool = False) -> Any:
-        """Returns `value`; raises if it is too long, or with what was kept before."""
+        """Returns `value`; raises if it is too long, together with the values kept before."""
         size = _length(value)
-        if size + self._written > self._characters:
-            raise _TooMuch(f"it writes more than {self._characters:,} characters")
-        self._written += size * keep
+        self._check_size(size + self._written)
+        if keep:
+            self._written += size
         return value
 
     def call(__self, __context, __obj, *args, **kwargs):  # noqa: N805 - jinja2's signature
@@ -144,11 +140,11 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         # jinja2 wraps `format`, and says what it wrapped.
         method = getattr(__obj, "__wrapped__", __obj)
         owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
-        if isinstance(owner, str | bytes | int) and name in template_sizes.METHODS:
+        if isinstance(owner, str | bytes | int) and name in _METHOD_SIZES:
             args = __self._listed(args)
             # In a loop jinja2 adds its own variables.
             said = {k: v for k, v in kwargs.items() if k not in ("_loop_vars", "_block_vars")}
-            __self._check_size(template_sizes.METHODS[name](owner, *args, **said))
+            __self._check_size(_METHOD_SIZES[name](owner, *args, **said))
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -161,13 +157,13 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         elif operator == "*":
             size = _length(left) * right if isinstance(right, int) else _length(right) * left
         elif operator == "%" and isinstance(left, str | bytes):
-            self._check_size(template_sizes.printf(left, right))
+            self._check_size(_printf_size(left, right))
         if size > self._characters:
             raise _TooMuch(f"it computes something {size:,} characters long")
         return self.limit_size(super().call_binop(context, operator, left, right))
 
     def _bounded(self, function: Callable[..., Any], size_of: Callable[..., int]) -> Any:
-        """Returns a filter that is refused what it would make too long."""
+        """Returns a filter that raises before it makes something too long."""
         own = int(hasattr(function, "jinja_pass_arg"))  # jinja2's argument comes first
 
         @functools.wraps(function)
@@ -187,7 +183,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             raise _TooMuch(f"it writes more than {self._characters:,} characters")
 
     def _check_weight(self, value: Any) -> Any:
-        self._check_size(template_sizes.weigh(value))
+        self._check_size(_weigh(value))
         return value
 
     def _step(self, count: int) -> None:
@@ -254,18 +250,150 @@ def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
+def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
     # jinja2's own escapes HTML.
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
+    options = {"indent": indent, "separators": separators, "sort_keys": sort_keys}
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+# Upper bounds, in characters, of what filters and methods make. Each takes the arguments of the
+# filter or method under their names.
+
+# A directive of printf: its width and its precision, as digits or as a star.
+_PRINTF = re.compile(r"%(?:\([^()]*\))?[#0 +-]*(\d+|\*)?(?:\.(\d+|\*)?)?")
+_DIGITS = re.compile(r"\d+")
+_ENDLESS = 1 << 62  # More than any template may write.
+# Parts of a value that are looked at; lists that share their parts can have any number.
+_PARTS = 200_000
+
+
+def _weigh(value: Any, level: int = 0) -> int:
+    """Returns about how many characters `value` has when it is written.
+
+    Args:
+      value: a text, or lists and dicts of them, whose parts may be shared.
+      level: characters before each part, for every list or dict around it.
+    """
+    total, seen, rest = 0, 0, [(value, 0)]
+    while rest:
+        part, depth = rest.pop()
+        seen += 1
+        total += level * depth + 1
+        if isinstance(part, str | bytes):
+            total += len(part) - 1
+        elif isinstance(part, Mapping):
+            rest += [(each, depth + 1) for pair in part.items() for each in pair]
+        elif isinstance(part, list | tuple | set | frozenset):
+            rest += [(each, depth + 1) for each in part]
+        elif isinstance(part, int):
+            total += part.bit_length() // 3
+        if seen + len(rest) > _PARTS:
+            return _ENDLESS
+    return total
+
+
+def _padded_size(value, *options, **named):
+    """Bounds what writes `value`, padded to at most the whole numbers among its options."""
+    options = (*options, *named.values())
+    return _weigh([value, *options]) + sum(abs(o) for o in options if isinstance(o, int))
+
+
+def _printf_size(template, values):
+    values = values if isinstance(values, tuple) else (values,)
+    longest, star = _longest(values)
+    size = len(template)
+    for numbers in _PRINTF.findall(str(template)):
+        size += longest + sum(star if n == "*" else _whole(n) for n in numbers if n)
+    return size
+
+
+def _format_size(text, *args, **named):
+    longest, star = _longest((*args, *named.values()))
+    size = len(text)
+    for _, field, spec, _ in string.Formatter().parse(str(text)):
+        if field is not None:
+            widths = sum(map(_whole, _DIGITS.findall(spec or "")))
+            size += longest + widths + star * (spec or "").count("{")
+    return size
+
+
+def _longest(values: Sequence[Any]) -> tuple[int, int]:
+    """Returns the size of the longest of `values`, and the largest whole number among them."""
+    numbers = [abs(value) for value in values if isinstance(value, int)]
+    return max(map(_weigh, values), default=0), max(numbers, default=0)
+
+
+def _whole(digits: str) -> int:
+    return int(digits) if len(digits) < 18 else _ENDLESS
+
+
+def _replace_size(text: Any, old: Any, new: Any, count: int | None = None) -> int:
+    if not isinstance(text, bytes):
+        text, old, new = str(text), str(old), str(new)
+    times = text.count(old)
+    if count is not None and count >= 0:
+        times = min(times, count)
+    return len(text) + times * len(new)
+
+
+def _indent_size(text, width=4, *_, **__):
+    each = len(width) if isinstance(width, str) else width
+    return len(text) + max(each, 0) * (len(text.splitlines()) + 1)
+
+
+def _wrap_size(text, width=79, break_long_words=True, wrapstring=None, break_on_hyphens=True):
+    # Each line holds a character or more, and a long word is copied for each of its lines.
+    longest = max(map(len, str(text).split()), default=0)
+    copied = longest * longest // max(width, 1) // 1000 if break_long_words else 0
+    return len(str(text)) * (1 + len(wrapstring or "\n")) + copied
+
+
+def _join_size(values, by="", *_, **__):
+    return _weigh(values) + len(str(by)) * len(values)
+
+
+def _json_size(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    level = len(indent) if isinstance(indent, str) else indent or 0
+    return _weigh(value, level + sum(map(len, separators or ())))
+
+
+def _link_size(text, *options, **named):
+    return len(str(text)) + len(str(text).split()) * _weigh([options, named])
+
+
+def _expand_size(text, tabsize=8):
+    tabs = text.count(b"\t") if isinstance(text, bytes) else text.count("\t")
+    return len(text) + tabs * max(tabsize, 0)
+
+
+def _translate_size(text, table, *_, **__):
+    if isinstance(text, bytes):
+        return len(text)
+    return len(text) * max((len(v) for v in table.values() if isinstance(v, str)), default=1)
+
+
+_FILTER_SIZES: dict[str, Callable[..., int]] = {
+    "format": lambda text, *args, **named: _printf_size(str(text), (*args, *named.values())),
+    "indent": _indent_size,
+    "join": _join_size,
+    "replace": _replace_size,
+    "tojson": _json_size,
+    "urlize": _link_size,
+    "wordwrap": _wrap_size,
+}
+_WRITING = (
+    "batch", "capitalize", "center", "e", "escape", "forceescape", "lower", "pprint", "round",
+    "safe", "slice", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode",
+    "wordcount", "xmlattr",
+)  # fmt: skip
+_FILTER_SIZES |= dict.fromkeys(_WRITING, _padded_size)
+# Of texts and numbers; the first argument is the text or the number.
+_METHOD_SIZES: dict[str, Callable[..., int]] = {
+    "expandtabs": _expand_size,
+    "format": _format_size,
+    "format_map": lambda text, values: _format_size(text, *values.values()),
+    "join": lambda by, values: _join_size(values, by),
+    "replace": _replace_size,
+    "translate": _translate_size,
+    **dict.fromkeys(("center", "ljust", "rjust", "to_bytes", "zfill"), _padded_size),
+}

@@ -1,43 +1,46 @@
-"""The tokenizer and chat template of a checkpoint."""
+"""The tokenizer of a checkpoint, with its chat template."""
 
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bridge_jax.errors import UserError
-from bridge_jax.text import bulk, markers
+from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
+from bridge_jax.text.markers import Marked, Reading, Renamed
+
+_CONFIG = "tokenizer_config.json"
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back.
+    """Converts text to ids and back. Subclasses wrap the tokenizer of a library.
 
     Attributes:
-      end_id: ends an assistant's turn, as its chat template writes it; it is what is trained.
-      end_ids: `end_id` and every other token at which generation stops.
-      pad_id: fills rows; never trained on.
-      notes: what a user should know of how prompts are made, in words.
+      end_id: ends an assistant's turn, as its chat template writes it; it is what is trained. It is
+        `eos` where the template writes no marker.
+      end_ids: `end_id` and every other token at which generation stops: `eos`, and those of the
+        model's config.
+      pad_id: fills rows; never trained on. It is `end_id` where there is no token for it.
+      notes: remarks for the user on how prompts are made, in words.
     """
 
     end_id: int
     end_ids: tuple[int, ...]
     pad_id: int
     notes: list[str]
+    _chat: Chat
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
-        ...
+        return self.encode_all([text])[0]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of `ids` without special tokens."""
-        ...
-
-    def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
-        ...
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns what `encode` returns for each; several threads may call it."""
+        whole = [markers.whole_characters(text) for text in texts]
+        return self._ids([(text, [(0, len(text))]) for text in whole])
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Returns the ids of the messages, up to where the assistant begins to write.
@@ -47,11 +50,7 @@ class Tokenizer(Protocol):
         Raises:
           UserError: the template fails, or does not write the messages as they are.
         """
-        ...
-
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns what `encode` returns for each; several threads may call it."""
-        ...
+        return self.render_all([messages])[0]
 
     def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
         """Returns what `render_chat` returns for each; several threads may call it.
@@ -59,11 +58,66 @@ class Tokenizer(Protocol):
         Raises:
           UserError: as `render_chat`, for one of them.
         """
+        return self._ids(self._chat.render_all(chats))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of `ids` without special tokens."""
+        ...
+
+    def name(self, token: int) -> str:
+        """Returns how a token is written, special or not."""
         ...
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         ...
+
+    def _ids(self, items: Sequence[Marked]) -> list[list[int]]:
+        readings = self._read_all(items)
+        return markers.encode_all(items, readings, self._read_texts, lambda: self._renamed)
+
+    def _read_all(self, items: Sequence[Marked]) -> list[Reading]:
+        """Returns the ids and markers of texts; what they have in common may be read once."""
+        return self._read_texts([text for text, _ in items])
+
+    def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        """Returns the ids and markers of texts."""
+        ...
+
+    @property
+    def _renamed(self) -> Renamed:
+        """The markers' other names, and the tokenizer that knows them by those."""
+        ...
+
+    def _find_ends(
+        self,
+        read: Callable[[str], Iterable[int]],
+        texts: Mapping[int, str],
+        eos: int | None,
+        pad: int | None,
+        rows: int | None,
+        ends: Sequence[int],
+    ) -> None:
+        """Sets the tokens that end and fill, and the notes.
+
+        Args:
+          read: text to ids, markers to single ones.
+          texts: id to text, of the tokens that may end a turn.
+          eos, pad: those of the tokenizer.
+          rows, ends: as for `load`.
+
+        Raises:
+          UserError: no token ends a turn, or the table has no row for it.
+        """
+        end = self._chat.end_of_turn(read, texts)
+        end = eos if end is None else end
+        if end is None:
+            raise UserError(
+                f"the tokenizer has no token that ends a turn; name its eos_token in {_CONFIG}"
+            )
+        found = settle(end, [eos, *ends], pad, rows, self.name)
+        self.end_id, self.end_ids, self.pad_id = found.end_ids[0], found.end_ids, found.pad_id
+        self.notes = [*self._chat.notes, *found.notes]
 
 
 class Ends(NamedTuple):
@@ -107,7 +161,7 @@ def settle(
     return Ends((end, *sorted(more)), end if pad is None else pad, notes)
 
 
-class HFTokenizer:
+class HFTokenizer(Tokenizer):
     """A Hugging Face fast tokenizer with its chat template."""
 
     def __init__(self, fast: Any, rows: int | None = None, ends: Sequence[int] = ()):
@@ -115,17 +169,15 @@ class HFTokenizer:
 
         Args:
           fast: the tokenizer of transformers.
-          rows: of the model's embedding table; None is not compared.
-          ends: tokens at which the model's config ends a text.
+          rows, ends: as for `load`.
 
         Raises:
           UserError: there is no chat template, no token that ends a turn, or no row for it.
         """
         where = "the checkpoint's tokenizer"
-        self._fast = fast
         if not fast.is_fast:
             raise UserError(f"{where} is not a fast one; put its tokenizer.json beside it")
-        backend = fast.backend_tokenizer
+        self._fast, backend = fast, fast.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = False
@@ -137,29 +189,23 @@ class HFTokenizer:
                 fast.chat_template | {"default": chat.source} if named else chat.source
             )
         # Not only the special ones: Gemma's <end_of_turn> was not one before mid-2024.
-        added = {i: token.content for i, token in fast.added_tokens_decoder.items()}
-        end = chat.end_of_turn(
-            lambda text: backend.encode(text, add_special_tokens=False).ids, added
+        added = fast.added_tokens_decoder
+        self._find_ends(
+            lambda text: backend.encode(text, add_special_tokens=False).ids,
+            {i: token.content for i, token in added.items()},
+            fast.eos_token_id,
+            fast.pad_token_id,
+            rows,
+            ends,
         )
-        end = fast.eos_token_id if end is None else end
-        if end is None:
-            raise UserError(f"{where} has no token that ends a turn (eos_token)")
-        found = settle(end, [fast.eos_token_id, *ends], fast.pad_token_id, rows, self.name)
-        self.end_id, self.end_ids, self.pad_id = found.end_ids[0], found.end_ids, found.pad_id
-        self.notes = [*chat.notes, *found.notes]
         self._markers = {
             i
-            for i, token in fast.added_tokens_decoder.items()
+            for i, token in added.items()
             if i in self.end_ids or markers.is_marker(token.content, token.special)
         }
-        self._cuts = bulk.cuts(
-            fast.added_tokens_decoder.values(), lambda t: markers.is_marker(t.content, t.special)
+        self._cuts = markers.cuts(
+            added.values(), lambda token: markers.is_marker(token.content, token.special)
         )
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
-        text = markers.whole_characters(text)
-        return self._encode(text, [(0, len(text))])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
@@ -173,23 +219,10 @@ class HFTokenizer:
         """Returns how a token is written, special or not."""
         return str(self._fast.convert_ids_to_tokens(token))
 
-    def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Returns the ids of the messages, up to where the assistant begins to write."""
-        return self._encode(*self._chat.render(messages))
-
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns what `encode` returns for each; several threads may call it."""
-        whole = [markers.whole_characters(text) for text in texts]
-        return self._encode_all([(text, [(0, len(text))]) for text in whole])
-
-    def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-        """Returns what `render_chat` returns for each; several threads may call it."""
-        return self._encode_all(self._chat.render_all(chats))
-
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, chat template included, so that transformers loads them."""
         self._fast.save_pretrained(folder)
-        file = folder / "tokenizer_config.json"
+        file = folder / _CONFIG
         config = json.loads(file.read_text())
         # The names in transformers 5 of what 4 calls otherwise; 5 knows both.
         if config.get("tokenizer_class") == "TokenizersBackend":
@@ -199,29 +232,20 @@ class HFTokenizer:
             config["additional_special_tokens"] = config.pop("extra_special_tokens")
         file.write_text(json.dumps(config, indent=2) + "\n")
 
-    def _encode(self, text: str, contents: Sequence[tuple[int, int]]) -> list[int]:
-        return markers.encode(text, contents, self._read, lambda: self._renamed)
+    def _read_all(self, items: Sequence[Marked]) -> list[Reading]:
+        return markers.read_all(items, self._read_texts, self._cuts)
 
-    def _encode_all(self, items: Sequence[markers.Marked]) -> list[list[int]]:
-        readings = bulk.read_all(items, self._read_all, self._cuts)
-        return markers.encode_all(items, readings, self._encode)
-
-    def _read(self, text: str) -> markers.Reading:
-        backend = self._fast.backend_tokenizer
-        return self._found(backend.encode(text, add_special_tokens=False))
-
-    def _read_all(self, texts: list[str]) -> list[markers.Reading]:
-        backend = self._fast.backend_tokenizer
-        return [self._found(e) for e in backend.encode_batch(texts, add_special_tokens=False)]
-
-    def _found(self, read: Any) -> markers.Reading:
-        ids = read.ids  # It is made anew at every access.
-        at = [n for n, i in enumerate(ids) if i in self._markers]
-        offsets = read.offsets if at else []
-        return ids, [markers.Found(ids[n], *offsets[n]) for n in at]
+    def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
+        readings = []
+        for read in self._fast.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
+            ids = read.ids  # It is made anew at every access.
+            at = [n for n, i in enumerate(ids) if i in self._markers]
+            offsets = read.offsets if at else []
+            readings.append((ids, [markers.Found(ids[n], *offsets[n]) for n in at]))
+        return readings
 
     @functools.cached_property
-    def _renamed(self) -> tuple[dict[int, str], Callable[[str], list[int]]]:
+    def _renamed(self) -> Renamed:
         names = markers.aliases(self._markers)
         tokenizer, ids = markers.renamed(self._fast.backend_tokenizer, names)
 

@@ -7,8 +7,7 @@ import pytest
 
 from bridge_jax.config import DataConfig
 from bridge_jax.data import cached, sources
-from bridge_jax.data.example import Example, Splits
-from bridge_jax.data.task import Task
+from bridge_jax.data.example import Example, Splits, Task
 from bridge_jax.errors import UserError
 
 ROWS = [
@@ -215,7 +214,7 @@ def test_digests_are_kept_with_the_examples(data, tmp_path, monkeypatch):
     expected = cached.digests(sources.load(config(data), 0))
     second = cached.load(config(data), 0, tmp_path / "cache", "1")
     with monkeypatch.context() as patch:
-        patch.setattr("bridge_jax.data.storing.texts_of", None)
+        patch.setattr("bridge_jax.data.cached._texts", None)
         assert cached.digests(second) == expected
     # They are of these examples alone.
     fewer = dataclasses.replace(second, pool=second.pool[:1])

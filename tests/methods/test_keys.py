@@ -22,7 +22,7 @@ from bridge_jax.config import (
     TrainConfig,
     WarmupConfig,
 )
-from bridge_jax.data import hub
+from bridge_jax.data import sources
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.keys import deep_keys
@@ -367,12 +367,12 @@ def test_a_part_of_a_dataset_is_known_by_its_rows(of_file, tmp_path, monkeypatch
     config = dataclasses.replace(of_file, data=data)
     before = keys_of(config, tmp_path)
     assert not changed(before, keys_of(with_value(config, "data.config", "two"), tmp_path))
-    read = hub.read
+    read = sources.read_dataset
 
     def unversioned(config, part):  # A version is the hub's: here it has these rows.
         return read(dataclasses.replace(config, revision=""), part)
 
-    monkeypatch.setattr(hub, "read", unversioned)
+    monkeypatch.setattr(sources, "read_dataset", unversioned)
     assert not changed(before, keys_of(with_value(config, "data.revision", "main"), tmp_path))
     monkeypatch.undo()
     expected = and_what_follows(of_file, (*OF_POOL, *TESTS))

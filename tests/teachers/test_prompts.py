@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 
-from bridge_jax.data.example import Example
-from bridge_jax.data.task import Task
+from bridge_jax.data.example import Example, Task
 from bridge_jax.teachers.prompts import messages
 
 LABEL = Example("e1", "Is it?", "maybe", "label", ("yes", "no", "maybe"))

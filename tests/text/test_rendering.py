@@ -8,12 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from bridge_jax.data.example import Example
-from bridge_jax.data.task import Task
+from bridge_jax.data.example import Example, Task
 from bridge_jax.errors import UserError
 from bridge_jax.text import prompts
-from bridge_jax.text.ragged import Ragged
-from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.rendering import Ragged, Rendering
 from tests.text.test_markers import HOSTILE, hf
 from tests.text.test_markers import byte_level as backend
 
@@ -171,11 +169,15 @@ def test_a_fork_after_threads_warns_and_hangs_nothing(checkpoint):
 import os, pathlib
 from bridge_jax.text import tokenizer
 ours = tokenizer.load(pathlib.Path({str(checkpoint)!r}))
-from bridge_jax.text.renderer import Renderer
-made = Renderer(ours, 10**6, "tiny", 10**6, "error").encode([f"Give {{n}}" for n in range(3000)])
+from bridge_jax.data.example import Example
+from bridge_jax.text.rendering import Rendering
+limits = dict(table_rows=10**6, checkpoint="tiny", max_prompt_tokens=10**6, on_long_prompt="error")
+examples = [Example("", "", f"Give {{n}}", "text") for n in range(3000)]
+made = list(Rendering(ours, **limits).answers(examples, ""))
 child = os.fork()
 if not child:
-    os._exit(0 if ours.encode_all(["Give 1", "Give 2"]) == made[1:3] else 1)
+    encoded = ours.encode_all(["Answer: Give 1", "Answer: Give 2"])
+    os._exit(0 if [[*ids, ours.end_id] for ids in encoded] == made[1:3] else 1)
 assert os.waitpid(child, 0)[1] == 0
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

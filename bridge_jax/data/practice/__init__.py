@@ -12,23 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge_jax.data.example import Example, Splits
-from bridge_jax.data.practice import (
-    deadlines,
-    deadlines_more,
-    dosing,
-    dosing_more,
-    fees,
-    fees_more,
-    triage,
-)
-from bridge_jax.data.practice.chain import LABEL_OPS, Chain, Problem, Window, draw, windows
+from bridge_jax.data.practice import deadlines, dosing, fees, triage
+from bridge_jax.data.practice.chain import LABEL_OPS, Chain, Excerpt, Problem, draw, excerpts
 from bridge_jax.errors import UserError
 
-CHAINS = {
-    "dosing": (*dosing.CHAINS, *dosing_more.CHAINS),
-    "deadlines": (*deadlines.CHAINS, *deadlines_more.CHAINS),
-    "fees": (*fees.CHAINS, *fees_more.CHAINS),
-}
+CHAINS = {"dosing": dosing.CHAINS, "deadlines": deadlines.CHAINS, "fees": fees.CHAINS}
 MAX_STEPS = {**dict.fromkeys(CHAINS, 5), "triage": len(triage.ANSWERS)}
 WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORDS}
 
@@ -37,7 +25,7 @@ CHOICE_SHARE = 0.3
 
 
 class _Table(NamedTuple):
-    """What the chains' questions are drawn from."""
+    """The chains that questions are drawn from, and the share of labels."""
 
     chains: Mapping[str, Sequence[Chain]]
     label_share: float
@@ -96,20 +84,28 @@ def generate(
     return Splits(pool=splits["pool"], dev=splits["dev"], test=splits["test"])
 
 
-def open_ended(example: Example, min_rouge: float) -> Example:
-    """Returns the same question with a sentence as its answer: its explanation in full.
+def open_ended(splits: Splits, min_rouge: float) -> Splits:
+    """Returns the same questions with a sentence as their answer: the explanation in full.
 
     The teacher's rationale is the shorter explanation, whichever variant is asked for.
     """
-    short, full = example.rationales["short"], example.rationales["medium"]
-    return dataclasses.replace(
-        example,
-        answer=full,
-        kind="text",
-        choices=(),
-        rationales=dict.fromkeys(example.rationales, short),
-        min_rouge=min_rouge,
+
+    def changed(example: Example) -> Example:
+        short, full = example.rationales["short"], example.rationales["medium"]
+        return dataclasses.replace(
+            example,
+            answer=full,
+            kind="text",
+            choices=(),
+            rationales=dict.fromkeys(example.rationales, short),
+            min_rouge=min_rouge,
+        )
+
+    pool, dev, test = (
+        tuple(changed(example) for example in part)
+        for part in (splits.pool, splits.dev, splits.test)
     )
+    return Splits(pool, dev, test)
 
 
 def _split(
@@ -148,21 +144,23 @@ def _skeleton(
     """Returns what draws questions of one kind, None where the numbers are not friendly."""
     if domain == "triage":
         return functools.partial(triage.draw, rng, steps)
-    window = _window(rng, table.chains[domain], steps, table.label_share)
-    return functools.partial(draw, rng, window, WORDS[domain])
+    excerpt = _excerpt(rng, table.chains[domain], steps, table.label_share)
+    return functools.partial(draw, rng, excerpt, WORDS[domain])
 
 
-def _window(rng: random.Random, chains: Sequence[Chain], steps: int, label_share: float) -> Window:
+def _excerpt(
+    rng: random.Random, chains: Sequence[Chain], steps: int, label_share: float
+) -> Excerpt:
     """Returns a part of a chain: the kind of answer first, then the chain, then where it starts."""
-    found = windows(chains, steps)
+    found = excerpts(chains, steps)
     label = rng.random() < label_share
 
-    def wanted(window: Window) -> bool:
-        return (window.last.op in LABEL_OPS) == label
+    def wanted(excerpt: Excerpt) -> bool:
+        return (excerpt.last.op in LABEL_OPS) == label
 
-    group = [window for window in found if wanted(window)] or found
-    chain = rng.choice(sorted({window.chain.name for window in group}))
-    return rng.choice([window for window in group if window.chain.name == chain])
+    group = [excerpt for excerpt in found if wanted(excerpt)] or found
+    chain = rng.choice(sorted({excerpt.chain.name for excerpt in group}))
+    return rng.choice([excerpt for excerpt in group if excerpt.chain.name == chain])
 
 
 def _example(rng: random.Random, name: str, domain: str, problem: Problem) -> Example | None:

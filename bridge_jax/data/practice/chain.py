@@ -1,7 +1,7 @@
-"""Word problems as chains of stages, each one sentence of arithmetic.
+"""Word problems as chains of links, each one sentence of arithmetic.
 
-A domain is a table of chains. A problem is a window of a chain: the value it starts from is told,
-each stage tells one more fact, and the last stage asks. A window of k stages takes k steps, so the
+A domain is a table of chains. A problem is an excerpt of a chain: the value it starts from is told,
+each link tells one more fact, and the last link asks. An excerpt of k links takes k steps, so the
 number of steps is the difficulty. The program that makes a problem thereby knows its rationale.
 """
 
@@ -17,34 +17,45 @@ POINTING = ("that", "then", "it", "each", "one", "still", "more", "reduced", "re
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Link:
     """One step of reasoning, with its texts. `{n}` is the operand, `{v}` the value so far.
 
     Attributes:
-      name: what the result is, as the subject of a sentence.
-      op: `x`, `/`, `+`, `-`, `%` (n percent of v); `n-`, `n/` (n minus or over v); `prev+`, `prev-`
-        (with the value before v); `week` (rest after whole weeks); or an op with a label as its
-        result: `limit` (labels[0] if v is not passed by n, else labels[1]) and `weekday`.
-      operands: what n is drawn from; for `limit`, n - v.
-      unit: of the result, may be empty.
+      result: name, op, operands, unit. The name is the subject of a sentence; a unit may be empty.
+        The op is `x`, `/`, `+`, `-`, `%` (n percent of v); `n-`, `n/` (n minus or over v); `prev+`,
+        `prev-` (with the value before v); `week` (rest after whole weeks); or an op with a label as
+        its result: `limit` (labels[0] if v is not passed by n, else labels[1]) and `weekday`. The
+        operands are those that n is drawn from; for `limit`, n - v.
       facts: ways to tell n; empty if n is common knowledge.
       reason: why, as a clause without a verb after it.
       asks: ways to ask for the result.
-      givens: ways to tell the result, for windows that start after this stage.
+      givens: ways to tell the result, for excerpts that start after this link.
       labels: for `limit`.
       top: the result at most; for `limit`, n.
     """
 
-    name: str
-    op: str
-    operands: Sequence[int]
-    unit: str
+    result: tuple[str, str, Sequence[int], str]
     facts: tuple[str, ...]
     reason: str
     asks: tuple[str, ...]
     givens: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     top: int = 1000
+
+    @property
+    def name(self) -> str:
+        """The result's name."""
+        return self.result[0]
+
+    @property
+    def op(self) -> str:
+        """The operation."""
+        return self.result[1]
+
+    @property
+    def unit(self) -> str:
+        """The result's unit."""
+        return self.result[3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,27 +66,27 @@ class Chain:
       name: of the chain, unique within its domain.
       start: name, unit, values of the quantity to start from.
       givens: ways to tell it.
-      stages: in order; only the last may have a label as its result.
+      links: in order; only the last may have a label as its result.
     """
 
     name: str
     start: tuple[str, str, Sequence[int]]
     givens: tuple[str, ...]
-    stages: tuple[Stage, ...]
+    links: tuple[Link, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
-    """The stages `first` to `first + steps` of a chain: one skeleton of a question."""
+class Excerpt:
+    """The links `first` to `first + steps` of a chain: one skeleton of a question."""
 
     chain: Chain
     first: int
     steps: int
 
     @property
-    def last(self) -> Stage:
-        """The stage that asks."""
-        return self.chain.stages[self.first + self.steps - 1]
+    def last(self) -> Link:
+        """The link that asks."""
+        return self.chain.links[self.first + self.steps - 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,26 +103,28 @@ class Problem:
     values: tuple[int, ...]
 
 
-def windows(chains: Sequence[Chain], steps: int) -> list[Window]:
-    """Returns every window of `steps` stages that can be told."""
+def excerpts(chains: Sequence[Chain], steps: int) -> list[Excerpt]:
+    """Returns every excerpt of `steps` links that can be told."""
     found = []
     for chain in chains:
-        for first in range(len(chain.stages) - steps + 1):
-            told = chain.givens if first == 0 else chain.stages[first - 1].givens
-            if told and not chain.stages[first].op.startswith("prev"):
-                found.append(Window(chain, first, steps))
+        for first in range(len(chain.links) - steps + 1):
+            told = chain.givens if first == 0 else chain.links[first - 1].givens
+            if told and not chain.links[first].op.startswith("prev"):
+                found.append(Excerpt(chain, first, steps))
     return found
 
 
-def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]]) -> Problem | None:
+def draw(
+    rng: random.Random, excerpt: Excerpt, words: Mapping[str, Sequence[str]]
+) -> Problem | None:
     """Returns a problem, or None if the numbers drawn are not friendly.
 
     Args:
       rng: the source of numbers and wording.
-      window: the skeleton.
+      excerpt: the skeleton.
       words: names to fill in, by placeholder.
     """
-    chain, first = window.chain, window.first
+    chain, first = excerpt.chain, excerpt.first
     filled = {key: rng.choice(list(values)) for key, values in words.items()}
     value = _draw_start(rng, chain, first)
     if value is None:
@@ -119,30 +132,30 @@ def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]])
     if first == 0:
         name, unit, givens = chain.start[0], chain.start[1], chain.givens
     else:
-        before = chain.stages[first - 1]
+        before = chain.links[first - 1]
         name, unit, givens = before.name, before.unit, before.givens
     told = [capital(rng.choice(givens).format(n=value, **filled))]
     values, short, medium, long = [value], [], [], []
-    goal = f" and look for {window.last.name}"
+    goal = f" and look for {excerpt.last.name}"
     long.append(f"We start from {name}, {_with_unit(value, unit)},{goal}.")
     result: int | str = value
-    for stage in chain.stages[first : first + window.steps]:
-        taken = _take(rng, stage, values)
+    for link in chain.links[first : first + excerpt.steps]:
+        taken = _take(rng, link, values)
         if taken is None:
             return None
         operand, equation, result = taken
         fill = {"n": operand, "v": values[-1], **filled}
-        if stage.facts:
-            told.append(capital(rng.choice(stage.facts).format(**fill)))
-        short.append(f"{equation}, {result}." if stage.op == "limit" else f"{equation}.")
-        sentence = _sentence(stage, equation, result)
+        if link.facts:
+            told.append(capital(rng.choice(link.facts).format(**fill)))
+        short.append(f"{equation}, {result}." if link.op == "limit" else f"{equation}.")
+        sentence = _sentence(link, equation, result)
         medium.append(capital(sentence) + ".")
-        long.append(f"{capital(stage.reason.format(**fill))}, so {sentence}.")
+        long.append(f"{capital(link.reason.format(**fill))}, so {sentence}.")
         if isinstance(result, int):
             values.append(result)
-    ask = rng.choice(window.last.asks).format(**filled)
+    ask = rng.choice(excerpt.last.asks).format(**filled)
     told_first = rng.random() < 0.75 or any(word in POINTING for word in ask.strip("?").split())
-    labels = window.last.labels or (WEEKDAYS if window.last.op == "weekday" else ())
+    labels = excerpt.last.labels or (WEEKDAYS if excerpt.last.op == "weekday" else ())
     texts = {"short": short, "medium": medium, "long": long}
     return Problem(
         question=" ".join([*told, ask] if told_first else [ask, *told]),
@@ -154,10 +167,10 @@ def draw(rng: random.Random, window: Window, words: Mapping[str, Sequence[str]])
 
 
 def _draw_start(rng: random.Random, chain: Chain, first: int) -> int | None:
-    """Returns the first value; for a later window, what the stages before it lead to."""
+    """Returns the first value; for a later excerpt, what the links before it lead to."""
     values = [rng.choice(chain.start[2])]
-    for stage in chain.stages[:first]:
-        taken = _take(rng, stage, values)
+    for link in chain.links[:first]:
+        taken = _take(rng, link, values)
         if taken is None:
             return None
         assert isinstance(taken[2], int)
@@ -166,29 +179,29 @@ def _draw_start(rng: random.Random, chain: Chain, first: int) -> int | None:
 
 
 def _take(
-    rng: random.Random, stage: Stage, values: Sequence[int]
+    rng: random.Random, link: Link, values: Sequence[int]
 ) -> tuple[int | str, str, int | str] | None:
-    """Returns (operand, equation, result) of a stage, or None if it is not friendly."""
+    """Returns (operand, equation, result) of a link, or None if it is not friendly."""
     value = values[-1]
-    if stage.op == "weekday":
+    if link.op == "weekday":
         if not 1 < value < 7:
             return None
         day = rng.randrange(7)
         result = WEEKDAYS[(day + value) % 7]
         return WEEKDAYS[day], f"{value} days after {WEEKDAYS[day]} is {result}", result
-    if stage.op == "week":
+    if link.op == "week":
         rest = value % 7
         return (7, f"{value} - {value - rest} = {rest}", rest) if rest > 1 and value > 7 else None
-    operand = rng.choice(stage.operands)
-    if stage.op == "limit":
+    operand = rng.choice(link.result[2])
+    if link.op == "limit":
         operand += value
         sign = ">" if operand > value else "=" if operand == value else "<"
         passed = operand > value
         equation = f"{operand} {sign} {value}"
-        return (operand, equation, stage.labels[passed]) if 1 < operand <= stage.top else None
-    if stage.op.startswith("prev") and len(values) < 2:
+        return (operand, equation, link.labels[passed]) if 1 < operand <= link.top else None
+    if link.op.startswith("prev") and len(values) < 2:
         return None
-    left, sign, right = _operands(stage.op, value, operand, values)
+    left, sign, right = _operands(link.op, value, operand, values)
     if sign == "/" and left % right:
         return None
     result = {
@@ -198,7 +211,7 @@ def _take(
         "/": left // right,
         "%": left * right // 100,
     }[sign]
-    if not 1 < result <= stage.top or result in values or not _friendly(left, sign, right, result):
+    if not 1 < result <= link.top or result in values or not _friendly(left, sign, right, result):
         return None
     equation = f"{left}% of {right}" if sign == "%" else f"{left} {sign} {right}"
     return operand, f"{equation} = {result}", result
@@ -230,14 +243,14 @@ def _friendly(left: int, sign: str, right: int, result: int) -> bool:
     )
 
 
-def _sentence(stage: Stage, equation: str, result: int | str) -> str:
-    if stage.op == "limit":
+def _sentence(link: Link, equation: str, result: int | str) -> str:
+    if link.op == "limit":
         left, sign, right = equation.split()
         relation = {">": "is more than", "=": "equals", "<": "is less than"}[sign]
-        return f"{left} {relation} {right} and {stage.name} is {result}"
-    if stage.op == "weekday":
-        return f"{stage.name} is {result}, as {equation}"
-    return f"{stage.name} is {_with_unit(equation, stage.unit)}"
+        return f"{left} {relation} {right} and {link.name} is {result}"
+    if link.op == "weekday":
+        return f"{link.name} is {result}, as {equation}"
+    return f"{link.name} is {_with_unit(equation, link.unit)}"
 
 
 def _with_unit(value: int | str, unit: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from bridge_jax.text import bulk, tokenizer
+from bridge_jax.text import markers, tokenizer
 from tests.text.test_markers import (  # noqa: F401 - `ours` is a fixture
     BACKENDS,
     HOSTILE,
@@ -121,8 +121,8 @@ def test_what_chats_share_is_read_once(make, monkeypatch):
     system = {"role": "system", "content": "Be brief."}
     chats = [[system, {"role": "user", "content": f"Give {n}"}] for n in range(50)]
     expected = [ours.render_chat(chat) for chat in chats]
-    texts, read = [], ours._read_all
-    monkeypatch.setattr(ours, "_read_all", lambda given: texts.extend(given) or read(given))
+    texts, read = [], ours._read_texts
+    monkeypatch.setattr(ours, "_read_texts", lambda given: texts.extend(given) or read(given))
     assert ours.render_all(chats) == expected
     assert sum("Be brief." in text for text in texts) == 2  # To read it, and to compare.
 
@@ -131,7 +131,7 @@ def test_there_is_no_cut_where_a_token_looks_around():
     for flags in ({"lstrip": True}, {"single_word": True}):
         token = tokenizers.AddedToken("<x>", normalized=False, **flags)
         plain = tokenizers.AddedToken("<y>", normalized=False)
-        assert bulk.cuts([token, plain], lambda t: True).at == ()
+        assert markers.cuts([token, plain], lambda t: True).at == ()
     assert hf_with_greedy_markers(byte_level("qwen2"))._cuts.at == ()
 
 
@@ -140,8 +140,8 @@ def test_there_is_no_cut_before_words_or_what_is_read_after_normalizing():
         tokenizers.AddedToken(content, normalized=normalized)
         for content, normalized in (("<y>", False), ("word", False), (" <z>", False), ("<n>", True))
     ]
-    assert bulk.cuts(tokens, lambda t: True) == (("<y>",), ("<y>", "word", " <z>"))
-    assert bulk.cuts(tokens, lambda t: t.content != "<y>").at == ()
+    assert markers.cuts(tokens, lambda t: True) == (("<y>",), ("<y>", "word", " <z>"))
+    assert markers.cuts(tokens, lambda t: t.content != "<y>").at == ()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_there_is_no_cut_before_words_or_what_is_read_after_normalizing():
     ],
 )
 def test_a_token_that_reaches_over_a_cut_is_found(before, token, crosses):
-    assert bulk._crosses(before, "<m>", [token]) is crosses
+    assert markers._crosses(before, "<m>", [token]) is crosses
 
 
 def test_a_reader_that_reads_a_rest_otherwise_is_not_cut():
@@ -167,5 +167,5 @@ def test_a_reader_that_reads_a_rest_otherwise_is_not_cut():
         return [([len(text)], []) for text in texts]
 
     items = [(f"system<y>user {n}", [(13, 14 + n // 10)]) for n in range(20)]
-    where = bulk.Cuts(("<y>",), ("<y>",))
-    assert bulk.read_all(items, read, where) == read([text for text, _ in items])
+    where = markers.Cuts(("<y>",), ("<y>",))
+    assert markers.read_all(items, read, where) == read([text for text, _ in items])

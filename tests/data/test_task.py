@@ -7,9 +7,8 @@ import pytest
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.config.io import override
-from bridge_jax.data import task
+from bridge_jax.data.example import Task, read_task, with_task_text
 from bridge_jax.data.sources import load
-from bridge_jax.data.task import Task
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 
@@ -36,17 +35,17 @@ def written(tmp_path, content):
 
 
 def test_nothing_is_said_by_default():
-    assert task.read(DataConfig()) == Task()
+    assert read_task(DataConfig()) == Task()
     assert not Task().is_said
     config = DataConfig()
-    assert task.with_text(config) is config
+    assert with_task_text(config) is config
 
 
 def test_the_config_and_a_file_say_the_same(tmp_path):
     config = DataConfig(
         instruction=f"\n{SAID.instruction}\n", label_descriptions=SAID.label_descriptions
     )
-    assert task.read(config) == task.read(written(tmp_path, TOML)) == SAID
+    assert read_task(config) == read_task(written(tmp_path, TOML)) == SAID
 
 
 @pytest.mark.parametrize(
@@ -55,26 +54,26 @@ def test_the_config_and_a_file_say_the_same(tmp_path):
     ids=["with a BOM", "of Windows"],
 )
 def test_how_the_file_was_saved_does_not_matter(tmp_path, content):
-    assert task.read(written(tmp_path, content)) == SAID
+    assert read_task(written(tmp_path, content)) == SAID
 
 
 def test_one_of_the_two_is_enough(tmp_path):
-    assert task.read(written(tmp_path, 'instruction = "Sort it."')) == Task("Sort it.")
-    assert task.read(written(tmp_path, '[labels]\na = "A thing."')) == Task("", {"a": "A thing."})
+    assert read_task(written(tmp_path, 'instruction = "Sort it."')) == Task("Sort it.")
+    assert read_task(written(tmp_path, '[labels]\na = "A thing."')) == Task("", {"a": "A thing."})
 
 
 def test_the_text_takes_the_place_of_the_file(tmp_path):
     config = dataclasses.replace(written(tmp_path, TOML), pool=7)
     (tmp_path / "task.toml").rename(tmp_path / "gone.toml")
     with pytest.raises(UserError, match=r"data\.task_file=.*task\.toml: No such file"):
-        task.with_text(config)
+        with_task_text(config)
     (tmp_path / "gone.toml").rename(tmp_path / "task.toml")
-    resolved = task.with_text(config)
+    resolved = with_task_text(config)
     (tmp_path / "task.toml").unlink()
     assert resolved == DataConfig(
         pool=7, instruction=SAID.instruction, label_descriptions=SAID.label_descriptions
     )
-    assert task.read(resolved) == SAID
+    assert read_task(resolved) == SAID
 
 
 @pytest.mark.parametrize(
@@ -103,13 +102,13 @@ def test_the_text_takes_the_place_of_the_file(tmp_path):
 def test_a_mistake_in_the_file_names_it(tmp_path, content, message):
     config = written(tmp_path, content)
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        task.read(config)
+        read_task(config)
     assert str(error.value).startswith(f"data.task_file={config.task_file}: ")
 
 
 def test_a_folder_is_no_task_file(tmp_path):
     with pytest.raises(UserError, match=r"data\.task_file=.*: Is a directory"):
-        task.read(DataConfig(task_file=str(tmp_path)))
+        read_task(DataConfig(task_file=str(tmp_path)))
 
 
 def test_what_is_found_at_the_start_of_a_run(tmp_path):

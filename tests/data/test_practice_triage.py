@@ -60,7 +60,7 @@ def test_questions_are_unlike_each_other_and_run_out():
 
 
 def test_the_explanation_as_the_answer():
-    example = ask(2).pool[0]
-    text = open_ended(example, 0.8)
+    splits = ask(2)
+    example, text = splits.pool[0], open_ended(splits, 0.8).pool[0]
     assert (text.kind, text.answer) == ("text", example.rationales["medium"])
     assert set(text.rationales.values()) == {example.rationales["short"]}

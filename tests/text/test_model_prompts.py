@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from bridge_jax.config import DataConfig
-from bridge_jax.data.example import Example
-from bridge_jax.data.task import Task
+from bridge_jax.data.example import Example, Task
 from bridge_jax.errors import UserError
 from bridge_jax.text import prompts
 

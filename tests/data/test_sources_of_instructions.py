@@ -8,7 +8,7 @@ import pytest
 
 from bridge_jax.config import InstructConfig, RunConfig
 from bridge_jax.config.io import override
-from bridge_jax.data.instructions import Instruction, read
+from bridge_jax.data.sources import Instruction, read_instructions
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 
@@ -26,10 +26,14 @@ def config(tmp_path, rows, **settings):
 
 
 def test_rows_are_shuffled_by_the_seed_and_none_is_lost(tmp_path):
-    found = read(config(tmp_path, ROWS), 3).rows
+    found = read_instructions(config(tmp_path, ROWS), 3).rows
     expected = [Instruction(row["question"], row["answer"]) for row in ROWS]
     assert sorted(found) == sorted(expected) and list(found) != expected
-    assert read(config(tmp_path, ROWS), 3).rows == found != read(config(tmp_path, ROWS), 4).rows
+    assert (
+        read_instructions(config(tmp_path, ROWS), 3).rows
+        == found
+        != read_instructions(config(tmp_path, ROWS), 4).rows
+    )
 
 
 def test_rows_of_dev_and_test_are_not_read(tmp_path):
@@ -37,7 +41,7 @@ def test_rows_of_dev_and_test_are_not_read(tmp_path):
     rows = [row | {"split": split} for row, split in zip(ROWS, splits)]
     # What is wrong with them is nothing to the warm-up.
     del rows[2]["answer"]
-    found = read(config(tmp_path, rows), 0).rows
+    found = read_instructions(config(tmp_path, rows), 0).rows
     assert {row.question for row in found} == {rows[i]["question"] for i in (0, 3, 4)}
 
 
@@ -48,7 +52,7 @@ def test_columns_are_mapped_and_the_context_is_part_of_the_question(tmp_path):
         {"instruction": "Count.", "input": None, "output": 3},
     ]
     columns = {"question": "instruction", "context": "input", "answer": "output"}
-    assert set(read(config(tmp_path, rows, columns=columns), 0).rows) == {
+    assert set(read_instructions(config(tmp_path, rows, columns=columns), 0).rows) == {
         ("Sum up.\n\nA long text.", "Short."),
         ("Say hello.", "Hello."),
         ("Count.", "3"),
@@ -71,10 +75,10 @@ def test_columns_are_mapped_and_the_context_is_part_of_the_question(tmp_path):
 def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path, bad, message):
     rows = [ROWS[0], bad, ROWS[1]]
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        read(config(tmp_path, rows), 0)
+        read_instructions(config(tmp_path, rows), 0)
     assert "instructions.jsonl, line 2" in str(error.value)
     assert "instruct.columns" in str(error.value) and "instruct.on_bad_row" in str(error.value)
-    found = read(config(tmp_path, rows, on_bad_row="skip"), 0)
+    found = read_instructions(config(tmp_path, rows, on_bad_row="skip"), 0)
     assert (len(found.rows), len(found.bad.rows)) == (2, 1)
 
 
@@ -85,7 +89,7 @@ def test_a_source_without_a_row_to_train_on_says_what_it_has(tmp_path):
         "test_sft; give some"
     )
     with pytest.raises(UserError, match=re.escape(message)):
-        read(config(tmp_path, rows, on_bad_row="skip"), 0)
+        read_instructions(config(tmp_path, rows, on_bad_row="skip"), 0)
 
 
 def test_a_dataset(tmp_path):
@@ -94,17 +98,17 @@ def test_a_dataset(tmp_path):
     folder.mkdir()
     for name, rows in (("train", ROWS[:4]), ("test", ROWS[4:])):
         datasets.Dataset.from_list(rows).to_parquet(folder / f"{name}.parquet")
-    found = read(InstructConfig(source="hf", path=str(folder)), 0)
+    found = read_instructions(InstructConfig(source="hf", path=str(folder)), 0)
     assert {row.question for row in found.rows} == {row["question"] for row in ROWS[:4]}
     (tmp_path / "rows.xyz").write_text("?")
     with pytest.raises(UserError, match=r"instruct\.path=.*rows\.xyz: datasets cannot load it"):
-        read(InstructConfig(source="hf", path=str(tmp_path / "rows.xyz")), 0)
+        read_instructions(InstructConfig(source="hf", path=str(tmp_path / "rows.xyz")), 0)
 
 
 def test_a_dataset_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"instruct\.source=hf needs the datasets library"):
-        read(InstructConfig(source="hf", path="someone/something"), 0)
+        read_instructions(InstructConfig(source="hf", path="someone/something"), 0)
 
 
 @pytest.mark.parametrize(

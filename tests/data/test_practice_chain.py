@@ -3,7 +3,7 @@ import random
 import pytest
 
 from bridge_jax.data.practice import CHAINS, generate
-from bridge_jax.data.practice.chain import Chain, Stage, draw, windows
+from bridge_jax.data.practice.chain import Chain, Link, draw, excerpts
 from bridge_jax.errors import UserError
 
 
@@ -14,17 +14,21 @@ def test_a_chain_by_hand():
         ("the weight", "kg", (6,)),
         ("{p} weighs {n} kg.",),
         (
-            Stage(
-                "the dose", "x", (5,), "mg", ("Give {n} mg/kg.",), "each kg needs {n} mg", ("?",)
+            Link(
+                ("the dose", "x", (5,), "mg"), ("Give {n} mg/kg.",), "each kg needs {n} mg", ("?",)
             ),
-            Stage(
-                *("the volume", "/", (10,), "mL", ("It has {n} mg/mL.",), "each mL holds {n} mg"),
+            Link(
+                ("the volume", "/", (10,), "mL"),
+                ("It has {n} mg/mL.",),
+                "each mL holds {n} mg",
                 ("How many mL is that?",),
             ),
         ),
     )
-    assert [window.steps for window in windows((chain,), 1)] == [1]  # the second start is not told
-    problem = draw(random.Random(0), windows((chain,), 2)[0], {"p": ("Ana",)})
+    assert [excerpt.steps for excerpt in excerpts((chain,), 1)] == [
+        1
+    ]  # the second start is not told
+    problem = draw(random.Random(0), excerpts((chain,), 2)[0], {"p": ("Ana",)})
     assert problem is not None
     assert (
         problem.question == "Ana weighs 6 kg. Give 5 mg/kg. It has 10 mg/mL. How many mL is that?"
@@ -41,7 +45,7 @@ def test_a_chain_by_hand():
 
 def fixed(op, *operands):
     facts, asks = ("Take {n}.",), ("How many is that?",)
-    return Stage("it", op, operands, "", facts, "{n} are taken", asks)
+    return Link(("it", op, operands, ""), facts, "{n} are taken", asks)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def fixed(op, *operands):
 )
 def test_what_each_operation_computes(op, operand, equation):
     chain = Chain("hand", ("it", "", (300,)), ("{n}.",), (fixed("%", 5), fixed(op, operand)))
-    problem = draw(random.Random(0), windows((chain,), 2)[0], {})
+    problem = draw(random.Random(0), excerpts((chain,), 2)[0], {})
     assert problem is not None
     assert problem.rationales["short"] == f"5% of 300 = 15. {equation}."
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bridge_jax.config import DataConfig
-from bridge_jax.data.bad_rows import BadRowsError, names
+from bridge_jax.data.rows import BadRowsError, names
 from bridge_jax.data.sources import load
 from bridge_jax.errors import UserError
 
@@ -44,8 +44,8 @@ def test_all_bad_rows_are_found_in_one_start(tmp_path):
         "1 x split is not train, dev or test, 1 x is not valid JSON",
         "mend them, or leave them out with data.on_bad_row=skip",
     ]
-    assert len(bad.listed()) == 16
-    assert bad.listed()[-1] == {
+    assert len(bad.rows) == 16
+    assert bad.rows[-1]._asdict() == {
         "file": f"{tmp_path}/rows.jsonl",
         "row": "line 29",
         "reason": "answer='none' is not a number",

@@ -4,7 +4,7 @@ import pytest
 
 from bridge_jax.data import answers, options
 from bridge_jax.data.practice import CHAINS, generate
-from bridge_jax.data.practice.chain import WEEKDAYS, windows
+from bridge_jax.data.practice.chain import WEEKDAYS, excerpts
 from bridge_jax.errors import UserError
 
 DOMAINS = ("dosing", "deadlines", "fees")
@@ -158,10 +158,10 @@ def test_choices_are_four_and_listed(splits):
 
 def test_wording_varies(splits):
     for domain in DOMAINS:
-        stages = [stage for chain in CHAINS[domain] for stage in chain.stages]
-        asks = {ask for stage in stages for ask in stage.asks}
+        links = [link for chain in CHAINS[domain] for link in chain.links]
+        asks = {ask for link in links for ask in link.asks}
         assert len(asks) >= 30
-        assert sum(len(windows(CHAINS[domain], steps)) for steps in range(1, 6)) >= 100
+        assert sum(len(excerpts(CHAINS[domain], steps)) for steps in range(1, 6)) >= 100
         masks = {re.sub(r"\d+", "#", row.question) for row in splits.pool if row.domain == domain}
         assert len(masks) >= 150
 
