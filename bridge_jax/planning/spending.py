@@ -12,11 +12,11 @@ from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import teacher
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.planning.lengths import SAMPLE, Lengths
+from bridge_jax.planning.workload import SAMPLE, Lengths
 
 
 class Spending(NamedTuple):
-    """What the teacher is expected to cost, and between which bounds.
+    """The expected cost of the teacher, and its bounds.
 
     Attributes:
       queries: requests.
