@@ -75,7 +75,7 @@ def markdown(value: object) -> str:
 
 
 def csv_value(value: Any) -> Any:
-    """Returns what a CSV file is given: numbers as they are, texts so that none is a formula.
+    """Returns a value for a CSV file: numbers unchanged, texts so that none is a formula.
 
     A text that would be one gets an apostrophe, as OWASP recommends.
     """

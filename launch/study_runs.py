@@ -24,13 +24,13 @@ from launch.jobs import Job
 
 POLL_SECONDS = 2.0
 
-Progress = Literal["done", "taken", "waits"]
+Attempt = Literal["done", "taken", "waits"]
 T = TypeVar("T")
 
 
 def take_turns(
     runs: Sequence[T],
-    attempt: Callable[[T], Progress],
+    attempt: Callable[[T], Attempt],
     wait: Callable[[], None] = lambda: time.sleep(POLL_SECONDS),
 ) -> list[T]:
     """Attempts the runs until all are done, or other processes are running the rest.
@@ -76,7 +76,7 @@ class Runs:
         self._told: set[str] = set()
         self._number = {run.folder: i for i, run in enumerate(study.runs, 1)}
 
-    def attempt(self, run: StudyRun) -> Progress:
+    def attempt(self, run: StudyRun) -> Attempt:
         """Executes a run, unless another process is running it or a stage that it needs."""
         job, began = self._job(run), time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""Estimates what a run will pay its teacher."""
+"""Estimates the cost of a run's teacher."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ class Spending(NamedTuple):
 
 
 def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
-    """Returns what the stages that ask a teacher are expected to cost.
+    """Returns the expected cost of the stages that ask a teacher.
 
     Args:
       stages: of a run.
@@ -51,7 +51,7 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
 
 
 def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
-    """Returns what the first answers to so many queries cost, and what at most."""
+    """Returns the expected cost of the first answers to a number of queries, and its bounds."""
     prices = teacher.prices_of(params.teacher)
     batch = params.teacher.batch and teacher.is_paid(params.teacher)
     most, longest = params.teacher.max_output_tokens, lengths.config.max_prompt_tokens

@@ -81,10 +81,7 @@ class StudyPlan:
     def to_json(self, topology: str) -> dict[str, Any]:
         """Returns the plan as `launch.plan --json` prints it for a study."""
         return {
-            "runs": self.runs,
-            "stages": {name: dataclasses.asdict(total) for name, total in self.stages.items()},
-            "teacher": self.teacher,
-            "teacher_alone": self.teacher_alone,
+            **dataclasses.asdict(self),
             "seconds": self.seconds,
             "seconds_alone": self.seconds_alone,
             "disk_gib": self.disk_gib,

@@ -17,15 +17,9 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FixedLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-    PercentFormatter,
-)
 
 from bridge_jax import shown
 from bridge_jax.pipeline.artifacts import Step
@@ -35,6 +29,7 @@ PANEL = 340  # CSS pixels: one column on a telephone, half of the text on a desk
 MOST_POINTS, MOST_RINGS = 2000, 400  # in the map of the pool
 MOST_DOMAINS = 12
 MOST_STEPS = 200
+_STYLE = Path(__file__).with_suffix(".mplstyle")
 
 
 class Palette(NamedTuple):
@@ -48,22 +43,10 @@ class Palette(NamedTuple):
     series: tuple[str, ...]
 
 
-PAGE = Palette(
-    ink="#010101",
-    muted="#020202",
-    rule="#030303",
-    accent="#040404",
-    pool="#050505",
-    series=tuple(f"#2101{i:02x}" for i in range(1, 7)),
-)
-PAPER = Palette(
-    ink="#000000",
-    muted="#444444",
-    rule="#c8c8c8",
-    accent="#d55e00",
-    pool="#bbbbbb",
-    series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"),
-)
+PAGE = Palette("#010101", "#020202", "#030303", "#040404", "#050505",
+               tuple(f"#2101{i:02x}" for i in range(1, 7)))  # fmt: skip
+PAPER = Palette("#000000", "#444444", "#c8c8c8", "#d55e00", "#bbbbbb",
+                ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"))  # fmt: skip
 DIFFICULTY = ("#110101", "#110202", "#110303", "#110404", "#110505")  # easy to hard
 _VARIABLES = {
     **{getattr(PAGE, name): name for name in ("ink", "muted", "rule", "accent", "pool")},
@@ -115,8 +98,16 @@ class Drawing(NamedTuple):
     @contextlib.contextmanager
     def drawn(self, palette: Palette, fonttype: str) -> Iterator[Figure]:
         """Yields the Matplotlib figure, with the style set while the block runs."""
-        style: Any = _style(palette) | {"svg.hashsalt": self.name, "svg.fonttype": fonttype}
-        with mpl.rc_context(style), warnings.catch_warnings():
+        style: Any = {
+            "svg.hashsalt": self.name,
+            "svg.fonttype": fonttype,
+            "axes.edgecolor": palette.rule,
+            "axes.labelcolor": palette.muted,
+            "text.color": palette.ink,
+            **{f"{axis}tick.labelcolor": palette.muted for axis in "xy"},
+            **{f"{axis}tick.color": palette.rule for axis in "xy"},
+        }
+        with mpl.rc_context(style, _STYLE), warnings.catch_warnings():
             # A script that Matplotlib's own font lacks is still shown in the page's.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure = Figure(figsize=(self.width / 72, self.height / 72))
@@ -129,32 +120,6 @@ def _saved(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return shown.plain(buffer.getvalue())
-
-
-def _style(palette: Palette) -> dict[str, Any]:
-    ticks = {f"{axis}tick.labelcolor": palette.muted for axis in "xy"}
-    ticks |= {f"{axis}tick.color": palette.rule for axis in "xy"}
-    return {
-        **ticks,
-        "xtick.labelsize": 12,
-        "ytick.labelsize": 12,
-        "axes.edgecolor": palette.rule,
-        "axes.facecolor": "none",
-        "axes.labelcolor": palette.muted,
-        "axes.labelsize": 12,
-        "axes.linewidth": 1,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "figure.constrained_layout.use": True,
-        "figure.constrained_layout.h_pad": 0.03,
-        "figure.constrained_layout.w_pad": 0.03,
-        "figure.dpi": 72,
-        "figure.facecolor": "none",
-        "font.size": 12,
-        "pdf.fonttype": 42,
-        "text.color": palette.ink,
-        "text.parse_math": False,
-    }
 
 
 def accuracy(
@@ -180,7 +145,7 @@ def accuracy(
         axes.tick_params("y", labelsize=13, pad=8)
         axes.set_xlim(-0.01, 1.01)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
         axes.spines["bottom"].set_visible(False)
         axes.tick_params("x", length=0)
 
@@ -276,8 +241,8 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
         axes.stairs(share(selected), edges, color=palette.accent, linewidth=2)
         axes.set_xlabel(name)
         axes.set_ylim(0)
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
 
     return Drawing("difficulties", PANEL, 230, draw).svg()
 
@@ -304,8 +269,8 @@ def curve(steps: Sequence[Step], name: str) -> str:
             axes.plot(x, y, color=colour, linestyle=style, linewidth=1.6, marker=marker)
         axes.set_xlabel("step")
         axes.set_ylim(0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
 
     return Drawing(f"curve-{name}", PANEL, 190, draw).svg()
 
@@ -343,23 +308,23 @@ def plain_ticks(axes: Axes, xs: Sequence[float]) -> None:
     """Writes the x axis in plain numbers: every x if they are few."""
     if len(xs) <= 8:
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
     else:
         axes.xaxis.set_major_formatter("{x:g}")  # Matplotlib's own are formulas on a log axis.
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def few_ticks(axes: Axes) -> None:
     """Puts a handful of round numbers, none of them negative, on the x axis."""
     low, high = axes.get_xlim()
     if axes.get_xscale() == "linear":
-        ticks = [x for x in MaxNLocator(4).tick_values(low, high) if x >= 0]
+        ticks = [x for x in ticker.MaxNLocator(4).tick_values(low, high) if x >= 0]
     else:
         decades = math.log10(high / max(low, 1e-9))
         steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
         ticks = [0.0, *(step * 10.0**e for e in range(-8, 16) for step in steps)]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def make_room(axes: Axes, part: float) -> None:
@@ -391,5 +356,5 @@ def percent_axis(axis: Any, signed: bool = False) -> None:
         text = f"{100 * value:+.0f}".replace("-", "−")
         return "0" if text in ("+0", "−0") else text
 
-    axis.set_major_locator(MaxNLocator(5))
-    axis.set_major_formatter(points if signed else PercentFormatter(1, decimals=0))
+    axis.set_major_locator(ticker.MaxNLocator(5))
+    axis.set_major_formatter(points if signed else ticker.PercentFormatter(1, decimals=0))

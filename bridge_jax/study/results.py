@@ -190,11 +190,7 @@ def _scores(runs: _Runs) -> _Scores:
 
 
 def _point(
-    point: Point,
-    runs: _Runs,
-    scores: _Scores,
-    against: SeedScores | None,
-    resampling: Resampling,
+    point: Point, runs: _Runs, scores: _Scores, against: SeedScores | None, resampling: Resampling
 ) -> Json:
     """Returns a point: means over its seeds, each with its interval (`intervals.estimate`).
 

@@ -18,10 +18,7 @@ from bridge_jax.study import advisor
 
 ROW = 26  # CSS pixels of a row with a label
 MARKERS = "osD^vPX"
-COST_NAMES = {
-    "usd": "US dollars to the teacher, a run",
-    "tokens": "tokens read or written, a run",
-}
+COST_NAMES = {"usd": "US dollars to the teacher, a run", "tokens": "tokens read or written, a run"}
 
 
 def label(point: Json) -> str:
@@ -48,13 +45,19 @@ def figures(result: Json, width: int) -> list[Drawing]:
     """
     found = []
     if points := _students(result):
-        found.append((_over_x if has_axis(result) else _levels)(result, points, width))
+        title = f"{result['measure']} of the student"
+        if has_axis(result):
+            found.append(_over_x(result, points, width, title))
+        else:
+            levels = [(point, point["accuracy"]["student"]) for point in points]
+            found.append(_rows(result, "accuracy", levels, width, title))
         for cost in COST_NAMES:
             costs = [point["cost"][cost] for point in points]
             if max(costs) > 1.01 * min(costs):
                 found.append(_frontier(result, points, cost))
-    if any(point["difference"] for point in result["points"]):
-        found.append(_differences(result, width))
+    if differences := [(p, p["difference"]) for p in result["points"] if p["difference"]]:
+        title = f"student, points against {result['reference']}"
+        found.append(_rows(result, "differences", differences, width, title, signed=True))
     if gaps := with_gaps(result):
         found.append(_gaps(gaps))
     fitted = {k: advice for k, advice in result["advice"].items() if advice["status"] == "fitted"}
@@ -80,8 +83,8 @@ def _looks(result: Json, palette: Palette) -> dict[str, tuple[str, str]]:
     return looks
 
 
-def _over_x(result: Json, points: Sequence[Json], width: int) -> Drawing:
-    """Accuracy over x, a line per variant; a variant without x is a level."""
+def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Drawing:
+    """Draws accuracy over x, a line per variant; a variant without x is a level."""
     names = list(dict.fromkeys(point["variant"] for point in points))
     columns = max(1, min(2 if width < 500 else 3, width // (_text_width(names) + 45)))
     height = 300 + 18 * math.ceil(len(names) / columns)
@@ -109,7 +112,7 @@ def _over_x(result: Json, points: Sequence[Json], width: int) -> Drawing:
             axes.plot(at, mean, color=colour, **line)
             axes.vlines(at, low, high, color=colour, linewidth=1.4)
         axes.set_xlabel(result["axis"])
-        axes.set_ylabel(f"{result['measure']} of the student")
+        axes.set_ylabel(title)
         drawing.percent_axis(axes.yaxis)
         axes.grid(axis="y", color=palette.rule, linewidth=0.6)
         _legend(axes, ncols=columns, handlelength=1.6, columnspacing=1.4)
@@ -122,50 +125,37 @@ def _legend(axes: Axes, **looks: Any) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0, **looks)
 
 
-def _levels(result: Json, points: Sequence[Json], width: int) -> Drawing:
-    """Accuracy where there is no x, a row per point."""
-
-    def draw(axes: Axes, palette: Palette) -> None:
-        _rows(axes, palette, result, [(p, p["accuracy"]["student"]) for p in points])
-        axes.set_xlabel(f"{result['measure']} of the student")
-
-    return Drawing("accuracy", width, ROW * len(points) + 50, draw)
-
-
-def _differences(result: Json, width: int) -> Drawing:
-    found = [(point, point["difference"]) for point in result["points"] if point["difference"]]
-
-    def draw(axes: Axes, palette: Palette) -> None:
-        _rows(axes, palette, result, found, signed=True)
-        axes.axvline(0, color=palette.ink, linewidth=1, zorder=1)
-        axes.set_xlabel(f"student, points against {result['reference']}")
-
-    return Drawing("differences", width, ROW * len(found) + 50, draw)
-
-
 def _rows(
-    axes: Axes,
-    palette: Palette,
     result: Json,
+    name: str,
     rows: Sequence[tuple[Json, Json]],
+    width: int,
+    title: str,
     signed: bool = False,
-) -> None:
+) -> Drawing:
     """Draws (point, estimate) rows: mean, interval, and a tick per seed."""
-    looks = _looks(result, palette)
-    for y, (point, value) in enumerate(rows):
-        colour, marker = looks[point["variant"]]
-        axes.plot([value["low"], value["high"]], [y, y], color=colour, linewidth=2)
-        axes.plot(value["mean"], y, marker, color=colour, markersize=7)
-        seeds = list(value["seeds"].values())
-        axes.plot(seeds, [y + 0.3] * len(seeds), "|", color=palette.muted, markersize=5)
-    drawing.rows(axes, [label(point) for point, _ in rows], palette)
-    axes.grid(axis="x", color=palette.rule, linewidth=0.6)
-    axes.set_axisbelow(True)
-    drawing.percent_axis(axes.xaxis, signed)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        looks = _looks(result, palette)
+        for y, (point, value) in enumerate(rows):
+            colour, marker = looks[point["variant"]]
+            axes.plot([value["low"], value["high"]], [y, y], color=colour, linewidth=2)
+            axes.plot(value["mean"], y, marker, color=colour, markersize=7)
+            seeds = list(value["seeds"].values())
+            axes.plot(seeds, [y + 0.3] * len(seeds), "|", color=palette.muted, markersize=5)
+        drawing.rows(axes, [label(point) for point, _ in rows], palette)
+        axes.grid(axis="x", color=palette.rule, linewidth=0.6)
+        axes.set_axisbelow(True)
+        drawing.percent_axis(axes.xaxis, signed)
+        if signed:
+            axes.axvline(0, color=palette.ink, linewidth=1, zorder=1)
+        axes.set_xlabel(title)
+
+    return Drawing(name, width, ROW * len(rows) + 50, draw)
 
 
 def _frontier(result: Json, points: Sequence[Json], cost: str) -> Drawing:
-    """Every point over its cost; efficient ones are filled, joined and, with room, named."""
+    """Draws every point over its cost; efficient ones are filled, joined and, with room, named."""
     best = [result["points"][i] for i in result["frontier"][cost]]
 
     def draw(axes: Axes, palette: Palette) -> None:
