@@ -150,7 +150,8 @@ def _speed(run: Run) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for stage, steps in run.curves.items():
         for name in ("step_seconds", "tokens_per_second", "mfu"):
-            if known := [step[name] for step in map(dict, steps) if name in step]:
+            values: list[Any] = [step.get(name) for step in steps]
+            if known := [value for value in values if value is not None]:
                 found.setdefault(stage, {})[name] = statistics.median(known)
     return found
 
