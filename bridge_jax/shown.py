@@ -1,7 +1,7 @@
-"""Showing what others wrote: data, configs, servers, models and files of a run.
+"""Prints text that others wrote: data, configs, servers, models and files of a run.
 
-None of it is read as markup, none of it steers a terminal or a spreadsheet. Whatever a launcher
-prints that is not a constant of ours goes through here.
+None of it is read as markup or steers a terminal or a spreadsheet. Whatever a launcher prints that
+is not a constant of ours goes through here.
 """
 
 import logging
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 # Control characters less tab and line feed, those that turn the direction of writing, the line
@@ -49,6 +50,15 @@ def cell(value: object, style: str = "") -> Text:
     return Text(line(value), style)
 
 
+def table(*columns: str, words: int = 1) -> Table:
+    """Returns an empty table without lines; the first `words` columns hold text, others numbers."""
+    made = Table(box=None, header_style="", pad_edge=False, padding=(0, 2, 0, 0))
+    for i, name in enumerate(columns):
+        side = "left" if i < words else "right"
+        made.add_column(cell(name), justify=side, no_wrap=i >= words, overflow="fold")
+    return made
+
+
 def say(console: Console, *parts: Part) -> None:
     """Prints parts as a line; where there is no terminal it is not broken."""
     console.print(text(*parts), highlight=False, soft_wrap=True)
@@ -65,7 +75,7 @@ def markdown(value: object) -> str:
 
 
 def csv_value(value: Any) -> Any:
-    """Returns what a CSV file is given: numbers as they are, texts so that none is a formula.
+    """Returns a value for a CSV file: numbers unchanged, texts so that none is a formula.
 
     A text that would be one gets an apostrophe, as OWASP recommends.
     """

@@ -40,7 +40,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.pipeline import storage
     from bridge_jax.pipeline.artifacts import Role
     from bridge_jax.pipeline.models import RoleModel
-    from bridge_jax.report import card, summary
+    from bridge_jax.report import page, summary
     from bridge_jax.report.workdir import load as load_run
     from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
 
@@ -66,7 +66,7 @@ def main(assignments: list[str]) -> None:
     mode = test.params.mode
     if _ADAPTER.value:
         _check_adapter(selected)
-    text = card.render(
+    text = page.card(
         summary.summarise(load_run(workdir)), config, role, mode, adapter=_ADAPTER.value
     )
     hf_config = checkpoint.cut_hf_config(selected)

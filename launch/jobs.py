@@ -30,7 +30,7 @@ from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.progress import duration
-from bridge_jax.report import report
+from bridge_jax.report import page
 from bridge_jax.text import prompts
 
 BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
@@ -185,9 +185,7 @@ class Job:
             self._begin()
             for outcome in self.execution().run():
                 _tell(outcome, console, quiet)
-            return hosts.agree(
-                report.write(self.workdir, self._hashes) if hosts.is_first() else None
-            )
+            return hosts.agree(page.write(self.workdir, self._hashes) if hosts.is_first() else None)
 
     def heading(self) -> tuple[shown.Part, ...]:
         """Returns a line on the data, the budget and the devices of the run."""

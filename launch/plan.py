@@ -1,4 +1,4 @@
-"""What a run needs before it is run: memory of each stage, time, and the teacher's bill.
+"""Plans a run before it is run: memory of each stage, time, and the teacher's bill.
 
 python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
 python -m launch.plan --config=configs/studies/budget_scaling.py
@@ -42,52 +42,59 @@ def main(assignments: list[str]) -> None:
 
     from bridge_jax import shown
     from bridge_jax.methods.checks import idle_rows, validate
+    from bridge_jax.parallel.chips import GIB
     from bridge_jax.parallel.sharding import batch_devices
-    from bridge_jax.planning import page, plan, workload
-    from bridge_jax.planning.lengths import opened
+    from bridge_jax.planning import plan
     from bridge_jax.planning.spending import expected
+    from bridge_jax.planning.workload import TrainingWork, opened, workloads
 
     validate(config, has_data=bool(config.data.path))
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
     stages, lengths = opened(config, devices)
-    mesh, works = lengths.inputs.mesh, workload.workloads(stages, lengths)
+    mesh, works = lengths.inputs.mesh, workloads(stages, lengths)
     spending = expected(stages, lengths)
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("compiling the steps"):
         planned = list(plan.plan_stages(config, works, mesh, chip))
-    resident = page.resident(planned) if devices[0].platform == "cpu" else None
+    resident = plan.resident(planned) if devices[0].platform == "cpu" else None
     if _JSON.value:
-        print(json.dumps(page.to_json(planned, spending, name, resident), indent=2))
+        result = {
+            "stages": [stage.to_json() for stage in planned],
+            "teacher": spending._asdict(),
+            "topology": name,
+            "resident_gib": resident and resident / GIB,
+        }
+        print(json.dumps(result, indent=2))
     else:
-        page.show(console, config, mesh, planned, spending, name, resident)
+        plan.show(console, config, mesh, planned, spending, name, resident)
     if note := idle_rows(config, stages, batch_devices(mesh)):
         shown.say(console, note)
     if _SHARDINGS.value:
         for role in ("assistant", "student"):
             model = plan.decoder_config(getattr(config, role), mesh)
-            page.show_shardings(console, role, model, mesh)
+            plan.show_shardings(console, role, model, mesh)
     if _PROPOSE.value:
         for stage in planned:
-            if isinstance(stage.work, workload.Training):
+            if isinstance(stage.work, TrainingWork):
                 model = plan.decoder_config(getattr(config, stage.work.role), mesh)
-                page.show_proposal(console, stage, plan.propose(model, stage.work, mesh, chip))
+                plan.show_proposal(console, stage, plan.propose(model, stage.work, mesh, chip))
 
 
 def _plan_study(found: "study.Study") -> None:
     from rich.console import Console
 
-    from bridge_jax.planning import study as planning
+    from bridge_jax.planning import study_plan
 
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("planning each stage"):
-        planned = planning.plan_study([cell.config for cell in found.cells], devices, chip)
+        planned = study_plan.plan_study([run.config for run in found.runs], devices, chip)
     if _JSON.value:
         print(json.dumps(planned.to_json(name), indent=2))
     else:
-        planning.show(console, found.name, planned, name)
+        study_plan.show(console, found.name, planned, name)
 
 
 def _machine() -> tuple[Any, Any, str]:

@@ -2,35 +2,38 @@
 
 python -m launch.report --workdir=runs/quickstart
 
-With `--ledger` it prints instead who cost what, also while the run goes on, and what was cut off
-before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet, and
+With `--ledger` it prints instead who paid for what, also while the run goes on, and which requests
+were cut off before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet, and
 `--write_off=JOB` gives up a batch job that its vendor has deleted. Of a study over budgets,
 `--target_accuracy` asks for the budget and `--target_budget` for the accuracy.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 from rich.console import Console
+from rich.table import Table
 
 from bridge_jax import shown
 from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts
+from bridge_jax.ledger.accounts import OUTCOMES, Entry, LedgerBill
 from bridge_jax.pipeline.leases import lock
-from bridge_jax.report import ledger_table
-from bridge_jax.study.names import CELLS
+from bridge_jax.study import RUNS_FILE
 from launch import overrides
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-LEDGER = flags.DEFINE_bool("ledger", False, "Print who cost what; the report is left as it is.")
+LEDGER = flags.DEFINE_bool("ledger", False, "Print who paid for what; the report stays as it is.")
 ACCURACY = flags.DEFINE_float("target_accuracy", None, "Say which budget reaches it (a study's).")
 QUERIES = flags.DEFINE_float("target_budget", None, "Say which accuracy it buys (a study's).")
 WRITE_OFF = flags.DEFINE_string("write_off", None, "Give up a batch job: it may have been billed.")
 CSV = flags.DEFINE_string("csv", None, "Write every request of the ledger to this file.")
+_PAID = ("stop", "length", "refused", "empty", "malformed")
+_MOST_LISTED = 20
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,38 +46,31 @@ def main(argv: Sequence[str]) -> None:
         asked = ACCURACY.value is not None or QUERIES.value is not None
         if WRITE_OFF.value:
             _write_off(workdir, WRITE_OFF.value)
-        elif (workdir / CELLS).is_file() and not (LEDGER.value or CSV.value):
+        elif (workdir / RUNS_FILE).is_file() and not (LEDGER.value or CSV.value):
             _show_study(workdir, Console())
         elif asked:
             raise UserError(f"--workdir={workdir}: no study; only one over budgets can answer that")
         elif LEDGER.value or CSV.value:
             _show_ledger(workdir, Console())
         else:
-            from bridge_jax.report import (
-                report,
-                terminal,  # takes seconds: the ledger needs none
-            )
+            from bridge_jax.report import page, words  # Takes seconds: the ledger needs none.
 
-            terminal.print_summary(report.write(workdir), Console())
+            words.print_summary(page.write(workdir), Console())
     except UserError as error:
         shown.complain(f"launch.report: {error}")
         sys.exit(2)
 
 
 def _show_study(workdir: Path, console: Console) -> None:
-    from bridge_jax.study import (
-        study_report,
-        study_tables,
-        study_words,  # takes seconds
-    )
+    from bridge_jax.study import study_page, tables  # Takes seconds.
 
-    result = study_report.write(workdir)
-    study_tables.print_study(result, console)
+    result = study_page.write(workdir)
+    tables.print_study(result, console)
     if ACCURACY.value is None and QUERIES.value is None:
         return
     if not result["advice"]:
         raise UserError(f"--workdir={workdir}: its x is no budget, or one run is too few to ask it")
-    for sentence in study_words.answers(result, ACCURACY.value, QUERIES.value):
+    for sentence in tables.answers(result, ACCURACY.value, QUERIES.value):
         shown.say(console, f"Advice   {sentence}")
 
 
@@ -97,12 +93,12 @@ def _account(workdir: Path) -> accounts.Account:
 
 def _show_ledger(workdir: Path, console: Console) -> None:
     account = _account(workdir)
-    bill = accounts.read_bill(account.ledger)
-    run = None if (workdir / CELLS).is_file() else account.run
-    ledger_table.print_ledger(bill, run, _budget(workdir / "config.json"), console)
+    entries = accounts.read_bill(account.ledger)
+    run = None if (workdir / RUNS_FILE).is_file() else account.run
+    print_ledger(entries, run, _budget(workdir / "config.json"), console)
     if CSV.value:
-        accounts.write_csv(bill, Path(CSV.value))
-        shown.say(console, f"\n{len(bill.entries):,} requests written to {CSV.value}")
+        accounts.write_csv(entries, Path(CSV.value))
+        shown.say(console, f"\n{len(entries.entries):,} requests written to {CSV.value}")
 
 
 def _budget(config: Path) -> dict[str, Any]:
@@ -114,6 +110,96 @@ def _budget(config: Path) -> dict[str, Any]:
         return {}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{config}: damaged ({error}); the next run writes it again") from None
+
+
+def print_ledger(
+    bill: LedgerBill, run: str | None, budget: Mapping[str, Any], console: Console
+) -> None:
+    """Prints the bill of a run or a study, its unknown requests, and the runs on its ledger.
+
+    Args:
+      bill: of the ledger.
+      run: whose bill; None for that of all runs, a study's.
+      budget: the run's `BudgetConfig` as JSON values; empty if it is not known.
+      console: where to.
+    """
+    shown.say(console, f"Ledger   {bill.path}")
+    if bill.of(run):
+        console.print(_bill(bill, run))
+    else:
+        name = "This study" if run is None else "This run"
+        shown.say(console, f"{name} has asked nothing yet.")
+    paid, rest = _by_payment(bill, run)
+    queries, usd = _queries(len(paid)), f"${_usd(paid)}"
+    if budget:
+        queries = f"{len(paid):,} of {budget['queries']:,} queries"
+        usd += f" of ${budget['usd']:,.2f}"
+    shown.say(console, f"\nPaid     {queries}, {usd}")
+    if rest:
+        shown.say(
+            console,
+            f"Besides  {_queries(len(rest))} without an answer, up to ${_usd(rest)}; "
+            "the caps count them",
+        )
+    _print_unknown([entry for entry in rest if entry.outcome == "unknown"], console)
+    if len(bill.runs) > 1:
+        table = shown.table("Run", "Answers", "US dollars", "Without an answer")
+        for key, name in bill.runs.items():
+            paid, rest = _by_payment(bill, key)
+            words = shown.cell(f"{name} (this run)" if key == run else name)
+            table.add_row(words, f"{len(paid):,}", _usd(paid), f"{len(rest):,}")
+        shown.say(console, "\nRuns that share this ledger")
+        console.print(table)
+
+
+def _bill(bill: LedgerBill, run: str | None) -> Table:
+    columns = ("Teacher", "Outcome", "Queries", "Tokens in", "Tokens out", "US dollars")
+    table, before = shown.table(*columns, words=2), None
+    for (model, batch, outcome), line in bill.lines(run).items():
+        name = f"{model} (batch)" if batch else model
+        counts = (line.queries, line.input_tokens, line.output_tokens)
+        usd = f"{line.nanodollars / 10**9:,.6f}"
+        table.add_row(
+            shown.cell("" if name == before else name),
+            OUTCOMES[outcome],
+            *(f"{count:,}" for count in counts),
+            usd if outcome in _PAID else f"≤ {usd}",
+            style=None if outcome in _PAID else "dim",
+        )
+        before = name
+    return table
+
+
+def _print_unknown(unknown: Sequence[Entry], console: Console) -> None:
+    if not unknown:
+        return
+    console.print(
+        "\nUnknown: cut off before the answer, maybe billed. The vendor's own list of\n"
+        "requests says whether; they were sent at these times.",
+        highlight=False,
+    )
+    table = shown.table("Example", "Teacher", "Sent (UTC)", "US dollars", words=2)
+    for entry in unknown[:_MOST_LISTED]:
+        words = (shown.cell(entry.example_id), shown.cell(entry.model))
+        table.add_row(*words, accounts.utc(entry.reserved_at), f"≤ {_usd([entry])}")
+    console.print(table)
+    if (more := len(unknown) - _MOST_LISTED) > 0:
+        shown.say(console, f"and {more:,} more; --csv=FILE lists all of them")
+
+
+def _by_payment(bill: LedgerBill, run: str | None) -> tuple[list[Entry], list[Entry]]:
+    """Returns the paid entries of a run, or of all, and those without an answer."""
+    entries = bill.of(run)
+    paid = [entry for entry in entries if entry.outcome in _PAID]
+    return paid, [entry for entry in entries if entry.outcome not in _PAID]
+
+
+def _queries(count: int) -> str:
+    return f"{count:,} {'query' if count == 1 else 'queries'}"
+
+
+def _usd(entries: Sequence[Entry]) -> str:
+    return f"{sum(entry.nanodollars for entry in entries) / 10**9:,.6f}"
 
 
 if __name__ == "__main__":

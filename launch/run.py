@@ -40,7 +40,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import shown
     from bridge_jax.parallel import hosts
     from bridge_jax.progress import duration
-    from bridge_jax.report import terminal
+    from bridge_jax.report import words
     from launch.jobs import Job
 
     began = time.perf_counter()
@@ -49,7 +49,7 @@ def main(assignments: list[str]) -> None:
     compilations.keep(workdir)
     with cluster.together(workdir):
         job = Job(config, workdir, phase=_PHASE.value)
-        terminal.print_summary(job.run(console, job.heading), console)
+        words.print_summary(job.run(console, job.heading), console)
     shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 

@@ -1,8 +1,8 @@
 """Runs a study: `python -m launch.study --config=configs/studies/NAME.py --workdir=DIR`.
 
 The same command goes on after any interruption. Start it as often as you like, on as many hosts as
-share the disk: each takes runs that nobody is at, and what runs have in common is made once. The
-one that ends last writes the result of all. Any field of the runs' configs is a flag.
+share the disk: each takes runs that no other is running, and stages that runs have in common are
+run once. The one that ends last writes the result of all. Any field of the runs' configs is a flag.
 """
 
 import fnmatch
@@ -22,7 +22,7 @@ _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run need
 def main(assignments: list[str]) -> None:
     """Runs the runs of the study that are not done, and writes its result."""
     from bridge_jax.pipeline import storage
-    from bridge_jax.study import names
+    from bridge_jax.study import RUNS_FILE
     from bridge_jax.study import study as studies
 
     workdir = storage.local(_WORKDIR.value, "--workdir")
@@ -44,17 +44,18 @@ def main(assignments: list[str]) -> None:
     compilations.keep(workdir)
     with bad_rows_listed(workdir):
         studies.check_tests(study)
-    chosen = [cell for cell in study.cells if fnmatch.fnmatch(cell.folder, _ONLY.value)]
+    chosen = [run for run in study.runs if fnmatch.fnmatch(run.folder, _ONLY.value)]
     if not chosen:
-        raise UserError(f"--only={_ONLY.value}: no run matches, as {study.cells[0].folder} would")
+        raise UserError(f"--only={_ONLY.value}: no run matches, as {study.runs[0].folder} would")
     with held(workdir / ".lock", wait=True) if hosts.is_first() else nullcontext():
-        write_json(workdir / names.CELLS, study.to_json())
+        write_json(workdir / RUNS_FILE, study.to_json())
     with cluster.together(workdir):
         runs = Runs(study, workdir, _KEEP.value, console)
         taken = take_turns(chosen, runs.attempt)
         if taken:
             shown.say(
-                console, f"other processes are at {len(taken)} runs: the last one writes them too"
+                console,
+                f"other processes are running {len(taken)} runs: the last one writes them too",
             )
         runs.write_result()
     if runs.failed:

@@ -1,4 +1,4 @@
-"""Runs the cells of a study that no other process is running."""
+"""Executes the runs of a study that no other process is executing."""
 
 import contextlib
 import time
@@ -18,29 +18,31 @@ from bridge_jax.pipeline.execution import StageBusy
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
-from bridge_jax.study import study_report, study_tables
-from bridge_jax.study.names import RUNS
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study import RUNS, study_page, tables
+from bridge_jax.study.study import Study, StudyRun
 from launch.jobs import Job
 
 POLL_SECONDS = 2.0
 
-State = Literal["done", "taken", "waits"]
+Attempt = Literal["done", "taken", "waits"]
 T = TypeVar("T")
 
 
 def take_turns(
     runs: Sequence[T],
-    attempt: Callable[[T], State],
+    attempt: Callable[[T], Attempt],
     wait: Callable[[], None] = lambda: time.sleep(POLL_SECONDS),
 ) -> list[T]:
-    """Attempts the runs until all are done or other processes are at the rest, which is returned.
+    """Attempts the runs until all are done, or other processes are running the rest.
 
     Args:
       runs: in the order in which they are tried.
-      attempt: returns `done`; `taken`: another process is at it; or `waits`: for what another
-        process makes, so that it is tried again.
+      attempt: returns `done`; `taken`: another process is running it; or `waits`: it needs a stage
+        that another process is running, so that it is tried again.
       wait: called when no run could go on.
+
+    Returns:
+      The runs that other processes are running.
     """
     left = list(runs)
     while left:
@@ -54,16 +56,16 @@ def take_turns(
 
 
 class Runs:
-    """What `take_turns` asks.
+    """Attempts the runs of a study, and writes its result.
 
     Args:
       study: checked, with its shared ledger.
       workdir: of the study.
       keep_models: whether to keep the parameters that no run needs any more.
-      console: where to say what is done.
+      console: where progress is printed.
 
     Attributes:
-      failed: folder -> why, for the runs that could not work here.
+      failed: folder -> the reason, for the runs that failed here.
     """
 
     def __init__(self, study: Study, workdir: Path, keep_models: bool, console: Console):
@@ -72,55 +74,55 @@ class Runs:
         self.failed: dict[str, str] = {}
         self._begun: set[str] = set()
         self._told: set[str] = set()
-        self._number = {cell.folder: i for i, cell in enumerate(study.cells, 1)}
+        self._number = {run.folder: i for i, run in enumerate(study.runs, 1)}
 
-    def attempt(self, cell: Cell) -> State:
-        """Runs a cell if nobody else is at it or at what it needs."""
-        job, began = self._job(cell), time.perf_counter()
+    def attempt(self, run: StudyRun) -> Attempt:
+        """Executes a run, unless another process is running it or a stage that it needs."""
+        job, began = self._job(run), time.perf_counter()
         try:
             if job.is_whole(careful=True):
                 return "done"
-            heading = None if cell.folder in self._begun else lambda: self._heading(cell)
+            heading = None if run.folder in self._begun else lambda: self._heading(run)
             report = job.run(self.console, heading, quiet=True)
         except WorkdirBusy:
-            self._tell_once(f"  another process is running {cell.folder}")
+            self._tell_once(f"  another process is running {run.folder}")
             return "taken"
         except StageBusy as busy:
-            self._tell_once(f"  {cell.folder} waits for {busy}, which another process is running")
+            self._tell_once(f"  {run.folder} waits for {busy}, which another process is running")
             return "waits"
         except UserError as error:
             if jax.process_count() > 1:
                 raise  # The other processes of this run are not told; they end with this one.
-            self.failed[cell.folder] = str(error)
-            shown.say(self.console, (f"  {cell.folder}: {error}", "red"))
+            self.failed[run.folder] = str(error)
+            shown.say(self.console, (f"  {run.folder}: {error}", "red"))
             return "done"
         accuracy = report["accuracy"].get("student")
         said = "" if accuracy is None else f"student {accuracy:.1%}, "
         took = duration(time.perf_counter() - began)
-        shown.say(self.console, f"  {cell.folder}: {said}{took}")
+        shown.say(self.console, f"  {run.folder}: {said}{took}")
         if not self.keep_models:
             self._drop_models()
         return "done"
 
     def write_result(self) -> None:
-        """Writes and prints the result of what is done, whoever did it."""
+        """Writes and prints the result of all finished runs."""
         if not hosts.is_first():
             return
         with held(self.workdir / ".lock", wait=True):
-            result = study_report.write(self.workdir)
-        study_tables.print_study(result, self.console)
+            result = study_page.write(self.workdir)
+        tables.print_study(result, self.console)
 
-    def _heading(self, cell: Cell) -> list[shown.Part]:
-        self._begun.add(cell.folder)
-        return [(cell.folder, "bold"), f" ({self._number[cell.folder]} of {len(self.study.cells)})"]
+    def _heading(self, run: StudyRun) -> list[shown.Part]:
+        self._begun.add(run.folder)
+        return [(run.folder, "bold"), f" ({self._number[run.folder]} of {len(self.study.runs)})"]
 
     def _tell_once(self, words: str) -> None:
         if words not in self._told:
             self._told.add(words)
             shown.say(self.console, words)
 
-    def _job(self, cell: Cell) -> Job:
-        return Job(cell.config, self.workdir / RUNS / cell.folder, shared=self.workdir)
+    def _job(self, run: StudyRun) -> Job:
+        return Job(run.config, self.workdir / RUNS / run.folder, shared=self.workdir)
 
     def _drop_models(self) -> None:
         """Removes the parameters in the store that no unfinished run uses.
@@ -128,8 +130,8 @@ class Runs:
         All processes of a run agree on which runs are finished; the first one removes.
         """
         needed = set()
-        for cell in self.study.cells:
-            job = self._job(cell)
+        for run in self.study.runs:
+            job = self._job(run)
             with contextlib.suppress(UserError):  # It is reported when its turn comes.
                 if job.is_whole():
                     continue

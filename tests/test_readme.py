@@ -85,7 +85,7 @@ def test_a_command_has_a_config_that_can_work(name, tmp_path, monkeypatch):
     found = config_io.load(ROOT / path, "get_config", "get_study")
     monkeypatch.chdir(tmp_path)
     if isinstance(found, Study):
-        assert override(found, assignments).cells
+        assert override(found, assignments).runs
     else:
         config = config_io.override(found, assignments)
         has_data = config.data.source == "practice" or bool(config.data.path)

@@ -48,7 +48,7 @@ class Memory(NamedTuple):
 def train_step(
     config: DecoderConfig, train: TrainConfig, targets: int, mesh: Mesh, soft: int = 0
 ) -> Memory:
-    """Compiles a training step and returns what it needs.
+    """Compiles a training step and returns its memory.
 
     Args:
       config: of the model, its compute dtype and adapter included.
@@ -66,11 +66,11 @@ def train_step(
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
     weight = _array(mesh, (count, targets), jnp.float32)
-    beside: Any = None
+    soft_rows: Any = None
     if soft:
-        there = _array(mesh, (count, targets, soft), jnp.float32)
-        beside = SoftRows(_ints(mesh, count, targets, soft), there, weight)  # type: ignore[arg-type]
-    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, beside)  # type: ignore[arg-type]
+        probabilities = _array(mesh, (count, targets, soft), jnp.float32)
+        soft_rows = SoftRows(_ints(mesh, count, targets, soft), probabilities, weight)  # type: ignore[arg-type]
+    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, soft_rows)  # type: ignore[arg-type]
     objective = SoftTargets(0.5) if soft else SFT()
     places = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
@@ -86,7 +86,7 @@ def in_training(config: DecoderConfig) -> DecoderConfig:
 
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Mesh) -> Memory:
-    """Compiles the scoring of a batch and returns what it needs."""
+    """Compiles the scoring of a batch and returns its memory."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
     batch: Any = ScoreBatch(
         _ints(mesh, rows, width), _ints(mesh, rows), _ints(mesh, rows), _ints(mesh, rows, targets)
@@ -99,7 +99,7 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
 def generation_step(
     config: DecoderConfig, settings: GenerationConfig, rows: int, width: int, mesh: Mesh
 ) -> Memory:
-    """Compiles the generation from `rows` prompts of `width` tokens; returns what it needs."""
+    """Compiles the generation from `rows` prompts of `width` tokens; returns its memory."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
     count = filled_rows(rows, mesh)
     prompts, lengths = _ints(mesh, count, width), _ints(mesh, count)

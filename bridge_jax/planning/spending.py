@@ -1,4 +1,4 @@
-"""Estimates what a run will pay its teacher."""
+"""Estimates the cost of a run's teacher."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import teacher
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.planning.lengths import SAMPLE, Lengths
+from bridge_jax.planning.workload import SAMPLE, Lengths
 
 
 class Spending(NamedTuple):
-    """What the teacher is expected to cost, and between which bounds.
+    """The expected cost of the teacher, and its bounds.
 
     Attributes:
       queries: requests.
@@ -34,7 +34,7 @@ class Spending(NamedTuple):
 
 
 def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
-    """Returns what the stages that ask a teacher are expected to cost.
+    """Returns the expected cost of the stages that ask a teacher.
 
     Args:
       stages: of a run.
@@ -51,7 +51,7 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
 
 
 def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
-    """Returns what the first answers to so many queries cost, and what at most."""
+    """Returns the expected cost of the first answers to a number of queries, and its bounds."""
     prices = teacher.prices_of(params.teacher)
     batch = params.teacher.batch and teacher.is_paid(params.teacher)
     most, longest = params.teacher.max_output_tokens, lengths.config.max_prompt_tokens

@@ -1,5 +1,9 @@
-"""From the numbers and artifacts of a run to one HTML page that needs nothing else."""
+"""Writes the report of a run, `report.json` and `report.html`, and the card of an exported model.
 
+The page is one file that needs nothing else. The page of a study uses `template` too.
+"""
+
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,100 +11,230 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bridge_jax import methods
-from bridge_jax.report import examples, numbers, plots, wording
-from bridge_jax.report.workdir import Run
+from bridge_jax import methods, shown
+from bridge_jax.atomic import replace
+from bridge_jax.config import ModelConfig, RunConfig
+from bridge_jax.methods.annotations import Annotation
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.rationales import Judged
+from bridge_jax.models.files import is_hub_id
+from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.content import Hashes
+from bridge_jax.progress import duration
+from bridge_jax.report import figures, summary, words, workdir
+from bridge_jax.report.workdir import Json, Run
+from bridge_jax.text.prompts import Mode, system_message_of
 
 NARROW, WIDE = 350, 720  # CSS pixels of the accuracy plot on a telephone and on a desk
+TEST_EXAMPLES, EXAMPLES = 4, 6
+LONGEST = 1200  # characters of one text; a looping model fills pages
+_MEASURES = {  # difficulty -> its name in a sentence, and on an axis
+    "nll": ("loss on the gold answer", "nats per token of the gold answer"),
+    "entropy": ("entropy", "entropy, nats per token"),
+    "margin": ("margin", "margin, 1 − (p₁ − p₂)"),
+}
 
 
-def environment() -> jinja2.Environment:
-    """Returns what turns a template of this folder into a page."""
-    made = jinja2.Environment(
+def write(path: Path, hashes: Hashes | None = None) -> Json:
+    """Writes both files, each whole or not at all, and returns the content of `report.json`.
+
+    Args:
+      path: the workdir; whatever phases it has.
+      hashes: as for `workdir.load`.
+
+    Raises:
+      UserError: there is no such folder, it holds no run, or a file in it is damaged.
+    """
+    run = workdir.load(path, hashes)
+    report = summary.summarise(run)
+    report["page"] = str(run.path / "report.html")
+    replace(run.path / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    replace(run.path / "report.html", _page(run, report))
+    return report
+
+
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder."""
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(percent=numbers.percent, interval=numbers.interval)
-    return made
+    environment.filters |= {
+        "percent": words.percent,
+        "interval": words.interval,
+        "count": words.count,
+        "duration": duration,
+        "markdown": shown.markdown,
+    }
+    return environment.get_template(name)
 
 
-def render(run: Run, report: dict[str, Any]) -> str:
+def _page(run: Run, report: Json) -> str:
     """Returns the page; the same artifacts give the same bytes."""
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            report=report,
-            headline=wording.headline(report),
-            comparison=wording.comparison(report),
-            roles=list(report["accuracy"]),
-            # Also what is not measured here may have written an example.
-            models=methods.measured() | methods.measured(run.method),
-            flow=wording.flow(report),
-            chosen=wording.CHOSEN[report.get("selection", {}).get("strategy", "random")],
-            spend=wording.spend_rows(report["spend"]) if "spend" in report else [],
-            spend_notes=wording.spend_notes(report["spend"]) if "spend" in report else [],
-            times=wording.time_rows(report, run.table),
-            time=wording.time(report["time"]),
-            made_with=wording.made_with(report["made_with"]),
-            examples=examples.choose(run),
-            curve_names=[name for _, name, _, _ in plots.CURVES],
-            config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
-            **_drawings(run, report),
-        )
+    titles, spend = words.titles(run.method), report.get("spend")
+    accuracy = report["accuracy"], report["accuracy_interval"], titles
+    return template("report.html").render(
+        report=report,
+        headline=words.headline(report),
+        comparison=words.comparison(report),
+        roles=list(report["accuracy"]),
+        accuracy_plot={
+            "narrow": Markup(figures.accuracy(*accuracy, NARROW)),
+            "wide": Markup(figures.accuracy(*accuracy, WIDE)),
+        }
+        if report["accuracy"]
+        else {},
+        # Models that are not measured by this method may have written an example, too.
+        models=methods.measured() | methods.measured(run.method),
+        table=run.table,
+        student=words.tested_student(report["accuracy"]),
+        chosen=words.CHOSEN[report.get("selection", {}).get("strategy", "random")],
+        spend=words.spend_rows(spend) if spend else [],
+        spend_notes=words.spend_notes(spend) if spend else [],
+        speed=words.speed,
+        time=words.time(report["time"]),
+        made_with=words.made_with(report["made_with"]),
+        selection=_selection(run),
+        examples=examples(run),
+        curves=[
+            (run.table[stage].title, Markup(figures.curve(rows, stage)))
+            for stage, rows in run.curves.items()
+        ],
+        curve_names=[name for _, name, _, _ in figures.CURVES],
+        config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
 
 
-def _drawings(run: Run, report: dict[str, Any]) -> dict[str, Any]:
-    titles = wording.titles(run.method)
-    accuracy = {
-        size: Markup(plots.accuracy(report["accuracy"], report["accuracy_interval"], titles, width))
-        for size, width in (("narrow", NARROW), ("wide", WIDE))
-        if report["accuracy"]
-    }
-    curves = [
-        (run.table[stage].title, Markup(plots.curve(rows, stage)))
-        for stage, rows in run.curves.items()
-    ]
-    return {"accuracy_plot": accuracy, "curves": curves, "selection": _selection(run)}
-
-
-def _selection(run: Run) -> dict[str, Any]:
-    """Returns the drawings of what was selected, those that the artifacts allow."""
+def _selection(run: Run) -> Json:
+    """Returns the drawings of the selection that the artifacts allow."""
     if not run.selection or not run.scores:
         return {}
     position = {row["id"]: i for i, row in enumerate(run.scores)}
     selected = [position[key] for key in run.selection["ids"] if key in position]
     measure = run.config.get("selection", {}).get("difficulty", "nll")
+    name, axis = _MEASURES[measure]
     difficulty = [float(row[measure]) for row in run.scores]
-    pool_shares = _shares([row["domain"] for row in run.scores])
-    selected_shares = _shares([run.scores[i]["domain"] for i in selected])
-    name = {
-        "nll": "nats per token of the gold answer",
-        "entropy": "entropy, nats per token",
-        "margin": "margin, 1 − (p₁ − p₂)",
-    }
-    drawn = {
-        "measure": "loss on the gold answer" if measure == "nll" else measure,
-        "difficulties": Markup(
-            plots.difficulties(difficulty, [difficulty[i] for i in selected], name[measure])
-        ),
-        "domains": Markup(plots.domains(pool_shares, selected_shares))
-        if len(pool_shares) > 1
-        else "",
-        "map": "",
-        "points": min(len(run.scores), plots.MOST_POINTS),
-        "rings": min(len(selected), plots.MOST_RINGS),
+    pool = _shares([row["domain"] for row in run.scores])
+    chosen = _shares([run.scores[i]["domain"] for i in selected])
+    drawn_map = ""
+    if run.embeddings is not None and min(run.embeddings.shape) >= 2:
+        drawn_map = figures.embedding_map(run.embeddings, difficulty, selected)
+    histograms = figures.difficulties(difficulty, [difficulty[i] for i in selected], axis)
+    return {
+        "measure": name,
+        "difficulties": Markup(histograms),
+        "domains": Markup(figures.domains(pool, chosen)) if len(pool) > 1 else "",
+        "map": Markup(drawn_map),
+        "points": min(len(run.scores), figures.MOST_POINTS),
+        "rings": min(len(selected), figures.MOST_RINGS),
         "of_points": len(run.scores),
         "of_rings": len(selected),
     }
-    if run.embeddings is not None and min(run.embeddings.shape) >= 2:
-        drawn["map"] = Markup(plots.embedding_map(run.embeddings, difficulty, selected))
-    return drawn
 
 
 def _shares(names: list[str]) -> dict[str, float]:
     return {name: names.count(name) / len(names) for name in sorted(set(names))}
+
+
+def examples(run: Run) -> list[Json]:
+    """Returns up to six questions: test questions first, then ones the teacher was asked.
+
+    Test questions alternate between right and wrong answers of the student (if it was not tested,
+    of the last model before it that was) and go round the domains, each in the order of the file:
+    nothing is picked for being flattering.
+
+    Returns:
+      Per question `id`, `split` ("test" or "pool"), `question`, `gold` and `texts`, a list of
+      `{"role", "verdict", "answer", "text"}` with the verdict "right", "shown" (right,
+      by an assistant that was given the answer), "wrong" or "no answer".
+    """
+    tested = {
+        role: {row["id"]: row for row in run.predictions[role]}
+        for role, model in methods.measured(run.method).items()
+        if role in run.predictions and not model.is_before
+    }
+    judged = "student" if "student" in tested else next(reversed(tested), None)
+    found = []
+    for row in _alternating(list(tested[judged].values()))[:TEST_EXAMPLES] if judged else []:
+        others = [(role, rows[row["id"]]) for role, rows in tested.items() if row["id"] in rows]
+        texts = [_text(role, other, other["completion"]) for role, other in others]
+        found.append(_example("test", row, texts))
+    written = {row["id"]: row for row in run.rationales}
+    # First those for which there is an assistant's text to compare with.
+    asked = sorted(run.annotations, key=lambda row: row["id"] not in written)
+    for row in asked[: EXAMPLES - len(found)]:
+        texts = [_text("teacher", row, row["rationale"])]
+        if its := written.get(row["id"]):
+            texts.append(_text("assistant", its, its["completion"], its["shown_gold"]))
+        found.append(_example("pool", row, texts))
+    return found
+
+
+def _alternating(rows: list[Prediction]) -> list[Prediction]:
+    groups: dict[tuple[bool, str], list[Prediction]] = {}
+    for row in rows:
+        groups.setdefault((row["correct"], row["domain"]), []).append(row)
+    right, wrong = (
+        _round_robin([groups[key] for key in sorted(groups) if key[0] is side])
+        for side in (True, False)
+    )
+    # Domains shifted by one between the sides, so that neighbours differ in domain too.
+    return _round_robin([right, wrong[1:] + wrong[:1]])
+
+
+def _round_robin(lists: list[list[Prediction]]) -> list[Prediction]:
+    return [row for turn in itertools.zip_longest(*lists) for row in turn if row is not None]
+
+
+def _example(split: str, row: Prediction | Annotation, texts: list[Json]) -> Json:
+    known: Any = {key: row[key] for key in ("id", "question", "gold")}
+    return {**known, "split": split, "texts": texts}
+
+
+def _text(
+    role: str, row: Prediction | Annotation | Judged, text: str, shown_gold: bool = False
+) -> Json:
+    text, verdict = text.strip(), "no answer"
+    if row["answer"] is not None:
+        verdict = "wrong" if not row["correct"] else "shown" if shown_gold else "right"
+    if len(text) > LONGEST:
+        text = text[:LONGEST].rstrip() + " …"
+    return {"role": role, "verdict": verdict, "answer": row["answer"], "text": text}
+
+
+def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bool = False) -> str:
+    """Returns the Markdown of the model card of an exported model.
+
+    Args:
+      report: the content of `report.json`.
+      config: of the run.
+      role: `student` or `assistant`.
+      mode: how it was asked when it was tested.
+      adapter: the folder holds a LoRA adapter for PEFT, not the model.
+    """
+    model: ModelConfig = getattr(config, role)
+    on_hub = is_hub_id(model.checkpoint) and not Path(model.checkpoint).exists()
+    base = "SmolLM2-135M-Instruct" if model.checkpoint == "smollm2-135m" else model.checkpoint
+    if not on_hub:
+        base = base.rstrip("/").rsplit("/", 1)[-1]  # A path is about a disk, not about a model.
+    data = config.data.path.rsplit("/", 1)[-1]
+    text = template("card.md").render(
+        report=report,
+        config=config,
+        role=role,
+        model=model,
+        adapter=adapter,
+        on_hub=on_hub,
+        base=base,
+        titles=words.titles(config.method),
+        method=methods.named(config.method).title,
+        asks=methods.asks(config.method),
+        data=data or f"practice tasks ({', '.join(config.data.domains)})",
+        loader="AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM",
+        # A JSON string is one of Python too.
+        system=json.dumps(system_message_of(config.data, mode), ensure_ascii=False),
+    )
+    return text + "\n"

@@ -1,28 +1,37 @@
-"""Computes the numbers of `report.json` from a run's results."""
+"""Computes the numbers of `report.json` from a run's results, and its warnings."""
 
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
-from bridge_jax.evaluation import metrics
-from bridge_jax.evaluation.gaps import GAPS
+from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods.annotations import Bill
+from bridge_jax.methods.apprenticeship import Score
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.rationales import Judged
 from bridge_jax.methods.teacher import is_paid, prices_of
-from bridge_jax.report import failures
-from bridge_jax.report.workdir import Run
+from bridge_jax.report.workdir import Json, Run
 
-# What `Ledger.bill` has only where there is any.
+# Parts of a `Ledger.bill` that are there only if they are not empty.
 _SPEND_PARTS = ("no_answer", "unknown", "of_others")
 # The bill of a method without a teacher.
 _NOTHING = Bill(queries=0, input_tokens=0, output_tokens=0, usd=0.0, prices={})
 
+# Limits of the failure signatures.
+LARGE_DOMAIN = 0.1  # A domain with a smaller share may be missing by chance.
+LOWEST_COMPLIANCE = 0.9
+SAME_ANSWER = 0.9
+FEW_ANSWERS = 6  # different gold answers at most, for one of them to be a strategy
+MANY_QUESTIONS = 20
 
-def summarise(run: Run) -> dict[str, Any]:
-    """Returns what `report.json` holds; a part that was not run is left out.
+
+def summarise(run: Run) -> Json:
+    """Returns the content of `report.json`; a part that was not run is left out.
 
     The teacher's accuracy is that of its predictions on the test questions. Where it was not asked
     these, it is the share of its annotations equal to gold, and `teacher_measured_on` says
@@ -30,24 +39,24 @@ def summarise(run: Run) -> dict[str, Any]:
 
     `gaps_interval` has only the gaps between two models that answered the same questions.
     """
-    roles = _roles(run)
-    report: dict[str, Any] = {
+    results = _metrics(run)
+    report: Json = {
         "name": run.config.get("name", run.path.resolve().name),
         "method": run.method,
         "seed": run.config.get("seed"),
-        "accuracy": {role: result["accuracy"] for role, result in roles.items()},
-        "accuracy_interval": _intervals(roles, "accuracy"),
-        "compliance": {role: result["compliance"] for role, result in roles.items()},
-        "compliance_interval": _intervals(roles, "compliance"),
-        "questions": {role: result["n"] for role, result in roles.items()},
-        "mean_tokens": {
-            role: result["mean_tokens"] for role, result in roles.items() if "mean_tokens" in result
-        },
-        "n_test": max((len(rows) for rows in run.predictions.values()), default=0),
     }
-    if scores := {role: result["score"] for role, result in roles.items() if "score" in result}:
+    for metric in ("accuracy", "compliance"):
+        report[metric] = {role: found[metric] for role, found in results.items()}
+        report[f"{metric}_interval"] = {
+            role: [found[f"{metric}_low"], found[f"{metric}_high"]]
+            for role, found in results.items()
+        }
+    report["questions"] = {role: found["n"] for role, found in results.items()}
+    report["mean_tokens"] = _where_known(results, "mean_tokens")
+    report["n_test"] = max((len(rows) for rows in run.predictions.values()), default=0)
+    if scores := _where_known(results, "score"):
         report["score"] = scores  # mean ROUGE-L of free texts
-    if "teacher" in roles:
+    if "teacher" in results:
         report["teacher_measured_on"] = "test" if "teacher" in run.predictions else "annotations"
     if run.scores:
         domains = Counter(row["domain"] for row in run.scores)
@@ -59,13 +68,9 @@ def summarise(run: Run) -> dict[str, Any]:
     if run.selection:
         report["selection"] = {key: run.selection[key] for key in ("strategy", "size", "ids")}
     if run.annotations:
-        kept = sum(bool(row["kept"]) for row in run.annotations)
-        answered = len(run.annotations)
-        report["annotations"] = {"answered": answered, "kept": kept, "rejected": answered - kept}
+        report["annotations"] = _kept(run.annotations, "answered")
     if run.rationales:
-        kept = sum(bool(row["kept"]) for row in run.rationales)
-        written = len(run.rationales)
-        report["rationales"] = {"written": written, "kept": kept, "rejected": written - kept}
+        report["rationales"] = _kept(run.rationales, "written")
         report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
     report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
@@ -73,27 +78,37 @@ def summarise(run: Run) -> dict[str, Any]:
     report["time"] = _time(run)
     report["training"] = _speed(run)
     report["made_with"] = _made_with(run)
-    found = failures.find(run, report)
-    report["failures"] = sorted({failure.name for failure in found})
-    report["warnings"] = [*map(str, found), *failures.unequal_tests(run, report)]
+    failures = _failures(run, report)
+    report["failures"] = sorted({name for name, _ in failures})
+    report["warnings"] = [f"{name}: {sentence}" for name, sentence in failures]
+    tested = {report["questions"][role] for role in run.predictions}
+    if len(tested) > 1:
+        report["warnings"].append(
+            "The models were tested on different numbers of questions "
+            f"({min(tested)} to {max(tested)}): their accuracies are not comparable."
+        )
     return report
 
 
-def _roles(run: Run) -> dict[str, dict[str, Any]]:
-    roles = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
-    if "teacher" not in roles and run.annotations:
-        roles["teacher"] = metrics.summarise(
-            [
-                {"answer": row["answer"], "correct": row["correct"], "tokens": 0}
-                for row in run.annotations
-            ]
-        )
-        del roles["teacher"]["mean_tokens"]  # annotations do not say
-    return {role: roles[role] for role in methods.measured(run.method) if role in roles}
+def _metrics(run: Run) -> dict[str, Json]:
+    found = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
+    if "teacher" not in found and run.annotations:
+        found["teacher"] = metrics.summarise([{**row, "tokens": 0} for row in run.annotations])
+        del found["teacher"]["mean_tokens"]  # Annotations do not record them.
+    return {role: found[role] for role in methods.measured(run.method) if role in found}
 
 
-def _spend(run: Run, paid: Bill) -> dict[str, Any]:
-    """Returns the bill beside the caps; also what it would be if the prices have changed since."""
+def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
+    return {role: found[metric] for role, found in results.items() if metric in found}
+
+
+def _kept(rows: Sequence[Any], whole: str) -> Json:
+    kept = sum(bool(row["kept"]) for row in rows)
+    return {whole: len(rows), "kept": kept, "rejected": len(rows) - kept}
+
+
+def _spend(run: Run, paid: Bill) -> Json:
+    """Returns the bill and the caps; also the bill at present prices, if they have changed."""
     budget, spend = run.config.get("budget", {}), dict(paid)
     found = {
         **{key: spend[key] for key in ("queries", "input_tokens", "output_tokens", "usd")},
@@ -110,16 +125,10 @@ def _spend(run: Run, paid: Bill) -> dict[str, Any]:
     return found
 
 
-def _intervals(roles: dict[str, dict[str, Any]], metric: str) -> dict[str, list[float]]:
-    return {
-        role: [result[f"{metric}_low"], result[f"{metric}_high"]] for role, result in roles.items()
-    }
-
-
 def _time(run: Run) -> dict[str, float]:
-    """Returns seconds in all and of what is not the work itself; goodput is the share of the work.
+    """Returns total seconds and those of overheads; goodput is the share of the work itself.
 
-    Before a restart nobody kept count: those seconds are in the total alone.
+    Overheads before a restart were not counted: those seconds are in the total alone.
     """
     stages = list(run.manifests.values())
     total = sum(stage["seconds"] for stage in stages)
@@ -138,37 +147,109 @@ def _time(run: Run) -> dict[str, float]:
 
 def _speed(run: Run) -> dict[str, dict[str, float]]:
     """Returns the median step of each training stage: seconds, tokens a second, MFU on a chip."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for stage, steps in run.curves.items():
-        found[stage] = {
-            "step_seconds": statistics.median(step["step_seconds"] for step in steps),
-            "tokens_per_second": statistics.median(step["tokens_per_second"] for step in steps),
-        }
-        if known := [step["mfu"] for step in steps if "mfu" in step]:
-            found[stage]["mfu"] = statistics.median(known)
+        for name in ("step_seconds", "tokens_per_second", "mfu"):
+            values: list[Any] = [step.get(name) for step in steps]
+            if known := [value for value in values if value is not None]:
+                found.setdefault(stage, {})[name] = statistics.median(known)
     return found
 
 
 def _made_with(run: Run) -> dict[str, list[str]]:
-    """Returns what made the stages: library, backend or devices -> which, in their order."""
-    found: dict[str, list[str]] = {}
+    """Returns library, backend or devices -> the versions or kinds used, in order of use."""
+    found: dict[str, dict[str, None]] = {}
     for manifest in run.manifests.values():
-        for what, which in manifest["made_with"].items():
-            values = found.setdefault(what, [])
-            if which not in values:
-                values.append(which)
-    return found
+        for name, version in manifest["made_with"].items():
+            found.setdefault(name, {})[version] = None
+    return {name: list(versions) for name, versions in found.items()}
 
 
 def _gaps(run: Run, accuracy: dict[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    gaps, intervals = {}, {}
-    for name, a, b, in_run, _ in GAPS:
+    gaps, bounds = {}, {}
+    for name, a, b, in_run, _ in metrics.GAPS:
         if not in_run or a not in accuracy or b not in accuracy:
             continue
         gaps[name] = accuracy[a] - accuracy[b]
         rows = [run.predictions.get(role, []) for role in (a, b)]
         ids = [{row["id"] for row in each} for each in rows]
         if ids[0] and ids[0] == ids[1]:
-            paired = metrics.paired_difference(*rows)
-            intervals[name] = [paired["low"], paired["high"]]
-    return gaps, intervals
+            paired = intervals.paired_difference(*rows)
+            bounds[name] = [paired["low"], paired["high"]]
+    return gaps, bounds
+
+
+def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
+    """Returns the failure signatures of a run: each a name and a sentence with the numbers.
+
+    *Semantic collapse*: a domain with a tenth of the pool or more is in none of the selected
+    questions, or in none of the rationales that the student learns from. *Instruction blindness*:
+    no answer can be parsed from a tenth of the student's outputs. *Answer collapse*: the student
+    nearly always gives the same answer; *below the commonest answer*: it is right less often than
+    one answer to all would be. *Budget waste*: the teacher's answers left the assistant no better.
+    """
+    found = []
+    if run.selection:
+        chosen = set(run.selection["ids"])
+        if lost := _left_out(run.scores, [row for row in run.scores if row["id"] in chosen]):
+            found.append(("Semantic collapse", f"the selection leaves out {lost}."))
+    if run.rationales and (
+        lost := _left_out(run.scores, [row for row in run.rationales if row["kept"]])
+    ):
+        found.append(("Semantic collapse", f"the kept rationales leave out {lost}."))
+    students = [
+        row.measured for row in run.table.values() if row.measured and row.role == "student"
+    ]
+    for student in sorted(students, key=lambda model: model.name != "student"):
+        share = report["compliance"].get(student.name, 1.0)
+        if share < LOWEST_COMPLIANCE and not student.is_before:
+            sentence = (
+                f"an answer can be parsed from only {share:.0%} of what is written by "
+                f"“{student.title}” (below {LOWEST_COMPLIANCE:.0%})."
+            )
+            found.append(("Instruction blindness", sentence))
+    found += _constant_answer(run.predictions.get("student", []))
+    before, after = (report["accuracy"].get(role) for role in ("assistant_base", "assistant"))
+    if methods.asks(run.method) and before is not None and after is not None and after <= before:
+        sentence = (
+            f"the assistant answers {after:.1%} after it learned from the teacher, "
+            f"{before:.1%} before."
+        )
+        found.append(("Budget waste", sentence))
+    return found
+
+
+def _constant_answer(rows: list[Prediction]) -> list[tuple[str, str]]:
+    """Returns the signs of a constant answer, where questions share a few answers."""
+    gold = Counter(row["gold"] for row in rows)
+    answers = Counter(row["answer"] for row in rows if row["answer"] is not None)
+    if not answers or len(gold) > FEW_ANSWERS or len(rows) < MANY_QUESTIONS:
+        return []
+    found = []
+    answer, count = answers.most_common(1)[0]
+    share, true_share = count / answers.total(), gold[answer] / len(rows)
+    if share >= SAME_ANSWER > true_share:
+        sentence = (
+            f"{answer!r} is {share:.0%} of the student's answers, and right for {true_share:.0%} "
+            "of the questions."
+        )
+        found.append(("Answer collapse", sentence))
+    common, count = gold.most_common(1)[0]
+    accuracy = sum(row["correct"] for row in rows) / len(rows)
+    if accuracy < count / len(rows):
+        sentence = (
+            f"{common!r} to every question would be right {count / len(rows):.0%} of the time, the "
+            f"student is {accuracy:.0%}."
+        )
+        found.append(("Below the commonest answer", sentence))
+    return found
+
+
+def _left_out(pool: list[Score], kept: Sequence[Score | Judged]) -> str:
+    sizes = Counter(row["domain"] for row in pool)
+    present = {row["domain"] for row in kept}
+    return ", ".join(
+        f"{domain} ({size / len(pool):.0%} of the pool)"
+        for domain, size in sorted(sizes.items())
+        if domain and domain not in present and size >= LARGE_DOMAIN * len(pool)
+    )

@@ -1,44 +1,31 @@
-"""From a pilot to a budget: which accuracy a budget buys, and which budget an accuracy takes.
+"""Fits a curve to a pilot: the accuracy that a budget buys, and the budget that an accuracy takes.
 
 The curve is accuracy(B) = a - b (B + 1)^-c over B teacher queries, with a <= 1, b >= 0 and
 0.03 <= c <= 3: a power law of the distance to an asymptote, as learning curves follow (Viering &
-Loog 2022, arXiv 2103.10948), B + 1 so that no query at all is a point of it. Its least squares are
+Loog 2022, arXiv 2103.10948), B + 1 so that a budget of 0 is a point of it. Its least squares are
 found by variable projection (Golub & Pereyra 1973): for a given c the rest is linear, so c alone is
 searched, on a grid and then between the neighbours of the best.
 
-The uncertainty is that of the measured points, by the bootstrap of `resampling`. That the curve is
-of this form is not in it: the check against a held-out budget says how far to trust it.
+The uncertainty is that of the measured points, by the bootstrap of `evaluation.intervals`. It does
+not include that the curve may have another form: the check against a held-out budget shows how far
+to trust it.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import elementwise
 
 FEWEST = 4  # budgets, for a curve of three parameters
 CURVES = 400  # replicates that are kept with the advice
 INTERVAL = (0.05, 0.95)
 _RATES = np.geomspace(0.03, 3, 160)
-_THIRDS = 30  # times that a third of the bracket is given up: c to a relative 1e-6
 _SURE = 0.95  # share of the replicates that rise with the budget, for it to be called a rise
 
 
-class Pilot(NamedTuple):
-    """What was measured of one variant.
-
-    Attributes:
-      budgets: f64[n], teacher queries, rising.
-      accuracy: f64[n], means over seeds.
-      replicates: f64[R, n], the same in each replicate of the bootstrap.
-    """
-
-    budgets: np.ndarray
-    accuracy: np.ndarray
-    replicates: np.ndarray
-
-
 class Curve(NamedTuple):
-    """Curves a - b (B + 1)^-c; each parameter is f64[...], a curve an element."""
+    """Curves a - b (B + 1)^-c; each parameter is f64[...], one element per curve."""
 
     a: np.ndarray
     b: np.ndarray
@@ -57,21 +44,25 @@ class Curve(NamedTuple):
 
 
 def fit(budgets: np.ndarray, accuracy: np.ndarray) -> Curve:
-    """Returns the least squares of f64[..., n] accuracies at f64[n] budgets, a curve a row."""
+    """Returns the least squares of f64[..., n] accuracies at f64[n] budgets, one curve per row."""
     y = np.atleast_2d(accuracy)
+    rows = np.arange(len(y))
 
-    def solve(c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return _linear((budgets + 1.0) ** -c[:, None], y)
+    def solve(c: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        bounded = np.clip(c, _RATES[0], _RATES[-1])
+        return _linear((budgets + 1.0) ** -bounded[:, None], y[row])
 
-    errors = np.stack([solve(np.full(len(y), rate))[2] for rate in _RATES])
-    best = errors.argmin(0)
-    low, high = _RATES[np.maximum(best - 1, 0)], _RATES[np.minimum(best + 1, len(_RATES) - 1)]
-    for _ in range(_THIRDS):
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        is_left = solve(left)[2] <= solve(right)[2]
-        low, high = np.where(is_left, low, left), np.where(is_left, right, high)
-    c = (low + high) / 2
-    a, b, _ = solve(c)
+    errors = [solve(np.full(len(y), rate), rows)[2] for rate in _RATES]
+    best = np.argmin(errors, axis=0)
+    # At an end of the grid the bracket reaches beyond it, where the error stays the same.
+    around = np.concatenate([_RATES[:1] / 2, _RATES, _RATES[-1:] * 2])
+    found = elementwise.find_minimum(
+        lambda c, row: solve(c, row)[2],
+        (around[best], around[best + 1], around[best + 2]),
+        args=(rows,),
+    )
+    c = np.clip(found.x, _RATES[0], _RATES[-1])
+    a, b, _ = solve(c, rows)
     return Curve(*(part.reshape(accuracy.shape[:-1]) for part in (a, b, c)))
 
 
@@ -93,37 +84,56 @@ def _linear(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     def error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return ((y - a[:, None] + b[:, None] * z) ** 2).sum(1)
 
-    allowed = (free[0] <= 1) & (free[1] >= 0)
-    level_wins = error(*level) <= error(*capped)
+    is_free, is_level = (free[0] <= 1) & (free[1] >= 0), error(*level) <= error(*capped)
     a, b = (
-        np.where(allowed, f, np.where(level_wins, low, high))
-        for f, low, high in zip(free, level, capped)
+        np.where(is_free, inner, np.where(is_level, low, high))
+        for inner, low, high in zip(free, level, capped)
     )
     return a, b, error(a, b)
 
 
-def advise(pilot: Pilot) -> dict[str, Any]:
-    """Returns what a pilot says, as JSON values that `accuracy_for` and `budget_for` answer from.
+def advise(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) -> dict[str, Any]:
+    """Returns the advice from a pilot, as JSON values that `accuracy_for` and `budget_for` read.
+
+    Args:
+      budgets: f64[n], teacher queries, rising.
+      accuracy: f64[n], means over seeds.
+      replicates: f64[R, n], the same in each replicate of the bootstrap.
 
     Returns:
       `status`: `few` (fewer than four budgets), `flat` (it cannot be told whether more queries
       help) or `fitted`; `budgets` and `accuracy` as measured; and where it is fitted `curves`
-      (`a`, `b`, `c`: the fit first, then replicates) and `held_out`: the largest budget foretold
+      (`a`, `b`, `c`: the fit first, then replicates) and `held_out`: the largest budget predicted
       from the others (`queries`, `predicted`, `low`, `high`, `measured`, `inside`), None with too
       few of them.
     """
-    said: dict[str, Any] = {
-        "budgets": pilot.budgets.tolist(),
-        "accuracy": pilot.accuracy.tolist(),
+    measured = {"budgets": budgets.tolist(), "accuracy": accuracy.tolist()}
+    if len(budgets) < FEWEST:
+        return {"status": "few", **measured}
+    logs = np.log1p(budgets) - np.log1p(budgets).mean()
+    if (replicates @ logs > 0).mean() < _SURE:
+        return {"status": "flat", **measured}
+    fitted = fit(budgets, np.vstack([accuracy, replicates[:CURVES]]))
+    curves = {name: np.round(part, 6).tolist() for name, part in fitted._asdict().items()}
+    held_out = _hold_out(budgets, accuracy, replicates) if len(budgets) > FEWEST else None
+    return {"status": "fitted", **measured, "curves": curves, "held_out": held_out}
+
+
+def _hold_out(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) -> dict[str, Any]:
+    known = np.vstack([accuracy, replicates[:CURVES]])[:, :-1]
+    values = fit(budgets[:-1], known).accuracy(float(budgets[-1]))
+    # The point measured there has noise too: it is added, from other replicates.
+    held = replicates[-CURVES:, -1]
+    noise = held - held.mean()
+    low, high = _interval(values[1:][: len(noise)] + noise[::-1][: len(values) - 1])
+    return {
+        "queries": float(budgets[-1]),
+        "predicted": float(values[0]),
+        "low": low,
+        "high": high,
+        "measured": float(accuracy[-1]),
+        "inside": low <= float(accuracy[-1]) <= high,
     }
-    if len(pilot.budgets) < FEWEST:
-        return {"status": "few", **said}
-    logs = np.log1p(pilot.budgets) - np.log1p(pilot.budgets).mean()
-    if (pilot.replicates @ logs > 0).mean() < _SURE:
-        return {"status": "flat", **said}
-    curve = _curves(pilot)
-    curves = {name: np.round(part, 6).tolist() for name, part in curve._asdict().items()}
-    return {"status": "fitted", **said, "curves": curves, "held_out": _hold_out(pilot)}
 
 
 def accuracy_for(advice: dict[str, Any], queries: float) -> dict[str, Any]:
@@ -133,15 +143,10 @@ def accuracy_for(advice: dict[str, Any], queries: float) -> dict[str, Any]:
     """
     if advice["status"] != "fitted":
         return {"status": advice["status"]}
-    values = _restore(advice).accuracy(queries)
+    values = _curves(advice).accuracy(queries)
     low, high = _interval(values[1:])
-    beyond = queries > advice["budgets"][-1]
-    return {
-        "status": "beyond" if beyond else "within",
-        "accuracy": float(values[0]),
-        "low": low,
-        "high": high,
-    }
+    status = "beyond" if queries > advice["budgets"][-1] else "within"
+    return {"status": status, "accuracy": float(values[0]), "low": low, "high": high}
 
 
 def budget_for(advice: dict[str, Any], accuracy: float) -> dict[str, Any]:
@@ -152,49 +157,27 @@ def budget_for(advice: dict[str, Any], accuracy: float) -> dict[str, Any]:
     """
     if advice["status"] != "fitted":
         return {"status": advice["status"]}
-    values = _restore(advice).budget(accuracy)
-    low, high = (bound if np.isfinite(bound) else None for bound in _interval(values[1:]))
-    queries = float(values[0])
-    status = "never" if np.isinf(queries) else "within"
-    if status == "within" and queries > advice["budgets"][-1]:
+    values = _curves(advice).budget(accuracy)
+    queries, low, high = (
+        value if np.isfinite(value) else None
+        for value in (float(values[0]), *_interval(values[1:]))
+    )
+    status = "within"
+    if queries is None:
+        status = "never"
+    elif queries > advice["budgets"][-1]:
         status = "beyond"
-    known = None if status == "never" else queries
-    return {"status": status, "queries": known, "low": low, "high": high}
+    return {"status": status, "queries": queries, "low": low, "high": high}
 
 
 def band(advice: dict[str, Any], budgets: Sequence[float]) -> np.ndarray:
     """Returns f64[n, 3]: the curve at n budgets, and its 90% interval."""
-    curves = _restore(advice)
+    curves = _curves(advice)
     values = np.stack([curves.accuracy(budget) for budget in budgets])
     return np.column_stack([values[:, 0], np.quantile(values[:, 1:], INTERVAL, axis=1).T])
 
 
-def _curves(pilot: Pilot) -> Curve:
-    """Returns the fit and, behind it, that of every kept replicate."""
-    return fit(pilot.budgets, np.vstack([pilot.accuracy, pilot.replicates[:CURVES]]))
-
-
-def _hold_out(pilot: Pilot) -> dict[str, Any] | None:
-    if len(pilot.budgets) <= FEWEST:
-        return None
-    budget, measured = float(pilot.budgets[-1]), float(pilot.accuracy[-1])
-    known = Pilot(pilot.budgets[:-1], pilot.accuracy[:-1], pilot.replicates[:, :-1])
-    values = _curves(known).accuracy(budget)
-    # What is measured there scatters too: its noise is added, from other replicates.
-    held = pilot.replicates[-CURVES:, -1]
-    noise = held - held.mean()
-    low, high = _interval(values[1:][: len(noise)] + noise[::-1][: len(values) - 1])
-    return {
-        "queries": budget,
-        "predicted": float(values[0]),
-        "low": low,
-        "high": high,
-        "measured": measured,
-        "inside": low <= measured <= high,
-    }
-
-
-def _restore(advice: dict[str, Any]) -> Curve:
+def _curves(advice: dict[str, Any]) -> Curve:
     return Curve(*(np.array(advice["curves"][name]) for name in Curve._fields))
 
 

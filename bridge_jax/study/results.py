@@ -1,5 +1,6 @@
-"""From the finished runs of a study to the numbers of `study.json`."""
+"""Computes the numbers of `study.json` from the finished runs of a study."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,22 +9,45 @@ from typing import NamedTuple
 import numpy as np
 
 from bridge_jax import methods
-from bridge_jax.evaluation.gaps import GAPS
+from bridge_jax.errors import UserError
+from bridge_jax.evaluation.intervals import Resampling, estimate
+from bridge_jax.evaluation.metrics import GAPS
 from bridge_jax.ledger.accounts import read_bill
 from bridge_jax.ledger.prices import in_usd
-from bridge_jax.report.workdir import Row
-from bridge_jax.study import advisor, cells
-from bridge_jax.study.cells import Finished
-from bridge_jax.study.names import LEDGER
-from bridge_jax.study.resampling import Resampling, estimate
-from bridge_jax.study.study import Point, compared_with
+from bridge_jax.methods.annotations import Annotation
+from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.inputs import CACHE
+from bridge_jax.pipeline import storage
+from bridge_jax.pipeline.content import Hashes
+from bridge_jax.report import summary, workdir
+from bridge_jax.report.workdir import Json
+from bridge_jax.study import LEDGER, RUNS, RUNS_FILE, advisor
+from bridge_jax.study.study import Point, compared_with, config_key
 
 COSTS = ("usd", "tokens")
 
-_Runs = Mapping[int, Finished]  # by seed
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """The numbers of one finished run.
+
+    Attributes:
+      report: the content of `report.json`.
+      scores: role -> its accuracy, or the mean ROUGE-L of its texts, and f64[R], the same in each
+        replicate of the bootstrap.
+      cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price: paid by this run, or by
+        one that shares its ledger; `trained_tokens` in all trainings, `written_tokens` of the
+        rationales.
+      stages: stage -> (its key, seconds).
+    """
+
+    report: Json
+    scores: dict[str, tuple[float, np.ndarray]]
+    cost: dict[str, float]
+    stages: dict[str, tuple[str, float]]
 
 
-class Measured(NamedTuple):
+class SeedScores(NamedTuple):
     """The accuracy of one role at one point, or a difference of two.
 
     Attributes:
@@ -34,68 +58,189 @@ class Measured(NamedTuple):
     values: dict[int, float]
     drawn: dict[int, np.ndarray]
 
-    def minus(self, other: "Measured") -> "Measured":
+    def minus(self, other: "SeedScores") -> "SeedScores":
         """Returns the difference on the seeds that both have."""
         seeds = [seed for seed in self.values if seed in other.values]
-        return Measured(
+        return SeedScores(
             {seed: self.values[seed] - other.values[seed] for seed in seeds},
             {seed: self.drawn[seed] - other.drawn[seed] for seed in seeds},
         )
 
-    def estimate(self, resampling: Resampling) -> Row | None:
+    def estimate(self, resampling: Resampling) -> Json | None:
         """Returns the mean over seeds and its intervals; None without a seed."""
         if not self.values:
             return None
         return estimate(self.values, resampling.over_seeds(self.drawn))
 
 
-def compute(folder: Path) -> Row:
+_Runs = Mapping[int, FinishedRun]  # by seed
+_Scores = Mapping[str, SeedScores]  # by role
+
+
+def read_study(folder: Path) -> Json:
+    """Returns the study of a folder, as written from `Study.to_json`.
+
+    Raises:
+      UserError: there is none, or its file is damaged.
+    """
+    study = workdir.read_json(folder / RUNS_FILE)
+    if not study:
+        raise UserError(f"--workdir={folder}: holds no study; launch.study writes one")
+    if not isinstance(study.get("runs"), list):
+        raise UserError(
+            f"{folder / RUNS_FILE}: damaged: no runs in it; launch.study writes it again"
+        )
+    return study
+
+
+def compute(folder: Path) -> Json:
     """Returns the results of the study in `folder`, as far as its runs are done.
 
     Returns:
-      `name`, `question`, `axis`, `reference`; `measure`: what `accuracy` is, "accuracy" or, of free
-      texts, "ROUGE-L"; `cells`: `total`, `done` and the folders that are
+      `name`, `question`, `axis`, `reference`; `measure`: the measure in `accuracy`, "accuracy" or,
+      of free texts, "ROUGE-L"; `cells`: `total` and `done` runs, and the folders of those that are
       `missing`; `points` by variant and x (`_point`); `frontier`: for `usd` and `tokens` the
-      indices of the points that no other beats at the same cost or less; `bill`: what was really
+      indices of the points that no other beats at the same cost or less; `bill`: the sum really
       paid; `seconds`: of work, `shared` as it was and `alone` as if each run had done it all;
       `advice`: variant -> `advisor.advise`, where x is a budget.
 
     Raises:
       UserError: there is no study, or a file in it is damaged.
     """
-    study = cells.read_study(folder)
-    variants = list(dict.fromkeys(cell["variant"] for cell in study["cells"]))
-    found: dict[Point, dict[int, Finished]] = {}
-    for run in cells.finished(folder, study):
-        found.setdefault(run.point, {})[run.seed] = run
+    study, resampling = read_study(folder), Resampling()
+    hashes = Hashes(folder / CACHE / "hashes.json")
+    found: dict[Point, dict[int, FinishedRun]] = {}
+    missing = []
+    for planned in study["runs"]:
+        path, run = folder / RUNS / planned["folder"], None
+        if (path / storage.CURRENT).is_file():  # A run that has begun writes this file last.
+            run = workdir.load(path, hashes)
+        if run and run.is_done and config_key(run.config) == planned["config"]:
+            point = planned["variant"], planned["x"]
+            found.setdefault(point, {})[planned["seed"]] = _finished(run, resampling)
+        else:
+            missing.append(planned["folder"])
+    variants = list(dict.fromkeys(planned["variant"] for planned in study["runs"]))
     by_point = dict(
         sorted(found.items(), key=lambda item: (variants.index(item[0][0]), item[0][1] or 0))
     )
-    resampling = Resampling()
-    measured = {point: _measure(runs, resampling) for point, runs in by_point.items()}
+    scores = {point: _scores(runs) for point, runs in by_point.items()}
     points = []
     for point, runs in by_point.items():
         other = compared_with(point, study["reference"], by_point)
-        against = measured[other].get("student") if other and other != point else None
-        points.append(_point(point, runs, measured[point], against, resampling))
+        against = scores[other].get("student") if other and other != point else None
+        points.append(_point(point, runs, scores[point], against, resampling))
     done = [run for runs in by_point.values() for run in runs.values()]
-    known = {(*run.point, run.seed) for run in done}
-    missing = [
-        c["folder"] for c in study["cells"] if (c["variant"], c["x"], c["seed"]) not in known
-    ]
     return {
         **{key: study[key] for key in ("name", "question", "axis", "reference")},
         "measure": "ROUGE-L" if any("score" in run.report for run in done) else "accuracy",
-        "cells": {"total": len(study["cells"]), "done": len(done), "missing": missing},
+        "cells": {"total": len(study["runs"]), "done": len(done), "missing": missing},
         "points": points,
         "frontier": {cost: efficient(points, cost) for cost in COSTS},
         "bill": _bill(folder / LEDGER),
         "seconds": _seconds(done),
-        "advice": _advice(points, measured, resampling),
+        "advice": _advice(points, scores, resampling),
     }
 
 
-def efficient(points: Sequence[Row], cost: str) -> list[int]:
+def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
+    report = summary.summarise(run)
+    test = [_key(row) for row in max(run.predictions.values(), key=len, default=[])]
+    scores = {}
+    for role, value in report.get("score", report["accuracy"]).items():
+        if role in run.predictions:
+            rows, questions = run.predictions[role], test
+        else:  # A teacher that was not asked the test questions.
+            rows, questions = run.annotations, [_key(row) for row in run.annotations]
+        right = {_key(row): float(row.get("score", row["correct"])) for row in rows}
+        scores[role] = value, resampling.accuracy(questions, right)
+    stages = {name: (made["key"], made["seconds"]) for name, made in run.manifests.items()}
+    return FinishedRun(report, scores, _run_cost(run), stages)
+
+
+def _key(row: Prediction | Annotation) -> str:
+    return f"{row['id']} {row['question']}"
+
+
+def _run_cost(run: workdir.Run) -> dict[str, float]:
+    spend: Mapping[str, Json] = run.spend or {}  # type: ignore[assignment]
+    others = spend.get("of_others", {})
+    kinds = ("usd", "queries", "input_tokens", "output_tokens")
+    steps = [row for rows in run.curves.values() for row in rows]
+    return {
+        **{kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds},
+        "trained_tokens": round(
+            sum(row["step_seconds"] * row["tokens_per_second"] for row in steps)
+        ),
+        "written_tokens": sum(row["tokens"] for row in run.rationales),
+    }
+
+
+def _scores(runs: _Runs) -> _Scores:
+    """Returns the accuracy of each role that was measured at a point."""
+    found = {}
+    for role in methods.measured():
+        measured = {seed: run.scores[role] for seed, run in runs.items() if role in run.scores}
+        if measured:
+            found[role] = SeedScores(
+                {seed: value for seed, (value, _) in measured.items()},
+                {seed: drawn for seed, (_, drawn) in measured.items()},
+            )
+    return found
+
+
+def _point(
+    point: Point, runs: _Runs, scores: _Scores, against: SeedScores | None, resampling: Resampling
+) -> Json:
+    """Returns a point: means over its seeds, each with its interval (`intervals.estimate`).
+
+    `accuracy` and `compliance` by role; `gaps`; `difference` of the student to the reference's on
+    the same seeds (None for the reference itself); `cost`: `usd`, `queries`, `teacher_tokens`,
+    `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
+    `questions`, in the test; `teacher_on_annotations`: it was not asked these.
+    """
+    gaps = {
+        name: scores[a].minus(scores[b]).estimate(resampling)
+        for name, a, b, _, in_study in GAPS
+        if in_study and a in scores and b in scores
+    }
+    difference = None
+    if against and "student" in scores:
+        difference = scores["student"].minus(against).estimate(resampling)
+    reports = [run.report for run in runs.values()]
+    failures: dict[str, list[int]] = {}
+    for seed in sorted(runs):
+        for name in runs[seed].report["failures"]:
+            failures.setdefault(name, []).append(seed)
+    return {
+        "variant": point[0],
+        "x": point[1],
+        "seeds": sorted(runs),
+        "accuracy": {role: part.estimate(resampling) for role, part in scores.items()},
+        "compliance": {
+            role: float(np.mean([runs[seed].report["compliance"][role] for seed in part.values]))
+            for role, part in scores.items()
+        },
+        "difference": difference,
+        "gaps": {name: gap for name, gap in gaps.items() if gap},
+        "cost": _mean_cost(runs),
+        "failures": failures,
+        "questions": max(report["n_test"] for report in reports),
+        "teacher_on_annotations": any(
+            report.get("teacher_measured_on") == "annotations" for report in reports
+        ),
+    }
+
+
+def _mean_cost(runs: _Runs) -> dict[str, float]:
+    names = next(iter(runs.values())).cost
+    mean = {name: float(np.mean([run.cost[name] for run in runs.values()])) for name in names}
+    teacher = mean.pop("input_tokens") + mean.pop("output_tokens")
+    tokens = teacher + mean["trained_tokens"] + mean["written_tokens"]
+    return {**mean, "teacher_tokens": teacher, "tokens": tokens}
+
+
+def efficient(points: Sequence[Json], cost: str) -> list[int]:
     """Returns the indices of the points on the Pareto frontier of student accuracy and `cost`."""
     at = {
         i: (point["cost"][cost], point["accuracy"]["student"]["mean"])
@@ -109,80 +254,12 @@ def efficient(points: Sequence[Row], cost: str) -> list[int]:
     return [i for i, one in at.items() if not any(beats(other, one) for other in at.values())]
 
 
-def _measure(runs: _Runs, resampling: Resampling) -> dict[str, Measured]:
-    """Returns the accuracy of each role that was measured at a point."""
-    found = {role: Measured({}, {}) for role in methods.measured()}
-    for seed, run in runs.items():
-        for role, value in run.measured.items():
-            found[role].values[seed] = value
-            found[role].drawn[seed] = resampling.accuracy(run.questions[role], run.right[role])
-    return {role: measured for role, measured in found.items() if measured.values}
-
-
-def _point(
-    point: Point,
-    runs: _Runs,
-    measured: Mapping[str, Measured],
-    against: Measured | None,
-    resampling: Resampling,
-) -> Row:
-    """Returns a point: means over its seeds, each with its interval (`resampling.estimate`).
-
-    `accuracy` and `compliance` by role; `gaps`; `difference` of the student to the reference's on
-    the same seeds (None for the reference itself); `cost`: `usd`, `queries`, `teacher_tokens`,
-    `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
-    `questions`, in the test; `teacher_on_annotations`: it was not asked these.
-    """
-    gaps = {
-        name: measured[a].minus(measured[b]).estimate(resampling)
-        for name, a, b, _, in_study in GAPS
-        if in_study and a in measured and b in measured
-    }
-    difference = None
-    if against and "student" in measured:
-        difference = measured["student"].minus(against).estimate(resampling)
-    return {
-        "variant": point[0],
-        "x": point[1],
-        "seeds": sorted(runs),
-        "accuracy": {role: part.estimate(resampling) for role, part in measured.items()},
-        "compliance": {
-            role: float(np.mean([runs[seed].report["compliance"][role] for seed in part.values]))
-            for role, part in measured.items()
-        },
-        "difference": difference,
-        "gaps": {name: gap for name, gap in gaps.items() if gap},
-        "cost": _cost(runs),
-        "failures": _failures(runs),
-        "questions": max(run.report["n_test"] for run in runs.values()),
-        "teacher_on_annotations": any(
-            run.report.get("teacher_measured_on") == "annotations" for run in runs.values()
-        ),
-    }
-
-
-def _cost(runs: _Runs) -> dict[str, float]:
-    names = next(iter(runs.values())).cost
-    mean = {name: float(np.mean([run.cost[name] for run in runs.values()])) for name in names}
-    teacher = mean.pop("input_tokens") + mean.pop("output_tokens")
-    tokens = teacher + mean["trained_tokens"] + mean["written_tokens"]
-    return {**mean, "teacher_tokens": teacher, "tokens": tokens}
-
-
-def _failures(runs: _Runs) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for seed in sorted(runs):
-        for name in runs[seed].report["failures"]:
-            found.setdefault(name, []).append(seed)
-    return found
-
-
-def _bill(ledger: Path) -> Row:
-    """Returns what all runs of the study paid together, and what may have been billed besides."""
+def _bill(ledger: Path) -> Json:
+    """Returns the sum that all runs paid, and in `unsettled` the sum that may have been billed."""
     entries = read_bill(ledger).entries if ledger.is_file() else []
-    open_ = ("unknown", "reserved", "job")
-    paid = [entry for entry in entries if entry.outcome not in open_]
-    rest = [entry for entry in entries if entry.outcome in open_]
+    unsettled = ("unknown", "reserved", "job")
+    paid = [entry for entry in entries if entry.outcome not in unsettled]
+    rest = [entry for entry in entries if entry.outcome in unsettled]
     return {
         "queries": len(paid),
         "input_tokens": sum(entry.input_tokens for entry in paid),
@@ -192,29 +269,28 @@ def _bill(ledger: Path) -> Row:
     }
 
 
-def _seconds(runs: Sequence[Finished]) -> dict[str, float]:
+def _seconds(runs: Sequence[FinishedRun]) -> dict[str, float]:
     stages = {(name, *stage) for run in runs for name, stage in run.stages.items()}
     alone = math.fsum(seconds for run in runs for _, seconds in run.stages.values())
     return {"shared": math.fsum(seconds for _, _, seconds in stages), "alone": alone}
 
 
 def _advice(
-    points: Sequence[Row], measured: Mapping[Point, Mapping[str, Measured]], resampling: Resampling
-) -> dict[str, Row]:
+    points: Sequence[Json], scores: Mapping[Point, _Scores], resampling: Resampling
+) -> dict[str, Json]:
     """Returns the advice for each variant whose x is a budget: more queries at each larger x."""
+    by_variant: dict[str, list[Json]] = {}
+    for point in points:  # by x
+        mine = by_variant.setdefault(point["variant"], [])
+        if point["x"] is not None and "student" in point["accuracy"]:
+            mine.append(point)
     advice = {}
-    for variant in dict.fromkeys(point["variant"] for point in points):
-        scaled = [
-            p
-            for p in points  # by x
-            if p["variant"] == variant and p["x"] is not None and "student" in p["accuracy"]
-        ]
-        budgets = [point["cost"]["queries"] for point in scaled]
+    for variant, mine in by_variant.items():
+        budgets = [point["cost"]["queries"] for point in mine]
         if len(budgets) < 2 or budgets != sorted(set(budgets)):
             continue
-        students = [measured[variant, point["x"]]["student"] for point in scaled]
+        students = [scores[variant, point["x"]]["student"] for point in mine]
         drawn = np.stack([resampling.over_seeds(student.drawn) for student in students], 1)
-        means = [point["accuracy"]["student"]["mean"] for point in scaled]
-        pilot = advisor.Pilot(np.array(budgets), np.array(means), drawn)
-        advice[variant] = advisor.advise(pilot)
+        means = [point["accuracy"]["student"]["mean"] for point in mine]
+        advice[variant] = advisor.advise(np.array(budgets), np.array(means), drawn)
     return advice

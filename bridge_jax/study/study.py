@@ -1,8 +1,8 @@
 """A study: many runs that answer one question, as configs over configs.
 
-A study is a Python file with `get_study() -> Study`. A cell is a run; cells that differ in the seed
-alone are one point of a figure, and every point is compared with the reference variant's at the
-same x, question by question and seed by seed.
+A study is a Python file with `get_study() -> Study`. Runs that differ in the seed alone are one
+point of a figure, and every point is compared with the reference variant's at the same x, question
+by question and seed by seed.
 """
 
 import dataclasses
@@ -16,20 +16,20 @@ from typing import Any
 from bridge_jax.config import RunConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.data import sources
-from bridge_jax.errors import UserError, require
-from bridge_jax.methods.checks import validate
-from bridge_jax.study.names import LEDGER
+from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import require, validate
+from bridge_jax.study import LEDGER
 
-Point = tuple[str, float | None]  # A variant at an x: cells that differ in the seed alone.
+Point = tuple[str, float | None]  # A variant at an x: runs that differ in the seed alone.
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run.
+class StudyRun:
+    """One run of a study.
 
     Attributes:
-      variant: what is compared, in the words of the figures.
-      config: of the run; the cell's seed is the config's.
+      variant: the subject of the comparison, as the figures name it.
+      config: of the run, its seed included.
       x: where the run lies on the study's axis; None where it does not depend on it.
     """
 
@@ -38,11 +38,16 @@ class Cell:
     x: float | None = None
 
     @property
+    def point(self) -> Point:
+        """The variant and x."""
+        return self.variant, self.x
+
+    @property
     def folder(self) -> str:
         """The name of the run's folder."""
         variant = re.sub(r"[^\w.+]+", "-", self.variant).strip("-")
-        x = () if self.x is None else (f"{self.x:g}",)
-        return "-".join((variant, *x, f"seed{self.config.seed}"))
+        x = "" if self.x is None else f"-{self.x:g}"
+        return f"{variant}{x}-seed{self.config.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,39 +57,39 @@ class Study:
     Attributes:
       name: of the study; short.
       question: the title of its page.
-      cells: the runs, in the order in which they are begun.
+      runs: in the order in which they are begun.
       reference: the variant that the others are compared with.
-      axis: what x is, with its unit, as a figure says it; empty where no cell has an x.
+      axis: the meaning of x, with its unit, as a figure says it; empty where no run has an x.
     """
 
     name: str
     question: str
-    cells: tuple[Cell, ...]
+    runs: tuple[StudyRun, ...]
     reference: str
     axis: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what the results need to know of the study, as JSON values."""
+        """Returns the part of the study that its results need, as JSON values."""
         return {
             "name": self.name,
             "question": self.question,
             "reference": self.reference,
             "axis": self.axis,
-            "cells": [
+            "runs": [
                 {
-                    "folder": cell.folder,
-                    "variant": cell.variant,
-                    "x": cell.x,
-                    "seed": cell.config.seed,
-                    "config": config_key(config_io.to_json(cell.config)),
+                    "folder": run.folder,
+                    "variant": run.variant,
+                    "x": run.x,
+                    "seed": run.config.seed,
+                    "config": config_key(config_io.to_json(run.config)),
                 }
-                for cell in self.cells
+                for run in self.runs
             ],
         }
 
 
 def config_key(config: dict[str, Any]) -> str:
-    """Returns what identifies a run's config (JSON values), wherever the study's folder lies."""
+    """Returns a hash of a run's config (JSON values), wherever the study's folder lies."""
     return config_io.digest({**config, "budget": {**config.get("budget", {}), "ledger": ""}})
 
 
@@ -113,53 +118,54 @@ def in_folder(study: Study, workdir: Path) -> Study:
     return _map(study, share)
 
 
+def _map(study: Study, change: Callable[[RunConfig], RunConfig]) -> Study:
+    runs = tuple(dataclasses.replace(run, config=change(run.config)) for run in study.runs)
+    return dataclasses.replace(study, runs=runs)
+
+
 def check(study: Study) -> Study:
     """Returns `study` after the checks that need no data.
 
     Raises:
-      UserError: two cells are the same, the reference is none of the variants, a point has no seed
+      UserError: two runs are the same, the reference is none of the variants, a point has no seed
         in common with it, an x has no axis, or a run's config cannot work.
     """
-    cells, where = study.cells, f"study {study.name!r}"
-    require(bool(cells), f"{where} has no cells")
-    for cell in cells:
-        require(
-            isinstance(cell.config, RunConfig),
-            f"{where}: the config of {cell.variant!r} is a {type(cell.config).__name__}",
-        )
-        require(
-            cell.x is None or math.isfinite(cell.x), f"{where}: {cell.variant!r} has x={cell.x}"
-        )
-    twice = [name for name, n in Counter(cell.folder for cell in cells).items() if n > 1]
+    where = f"study {study.name!r}"
+    require(bool(study.runs), f"{where} has no runs")
+    for run in study.runs:
+        kind = type(run.config).__name__
+        is_config = isinstance(run.config, RunConfig)
+        require(is_config, f"{where}: the config of {run.variant!r} is a {kind}")
+        finite = run.x is None or math.isfinite(run.x)
+        require(finite, f"{where}: {run.variant!r} has x={run.x}")
+    twice = [name for name, n in Counter(run.folder for run in study.runs).items() if n > 1]
     require(
         not twice,
-        f"{where}: several cells are {twice[:1]}; each needs a variant, x or seed of its own",
+        f"{where}: several runs are {twice[:1]}; each needs a variant, x or seed of its own",
     )
-    known: dict[str, Cell] = {}
-    for cell in cells:
-        with_name = f"{where}, cell {cell.folder}"
-        require(
-            cell.x is None or bool(study.axis), f"{with_name} has x={cell.x}, but axis is empty"
-        )
+    known: dict[str, StudyRun] = {}
+    seeds: dict[Point, set[int]] = {}
+    for run in study.runs:
+        named = f"{where}, run {run.folder}"
+        has_axis = run.x is None or bool(study.axis)
+        require(has_axis, f"{named} has x={run.x}, but axis is empty")
         try:
-            validate(cell.config)
+            validate(run.config)
         except UserError as error:
-            raise UserError(f"{with_name}: {error}") from None
-        unnamed = config_io.to_json(dataclasses.replace(cell.config, name=""))
-        other = known.setdefault(config_io.digest(unnamed), cell)
-        require(other is cell, f"{with_name} has the config of {other.folder}")
-    variants = dict.fromkeys(cell.variant for cell in cells)
+            raise UserError(f"{named}: {error}") from None
+        unnamed = config_io.to_json(dataclasses.replace(run.config, name=""))
+        other = known.setdefault(config_io.digest(unnamed), run)
+        require(other is run, f"{named} has the config of {other.folder}")
+        seeds.setdefault(run.point, set()).add(run.config.seed)
+    variants = dict.fromkeys(run.variant for run in study.runs)
     require(
         study.reference in variants,
         f"{where}: reference={study.reference!r} is none of its variants: {', '.join(variants)}",
     )
-    seeds: dict[Point, set[int]] = {}
-    for cell in cells:
-        seeds.setdefault((cell.variant, cell.x), set()).add(cell.config.seed)
     for point in seeds:
-        other = compared_with(point, study.reference, seeds)
+        against = compared_with(point, study.reference, seeds)
         require(
-            other is None or bool(seeds[point] & seeds[other]),
+            against is None or bool(seeds[point] & seeds[against]),
             f"{where}: {point[0]!r} at x={point[1]} has no seed in common with the reference",
         )
     return study
@@ -171,27 +177,22 @@ def compared_with(point: Point, reference: str, points: Collection[Point]) -> Po
 
 
 def check_tests(study: Study) -> None:
-    """Finds cells of one seed that are tested on different questions.
+    """Finds runs of one seed that are tested on different questions.
 
     Raises:
       UserError: there are some, or the data cannot be read.
     """
-    asked: dict[str, str] = {}
+    tests: dict[str, str] = {}  # data and seed -> the test questions
     first: dict[int, tuple[str, str]] = {}
-    for cell in study.cells:
-        config = cell.config
+    for run in study.runs:
+        config = run.config
         key = config_io.digest([config_io.to_json(config.data), config.seed])
-        if key not in asked:
+        if key not in tests:
             test = sources.load(config.data, config.seed).test
-            asked[key] = config_io.digest([[e.id, e.question, e.answer] for e in test])
-        folder, questions = first.setdefault(config.seed, (cell.folder, asked[key]))
+            tests[key] = config_io.digest([[e.id, e.question, e.answer] for e in test])
+        folder, questions = first.setdefault(config.seed, (run.folder, tests[key]))
         require(
-            questions == asked[key],
-            f"study {study.name!r}: {folder} and {cell.folder} are tested on different questions; "
+            questions == tests[key],
+            f"study {study.name!r}: {folder} and {run.folder} are tested on different questions; "
             "give their configs the same test set",
         )
-
-
-def _map(study: Study, change: Callable[[RunConfig], RunConfig]) -> Study:
-    cells = tuple(dataclasses.replace(c, config=change(c.config)) for c in study.cells)
-    return dataclasses.replace(study, cells=cells)

@@ -25,6 +25,7 @@ from bridge_jax.data.answers import (
     split_completion,
 )
 from bridge_jax.data.example import Example
+from bridge_jax.data.formats import WrittenFloat
 from bridge_jax.ledger.requests import Failure, Reply, Request
 from bridge_jax.text.markers import whole_characters
 
@@ -320,7 +321,7 @@ def read(example: Example, outcome: Reply | Failure, rules: Rules) -> Reading:
     if found := read_json(outcome.text):
         rationale, written = found
         if isinstance(written, JsonNumber) and math.isfinite(float(written)):
-            written = Number(written)  # Its decimal mark is a point in every task.
+            written = WrittenFloat(written)  # Its decimal mark is a point in every task.
         answer = parse_answer(written, example)
     else:
         rationale, answer = answer_in_recorded_text(without_thoughts(outcome.text), example)

@@ -7,7 +7,7 @@ beside it the student that learns from the same paid answers directly. A cut mod
 well as small: with checkpoints of several sizes at hand, vary `assistant.checkpoint` instead.
 """
 
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 from configs.studies import common
 
 LAYERS = (6, 12, 18, 24, 30)
@@ -18,18 +18,18 @@ def get_study() -> Study:
     return Study(
         "assistant_size",
         "How large must the assistant be?",
-        tuple(cell for seed in common.SEEDS for cell in _cells(seed)),
+        tuple(run for seed in common.SEEDS for run in _runs(seed)),
         reference="direct",
         axis="layers of the assistant",
     )
 
 
-def _cells(seed: int) -> list[Cell]:
+def _runs(seed: int) -> list[StudyRun]:
     asked = common.share(5)
     return [
-        common.cell("direct", seed, *asked, "selection.strategy=random", "method=direct"),
+        common.run("direct", seed, *asked, "selection.strategy=random", "method=direct"),
         *(
-            common.cell(
+            common.run(
                 "bridge",
                 seed,
                 *asked,

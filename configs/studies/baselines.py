@@ -27,9 +27,9 @@ VARIANTS = {
 
 def get_study() -> Study:
     """Returns the study."""
-    cells = [
-        common.cell(variant, seed, *changes)
+    runs = [
+        common.run(variant, seed, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]
-    return Study("baselines", "What does each part of the method add?", tuple(cells), "bridge")
+    return Study("baselines", "What does each part of the method add?", tuple(runs), "bridge")

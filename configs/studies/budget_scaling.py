@@ -19,8 +19,8 @@ STRATEGIES = ("random", "difficulty", "coverage")
 
 def get_study() -> Study:
     """Returns the study, one seed after the other, so that a part of it is a study too."""
-    cells = [
-        common.cell(
+    runs = [
+        common.run(
             strategy,
             seed,
             f"data.pool={POOL}",
@@ -35,7 +35,7 @@ def get_study() -> Study:
     return Study(
         "budget_scaling",
         "How far does a budget go, and does it matter what is asked?",
-        tuple(cells),
+        tuple(runs),
         reference="random",
         axis="teacher queries, % of the pool",
     )

@@ -5,7 +5,7 @@ import math
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override
-from bridge_jax.study.study import Cell
+from bridge_jax.study.study import StudyRun
 from configs import quickstart
 from configs.quickstart import EPOCHS, POOL
 
@@ -54,7 +54,7 @@ def share(percent: float, modes: int = MODES, pool: int = POOL) -> tuple[str, ..
     )
 
 
-def cell(variant: str, seed: int, *changes: str, x: float | None = None) -> Cell:
+def run(variant: str, seed: int, *changes: str, x: float | None = None) -> StudyRun:
     """Returns a run that differs from `base` by `changes` ("a.b=value") and the seed."""
     name = variant if x is None else f"{variant}, {x:g}"
-    return Cell(variant, override(base(), [f"seed={seed}", f"name={name}", *changes]), x)
+    return StudyRun(variant, override(base(), [f"seed={seed}", f"name={name}", *changes]), x)

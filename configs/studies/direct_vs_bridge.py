@@ -13,7 +13,7 @@ and another order of the batches each. docs/results.md has what came out, and
 how long it took.
 """
 
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 from configs.quickstart import EPOCHS
 from configs.studies import common
 
@@ -26,22 +26,22 @@ def get_study() -> Study:
     return Study(
         "direct_vs_bridge",
         "Does 5% with an assistant beat the teacher’s answers alone?",
-        tuple(cell for seed in common.SEEDS for cell in _cells(seed)),
+        tuple(run for seed in common.SEEDS for run in _runs(seed)),
         reference=BRIDGE,
     )
 
 
-def _cells(seed: int) -> list[Cell]:
-    def direct(percent: float, *changes: str) -> Cell:
+def _runs(seed: int) -> list[StudyRun]:
+    def direct(percent: float, *changes: str) -> StudyRun:
         asked = common.share(percent)
-        return common.cell(f"direct, {percent:g}%", seed, "method=direct", *asked, *changes)
+        return common.run(f"direct, {percent:g}%", seed, "method=direct", *asked, *changes)
 
-    def labels(variant: str, *changes: str) -> Cell:
-        return common.cell(variant, seed, *common.share(5), "method=labels", *changes)
+    def labels(variant: str, *changes: str) -> StudyRun:
+        return common.run(variant, seed, *common.share(5), "method=labels", *changes)
 
     return [
-        common.cell(BRIDGE, seed, *common.share(5)),
-        common.cell(f"{BRIDGE}, {LONGER}", seed, *common.share(5), TWICE),
+        common.run(BRIDGE, seed, *common.share(5)),
+        common.run(f"{BRIDGE}, {LONGER}", seed, *common.share(5), TWICE),
         direct(5),
         direct(10),
         direct(100, "selection.strategy=random"),  # All are asked: there is nothing to choose.

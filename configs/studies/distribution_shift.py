@@ -21,14 +21,14 @@ TWO_DOMAINS = (
 def get_study() -> Study:
     """Returns the study."""
     asked = common.share(5)
-    cells = [
-        common.cell(variant, seed, *asked, *TWO_DOMAINS, f"warmup.domains={domains}")
+    runs = [
+        common.run(variant, seed, *asked, *TWO_DOMAINS, f"warmup.domains={domains}")
         for seed in common.SEEDS
         for variant, domains in WARM_UPS.items()
     ]
     return Study(
         "distribution_shift",
         "What if the labels at hand are of other questions than the pool?",
-        tuple(cells),
+        tuple(runs),
         reference="both domains",
     )

@@ -19,8 +19,8 @@ KINDS = {"wrong answers": "wrong_answer", "wrong reasoning": "wrong_reasoning"}
 def get_study() -> Study:
     """Returns the study."""
     asked = common.share(5)
-    cells = [
-        common.cell(
+    runs = [
+        common.run(
             f"{error}, {filtered}",
             seed,
             *asked,
@@ -37,7 +37,7 @@ def get_study() -> Study:
     return Study(
         "hallucination",
         "How much of the assistant’s errors reaches the student?",
-        tuple(cells),
+        tuple(runs),
         reference="wrong answers, filtered by gold",
         axis="rationales with an error, %",
     )

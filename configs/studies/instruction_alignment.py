@@ -14,14 +14,14 @@ INSTRUCTIONS = {"without instructions": 0, "120 instructions": 120, "240 instruc
 def get_study() -> Study:
     """Returns the study."""
     asked = common.share(5)
-    cells = [
-        common.cell(variant, seed, f"instruct.examples={examples}", *asked)
+    runs = [
+        common.run(variant, seed, f"instruct.examples={examples}", *asked)
         for seed in common.SEEDS
         for variant, examples in INSTRUCTIONS.items()
     ]
     return Study(
         "instruction_alignment",
         "Does the student need to be tuned on instructions first?",
-        tuple(cells),
+        tuple(runs),
         reference="without instructions",
     )

@@ -27,11 +27,11 @@ VARIANTS = {
 def get_study() -> Study:
     """Returns the study."""
     asked = common.share(5)
-    cells = [
-        common.cell(variant, seed, *asked, *OPEN, *changes)
+    runs = [
+        common.run(variant, seed, *asked, *OPEN, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]
     return Study(
-        "open_ended", "Does the method help where the answer is a text?", tuple(cells), "bridge"
+        "open_ended", "Does the method help where the answer is a text?", tuple(runs), "bridge"
     )

@@ -7,7 +7,7 @@ assistant; a row a step, so that an assistant that has a handful of answers make
 from collections.abc import Sequence
 
 from bridge_jax.config.io import override
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 from configs import medical_cpu
 from configs.studies import common
 
@@ -45,8 +45,8 @@ def study(name: str, question: str, row: int, changes: Sequence[str]) -> Study:
         *(f"{training}.row_tokens={row}" for training in common.TRAININGS),
         f"evaluation.assistant_examples={TEST // 4}",
     ]
-    cells = [
-        Cell(
+    runs = [
+        StudyRun(
             variant,
             override(
                 medical_cpu.get_config(),
@@ -56,4 +56,4 @@ def study(name: str, question: str, row: int, changes: Sequence[str]) -> Study:
         for seed in common.SEEDS
         for variant, its_own in VARIANTS.items()
     ]
-    return Study(name, question, tuple(cells), reference="coverage")
+    return Study(name, question, tuple(runs), reference="coverage")

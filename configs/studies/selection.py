@@ -15,11 +15,11 @@ STRATEGIES = (
 def get_study() -> Study:
     """Returns the study."""
     asked = common.share(5)
-    cells = [
-        common.cell(strategy, seed, f"selection.strategy={strategy}", *asked)
+    runs = [
+        common.run(strategy, seed, f"selection.strategy={strategy}", *asked)
         for seed in common.SEEDS
         for strategy in STRATEGIES
     ]
     return Study(
-        "selection", "Does choosing what to ask beat asking at random?", tuple(cells), "random"
+        "selection", "Does choosing what to ask beat asking at random?", tuple(runs), "random"
     )

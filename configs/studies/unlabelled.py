@@ -24,11 +24,11 @@ VARIANTS = {
 
 def get_study() -> Study:
     """Returns the study."""
-    cells = [
-        common.cell(variant, seed, *changes)
+    runs = [
+        common.run(variant, seed, *changes)
         for seed in common.SEEDS
         for variant, changes in VARIANTS.items()
     ]
     return Study(
-        "unlabelled", "What is lost where the pool has no labels?", tuple(cells), "labelled"
+        "unlabelled", "What is lost where the pool has no labels?", tuple(runs), "labelled"
     )

@@ -79,8 +79,8 @@ def test_every_study_resolves(path):
     needs_data = "data.path" in path.read_text()
     found = study.load(path, ["data.path=rows.jsonl"] if needs_data else [])
     assert found.name == path.stem
-    seeds = {cell.config.seed for cell in found.cells}
-    assert len(found.cells) == len(seeds) * len({(c.variant, c.x) for c in found.cells})
+    seeds = {run.config.seed for run in found.runs}
+    assert len(found.runs) == len(seeds) * len({(c.variant, c.x) for c in found.runs})
     if not needs_data:
         study.check_tests(found)
     command = f"--config=configs/studies/{path.name}"
@@ -96,8 +96,8 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
     if "data.path" in text:
         pytest.skip("needs a file of questions")
     asked = {}
-    for cell in study.load(path).cells:
-        found = Job(cell.config, tmp_path)
+    for run in study.load(path).runs:
+        found = Job(run.config, tmp_path)
         modes = {mode for stage in found.stages if stage.load for mode in stage.load.modes}
         config = found.config
         key = (config.data, config.max_prompt_tokens, sorted(modes), config.instruct.examples)
@@ -108,6 +108,6 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
 
 def test_the_budgets_are_those_of_the_docstring():
     found = study.load(ROOT / "configs" / "studies" / "budget_scaling.py")
-    budgets = {cell.x: selected_count(cell.config) for cell in found.cells}
+    budgets = {run.x: selected_count(run.config) for run in found.runs}
     assert budgets == {0.1: 1, 1.0: 2, 5.0: 6, 10.0: 11, 20.0: 21}
-    assert len(found.cells) == 45
+    assert len(found.runs) == 45

@@ -95,7 +95,7 @@ def test_a_study_lists_them_in_its_folder(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows(4, 12))))
     config = RunConfig(data=DataConfig(source="jsonl", path=str(path)))
-    made = studies.Study("s", "?", (studies.Cell("a", config, None),), "a", "")
+    made = studies.Study("s", "?", (studies.StudyRun("a", config, None),), "a", "")
     named = pytest.raises(UserError, match=r"whole list is in .*study/bad_rows\.jsonl")
     with named, bad_rows_listed(tmp_path / "study"):
         studies.check_tests(made)

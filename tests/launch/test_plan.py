@@ -11,7 +11,6 @@ from bridge_jax.config import io as config_io
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
-from bridge_jax.planning.lengths import opened
 from bridge_jax.planning.spending import expected
 from tests.launch import tiny_run
 
@@ -99,7 +98,7 @@ def test_without_data_the_limits_of_the_config_are_planned():
     from configs import medical_7b
 
     config = medical_7b.get_config()
-    run = opened(config, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())
+    run = workload.opened(config, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())
     by_stage, spending = {work.stage: work for work in workload.workloads(*run)}, expected(*run)
     # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 answers, each in two
     # modes, in 250 rows, 16 a step.
@@ -115,7 +114,7 @@ def test_the_assistants_logits_take_room_in_the_students_step(tiny_config, tiny_
         config = config_io.override(
             config_io.load(tiny_config), [f"logits.weight={weight}", "logits.top_k=4"]
         )
-        (work,) = workload.workloads(*opened(config), {"tutoring/student"})
+        (work,) = workload.workloads(*workload.opened(config), {"tutoring/student"})
         assert work.soft == soft
         needs.append(
             memory.train_step(tiny_model[0], work.train, work.targets, one_device, work.soft)
@@ -129,7 +128,7 @@ def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, monkeypat
     config = config_io.override(
         config_io.load(tiny_config), ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
     )
-    run = opened(config)
+    run = workload.opened(config)
     spending = expected(*run)
     assert {work.stage for work in workload.workloads(*run)} >= {"apprenticeship/assistant"}
     # Every reply may be as long as it is allowed to be.
@@ -144,7 +143,7 @@ def test_the_highest_bill_has_the_retries_that_the_budget_leaves_room_for(tiny_c
     def spending(*settings):
         common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
         config = config_io.override(config_io.load(tiny_config), [*common, *settings])
-        return expected(*opened(config))
+        return expected(*workload.opened(config))
 
     once = spending("budget.queries=100", "budget.usd=1.0")
     twice = spending("budget.queries=100", "budget.usd=1.0", "teacher.samples=2")
@@ -165,7 +164,7 @@ def test_a_replay_is_not_planned_at_the_price_of_a_batch(tiny_config, tmp_path):
     def usd(*settings):
         common = ["teacher.kind=openai", "teacher.model=m", "selection.size=4"]
         config = config_io.override(config_io.load(tiny_config), [*common, *settings])
-        return expected(*opened(config)).usd
+        return expected(*workload.opened(config)).usd
 
     assert usd("teacher.batch=true") == pytest.approx(usd() / 2)
     replayed = f"teacher.replay_from={recorded}"

@@ -9,9 +9,7 @@ from bridge_jax.config import io as config_io
 from bridge_jax.models import decoder
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.planning import plan, workload
-from bridge_jax.planning import study as planning
-from bridge_jax.planning.lengths import opened
+from bridge_jax.planning import plan, study_plan, workload
 from bridge_jax.planning.spending import expected
 from bridge_jax.study import study as studies
 from tests.launch import tiny_study
@@ -25,7 +23,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def configs(path):
-    return [cell.config for cell in studies.load(path).cells]
+    return [cell.config for cell in studies.load(path).runs]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def chip():
 
 
 def plan_of(configs, chip):
-    return planning.plan_study(configs, jax.devices()[:1], chip)
+    return study_plan.plan_study(configs, jax.devices()[:1], chip)
 
 
 def test_stages_are_counted_once_for_those_who_share_them(configs, chip):
@@ -52,7 +50,7 @@ def test_stages_are_counted_once_for_those_who_share_them(configs, chip):
 
 
 def test_a_run_alone_is_planned_as_by_its_own_config(configs, chip):
-    run, mesh = opened(configs[0], jax.devices()[:1]), make_mesh(devices=jax.devices()[:1])
+    run, mesh = workload.opened(configs[0], jax.devices()[:1]), make_mesh(devices=jax.devices()[:1])
     stages = {}
     for work in workload.workloads(*run):
         model = plan.decoder_config(getattr(configs[0], work.role), mesh)

@@ -9,7 +9,7 @@ from bridge_jax.config.io import to_json
 from bridge_jax.ledger.accounts import open_ledger
 from bridge_jax.ledger.prices import Prices
 from bridge_jax.ledger.requests import Message, Reply, Request
-from bridge_jax.study.names import CELLS
+from bridge_jax.study import RUNS_FILE
 from tests.launch.tiny_run import ROOT
 
 
@@ -45,7 +45,7 @@ def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
 
 
 def test_of_a_study_it_prints_the_bill_of_all_runs(tmp_path):
-    (tmp_path / CELLS).write_text("{}")
+    (tmp_path / RUNS_FILE).write_text("{}")
     budget = BudgetConfig(7, 0.5, str(tmp_path / "ledger.sqlite"))
     for number in range(2):
         run = tmp_path / f"run{number}"

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 from launch import study_runs
 
 
@@ -24,7 +24,7 @@ def test_a_reason_is_printed_as_it_is(tmp_path, monkeypatch, quoted):
             raise UserError(f"the server says {quoted}")
 
     monkeypatch.setattr(study_runs, "Job", Failing)
-    cell = Cell("a", RunConfig())
+    cell = StudyRun("a", RunConfig())
     console = Console(file=io.StringIO(), width=200)
     runs = study_runs.Runs(Study("s", "?", (cell,), "a"), tmp_path, True, console)
     assert runs.attempt(cell) == "done"

@@ -11,10 +11,9 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.planning.lengths import opened
-from bridge_jax.planning.study import plan_study
-from bridge_jax.planning.workload import workloads
-from bridge_jax.study.study import Cell, Study, check, in_folder
+from bridge_jax.planning.study_plan import plan_study
+from bridge_jax.planning.workload import opened, workloads
+from bridge_jax.study.study import Study, StudyRun, check, in_folder
 from launch.jobs import Job
 from launch.study_runs import Runs, take_turns
 from tests.launch import tiny_run
@@ -39,16 +38,16 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(config, tmp_path_factory):
     """A finished study of two shares."""
-    cells = tuple(
-        Cell("toy", tiny_run.override(config, f"warmup.fraction={share}"), 100 * share)
+    runs = tuple(
+        StudyRun("toy", tiny_run.override(config, f"warmup.fraction={share}"), 100 * share)
         for share in (0.25, 0.5)
     )
     workdir = tmp_path_factory.mktemp("study")
-    made = in_folder(check(Study("toy", "Are more better?", cells, "toy", "share in %")), workdir)
-    (workdir / "cells.json").write_text(json.dumps(made.to_json()))
+    made = in_folder(check(Study("toy", "Are more better?", runs, "toy", "share in %")), workdir)
+    (workdir / "runs.json").write_text(json.dumps(made.to_json()))
     printed = StringIO()
     runs = Runs(made, workdir, True, Console(file=printed, width=120))
-    assert take_turns(made.cells, runs.attempt) == [] and not runs.failed
+    assert take_turns(made.runs, runs.attempt) == [] and not runs.failed
     runs.write_result()
     return made, workdir, printed.getvalue()
 
@@ -83,7 +82,7 @@ def test_it_is_planned(study, config):
         "evaluation/student_base",
         "evaluation/student_drilled",
     ]
-    planned = plan_study([cell.config for cell in study[0].cells], None, chips.CHIPS["v5e"])
+    planned = plan_study([run.config for run in study[0].runs], None, chips.CHIPS["v5e"])
     made = {name: (total.runs, total.made) for name, total in planned.stages.items()}
     assert made == {
         "toy/drill": (2, 2),
@@ -95,9 +94,9 @@ def test_it_is_planned(study, config):
 
 def test_a_second_start_runs_nothing_and_a_change_its_readers(study):
     made, workdir, _ = study
-    job = Job(made.cells[1].config, workdir / "runs/toy-50-seed0", shared=workdir)
+    job = Job(made.runs[1].config, workdir / "runs/toy-50-seed0", shared=workdir)
     assert job.is_whole(careful=True)
-    other = tiny_run.override(made.cells[1].config, "student_training.epochs=2")
+    other = tiny_run.override(made.runs[1].config, "student_training.epochs=2")
     deep = Job(other, workdir / "runs/other", shared=workdir).deep
     assert [name for name in deep if deep[name] != job.deep[name]] == [
         "toy/drill",

@@ -11,7 +11,7 @@ from tests.launch import tiny_run
 HEAD = """
 import importlib.util
 from bridge_jax.config.io import override
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 
 spec = importlib.util.spec_from_file_location("tiny_config", {config!r})
 module = importlib.util.module_from_spec(spec)
@@ -21,14 +21,14 @@ spec.loader.exec_module(module)
 STUDY = (
     HEAD
     + """
-def cell(variant, seed, queries):
+def run(variant, seed, queries):
     changes = [f"seed={{seed}}", f"selection.strategy={{variant}}", f"budget.queries={{queries}}"]
-    return Cell(variant, override(module.get_config(), changes), float(queries))
+    return StudyRun(variant, override(module.get_config(), changes), float(queries))
 
 def get_study():
     variants, budgets = ("random", "difficulty"), (2, 6)
-    cells = tuple(cell(v, s, q) for s in range({seeds}) for q in budgets for v in variants)
-    return Study("tiny", "Is difficulty better?", cells, "random", "teacher queries")
+    runs = tuple(run(v, s, q) for s in range({seeds}) for q in budgets for v in variants)
+    return Study("tiny", "Is difficulty better?", runs, "random", "teacher queries")
 """
 )
 
@@ -47,11 +47,11 @@ FAILING = (
 def get_study():
     usd = {{"poor": "1e-7", "rich": "0.05"}}
     blind = ["method=direct", "selection.strategy=random", "instruct.examples=0"]
-    cells = tuple(
-        Cell(variant, override(module.get_config(), [f"budget.usd={{cap}}", *blind]))
+    runs = tuple(
+        StudyRun(variant, override(module.get_config(), [f"budget.usd={{cap}}", *blind]))
         for variant, cap in usd.items()
     )
-    return Study("failing", "Does money help?", cells, "rich")
+    return Study("failing", "Does money help?", runs, "rich")
 """
 )
 

@@ -13,10 +13,9 @@ from bridge_jax.methods.teacher import asking
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.stages import Load, Method, Packed, Padded, Stage
-from bridge_jax.planning import study, workload
-from bridge_jax.planning.lengths import opened
+from bridge_jax.planning import study_plan, workload
 from bridge_jax.planning.spending import expected
-from bridge_jax.planning.workload import Scoring, workloads
+from bridge_jax.planning.workload import ScoringWork, opened, workloads
 from bridge_jax.text.packing import pack
 from tests.launch import tiny_run
 
@@ -92,7 +91,7 @@ def test_a_new_method_is_planned_by_what_its_stages_say(toy):
 
 def test_the_bill_is_of_what_the_stages_ask(toy):
     assert expected(*opened(toy)).queries == 3 * 2
-    found = study.plan_study([toy, toy], jax.devices()[:1], chips.CHIPS["v5e"])
+    found = study_plan.plan_study([toy, toy], jax.devices()[:1], chips.CHIPS["v5e"])
     made = {name: (total.runs, total.made) for name, total in found.stages.items()}
     assert made == dict.fromkeys(planned(toy), (2, 1))
     assert (found.teacher["queries"], found.teacher_alone["queries"]) == (6, 12)
@@ -160,7 +159,7 @@ def test_pseudo_labels_are_written_as_short_as_they_are_kept(tiny):
 )
 def test_what_a_strategy_looks_at_is_planned(tiny, strategy, looks):
     works = workloads(*opened(tiny(f"selection.strategy={strategy}")))
-    scorings = [work for work in works if isinstance(work, Scoring)]
+    scorings = [work for work in works if isinstance(work, ScoringWork)]
     assert [work.stage for work in scorings] == looks
     assert len({work.steps for work in scorings}) == bool(looks)
 

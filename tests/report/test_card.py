@@ -7,7 +7,7 @@ import pytest
 
 from bridge_jax import methods
 from bridge_jax.config import DataConfig, ModelConfig, RunConfig, TeacherConfig
-from bridge_jax.report import card
+from bridge_jax.report import page
 from bridge_jax.text import prompts
 
 DATA = DataConfig(
@@ -39,7 +39,7 @@ def mode_of(config, role):
 )
 def test_its_code_has_the_whole_system_message(config, role, expected):
     mode = mode_of(config, role)
-    text = card.render({"accuracy": {}}, config, role, mode)
+    text = page.card({"accuracy": {}}, config, role, mode)
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     (chat,) = (
         node.value
@@ -61,7 +61,7 @@ def test_names_are_no_markup_of_the_card():
         teacher=TeacherConfig(kind="openai", model="*m* <b>\n- paid: nothing"),
         student=ModelConfig("models/[s]\x1b[2J"),
     )
-    text = card.render({"accuracy": {}}, config, "student", "reason")
+    text = page.card({"accuracy": {}}, config, "student", "reason")
     lines = text.splitlines()
     assert lines.count("---") == 2  # of the front matter
     assert r"# a\\n---\\n# \<script\> \[x\](http://y): student" in lines
@@ -80,6 +80,6 @@ def test_names_are_no_markup_of_the_card():
     ],
 )
 def test_the_method_is_told_and_its_teacher_if_it_has_one(method, teacher, title):
-    text = card.render({"accuracy": {}}, RunConfig(method=method), "student", "reason")
+    text = page.card({"accuracy": {}}, RunConfig(method=method), "student", "reason")
     assert f"- teacher: {teacher}\n" in text
     assert f"The student of {title}, made with BRIDGE-JAX" in text

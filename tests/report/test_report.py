@@ -18,7 +18,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS, Bill
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, rows
-from bridge_jax.report import plots, report, terminal, wording
+from bridge_jax.report import figures, page, words
 from tests import declared
 
 
@@ -33,7 +33,7 @@ def test_the_rows_of_the_run_are_those_that_the_table_declares(workdir):
 
 
 def test_numbers(workdir):
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert (result["name"], result["method"], result["seed"]) == ("tiny", "bridge", 7)
     assert result["accuracy"] == {
         "teacher": 0.75,
@@ -96,9 +96,9 @@ def test_numbers(workdir):
     assert result["training"]["tutoring/student"] == pytest.approx(
         {"step_seconds": 1.0, "tokens_per_second": 2000.0, "mfu": 0.4}
     )
-    assert wording.speed(result["training"]["tutoring/student"]) == "2,000 tokens/s, 40% MFU"
-    words = "1 min 04 s; 20% compiling (6 programs), 10% saving; 1 restart"
-    assert wording.time(time) == words
+    assert words.speed(result["training"]["tutoring/student"]) == "2,000 tokens/s, 40% MFU"
+    said = "1 min 04 s; 20% compiling (6 programs), 10% saving; 1 restart"
+    assert words.time(time) == said
     assert result["warnings"] == []
 
 
@@ -109,7 +109,7 @@ def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
         "of_others": {"queries": 1, "usd": 1.5},
     }
     fake_run.change(workdir, ANNOTATIONS, Bill, fake_run.read(workdir, ANNOTATIONS, Bill) | parts)
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert {part: result["spend"][part] for part in parts} == parts
     notes = [
         "3 paid replies are no answer (1 cut off at the limit, 2 refused): nothing was trained on "
@@ -118,20 +118,20 @@ def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
         "the caps count them.",
         "1 answer was paid by other runs that share the ledger ($1.50), free for this one.",
     ]
-    assert wording.spend_notes(result["spend"]) == notes
-    page = (workdir / "report.html").read_text()
+    assert words.spend_notes(result["spend"]) == notes
+    html = (workdir / "report.html").read_text()
     out = io.StringIO()
-    terminal.print_summary(result, Console(file=out, width=80))
+    words.print_summary(result, Console(file=out, width=80))
     for note in notes:
-        assert note in page and note in out.getvalue()
+        assert note in html and note in out.getvalue()
 
 
 def test_a_price_that_has_changed_since_is_said(workdir):
-    assert "at_present_prices" not in report.write(workdir)["spend"]
+    assert "at_present_prices" not in page.write(workdir)["spend"]
     config = json.loads((workdir / "config.json").read_text())
     config["teacher"] |= {"usd_per_million_input": 2.5, "usd_per_million_output": 15.0}
     files.write_json(workdir / "config.json", config)
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert result["spend"]["usd"] == 0.003
     # 800 x $2.50 and 200 x $15 a million.
     assert result["spend"]["at_present_prices"] == 0.005
@@ -140,13 +140,13 @@ def test_a_price_that_has_changed_since_is_said(workdir):
         "ones the same tokens would cost $0.0050."
     )
     out = io.StringIO()
-    terminal.print_summary(result, Console(file=out, width=160))
+    words.print_summary(result, Console(file=out, width=160))
     assert note in (workdir / "report.html").read_text() and note in out.getvalue()
 
 
 def test_what_made_the_run_is_said_once_for_each_version(workdir):
     fake_run.train(workdir, STUDENT, 61.0, made_with=fake_run.MADE_WITH | {"jax": "0.9.2"})
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert result["made_with"] == {
         "jax": ["0.9.1", "0.9.2"],
         "numpy": ["2.3.0"],
@@ -160,28 +160,28 @@ def test_what_made_the_run_is_said_once_for_each_version(workdir):
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_a_method_without_a_teacher_has_a_bill_of_nothing(tmp_path, method):
     files.write_json(tmp_path / "config.json", config_io.to_json(RunConfig(method=method)))
-    result = report.write(tmp_path)
+    result = page.write(tmp_path)
     assert ("spend" in result) == (method in ("self", "labels"))
     if "spend" in result:
         assert (result["spend"]["queries"], result["spend"]["usd"]) == (0, 0.0)
 
 
 def test_a_summary_has_no_markup_of_others(workdir):
-    result = report.write(workdir)
+    result = page.write(workdir)
     result |= {"warnings": ["'[/INST]\x1b[2J' is 95% of the answers"], "page": "runs/[/b]/r.html"}
     out = io.StringIO()
-    terminal.print_summary(result, Console(file=out, width=80))
+    words.print_summary(result, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert r"Warning  '[/INST]\x1b[2J' is 95% of the answers" in lines
     assert lines[-1] == "Report   runs/[/b]/r.html"
 
 
 def test_files(workdir):
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert json.loads((workdir / "report.json").read_text()) == result
-    page = (workdir / "report.html").read_text()
-    report.write(workdir)
-    assert (workdir / "report.html").read_text() == page
+    html = (workdir / "report.html").read_text()
+    page.write(workdir)
+    assert (workdir / "report.html").read_text() == html
     assert not list(workdir.glob(".*"))
 
 
@@ -196,48 +196,48 @@ def test_a_teacher_asked_the_test_questions_is_measured_on_them(workdir, monkeyp
     tested = dataclasses.replace(bridge.METHOD, artifacts=(*bridge.METHOD.artifacts, test))
     monkeypatch.setitem(methods.METHODS, "bridge", tested)
     write_predictions(workdir, "teacher", "rrrrrrrrrw")
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert result["accuracy"]["teacher"] == 0.9
     assert result["teacher_measured_on"] == "test"
     assert "teacher_assistant" in result["gaps_interval"]
 
 
 def test_page_says_the_result_and_needs_nothing_else(workdir):
-    report.write(workdir)
-    page = (workdir / "report.html").read_text()
+    page.write(workdir)
+    html = (workdir / "report.html").read_text()
     assert (
         "The student answers 50% of 10 test questions correctly; "
         "trained directly on the same 3 teacher answers it answers 20%."
-    ) in page
-    assert not re.search(r"(src|href)=\"(?!#)", page)
-    assert "url(http" not in page
-    assert "@import" not in page
-    drawn = re.findall(r'\bid="([^"]+)"', page)
+    ) in html
+    assert not re.search(r"(src|href)=\"(?!#)", html)
+    assert "url(http" not in html
+    assert "@import" not in html
+    drawn = re.findall(r'\bid="([^"]+)"', html)
     assert len(drawn) == len(set(drawn))
 
 
 def test_text_of_questions_is_not_markup(workdir):
-    report.write(workdir)
-    page = (workdir / "report.html").read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(" in page
+    page.write(workdir)
+    html = (workdir / "report.html").read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(" in html
 
 
 def test_domains_in_drawings_are_not_markup_or_mathematics():
-    drawn = plots.domains({"<b>$x^2$": 0.6, "水": 0.4}, {"<b>$x^2$": 1.0})
+    drawn = figures.domains({"<b>$x^2$": 0.6, "水": 0.4}, {"<b>$x^2$": 1.0})
     assert "&lt;b&gt;$x^2$" in drawn
     assert "水" in drawn
 
 
 def test_drawings_have_no_colour_of_their_own():
-    drawn = plots.accuracy({"student": 0.5}, {"student": [0.4, 0.6]}, {"student": "It"}, 350)
+    drawn = figures.accuracy({"student": 0.5}, {"student": [0.4, 0.6]}, {"student": "It"}, 350)
     assert "var(--accent)" in drawn
     assert not re.search(r"#[0-9a-f]{6}", drawn)
 
 
 def test_summary_in_the_terminal(workdir):
     stream = io.StringIO()
-    terminal.print_summary(report.write(workdir), Console(file=stream, width=100))
+    words.print_summary(page.write(workdir), Console(file=stream, width=100))
     text = stream.getvalue()
     assert re.search(r"Student +50% +24–76% +100%", text)
     assert "Spent    4 of 4 queries, $0.0030 of $0.50; 800 tokens in, 200 out" in text

@@ -14,22 +14,22 @@ from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.report import examples, report, terminal, wording
+from bridge_jax.report import page, words
 from bridge_jax.report.workdir import load
 
 
 def test_only_the_apprenticeship(workdir):
     shutil.rmtree(workdir / "tutoring")
     shutil.rmtree(workdir / "evaluation")
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert result["accuracy"] == {"teacher": 0.75}
     assert result["n_test"] == 0
     assert "rationales" not in result
     assert result["gaps"] == {}
-    page = (workdir / "report.html").read_text()
-    assert "The teacher gave 3 teacher answers" not in page
-    assert "The teacher gave 3 answers worth keeping; no model has been tested yet." in page
-    assert "What was selected" in page
+    html = (workdir / "report.html").read_text()
+    assert "The teacher gave 3 teacher answers" not in html
+    assert "The teacher gave 3 answers worth keeping; no model has been tested yet." in html
+    assert "What was selected" in html
 
 
 @pytest.mark.parametrize("shown", [False, True])
@@ -37,11 +37,11 @@ def test_an_answer_that_the_assistant_was_shown_is_not_called_right(workdir, sho
     rows = [row | {"shown_gold": shown} for row in fake_run.read(workdir, RATIONALES, Judged)]
     rows[1] |= {"answer": "8", "correct": False}  # Of p1, which the teacher was asked about.
     fake_run.change(workdir, RATIONALES, Judged, rows)
-    assert report.write(workdir)["rationales"]["shown_gold"] == shown
-    page = (workdir / "report.html").read_text()
-    assert ("“Shown” is an answer that the assistant was given" in page) == shown
-    assert ("rationales of answers that it was shown kept" in page) == shown
-    found = examples.choose(load(workdir))
+    assert page.write(workdir)["rationales"]["shown_gold"] == shown
+    html = (workdir / "report.html").read_text()
+    assert ("“Shown” is an answer that the assistant was given" in html) == shown
+    assert ("rationales of answers that it was shown kept" in html) == shown
+    found = page.examples(load(workdir))
     texts = {e["id"]: e["texts"][1]["verdict"] for e in found if e["split"] == "pool"}
     assert texts == {"p1": "wrong", "p5": "shown" if shown else "right"}
 
@@ -58,26 +58,26 @@ def only_the_direct_student(workdir, role):
 
 def test_the_direct_student_is_tested_before_the_other(workdir):
     only_the_direct_student(workdir, "student_direct")
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student_direct": 0.2}
     assert result["gaps"] == pytest.approx({"teacher_student_direct": 0.55})
     assert "pool" not in result
-    page = (workdir / "report.html").read_text()
+    html = (workdir / "report.html").read_text()
     assert (
         "Trained directly on 3 teacher answers, the student answers 20% of 10 test questions "
         "correctly; before training it answered 0%."
-    ) in page
-    assert "Trained directly on 3" in wording.headline(result)
+    ) in html
+    assert "Trained directly on 3" in words.headline(result)
 
 
 def test_the_direct_method(workdir):
     files.write_json(workdir / "config.json", to_json(RunConfig(name="tiny", method="direct")))
     only_the_direct_student(workdir, "student")
-    result = report.write(workdir)
+    result = page.write(workdir)
     assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student": 0.5}
     assert "pool" not in result
-    page = (workdir / "report.html").read_text()
-    assert "Student <small>after the teacher&#39;s answers alone</small>" in page
+    html = (workdir / "report.html").read_text()
+    assert "Student <small>after the teacher&#39;s answers alone</small>" in html
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_the_direct_method(workdir):
 )
 def test_any_part_may_be_missing(workdir, path):
     (workdir / path).unlink()
-    result = report.write(workdir)
-    terminal.print_summary(result, Console(file=io.StringIO()))
+    result = page.write(workdir)
+    words.print_summary(result, Console(file=io.StringIO()))
 
 
 def test_stages_of_another_config_are_left_out(workdir):
-    before = report.write(workdir)
+    before = page.write(workdir)
     assert "selection" in before and "student" in before["accuracy"]
     # The config changed: the student's training and the selection are of the one before.
     changed = {"tutoring/student", "apprenticeship/selection"}
     fake_run.plan(workdir, storage.current(workdir) | dict.fromkeys(changed, "another"))
     # The direct student's test is made again.
     (workdir / "evaluation/student_direct" / storage.MANIFEST).unlink()
-    after = report.write(workdir)
+    after = page.write(workdir)
     assert "selection" not in after and "student" in after["accuracy"]
     assert "student_direct" not in after["accuracy"]
     gone = set(before["seconds"]) - set(after["seconds"])
@@ -116,7 +116,7 @@ def test_stages_of_another_config_are_left_out(workdir):
 def test_a_config_alone(workdir):
     for part in ("apprenticeship", "tutoring", "evaluation"):
         shutil.rmtree(workdir / part)
-    assert report.write(workdir)["accuracy"] == {}
+    assert page.write(workdir)["accuracy"] == {}
     assert "No model has been tested yet." in (workdir / "report.html").read_text()
 
 
@@ -126,7 +126,7 @@ def test_a_stage_that_is_still_being_made_is_left_for_later(workdir):
     (place / storage.MANIFEST).unlink()
     rows = place / "metrics.jsonl"
     rows.write_text(rows.read_text() + '{"step": 4, "lo')
-    assert "tutoring/student" not in report.write(workdir)["training"]
+    assert "tutoring/student" not in page.write(workdir)["training"]
 
 
 @pytest.mark.parametrize("file", ["config.json", "stages.json", "tutoring/student/manifest.json"])
@@ -134,13 +134,13 @@ def test_a_stage_that_is_still_being_made_is_left_for_later(workdir):
 def test_a_damaged_file_is_named(workdir, file, content):
     (workdir / file).write_text(content)
     with pytest.raises(UserError, match=rf"{file}: (damaged|not JSON).*; run the command"):
-        report.write(workdir)
+        page.write(workdir)
 
 
 def test_a_manifest_that_says_too_little_is_damaged(workdir):
     (workdir / "tutoring/student/manifest.json").write_text('{"seconds": 1.0}')
     with pytest.raises(UserError, match=r"student/manifest\.json: damaged; run the command"):
-        report.write(workdir)
+        page.write(workdir)
 
 
 FILES = [
@@ -165,10 +165,10 @@ def test_a_file_that_is_not_what_was_written_is_named(workdir, file):
         match=rf"{stage}: {name} is not what was written; run the command of this "
         "workdir again, which mends it or makes it again",
     ):
-        report.write(workdir)
+        page.write(workdir)
     path.unlink()
     with pytest.raises(UserError, match=rf"{stage}: {name} is gone; run the command"):
-        report.write(workdir)
+        page.write(workdir)
 
 
 def test_a_lost_row_is_noticed_though_all_others_can_be_read(workdir):
@@ -176,7 +176,7 @@ def test_a_lost_row_is_noticed_though_all_others_can_be_read(workdir):
     rows = path.read_text().splitlines(keepends=True)
     path.write_text("".join(rows[:1] + rows[2:]))
     with pytest.raises(UserError, match=r"annotations\.jsonl is not what was written"):
-        report.write(workdir)
+        page.write(workdir)
 
 
 def test_a_copy_without_the_parameters_has_a_report(workdir):
@@ -186,12 +186,12 @@ def test_a_copy_without_the_parameters_has_a_report(workdir):
     storage.commit(folder, folder.record(storage.MANIFEST), Hashes())
     assert "params/shard" in folder.record(storage.MANIFEST)["files"]
     shutil.rmtree(folder.path / "params")
-    assert "tutoring/student" in report.write(workdir)["training"]
+    assert "tutoring/student" in page.write(workdir)["training"]
 
 
 def test_folders_that_are_no_run(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such folder"):
-        report.write(tmp_path / "nowhere")
+        page.write(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no run"):
-        report.write(tmp_path)
+        page.write(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
 from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import RATIONALES, Judged
-from bridge_jax.report import report
+from bridge_jax.report import page
 
 
 def test_semantic_collapse(workdir):
@@ -16,7 +16,7 @@ def test_semantic_collapse(workdir):
     rows = read(workdir, RATIONALES, Judged)
     kept = [{**row, "kept": row["domain"] == "dosing"} for row in rows]
     change(workdir, RATIONALES, Judged, kept)
-    assert report.write(workdir)["warnings"] == [
+    assert page.write(workdir)["warnings"] == [
         "Semantic collapse: the selection leaves out dosing (40% of the pool).",
         "Semantic collapse: the kept rationales leave out fees (60% of the pool).",
     ]
@@ -25,20 +25,20 @@ def test_semantic_collapse(workdir):
 def test_instruction_blindness_and_budget_waste(workdir):
     write_predictions(workdir, "student", "rrrrrrrrnn")
     write_predictions(workdir, "assistant", "rrwwwwwwww")
-    warnings = report.write(workdir)["warnings"]
+    warnings = page.write(workdir)["warnings"]
     assert [warning.split(":")[0] for warning in warnings] == [
         "Instruction blindness",
         "Budget waste",
     ]
     assert "80%" in warnings[0]
-    page = (workdir / "report.html").read_text()
-    assert "2 warnings" in page
-    assert warnings[1].split(":")[0] in page
+    html = (workdir / "report.html").read_text()
+    assert "2 warnings" in html
+    assert warnings[1].split(":")[0] in html
 
 
 def test_nine_tenths_that_parse_are_enough(workdir):
     write_predictions(workdir, "student", "rrrrrrrrrn")
-    assert report.write(workdir)["warnings"] == []
+    assert page.write(workdir)["warnings"] == []
 
 
 def test_answer_collapse(workdir):
@@ -58,7 +58,7 @@ def test_answer_collapse(workdir):
                 for row, g, a in zip(rows, gold, said, strict=True)
             ],
         )
-        found = report.write(workdir)["warnings"]
+        found = page.write(workdir)["warnings"]
         return [w for w in found if "answer" in w.split(":")[0].lower()]
 
     assert warnings(said) == [

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import fake_run
 import fake_study
@@ -12,14 +13,14 @@ from rich.console import Console
 from bridge_jax import methods
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override, to_json
-from bridge_jax.evaluation.gaps import GAPS
+from bridge_jax.evaluation.metrics import GAPS
 from bridge_jax.methods import evaluation, tutoring
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.stages import Method
-from bridge_jax.report import card, report, terminal
-from bridge_jax.study import study_report
-from bridge_jax.study.study import Cell
+from bridge_jax.report import page, words
+from bridge_jax.study import study_page
+from bridge_jax.study.study import StudyRun
 
 DRILL = Artifact("toy/drill", "Drilling the student", "train", "student", TRAINED, is_last=True)
 WALK = Artifact("toy/walk", "Going for a walk", "select")
@@ -51,7 +52,7 @@ def run(tmp_path):
 
 
 def test_its_stages_and_models_are_in_the_report(run):
-    result = report.write(run)
+    result = page.write(run)
     assert result["accuracy"] == {"student_base": 0.0, "student_drilled": 0.6}
     assert result["seconds"] == {"toy/walk": 4.0, "toy/drill": 10.0} | dict.fromkeys(
         ("evaluation/student_base", "evaluation/student_drilled"), 0.0
@@ -59,34 +60,34 @@ def test_its_stages_and_models_are_in_the_report(run):
     assert result["training"].keys() == result["parameters"].keys() == {"toy/drill"}
     assert result["spend"]["queries"] == 0  # It has no teacher.
     assert result["failures"] == ["Instruction blindness"]
-    page = (run / "report.html").read_text()
-    assert "<h1>Drilled student answers 60% of 10 test questions correctly.</h1>" in page
-    assert "Drilled student <small>after its drill</small>" in page
-    assert "<h3>Drilling the student</h3>" in page and "<th>Going for a walk</th>" in page
-    assert "student_drilled writes" in page and "student_base writes" not in page
+    html = (run / "report.html").read_text()
+    assert "<h1>Drilled student answers 60% of 10 test questions correctly.</h1>" in html
+    assert "Drilled student <small>after its drill</small>" in html
+    assert "<h3>Drilling the student</h3>" in html and "<th>Going for a walk</th>" in html
+    assert "student_drilled writes" in html and "student_base writes" not in html
 
 
 def test_its_models_are_in_the_terminal_and_on_the_card(run):
-    result, out = report.write(run), io.StringIO()
-    terminal.print_summary(result, Console(file=out, width=120))
-    assert "Drilled student        60%" in out.getvalue()
+    result, out = page.write(run), io.StringIO()
+    words.print_summary(result, Console(file=out, width=120))
+    assert re.search(r"Drilled student +60%", out.getvalue())
     assert "Trained  student 0.0M parameters" in out.getvalue()
     config = RunConfig(name="toy", method="toy")
-    text = card.render(result, config, "student", "answer")
+    text = page.card(result, config, "student", "answer")
     assert "The student of a toy, made with" in text and "- teacher: none" in text
     assert "| Drilled student | 10 | 60%" in text
 
 
 def test_its_models_are_in_a_study(tmp_path):
     config = override(RunConfig(), ["method=toy", "seed=0"])
-    cells = [fake_study.cell("bridge", 0), Cell("toy", config)]
+    runs = [fake_study.run("bridge", 0), StudyRun("toy", config)]
     right = {
         ("bridge", None, 0): {"student": [True] * 4 + [False] * 6},
         ("toy", None, 0): {"student_drilled": [True] * 7 + [False] * 3},
     }
-    fake_study.write(tmp_path, fake_study.study(cells, "bridge"), right)
+    fake_study.write(tmp_path, fake_study.study(runs, "bridge"), right)
     fake_run.train(tmp_path / "runs/toy-seed0", DRILL, 10.0)
-    study_report.write(tmp_path)
+    study_page.write(tmp_path)
     bridge, toy = json.loads((tmp_path / "study.json").read_text())["points"]
     assert bridge["accuracy"].keys() == {"teacher", "student"}
     assert toy["accuracy"]["student_drilled"]["mean"] == 0.7

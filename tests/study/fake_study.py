@@ -18,21 +18,21 @@ from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
-from bridge_jax.study import names
+from bridge_jax.study import LEDGER, RUNS, RUNS_FILE
 from bridge_jax.study import study as studies
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 
 USD, TOKENS_IN, TOKENS_OUT = 0.001, 120, 85  # of a query: 120 x 1.25 + 85 x 10 millionths
 
 
-def cell(variant, seed, x=None, queries=10):
-    """A cell whose config no other cell has."""
+def run(variant, seed, x=None, queries=10):
+    """A run whose config no other run has."""
     changes = [f"seed={seed}", f"budget.queries={queries}", f"data.rationale={variant}"]
-    return Cell(variant, override(RunConfig(), changes), x)
+    return StudyRun(variant, override(RunConfig(), changes), x)
 
 
-def study(cells, reference, axis=""):
-    return Study("fake", "Does it work?", tuple(cells), reference, axis)
+def study(runs, reference, axis=""):
+    return Study("fake", "Does it work?", tuple(runs), reference, axis)
 
 
 def write(root, made, right, shared=()):
@@ -40,19 +40,19 @@ def write(root, made, right, shared=()):
 
     Args:
       root: the folder.
-      made: the study; of its cells, those that `right` knows are done.
+      made: the study; of its runs, those that `right` knows are done.
       right: (variant, x, seed) -> {role: [whether it is right, by test question]}.
       shared: stages that all runs of a seed have in common.
     """
     made = studies.in_folder(made, root)
     root.mkdir(parents=True, exist_ok=True)
-    files.write_json(root / names.CELLS, made.to_json())
-    for one in made.cells:
+    files.write_json(root / RUNS_FILE, made.to_json())
+    for one in made.runs:
         key = (one.variant, one.x, one.config.seed)
         if key in right:
-            run = root / names.RUNS / one.folder
+            run = root / RUNS / one.folder
             write_run(run, one, right[key], shared, root / storage.STAGES)
-    write_ledger(root / names.LEDGER, max(selected_count(c.config) for c in made.cells))
+    write_ledger(root / LEDGER, max(selected_count(c.config) for c in made.runs))
     return made
 
 
@@ -115,10 +115,10 @@ def scaling(root, questions=150, seeds=3, variants=("random", "difficulty", "cov
     """A realistic budget study: three strategies, five budgets, accuracies with noise."""
     budgets = {0.1: 1, 1.0: 3, 5.0: 16, 10.0: 32, 20.0: 64}
     gain = {"random": 0.0, "difficulty": -0.03, "coverage": 0.05}
-    cells = [cell(v, seed, x, n) for seed in range(seeds) for x, n in budgets.items()
+    runs = [run(v, seed, x, n) for seed in range(seeds) for x, n in budgets.items()
              for v in variants]  # fmt: skip
     right = {}
-    for one in cells:
+    for one in runs:
         seed, n = one.config.seed, selected_count(one.config)
         rng = np.random.default_rng([seed, n])
         level = 0.62 - 0.42 * (n + 1) ** -0.45 + gain.get(one.variant, 0.02) * min(1, n / 10)
@@ -131,7 +131,7 @@ def scaling(root, questions=150, seeds=3, variants=("random", "difficulty", "cov
         if one.variant == "difficulty" and n < 4:
             by_role["student"][::5] = [None] * len(by_role["student"][::5])
         right[(one.variant, one.x, seed)] = by_role
-    made = study(cells, "random", "teacher queries, % of the pool")
+    made = study(runs, "random", "teacher queries, % of the pool")
     made = dataclasses.replace(
         made, name="budget_scaling", question="Does choosing what to ask beat asking at random?"
     )

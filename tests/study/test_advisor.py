@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from bridge_jax.study import advisor
-from bridge_jax.study.advisor import Curve, Pilot
+from bridge_jax.study.advisor import Curve
 
 BUDGETS = np.array([1.0, 4, 20, 40, 80])
 
@@ -17,7 +17,7 @@ def pilot(truth, noise=0.01, budgets=BUDGETS, seed=0):
     rng = np.random.default_rng(seed)
     exact = np.array([truth(b) for b in budgets])
     measured = exact + noise * rng.normal(size=len(exact))
-    return Pilot(budgets, measured, measured + noise * rng.normal(size=(2000, len(exact))))
+    return budgets, measured, measured + noise * rng.normal(size=(2000, len(exact)))
 
 
 def power(a, b, c):
@@ -58,7 +58,7 @@ def test_an_exact_curve_is_found_again():
 
 
 def test_budget_and_accuracy_are_each_others_inverse():
-    advice = advisor.advise(pilot(power(0.8, 0.5, 0.5), noise=0.005))
+    advice = advisor.advise(*pilot(power(0.8, 0.5, 0.5), noise=0.005))
     asked = advisor.budget_for(advice, 0.70)
     assert asked["status"] == "within"
     assert asked["low"] < asked["queries"] < asked["high"]
@@ -72,13 +72,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     truth = power(0.75, 0.4, 0.6)
     inside = 0
     for seed in range(100):
-        said = advisor.accuracy_for(advisor.advise(pilot(truth, 0.02, seed=seed)), 40)
+        said = advisor.accuracy_for(advisor.advise(*pilot(truth, 0.02, seed=seed)), 40)
         inside += said["low"] <= truth(40) <= said["high"]
     assert inside >= 80  # 90 expected; 3 standard deviations below
 
 
 def test_what_was_not_measured_is_called_so():
-    advice = advisor.advise(pilot(power(0.8, 0.5, 0.5), noise=0.002))
+    advice = advisor.advise(*pilot(power(0.8, 0.5, 0.5), noise=0.002))
     assert advisor.accuracy_for(advice, 500)["status"] == "beyond"
     assert advisor.budget_for(advice, 0.77)["status"] == "beyond"  # some 276 queries
     never = advisor.budget_for(advice, 0.95)
@@ -86,9 +86,9 @@ def test_what_was_not_measured_is_called_so():
 
 
 def test_a_flat_curve_and_too_few_points_give_no_number():
-    flat = advisor.advise(pilot(lambda budget: 0.5, noise=0.03))
-    falling = advisor.advise(pilot(lambda budget: 0.6 - 0.002 * budget, noise=0.01))
-    few = advisor.advise(pilot(power(0.8, 0.5, 0.5), budgets=BUDGETS[:3]))
+    flat = advisor.advise(*pilot(lambda budget: 0.5, noise=0.03))
+    falling = advisor.advise(*pilot(lambda budget: 0.6 - 0.002 * budget, noise=0.01))
+    few = advisor.advise(*pilot(power(0.8, 0.5, 0.5), budgets=BUDGETS[:3]))
     assert (flat["status"], falling["status"], few["status"]) == ("flat", "flat", "few")
     for advice in (flat, falling, few):
         assert advisor.budget_for(advice, 0.6) == {"status": advice["status"]}
@@ -96,21 +96,21 @@ def test_a_flat_curve_and_too_few_points_give_no_number():
 
 
 def test_the_largest_budget_is_foretold_from_the_others():
-    held = advisor.advise(pilot(power(0.8, 0.5, 0.5), noise=0.01))["held_out"]
+    held = advisor.advise(*pilot(power(0.8, 0.5, 0.5), noise=0.01))["held_out"]
     assert held["queries"] == 80
     assert held["inside"] and held["low"] < held["predicted"] < held["high"]
 
     def breaks(budget):  # a collapse that no smaller budget shows
         return power(0.8, 0.5, 0.5)(budget) - 0.3 * (budget == 80)
 
-    wrong = advisor.advise(pilot(breaks, noise=0.005))
+    wrong = advisor.advise(*pilot(breaks, noise=0.005))
     assert wrong["status"] == "flat" or not wrong["held_out"]["inside"]
-    four = advisor.advise(pilot(power(0.8, 0.5, 0.5), budgets=BUDGETS[:4]))
+    four = advisor.advise(*pilot(power(0.8, 0.5, 0.5), budgets=BUDGETS[:4]))
     assert four["held_out"] is None
 
 
 def test_the_band_is_around_the_curve():
-    advice = advisor.advise(pilot(power(0.8, 0.5, 0.5)))
+    advice = advisor.advise(*pilot(power(0.8, 0.5, 0.5)))
     band = advisor.band(advice, [1, 10, 80])
     assert band.shape == (3, 3)
     assert (band[:, 1] < band[:, 0]).all() and (band[:, 0] < band[:, 2]).all()

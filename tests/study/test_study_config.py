@@ -1,4 +1,4 @@
-"""What makes a study: cells that are told apart, compared with the right one, on the same test."""
+"""What makes a study: runs that are told apart, compared with the right one, on the same test."""
 
 import dataclasses
 import re
@@ -9,42 +9,42 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.study import study as studies
-from bridge_jax.study.study import Cell, Study
+from bridge_jax.study.study import Study, StudyRun
 
 
-def cell(variant, seed, x=None, *changes):
+def run(variant, seed, x=None, *changes):
     named = [f"seed={seed}", f"data.rationale={variant}{x}", *changes]
-    return Cell(variant, override(RunConfig(), named), x)
+    return StudyRun(variant, override(RunConfig(), named), x)
 
 
-def made(*cells, reference="a", axis="queries"):
-    return Study("s", "?", cells, reference, axis)
+def made(*runs, reference="a", axis="queries"):
+    return Study("s", "?", runs, reference, axis)
 
 
 def test_a_folder_says_variant_x_and_seed():
-    assert cell("bridge, no filter", 3).folder == "bridge-no-filter-seed3"
-    assert cell("random", 0, 0.1).folder == "random-0.1-seed0"
-    assert cell("random", 0, 20.0).folder == "random-20-seed0"
+    assert run("bridge, no filter", 3).folder == "bridge-no-filter-seed3"
+    assert run("random", 0, 0.1).folder == "random-0.1-seed0"
+    assert run("random", 0, 20.0).folder == "random-20-seed0"
 
 
 @pytest.mark.parametrize(
     ("study", "message"),
     [
-        (made(), "study 's' has no cells"),
-        (made(cell("a", 0), cell("a", 0)), "several cells are ['a-seed0']"),
-        (made(cell("a b", 0), cell("a-b", 0), reference="a b"), "several cells are ['a-b-seed0']"),
-        (made(cell("a", 0), reference="c"), "reference='c' is none of its variants: a"),
-        (made(cell("a", 0, 1.0), axis=""), "cell a-1-seed0 has x=1.0, but axis is empty"),
-        (made(cell("a", 0, float("nan"))), "study 's': 'a' has x=nan"),
-        (made(Cell("a", None)), "the config of 'a' is a NoneType"),  # type: ignore[arg-type]
-        (made(cell("a", 0), cell("b", 1)), "'b' at x=None has no seed in common"),
+        (made(), "study 's' has no runs"),
+        (made(run("a", 0), run("a", 0)), "several runs are ['a-seed0']"),
+        (made(run("a b", 0), run("a-b", 0), reference="a b"), "several runs are ['a-b-seed0']"),
+        (made(run("a", 0), reference="c"), "reference='c' is none of its variants: a"),
+        (made(run("a", 0, 1.0), axis=""), "run a-1-seed0 has x=1.0, but axis is empty"),
+        (made(run("a", 0, float("nan"))), "study 's': 'a' has x=nan"),
+        (made(StudyRun("a", None)), "the config of 'a' is a NoneType"),  # type: ignore[arg-type]
+        (made(run("a", 0), run("b", 1)), "'b' at x=None has no seed in common"),
         (
-            made(cell("a", 0), Cell("b", cell("a", 0).config)),
-            "cell b-seed0 has the config of a-seed0",
+            made(run("a", 0), StudyRun("b", run("a", 0).config)),
+            "run b-seed0 has the config of a-seed0",
         ),
         (
-            made(cell("a", 0), cell("b", 0, None, "budget.queries=0")),
-            "cell b-seed0: budget.queries=0",
+            made(run("a", 0), run("b", 0, None, "budget.queries=0")),
+            "run b-seed0: budget.queries=0",
         ),
     ],
 )
@@ -65,14 +65,14 @@ def test_overrides_apply_to_every_run(tmp_path):
     path.write_text(
         "from bridge_jax.config import RunConfig\n"
         "from bridge_jax.config.io import override\n"
-        "from bridge_jax.study.study import Cell, Study\n"
+        "from bridge_jax.study.study import Study, StudyRun\n"
         "def get_study():\n"
-        "    cells = [Cell('a', override(RunConfig(), [f'seed={s}'])) for s in (0, 1)]\n"
-        "    return Study('s', '?', tuple(cells), 'a')\n"
+        "    runs = [StudyRun('a', override(RunConfig(), [f'seed={s}'])) for s in (0, 1)]\n"
+        "    return Study('s', '?', tuple(runs), 'a')\n"
     )
     found = studies.load(path, ["budget.queries=7"])
-    assert [cell.config.budget.queries for cell in found.cells] == [7, 7]
-    with pytest.raises(UserError, match=r"cell a-seed0 has the config|several cells"):
+    assert [run.config.budget.queries for run in found.runs] == [7, 7]
+    with pytest.raises(UserError, match=r"run a-seed0 has the config|several runs"):
         studies.load(path, ["seed=3"])
     path.write_text("def get_study():\n    return {}\n")
     with pytest.raises(UserError, match=r"get_study\(\) returns a dict, not a Study"):
@@ -80,26 +80,26 @@ def test_overrides_apply_to_every_run(tmp_path):
 
 
 def test_all_runs_pay_from_one_ledger_and_their_key_does_not_say_where(tmp_path):
-    study = made(cell("a", 0), cell("b", 0, None, "budget.ledger=mine.sqlite"))
+    study = made(run("a", 0), run("b", 0, None, "budget.ledger=mine.sqlite"))
     here = studies.in_folder(study, tmp_path / "here")
-    assert [cell.config.budget.ledger for cell in here.cells] == [
+    assert [run.config.budget.ledger for run in here.runs] == [
         str(tmp_path / "here" / "ledger.sqlite"),
         "mine.sqlite",
     ]
     moved = studies.in_folder(study, tmp_path / "moved")
     assert here.to_json() == moved.to_json()
-    other = dataclasses.replace(study, cells=(cell("a", 0, None, "budget.usd=2"), study.cells[1]))
+    other = dataclasses.replace(study, runs=(run("a", 0, None, "budget.usd=2"), study.runs[1]))
     assert other.to_json() != study.to_json()
 
 
 def test_the_test_set_must_be_the_same_for_a_seed():
     small = ("data.pool=8", "data.dev=2", "data.test=6", "data.max_steps=1")
     same = made(
-        cell("a", 0, None, *small),
-        cell("b", 0, None, *small, "data.pool=9"),  # the test does not change with the pool
-        cell("a", 1, None, *small),
+        run("a", 0, None, *small),
+        run("b", 0, None, *small, "data.pool=9"),  # the test does not change with the pool
+        run("a", 1, None, *small),
     )
     studies.check_tests(same)
-    shorter = made(cell("a", 0, None, *small), cell("b", 0, None, *small, "data.test=5"))
+    shorter = made(run("a", 0, None, *small), run("b", 0, None, *small, "data.test=5"))
     with pytest.raises(UserError, match="a-seed0 and b-seed0 are tested on different questions"):
         studies.check_tests(shorter)

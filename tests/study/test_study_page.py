@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 
 import fake_study
 import pytest
-from fake_study import cell
+from fake_study import run
 from rich.console import Console
 
-from bridge_jax.report.drawing import PAPER, Drawing, _drawn
-from bridge_jax.study import study_axes, study_figures, study_report, study_tables, study_words
+from bridge_jax.report import figures
+from bridge_jax.report.figures import PAPER, Drawing
+from bridge_jax.study import study_figures, study_page, tables
 
 OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"}
 
@@ -22,7 +23,7 @@ OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"}
 def scaling(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scaling") / "study"
     fake_study.scaling(folder, questions=60, seeds=2)
-    return folder, study_report.write(folder)
+    return folder, study_page.write(folder)
 
 
 def test_the_page_is_whole_and_needs_nothing_else(scaling):
@@ -48,7 +49,8 @@ def test_drawings_on_the_page_take_their_colours_from_it(scaling):
 @pytest.mark.parametrize("xs", [[1, 2, 3, 5, 8, 13, 21, 34, 55, 100], list(range(10, 20))])
 def test_an_axis_with_many_numbers_has_no_formulas(xs):
     def draw(axes, _):
-        study_axes.scale(axes, xs)
+        figures.log_scale(axes, xs)
+        figures.plain_ticks(axes, xs)
         axes.plot(xs, xs)
 
     svg = Drawing("many", 300, 200, draw).svg()
@@ -65,7 +67,7 @@ def test_long_names_of_variants_are_not_cut(scaling, width):
     for drawing in study_figures.figures(result, width):
         if drawing.name not in ("accuracy", "gaps"):
             continue
-        with _drawn(drawing, PAPER, "path") as figure:
+        with drawing.drawn(PAPER, "path") as figure:
             figure.draw_without_rendering()
             (axes,) = figure.axes
             assert axes.get_legend().get_window_extent().x1 <= drawing.width
@@ -80,7 +82,7 @@ def test_names_on_the_frontier_leave_each_other_room(scaling):
     result = scaling[1] | {"frontier": crowded}
     best = max(points, key=lambda p: (p["cost"]["usd"], p["accuracy"]["student"]["mean"]))
     (drawing,) = [d for d in study_figures.figures(result, 720) if d.name == "frontier-usd"]
-    with _drawn(drawing, PAPER, "path") as figure:
+    with drawing.drawn(PAPER, "path") as figure:
         figure.draw_without_rendering()
         texts = figure.axes[0].texts
         boxes = [text.get_window_extent() for text in texts]
@@ -135,21 +137,21 @@ def test_the_latex_is_a_booktabs_table(scaling):
 
 def test_a_variant_may_be_called_anything(tmp_path):
     nasty = "50% & <b>_$x$"
-    cells = [cell("plain", 0), dataclasses.replace(cell("other", 0), variant=nasty)]
+    runs = [run("plain", 0), dataclasses.replace(run("other", 0), variant=nasty)]
     right = {(v, None, 0): {"student": [True] * 5 + [False] * 5} for v in ("plain", nasty)}
-    fake_study.write(tmp_path / "study", fake_study.study(cells, "plain"), right)
-    result = study_report.write(tmp_path / "study")
+    fake_study.write(tmp_path / "study", fake_study.study(runs, "plain"), right)
+    result = study_page.write(tmp_path / "study")
     page = (tmp_path / "study" / "study.html").read_text()
     assert "<b>" not in page and "50% &amp; &lt;b&gt;_$x$" in page
-    latex = study_tables.to_latex(result)
+    latex = tables.to_latex(result)
     assert r"50\% \& <b>\_\$x\$" in latex
     console = Console(file=io.StringIO(), width=160)
-    study_tables.print_study(result, console)
+    tables.print_study(result, console)
     assert nasty in console.file.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("name", "shown", "cell_of_csv"),
+    ("name", "shown", "in_csv"),
     [
         ("[/INST] a", "[/INST] a", "[/INST] a"),
         ("[/b]:bug:", "[/b]:bug:", "[/b]:bug:"),
@@ -159,19 +161,19 @@ def test_a_variant_may_be_called_anything(tmp_path):
         ("two\nlines", r"two\nlines", "two\nlines"),
     ],
 )
-def test_a_hostile_name_of_a_variant_is_only_a_name(tmp_path, name, shown, cell_of_csv):
-    cells = [cell("plain", 0), dataclasses.replace(cell("other", 0), variant=name)]
+def test_a_hostile_name_of_a_variant_is_only_a_name(tmp_path, name, shown, in_csv):
+    runs = [run("plain", 0), dataclasses.replace(run("other", 0), variant=name)]
     right = {(v, None, 0): {"student": [True] * 5 + [False] * 5} for v in ("plain", name)}
     folder = tmp_path / "study"
-    fake_study.write(folder, fake_study.study(cells, "plain"), right)
-    result = study_report.write(folder)
+    fake_study.write(folder, fake_study.study(runs, "plain"), right)
+    result = study_page.write(folder)
     console = Console(file=io.StringIO(), width=160)
-    study_tables.print_study(result, console)
+    tables.print_study(result, console)
     said = console.file.getvalue()
     assert any(line.startswith(shown + " ") for line in said.splitlines())
     assert not re.search("[\x1b\r]", said)
     rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
-    assert [row["variant"] for row in rows] == ["plain", cell_of_csv]
+    assert [row["variant"] for row in rows] == ["plain", in_csv]
     assert float(rows[1]["accuracy_student"]) == 0.5
     body = [line for line in (folder / "table.tex").read_text().splitlines() if " & " in line]
     assert [line.count(" & ") for line in body] == [5, 5, 5]
@@ -185,18 +187,16 @@ def level(mean, low, high, **seeds):
 
 
 def test_a_difference_is_said_with_its_verdict():
-    assert study_words.verdict(level(0.1, 0.02, 0.2, a=0.1, b=0.2)) == (
-        "ahead; better for 2 of 2 seeds"
-    )
-    assert study_words.verdict(level(-0.1, -0.2, -0.02)) == "behind; better for 0 of 1 seed"
-    assert study_words.verdict(level(0.1, -0.02, 0.2)).startswith("no clear difference")
+    assert tables.verdict(level(0.1, 0.02, 0.2, a=0.1, b=0.2)) == ("ahead; better for 2 of 2 seeds")
+    assert tables.verdict(level(-0.1, -0.2, -0.02)) == "behind; better for 0 of 1 seed"
+    assert tables.verdict(level(0.1, -0.02, 0.2)).startswith("no clear difference")
     point = {"difference": level(0.0412, -0.002, 0.08)}
-    assert study_words.difference(point) == "+4.1 (−0.2 to +8.0)"
+    assert tables.difference(point) == "+4.1 (−0.2 to +8.0)"
 
 
 def test_the_terminal_has_the_table_the_bill_and_the_signs(scaling):
     console = Console(file=io.StringIO(), width=160)
-    study_tables.print_study(scaling[1], console)
+    tables.print_study(scaling[1], console)
     said = console.file.getvalue()
     assert "Paid     $0.0640 for 64 queries in all" in said
     assert "all 30 are done" in said
@@ -214,7 +214,7 @@ def test_answers_are_honest():
     few = {"status": "few", "budgets": [1.0, 4.0], "accuracy": [0.5] * 2}
 
     def said(advice, accuracy=None, queries=None):
-        return study_words.answers({"advice": {"v": advice}}, accuracy, queries)
+        return tables.answers({"advice": {"v": advice}}, accuracy, queries)
 
     # 0.8 - 0.6 (B + 1)^-0.5: 0.7 at B = 35, 0.75 at B = 143.
     assert said(fitted, 0.7) == ["v: 70% takes about 35 queries (90%: 35 to 35)."]
@@ -229,14 +229,14 @@ def test_answers_are_honest():
 
 
 def test_a_figure_of_an_earlier_state_does_not_stay(tmp_path):
-    cells = [cell(v, 0, x, int(x)) for v in ("a", "b") for x in (1.0, 2.0)]
-    right = {(c.variant, c.x, 0): {"student": [True, False] * 5} for c in cells}
+    runs = [run(v, 0, x, int(x)) for v in ("a", "b") for x in (1.0, 2.0)]
+    right = {(c.variant, c.x, 0): {"student": [True, False] * 5} for c in runs}
     folder = tmp_path / "study"
-    fake_study.write(folder, fake_study.study(cells, "a", "queries"), right)
-    study_report.write(folder)
+    fake_study.write(folder, fake_study.study(runs, "a", "queries"), right)
+    study_page.write(folder)
     assert (folder / "figures" / "frontier-usd.svg").exists()
-    same = [cell(v, 0, x, 5) for v in ("a", "b") for x in (1.0, 2.0)]
+    same = [run(v, 0, x, 5) for v in ("a", "b") for x in (1.0, 2.0)]
     fake_study.write(folder, fake_study.study(same, "a", "queries"), right)
-    study_report.write(folder)
+    study_page.write(folder)
     assert not (folder / "figures" / "frontier-usd.svg").exists()
     assert "All points cost about the same." in (folder / "study.html").read_text()

@@ -6,11 +6,11 @@ import fake_run
 import fake_study
 import numpy as np
 import pytest
-from fake_study import cell
+from fake_study import run
 
 from bridge_jax.errors import UserError
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.study import results, study_report
+from bridge_jax.study import results, study_page
 from tests import declared
 
 R, W = True, False
@@ -18,14 +18,14 @@ R, W = True, False
 
 def two_variants():
     """Random and coverage, two seeds, ten questions; coverage 4 and 2 of 20 ahead."""
-    cells = [cell(v, seed) for seed in (0, 1) for v in ("random", "coverage")]
+    runs = [run(v, seed) for seed in (0, 1) for v in ("random", "coverage")]
     right = {
         ("random", None, 0): {"student": [R] * 4 + [W] * 6, "assistant": [R] * 3 + [W] * 2},
         ("coverage", None, 0): {"student": [R] * 8 + [W] * 2, "assistant": [R] * 5},
         ("random", None, 1): {"student": [R] * 5 + [W] * 5, "assistant": [R] * 4 + [W]},
         ("coverage", None, 1): {"student": [R] * 7 + [W] * 3, "assistant": [R] * 5},
     }
-    return fake_study.study(cells, "random"), right
+    return fake_study.study(runs, "random"), right
 
 
 @pytest.fixture
@@ -80,13 +80,13 @@ def test_the_full_price_of_a_run_and_the_bill_of_all(folder):
 
 def test_free_texts_are_measured_by_their_score(folder):
     assert results.compute(folder)["measure"] == "accuracy"
-    for run in (folder / "runs").iterdir():
+    for workdir in (folder / "runs").iterdir():
         for role in ("student", "assistant"):
             test = fake_run.evaluation_of(role)
-            rows = fake_run.read(run, test, Prediction)
+            rows = fake_run.read(workdir, test, Prediction)
             scored = [row | {"score": 0.7 if row["correct"] else 0.3} for row in rows]
-            fake_run.change(run, test, Prediction, scored)
-    found = study_report.write(folder)
+            fake_run.change(workdir, test, Prediction, scored)
+    found = study_page.write(folder)
     random, coverage = found["points"]
     assert found["measure"] == "ROUGE-L"
     assert random["accuracy"]["student"]["mean"] == pytest.approx(0.45 * 0.7 + 0.55 * 0.3)
@@ -119,7 +119,7 @@ def test_what_is_missing_or_of_another_config_is_not_counted(tmp_path):
         "missing": ["coverage-seed0", "random-seed1", "coverage-seed1"],
     }
     assert [(p["variant"], p["seeds"]) for p in found["points"]] == [("random", [0])]
-    page = study_report.write(folder)["page"]
+    page = study_page.write(folder)["page"]
     assert page.endswith("study.html")
 
 
@@ -134,7 +134,7 @@ def test_a_difference_is_over_the_seeds_that_both_have(tmp_path):
 
 def test_nothing_is_done_yet(tmp_path):
     fake_study.write(tmp_path / "study", two_variants()[0], {})
-    found = study_report.write(tmp_path / "study")
+    found = study_page.write(tmp_path / "study")
     assert found["points"] == [] and found["cells"]["done"] == 0
     with pytest.raises(UserError, match=r"holds no study; launch\.study writes one"):
         results.compute(tmp_path)

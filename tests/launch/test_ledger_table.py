@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bridge_jax.ledger.accounts import Entry, LedgerBill
-from bridge_jax.report.ledger_table import print_ledger
+from launch.report import print_ledger
 
 
 def entry(number, outcome, run="r", model="gemini", batch=False, nano=1_234_567):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bridge_jax.study.resampling import Resampling, estimate
+from bridge_jax.evaluation.intervals import Resampling, estimate
 
 
 def answers(n, share, seed=0):

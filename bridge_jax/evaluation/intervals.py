@@ -1,0 +1,184 @@
+"""Uncertainty: intervals of proportions, of paired differences, and of means over seeds.
+
+The means of a study get a bootstrap over seeds and questions (Davison & Hinkley 1997, section 3.8:
+two levels). A replicate draws both with replacement. Seeds that are tested on the same questions
+draw the same questions, and so do all models of a seed, so differences are paired. With three seeds
+the part of the interval that is due to seeds comes out too narrow (by a factor of sqrt(2/3) where
+nothing else varies), so the tables also show the t interval over seeds.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from bridge_jax.errors import UserError
+
+Z_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
+REPLICATES = 4000
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Returns Wilson's 95% score interval of a proportion.
+
+    The centre is (p + z²/2n) / (1 + z²/n), the half-width
+    z sqrt(p(1-p)/n + z²/4n²) / (1 + z²/n): it stays within [0, 1] and keeps a width at 0% and
+    100%, where the normal interval has none.
+
+    Reference: Wilson (1927), Journal of the American Statistical Association 22, 209-212.
+
+    >>> [round(bound, 4) for bound in wilson(8, 10)]
+    [0.4902, 0.9433]
+    """
+    share = successes / trials
+    shrink = 1 + Z_95**2 / trials
+    centre = (share + Z_95**2 / (2 * trials)) / shrink
+    spread = math.sqrt(share * (1 - share) / trials + Z_95**2 / (4 * trials**2))
+    half = Z_95 * spread / shrink
+    # At 0 and n successes the bound is exactly 0 or 1; floating point only comes near.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == trials else centre + half
+    return low, high
+
+
+def paired_difference(
+    rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Returns how much more accurate A is than B on the same questions.
+
+    With b questions that only A answers, c that only B answers and n in all, the difference is
+    (b - c) / n. Its 95% interval is the normal one after half a question is added to each of
+    the four counts (both, only A, only B, neither):
+    (b - c) / m ± z sqrt(b + c + 1 - (b - c)² / m) / m, with m = n + 2. Without that, two models
+    that never disagree on ten questions would be told apart with certainty.
+
+    Reference: Agresti & Min (2005), Statistics in Medicine 24, 729-740.
+
+    Args:
+      rows_a: prediction rows of A.
+      rows_b: prediction rows of B, of the same ids in any order.
+
+    Returns:
+      `difference`, `low` and `high`, in [-1, 1].
+
+    Raises:
+      UserError: the ids differ, repeat, or there are none.
+    """
+    a, b = _correct_by_id(rows_a), _correct_by_id(rows_b)
+    if a.keys() != b.keys():
+        odd = sorted(a.keys() ^ b.keys())
+        raise UserError(
+            f"the predictions are not paired: {len(odd)} questions have only one of the two "
+            f"(first: {odd[0]!r}); evaluate both models on the same questions"
+        )
+    if not a:
+        raise UserError("no predictions to compare: the evaluation has no questions")
+    only_a = sum(a[key] and not b[key] for key in a)
+    only_b = sum(b[key] and not a[key] for key in a)
+    padded = len(a) + 2
+    centre = (only_a - only_b) / padded
+    variance = only_a + only_b + 1 - (only_a - only_b) ** 2 / padded
+    half = Z_95 * math.sqrt(variance) / padded
+    return {
+        "difference": (only_a - only_b) / len(a),
+        "low": max(-1.0, centre - half),
+        "high": min(1.0, centre + half),
+    }
+
+
+def _correct_by_id(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    correct = {row["id"]: bool(row["correct"]) for row in rows}
+    if len(correct) < len(rows):
+        raise UserError(f"{len(rows) - len(correct)} of {len(rows)} predictions repeat an id")
+    return correct
+
+
+def mean_over_seeds(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Returns the mean of one value per seed and the bounds of its 95% interval by Student's t.
+
+    The interval is mean ± t(0.975, n - 1) s / sqrt(n), s with n - 1 in the denominator. It covers
+    the variation over seeds, not that of a finite test set. One seed has no interval.
+
+    Raises:
+      UserError: there are no values.
+    """
+    if not values:
+        raise UserError("no values to average: no seed has finished")
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return mean, None, None
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
+    return mean, mean - half, mean + half
+
+
+class Resampling:
+    """Draws that all numbers of a study share, the same in every call and process.
+
+    Args:
+      count: R, replicates.
+    """
+
+    def __init__(self, count: int = REPLICATES):
+        self.count = count
+        self._weights: dict[str, np.ndarray] = {}
+
+    def accuracy(self, test: Sequence[str], right: Mapping[str, float]) -> np.ndarray:
+        """Returns f64[R]: a model's accuracy in each replicate.
+
+        Args:
+          test: the questions of its seed; equal questions get equal draws.
+          right: how right it was, 0 to 1, by question; it may have been asked a part of `test`.
+        """
+        weights = self._drawn(tuple(test))
+        asked = np.array([question in right for question in test], np.float32)
+        scores = np.array([right.get(question, 0.0) for question in test], np.float32)
+        drawn = (weights @ asked).astype(np.float64)
+        # A replicate may draw none of a few questions.
+        mean = scores.sum() / max(1, asked.sum())
+        return np.where(drawn > 0, weights @ scores / np.maximum(drawn, 1), mean)
+
+    def over_seeds(self, by_seed: Mapping[int, np.ndarray]) -> np.ndarray:
+        """Returns f64[R]: the means over drawn seeds of f64[R] for each seed."""
+        seeds = sorted(by_seed)
+        stacked = np.stack([by_seed[seed] for seed in seeds])
+        drawn = _generator(f"seeds {seeds}").integers(len(seeds), size=(self.count, len(seeds)))
+        return stacked[drawn, np.arange(self.count)[:, None]].mean(1)
+
+    def _drawn(self, test: tuple[str, ...]) -> np.ndarray:
+        """Returns f32[R, Q]: how often each question is drawn; whole numbers, so sums are exact."""
+        key = hashlib.sha256("\0".join(test).encode()).hexdigest()
+        if key not in self._weights:
+            n = len(test)
+            drawn = _generator(key).multinomial(n, np.full(n, 1 / n), size=self.count)
+            self._weights[key] = drawn.astype(np.float32)
+        return self._weights[key]
+
+
+def _generator(words: str) -> np.random.Generator:
+    return np.random.default_rng(list(hashlib.sha256(words.encode()).digest()))
+
+
+def estimate(values: Mapping[int, float], replicates: np.ndarray) -> dict[str, Any]:
+    """Returns a mean over seeds with its uncertainty, as JSON values.
+
+    Args:
+      values: by seed.
+      replicates: f64[R], from `Resampling.over_seeds`.
+
+    Returns:
+      `mean`; `low` and `high`, the 95% percentile interval of the bootstrap; `t_low` and `t_high`,
+      Student's over the seeds alone (None for one seed); `seeds`: the values.
+    """
+    low, high = np.quantile(replicates, [0.025, 0.975])
+    mean, t_low, t_high = mean_over_seeds(list(values.values()))
+    return {
+        "mean": mean,
+        "low": float(low),
+        "high": float(high),
+        "t_low": t_low,
+        "t_high": t_high,
+        "seeds": {str(seed): values[seed] for seed in sorted(values)},
+    }

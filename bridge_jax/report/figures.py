@@ -1,0 +1,360 @@
+"""Draws figures as SVG that takes its colours and font from the page, and as files for a paper.
+
+On the page Matplotlib draws with stand-in colours, each of which becomes a CSS variable, so that
+one drawing serves light and dark; one unit is one CSS pixel, and text stays text. In a file the
+colours are those of Okabe and Ito (jfly.uni-koeln.de/color), which the colour-blind can tell apart
+too, less their yellow, which is faint on white.
+"""
+
+import contextlib
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bridge_jax import shown
+from bridge_jax.pipeline.artifacts import Step
+from bridge_jax.report import words
+
+PANEL = 340  # CSS pixels: one column on a telephone, half of the text on a desk
+MOST_POINTS, MOST_RINGS = 2000, 400  # in the map of the pool
+MOST_DOMAINS = 12
+MOST_STEPS = 200
+_STYLE = Path(__file__).with_suffix(".mplstyle")
+
+
+class Palette(NamedTuple):
+    """Colours by use; `series` are the variants', in order."""
+
+    ink: str
+    muted: str
+    rule: str
+    accent: str
+    pool: str
+    series: tuple[str, ...]
+
+
+PAGE = Palette("#010101", "#020202", "#030303", "#040404", "#050505",
+               tuple(f"#2101{i:02x}" for i in range(1, 7)))  # fmt: skip
+PAPER = Palette("#000000", "#444444", "#c8c8c8", "#d55e00", "#bbbbbb",
+                ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"))  # fmt: skip
+DIFFICULTY = ("#110101", "#110202", "#110303", "#110404", "#110505")  # easy to hard
+_VARIABLES = {
+    **{getattr(PAGE, name): name for name in ("ink", "muted", "rule", "accent", "pool")},
+    **{colour: f"s{number}" for number, colour in enumerate(PAGE.series, start=1)},
+    **{colour: f"d{level}" for level, colour in enumerate(DIFFICULTY, start=1)},
+}
+CURVES = (  # the row's key, its name, colour and line style
+    ("loss", "whole loss", PAGE.ink, "-"),
+    ("rationale_loss", "rationale", PAGE.accent, (0, (4, 2))),
+    ("answer_loss", "answer", PAGE.muted, (0, (1, 1.5))),
+)
+
+
+class Drawing(NamedTuple):
+    """A figure: its name, its size in CSS pixels (72 are an inch on paper), how it is drawn."""
+
+    name: str
+    width: int
+    height: int
+    draw: Callable[[Axes, Palette], Any]
+
+    def svg(self) -> str:
+        """Returns the drawing for a page; the same input gives the same bytes."""
+        with self.drawn(PAGE, "none") as figure:
+            text = _saved(figure)
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        head = (
+            '<svg xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {self.width} {self.height}" '
+            f'style="max-width: {self.width}px" aria-hidden="true">'
+        )
+        text = re.sub(r"<svg[^>]*>", head, text[text.index("<svg") :], count=1)
+        # Several drawings share the page: their ids must not.
+        slug = re.sub(r"\W+", "-", self.name)
+        text = re.sub(r'\bid="([^"]+)"', rf'id="{slug}-\1"', text)
+        text = re.sub(r'href="#', f'href="#{slug}-', text)
+        text = re.sub(r"url\(#", f"url(#{slug}-", text)
+        text = re.sub("|".join(_VARIABLES), lambda m: f"var(--{_VARIABLES[m.group()]})", text)
+        return re.sub(r"font: (.*?)px [^;\"]*", r"font: \1px var(--sans)", text)
+
+    def save(self, folder: Path) -> None:
+        """Writes NAME.svg and NAME.pdf, in black on white with their fonts."""
+        with self.drawn(PAPER, "path") as figure:
+            (folder / f"{self.name}.svg").write_text(_saved(figure), encoding="utf-8")
+            figure.savefig(
+                folder / f"{self.name}.pdf", format="pdf", metadata={"CreationDate": None}
+            )
+
+    @contextlib.contextmanager
+    def drawn(self, palette: Palette, fonttype: str) -> Iterator[Figure]:
+        """Yields the Matplotlib figure, with the style set while the block runs."""
+        style: Any = {
+            "svg.hashsalt": self.name,
+            "svg.fonttype": fonttype,
+            "axes.edgecolor": palette.rule,
+            "axes.labelcolor": palette.muted,
+            "text.color": palette.ink,
+            **{f"{axis}tick.labelcolor": palette.muted for axis in "xy"},
+            **{f"{axis}tick.color": palette.rule for axis in "xy"},
+        }
+        with mpl.rc_context(style, _STYLE), warnings.catch_warnings():
+            # A script that Matplotlib's own font lacks is still shown in the page's.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure = Figure(figsize=(self.width / 72, self.height / 72))
+            self.draw(figure.add_subplot(), palette)
+            yield figure
+
+
+def _saved(figure: Figure) -> str:
+    """Returns the figure as SVG, without control characters, which XML does not allow."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return shown.plain(buffer.getvalue())
+
+
+def accuracy(
+    values: Mapping[str, float],
+    intervals: Mapping[str, Sequence[float]],
+    titles: Mapping[str, str],
+    width: int,
+) -> str:
+    """Returns a dot with its 95% interval for every role, the student's in the accent colour."""
+    roles = list(values)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        for y, role in enumerate(roles):
+            colour = palette.accent if role == "student" else palette.ink
+            axes.plot([0, 1], [y, y], color=palette.rule, linewidth=1, zorder=1)
+            axes.plot(intervals[role], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(values[role], y, "o", color=colour, markersize=8, clip_on=False)
+            axes.annotate(
+                words.percent(values[role]), (1, y), xytext=(12, 0), textcoords="offset points",
+                va="center", color=colour, size=14, annotation_clip=False,
+            )  # fmt: skip
+        rows(axes, [titles[role] for role in roles], palette)
+        axes.tick_params("y", labelsize=13, pad=8)
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params("x", length=0)
+
+    return Drawing(f"accuracy-{width}", width, 34 * len(roles) + 34, draw).svg()
+
+
+def embedding_map(
+    embeddings: np.ndarray, difficulty: Sequence[float], selected: Sequence[int]
+) -> str:
+    """Returns the pool in its first two principal components, the selected questions ringed.
+
+    Args:
+      embeddings: [N, D]. Above 2,000 rows a random part is drawn, the same one every time.
+      difficulty: N values; the colour is by fifths of the pool.
+      selected: indices into the N rows.
+    """
+    rng = np.random.default_rng(0)
+    drawn = np.sort(rng.permutation(len(embeddings))[:MOST_POINTS])
+    ringed = np.asarray(selected, dtype=int)
+    if len(ringed) > MOST_RINGS:
+        ringed = np.sort(rng.choice(ringed, MOST_RINGS, replace=False))
+    values = np.asarray(embeddings[drawn], dtype=np.float64)
+    centre = values.mean(axis=0)
+    components = np.linalg.svd(values - centre, full_matrices=False)[2][:2].T
+    fifths = np.quantile(difficulty, [0.2, 0.4, 0.6, 0.8])
+    levels = np.searchsorted(fifths, difficulty, side="left")
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        small: dict[str, Any] = {"markersize": 4, "markeredgewidth": 0}
+        ring = {"markersize": 8, "markeredgewidth": 1.5, "markeredgecolor": palette.ink}
+        for chosen, look in ((drawn, small), (ringed, ring)):
+            spots = (np.asarray(embeddings[chosen], dtype=np.float64) - centre) @ components
+            for level, colour in enumerate(DIFFICULTY if len(chosen) else ()):
+                here = spots[levels[chosen] == level]
+                axes.plot(here[:, 0], here[:, 1], "o", color=colour, **look)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_axis_off()
+
+    return Drawing("map", PANEL, 300, draw).svg()
+
+
+def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
+    """Returns, per domain, a bar for its share of the pool and one for that of the selection.
+
+    Beyond the twelve largest, domains are summed up as "others".
+    """
+    names = sorted(pool, key=lambda name: (-pool[name], name))
+    shares = [(name or "(none)", pool[name], selection.get(name, 0.0)) for name in names]
+    if len(shares) > MOST_DOMAINS:
+        rest = shares[MOST_DOMAINS - 1 :]
+        others = (f"{len(rest)} others", sum(r[1] for r in rest), sum(r[2] for r in rest))
+        shares = [*shares[: MOST_DOMAINS - 1], others]
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        for y, (_, in_pool, in_selection) in enumerate(shares):
+            for at, share, colour in (
+                (y - 0.19, in_pool, palette.pool),
+                (y + 0.19, in_selection, palette.accent),
+            ):
+                axes.barh(at, share, height=0.32, color=colour)
+                axes.annotate(
+                    words.percent(share), (share, at), xytext=(5, 0), textcoords="offset points",
+                    va="center", color=palette.muted, size=11,
+                )  # fmt: skip
+        rows(axes, [_shortened(name) for name, _, _ in shares], palette, has_spine=True)
+        axes.set_xlim(0, 1.15 * max(max(row[1:]) for row in shares))
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+
+    return Drawing("domains", PANEL, 44 * len(shares) + 20, draw).svg()
+
+
+def _shortened(name: str, longest: int = 18) -> str:
+    if len(name) <= longest:
+        return name
+    # Long names often share their beginning and differ at the end.
+    return f"{name[: longest // 2]}…{name[1 - longest // 2 :]}"
+
+
+def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) -> str:
+    """Returns two histograms over the same bins, each as shares of its own group.
+
+    The last bin also takes what lies above the pool's 99.5th percentile.
+    """
+    low, top = min(pool), float(np.quantile(pool, 0.995))
+    edges = np.linspace(low, top if top > low else low + 1, 13)
+
+    def share(group: Sequence[float]) -> np.ndarray:
+        return np.histogram(np.clip(group, edges[0], edges[-1]), edges)[0] / max(len(group), 1)
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        axes.stairs(share(pool), edges, fill=True, color=palette.pool)
+        axes.stairs(share(selected), edges, color=palette.accent, linewidth=2)
+        axes.set_xlabel(name)
+        axes.set_ylim(0)
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+
+    return Drawing("difficulties", PANEL, 230, draw).svg()
+
+
+def curve(steps: Sequence[Step], name: str) -> str:
+    """Returns the losses of one training stage by step.
+
+    A resumed run repeats some steps: the last row of each counts. Of many steps, means over
+    neighbours are drawn.
+    """
+    by_step = {int(row["step"]): row for row in steps}
+    numbers = np.array(sorted(by_step))
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        for key, _, colour, style in CURVES:
+            values = np.array([by_step[step][key] for step in numbers.tolist()], dtype=np.float64)
+            known = np.isfinite(values)
+            parts = max(1, min(int(known.sum()), MOST_STEPS))
+            x, y = (
+                [part.mean() for part in np.array_split(each[known], parts) if len(part)]
+                for each in (numbers, values)
+            )
+            marker = "o" if len(x) == 1 else ""
+            axes.plot(x, y, color=colour, linestyle=style, linewidth=1.6, marker=marker)
+        axes.set_xlabel("step")
+        axes.set_ylim(0)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
+
+    return Drawing(f"curve-{name}", PANEL, 190, draw).svg()
+
+
+def rows(axes: Axes, names: Sequence[str], palette: Palette, has_spine: bool = False) -> None:
+    """Labels the rows of a figure, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params("y", length=0, labelcolor=palette.ink)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.spines["left"].set_visible(has_spine)
+
+
+def log_scale(axes: Axes, xs: Sequence[float]) -> Callable[[float, float], float]:
+    """Sets a log axis where x spans decades.
+
+    Args:
+      axes: of a figure.
+      xs: the x of all points, rising.
+
+    Returns:
+      A function of an x and a number of steps: the x that many steps to the right, so that
+      variants at the same x stand side by side.
+    """
+    positive = [x for x in xs if x > 0]
+    if len(positive) < 2 or positive[-1] < 10 * positive[0]:
+        return lambda x, steps: x + 0.012 * steps * (xs[-1] - xs[0])
+    if xs[0] <= 0:
+        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+    else:
+        axes.set_xscale("log")
+    return lambda x, steps: x * (xs[-1] / positive[0]) ** (0.012 * steps)
+
+
+def plain_ticks(axes: Axes, xs: Sequence[float]) -> None:
+    """Writes the x axis in plain numbers: every x if they are few."""
+    if len(xs) <= 8:
+        axes.set_xticks(xs, [f"{x:g}" for x in xs])
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+    else:
+        axes.xaxis.set_major_formatter("{x:g}")  # Matplotlib's own are formulas on a log axis.
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def few_ticks(axes: Axes) -> None:
+    """Puts a handful of round numbers, none of them negative, on the x axis."""
+    low, high = axes.get_xlim()
+    if axes.get_xscale() == "linear":
+        ticks = [x for x in ticker.MaxNLocator(4).tick_values(low, high) if x >= 0]
+    else:
+        decades = math.log10(high / max(low, 1e-9))
+        steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+        ticks = [0.0, *(step * 10.0**e for e in range(-8, 16) for step in steps)]
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def make_room(axes: Axes, part: float) -> None:
+    """Moves the left end of the x axis out, to leave `part` of its width empty."""
+    transform = axes.xaxis.get_transform()
+    low, high = transform.transform(axes.get_xlim())
+    (left,) = transform.inverted().transform([(low - part * high) / (1 - part)])
+    axes.set_xlim(left=left)
+
+
+def drop_overlapping(axes: Axes) -> None:
+    """Removes the texts that leave the axes to the left, or cover one that was added before."""
+    figure: Any = axes.get_figure()
+    figure.draw_without_rendering()  # Places of texts are known only after this.
+    kept: list[Any] = []
+    for text in list(axes.texts):
+        box = text.get_window_extent()
+        outside = box.x0 < axes.get_window_extent().x0
+        if outside or any(box.overlaps(other) for other in kept):
+            text.remove()
+        else:
+            kept.append(box)
+
+
+def percent_axis(axis: Any, signed: bool = False) -> None:
+    """Shows shares as per cent, or differences as percentage points with their sign."""
+
+    def points(value: float, _: float) -> str:
+        text = f"{100 * value:+.0f}".replace("-", "−")
+        return "0" if text in ("+0", "−0") else text
+
+    axis.set_major_locator(ticker.MaxNLocator(5))
+    axis.set_major_formatter(points if signed else ticker.PercentFormatter(1, decimals=0))
