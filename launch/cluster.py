@@ -74,9 +74,9 @@ def together(workdir: Path) -> Iterator[None]:
     """Runs the block as one of several processes: when one of them is lost, all end."""
     import jax
 
-    from bridge_jax.parallel import heartbeat
+    from bridge_jax.parallel import hosts
 
-    with heartbeat.together(workdir / "hosts", _LOST.value):
+    with hosts.together(workdir / "hosts", _LOST.value):
         try:
             yield
         # With one device a process, a collective is carried out where it is called, and what it

@@ -1,4 +1,4 @@
-"""A conversation: what was said so far, as a prompt, and the reply as it is written."""
+"""A conversation: renders the turns so far as a prompt, and streams the reply."""
 
 import dataclasses
 import time
@@ -15,10 +15,10 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 
 class Conversation:
-    """Questions and replies, the oldest of which are forgotten when the context is full.
+    """Questions and replies; the oldest are dropped when the context is full.
 
     Attributes:
-      turns: (question, reply) of what is remembered, in order.
+      turns: (question, reply) that the next prompt will have, in order.
     """
 
     def __init__(self, tokenizer: Tokenizer, system: str, room: int):
@@ -68,8 +68,8 @@ class Conversation:
 
 
 @dataclasses.dataclass
-class Reply:
-    """What was written so far.
+class ChatReply:
+    """A reply while it is written, as far as it goes.
 
     Attributes:
       text: whole characters only.
@@ -86,13 +86,13 @@ class Reply:
 
     @property
     def rate(self) -> float:
-        """Tokens per second behind the first, which took the prompt; 0 if there are none."""
+        """Tokens per second after the first, which took the prompt; 0 if there are none."""
         return (self.tokens - 1) / (self.last - self.first) if self.tokens > 1 else 0.0
 
 
 @dataclasses.dataclass
-class Writer:
-    """A model that replies."""
+class ChatModel:
+    """A model, its tokenizer, and the settings of its replies."""
 
     config: DecoderConfig
     params: Any
@@ -104,7 +104,7 @@ class Writer:
         """Tokens that a prompt may have."""
         return self.config.max_positions - self.settings.max_new_tokens
 
-    def write(self, prompt: list[int], key: jax.Array, reply: Reply) -> Iterator[str]:
+    def write(self, prompt: list[int], key: jax.Array, reply: ChatReply) -> Iterator[str]:
         """Yields the text of a reply in pieces, and keeps `reply` up to date."""
         words = Detokenizer(self.tokenizer)
         end_ids, pad_id = self.tokenizer.end_ids, self.tokenizer.pad_id
@@ -118,6 +118,6 @@ class Writer:
             reply.note = f"cut at max_new_tokens={reply.tokens}"
 
 
-def _append(reply: Reply, piece: str) -> str:
+def _append(reply: ChatReply, piece: str) -> str:
     reply.text += piece
     return piece

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import jax
 
-from bridge_jax import timing
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.models import lora
@@ -70,8 +69,9 @@ def fit(
                 model.mesh,
                 how.tensorboard,
                 how.soft_weight,
+                out.spans,
             )
-            with timing.span("checkpoint"):
+            with out.spans.span("checkpoint"):
                 # Before the parameters, which say by being there that all is.
                 out.write_record(VALUES.name, {"sha256": content.of_params(params)})
                 save_params(path, params)

@@ -6,7 +6,7 @@ from typing import Any
 
 from bridge_jax import methods
 from bridge_jax.config import ModelConfig, RunConfig
-from bridge_jax.models.files import is_hub_id
+from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.report.numbers import interval, percent
 from bridge_jax.report.wording import titles

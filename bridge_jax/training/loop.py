@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bridge_jax import timing
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import costs, lora
@@ -22,6 +21,7 @@ from bridge_jax.progress import track
 from bridge_jax.text.batches import batches, steps_per_epoch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
+from bridge_jax.timing import Spans
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
 from bridge_jax.training.metrics import MetricsLog
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
@@ -40,17 +40,20 @@ def train(
     mesh: Mesh,
     tensorboard: bool = False,
     soft_share: float = 0.0,
+    spans: Spans | None = None,
 ) -> Any:
     """Trains `params` on `sequences`; returns what was trained: all of them, or the adapter.
 
     Metrics go to `out/metrics.jsonl`, a line a step, and with `tensorboard` to its files too;
     states go to `out/state`, from which the same call continues with the same numbers. What is
-    trained is consumed (donated). `soft_share` is what the soft targets of the sequences weigh.
+    trained is consumed (donated). `soft_share` is what the soft targets of the sequences weigh;
+    `spans` takes the time of reading data and of checkpoints.
 
     Raises:
       UserError: a loss is not finite, or the disk is full; the last checkpoint is kept.
       Preempted: the machine is about to go; the state after the last step is saved.
     """
+    spans = spans or Spans()
     rows = pack(sequences, config.row_tokens, pad_id)
     total = steps_per_epoch(rows, config.batch_rows) * config.epochs
     data = batches(rows, config.batch_rows, config.epochs, seed)
@@ -82,7 +85,7 @@ def train(
             flops = costs.model_flops(model, 1, config.row_tokens, rows.target.shape[1])
             record = _Recorder(name, config, rates, flops / config.row_tokens, mesh, log, advance)
             for step in range(start, total):
-                with timing.span("data"):
+                with spans.span("data"):
                     batch = shard_batch(data[step], mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, metrics)
@@ -90,7 +93,7 @@ def train(
                 # After the last step the parameters are saved instead.
                 if stop or (step + 1 < total and checkpoints.is_due(step + 1)):
                     record.rest()
-                    with timing.span("checkpoint"):
+                    with spans.span("checkpoint"):
                         checkpoints.save(step + 1, state)
                 if stop:
                     raise preemption.Preempted
@@ -98,7 +101,7 @@ def train(
         done = True
     finally:
         log.close()
-        with timing.span("checkpoint"):
+        with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
     return jax.block_until_ready(state.params)
 
