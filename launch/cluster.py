@@ -1,4 +1,4 @@
-"""Joins the processes of a run on several hosts, before anything else touches JAX.
+"""Prepares JAX for a run: joins the processes of several hosts, and keeps compiled programs.
 
 TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; on TPU VMs pass
 `--multihost`; elsewhere `--coordinator`, `--num_processes` and `--process_id`.
@@ -7,6 +7,7 @@ TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; o
 import contextlib
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,3 +97,16 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
     workers = environment.get("TPU_WORKER_HOSTNAMES", "").count(",") + 1
     slices = environment.get("MEGASCALE_NUM_SLICES", "1")
     return int(tasks or 1) > 1 or workers > 1 or int(slices) > 1
+
+
+def keep_compilations(workdir: Path) -> None:
+    """Keeps compiled programs under `workdir/compilations/<host>`, unless JAX has a place already.
+
+    A restart, and the next run of a study, read them. Hosts have a folder each: a program for a CPU
+    is for the very instructions that it has.
+    """
+    import jax
+
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        folder = workdir / "compilations" / socket.gethostname()
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))

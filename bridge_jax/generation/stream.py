@@ -21,7 +21,7 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 SLOTS = 512
 
-_HALF = "\ufffd"  # What bytes that are no whole character decode to.
+_HALF = "\ufffd"  # Bytes that are no whole character decode to this.
 
 
 class _Written(NamedTuple):

@@ -45,7 +45,7 @@ def folder(out: Path) -> Iterator[Path]:
         partial.chmod(0o755)
         yield partial
         partial.rename(out)
-    except (OSError, SafetensorError) as error:  # What writes tensors has an error of its own.
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error.
         why = getattr(error, "strerror", None) or error
         raise UserError(f"--out={out}: {why}; free some space or choose another place") from error
     finally:

@@ -19,7 +19,7 @@ from bridge_jax.models.hub.gguf_file import bundled_smollm2, open_gguf
 from bridge_jax.models.hub.hf_config import complete
 
 GENERATION_CONFIG = "generation_config.json"
-# What is fetched from the hub; neither pickles nor code are.
+# Files that are fetched from the hub: no pickles, no code.
 _HUB_COPIES = ["consolidated*", "original/*"]  # the same weights in their makers' own format
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
 # The same folder, and nothing else: no "..", no "/".
@@ -27,7 +27,7 @@ _FILE_NAME = re.compile(r"\w[\w.+-]{0,199}\.safetensors", re.ASCII)
 _DTYPES = ("F32", "BF16", "F16", "F64")
 _COMPARED_AT_ONCE = 1 << 22  # numbers
 _GGUF_ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-# What a composite's config says for its language model too, whose own entry may be a default.
+# Keys that a composite's config has for its language model too, whose own may be a default.
 _OF_THE_WHOLE = (
     "dtype",
     "torch_dtype",

@@ -56,7 +56,7 @@ class GGUFTensor(NamedTuple):
 
 
 class GGUFHeader(NamedTuple):
-    """What precedes the tensors.
+    """The part of the file before its tensors.
 
     Attributes:
       metadata: the key-value pairs; numbers, strings, and lists of them.

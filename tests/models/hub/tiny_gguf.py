@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from tests.tiny import CHAT_TEMPLATE
 
-# llama.cpp's names, spelled out apart from bridge_jax.models.names.
+# llama.cpp's names, spelled out apart from bridge_jax.models.hub.families.
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
