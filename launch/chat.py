@@ -1,7 +1,7 @@
 """Talks with a model: `python -m launch.chat --model=DIR`.
 
-Every line is a question of its own, as those that a student has learned from; with `--history` the
-model sees what was said before, and `/new` starts over. `/quit` or the end of the input leaves,
+Every line is a question of its own, as in a student's training; with `--history` the prompt has the
+turns before, and `/new` starts over. `/quit` or the end of the input leaves,
 Ctrl-C stops a reply. Questions may be piped in: then the replies alone go to standard output, as
 written.
 """
@@ -44,7 +44,7 @@ _SYSTEM = flags.DEFINE_string(
     "The system message; by default the one that an exported model has learned; --system= is none.",
 )
 _HISTORY = flags.DEFINE_bool(
-    "history", False, "Show the model the questions before and its replies; students know none."
+    "history", False, "Put the turns before into the prompt; students were trained without."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.", lower_bound=0, upper_bound=2**31 - 1)
 
@@ -52,7 +52,7 @@ flags.register_validator(_TOP_P, lambda p: 0 < p <= 1, "must be above 0 and at m
 
 
 def main(assignments: list[str]) -> int:
-    """Loads the model and answers; 130 on a Ctrl-C that neither stops a reply nor leaves."""
+    """Loads the model and answers; returns 130 on a Ctrl-C outside of a reply and of the prompt."""
     if assignments:
         raise UserError(f"unexpected --{assignments[0]}; see --help")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -98,7 +98,7 @@ def load() -> "tuple[ChatModel, Conversation]":
 
 
 def system_message(model: Path) -> str:
-    """Returns what the flag says, or what lies beside the model, or what students are told."""
+    """Returns the system message: of the flag, of the model's folder, or of all students."""
     if _SYSTEM.value is not None:
         return _SYSTEM.value
     beside = model / SYSTEM_FILE
@@ -190,7 +190,7 @@ def _piped() -> Iterator[str]:
 
 
 def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
-    """Writes a reply as the model does: the answer stands in a line of its own already."""
+    """Prints a reply piece by piece: the model puts the answer in a line of its own already."""
     to_screen = sys.stdout.isatty()
     try:
         for piece in pieces:
@@ -200,7 +200,7 @@ def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
 
 
 def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
-    """Shows a reply while it is written, as much of it as the screen holds, and then the whole."""
+    """Shows the end of a reply while it is written, as much as the screen holds; then all of it."""
     out.print()
     try:
         with Live(_Tail(reply), console=out, refresh_per_second=15, transient=True):
@@ -211,7 +211,7 @@ def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
 
 
 class _Tail:
-    """The last lines of a reply that is being written: what scrolls away cannot be redrawn."""
+    """The last lines of a reply that is being written: others cannot be redrawn."""
 
     def __init__(self, reply: "ChatReply"):
         self._reply = reply

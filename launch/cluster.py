@@ -1,6 +1,6 @@
 """Prepares JAX for a run: joins the processes of several hosts, and keeps compiled programs.
 
-TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; on TPU VMs pass
+TPU pods on GKE, multislice, Slurm and Open MPI are found by the environment; on TPU VMs pass
 `--multihost`; elsewhere `--coordinator`, `--num_processes` and `--process_id`.
 """
 
@@ -50,7 +50,7 @@ def join() -> None:
             "see that each of them is started with the same --coordinator and --num_processes, and "
             "reaches the coordinator's port"
         )
-        os._exit(2)  # JAX waits in its own code, and would end with a stack trace for a message.
+        os._exit(2)  # JAX waits in native code, and would print a stack trace.
 
     timer = threading.Timer(_JOIN.value, give_up)
     timer.daemon = True
@@ -80,8 +80,7 @@ def together(workdir: Path) -> Iterator[None]:
     with hosts.together(workdir / "hosts", _LOST.value):
         try:
             yield
-        # With one device a process, a collective is carried out where it is called, and what it
-        # says is a ValueError.
+        # With one device a process, a collective runs where it is called, and raises a ValueError.
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
                 raise

@@ -43,10 +43,10 @@ class Conversation:
             )
 
     def prompt(self, question: str) -> tuple[list[int], int]:
-        """Returns the ids of the prompt that asks `question`, and how many turns it forgot.
+        """Returns the ids of the prompt that asks `question`, and how many turns were dropped.
 
         Raises:
-          UserError: the question alone has no room; nothing is forgotten.
+          UserError: the question alone is too long; nothing is dropped.
         """
         alone = len(self._render(question))
         if alone > self._room:
@@ -75,7 +75,7 @@ class ChatReply:
       text: whole characters only.
       tokens: how many.
       first, last: when the first and the last token came, in seconds.
-      note: why it ends where it does, if not by itself.
+      note: why it ends there, if not by an end token.
     """
 
     text: str = ""
@@ -105,19 +105,18 @@ class ChatModel:
         return self.config.max_positions - self.settings.max_new_tokens
 
     def write(self, prompt: list[int], key: jax.Array, reply: ChatReply) -> Iterator[str]:
-        """Yields the text of a reply in pieces, and keeps `reply` up to date."""
+        """Yields the text of a reply in pieces, and updates `reply`."""
         words = Detokenizer(self.tokenizer)
         end_ids, pad_id = self.tokenizer.end_ids, self.tokenizer.pad_id
         for token in stream(self.config, self.params, prompt, key, self.settings, end_ids, pad_id):
             reply.last = time.perf_counter()
             reply.first = reply.first or reply.last
             reply.tokens += 1
-            yield _append(reply, words.add(token))
-        yield _append(reply, words.finish())
+            piece = words.add(token)
+            reply.text += piece
+            yield piece
+        piece = words.finish()
+        reply.text += piece
+        yield piece
         if reply.tokens == self.settings.max_new_tokens:
             reply.note = f"cut at max_new_tokens={reply.tokens}"
-
-
-def _append(reply: ChatReply, piece: str) -> str:
-    reply.text += piece
-    return piece

@@ -1,4 +1,4 @@
-"""Prompts in, completions out: a jitted prefill and decode loop over length-bucketed batches.
+"""Writes completions of prompts: a jitted prefill and decode loop over length-bucketed batches.
 
 Prompts are padded on the left, so every row writes the same cache slot at each step. The loop
 ends when all rows have ended. Left out: refilling finished rows (continuous batching).

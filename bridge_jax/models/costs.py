@@ -153,20 +153,15 @@ def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -
     """Returns the bytes that a pass over the layers moves besides the weights."""
     c = config
     widths = 4 * c.model_dim + 2 * (c.num_heads + c.num_kv_heads) * c.head_dim + 3 * c.mlp_dim
-    scores = c.num_heads * context * F32 * (c.kernel == "plain")  # Kernels keep them on the chip.
+    # Kernels keep the scores on the chip.
+    scores = c.num_heads * context * F32 if c.kernel == "plain" else 0
     return TOUCHES * c.num_layers * tokens * (widths * width + scores)
 
 
 def _tensor_sums(config: DecoderConfig, tokens: int, mesh: Any) -> float:
     """Returns the bytes of one sum over `tensor` of every layer's output."""
-    return (
-        2
-        * (mesh.shape["tensor"] - 1)
-        * config.num_layers
-        * tokens
-        * config.model_dim
-        * _bytes(config)
-    )
+    outputs = config.num_layers * tokens * config.model_dim * _bytes(config)
+    return 2 * (mesh.shape["tensor"] - 1) * outputs
 
 
 def _trained(config: DecoderConfig) -> int:

@@ -29,7 +29,7 @@ def parameter(
 
 
 def lora_scale(lora: LoraConfig) -> float:
-    """Returns what B A x is multiplied by: alpha / r (2106.09685), or / sqrt(r) (2312.03732)."""
+    """Returns the factor of B A x: alpha / r (2106.09685), or alpha / sqrt(r) (2312.03732)."""
     return lora.alpha / (math.sqrt(lora.rank) if lora.rslora else lora.rank)
 
 

@@ -91,7 +91,7 @@ def kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
 
 
 def _open(model: ModelConfig) -> tuple[Source, DecoderConfig, tuple[int, ...]]:
-    """Returns a checkpoint, its files checked, its config cut to `keep_layers`, and these."""
+    """Returns a checked checkpoint, its config cut to `keep_layers`, and the layers it keeps."""
     source = open_source(locate(model.checkpoint))
     whole = from_hf(source.hf_config)
     layers = kept_layers(model, whole)
@@ -170,7 +170,7 @@ def _place(
 
 @functools.lru_cache(maxsize=64)  # Tensors of one shape, and the next load, compile nothing anew.
 def _stacking(shape: jax.ShapeDtypeStruct) -> tuple[Callable[..., jax.Array], ...]:
-    """Returns what makes a stack, and what writes a layer into it, in its place."""
+    """Returns two compiled functions: one makes a stack of zeros, one writes a layer into it."""
 
     def write(stack: jax.Array, layer: jax.Array, position: int) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(stack, layer, position, 0)
