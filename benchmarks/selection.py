@@ -20,8 +20,8 @@ from sklearn.cluster import KMeans
 from benchmarks.result import Say, result, run, spread
 from bridge_jax.config import SelectionConfig
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.selection.centers import farthest_first
-from bridge_jax.selection.kmeans import ITERATIONS, kmeans
+from bridge_jax.selection.clusters import ITERATIONS, kmeans
+from bridge_jax.selection.greedy import farthest_first
 from bridge_jax.selection.strategies import STRATEGIES, select
 
 TOPICS, RESTARTS = 300, 2

@@ -1,4 +1,4 @@
-"""What a person watching a long loop sees: a bar in a terminal, sparse plain lines elsewhere."""
+"""Progress of long loops: a bar in a terminal, a plain line now and then elsewhere."""
 
 import contextlib
 import sys

@@ -1,40 +1,44 @@
-"""Where the time of a stage goes: named spans, and what JAX says of its compilations."""
+"""Where the time of a stage goes: named spans, and what JAX reports of its compilations."""
 
 import contextlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-_seconds: defaultdict[str, float] = defaultdict(float)
-_counts: Counter[str] = Counter()
 
 
-def _listen(event: str, duration_secs: float, **_: Any) -> None:
-    if event == _COMPILED:
-        _seconds["compile"] += duration_secs
-        _counts["compilations"] += 1
+class Spans:
+    """Seconds by name, since the last `take`. The runner of the stages hands one to each stage."""
 
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._compilations = 0
 
-jax.monitoring.register_event_duration_secs_listener(_listen)
+    def listen(self) -> None:
+        """Counts JAX's compilations from now on, as the span "compile"."""
+        jax.monitoring.register_event_duration_secs_listener(self._count)
 
+    @contextlib.contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Adds the block's seconds to `name`; blocks of one thread, not nested."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - began
 
-@contextlib.contextmanager
-def span(name: str) -> Iterator[None]:
-    """Adds the block's seconds to `name`; blocks of one thread, not nested."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        _seconds[name] += time.perf_counter() - began
+    def take(self) -> dict[str, Any]:
+        """Returns {"compilations": n, "spans": {name: seconds}} since the last call."""
+        taken = {"compilations": self._compilations, "spans": dict(self._seconds)}
+        self._seconds.clear()
+        self._compilations = 0
+        return taken
 
-
-def take() -> dict[str, Any]:
-    """Returns what was gathered since the last call: {"compilations": n, "spans": {name: s}}."""
-    taken = {"compilations": _counts["compilations"], "spans": dict(_seconds)}
-    _seconds.clear()
-    _counts.clear()
-    return taken
+    def _count(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILED:
+            self._seconds["compile"] += duration_secs
+            self._compilations += 1

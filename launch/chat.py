@@ -1,7 +1,7 @@
 """Talks with a model: `python -m launch.chat --model=DIR`.
 
-Every line is a question of its own, as those that a student has learned from; with `--history` the
-model sees what was said before, and `/new` starts over. `/quit` or the end of the input leaves,
+Every line is a question of its own, as in a student's training; with `--history` the prompt has the
+turns before, and `/new` starts over. `/quit` or the end of the input leaves,
 Ctrl-C stops a reply. Questions may be piped in: then the replies alone go to standard output, as
 written.
 """
@@ -28,7 +28,7 @@ from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE
 from launch.overrides import run_main
 
 if TYPE_CHECKING:
-    from bridge_jax.generation.conversation import Conversation, Reply, Writer
+    from bridge_jax.generation.conversation import ChatModel, ChatReply, Conversation
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A model folder, a .gguf file, a hub id, or smollm2-135m.", required=True
@@ -44,7 +44,7 @@ _SYSTEM = flags.DEFINE_string(
     "The system message; by default the one that an exported model has learned; --system= is none.",
 )
 _HISTORY = flags.DEFINE_bool(
-    "history", False, "Show the model the questions before and its replies; students know none."
+    "history", False, "Put the turns before into the prompt; students were trained without."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.", lower_bound=0, upper_bound=2**31 - 1)
 
@@ -52,7 +52,7 @@ flags.register_validator(_TOP_P, lambda p: 0 < p <= 1, "must be above 0 and at m
 
 
 def main(assignments: list[str]) -> int:
-    """Loads the model and answers; 130 on a Ctrl-C that neither stops a reply nor leaves."""
+    """Loads the model and answers; returns 130 on a Ctrl-C outside of a reply and of the prompt."""
     if assignments:
         raise UserError(f"unexpected --{assignments[0]}; see --help")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -61,28 +61,28 @@ def main(assignments: list[str]) -> int:
     try:
         loading = shown.text(f"loading {_MODEL.value}")
         with notes.status(loading) if interactive else contextlib.nullcontext():
-            writer, conversation = load()
-        for note in writer.tokenizer.notes:
+            model, conversation = load()
+        for note in model.tokenizer.notes:
             say(notes, note)
         if interactive:
-            say(notes, describe(writer))
-        talk(writer, conversation, out, notes, interactive)
+            say(notes, describe(model))
+        talk(model, conversation, out, notes, interactive)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def load() -> "tuple[Writer, Conversation]":
+def load() -> "tuple[ChatModel, Conversation]":
     """Returns the model that the flags name, on the first device, and an empty conversation."""
     # These imports take seconds, so a mistyped flag is reported before them.
     from absl import logging
 
     from bridge_jax.config import GenerationConfig, ModelConfig
     from bridge_jax.config.fields import check
-    from bridge_jax.generation.conversation import Conversation, Writer
-    from bridge_jax.models import checkpoint, generation_config
+    from bridge_jax.generation.conversation import ChatModel, Conversation
     from bridge_jax.models.config import compute_dtype
-    from bridge_jax.models.files import locate
+    from bridge_jax.models.hub import checkpoint
+    from bridge_jax.models.hub.files import locate, read_end_ids
     from bridge_jax.text import tokenizer
 
     logging.set_verbosity(logging.WARNING)
@@ -91,21 +91,21 @@ def load() -> "tuple[Writer, Conversation]":
     path, dtype = locate(_MODEL.value), compute_dtype()
     config, params = checkpoint.load(ModelConfig(str(path)), dtype=dtype)
     config = dataclasses.replace(config, dtype=dtype)
-    ends = generation_config.read_end_ids(path, config.vocab_size)
+    ends = read_end_ids(path, config.vocab_size)
     tokens = tokenizer.load(path, config.vocab_size, ends)
-    writer = Writer(config, params, tokens, settings)
-    return writer, Conversation(writer.tokenizer, system_message(path), writer.room)
+    model = ChatModel(config, params, tokens, settings)
+    return model, Conversation(model.tokenizer, system_message(path), model.room)
 
 
 def system_message(model: Path) -> str:
-    """Returns what the flag says, or what lies beside the model, or what students are told."""
+    """Returns the system message: of the flag, of the model's folder, or of all students."""
     if _SYSTEM.value is not None:
         return _SYSTEM.value
     beside = model / SYSTEM_FILE
     return beside.read_text(encoding="utf-8") if beside.is_file() else INSTRUCTIONS["reason"]
 
 
-def describe(writer: "Writer") -> str:
+def describe(model: "ChatModel") -> str:
     """Returns a line for the beginning."""
     import jax
 
@@ -113,18 +113,22 @@ def describe(writer: "Writer") -> str:
 
     turns = "/new starts over" if _HISTORY.value else "every line is a question of its own"
     return (
-        f"{count_parameters(writer.config) / 1e6:,.0f} million parameters on "
-        f"{jax.default_backend()}, context {writer.config.max_positions:,}; {turns}, /quit leaves"
+        f"{count_parameters(model.config) / 1e6:,.0f} million parameters on "
+        f"{jax.default_backend()}, context {model.config.max_positions:,}; {turns}, /quit leaves"
     )
 
 
 def talk(
-    writer: "Writer", conversation: "Conversation", out: Console, notes: Console, interactive: bool
+    model: "ChatModel",
+    conversation: "Conversation",
+    out: Console,
+    notes: Console,
+    interactive: bool,
 ) -> None:
     """Answers questions until there are no more."""
     import jax
 
-    from bridge_jax.generation.conversation import Reply
+    from bridge_jax.generation.conversation import ChatReply
 
     key = jax.random.key(_SEED.value)
     show = show_live if interactive and not out.is_dumb_terminal else show_plain
@@ -148,9 +152,9 @@ def talk(
                 "question and its reply" if forgotten == 1 else f"{forgotten} questions and replies"
             )
             say(notes, f"the context is full: forgot the oldest {what}")
-        reply = Reply()
+        reply = ChatReply()
         try:
-            show(writer.write(prompt, jax.random.fold_in(key, number), reply), reply, out)
+            show(model.write(prompt, jax.random.fold_in(key, number), reply), reply, out)
         except KeyboardInterrupt:
             if not interactive:
                 raise
@@ -185,8 +189,8 @@ def _piped() -> Iterator[str]:
         yield from lines
 
 
-def show_plain(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
-    """Writes a reply as the model does: the answer stands in a line of its own already."""
+def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
+    """Prints a reply piece by piece: the model puts the answer in a line of its own already."""
     to_screen = sys.stdout.isatty()
     try:
         for piece in pieces:
@@ -195,8 +199,8 @@ def show_plain(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
         out.out("\n", highlight=False)
 
 
-def show_live(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
-    """Shows a reply while it is written, as much of it as the screen holds, and then the whole."""
+def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
+    """Shows the end of a reply while it is written, as much as the screen holds; then all of it."""
     out.print()
     try:
         with Live(_Tail(reply), console=out, refresh_per_second=15, transient=True):
@@ -207,9 +211,9 @@ def show_live(pieces: Iterator[str], reply: "Reply", out: Console) -> None:
 
 
 class _Tail:
-    """The last lines of a reply that is being written: what scrolls away cannot be redrawn."""
+    """The last lines of a reply that is being written: others cannot be redrawn."""
 
-    def __init__(self, reply: "Reply"):
+    def __init__(self, reply: "ChatReply"):
         self._reply = reply
         self._waiting = Spinner("dots", style="dim")
 
@@ -238,7 +242,7 @@ def layout(reply: str, complete: bool) -> Text:
     return Text("\n\n").join(Text(text, style) for text, style in parts if text)
 
 
-def summary(reply: "Reply") -> str:
+def summary(reply: "ChatReply") -> str:
     """Returns a line about a reply: tokens, tokens per second, and why it ends where it does."""
     parts = [f"{reply.tokens} token{'s' * (reply.tokens != 1)}"]
     if reply.rate:

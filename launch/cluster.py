@@ -1,12 +1,13 @@
-"""Joins the processes of a run on several hosts, before anything else touches JAX.
+"""Prepares JAX for a run: joins the processes of several hosts, and keeps compiled programs.
 
-TPU pods on GKE, multislice, Slurm and Open MPI are told from the environment; on TPU VMs pass
+TPU pods on GKE, multislice, Slurm and Open MPI are found by the environment; on TPU VMs pass
 `--multihost`; elsewhere `--coordinator`, `--num_processes` and `--process_id`.
 """
 
 import contextlib
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def join() -> None:
             "see that each of them is started with the same --coordinator and --num_processes, and "
             "reaches the coordinator's port"
         )
-        os._exit(2)  # JAX waits in its own code, and would end with a stack trace for a message.
+        os._exit(2)  # JAX waits in native code, and would print a stack trace.
 
     timer = threading.Timer(_JOIN.value, give_up)
     timer.daemon = True
@@ -74,13 +75,12 @@ def together(workdir: Path) -> Iterator[None]:
     """Runs the block as one of several processes: when one of them is lost, all end."""
     import jax
 
-    from bridge_jax.parallel import heartbeat
+    from bridge_jax.parallel import hosts
 
-    with heartbeat.together(workdir / "hosts", _LOST.value):
+    with hosts.together(workdir / "hosts", _LOST.value):
         try:
             yield
-        # With one device a process, a collective is carried out where it is called, and what it
-        # says is a ValueError.
+        # With one device a process, a collective runs where it is called, and raises a ValueError.
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
                 raise
@@ -96,3 +96,16 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
     workers = environment.get("TPU_WORKER_HOSTNAMES", "").count(",") + 1
     slices = environment.get("MEGASCALE_NUM_SLICES", "1")
     return int(tasks or 1) > 1 or workers > 1 or int(slices) > 1
+
+
+def keep_compilations(workdir: Path) -> None:
+    """Keeps compiled programs under `workdir/compilations/<host>`, unless JAX has a place already.
+
+    A restart, and the next run of a study, read them. Hosts have a folder each: a program for a CPU
+    is for the very instructions that it has.
+    """
+    import jax
+
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        folder = workdir / "compilations" / socket.gethostname()
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))

@@ -35,7 +35,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import methods, shown
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.config import io as config_io
-    from bridge_jax.models import checkpoint, export, generation_config
+    from bridge_jax.models.hub import checkpoint, export
     from bridge_jax.parallel.sharding import make_mesh
     from bridge_jax.pipeline import storage
     from bridge_jax.pipeline.artifacts import Role
@@ -78,7 +78,7 @@ def main(assignments: list[str]) -> None:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
         else:
             export.write_model(folder, model.config, model.params, hf_config, _DTYPE.value)
-            generation_config.write(
+            export.write_generation_config(
                 folder, hf_config, model.tokenizer.end_ids, model.tokenizer.pad_id
             )
         model.tokenizer.save(folder)

@@ -8,7 +8,7 @@ import time
 
 from absl import flags, logging
 
-from launch import cluster, compilations
+from launch import cluster
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
@@ -46,7 +46,7 @@ def main(assignments: list[str]) -> None:
     began = time.perf_counter()
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
-    compilations.keep(workdir)
+    cluster.keep_compilations(workdir)
     with cluster.together(workdir):
         job = Job(config, workdir, phase=_PHASE.value)
         words.print_summary(job.run(console, job.heading), console)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 from absl import flags, logging
 
-from launch import cluster, compilations
+from launch import cluster
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_study().", required=True)
@@ -41,7 +41,7 @@ def main(assignments: list[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
-    compilations.keep(workdir)
+    cluster.keep_compilations(workdir)
     with bad_rows_listed(workdir):
         studies.check_tests(study)
     chosen = [run for run in study.runs if fnmatch.fnmatch(run.folder, _ONLY.value)]

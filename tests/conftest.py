@@ -43,7 +43,7 @@ def tiny_tokenizer(checkpoint):
 def tiny_model(checkpoint):
     """The config and parameters (numpy) of `checkpoint`."""
     from bridge_jax.config import ModelConfig
-    from bridge_jax.models import checkpoint as checkpoints
+    from bridge_jax.models.hub import checkpoint as checkpoints
 
     return checkpoints.load(ModelConfig(str(checkpoint)))
 

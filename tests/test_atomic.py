@@ -8,7 +8,7 @@ import pytest
 from bridge_jax import atomic
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import Owner, is_alive
-from bridge_jax.parallel import heartbeat
+from bridge_jax.parallel import hosts
 from bridge_jax.pipeline.files import write_rows
 from bridge_jax.pipeline.leases import held, lock
 
@@ -84,7 +84,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path, precious, write):
     elif write == "rows":
         write_rows(path, [{"a": 1}])
     else:
-        heartbeat._Watch(tmp_path, "7", 0, 2, 10.0, print).beat()
+        hosts.Heartbeat(tmp_path, "7", 0, 2, 10.0, print).beat()
     assert not path.is_symlink() and "1" in path.read_text()
     assert precious.read_text() == "years of work"
 

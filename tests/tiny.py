@@ -1,7 +1,7 @@
 """A random Llama of some 30 thousand parameters with a real tokenizer, written in a second.
 
-The tensor names are spelled out here, apart from `bridge_jax.models.names`, so that a test which
-loads the checkpoint would notice a wrong name there.
+The tensor names are spelled out here, apart from `bridge_jax.models.hub.families`, so that a test
+which loads the checkpoint would notice a wrong name there.
 """
 
 import json

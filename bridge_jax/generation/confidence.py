@@ -1,4 +1,4 @@
-"""How sure a model was of what it wrote: the log-probabilities of the steps of a rationale."""
+"""Confidence of a model in its rationale: the log-probabilities of the steps."""
 
 import bisect
 import itertools
@@ -7,7 +7,7 @@ import re
 from bridge_jax.generation.engine import Completion
 from bridge_jax.text.tokenizer import Tokenizer
 
-# Behind the full stop of a sentence, and before a line break that follows none.
+# After the full stop of a sentence, and before a line break that follows none.
 _STEP_END = re.compile(r"[.!?](?=\s)|(?<=[^.!?\s])(?=\n)")
 
 

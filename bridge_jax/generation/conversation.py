@@ -1,4 +1,4 @@
-"""A conversation: what was said so far, as a prompt, and the reply as it is written."""
+"""A conversation: renders the turns so far as a prompt, and streams the reply."""
 
 import dataclasses
 import time
@@ -15,10 +15,10 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 
 class Conversation:
-    """Questions and replies, the oldest of which are forgotten when the context is full.
+    """Questions and replies; the oldest are dropped when the context is full.
 
     Attributes:
-      turns: (question, reply) of what is remembered, in order.
+      turns: (question, reply) that the next prompt will have, in order.
     """
 
     def __init__(self, tokenizer: Tokenizer, system: str, room: int):
@@ -43,10 +43,10 @@ class Conversation:
             )
 
     def prompt(self, question: str) -> tuple[list[int], int]:
-        """Returns the ids of the prompt that asks `question`, and how many turns it forgot.
+        """Returns the ids of the prompt that asks `question`, and how many turns were dropped.
 
         Raises:
-          UserError: the question alone has no room; nothing is forgotten.
+          UserError: the question alone is too long; nothing is dropped.
         """
         alone = len(self._render(question))
         if alone > self._room:
@@ -68,14 +68,14 @@ class Conversation:
 
 
 @dataclasses.dataclass
-class Reply:
-    """What was written so far.
+class ChatReply:
+    """A reply while it is written, as far as it goes.
 
     Attributes:
       text: whole characters only.
       tokens: how many.
       first, last: when the first and the last token came, in seconds.
-      note: why it ends where it does, if not by itself.
+      note: why it ends there, if not by an end token.
     """
 
     text: str = ""
@@ -86,13 +86,13 @@ class Reply:
 
     @property
     def rate(self) -> float:
-        """Tokens per second behind the first, which took the prompt; 0 if there are none."""
+        """Tokens per second after the first, which took the prompt; 0 if there are none."""
         return (self.tokens - 1) / (self.last - self.first) if self.tokens > 1 else 0.0
 
 
 @dataclasses.dataclass
-class Writer:
-    """A model that replies."""
+class ChatModel:
+    """A model, its tokenizer, and the settings of its replies."""
 
     config: DecoderConfig
     params: Any
@@ -104,20 +104,19 @@ class Writer:
         """Tokens that a prompt may have."""
         return self.config.max_positions - self.settings.max_new_tokens
 
-    def write(self, prompt: list[int], key: jax.Array, reply: Reply) -> Iterator[str]:
-        """Yields the text of a reply in pieces, and keeps `reply` up to date."""
+    def write(self, prompt: list[int], key: jax.Array, reply: ChatReply) -> Iterator[str]:
+        """Yields the text of a reply in pieces, and updates `reply`."""
         words = Detokenizer(self.tokenizer)
         end_ids, pad_id = self.tokenizer.end_ids, self.tokenizer.pad_id
         for token in stream(self.config, self.params, prompt, key, self.settings, end_ids, pad_id):
             reply.last = time.perf_counter()
             reply.first = reply.first or reply.last
             reply.tokens += 1
-            yield _append(reply, words.add(token))
-        yield _append(reply, words.finish())
+            piece = words.add(token)
+            reply.text += piece
+            yield piece
+        piece = words.finish()
+        reply.text += piece
+        yield piece
         if reply.tokens == self.settings.max_new_tokens:
             reply.note = f"cut at max_new_tokens={reply.tokens}"
-
-
-def _append(reply: Reply, piece: str) -> str:
-    reply.text += piece
-    return piece

@@ -1,4 +1,4 @@
-"""Prompts in, completions out: a jitted prefill and decode loop over length-bucketed batches.
+"""Writes completions of prompts: a jitted prefill and decode loop over length-bucketed batches.
 
 Prompts are padded on the left, so every row writes the same cache slot at each step. The loop
 ends when all rows have ended. Left out: refilling finished rows (continuous batching).
@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.sampling import sample
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
@@ -25,7 +24,7 @@ WIDTH_STEP = 16  # Tokens between the widths of short prompts.
 
 
 class Completion(NamedTuple):
-    """What a model wrote.
+    """The tokens that a model wrote for a prompt.
 
     Attributes:
       ids: the tokens, without the end token.
@@ -39,7 +38,7 @@ class Completion(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether it ended by itself."""
+        """Whether the model ended it, with an end token."""
         return self.end is not None
 
 
@@ -62,7 +61,7 @@ def forward(
     positions: jax.Array,
     cache: decoder.KVCache,
 ) -> tuple[jax.Array, decoder.KVCache]:
-    """Returns the logits f32[B, V] behind the last of tokens int32[B, S], and the longer cache."""
+    """Returns the logits f32[B, V] after the last of tokens int32[B, S], and the longer cache."""
     visible = decoder.in_cache(cache, tokens.shape[1])
     out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
     hidden, cache = out
@@ -72,7 +71,7 @@ def forward(
 def read_prompts(
     config: DecoderConfig, params: Any, prompts: jax.Array, lengths: jax.Array, slots: int
 ) -> tuple[jax.Array, decoder.KVCache]:
-    """Returns the logits f32[B, V] behind the prompts, and a cache of `slots` that holds them.
+    """Returns the logits f32[B, V] after the prompts, and a cache of `slots` that holds them.
 
     Args:
       config, params: the model.
@@ -86,6 +85,40 @@ def read_prompts(
     cache = cache._replace(mask=(jnp.arange(slots) >= pad[:, None]))
     positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
     return forward(config, params, prompts, positions, cache)
+
+
+def sample(
+    logits: jax.Array, key: jax.Array, temperature: float, top_p: float
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the token int32[B] and its log-probability f32[B] under the model itself.
+
+    The log-probability is that of the untempered, untruncated distribution, so that it can be
+    compared over sampling settings.
+
+    Args:
+      logits: f32[B, V].
+      key: random key; unused when greedy.
+      temperature: 0 takes the most probable token.
+      top_p: keeps the smallest set of tokens whose probability reaches it (nucleus, 1904.09751).
+    """
+    logprobs = jax.nn.log_softmax(logits)
+    if temperature == 0:
+        token = jnp.argmax(logits, -1)
+    else:
+        scaled = logits / temperature
+        if top_p < 1:
+            scaled = jnp.where(_nucleus(scaled, top_p), scaled, -jnp.inf)
+        token = jax.random.categorical(key, scaled)
+    return token, jnp.take_along_axis(logprobs, token[:, None], axis=1)[:, 0]
+
+
+def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
+    """Returns bool[B, V]: the tokens that top_p keeps, the most probable one always."""
+    probabilities = jax.nn.softmax(logits)
+    descending = jnp.sort(probabilities, descending=True)
+    before = jnp.cumsum(descending, -1) - descending
+    kept = jnp.where(before < top_p, descending, jnp.inf)
+    return probabilities >= kept.min(-1, keepdims=True)
 
 
 def draw(
@@ -125,7 +158,7 @@ def generate_batch(
     ends = jnp.atleast_1d(jnp.asarray(end_ids, jnp.int32))
 
     def written(loop: _Loop) -> _Loop:
-        """Writes down the token that was drawn."""
+        """Stores the token that was drawn."""
         return loop._replace(
             tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, ends[0], loop.token)),
             logprobs=loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob)),
@@ -151,7 +184,7 @@ def generate_batch(
         cache, token, logprob, lengths, lengths == 0, out, jnp.zeros((batch, limit)),
         jnp.int32(0), key,
     )  # fmt: skip
-    # Nothing is computed behind the last token.
+    # Nothing is computed after the last token.
     loop = jax.lax.while_loop(
         lambda loop: (loop.step < limit) & ~loop.done.all(), advance, written(first)
     )
@@ -192,7 +225,7 @@ def rows_a_batch(settings: GenerationConfig, count: int) -> int:
 
 
 class Engine:
-    """A model that writes."""
+    """Writes completions in batches, with one model."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""One reply, token by token, for a person who watches it being written.
+"""Writes one reply token by token, for a chat.
 
-The same forward pass and choice of tokens as `engine`, but each token leaves the device as soon
-as it is there. Shapes are rounded up, so that the turns of a growing conversation rarely compile:
-prompts to 32, 64, 128 ... tokens, caches to multiples of 512 slots.
+The same forward pass and choice of tokens as in `engine`, but each token leaves the device at
+once. Shapes are rounded up, so that the turns of a growing conversation rarely compile: prompts to
+32, 64, 128 ... tokens, caches to multiples of 512 slots.
 Left out: keeping the cache between turns; every turn reads its whole prompt.
 """
 
@@ -21,11 +21,11 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 SLOTS = 512
 
-_HALF = "\ufffd"  # What bytes that are no whole character decode to.
+_HALF = "\ufffd"  # Bytes that are no whole character decode to this.
 
 
 class _Written(NamedTuple):
-    """The last token, not yet in the cache, its position, and the key for those behind it."""
+    """The last token, not yet in the cache, its position, and the key for the next ones."""
 
     token: jax.Array
     position: jax.Array
@@ -98,8 +98,8 @@ def stream(
         for left in reversed(range(settings.max_new_tokens)):
             token = last.token
             if left:
-                # Asked for before this token is looked at, so that the device does not wait for us;
-                # and the one compilation lies before the first token, not among the others.
+                # Started before this token is read, so that the device is never idle; and the one
+                # compilation comes before the first token, not between two.
                 cache, last = _step(config, params, cache, last, settings)
             written = int(token[0])
             if written in end_ids:
@@ -115,23 +115,23 @@ def bucket(length: int) -> int:
 
 
 class Detokenizer:
-    """Tokens to text piece by piece; a character is held back until all its bytes are there."""
+    """Turns tokens into text piece by piece; a character is held back until it is complete."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._told = 0
+        self._sent = 0
 
     def add(self, token: int) -> str:
         """Returns the text that `token` completes; often a word, sometimes nothing."""
         self._ids.append(token)
-        return self._tell(self._tokenizer.decode(self._ids).rstrip(_HALF))
+        return self._new_text(self._tokenizer.decode(self._ids).rstrip(_HALF))
 
     def finish(self) -> str:
         """Returns what is held back: the mark of half a character, if the text ends in one."""
-        return self._tell(self._tokenizer.decode(self._ids))
+        return self._new_text(self._tokenizer.decode(self._ids))
 
-    def _tell(self, text: str) -> str:
-        new = text[self._told :]
-        self._told = max(self._told, len(text))
+    def _new_text(self, text: str) -> str:
+        new = text[self._sent :]
+        self._sent = max(self._sent, len(text))
         return new

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import jax
 
-from bridge_jax import timing
 from bridge_jax.config import GenerationConfig, RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.answers import answer_of, is_correct
@@ -110,11 +109,12 @@ def fit(
                 how.seed,
                 model.mesh,
                 how.tensorboard,
+                out.spans,
                 _measure(how, model, reading, dev),
                 # As if every place in the rows held a token.
                 flops_per_token=flops / config.row_tokens,
             )
-            with timing.span("checkpoint"):
+            with out.spans.span("checkpoint"):
                 # Before the parameters, which say by being there that all is.
                 out.write_record(VALUES.name, {"sha256": content.of_params(params)})
                 save_params(path, params)

@@ -18,7 +18,7 @@ from bridge_jax.data.example import Example, Splits, with_task_text
 from bridge_jax.data.practice.instructions import generate_instructions
 from bridge_jax.data.sources import Instructions, read_instructions
 from bridge_jax.errors import UserError
-from bridge_jax.models.files import locate
+from bridge_jax.models.hub.files import locate
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.pipeline import keys
 from bridge_jax.pipeline.artifacts import ROLES, Role

@@ -1,13 +1,94 @@
-"""Scaled dot-product attention with grouped heads: one function for every user and every chip."""
+"""Scaled dot-product attention with grouped heads, rotary positions, and the kernels of the chips.
+
+The kernels are JAX's splash attention for TPU and cuDNN's flash attention (2205.14135) for GPU.
+Neither writes the S x S scores to memory. Splash attention reads segment ids and skips blocks that
+are masked whole; cuDNN is given the mask.
+"""
+
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 
-from bridge_jax.models import kernels
-from bridge_jax.models.config import Kernel
-from bridge_jax.models.visible import Visible, Window, dense_mask
+from bridge_jax.models.config import Kernel, Rope
+from bridge_jax.parallel.sharding import RULES
 
 CHUNK = 512  # Queries whose scores exist at once, where there are more and no kernel is used.
+LANES = 128  # A block of splash attention is a multiple of this,
+BLOCK = 512  # and at most this: its inputs must fit in a core's memory together.
+
+
+class Rotation(NamedTuple):
+    """Rotary positions (RoFormer, 2104.09864) in the layout of two halves.
+
+    Sines and cosines of the angles of each position: f32[B, S, 1, H/2] each.
+    """
+
+    sin: jax.Array
+    cos: jax.Array
+
+
+def frequencies(rope: Rope, head_dim: int) -> np.ndarray:
+    """Returns f32[H/2], radians a token."""
+    half = head_dim // 2
+    plain = rope.theta ** (-np.arange(half) / half)
+    if not rope.original_context:
+        return (plain / rope.factor).astype(np.float32)
+    # 1 where a wavelength is short and kept, 0 where it is long and stretched.
+    turns = rope.original_context * plain / (2 * math.pi)
+    keep = np.clip((turns - rope.low) / (rope.high - rope.low), 0, 1)
+    return (plain * (keep + (1 - keep) / rope.factor)).astype(np.float32)
+
+
+def rotation(rope: Rope, head_dim: int, positions: jax.Array) -> Rotation:
+    """Returns the rotation of positions int32[B, S]; the same for every layer."""
+    angle = positions[:, :, None, None] * jnp.asarray(frequencies(rope, head_dim))
+    return Rotation(jnp.sin(angle), jnp.cos(angle))
+
+
+def rotate(x: jax.Array, by: Rotation) -> jax.Array:
+    """Rotates f[B, S, N, H]."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate(
+        [first * by.cos - second * by.sin, second * by.cos + first * by.sin], -1
+    )
+    return rotated.astype(x.dtype)
+
+
+class Visible(NamedTuple):
+    """The keys that each query attends to: those of its own segment, in its own slot and before.
+
+    Attributes:
+      query: int32[B, S], the segment of each query.
+      key: int32[B, T], the segment of each key; 0 is padding, which is always masked.
+      start: int32[], the slot of the first query; None for whole rows, where S is T.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    start: jax.Array | None = None
+
+
+class SlidingWindow(NamedTuple):
+    """Where `applies` (bool[]), a query attends to the last `size` slots, its own included."""
+
+    size: int
+    applies: jax.Array
+
+
+def dense_mask(visible: Visible, window: SlidingWindow | None = None) -> jax.Array:
+    """Returns bool[B, 1, S, T]: which keys each query attends to."""
+    steps, slots = visible.query.shape[1], visible.key.shape[1]
+    start = 0 if visible.start is None else visible.start
+    ago = start + jnp.arange(steps)[:, None] - jnp.arange(slots)[None, :]
+    seen = ago >= 0
+    if window is not None:
+        seen &= (ago < window.size) | ~window.applies
+    same = visible.query[:, :, None] == visible.key[:, None, :]
+    return (same & seen & (visible.key > 0)[:, None, :])[:, None]
 
 
 def attention(
@@ -17,7 +98,7 @@ def attention(
     visible: Visible,
     scale: float,
     softcap: float | None = None,
-    window: Window | None = None,
+    window: SlidingWindow | None = None,
     kernel: Kernel = "plain",
 ) -> jax.Array:
     """Returns f[B, S, N, H].
@@ -25,19 +106,21 @@ def attention(
     Args:
       query: f[B, S, N, H].
       key, value: f[B, T, K, H]; K divides N, and N / K query heads share a key head.
-      visible: who sees whom.
+      visible: which keys each query attends to.
       scale: multiplies the scores.
       softcap: c * tanh(scores / c), before the mask (Gemma 2, 2408.00118).
-      window: how far back a query sees, where it is not all the way.
-      kernel: what computes whole rows of packed segments; shapes that it does not take, and rows
-        that are read from a cache, are computed plainly. The results are the same to rounding,
-        except at padding, which sees nothing in the one and other padding in the other.
+      window: how far back a query attends, where it is not all the way.
+      kernel: computes whole rows of packed segments; shapes that it does not take, and rows that
+        are read from a cache, are computed plainly. The results are the same to rounding, except
+        at padding, which attends to nothing in the one and to other padding in the other.
     """
-    if kernel == "splash" and kernels.splash_takes(query, visible):
-        return kernels.splash(query, key, value, visible, scale, softcap, window)
+    if kernel == "splash" and splash_takes(query, visible):
+        return splash(query, key, value, visible, scale, softcap, window)
     mask = dense_mask(visible, window)
-    if kernel == "cudnn" and kernels.cudnn_takes(query, visible, softcap):
-        return kernels.cudnn(query, key, value, mask, scale)
+    if kernel == "cudnn" and cudnn_takes(query, visible, softcap):
+        return jax.nn.dot_product_attention(
+            query, key, value, mask=mask, scale=scale, implementation="cudnn"
+        )
     batch, steps, heads, dim = query.shape
     if steps <= CHUNK:
         return _plain(query, key, value, mask, scale, softcap)
@@ -72,3 +155,88 @@ def _plain(
     scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("BKGST,BTKH->BSKGH", weights, value).reshape(query.shape)
+
+
+def splash_takes(query: jax.Array, visible: Visible) -> bool:
+    """Returns whether splash attention pays: for whole rows that are not short."""
+    return visible.start is None and query.shape[1] >= LANES
+
+
+def splash(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    visible: Visible,
+    scale: float,
+    softcap: float | None,
+    window: SlidingWindow | None,
+) -> jax.Array:
+    """Returns f[B, S, N, H] like `attention`, except at padding, which attends to padding."""
+    real = query.shape[1]
+    missing = -real % LANES
+    query, key, value = (
+        jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value)
+    )
+    segments = jnp.pad(jnp.asarray(visible.query), ((0, 0), (0, missing)))
+    steps = real + missing
+
+    def attend(size: int | None):
+        def on_chip(query: Any, key: Any, value: Any, segments: Any) -> Any:
+            kernel = _splash_kernel(query.shape[2], steps, size, softcap)
+            heads_first = (x.swapaxes(1, 2) for x in (query, key, value))
+            return jax.vmap(kernel)(*heads_first, segments)
+
+        return lambda: _on_each_chip(on_chip, query * scale, key, value, segments)
+
+    if window is None:
+        mixed = attend(None)()
+    else:
+        mixed = jax.lax.cond(window.applies, attend(window.size), attend(None))
+    return mixed.swapaxes(1, 2)[:, :real]
+
+
+def cudnn_takes(query: jax.Array, visible: Visible, softcap: float | None) -> bool:
+    """Returns whether cuDNN can compute this, on cards since Ampere."""
+    steps, dim = query.shape[1], query.shape[3]
+    narrow = query.dtype in (jnp.bfloat16, jnp.float16)
+    whole = visible.start is None and steps % 2 == 0
+    return whole and narrow and softcap is None and dim <= 128 and dim % 8 == 0
+
+
+def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | None) -> Any:
+    """Returns (f[N, S, H], f[K, S, H], f[K, S, H], int32[S]) -> f[N, S, H]."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    shape = (steps, steps)
+    if window is None:
+        mask = splash_attention.CausalMask(shape)
+    else:
+        mask = splash_attention.LocalMask(shape, (window - 1, 0), 0)
+    block = max(size for size in range(LANES, BLOCK + 1, LANES) if steps % size == 0)
+    kernel = splash_attention.make_splash_mha(
+        splash_attention.MultiHeadMask([mask] * heads),
+        block_sizes=splash_attention.BlockSizes(
+            block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block,
+            use_fused_bwd_kernel=True,
+        ),
+        attn_logits_soft_cap=softcap,
+        head_shards=1,
+        q_seq_shards=1,
+    )  # fmt: skip
+    return lambda query, key, value, segments: kernel(
+        query, key, value, splash_attention.SegmentIds(segments, segments)
+    )
+
+
+def _on_each_chip(function: Any, *inputs: jax.Array) -> jax.Array:
+    """Runs a kernel for one chip on each chip's rows and heads."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return function(*inputs)
+    rows = PartitionSpec(RULES["batch"])
+    places = PartitionSpec(RULES["batch"], None, RULES["heads"])
+    return jax.shard_map(
+        function,
+        in_specs=(places, places, places, rows),
+        out_specs=PartitionSpec(RULES["batch"], RULES["heads"]),
+        check_vma=False,
+    )(*inputs)

@@ -1,4 +1,4 @@
-"""The shape of a decoder: one dataclass for all families (`bridge_jax.models.families`)."""
+"""The shape of a decoder: one dataclass for all families (`bridge_jax.models.hub.families`)."""
 
 import dataclasses
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class DecoderConfig:
       local: which of the L layers are local; empty is none.
       norm_eps: epsilon of the RMS norms.
       norm_offset: added to a norm's scale: Gemma stores scale - 1.
-      post_norms: attention and MLP are normed behind as well as before.
+      post_norms: attention and MLP have a norm after them as well as before.
       qkv_bias: queries, keys and values have a bias.
       qk_norm: queries and keys are normed over H before they are rotated.
       activation: of the MLP's gate.

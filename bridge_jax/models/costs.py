@@ -18,7 +18,7 @@ import numpy as np
 from bridge_jax.config import TrainConfig
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import KEPT_LOGITS
-from bridge_jax.models.projection import is_adapted
+from bridge_jax.models.lora import is_adapted
 from bridge_jax.parallel.sharding import filled_rows
 
 F32 = 4
@@ -37,16 +37,6 @@ class Cost(NamedTuple):
     def times(self, steps: int) -> "Cost":
         """Returns the cost of `steps` steps."""
         return Cost(*(steps * part for part in self))
-
-
-class _Mesh(NamedTuple):
-    data: int
-    fsdp: int
-    tensor: int
-
-    @property
-    def chips(self) -> int:
-        return self.data * self.fsdp * self.tensor
 
 
 def layer_parameters(config: DecoderConfig) -> int:
@@ -77,7 +67,7 @@ def adapter_parameters(config: DecoderConfig) -> int:
 
 def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: Any) -> Cost:
     """Returns the cost of a step of `train.batch_rows` rows with `targets` targets each."""
-    m = _Mesh(**mesh.shape)
+    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     rows, steps = filled_rows(train.batch_rows, mesh, train.accumulate), train.row_tokens
     body = _forward(config, rows * steps, steps)
     head = 2 * head_parameters(config) * rows * targets
@@ -91,18 +81,18 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     trained, total = _trained(config), layer_parameters(config) + head_parameters(config)
     passes = 2 + again
     micro = train.accumulate
-    weights = m.data * m.fsdp * total * width * passes * micro  # every replica reads them all
+    weights = data * fsdp * total * width * passes * micro  # every replica reads them all
     # Gradient read, parameter and two moments read and written.
-    update = m.data * trained * F32 * 7
+    update = data * trained * F32 * 7
     traffic = (
         weights + update + _activations(config, rows * steps, steps, width) * (passes + backward)
     )
 
     gathered = 2 * micro * total * width + micro * trained * F32  # gathers, and one scatter
-    between = m.data * gathered * (m.fsdp - 1)
-    between += 2 * trained * F32 * (m.data - 1)
+    between = data * gathered * (fsdp - 1)
+    between += 2 * trained * F32 * (data - 1)
     sums = 2 * (1 + again + 1)  # after attention and after the MLP, in each pass
-    between += _tensor_sums(config, rows * steps, m) * sums
+    between += _tensor_sums(config, rows * steps, mesh) * sums
     return Cost(flops, traffic, between)
 
 
@@ -120,18 +110,18 @@ def model_flops(config: DecoderConfig, rows: int, steps: int, targets: int) -> f
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Any) -> Cost:
     """Returns the cost of a batch of `rows` sequences of `width` tokens."""
-    m = _Mesh(**mesh.shape)
+    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     tokens, total = rows * width, layer_parameters(config) + head_parameters(config)
     flops = _forward(config, tokens, width) + 2 * head_parameters(config) * rows * targets
     size = _bytes(config)
-    traffic = m.data * m.fsdp * total * size + _activations(config, tokens, width, size)
-    between = m.data * total * size * (m.fsdp - 1) + 2 * _tensor_sums(config, tokens, m)
+    traffic = data * fsdp * total * size + _activations(config, tokens, width, size)
+    between = data * total * size * (fsdp - 1) + 2 * _tensor_sums(config, tokens, mesh)
     return Cost(flops, traffic, between)
 
 
 def generation_step(config: DecoderConfig, rows: int, width: int, new: int, mesh: Any) -> Cost:
-    """Returns the cost of a batch: `rows` prompts of `width` tokens, `new` tokens behind each."""
-    m = _Mesh(**mesh.shape)
+    """Returns the cost of a batch: `rows` prompts of `width` tokens, `new` tokens after each."""
+    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     prefill = scoring_step(dataclasses.replace(config, kernel="plain"), rows, width, 1, mesh)
     head = 2 * head_parameters(config) * rows
     matrices = 2 * layer_parameters(config) * rows + head
@@ -141,8 +131,8 @@ def generation_step(config: DecoderConfig, rows: int, width: int, new: int, mesh
     cache = cache_bytes(config, rows, slots)
     a_token = Cost(
         matrices + attend,
-        m.data * m.fsdp * total * size + cache,
-        m.data * total * size * (m.fsdp - 1) + 2 * _tensor_sums(config, rows, m),
+        data * fsdp * total * size + cache,
+        data * total * size * (fsdp - 1) + 2 * _tensor_sums(config, rows, mesh),
     )
     return Cost(*(a + b for a, b in zip(prefill, a_token.times(new - 1))))
 
@@ -163,13 +153,15 @@ def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -
     """Returns the bytes that a pass over the layers moves besides the weights."""
     c = config
     widths = 4 * c.model_dim + 2 * (c.num_heads + c.num_kv_heads) * c.head_dim + 3 * c.mlp_dim
-    scores = c.num_heads * context * F32 * (c.kernel == "plain")  # Kernels keep them on the chip.
+    # Kernels keep the scores on the chip.
+    scores = c.num_heads * context * F32 if c.kernel == "plain" else 0
     return TOUCHES * c.num_layers * tokens * (widths * width + scores)
 
 
-def _tensor_sums(config: DecoderConfig, tokens: int, m: _Mesh) -> float:
+def _tensor_sums(config: DecoderConfig, tokens: int, mesh: Any) -> float:
     """Returns the bytes of one sum over `tensor` of every layer's output."""
-    return 2 * (m.tensor - 1) * config.num_layers * tokens * config.model_dim * _bytes(config)
+    outputs = config.num_layers * tokens * config.model_dim * _bytes(config)
+    return 2 * (mesh.shape["tensor"] - 1) * outputs
 
 
 def _trained(config: DecoderConfig) -> int:

@@ -16,12 +16,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bridge_jax.models.attention import attention
+from bridge_jax.models import lora
+from bridge_jax.models.attention import (
+    Rotation,
+    SlidingWindow,
+    Visible,
+    attention,
+    rotate,
+    rotation,
+)
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
-from bridge_jax.models.projection import Projection, parameter
-from bridge_jax.models.rotary import Rotation, rotate, rotation
-from bridge_jax.models.visible import Visible, Window
+from bridge_jax.models.lora import Projection, parameter
 from bridge_jax.parallel.sharding import constrain, parameter_shardings
 
 Params = Any
@@ -51,7 +57,7 @@ def init_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
 
 
 def in_cache(cache: KVCache, steps: int) -> Visible:
-    """Returns what the `steps` tokens written from `cache.index` on may see."""
+    """Returns the slots that the `steps` tokens written from `cache.index` on attend to."""
     batch = cache.mask.shape[0]
     return Visible(jnp.ones((batch, steps), int), cache.mask.astype(int), cache.index)
 
@@ -114,7 +120,7 @@ class Attention(nn.Module):
                 for x in (cache.keys, cache.values)
             )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
-        window = Window(c.window, is_local) if c.window and any(c.local) else None
+        window = SlidingWindow(c.window, is_local) if c.window and any(c.local) else None
         mixed = attention(query, key, value, visible, scale, c.attention_softcap, window, c.kernel)
         out = project("out", (*heads, "embed"), (c.model_dim,))
         return out(mixed), cache
@@ -137,7 +143,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each behind a norm (Gemma: between two) and added to the stream."""
+    """Attention and MLP, each after a norm (Gemma: between two) and added to the stream."""
 
     config: DecoderConfig
 
@@ -150,8 +156,12 @@ class Layer(nn.Module):
         def norm(name, y):
             return RMSNorm(c, name=name)(y)
 
-        # One body for all layers: a local one picks the other rotation.
-        rotation = jax.tree.map(lambda full, *local: _pick(is_local, full, *local), *rotations)
+        # One body for all layers: a local one takes the second rotation, where there are two.
+        rotation = rotations[0]
+        if len(rotations) == 2:
+            rotation = jax.tree.map(
+                lambda full, local: jnp.where(is_local, local, full), *rotations
+            )
         mixed, cache = Attention(c, name="attention")(
             norm("attention_norm", x), rotation, visible, is_local, cache, layer
         )
@@ -160,10 +170,6 @@ class Layer(nn.Module):
         x = x + (norm("mlp_post_norm", mixed) if c.post_norms else mixed)
         x = constrain(x, "batch", None, None)
         return (x, cache), None
-
-
-def _pick(is_local: jax.Array, full: jax.Array, local: jax.Array | None = None) -> jax.Array:
-    return full if local is None else jnp.where(is_local, local, full)
 
 
 class Decoder(nn.Module):
@@ -184,7 +190,7 @@ class Decoder(nn.Module):
         Args:
           tokens: int32[B, S].
           positions: int32[B, S], restarting at 0 for each packed segment.
-          visible: who sees whom.
+          visible: which positions each token attends to.
           cache: the tokens before, for generation; its `mask` already covers these S tokens.
 
         Returns:
@@ -212,20 +218,16 @@ class Decoder(nn.Module):
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
+        rotations: tuple[Rotation, ...] = (rotation(c.rope, c.head_dim, positions),)
+        if c.local_rope is not None and any(c.local):
+            rotations = (*rotations, rotation(c.local_rope, c.head_dim, positions))
         is_local = jnp.asarray(c.local or (False,) * c.num_layers)
         (x, cache), _ = layers(c, name="layers")(
-            (x, cache), jnp.arange(c.num_layers), is_local, _rotations(c, positions), visible
+            (x, cache), jnp.arange(c.num_layers), is_local, rotations, visible
         )
         if cache is not None:
             cache = cache._replace(index=cache.index + tokens.shape[1])
         return RMSNorm(c, name="final_norm")(x), cache
-
-
-def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
-    full = rotation(config.rope, config.head_dim, positions)
-    if config.local_rope is None or not any(config.local):
-        return (full,)
-    return full, rotation(config.local_rope, config.head_dim, positions)
 
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
@@ -241,6 +243,14 @@ def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
         nn.unbox(boxed),
         parameter_shardings(boxed, mesh),
+    )
+
+
+def init_adapter(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
+    """Returns a fresh adapter for `config.lora`, which changes nothing before it is trained."""
+    shardings = jax.tree.map(lambda a: a.sharding, lora.split(abstract(config, mesh))[0])
+    return jax.jit(lambda key: lora.split(nn.unbox(init(config, key)))[0], out_shardings=shardings)(
+        key
     )
 
 
@@ -273,6 +283,6 @@ def count_parameters(config: DecoderConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_boxed_shapes(config)))
 
 
-@functools.cache  # A run asks for those of its few models again and again.
+@functools.cache  # A run needs those of its few models many times.
 def _boxed_shapes(config: DecoderConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The vocabulary head in chunks: what is known of each token, without a large N x V array.
+"""The vocabulary head in chunks: statistics of each token, without a large N x V array.
 
 For logits z, the streaming sums m = max z, s = sum exp(z - m), t = sum exp(z - m) z give
 lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats). With the second
@@ -18,7 +18,7 @@ KEPT_LOGITS = 1 << 24
 
 
 class Head(NamedTuple):
-    """What turns hidden states into logits.
+    """The output head, which turns hidden states into logits.
 
     Attributes:
       table: f[V, D].
@@ -60,7 +60,7 @@ class _Running(NamedTuple):
 def token_statistics(
     hidden: jax.Array, head: Head, targets: jax.Array, chunk: int | None = None
 ) -> TokenStatistics:
-    """Returns the NLL of `targets` and how sure the prediction is, at every position.
+    """Returns the NLL of `targets`, and the entropy, margin and arg-max of every prediction.
 
     The backward pass recomputes each chunk's logits, so its memory is bounded as well; where there
     is one chunk, of no more than `KEPT_LOGITS`, it is kept.

@@ -1,4 +1,4 @@
-"""What the accelerators can do: figures of their makers, for one chip."""
+"""Speed and memory of the accelerators: their makers' figures, for one chip."""
 
 import os
 import time
@@ -47,7 +47,7 @@ def topology(name: str) -> tuple[list[Any], Chip]:
     """Returns the devices of a TPU topology that need not be there, such as "v5e:4x4".
 
     Raises:
-      UserError: libtpu is missing, or it knows no such topology.
+      UserError: libtpu is missing, or it has no such topology.
     """
     from jax.experimental import topologies
 
@@ -57,7 +57,7 @@ def topology(name: str) -> tuple[list[Any], Chip]:
         raise UserError(f"--topology={name}: a TPU as in v5e:4x4; known are {known}")
     try:
         return topologies.get_topology_desc(name, platform="tpu").devices, CHIPS[kind]
-    except Exception as error:  # the plugin raises what it likes
+    except Exception as error:  # The plugin raises many kinds.
         raise UserError(
             f"--topology={name}: {str(error).splitlines()[0][:200]}; compiling for a TPU needs "
             "pip install 'bridge-jax[libtpu]', and a topology that exists, such as v5e:4x4"
@@ -65,7 +65,7 @@ def topology(name: str) -> tuple[list[Any], Chip]:
 
 
 def local(device: Any) -> Chip:
-    """Returns what a device here can do; a CPU is measured, for half a second.
+    """Returns the figures of a device here; a CPU is measured, for half a second.
 
     Raises:
       UserError: its kind is not in `CHIPS`.
@@ -84,7 +84,7 @@ def local(device: Any) -> Chip:
 
 
 def peak_flops(devices: Sequence[Any]) -> float | None:
-    """Returns what all devices together can do in a second, None for CPUs and unknown ones."""
+    """Returns the FLOP/s of all devices together, None for CPUs and unknown ones."""
     if devices[0].platform == "cpu":
         return None
     try:

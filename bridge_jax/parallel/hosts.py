@@ -1,11 +1,21 @@
-"""Several processes as one run: what only the first does, and where they meet.
+"""Several processes as one run: who writes, barriers, exchanged values, and lost processes.
 
 Every process runs the same stages over its own devices. The first one alone writes rows and
-reports and calls the teacher; all of them see the workdir, which lies on a shared disk.
+reports and calls the teacher; all of them have the workdir, on a shared disk.
+
+When a process is lost, JAX ends the others from native code, with a stack trace for a message. So
+every process also counts in a file of its own in the workdir and reads the others': `together` ends
+this process with a message when another one is lost.
 """
 
+import contextlib
 import itertools
 import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +23,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-_LONGEST = 7 * 24 * 3600  # Seconds until a wait for the others is given up.
-_meetings = itertools.count()  # No name is met at twice.
+from bridge_jax import atomic, shown
+from bridge_jax.parallel import preemption
+
+FAILED, DONE, STOPPED = "failed", "done", "stopped"
+GRACE = 30.0  # Seconds in which all processes that are stopped together end.
+_LONGEST = 7 * 24 * 3600  # Seconds until a barrier is given up.
+_meetings = itertools.count()  # Makes the name of each barrier unique.
 
 
 def is_first() -> bool:
@@ -23,7 +38,7 @@ def is_first() -> bool:
 
 
 def meet(name: str) -> None:
-    """Waits until every process is here, so that what was written before can be read.
+    """Waits for all processes, so that each can read what any has written before.
 
     It waits on the host: while the first one asks the teacher, which may take a day, no chip of
     the others is in a computation that could time out. A lost process still ends the wait.
@@ -36,13 +51,7 @@ def meet(name: str) -> None:
 
 def agree(value: Any) -> Any:
     """Returns the first process's `value` (JSON) on all of them."""
-    if jax.process_count() == 1:
-        return value
-    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-    padded = np.zeros(size, np.uint8)
-    padded[: len(data)] = data[:size]
-    return json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+    return gather(value)[0]
 
 
 def fetch(tree: Any) -> Any:
@@ -62,3 +71,111 @@ def gather(value: Any) -> list[Any]:
     padded[: len(data)] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes)]
+
+
+@contextlib.contextmanager
+def together(folder: Path, lost_timeout: float) -> Iterator[None]:
+    """Runs the block while the other processes live; with one process, just runs it.
+
+    Args:
+      folder: for the files, on the disk that all processes share.
+      lost_timeout: seconds without a sign of life after which a process counts as lost.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    run = str(agree(time.time_ns()))
+    heart = Heartbeat(folder, run, jax.process_index(), jax.process_count(), lost_timeout, _end)
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(min(2.0, lost_timeout / 5)):
+            heart.beat()
+            heart.check()
+
+    thread = threading.Thread(target=watch, name="heartbeat", daemon=True)
+    thread.start()
+    state = FAILED
+    try:
+        yield
+        state = DONE
+    except preemption.Preempted:
+        state = STOPPED
+        raise
+    finally:
+        stopped.set()
+        thread.join()
+        heart.say(state)
+
+
+def _end(message: str, code: int = 2) -> None:
+    shown.complain(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}")
+    os._exit(code)  # The main thread waits for the others in a collective: there is no other way.
+
+
+class Heartbeat:
+    """This process's file, and the last words in the files of the others.
+
+    Args:
+      folder: of the files.
+      run: names this run: files of an earlier one are ignored.
+      index, count: of this process, and of all.
+      lost_timeout: seconds without a sign of life after which a process counts as lost.
+      end: called with a message, and an exit code where it is not 2, to end this process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        index: int,
+        count: int,
+        lost_timeout: float,
+        end: Callable[..., None],
+    ):
+        self._folder, self._run, self._index, self._count = folder, run, index, count
+        self._timeout, self._end = lost_timeout, end
+        self._beats = 0
+        self._seen = {i: ("", time.monotonic()) for i in range(count) if i != index}
+
+    def beat(self) -> None:
+        """Writes the next number."""
+        self._beats += 1
+        self.say(str(self._beats))
+
+    def say(self, word: str) -> None:
+        """Writes a word for the others: a number while this process lives, or how it has ended."""
+        with contextlib.suppress(OSError):  # The stages report a full disk.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            atomic.replace(self._folder / str(self._index), f"{self._run} {word}")
+
+    def check(self) -> None:
+        """Ends this process if another one has failed, or has been silent for too long."""
+        now = time.monotonic()
+        for index, (before, since) in list(self._seen.items()):
+            word = self._read(index)
+            if word == DONE or word != before:
+                since = now
+            self._seen[index] = (word, since)
+            if word == FAILED:
+                self._end(f"process {index} of {self._count} has failed; its output says why")
+            elif word == STOPPED and now - since > GRACE:
+                self._end(
+                    f"process {index} of {self._count} was told to stop, and has; the same "
+                    "command goes on from here",
+                    preemption.EXIT_CODE,
+                )
+            elif word != STOPPED and now - since > self._timeout:
+                self._end(
+                    f"process {index} of {self._count} gave no sign of life for "
+                    f"{self._timeout:.0f} s (--lost_timeout): its host is gone, or it was killed. "
+                    "Run the same command again on all hosts: it goes on from here"
+                )
+
+    def _read(self, index: int) -> str:
+        """Returns the last word of a process in this run; "" if there is none yet."""
+        try:
+            run, _, word = (self._folder / str(index)).read_text().partition(" ")
+        except OSError:
+            return ""
+        return word if run == self._run else ""

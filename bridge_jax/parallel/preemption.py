@@ -1,9 +1,11 @@
-"""The notice that a machine is about to be taken away: SIGTERM, from Slurm, GKE or a TPU VM.
+"""Handles SIGTERM: Slurm, GKE or a TPU VM is about to take the machine away.
 
-While a model is trained the notice waits for the end of the step, so that the state can be saved,
-and while its parameters are saved for the end of that; everywhere else it stops the run at once,
-since what is done is on the disk already. Of several processes none may leave a computation that
-the others wait in: they stop together, where all of them come by.
+While a model is trained, the notice waits for the end of the step, so that the state can be saved;
+while its parameters are saved, it waits for the end of that. Everywhere else it stops the run at
+once: finished work is on the disk already. Of several processes none may leave a computation that
+the others wait in: they stop together, at a point that all of them reach.
+
+The state is global because a process has one handler of a signal.
 """
 
 import contextlib
@@ -17,9 +19,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here.
-_notices: list[int] = []  # What a signal handler reads and leaves has to lie somewhere.
+_notices: list[int] = []  # Signals that arrived while several processes run.
 _stops_alone: list[bool] = []
-_deferred: list[list[int]] = []  # What each of the blocks has been told, the outer ones first.
+_deferred: list[list[int]] = []  # Signals in each `deferred` block, the outer ones first.
 
 
 class Preempted(Exception):  # noqa: N818 - a notice, no error
@@ -44,7 +46,7 @@ def _stop(number: int, _: Any) -> None:
 def alone() -> Iterator[None]:
     """Lets SIGTERM stop this process at once in the block, which no computation is in.
 
-    The others, who wait for it, hear of it from the heartbeat.
+    The other processes, which wait for this one, are ended by the heartbeat.
     """
     _stops_alone.append(True)
     try:
@@ -67,13 +69,11 @@ def _any_noticed() -> bool:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Lets SIGTERM wait while the block runs; what it then leaves undone is stopped behind it.
-
-    A block within another waits for the end of that one.
+    """Delays SIGTERM until the end of the block, and of the block around it, if there is one.
 
     Yields:
-      `asked()`: whether to save and stop after this step. Several processes must all call it, and
-        all are told the same.
+      `asked()`: whether to save and stop after this step. Of several processes all must call it,
+        and it returns the same on all.
 
     Raises:
       Preempted: the notice came, and the block has ended.

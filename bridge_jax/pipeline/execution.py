@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 
-from bridge_jax import timing
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import files, keys, storage
@@ -23,6 +22,7 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.pipeline.stages import Input, Stage
 from bridge_jax.pipeline.storage import Folder, Store
+from bridge_jax.timing import Spans
 
 _LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "numpy")
 
@@ -89,6 +89,8 @@ class Execution:
         self._hashes, self._as_they_are = hashes, as_they_are
         self._deep = deep
         self._made: dict[str, _Made] = {}
+        self._spans = Spans()
+        self._spans.listen()
 
     def run(self) -> Iterator[StageOutcome]:
         """Runs what is not done, yielding the outcome of each stage as it ends.
@@ -265,18 +267,18 @@ class Execution:
         began = time.perf_counter()
         key, shallow = self._deep[stage.name], self._shallow(stage)
         record: dict[str, Any] = {"key": key, "shallow": shallow, "seconds": 0.0, "restarts": 0}
-        folder = Folder(place, stage.artifact)
+        folder = Folder(place, stage.artifact, self._spans)
         try:
             if hosts.is_first():
                 record = _begin(place, record)
             hosts.meet(f"{stage.name} begins")
-            timing.take()  # What came before is not the stage's.
+            self._spans.take()  # What came before is not the stage's.
             stage.run(stage.params, folder, **self._opened(stage))
             hosts.meet(f"{stage.name} ends")
             seconds = record["seconds"] + time.perf_counter() - began
             if hosts.is_first():
                 manifest = {"stage": stage.name} | record | {"seconds": seconds}
-                manifest |= timing.take() | {"made_with": _made_with()}
+                manifest |= self._spans.take() | {"made_with": _made_with()}
                 manifest |= {"content": content} if content else {}
                 storage.commit(folder, manifest, self._hashes)
             return hosts.agree(seconds)

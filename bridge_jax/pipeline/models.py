@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Engine
-from bridge_jax.models import checkpoint, decoder, generation_config, lora
+from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
-from bridge_jax.models.files import locate
+from bridge_jax.models.hub import checkpoint
+from bridge_jax.models.hub.files import locate, read_end_ids
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import PARAMS, Role
 from bridge_jax.pipeline.storage import Folder
@@ -66,7 +67,7 @@ class RoleModel:
     def tokenizer(self) -> tokenizer.Tokenizer:
         """The tokenizer of the checkpoint, compared with its embedding table."""
         path, rows = locate(self.selected.checkpoint), self.config.vocab_size
-        return tokenizer.load(path, rows, generation_config.read_end_ids(path, rows))
+        return tokenizer.load(path, rows, read_end_ids(path, rows))
 
     def load(self, made: Folder | None = None, dtype: Any = None) -> Model:
         """Returns the model that a stage has trained, or by default the checkpoint as it is.
@@ -95,7 +96,7 @@ class RoleModel:
         if made is not None or not adapter.rank:
             return model
         config = dataclasses.replace(model.config, lora=adapter)
-        drawn = lora.draw(config, self.mesh, jax.random.key(self._seed))
+        drawn = decoder.init_adapter(config, self.mesh, jax.random.key(self._seed))
         return dataclasses.replace(model, config=config, params=lora.join(model.params, drawn))
 
 

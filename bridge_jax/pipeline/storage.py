@@ -22,6 +22,7 @@ from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import content, files
 from bridge_jax.pipeline.artifacts import PARAMS, Artifact, Manifest
 from bridge_jax.pipeline.content import Hashes
+from bridge_jax.timing import Spans
 
 STAGES = "stages"
 MANIFEST = "manifest.json"
@@ -52,10 +53,11 @@ class Folder:
     Attributes:
       path: the folder.
       artifact: the stage's row.
+      spans: takes the time of what the stage does.
     """
 
-    def __init__(self, path: Path, artifact: Artifact):
-        self.path, self.artifact = path, artifact
+    def __init__(self, path: Path, artifact: Artifact, spans: Spans | None = None):
+        self.path, self.artifact, self.spans = path, artifact, spans or Spans()
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Returns the rows of a JSON Lines file.

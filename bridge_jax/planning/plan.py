@@ -19,11 +19,12 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.config import ModelConfig, RunConfig
-from bridge_jax.models import costs, decoder, presets
-from bridge_jax.models.checkpoint import kept_layers
+from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig, computing_on
-from bridge_jax.models.families import cut, from_hf
-from bridge_jax.models.files import is_hub_id, locate, read_hf_config
+from bridge_jax.models.hub import presets
+from bridge_jax.models.hub.checkpoint import kept_layers
+from bridge_jax.models.hub.files import is_hub_id, locate, read_hf_config
+from bridge_jax.models.hub.hf_config import cut, from_hf
 from bridge_jax.parallel.chips import GIB, Chip
 from bridge_jax.parallel.sharding import batch_devices, filled_rows
 from bridge_jax.planning import memory

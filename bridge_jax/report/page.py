@@ -17,7 +17,7 @@ from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import Judged
-from bridge_jax.models.files import is_hub_id
+from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.progress import duration

@@ -8,7 +8,6 @@ for the strategy that needs them.
 """
 
 import functools
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ class Scores(NamedTuple):
 
 
 class ScoreSums(NamedTuple):
-    """What the jitted step returns, unnormalised: f32[B] sums and weights, f32[B, D] hidden."""
+    """Unnormalised results of the jitted step: f32[B] sums and weights, f32[B, D] hidden."""
 
     nll: jax.Array
     entropy: jax.Array
@@ -153,7 +152,7 @@ def score(
       batch_tokens: tokens a batch at most, padding included.
       pad_id: fills the batches.
       mesh: the rows of a batch are split over it.
-      advance: is told how many sequences were scored.
+      advance: called with the number of sequences that were just scored.
     """
     step = functools.partial(score_batch, config, params)
     nll, entropy, margin = np.zeros((3, len(sequences)), np.float32)
@@ -183,6 +182,12 @@ def gradients(
     return found
 
 
+def rows_a_batch(batch_tokens: int, width: int, mesh: Mesh) -> int:
+    """Returns how many sequences of `width` tokens are scored together: the devices divide it."""
+    parts = batch_devices(mesh)
+    return max(1, batch_tokens // width // parts) * parts
+
+
 def _on_all(
     step: Callable[[ScoreBatch], Any],
     sequences: Sequence[prompts.Sequence],
@@ -191,23 +196,7 @@ def _on_all(
     mesh: Mesh,
     advance: Advance,
 ) -> Iterator[tuple[list[int], Any]]:
-    """Yields the members of each batch and what `step` says of them."""
-    for members, batch in _batches(sequences, batch_tokens, pad_id, mesh):
-        keep = slice(0, len(members))
-        with jax.set_mesh(mesh):
-            found = fetch(step(shard_batch(batch, mesh)))
-        yield members, jax.tree.map(operator.itemgetter(keep), found)
-        advance(len(members))
-        preemption.stop_together()
-
-
-def rows_a_batch(batch_tokens: int, width: int, mesh: Mesh) -> int:
-    """Returns how many sequences of `width` tokens are scored together: the devices divide it."""
-    parts = batch_devices(mesh)
-    return max(1, batch_tokens // width // parts) * parts
-
-
-def _batches(sequences: Sequence[prompts.Sequence], batch_tokens: int, pad_id: int, mesh: Mesh):
+    """Yields the members of each batch, and the result of `step` for them."""
     targets = -(-max(len(s.answer) for s in sequences) // TARGETS) * TARGETS
     widths = [-(-s.length // BUCKET) * BUCKET for s in sequences]
     for width in sorted(set(widths)):
@@ -227,4 +216,9 @@ def _batches(sequences: Sequence[prompts.Sequence], batch_tokens: int, pad_id: i
                 batch.length[row] = s.length
                 batch.prompt_length[row] = s.length - len(s.answer)
                 batch.target[row, : len(s.answer)] = s.answer
-            yield members, batch
+            with jax.set_mesh(mesh):
+                found = fetch(step(shard_batch(batch, mesh)))
+            count = len(members)
+            yield members, jax.tree.map(lambda a, count=count: a[:count], found)
+            advance(count)
+            preemption.stop_together()

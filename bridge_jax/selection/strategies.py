@@ -1,13 +1,12 @@
-"""Which examples to pay for: one function a strategy, all with one signature.
+"""Chooses the examples to pay for, by one of several strategies.
 
 A strategy returns an order of candidates, best first. Selections are nested: the first B of the
 selection for a larger budget are the selection for B. The same pool and seed give the same order
 on any number of devices.
 """
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,17 +14,16 @@ from jax.sharding import Mesh
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.selection.centers import d2_sample, farthest_first
-from bridge_jax.selection.coverage import cover
-from bridge_jax.selection.herding import herd
-from bridge_jax.selection.kmeans import kmeans
-from bridge_jax.selection.typicality import typicality
+from bridge_jax.selection.clusters import kmeans, typicality
+from bridge_jax.selection.greedy import cover, d2_sample, farthest_first, herd
 
+STRATEGIES: tuple[str, ...] = get_args(get_type_hints(SelectionConfig)["strategy"])
+CLUSTERED = ("coverage", "typicality")
 POOL_PER_CLUSTER = 100
 MOST_CLUSTERS = 1000  # k-means compares every row with every cluster: beyond it is linear in N.
 
 
-class Selection(NamedTuple):
+class PoolSelection(NamedTuple):
     """Indices into the pool.
 
     Attributes:
@@ -39,26 +37,6 @@ class Selection(NamedTuple):
     clusters: np.ndarray | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """What a strategy may look at.
-
-    Attributes:
-      difficulty: f[N].
-      embeddings: f32[N, D], L2-normalised.
-      gradients: f32[N, D], for `badge`.
-      clusters: int[N], for the strategies in `CLUSTERED`.
-    """
-
-    difficulty: np.ndarray
-    embeddings: np.ndarray
-    gradients: np.ndarray | None
-    clusters: np.ndarray | None
-
-
-Strategy = Callable[[Candidates, int, SelectionConfig, int, Mesh], np.ndarray]
-
-
 def select(
     difficulty: np.ndarray,
     embeddings: np.ndarray,
@@ -68,7 +46,7 @@ def select(
     labels: Sequence[str] | None = None,
     gradients: np.ndarray | None = None,
     mesh: Mesh | None = None,
-) -> Selection:
+) -> PoolSelection:
     """Selects `budget` examples of the pool.
 
     Args:
@@ -90,8 +68,8 @@ def select(
     if labels is not None and config.within_labels:
         difficulty = rank_within(labels, difficulty)
     noisy = noise_count(len(difficulty), config)
-    by_difficulty = np.argsort(-difficulty, kind="stable")
-    set_aside, kept = by_difficulty[:noisy], np.sort(by_difficulty[noisy:])
+    hardest = np.argsort(-difficulty, kind="stable")
+    set_aside, kept = hardest[:noisy], np.sort(hardest[noisy:])
     if budget > len(kept):
         raise UserError(
             f"budget.queries={budget} exceeds the {len(kept)} examples of the pool that can "
@@ -103,90 +81,47 @@ def select(
         count = config.clusters or default_clusters(len(difficulty))
         clusters = np.full(len(difficulty), -1)
         clusters[kept] = kmeans(embeddings[kept], count, seed, mesh).labels
-    candidates = Candidates(
-        difficulty[kept],
-        embeddings[kept],
-        None if gradients is None else gradients[kept],
-        None if clusters is None else clusters[kept],
-    )
-    order = STRATEGIES[config.strategy](candidates, budget, config, seed, mesh)
-    return Selection(kept[order].tolist(), set_aside.tolist(), clusters)
+    match config.strategy:
+        case "random":
+            order = np.random.default_rng(seed).permutation(len(kept))[:budget]
+        case "difficulty":
+            order = np.argsort(-difficulty[kept], kind="stable")[:budget]
+        case "diversity":
+            order = farthest_first(embeddings[kept], budget, mesh)
+        case "badge":
+            assert gradients is not None, "badge needs gradients"
+            order = d2_sample(gradients[kept], budget, seed, mesh)
+        case "herding":
+            order = herd(embeddings[kept], budget, mesh)
+        case "coverage" | "typicality":
+            assert clusters is not None
+            order = _over_clusters(
+                difficulty[kept], embeddings[kept], clusters[kept], budget, config, mesh
+            )
+    return PoolSelection(kept[order].tolist(), set_aside.tolist(), clusters)
 
 
-def by_chance(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
+def _over_clusters(
+    difficulty: np.ndarray,
+    embeddings: np.ndarray,
+    clusters: np.ndarray,
+    budget: int,
+    config: SelectionConfig,
+    mesh: Mesh,
 ) -> np.ndarray:
-    """Returns int[B]: a random order."""
-    return np.random.default_rng(seed).permutation(len(candidates.difficulty))[:budget]
+    """Returns int[B], by `cover`.
 
-
-def by_difficulty(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[B]: the hardest first, the first of equals."""
-    return np.argsort(-candidates.difficulty, kind="stable")[:budget]
-
-
-def by_diversity(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[B]: k-center greedy on the embeddings, from the most central one on."""
-    return farthest_first(candidates.embeddings, budget, mesh)
-
-
-def by_coverage(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[B]: the hard and unlike in every cluster (our default).
-
-    A cluster's mass is its size x mean difficulty.
+    For `coverage` (our default) a cluster's mass is its size x mean difficulty, and the hard come
+    first. For `typicality` (TypiClust, 2202.02794) the mass is the size, and the dense come first.
+    That paper has a cluster for every example that is bought; ours do not depend on the budget.
     """
-    difficulty, clusters = candidates.difficulty, _needed(candidates.clusters)
-    above = difficulty - min(0.0, float(difficulty.min()))
-    mass = np.bincount(clusters, weights=above)
-    embeddings, weight = candidates.embeddings, config.difficulty_weight
-    return cover(difficulty, embeddings, clusters, mass, budget, weight, mesh)
-
-
-def by_typicality(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[B]: the most typical of the largest clusters first (TypiClust, 2202.02794).
-
-    The paper has a cluster for every example that is bought. Ours do not depend on the budget, and
-    a cluster's further seats go to the typical and unlike, as in `by_coverage` (our default).
-    """
-    embeddings, clusters = candidates.embeddings, _needed(candidates.clusters)
-    density = typicality(embeddings, clusters, mesh)
-    mass = np.bincount(clusters).astype(float)
-    weight = config.difficulty_weight
-    return cover(density, embeddings, clusters, mass, budget, weight, mesh)
-
-
-def by_gradients(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[B]: BADGE (1906.03671)."""
-    return d2_sample(_needed(candidates.gradients), budget, seed, mesh)
-
-
-def by_herding(
-    candidates: Candidates, budget: int, config: SelectionConfig, seed: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[B]: herding (Welling 2009)."""
-    return herd(candidates.embeddings, budget, mesh)
-
-
-STRATEGIES: dict[str, Strategy] = {
-    "random": by_chance,
-    "difficulty": by_difficulty,
-    "diversity": by_diversity,
-    "coverage": by_coverage,
-    "typicality": by_typicality,
-    "badge": by_gradients,
-    "herding": by_herding,
-}
-CLUSTERED = ("coverage", "typicality")
+    if config.strategy == "coverage":
+        score = difficulty
+        mass = np.bincount(clusters, weights=difficulty - min(0.0, float(difficulty.min())))
+    else:
+        score = typicality(embeddings, clusters, mesh)
+        mass = np.bincount(clusters).astype(float)
+    return cover(score, embeddings, clusters, mass, budget, config.difficulty_weight, mesh)
 
 
 def default_clusters(pool: int) -> int:
@@ -215,8 +150,3 @@ def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
 def noise_count(pool: int, config: SelectionConfig) -> int:
     """Returns how many examples of a pool are set aside as suspected label noise."""
     return 0 if config.strategy == "random" else int(config.noise_fraction * pool)
-
-
-def _needed(values: np.ndarray | None) -> np.ndarray:
-    assert values is not None, "this strategy needs clusters or gradients"
-    return values

@@ -7,7 +7,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from bridge_jax.errors import UserError
-from bridge_jax.models.gguf_file import open_gguf
+from bridge_jax.models.hub.gguf_file import open_gguf
 
 # llama.cpp's token types: control for markers such as <|im_end|>, user-defined for those that
 # are shown, such as Qwen's <tool_call>.

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bridge_jax import timing
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import lora
@@ -18,6 +17,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import chips, preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
+from bridge_jax.timing import Spans
 from bridge_jax.training.batches import Batches
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
 from bridge_jax.training.metrics import MetricsLog
@@ -41,6 +41,7 @@ def train(
     seed: int,
     mesh: Mesh,
     tensorboard: bool = False,
+    spans: Spans | None = None,
     measure: Measure | None = None,
     flops_per_token: float = 0.0,
 ) -> Any:
@@ -62,6 +63,7 @@ def train(
       seed: of dropout.
       mesh: of the training.
       tensorboard: write its files too.
+      spans: takes the time of reading data and of checkpoints.
       measure: measures the parameters that would be kept, every `config.dev_every` steps and after
         the last; needed where that is not 0.
       flops_per_token: of a step, for the utilisation of the chips; 0 logs none.
@@ -70,6 +72,7 @@ def train(
       UserError: a loss is not finite, or the disk is full; the last checkpoint is kept.
       Preempted: the machine is about to go; the state after the last step is saved.
     """
+    spans = spans or Spans()
     optimizer, rates = make_optimizer(config), learning_rates(config, steps)
     trained, frozen = lora.split(params) if model.lora else (params, {})
     averaged = config.ema_decay > 0
@@ -100,7 +103,7 @@ def train(
             advance(start)
             record = _Recorder(name, config, rates, flops_per_token, mesh, log, advance)
             for step in range(start, steps):
-                with timing.span("data"):
+                with spans.span("data"):
                     batch = shard_batch(next(data), mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, metrics)
@@ -117,7 +120,7 @@ def train(
                 if stop or (not done and checkpoints.is_due(step + 1)):
                     record.rest()
                     position = {"data": data.get_state(), "best": dev.best, "waited": dev.waited}
-                    with timing.span("checkpoint"):
+                    with spans.span("checkpoint"):
                         checkpoints.save(step + 1, state, position)
                 if stop:
                     raise preemption.Preempted
@@ -127,7 +130,7 @@ def train(
         done = True
     finally:
         log.close()
-        with timing.span("checkpoint"):
+        with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
     kept = state.average if averaged else state.params
     return jax.block_until_ready(state.best if config.keep_best else kept)

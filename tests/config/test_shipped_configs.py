@@ -11,8 +11,9 @@ from bridge_jax.config.io import override
 from bridge_jax.methods import checks
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.models import decoder, presets
-from bridge_jax.models.families import from_hf
+from bridge_jax.models import decoder
+from bridge_jax.models.hub import presets
+from bridge_jax.models.hub.hf_config import from_hf
 from bridge_jax.study import study
 from configs import models
 from launch.jobs import Job

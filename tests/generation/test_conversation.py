@@ -5,7 +5,7 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.conversation import Conversation, Reply, Writer
+from bridge_jax.generation.conversation import ChatModel, ChatReply, Conversation
 from bridge_jax.text import tokenizer
 
 SYSTEM = "Reason."
@@ -56,9 +56,11 @@ def test_a_system_message_without_room(tiny_tokenizer):
 
 
 def test_a_reply_is_recorded_while_it_is_written(tiny_model, tiny_tokenizer):
-    writer = Writer(*tiny_model, tiny_tokenizer, GenerationConfig(max_new_tokens=9, batch_size=1))
+    writer = ChatModel(
+        *tiny_model, tiny_tokenizer, GenerationConfig(max_new_tokens=9, batch_size=1)
+    )
     assert writer.room == 503
-    prompt, reply, pieces = rendered(tiny_tokenizer, "one"), Reply(), []
+    prompt, reply, pieces = rendered(tiny_tokenizer, "one"), ChatReply(), []
     for piece in writer.write(prompt, jax.random.key(0), reply):
         pieces.append(piece)
         assert reply.text == "".join(pieces)
@@ -72,8 +74,10 @@ def test_a_reply_ends_at_every_end_token(tiny_model, tiny_tokenizer, checkpoint)
     prompt = rendered(tiny_tokenizer, "one")
 
     def write(tok):
-        reply = Reply()
-        text = "".join(Writer(*tiny_model, tok, settings).write(prompt, jax.random.key(0), reply))
+        reply = ChatReply()
+        text = "".join(
+            ChatModel(*tiny_model, tok, settings).write(prompt, jax.random.key(0), reply)
+        )
         return text, reply
 
     whole, _ = write(tiny_tokenizer)
@@ -99,6 +103,6 @@ def test_a_question_opens_no_turn(tiny_tokenizer):
 
 
 def test_the_rate_leaves_the_first_token_out():
-    assert Reply("", 11, 100.0, 102.0).rate == 5.0
-    assert Reply("", 1, 100.0, 100.0).rate == 0.0
-    assert Reply().rate == 0.0
+    assert ChatReply("", 11, 100.0, 102.0).rate == 5.0
+    assert ChatReply("", 1, 100.0, 100.0).rate == 0.0
+    assert ChatReply().rate == 0.0

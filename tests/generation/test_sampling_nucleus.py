@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.generation.sampling import sample
+from bridge_jax.generation.engine import sample
 
 PROBABILITIES = [0.1, 0.4, 0.05, 0.25, 0.2]
 

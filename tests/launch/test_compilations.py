@@ -5,7 +5,7 @@ import socket
 import jax
 import pytest
 
-from launch import compilations
+from launch import cluster
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,8 @@ def _restored():
 
 def test_in_the_workdir_unless_there_is_a_place_already(tmp_path):
     jax.config.update("jax_compilation_cache_dir", None)
-    compilations.keep(tmp_path / "first")
+    cluster.keep_compilations(tmp_path / "first")
     folder = str(tmp_path / "first" / "compilations" / socket.gethostname())
     assert jax.config.values["jax_compilation_cache_dir"] == folder
-    compilations.keep(tmp_path / "second")
+    cluster.keep_compilations(tmp_path / "second")
     assert jax.config.values["jax_compilation_cache_dir"] == folder

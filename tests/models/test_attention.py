@@ -11,10 +11,8 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import attention as module
-from bridge_jax.models.attention import attention
+from bridge_jax.models.attention import SlidingWindow, Visible, attention, cudnn_takes, splash_takes
 from bridge_jax.models.config import best_kernel
-from bridge_jax.models.kernels import cudnn_takes, splash_takes
-from bridge_jax.models.visible import Visible, Window
 from bridge_jax.parallel.sharding import make_mesh
 
 
@@ -43,9 +41,9 @@ def inputs(batch=B, steps=S):
 CASES = {
     "plain": {},
     "softcap": {"softcap": 3.0},
-    "window": {"window": Window(37, jnp.asarray(True))},
-    "window of another layer": {"window": Window(37, jnp.asarray(False))},
-    "window and softcap": {"softcap": 3.0, "window": Window(37, jnp.asarray(True))},
+    "window": {"window": SlidingWindow(37, jnp.asarray(True))},
+    "window of another layer": {"window": SlidingWindow(37, jnp.asarray(False))},
+    "window and softcap": {"softcap": 3.0, "window": SlidingWindow(37, jnp.asarray(True))},
 }
 on_cases = pytest.mark.parametrize(
     "case",
@@ -144,7 +142,7 @@ def test_cudnn_forward_and_backward_are_what_a_gpu_gets(monkeypatch):
     narrow = [x.astype(jnp.bfloat16) for x in (query, key, value)]
 
     def loss(query, key, value):
-        window = Window(37, jnp.asarray(True))
+        window = SlidingWindow(37, jnp.asarray(True))
         mixed = attention(query, key, value, visible, 0.1, window=window, kernel="cudnn")
         return (mixed.astype(jnp.float32) ** 2).sum()
 

@@ -2,16 +2,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.models import decoder, rotary, visible
+from bridge_jax.models import decoder
+from bridge_jax.models.attention import SlidingWindow, Visible, dense_mask, rotate, rotation
 from bridge_jax.models.config import DecoderConfig, Rope
-from bridge_jax.models.visible import Visible, Window
 
 CONFIG = DecoderConfig(16, 8, 1, 1, 1, 8, 8)
 
 
 def test_segment_mask_of_a_packed_row():
     segments = jnp.asarray([[1, 1, 2, 2, 2, 0]])
-    mask = visible.dense_mask(Visible(segments, segments))
+    mask = dense_mask(Visible(segments, segments))
     assert mask.shape == (1, 1, 6, 6)
     expected = [
         [1, 0, 0, 0, 0, 0],
@@ -32,25 +32,25 @@ def left_padded(index):
 
 
 def test_cache_mask_of_the_prefill():
-    mask = np.asarray(visible.dense_mask(decoder.in_cache(left_padded(0), 3)), int)
+    mask = np.asarray(dense_mask(decoder.in_cache(left_padded(0), 3)), int)
     assert mask.shape == (2, 1, 3, 5)
     np.testing.assert_array_equal(mask[0, 0], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
     np.testing.assert_array_equal(mask[1, 0], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]])
 
 
 def test_cache_mask_of_a_decoding_step():
-    mask = np.asarray(visible.dense_mask(decoder.in_cache(left_padded(3), 1)), int)
+    mask = np.asarray(dense_mask(decoder.in_cache(left_padded(3), 1)), int)
     np.testing.assert_array_equal(mask[:, 0, 0], [[1, 1, 1, 1, 0], [0, 0, 1, 1, 0]])
 
 
 @pytest.mark.parametrize("applies", [True, False])
 def test_window_of_a_packed_row_and_of_a_decoding_step(applies):
-    window = Window(2, jnp.asarray(applies))
+    window = SlidingWindow(2, jnp.asarray(applies))
     segments = jnp.ones((1, 4), int)
-    mask = np.asarray(visible.dense_mask(Visible(segments, segments), window), int)[0, 0]
+    mask = np.asarray(dense_mask(Visible(segments, segments), window), int)[0, 0]
     near = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
     np.testing.assert_array_equal(mask, near if applies else np.tril(np.ones((4, 4))))
-    mask = visible.dense_mask(decoder.in_cache(left_padded(3), 1), window)
+    mask = dense_mask(decoder.in_cache(left_padded(3), 1), window)
     expected = [0, 0, 1, 1, 0] if applies else [1, 1, 1, 1, 0]
     np.testing.assert_array_equal(np.asarray(mask, int)[0, 0, 0], expected)
 
@@ -58,9 +58,9 @@ def test_window_of_a_packed_row_and_of_a_decoding_step(applies):
 def test_rope_by_hand():
     # One pair of halves, position 2, theta irrelevant for the first frequency (1).
     x = jnp.asarray([1.0, 0.0]).reshape(1, 1, 1, 2)
-    turned = rotary.rotate(x, rotary.rotation(Rope(10_000.0), 2, jnp.asarray([[2]]))).reshape(2)
+    turned = rotate(x, rotation(Rope(10_000.0), 2, jnp.asarray([[2]]))).reshape(2)
     np.testing.assert_allclose(turned, [np.cos(2), np.sin(2)], atol=1e-6)
     # The second frequency of H=4 is theta^(-1/2).
     x = jnp.asarray([0.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
-    turned = rotary.rotate(x, rotary.rotation(Rope(100.0), 4, jnp.asarray([[3]]))).reshape(4)
+    turned = rotate(x, rotation(Rope(100.0), 4, jnp.asarray([[3]]))).reshape(4)
     np.testing.assert_allclose(turned, [0, np.cos(0.3), 0, np.sin(0.3)], atol=1e-6)

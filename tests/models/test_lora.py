@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from bridge_jax.config import LoraConfig, MeshConfig, ModelConfig, TrainConfig
-from bridge_jax.models import checkpoint, decoder, export, lora
+from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.hub import checkpoint, export
 from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import init_state, loss_and_gradients, make_train_step
-from tests.models import families
+from tests.models.hub import families
 from tests.models.test_model_parity import all_logits
 
 LORA = LoraConfig(rank=4, alpha=8.0, targets=("attention/*", "mlp/down"))
@@ -36,7 +37,7 @@ def adapted(model, mesh, lora_config=LORA, trained=True, key=0):
     """Returns (config, params) with an adapter; `trained` makes B differ from zero."""
     config, params = model
     config = dataclasses.replace(config, lora=lora_config)
-    adapter = lora.draw(config, mesh, jax.random.key(key))
+    adapter = decoder.init_adapter(config, mesh, jax.random.key(key))
     if trained:
         adapter = jax.tree.map(
             lambda a: a + 0.05 * jnp.cos(jnp.arange(a.size)).reshape(a.shape), adapter
@@ -147,7 +148,7 @@ def test_eight_devices_train_the_same_adapter(one_device):
     results = []
     for mesh in (one_device, make_mesh(MeshConfig(2, 2, 2))):
         base = lora.split(placed(config, mesh))[1]
-        params = lora.join(base, lora.draw(config, mesh, jax.random.key(1)))
+        params = lora.join(base, decoder.init_adapter(config, mesh, jax.random.key(1)))
         adapter = lora.split(params)[0]
         assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(adapter))
         _, gradients = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))(

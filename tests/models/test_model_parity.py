@@ -11,7 +11,8 @@ import pytest
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine
-from bridge_jax.models import checkpoint, decoder, export, gguf_file, head
+from bridge_jax.models import decoder, head
+from bridge_jax.models.hub import checkpoint, export, gguf_file
 from bridge_jax.text import tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"

@@ -15,8 +15,8 @@ from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.selection import centers, coverage, herding, kmeans, typicality
-from bridge_jax.selection.rows import Rows as PoolRows
+from bridge_jax.selection import clusters, greedy
+from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import ScoreBatch, gradient_batch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives.sft import SFT
@@ -141,18 +141,18 @@ def pool(mesh):
 
 
 def test_kmeans(mesh, pool):
-    clusters = 10_000
-    check(kmeans.lloyd.lower(pool, array(mesh, clusters), 1.0, 1.0, mesh))
-    check(centers.sampled.lower(pool, array(mesh, 4), 0, clusters, mesh, expanded=True))
+    count = 10_000
+    check(clusters.lloyd.lower(pool, array(mesh, count), 1.0, 1.0, mesh))
+    check(greedy.sampled.lower(pool, array(mesh, 4), 0, count, mesh, expanded=True))
 
 
 def test_strategies(mesh, pool):
     rank = array(mesh, *pool.real.shape, dtype=jnp.float32)
     label = array(mesh, *pool.real.shape)
-    check(centers.farthest.lower(pool, 0, 50_000, mesh))
-    check(herding.herded.lower(pool, array(mesh, 1024, dtype=jnp.float32), 50_000, mesh))
-    check(coverage.take_turns.lower(pool, rank, label, 10_000, 0.5, 50, mesh))
-    check(typicality.neighbour_distances.lower(pool, label, mesh))
+    check(greedy.farthest.lower(pool, 0, 50_000, mesh))
+    check(greedy.herded.lower(pool, array(mesh, 1024, dtype=jnp.float32), 50_000, mesh))
+    check(greedy.take_turns.lower(pool, rank, label, 10_000, 0.5, 50, mesh))
+    check(clusters.neighbour_distances.lower(pool, label, mesh))
 
 
 def test_generation(mesh):

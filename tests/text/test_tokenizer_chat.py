@@ -6,7 +6,7 @@ import pytest
 
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.models import gguf_file
+from bridge_jax.models.hub import gguf_file
 from bridge_jax.text import prompts, tokenizer
 
 EXAMPLE = Example("e1", "How many pens are in 7 boxes of 12?", "84", "numeric")

@@ -10,8 +10,8 @@ import pytest
 
 from bridge_jax.config import MeshConfig, ModelConfig, TrainConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import checkpoint as checkpoints
 from bridge_jax.models import decoder
+from bridge_jax.models.hub import checkpoint as checkpoints
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.packing import pack

@@ -1,0 +1,187 @@
+"""Loads pretrained weights as our parameters, from safetensors folders and GGUF files.
+
+Tensors are read one at a time and written at once into their (sharded) place: the host's memory
+never holds more than one tensor besides the parameters that are kept there.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bridge_jax.config import ModelConfig
+from bridge_jax.errors import UserError
+from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.hub.families import Tensor, named_tensors
+from bridge_jax.models.hub.files import Source, locate, open_source, read_hf_config
+from bridge_jax.models.hub.hf_config import cut, from_hf
+from bridge_jax.parallel.sharding import make_mesh
+
+# Harmless extras: constants that older exports kept, and the copy of a tied embedding.
+_IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$|^rope_freqs\.weight$")
+
+_LISTED = 20  # names in one error
+
+
+def load(
+    model: ModelConfig, mesh: Mesh | None = None, dtype: Any = jnp.float32
+) -> tuple[DecoderConfig, dict[str, Any]]:
+    """Returns the config and the parameters of a checkpoint, cut to `keep_layers`.
+
+    Args:
+      model: which checkpoint, and what is kept of it.
+      mesh: where the parameters go; None is the first device.
+      dtype: of the parameters.
+
+    Raises:
+      UserError: the checkpoint is missing, truncated, of another family, or has other tensors or
+        shapes than its config promises (all are listed).
+    """
+    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    source, config, layers = _open(model)
+    config = dataclasses.replace(config, param_dtype=dtype)
+    abstract = decoder.abstract(config, mesh)
+    shapes: dict[str, Any] = traverse_util.flatten_dict(abstract, sep="/")
+    params = {}
+    for row in {row: None for _, row, _ in named_tensors(source.table, config)}:
+
+        def read(layer: int, row: Tensor = row) -> np.ndarray:
+            value = source.read(row.theirs.format(i=layer))
+            return einops.rearrange(value, row.pattern, **row.axes(config))
+
+        params[row.ours] = _place(read, layers if row.stacked else None, shapes[row.ours])
+    return config, traverse_util.unflatten_dict(params, sep="/")
+
+
+def read_config(model: ModelConfig) -> DecoderConfig:
+    """Returns the config of a checkpoint, cut to `keep_layers`.
+
+    The weights are not read, except where a head has to be compared with the embedding, but what
+    their files say of them is checked.
+
+    Raises:
+      UserError: as by `load`.
+    """
+    return _open(model)[1]
+
+
+def cut_hf_config(model: ModelConfig) -> dict[str, Any]:
+    """Returns the `config.json` of a checkpoint, cut to `keep_layers`."""
+    hf = read_hf_config(locate(model.checkpoint))
+    return cut(hf, kept_layers(model, from_hf(hf)))
+
+
+def kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
+    """Returns the layers of the whole checkpoint that `model` keeps."""
+    if bad := [i for i in model.keep_layers if not 0 <= i < config.num_layers]:
+        raise UserError(
+            f"keep_layers={bad}: {model.checkpoint} has layers 0 to {config.num_layers - 1}"
+        )
+    return model.keep_layers or tuple(range(config.num_layers))
+
+
+def _open(model: ModelConfig) -> tuple[Source, DecoderConfig, tuple[int, ...]]:
+    """Returns a checked checkpoint, its config cut to `keep_layers`, and the layers it keeps."""
+    source = open_source(locate(model.checkpoint))
+    whole = from_hf(source.hf_config)
+    layers = kept_layers(model, whole)
+    _check(source, whole)
+    return source, from_hf(cut(source.hf_config, layers)), layers
+
+
+def _check(source: Source, config: DecoderConfig) -> None:
+    """Raises a `UserError` if the files do not hold the tensors of `config`, in their shapes."""
+    expected = {name: row for name, row, _ in named_tensors(source.table, config)}
+    there = set(source.shapes)
+    if missing := sorted(set(expected) - there):
+        hint = ""
+        if missing == ["lm_head.weight"]:
+            hint = (
+                "; if the head of this model is its embedding, write "
+                '"tie_word_embeddings": true into its config.json'
+            )
+        raise UserError(f"{source.path}: tensors are missing: {_some(missing)}{hint}")
+    if extra := sorted(n for n in there - set(expected) if not _IGNORED.search(n)):
+        raise UserError(
+            f"{source.path}: has tensors that a {source.hf_config['model_type']} has not: "
+            f"{_some(extra)}; without them it would be another model, so it is not supported"
+        )
+    wrong = []
+    for name, row in expected.items():
+        shape = _their_shape(row, config)
+        if source.shapes[name] != shape:
+            wrong.append(f"{name} is {source.shapes[name]}, expected {shape}")
+    if wrong:
+        raise UserError(
+            f"{source.path}: shapes that its config does not allow: {_some(wrong, '; ')}"
+        )
+
+
+def _some(found: list[str], comma: str = ", ") -> str:
+    more = f"{comma}and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return comma.join(found[:_LISTED]) + more
+
+
+def _their_shape(row: Tensor, config: DecoderConfig) -> tuple[int, ...]:
+    """Returns the shape that the row's tensor has in a checkpoint of these sizes."""
+    sizes = {
+        "V": config.vocab_size,
+        "D": config.model_dim,
+        "N": config.num_heads,
+        "K": config.num_kv_heads,
+        "H": config.head_dim,
+        "F": config.mlp_dim,
+    }
+    left = row.pattern.partition(" -> ")[0].replace("half two", "H")
+    return tuple(
+        math.prod(sizes[name] for name in re.findall(r"\w", axis))
+        for axis in re.findall(r"\([^)]*\)|\w", left)
+    )
+
+
+def _place(
+    read: Callable[[int], np.ndarray],
+    layers: tuple[int, ...] | None,
+    shape: jax.ShapeDtypeStruct,
+) -> jax.Array:
+    """Returns one parameter on its devices, the layers stacked; each host copies its part only."""
+    sharding = cast(NamedSharding, shape.sharding)
+    if layers is None:
+        return _shard(read(0), shape.dtype, sharding)
+    one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    zeros, write = _stacking(shape)
+    stack = zeros()
+    for position, layer in enumerate(layers):
+        written = write(stack, _shard(read(layer), shape.dtype, one), position)
+        # Without this, reading runs ahead of writing, and layers pile up on the host.
+        stack = jax.block_until_ready(written)
+    return stack
+
+
+@functools.lru_cache(maxsize=64)  # Tensors of one shape, and the next load, compile nothing anew.
+def _stacking(shape: jax.ShapeDtypeStruct) -> tuple[Callable[..., jax.Array], ...]:
+    """Returns two compiled functions: one makes a stack of zeros, one writes a layer into it."""
+
+    def write(stack: jax.Array, layer: jax.Array, position: int) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, layer, position, 0)
+
+    return (
+        jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=shape.sharding),
+        jax.jit(write, donate_argnums=0, out_shardings=shape.sharding),
+    )
+
+
+def _shard(value: np.ndarray, dtype: Any, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(
+        value.shape, sharding, lambda index: np.ascontiguousarray(value[index]).astype(dtype)
+    )

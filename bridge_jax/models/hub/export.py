@@ -1,0 +1,179 @@
+"""Writes our parameters as a folder that transformers loads, or an adapter that PEFT loads.
+
+The tables that import a checkpoint are read from right to left. A folder is written beside its
+final name and renamed when it is whole; nothing that was there before is touched.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import einops
+import huggingface_hub
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError
+
+from bridge_jax.errors import UserError
+from bridge_jax.models import lora
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.hub.families import FAMILIES, Tensor, named_tensors
+from bridge_jax.models.hub.files import GENERATION_CONFIG, is_composite, locate
+from bridge_jax.models.hub.hf_config import complete
+
+SHARD_BYTES = 4 << 30
+
+
+@contextlib.contextmanager
+def folder(out: Path) -> Iterator[Path]:
+    """Gives a folder to write into; it becomes `out` when the block ends without an error.
+
+    Raises:
+      UserError: `out` exists, or the disk is full or cannot be written.
+    """
+    if out.exists():
+        raise UserError(f"--out={out}: exists already; name a new folder")
+    partial = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        partial.chmod(0o755)
+        yield partial
+        partial.rename(out)
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error.
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--out={out}: {why}; free some space or choose another place") from error
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_model(
+    out: Path, config: DecoderConfig, params: Any, hf_config: dict[str, Any], dtype: Any = None
+) -> None:
+    """Writes config.json and the weights; an adapter is merged, one tensor at a time.
+
+    Args:
+      out: an empty folder.
+      config, params: the model.
+      hf_config: config.json of the checkpoint that it came from, cut to the layers it has.
+      dtype: of the weights; None is that of the checkpoint it came from, f32 if it does not say.
+    """
+    hf_config = complete(hf_config)
+    dtype = jnp.dtype(dtype or hf_config.get("dtype") or "float32")
+    params = traverse_util.flatten_dict(params, sep="/")
+    table = FAMILIES[hf_config["model_type"]].tensors
+    tensors = {name: (row, layer) for name, row, layer in named_tensors(table, config)}
+    split = huggingface_hub.split_state_dict_into_shards_factory(
+        {name: _size(row, params) * dtype.itemsize for name, (row, _) in tensors.items()},
+        get_storage_size=lambda size: size,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=SHARD_BYTES,
+    )
+    for file, names in split.filename_to_tensors.items():
+        values = {name: _value(*tensors[name], config, params).astype(dtype) for name in names}
+        _save(out / file, values)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        _write_json(out / "model.safetensors.index.json", index)
+    said = {"dtype": dtype.name, "torch_dtype": dtype.name, "tie_word_embeddings": config.tied}
+    _write_json(out / "config.json", hf_config | said)
+
+
+def write_generation_config(
+    out: Path, hf_config: dict[str, Any], end_ids: Sequence[int], pad_id: int
+) -> None:
+    """Writes generation_config.json: greedy, ending at the tokens of the training."""
+    config = {
+        "bos_token_id": hf_config.get("bos_token_id"),
+        "eos_token_id": list(end_ids),
+        "pad_token_id": pad_id,
+        "do_sample": False,
+    }
+    kept = {key: value for key, value in config.items() if value is not None}
+    _write_json(out / GENERATION_CONFIG, kept)
+
+
+def write_adapter(
+    out: Path, config: DecoderConfig, params: Any, hf_config: dict[str, Any], base: str
+) -> None:
+    """Writes a LoRA adapter as PEFT does: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+      out: an empty folder.
+      config, params: the model with its adapter.
+      hf_config: config.json of the base.
+      base: the base model's folder or hub id, for the adapter's config.
+
+    Raises:
+      UserError: the model has no adapter, or a base that PEFT would not find it in.
+    """
+    if config.lora is None:
+        raise UserError("the model has no adapter: it was trained in full; export the model")
+    if is_composite(locate(base)):
+        raise UserError(
+            f"the adapter's base {base} has other parts than its language model, under other names "
+            "in PEFT; export the model whole"
+        )
+    flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    tensors, modules = {}, set()
+    for name, row, layer in named_tensors(FAMILIES[hf_config["model_type"]].tensors, config):
+        path = row.ours.removesuffix("/kernel")
+        if f"{path}/lora_a" not in flat:
+            continue
+        module = name.removesuffix(".weight")
+        modules.add(module.rsplit(".", 1)[-1])
+        a, b = (np.asarray(flat[f"{path}/{side}"][layer]) for side in lora.MATRICES)
+        rank = config.lora.rank
+        prefix = f"base_model.model.{module}"
+        tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(a.reshape(-1, rank).T)
+        tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(b.reshape(rank, -1).T)
+    _save(out / "adapter_model.safetensors", tensors)
+    adapter_config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.lora.rank,
+        "lora_alpha": config.lora.alpha,
+        "lora_dropout": config.lora.dropout,
+        "use_rslora": config.lora.rslora,
+        "target_modules": sorted(modules),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    _write_json(out / "adapter_config.json", adapter_config)
+
+
+def _size(row: Tensor, params: dict[str, Any]) -> int:
+    shape = params[row.ours].shape
+    return int(np.prod(shape[1:] if row.stacked else shape))
+
+
+def _value(row: Tensor, layer: int, config: DecoderConfig, params: dict[str, Any]) -> np.ndarray:
+    """Returns one tensor as it is in a checkpoint, with an adapter merged."""
+    value = params[row.ours]
+    if row.stacked:
+        value = value[layer]
+        path = row.ours.removesuffix("/kernel")
+        if config.lora is not None and f"{path}/lora_a" in params:
+            a, b = (params[f"{path}/{side}"][layer] for side in lora.MATRICES)
+            value = lora.merge(config.lora, value, a, b)
+    theirs, ours = row.pattern.split(" -> ")
+    there = einops.rearrange(np.asarray(value), f"{ours} -> {theirs}", **row.axes(config))
+    return np.ascontiguousarray(there)
+
+
+def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(tensors, file, metadata={"format": "pt"})  # which transformers asks for
+    file.chmod(0o644)  # as the other files are; safetensors lets nobody else read it
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")

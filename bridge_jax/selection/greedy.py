@@ -1,0 +1,351 @@
+"""Greedy choices, with one pass over the pool for each: k-center, D^2 sampling, herding, coverage.
+
+Except in herding, a row that is a copy of a chosen one comes after all others.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from bridge_jax.parallel.hosts import fetch
+from bridge_jax.parallel.sharding import BATCH
+from bridge_jax.selection.pool import (
+    NOWHERE,
+    SPLIT,
+    WHOLE,
+    PoolRows,
+    best,
+    centered,
+    gather,
+    numbers,
+    on_devices,
+    place,
+    place_rows,
+    take,
+)
+
+COPY = 2e-5  # Rows nearer than this are copies: scores differ by rounding. The most is 2.
+SAME = 100 * COPY  # Distances in a range of less than this are not told apart.
+_TAKEN, _LAST = -1.0, -1e30
+
+
+def farthest_first(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
+    """Returns int[count]: k-center greedy (Gonzalez 1985; core-sets, 1708.00489).
+
+    The first is the one nearest the mean (our default): a common question, no outlier. Each next
+    one is the farthest from those before, the first of equals.
+
+    Args:
+      embeddings: f32[N, D], L2-normalised.
+      count: at most N.
+      mesh: its data axes share the rows.
+    """
+    values = centered(embeddings)
+    start = int(np.argmin(np.linalg.norm(values, axis=1)))
+    return fetch(farthest(place_rows(values, mesh), start, count, mesh))
+
+
+@functools.partial(jax.jit, static_argnames=("count", "mesh"))
+def farthest(rows: PoolRows, start: jax.typing.ArrayLike, count: int, mesh: Mesh) -> jax.Array:
+    """Returns int32[count]: row `start`, then always the farthest from those before."""
+
+    def pick(rows, start):
+        return _centers(rows, start, count, _squares, lambda nearest, *_: nearest)
+
+    return on_devices(pick, mesh, (SPLIT, WHOLE), WHOLE)(rows, jnp.int32(start))
+
+
+def d2_sample(vectors: np.ndarray, count: int, seed: int, mesh: Mesh) -> np.ndarray:
+    """Returns int[count]: BADGE (1906.03671), the seeding of k-means++ on gradient embeddings.
+
+    The first is the longest, as in the code of its authors; each next one is drawn with a
+    probability in proportion to the squared distance to those before.
+
+    Args:
+      vectors: f32[N, D], of any length.
+      count: at most N.
+      seed: of the draws.
+      mesh: its data axes share the rows.
+    """
+    lengths = np.linalg.norm(vectors, axis=1)
+    start = int(np.argmax(lengths))
+    rows = place_rows(vectors / max(float(lengths[start]), 1e-30), mesh)
+    return fetch(sampled(rows, np.array([start]), seed, count, mesh))[0]
+
+
+@functools.partial(jax.jit, static_argnames=("count", "mesh", "expanded"))
+def sampled(
+    rows: PoolRows,
+    starts: jax.typing.ArrayLike,
+    seed: jax.typing.ArrayLike,
+    count: int,
+    mesh: Mesh,
+    expanded: bool = False,
+) -> jax.Array:
+    """Returns int32[S, count]: S times, `count` rows drawn by D^2 sampling.
+
+    All S share each pass over the pool.
+
+    Args:
+      rows: of length 1 at most.
+      starts: int32[S], the first row of each.
+      seed: of the draws.
+      count: at most the number of rows.
+      mesh: its data axes share the rows.
+      expanded: |x|^2 - 2 x c + |c|^2, one product for all S, with some 1e-7 of rounding.
+    """
+
+    def pick(rows, starts, seed):
+        def one(start, key):
+            def race(nearest, number, step):
+                # The highest log weight + Gumbel noise is a draw in proportion to the weight.
+                drawn = jax.random.fold_in(jax.random.fold_in(key, step), number[0])
+                noise = jax.random.gumbel(drawn, nearest.shape)
+                value = jnp.where(nearest > 0, jnp.log(nearest) + noise, _LAST)
+                return jnp.where(nearest == _TAKEN, -jnp.inf, value)
+
+            return _centers(rows, start, count, _expanded if expanded else _squares, race)
+
+        return jax.vmap(one)(starts, jax.random.split(jax.random.key(seed), len(starts)))
+
+    given = jnp.asarray(starts, jnp.int32), jnp.asarray(seed)
+    return on_devices(pick, mesh, (SPLIT, WHOLE, WHOLE), WHOLE)(rows, *given)
+
+
+def _centers(
+    rows: PoolRows,
+    start: jax.Array,
+    count: int,
+    distance: Callable[..., jax.Array],
+    value_of: Callable[..., jax.Array],
+) -> jax.Array:
+    """Returns int32[count]; the next is the row of the highest `value_of` its nearest center."""
+    values, number = rows.values, numbers(rows.real)
+
+    def step(turn, carry):
+        nearest, order = carry
+        last = order[turn - 1]
+        center = take(values, last)
+
+        def block(inputs):
+            x, before, at = inputs
+            squared = distance(x, center)
+            squared = jnp.where(squared <= COPY**2, 0.0, squared)
+            now = jnp.where(at == last, _TAKEN, jnp.minimum(before, squared))
+            return now, value_of(now, at, turn)
+
+        nearest, value = lax.map(block, (values, nearest, number))
+        return nearest, order.at[turn].set(best(value, number))
+
+    nearest = jnp.where(rows.real, jnp.inf, _TAKEN)
+    order = jnp.zeros(count, jnp.int32).at[0].set(start)
+    return lax.fori_loop(1, count, step, (nearest, order))[1]
+
+
+def _squares(x: jax.Array, center: jax.Array) -> jax.Array:
+    return jnp.square(x - center).sum(-1)
+
+
+def _expanded(x: jax.Array, center: jax.Array) -> jax.Array:
+    product = jnp.dot(x, center, precision=lax.Precision.HIGHEST)
+    squared = jnp.square(x).sum(-1) - 2 * product + jnp.square(center).sum(-1)
+    return jnp.where(squared < 1e-6, 0.0, squared)  # Below it is rounding.
+
+
+def herd(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
+    """Returns int[count]: herding (Welling 2009) with the linear kernel, without replacement.
+
+    The selection's mean stays near the pool's: w_0 = mean, x_t = argmax <w_t, x>,
+    w_(t+1) = w_t + mean - x_t; the first of equals.
+
+    Args:
+      embeddings: f32[N, D], L2-normalised.
+      count: at most N.
+      mesh: its data axes share the rows.
+    """
+    mean = embeddings.mean(0, dtype=np.float64).astype(np.float32)
+    return fetch(herded(place_rows(embeddings, mesh), mean, count, mesh))
+
+
+@functools.partial(jax.jit, static_argnames=("count", "mesh"))
+def herded(rows: PoolRows, mean: jax.typing.ArrayLike, count: int, mesh: Mesh) -> jax.Array:
+    """Returns int32[count] of the rows, by `herd`."""
+
+    def run(rows, mean):
+        number = numbers(rows.real)
+
+        def step(turn, carry):
+            w, free, order = carry
+            value = lax.map(lambda x: jnp.dot(x, w, precision=lax.Precision.HIGHEST), rows.values)
+            chosen = best(jnp.where(free, value, -jnp.inf), number)
+            w = w + mean - take(rows.values, chosen)
+            return w, free & (number != chosen), order.at[turn].set(chosen)
+
+        start = (mean, rows.real, jnp.zeros(count, jnp.int32))
+        return lax.fori_loop(0, count, step, start)[2]
+
+    return on_devices(run, mesh, (SPLIT, WHOLE), WHOLE)(rows, jnp.asarray(mean))
+
+
+def cover(
+    score: np.ndarray,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    mass: np.ndarray,
+    count: int,
+    score_weight: float,
+    mesh: Mesh,
+) -> np.ndarray:
+    """Returns int[count]: allocates the budget over clusters, then picks by rank and distance.
+
+    Clusters get their places in the order of `seats`. The first of a cluster has the highest score.
+    The next one maximises w * rank + (1 - w) * distance to the chosen of its cluster (our default).
+    The rank goes from 0 to 1 over the cluster, the distance over those that may still be chosen:
+    the embeddings of a language model are close together, and unscaled distances would hardly
+    count. Copies of chosen rows come after all others, and their places go to the next row.
+
+    Args:
+      score: f[N], ranked within clusters; of equals the first ranks highest.
+      embeddings: f32[N, D], L2-normalised.
+      labels: int[N], the cluster of each row, below K.
+      mass: f[K], by which clusters get places.
+      count: at most N.
+      score_weight: w.
+      mesh: its data axes share the rows.
+    """
+    rows = place_rows(centered(embeddings), mesh)
+    rank, label = place(scaled_ranks(score, labels), mesh), place(labels.astype(np.int32), mesh)
+    seat = seats(np.bincount(labels, minlength=len(mass)), mass)
+    given = count  # Places, some of which may have gone to copies.
+    while True:
+        turn = _occurrences(seat[:given])
+        steps = int(turn.max()) + 1
+        found = take_turns(rows, rank, label, len(mass), score_weight, steps, mesh)
+        taken, is_copy = (gather(part, len(score)) for part in found)
+        chosen = np.flatnonzero(taken >= 0)
+        chosen = chosen[np.lexsort((taken[chosen], labels[chosen]))]
+        members = np.bincount(labels[chosen])
+        order = chosen[(np.cumsum(members) - members)[seat[:given]] + turn]
+        order = order[np.argsort(is_copy[order], kind="stable")]
+        if given == len(score) or (~is_copy[order]).sum() >= count:
+            return order[:count]
+        given = min(2 * given, len(score))
+
+
+def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Returns int[N]: the cluster of every place, best first, none with more places than members.
+
+    One place for every cluster in order of mass, then by Webster's method (Sainte-Lague): the next
+    goes to the highest mass / (2 * places + 1). No cluster loses a place when there are more to
+    give, so a smaller budget has the first places of a larger one. Of equals the cluster with fewer
+    places is first, then the first cluster. Without any mass, sizes count.
+
+    Args:
+      sizes: int[K].
+      mass: f[K], 0 or more.
+    """
+    mass = mass if mass.any() else sizes
+    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    held = _occurrences(cluster)
+    quotient = mass[cluster] / (2 * held + 1)
+    return cluster[np.lexsort((cluster, held, -quotient, held > 0))]
+
+
+def scaled_ranks(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns f32[N]: each one's rank within its cluster, from 0 to 1 for the highest score."""
+    order = np.lexsort((-np.arange(len(score)), score, labels))
+    ranks = np.empty(len(score))
+    ranks[order] = _occurrences(labels[order])
+    return (ranks / np.maximum(1, np.bincount(labels)[labels] - 1)).astype(np.float32)
+
+
+def _occurrences(values: np.ndarray) -> np.ndarray:
+    """Returns int[N]: how often each value occurs before."""
+    order = np.argsort(values, kind="stable")
+    inside = values[order]
+    found = np.empty(len(values), int)
+    found[order] = np.arange(len(values)) - np.searchsorted(inside, inside)
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("clusters", "mesh"))
+def take_turns(
+    rows: PoolRows,
+    rank: jax.Array,
+    label: jax.Array,
+    clusters: int,
+    weight: jax.typing.ArrayLike,
+    turns: jax.typing.ArrayLike,
+    mesh: Mesh,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns int32[M, R]: the turn in which each row is its cluster's next one, or -1.
+
+    Also returns bool[M, R]: whether it was a copy of an earlier one then. All clusters take their
+    turns at once, with one pass over the rows for each.
+
+    Args:
+      rows: the pool.
+      rank: f32[M, R], 0 to 1.
+      label: int32[M, R], below K.
+      clusters: K.
+      weight: w in w * rank + (1 - w) * distance, scaled as in `cover`.
+      turns: how many.
+      mesh: its data axes share the rows.
+    """
+
+    def run(rows, rank, label, weight, turns):
+        values, real = rows
+        number = numbers(real)
+
+        def step(turn, carry):
+            nearest, taken, is_copy = carry
+            free, repeats = real & (taken < 0), nearest <= COPY
+            distance = _scaled(nearest, free & ~repeats, label, clusters)
+            value = weight * rank + (1 - weight) * distance
+            value = jnp.where(repeats, value - 1, value)
+            value = jnp.where(turn == 0, rank, value)
+            chosen = _best_of_each(jnp.where(free, value, -jnp.inf), label, number, clusters)
+            centers = take(values, chosen)
+
+            def block(inputs):
+                x, label = inputs
+                return jnp.sqrt(jnp.square(x - centers[label]).sum(-1))
+
+            now = free & (number == chosen[label])
+            nearest = jnp.minimum(nearest, lax.map(block, (values, label)))
+            return nearest, jnp.where(now, turn, taken), is_copy | (now & repeats)
+
+        start = (jnp.full(real.shape, jnp.inf), jnp.full(real.shape, -1), jnp.zeros_like(real))
+        return lax.fori_loop(0, turns, step, start)[1:]
+
+    inputs = (SPLIT, SPLIT, SPLIT, WHOLE, WHOLE)
+    given = jnp.float32(weight), jnp.int32(turns)
+    return on_devices(run, mesh, inputs, (SPLIT, SPLIT))(rows, rank, label, *given)
+
+
+def _scaled(distance: jax.Array, counts: jax.Array, label: jax.Array, clusters: int) -> jax.Array:
+    """Returns f32[m, R]: 0 for the least and 1 for the greatest that `counts`, in each cluster.
+
+    Where these are almost the same, or none counts, all are 0: rounding is not stretched.
+    """
+    flat = label.ravel()
+    low = jax.ops.segment_min(jnp.where(counts, distance, jnp.inf).ravel(), flat, clusters)
+    high = jax.ops.segment_max(jnp.where(counts, distance, -jnp.inf).ravel(), flat, clusters)
+    low, high = lax.pmin(low, BATCH)[label], lax.pmax(high, BATCH)[label]
+    spread = high - low
+    return jnp.where(spread > SAME, jnp.clip((distance - low) / spread, 0, 1), 0)
+
+
+def _best_of_each(
+    value: jax.Array, label: jax.Array, number: jax.Array, clusters: int
+) -> jax.Array:
+    """Returns int32[K]: each cluster's row with the highest value, the first of equals."""
+    flat = label.ravel()
+    top = lax.pmax(jax.ops.segment_max(value.ravel(), flat, clusters), BATCH)
+    first = jnp.where(value == top[label], number, NOWHERE).ravel()
+    return lax.pmin(jax.ops.segment_min(first, flat, clusters), BATCH)
