@@ -25,7 +25,7 @@ def rows(pool=24, test=8, dev=2):
     return [
         {
             "id": f"r{i}",
-            "question": f"Where is my order {i}, sent on day {i % 7}?",
+            "question": f"Order {i}, day {i % 7}?",
             "answer": LABELS[i % 2],
             "split": split,
             "rationale": f"Day {i % 7} was a while ago.\nAnswer: {LABELS[i % 2]}",
@@ -58,7 +58,7 @@ def config(home):
         rationale="rationale",
     )
     teacher = TeacherConfig(kind="replay")
-    found = dataclasses.replace(found, data=data, teacher=teacher, max_prompt_tokens=144)
+    found = dataclasses.replace(found, data=data, teacher=teacher)
     # Room for other selections.
     return tiny_run.override(found, "budget.queries=60", "selection.size=10")
 
