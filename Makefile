@@ -1,4 +1,4 @@
-# make quickstart | make seeds | make test | make check. Everything is installed into .venv.
+# make quickstart | seeds | test | check | plans. Everything is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ WORKDIR ?= runs/quickstart
 # Huge pages for what XLA allocates on a CPU: a training step here took 11 to 16% less time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test check seeds clean
+.PHONY: quickstart test check seeds plans clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
@@ -15,7 +15,12 @@ seeds: $(VENV)/.installed
 	$(BIN)/python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/seeds
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# What the shipped configs need on TPUs, compiled here; takes libtpu.
+plans: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m plans
+	$(BIN)/python -m benchmarks.plans docs/plans.md
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from bridge_jax.methods.checks import validate
 from bridge_jax.study.study import Study, override
 from launch import overrides
 from tests import xla
+from tests.launch import commands as processes
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/studies.md", "docs/baselines.md")
@@ -53,14 +54,7 @@ def test_there_are_commands():
 def accepted():
     """Returns the exit codes of all commands that only read their flags, of several at once."""
     started = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", *command, "--only_check_args"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, command in COMMANDS.items()
+        name: processes.start(*command, "--only_check_args") for name, command in COMMANDS.items()
     }
     return {
         name: (process.communicate()[1], process.returncode) for name, process in started.items()

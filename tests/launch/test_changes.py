@@ -25,7 +25,7 @@ def rows(pool=24, test=8, dev=2):
     return [
         {
             "id": f"r{i}",
-            "question": f"Where is my order {i}, sent on day {i % 7}?",
+            "question": f"Order {i}, day {i % 7}?",
             "answer": LABELS[i % 2],
             "split": split,
             "rationale": f"Day {i % 7} was a while ago.\nAnswer: {LABELS[i % 2]}",
@@ -58,7 +58,7 @@ def config(home):
         rationale="rationale",
     )
     teacher = TeacherConfig(kind="replay")
-    found = dataclasses.replace(found, data=data, teacher=teacher, max_prompt_tokens=144)
+    found = dataclasses.replace(found, data=data, teacher=teacher)
     # Room for other selections.
     return tiny_run.override(found, "budget.queries=60", "selection.size=10")
 
@@ -73,7 +73,8 @@ def done(home, config):
 def finish(config, workdir, phase="all"):
     """Runs to the end; returns (the report, the stages that ran, what was printed)."""
     job, printed = Job(config, workdir, phase=phase), StringIO()
-    report = job.run(Console(file=printed, width=200))
+    with tiny_run.one_device():
+        report = job.run(Console(file=printed, width=200))
     lines = [line.split(maxsplit=1) for line in printed.getvalue().splitlines()]
     stages = {stage.name for stage in job.stages}
     ran = [line[0] for line in lines if line and line[0] in stages and line[1] != "done before"]
@@ -175,46 +176,59 @@ def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir
     assert "apprenticeship/scores: scores.jsonl is not what was written; run again" in printed
 
 
-# A field of each stage, one after the other on one workdir, and the first stage that runs again.
-# The scores have no field of their own: they follow the warm-up, or the labels.
+# A field of each stage, and the first stage that runs again; one after the other on one workdir.
+# Each is at least as late in the run as the one before: what a change has failed to make again
+# would still be there at the end. The scores have no field of their own: they follow the warm-up.
 CHANGES = {
-    "evaluation.assistant_examples=5": "evaluation/assistant_base",
-    "student_training.epochs=2": "tutoring/student",
-    "rationales.corruption=0.5": "tutoring/rationales",
-    "generation.max_new_tokens=5": "tutoring/completions",
-    "instruct.examples=6": "tutoring/instruct",
-    "assistant_training.epochs=2": "apprenticeship/assistant",
-    "teacher.min_rationale_tokens=1": "apprenticeship/annotations",
+    "assistant_training.epochs=1": "apprenticeship/assistant",
+    "warmup.fraction=0.3": "apprenticeship/warmup",
     "selection.difficulty_weight=0.1": "apprenticeship/selection",
     "selection.strategy=badge": "apprenticeship/gradients",
+    "teacher.min_rationale_tokens=1": "apprenticeship/annotations",
+    "instruct.examples=6": "tutoring/instruct",
+    "generation.max_new_tokens=5": "tutoring/completions",
+    "rationales.corruption=0.5": "tutoring/rationales",
     "rationales.filter=consistency": "tutoring/samples",
     "logits.weight=0.5": "tutoring/logits",
+    "student_training.epochs=1": "tutoring/student",
     "compare_direct=true": "baselines/direct",
-    "warmup.fraction=0.3": "apprenticeship/warmup",
-    "data.labelled=false": "apprenticeship/pseudo_labels",
+    "evaluation.assistant_examples=5": "evaluation/assistant_base",
 }
-# What a change cannot do without.
-BESIDE = {
-    "rationales.filter=consistency": (
-        "rationales.min_mean_logprob=-99",
-        "rationales.min_step_logprob=-99",
-        "rationales.min_agreement=0",
-    ),
-    "data.labelled=false": (
-        "teacher.keep_wrong=true",
-        "selection.difficulty=entropy",
-        "rationales.corruption_kind=wrong_reasoning",
-    ),
-}
+# Not strict: a sample is kept whatever its probability.
+LENIENT = (
+    "rationales.min_mean_logprob=-99",
+    "rationales.min_step_logprob=-99",
+    "rationales.min_agreement=0",
+)
+UNLABELLED = (
+    "data.labelled=false",
+    "teacher.keep_wrong=true",
+    "selection.difficulty=entropy",
+    "rationales.corruption_kind=wrong_reasoning",
+)
 
 
 @pytest.mark.slow
-def test_after_a_change_the_report_is_that_of_a_fresh_run(config, workdir, tmp_path):
-    for number, (change, first) in enumerate(CHANGES.items()):
-        config = tiny_run.override(config, change, *BESIDE.get(change, ()))
-        again, ran, _ = finish(config, workdir)
-        fresh, everything, _ = finish(config, tmp_path / f"fresh{number}")
-        assert ran[0] == first and set(ran) <= set(everything), change
-        assert without_times(again) == without_times(fresh), change
-        # What was paid for earlier selections stays on the bill.
-        assert again["spend"]["queries"] >= fresh["spend"]["queries"], change
+def test_after_changes_the_report_is_that_of_a_fresh_run(config, workdir, tmp_path):
+    for change, first in CHANGES.items():
+        lenient = LENIENT if first == "tutoring/samples" else ()
+        config = tiny_run.override(config, change, *lenient)
+        phase = first.split("/")[0]
+        if phase not in ("apprenticeship", "tutoring") or first == "tutoring/student":
+            phase = "all"
+        again, ran, _ = finish(config, workdir, phase)
+        assert ran[0] == first, change
+    assert_as_fresh(config, again, set(), tmp_path / "fresh")
+
+    config = tiny_run.override(config, *UNLABELLED)
+    again, ran, _ = finish(config, workdir)
+    assert ran[0] == "apprenticeship/pseudo_labels"
+    assert_as_fresh(config, again, set(ran), tmp_path / "unlabelled")
+
+
+def assert_as_fresh(config, again, ran, workdir):
+    fresh, everything, _ = finish(config, workdir)
+    assert ran <= set(everything)
+    assert without_times(again) == without_times(fresh)
+    # What was paid for earlier selections stays on the bill.
+    assert again["spend"]["queries"] >= fresh["spend"]["queries"]

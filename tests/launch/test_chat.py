@@ -13,7 +13,8 @@ import pytest
 
 from launch import chat
 from tests import tiny, xla
-from tests.launch.tiny_run import ROOT
+from tests.launch import commands
+from tests.launch.commands import ROOT
 
 QUESTION = "Fee is 5. Sum?"
 
@@ -28,13 +29,9 @@ def model(tmp_path_factory):
 ENVIRONMENT = os.environ | {"XLA_FLAGS": xla.flags(1), "TERM": "xterm-256color"}
 
 
-def talk(model, text, *flags):
-    """Returns (exit code, stdout, stderr) of a chat with piped questions."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.chat", f"--model={model}", *flags],
-        input=text.encode(), cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=300,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+def talk(text, *given):
+    """Returns how chats with piped questions ended, one for each list of flags."""
+    return commands.run_all("launch.chat", given, text)
 
 
 def replies(out):
@@ -44,12 +41,15 @@ def replies(out):
 
 def test_piped_questions_and_a_new_conversation(model):
     lines = f"{QUESTION}\n\n{QUESTION}\n/new\n  {QUESTION}\n/what\n/quit\nnot asked\n"
-    code, out, err = talk(model, lines, "--max_new_tokens=8", "--history")
-    assert code == 0, err
-    first, second, fresh = replies(out)
+    flags = [f"--model={model}", "--max_new_tokens=8"]
+    with_history, without = talk(lines, [*flags, "--history"], flags)
+    assert with_history.code == without.code == 0, with_history.err
+    first, second, fresh = replies(with_history.out)
     assert fresh == first != second
-    assert "\x1b" not in out + err
-    notes = err.splitlines()
+    # Otherwise every line is a question of its own.
+    assert replies(without.out) == [first] * 3
+    assert "\x1b" not in with_history.out + with_history.err
+    notes = with_history.err.splitlines()
     assert len(notes) == 5
     for line in (notes[0], notes[1], notes[3]):
         head, tail = line.split(" tokens/s, ")
@@ -59,18 +59,11 @@ def test_piped_questions_and_a_new_conversation(model):
     assert notes[4] == "/what is no command; there are /new and /quit"
 
 
-def test_every_line_is_a_question_of_its_own(model):
-    code, out, err = talk(model, f"{QUESTION}\n{QUESTION}\n", "--max_new_tokens=8")
-    assert code == 0, err
-    first, second = replies(out)
-    assert first == second
-
-
 def test_the_seed_and_the_system_message_matter(model):
-    sampled = ("--max_new_tokens=8", "--temperature=1")
-    runs = [talk(model, QUESTION, *sampled, *more) for more in ((), ("--seed=1",), ("--system=",))]
-    assert [code for code, _, _ in runs] == [0, 0, 0]
-    assert len({out for _, out, _ in runs}) == 3
+    sampled = [f"--model={model}", "--max_new_tokens=8", "--temperature=1"]
+    ends = talk(QUESTION, *([*sampled, *more] for more in ((), ("--seed=1",), ("--system=",))))
+    assert [end.code for end in ends] == [0, 0, 0]
+    assert len({end.out for end in ends}) == 3
 
 
 @pytest.mark.parametrize(
@@ -96,37 +89,40 @@ def test_a_model_is_told_what_it_was_trained_with(tmp_path, monkeypatch, flag, b
 def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):
     """The context is 512 tokens."""
     lines = f"{QUESTION}\n{'7' * 150}\n{'8' * 150}\n{'9' * 500}\n{QUESTION}\n"
-    code, _, err = talk(checkpoint, lines, "--max_new_tokens=150", "--history")
+    flags = [f"--model={checkpoint}", "--max_new_tokens=150", "--history"]
+    code, _, err = commands.run("launch.chat", *flags, text=lines)
     assert code == 0, err
     assert "the context is full: forgot the oldest " in err
     assert "tokens, and the context leaves 362; shorten it or lower max_new_tokens" in err
     assert err.count(" tokens/s") == 4
 
 
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--model=/nowhere"], "error: checkpoint '/nowhere': no such folder or file; give "),
-        (["--model={empty}"], "has no config.json"),
-        (["--model={model}", "--max_new_tokens=99990"], "an empty question already needs "),
-        (["--model={model}", "--max_new_tokens=0"], "error: flag --max_new_tokens=0"),
-        (["--model={model}", "--temperature=nan"], "error: --temperature=nan: a finite number"),
-        (["--model={model}", f"--seed={10**30}"], "error: flag --seed=1000"),
-        (["--model={model}", "--top_p=0"], "must be above 0 and at most 1"),
-        (["--model={model}", "--a.b=1"], "error: unexpected --a.b=1"),
-        ([], "error: flag --model=None"),
-    ],
-)
-def test_mistakes_are_a_line_and_exit_with_2(model, tmp_path, flags, message):
-    flags = [flag.format(model=model, empty=tmp_path) for flag in flags]
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.chat", *flags], input=b"", cwd=ROOT,
-        env=ENVIRONMENT, capture_output=True, timeout=300,
-    )  # fmt: skip
-    err = done.stderr.decode()
-    assert done.returncode == 2, err
-    assert message in err and "Traceback" not in err
-    assert done.stdout == b""
+MISTAKES = {
+    "--model=/nowhere": "error: checkpoint '/nowhere': no such folder or file; give ",
+    "--model={empty}": "has no config.json",
+    "--model={model} --max_new_tokens=99990": "an empty question already needs ",
+    "--model={model} --max_new_tokens=0": "error: flag --max_new_tokens=0",
+    "--model={model} --temperature=nan": "error: --temperature=nan: a finite number",
+    f"--model={{model}} --seed={10**30}": "error: flag --seed=1000",
+    "--model={model} --top_p=0": "must be above 0 and at most 1",
+    "--model={model} --a.b=1": "error: unexpected --a.b=1",
+    "": "error: flag --model=None",
+}
+
+
+@pytest.fixture(scope="module")
+def mistakes(model, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    given = [mistake.format(model=model, empty=empty).split() for mistake in MISTAKES]
+    return dict(zip(MISTAKES, talk("", *given), strict=True))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_a_line_and_exit_with_2(mistakes, mistake):
+    end = mistakes[mistake]
+    assert end.code == 2, end.err
+    assert MISTAKES[mistake] in end.err and "Traceback" not in end.err
+    assert end.out == ""
 
 
 def test_a_mistyped_flag_is_found_before_the_slow_imports():

@@ -2,27 +2,18 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.launch import one_process, tiny_run
+from tests.launch import commands, tiny_run
 
 
 def export(workdir, out, *flags):
     """Returns (exit code, stdout and stderr) of an export."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.export", f"--workdir={workdir}", f"--out={out}", *flags],
-        cwd=tiny_run.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    code, out, err = commands.run("launch.export", f"--workdir={workdir}", f"--out={out}", *flags)
+    return code, out + err
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +129,10 @@ def test_mistakes(student, undisturbed, tmp_path):
         (undisturbed, new, "--role=assistant", "--adapter", "--dtype=float32"): "f32",
         (undisturbed, new, "--budget.queries=3"): "takes its config from the workdir",
     }
-    commands = [[f"--workdir={run}", f"--out={out}", *flags] for run, out, *flags in said]
-    ends = one_process.run_all("launch.export", commands)
-    for (code, err), message in zip(ends, said.values(), strict=True):
-        assert code == 2 and message in err and "Traceback" not in err
+    given = [[f"--workdir={run}", f"--out={out}", *flags] for run, out, *flags in said]
+    ends = commands.run_all("launch.export", given)
+    for end, message in zip(ends, said.values(), strict=True):
+        assert end.code == 2 and message in end.err and "Traceback" not in end.err
     assert [folder.name for folder in tmp_path.iterdir()] == ["empty"]
 
 

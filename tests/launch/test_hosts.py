@@ -1,19 +1,15 @@
 """Several processes as one run, and the notice that a machine is about to go."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
 from launch import cluster
-from tests import xla
-from tests.launch import tiny_run
+from tests.launch import commands, tiny_run
 
 
 def start(config, workdir, *flags, processes=2, devices=2):
@@ -87,16 +83,7 @@ def test_hosts_with_different_files_do_not_begin(tiny_config, tmp_path):
         flags += ["--data.source=jsonl", "--data.path=rows.jsonl", "--data.kind=label"]
         flags += ["--data.choices=late,lost", "--config.method=labels"]
         command = [f"--config={tiny_config}", f"--workdir={tmp_path / 'run'}", *flags]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "launch.run", *command],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(tiny_run.ROOT), "XLA_FLAGS": xla.flags(1)},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        processes.append(commands.start("launch.run", *command, cwd=folder))
     for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 2, err

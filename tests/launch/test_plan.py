@@ -1,8 +1,6 @@
 """`launch.plan` as its users meet it, and what it says against what a run then did."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -12,7 +10,7 @@ from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
 from bridge_jax.planning.spending import expected
-from tests.launch import tiny_run
+from tests.launch import commands, tiny_run
 
 KEYS = {
     "stage", "role", "chips", "gib_per_chip", "hbm_gib", "fits", "flops", "bytes",
@@ -20,20 +18,16 @@ KEYS = {
 }  # fmt: skip
 
 
+ON_A_MESH = "--mesh.tensor=2", "--generation.batch_size=10"
+
+
 def planned(*flags):
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.plan", *flags],
-        cwd=tiny_run.ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return commands.run("launch.plan", *flags, devices=8)
 
 
 @pytest.fixture(scope="module")
 def tiny_plan(tiny_config):
-    code, out, err = planned(f"--config={tiny_config}", "--json")
+    code, out, err = planned(f"--config={tiny_config}", "--json", *ON_A_MESH)
     assert code == 0, err
     return json.loads(out)
 
@@ -72,9 +66,7 @@ def test_the_bill_is_between_the_bounds(tiny_plan, undisturbed):
 
 
 def test_the_table_and_where_each_parameter_lies(tiny_config):
-    code, out, err = planned(
-        f"--config={tiny_config}", "--shardings", "--mesh.tensor=2", "--generation.batch_size=10"
-    )
+    code, out, err = planned(f"--config={tiny_config}", "--shardings", *ON_A_MESH)
     assert code == 0, err
     said = " ".join(out.split())
     assert "empty rows: generation.batch_size=10 to a multiple of 4; larger" in said

@@ -1,8 +1,6 @@
 """`python -m launch.report --ledger`."""
 
 import json
-import subprocess
-import sys
 
 from bridge_jax.config import BudgetConfig, RunConfig
 from bridge_jax.config.io import to_json
@@ -10,17 +8,11 @@ from bridge_jax.ledger.accounts import open_ledger
 from bridge_jax.ledger.prices import Prices
 from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.study import RUNS_FILE
-from tests.launch.tiny_run import ROOT
+from tests.launch import commands
 
 
 def report(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "launch.report", *map(str, flags)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return commands.run("launch.report", *flags)
 
 
 def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
@@ -34,12 +26,12 @@ def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
             ledger.reserve(request, 100)
             if number < 2:
                 ledger.settle(request, Reply("yes", 100, 50))
-    done = report(f"--workdir={workdir}", "--ledger", f"--csv={bill}")
-    assert done.returncode == 0, done.stderr
-    assert f"Ledger   {tmp_path}/shared.sqlite" in done.stdout
-    assert "Paid     2 of 7 queries, $0.001200 of $0.50" in done.stdout
-    assert "Besides  1 query without an answer, up to $0.001000" in done.stdout
-    assert f"3 requests written to {bill}" in done.stdout
+    code, out, err = report(f"--workdir={workdir}", "--ledger", f"--csv={bill}")
+    assert code == 0, err
+    assert f"Ledger   {tmp_path}/shared.sqlite" in out
+    assert "Paid     2 of 7 queries, $0.001200 of $0.50" in out
+    assert "Besides  1 query without an answer, up to $0.001000" in out
+    assert f"3 requests written to {bill}" in out
     assert len(bill.read_text().splitlines()) == 4
     assert not (workdir / "report.json").exists()
 
@@ -53,9 +45,9 @@ def test_of_a_study_it_prints_the_bill_of_all_runs(tmp_path):
             request = Request(f"e{number}", "gpt", (Message("user", f"{number}?"),), 90)
             ledger.reserve(request, 100)
             ledger.settle(request, Reply("yes", 100, 50))
-    done = report(f"--workdir={tmp_path}", "--ledger")
-    assert done.returncode == 0, done.stderr
-    assert "Paid     2 queries, $0.001200" in done.stdout
+    code, out, err = report(f"--workdir={tmp_path}", "--ledger")
+    assert code == 0, err
+    assert "Paid     2 queries, $0.001200" in out
 
 
 def test_a_job_that_its_vendor_has_deleted_is_written_off(tmp_path):
@@ -66,23 +58,23 @@ def test_a_job_that_its_vendor_has_deleted_is_written_off(tmp_path):
         ledger.begin_job("bridge-1", "openai", [request.key for request in requests])
         ledger.record_job("bridge-1", "batch_9")
         ledger.settle(requests[0], Reply("yes", 100, 50))
-    wrong = report(f"--workdir={tmp_path}", "--write_off=batch_8")
-    assert wrong.returncode == 2
-    assert "no batch job 'batch_8' is open; open are: batch_9" in wrong.stderr
-    done = report(f"--workdir={tmp_path}", "--write_off=batch_9")
-    assert done.returncode == 0, done.stderr
-    assert "batch_9 is closed: 1 of its requests have no answer" in done.stdout
+    code, _, err = report(f"--workdir={tmp_path}", "--write_off=batch_8")
+    assert code == 2
+    assert "no batch job 'batch_8' is open; open are: batch_9" in err
+    code, out, err = report(f"--workdir={tmp_path}", "--write_off=batch_9")
+    assert code == 0, err
+    assert "batch_9 is closed: 1 of its requests have no answer" in out
     with open_ledger(tmp_path, BudgetConfig(7, 0.5), Prices(1.0, 10.0), local=False) as ledger:
         assert ledger.open_jobs() == []
         assert ledger.spend("unknown").queries == 1
         assert ledger.reserve(requests[0], 100) == Reply("yes", 100, 50)
         assert ledger.reserve(requests[1], 100) is None
-    assert report(f"--workdir={tmp_path}", "--write_off=batch_9").returncode == 2
+    assert report(f"--workdir={tmp_path}", "--write_off=batch_9")[0] == 2
 
 
 def test_without_a_ledger_it_says_so(tmp_path):
-    done = report(f"--workdir={tmp_path}", "--ledger")
-    assert done.returncode == 2
-    assert f"launch.report: {tmp_path}/ledger.sqlite: no such ledger" in done.stderr
-    done = report(f"--workdir={tmp_path}/none", "--ledger")
-    assert done.returncode == 2 and "no such folder" in done.stderr
+    code, _, err = report(f"--workdir={tmp_path}", "--ledger")
+    assert code == 2
+    assert f"launch.report: {tmp_path}/ledger.sqlite: no such ledger" in err
+    code, _, err = report(f"--workdir={tmp_path}/none", "--ledger")
+    assert code == 2 and "no such folder" in err

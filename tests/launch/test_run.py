@@ -1,12 +1,11 @@
 """`launch.run` as its users meet it: from flags to report.json, in a process of its own."""
 
 import json
-import time
 
 import pytest
 
 from tests.full_disk import files_up_to
-from tests.launch import one_process, tiny_run
+from tests.launch import commands, tiny_run
 
 STAGES = [
     "apprenticeship/warmup",
@@ -53,7 +52,7 @@ def test_the_report_has_what_design_promises(undisturbed):
     assert 0 < time["compilations"] < 140
 
 
-def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config, tmp_path):
+def test_trained_and_frozen_parameters_are_reported(undisturbed):
     sizes = tiny_run.report(undisturbed)["parameters"]["apprenticeship/assistant"]
     # Rank 4 on all seven projections of three layers: r * (inputs + outputs) each.
     a_layer = 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
@@ -61,8 +60,6 @@ def test_trained_and_frozen_parameters_are_reported(undisturbed, tiny_config, tm
     assert sizes["frozen"]["bytes"] == 4 * sizes["frozen"]["parameters"] > 100_000
     student = tiny_run.report(undisturbed)["parameters"]["tutoring/student"]
     assert student["frozen"] == {"parameters": 0, "bytes": 0}
-    _, out, _ = tiny_run.run(tiny_config, tiny_run.copy(undisturbed, tmp_path / "run"))
-    assert "Trained  assistant 0.0M parameters" in out and "frozen, student" in out
 
 
 def test_the_workdir_is_laid_out_as_design_says(undisturbed):
@@ -86,26 +83,22 @@ def test_the_workdir_is_laid_out_as_design_says(undisturbed):
     assert len(set_aside["set_aside"]) == 1  # 5% of 24
 
 
-def test_again_nothing_is_done_and_a_change_runs_what_depends_on_it(
-    tiny_config, undisturbed, tmp_path
-):
+def test_again_nothing_is_done(tiny_config, undisturbed, tmp_path):
     workdir = tiny_run.copy(undisturbed, tmp_path / "run")
-    before = time.time()
-    assert tiny_run.finish(tiny_config, workdir) == []
+    written = {path: path.stat().st_mtime_ns for path in workdir.rglob("manifest.json")}
+    assert len(written) == 14
+    code, out, err = tiny_run.run(tiny_config, workdir)
+    assert code == 0, err
+    assert tiny_run.stages_run(out) == []
+    assert "Trained  assistant 0.0M parameters" in out and "frozen, student" in out
     report, expected = tiny_run.report(workdir), tiny_run.report(undisturbed)
     assert report | {"page": ""} == expected | {"page": ""}
-    for manifest in workdir.rglob("manifest.json"):
-        assert manifest.stat().st_mtime < before
-
-    again = tiny_run.finish(tiny_config, workdir, "--config.student_training.epochs=1")
-    assert again == ["tutoring/student", "evaluation/student"]
-    assert len((workdir / "tutoring/student/metrics.jsonl").read_text().splitlines()) < len(
-        (undisturbed / "tutoring/student/metrics.jsonl").read_text().splitlines()
-    )
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("manifest.json")} == written
 
 
 def test_direct_and_random_need_no_assistant(tiny_config, tmp_path):
     flags = ["--config.method=direct", "--selection.strategy=random", "--budget.queries", "3"]
+    flags += ["--instruct.train.epochs=1", "--student_training.epochs=1"]
     done = tiny_run.finish(tiny_config, tmp_path / "run", *flags)
     assert done == [
         "apprenticeship/selection",
@@ -136,19 +129,23 @@ def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_pat
     assert found[0] == found[1]
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tiny_config, undisturbed, tmp_path):
+def test_after_a_full_disk_the_same_command_runs_what_depends_on_a_change(
+    tiny_config, undisturbed, tmp_path
+):
     workdir = tiny_run.copy(undisturbed, tmp_path / "run")
-    change = "--config.student_training.epochs=2"
+    change = "--config.student_training.epochs=1"
     with files_up_to(60_000):  # Room for all but the student.
-        process = tiny_run.start(tiny_config, workdir, change)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 2, err
+        code, _, err = tiny_run.run(tiny_config, workdir, change)
+    assert code == 2, err
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith(f"error: {workdir}/stages/tutoring/student/"), err
     assert "File too large" in last and "run the same command: it " in last
     again = tiny_run.finish(tiny_config, workdir, change)
     assert again == ["tutoring/student", "evaluation/student"]
+    assert len((workdir / "tutoring/student/metrics.jsonl").read_text().splitlines()) < len(
+        (undisturbed / "tutoring/student/metrics.jsonl").read_text().splitlines()
+    )
 
 
 LONG_ROWS = " ".join(
@@ -181,8 +178,9 @@ MISTAKES = {
 def mistakes(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("mistakes") / "run"
     common = [f"--config={tiny_config}", f"--workdir={workdir}"]
-    commands = [[*common, *mistake.split()] for mistake in MISTAKES]
-    found = dict(zip(MISTAKES, one_process.run_all("launch.run", commands), strict=True))
+    given = [[*common, *mistake.split()] for mistake in MISTAKES]
+    ends = commands.run_all("launch.run", given)
+    found = {mistake: (end.code, end.err) for mistake, end in zip(MISTAKES, ends, strict=True)}
     assert not list(workdir.rglob("started.json")), "a stage was begun"
     assert not (workdir / "ledger.sqlite").exists()
     return found

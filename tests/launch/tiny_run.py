@@ -1,26 +1,28 @@
-"""A whole run of a tiny checkpoint in a process of its own."""
+"""Runs a tiny checkpoint through all stages, in a process of its own or in this one."""
 
+import contextlib
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import pytest
 from rich.console import Console
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config import io as config_io
 from launch.jobs import Job
-from tests import tiny, xla
+from tests import tiny
+from tests.launch import commands
 
-ROOT = Path(__file__).parents[2]
+ROOT = commands.ROOT
 
 CONFIG = """
 from bridge_jax.config import *
 
 def get_config():
-    train = TrainConfig(epochs=3, batch_rows=8, row_tokens=192, learning_rate=1e-3,
+    train = TrainConfig(epochs=2, batch_rows=8, row_tokens=192, learning_rate=1e-3,
                         checkpoint_every=1)
     return RunConfig(
         name="tiny",
@@ -48,29 +50,28 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen:
+def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> commands.Started:
     """Starts `python -m launch.run`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "launch.run", f"--config={config}", f"--workdir={workdir}", *flags],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": xla.flags(devices)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    return commands.start(
+        "launch.run", f"--config={config}", f"--workdir={workdir}", *flags, devices=devices
     )
 
 
 def run(config: Path, workdir: Path, *flags: str, devices: int = 1) -> tuple[int, str, str]:
     """Returns (exit code, stdout, stderr) of a run."""
-    process = start(config, workdir, *flags, devices=devices)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    settings = f"--config={config}", f"--workdir={workdir}", *flags
+    return commands.run("launch.run", *settings, devices=devices)
 
 
 def finish(config: Path, workdir: Path, *flags: str, devices: int = 1) -> list[str]:
     """Runs to the end; returns the stages that were not cached."""
     code, out, err = run(config, workdir, *flags, devices=devices)
     assert code == 0, err
+    return stages_run(out)
+
+
+def stages_run(out: str) -> list[str]:
+    """Returns the stages that were not cached, from what a run printed."""
     lines = [line.split(maxsplit=1) for line in out.splitlines()]
     return [
         line[0] for line in lines if len(line) == 2 and "/" in line[0] and line[1] != "done before"
@@ -88,8 +89,19 @@ def override(config: RunConfig, *assignments: str) -> RunConfig:
 
 
 def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
-    """Runs to the end in this process, on its eight devices; returns the report."""
-    return Job(config, workdir, phase=phase).run(Console(quiet=True))
+    """Runs to the end in this process, on one device; returns the report."""
+    with one_device():
+        return Job(config, workdir, phase=phase).run(Console(quiet=True))
+
+
+@contextlib.contextmanager
+def one_device() -> Iterator[None]:
+    """Hides all devices but the first: what is compiled is that of a process with one."""
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: first)
+        patch.setattr(jax, "device_count", lambda: 1)
+        yield
 
 
 def report(workdir: Path) -> dict:

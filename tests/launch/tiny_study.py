@@ -1,12 +1,8 @@
-"""A whole study of tiny checkpoints, in processes of its own."""
+"""Runs a whole study of tiny checkpoints, in processes of its own."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from tests import xla
-from tests.launch import tiny_run
+from tests.launch import commands, tiny_run
 
 HEAD = """
 import importlib.util
@@ -23,6 +19,7 @@ STUDY = (
     + """
 def run(variant, seed, queries):
     changes = [f"seed={{seed}}", f"selection.strategy={{variant}}", f"budget.queries={{queries}}"]
+    changes += [f"{{role}}_training.epochs=1" for role in ("assistant", "student")]
     return StudyRun(variant, override(module.get_config(), changes), float(queries))
 
 def get_study():
@@ -63,21 +60,13 @@ def write_failing(folder: Path) -> Path:
     return path
 
 
-def start(study: Path, workdir: Path, *flags: str, module: str = "launch.study"):
+def start(study: Path, workdir: Path, *flags: str) -> commands.Started:
     """Starts `python -m launch.study`."""
-    named = [f"--config={study}"] * (module != "launch.report")
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *named, f"--workdir={workdir}", *flags],
-        cwd=tiny_run.ROOT,
-        env=os.environ | {"XLA_FLAGS": xla.flags(1)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return commands.start("launch.study", f"--config={study}", f"--workdir={workdir}", *flags)
 
 
-def finish(process, code: int = 0) -> str:
+def finish(process: commands.Started, code: int = 0) -> str:
     """Waits for a process to end with `code`; returns what it printed."""
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate()
     assert process.returncode == code, err + out
     return out

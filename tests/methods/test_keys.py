@@ -210,7 +210,7 @@ ALONE = {
 
 @pytest.fixture(scope="module")
 def base(checkpoint):
-    """A run that has every stage but the guesses."""
+    """A run that has every stage but the pseudo-labels."""
     train = TrainConfig(row_tokens=256)
     return RunConfig(
         compare_direct=True,

@@ -65,7 +65,7 @@ def write_rows(path):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Every stage of a run that has all of them but the guesses."""
+    """Every stage of a run that has all of them but the pseudo-labels."""
     home = tmp_path_factory.mktemp("reads")
     config = tiny_run.settings(tiny_run.write_config(home))
     for role in ("assistant", "student"):

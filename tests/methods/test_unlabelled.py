@@ -93,7 +93,7 @@ def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
     assert job.inputs.model("assistant").tokenizer.decode(answer) == f"Answer: {gold}"
 
 
-def test_who_has_no_labels_scores_the_guesses_and_who_has_them_does_not(config_path, tmp_path):
+def test_an_unlabelled_pool_is_scored_on_pseudo_labels(config_path, tmp_path):
     for settings, reads in ((UNLABELLED, True), (SMALL, False)):
         job = Job(tiny_run.settings(config_path, *settings), tmp_path)
         scores = next(stage for stage in job.stages if stage.name == "apprenticeship/scores")

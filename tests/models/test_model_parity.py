@@ -27,7 +27,7 @@ TEXTS = {
     "prose": "The invoice was due within thirty days of delivery; after that, interest ran at "
     "four per cent a year on the whole amount.",
     "code": "def f(x):\n    return x + 1\n" * 10,
-    "long": "A pharmacist gives 12 mg every 6 hours, and the patient weighs 60 kg. " * 20,
+    "long": "A pharmacist gives 12 mg every 6 hours, and the patient weighs 60 kg. " * 12,
 }
 
 
@@ -62,10 +62,22 @@ def greedy(config, params, prompts, count, mesh, end_ids=(-1,)):
     return [done[i].ids for i in range(len(prompts))]
 
 
-def assert_same_logits(config, params, tokens, theirs):
+def padded(ids):
+    """Returns i32[1, S], filled up to a multiple of 128: few lengths are few programs."""
+    tokens = np.zeros((1, -(-len(ids) // 128) * 128), np.int32)
+    tokens[0, : len(ids)] = ids
+    return tokens
+
+
+def usual(smollm2, ids):
+    """Returns the logits f32[S, V] of the tokens as a run computes them."""
+    return np.asarray(usual_logits(*smollm2, padded(ids)))[0, : len(ids)]
+
+
+def assert_same_logits(config, params, ids, theirs):
     """All are f32, and both sides round as their CPU has them do; the first as a run computes."""
     for compute, rms in ((usual_logits, 3e-5), (eigen_logits, 2e-5)):
-        ours = np.asarray(compute(config, params, tokens))
+        ours = np.asarray(compute(config, params, padded(ids)))[0, : len(ids)]
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-4)
         assert np.sqrt(np.mean((ours - theirs) ** 2)) < rms
 
@@ -81,8 +93,7 @@ def smollm2():
 
 def test_smollm2_has_the_kept_logits(smollm2):
     golden = json.loads(GOLDEN.read_text())
-    config, params = smollm2
-    logits = np.asarray(all_logits(config, params, np.asarray([golden["tokens"]])))[0]
+    logits = usual(smollm2, golden["tokens"])
     for row in golden["rows"]:
         ours = logits[row["position"]]
         top = np.argsort(-ours)[: len(row["ids"])]
@@ -95,67 +106,67 @@ def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
     golden = json.loads(GOLDEN.read_text())
     prompt = tokenizer.load(gguf_file.bundled_smollm2()).render_chat(golden["messages"])
     assert prompt == golden["tokens"]
-    config, params = smollm2
     # Greedy decoding of transformers, made with the same weights by tests/golden/make.py.
-    assert greedy(config, params, [prompt], 64, one_device) == [golden["greedy"]]
+    written = golden["greedy"]
+    assert len(written) == 64
+    after = usual(smollm2, prompt + written)[len(prompt) - 1 : -1]
+    assert after.argmax(-1).tolist() == written
+    assert greedy(*smollm2, [prompt], 16, one_device) == [written[:16]]
 
 
 def test_smollm2_has_the_kept_perplexity(smollm2):
     golden = json.loads(GOLDEN.read_text())
-    config, params = smollm2
     ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(golden["perplexity_text"])
-    logprobs = jax.nn.log_softmax(all_logits(config, params, np.asarray([ids]))[0, :-1])
+    logprobs = jax.nn.log_softmax(usual(smollm2, ids)[:-1])
     nll = -np.take_along_axis(np.asarray(logprobs), np.asarray(ids)[1:, None], 1).mean()
     assert f"{np.exp(nll):.4g}" == f"{golden['perplexity']:.4g}"
     assert 5 < np.exp(nll) < 50
 
 
-def test_smollm2_goes_out_and_loads_in_transformers(smollm2, tmp_path):
-    torch = pytest.importorskip("torch")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+@pytest.fixture(scope="module")
+def exported(smollm2, tmp_path_factory):
+    """SmolLM2 as a folder, and as transformers reads it from there.
 
-    golden = json.loads(GOLDEN.read_text())
-    config, params = smollm2
-    model = ModelConfig("smollm2-135m")
-    with export.folder(tmp_path / "out") as out:
-        export.write_model(out, config, params, checkpoint.cut_hf_config(model))
+    That the weights are those of the GGUF file is held by the kept logits, which transformers
+    computed from the file itself.
+    """
+    pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("smollm2") / "out"
+    with export.folder(folder) as out:
+        export.write_model(out, *smollm2, checkpoint.cut_hf_config(ModelConfig("smollm2-135m")))
         tokenizer.load(gguf_file.bundled_smollm2()).save(out)
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    tokens = np.asarray([golden["tokens"]])
+    return folder, AutoModelForCausalLM.from_pretrained(folder)
+
+
+def logits_of(theirs, ids):
+    import torch
+
     with torch.no_grad():
-        expected = theirs(torch.tensor(tokens)).logits.numpy()
-    assert_same_logits(config, params, tokens, expected)
-    chat = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(
+        return theirs(torch.tensor([ids])).logits[0].numpy()
+
+
+def test_smollm2_goes_out_and_loads_in_transformers(smollm2, exported):
+    from transformers import AutoTokenizer
+
+    golden, (folder, theirs) = json.loads(GOLDEN.read_text()), exported
+    assert_same_logits(*smollm2, golden["tokens"], logits_of(theirs, golden["tokens"]))
+    chat = AutoTokenizer.from_pretrained(folder).apply_chat_template(
         golden["messages"], add_generation_prompt=True, return_dict=False
     )
     assert chat == golden["tokens"]
     # And back in again, without a change of a bit.
-    _, again = checkpoint.load(ModelConfig(str(tmp_path / "out")))
-    jax.tree.map(np.testing.assert_array_equal, again, params)
-
-
-@pytest.fixture(scope="module")
-def transformers_smollm2():
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("accelerate")
-    from transformers import AutoModelForCausalLM
-
-    path = gguf_file.bundled_smollm2()
-    return AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    )
+    _, again = checkpoint.load(ModelConfig(str(folder)))
+    jax.tree.map(np.testing.assert_array_equal, again, smollm2[1])
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_smollm2_has_transformers_logits(smollm2, transformers_smollm2, text):
-    import torch
-
-    config, params = smollm2
-    tokens = np.asarray([tokenizer.load(gguf_file.bundled_smollm2()).encode(text)])
-    with torch.no_grad():
-        expected = transformers_smollm2(torch.tensor(tokens)).logits.numpy()
-    assert_same_logits(config, params, tokens, expected)
+def test_smollm2_has_transformers_logits(smollm2, exported, text):
+    ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(text)
+    expected = logits_of(exported[1], ids)
+    assert_same_logits(*smollm2, ids, expected)
     with jax.enable_x64(True):
-        ours = np.asarray(exactly_summed_logits(config, params, tokens.astype(np.int32)))
+        ours = np.asarray(exactly_summed_logits(*smollm2, padded(ids)))[0, : len(ids)]
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)

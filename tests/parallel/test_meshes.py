@@ -44,10 +44,15 @@ MESHES = {
     "2x2x2": MeshConfig(2, 2, 2),
     "1x2x4": MeshConfig(1, 2, 4),
 }
-on_models = pytest.mark.parametrize("model", MODELS)
-on_meshes = pytest.mark.parametrize(
-    "mesh", [pytest.param(mesh, marks=[pytest.mark.slow] * (mesh != "2x2x2")) for mesh in MESHES]
-)
+
+
+def on_meshes(*names):
+    """Returns cases: all names on the mesh 2x2x2, and the last on the other meshes (slow)."""
+    others = [mesh for mesh in MESHES if mesh != "2x2x2"]
+    return [
+        *((name, "2x2x2") for name in names),
+        *(pytest.param(names[-1], mesh, marks=pytest.mark.slow) for mesh in others),
+    ]
 
 
 def sequences(count, seed=0):
@@ -81,8 +86,13 @@ def gradients(config, mesh):
     return jax.tree.map(np.asarray, found)
 
 
-@on_meshes
-@on_models
+@pytest.mark.parametrize(
+    ("model", "mesh"),
+    [
+        *on_meshes("plain", "windowed"),
+        *on_meshes("adapter"),
+    ],
+)
 def test_losses_and_gradients(model, mesh, one_device):
     expected = gradients(MODELS[model], one_device)
     assert expected[0]["grad_norm"] > 0.1
@@ -100,8 +110,7 @@ def written(config, mesh, temperature):
     return {index: done for batch in engine.complete(prompts) for index, done in batch}
 
 
-@on_meshes
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize(("temperature", "mesh"), on_meshes(0.0, 0.7))
 def test_generation(mesh, temperature, one_device):
     expected = written(MODELS["windowed"], one_device, temperature)
     found = written(MODELS["windowed"], make_mesh(MESHES[mesh]), temperature)
@@ -119,10 +128,10 @@ def scored(config, mesh):
     return score(config, placed(config, mesh), found, 512, PAD, mesh)
 
 
-@on_meshes
-def test_scores_and_selection(mesh, one_device):
-    expected = scored(MODELS["windowed"], one_device)
-    found = scored(MODELS["windowed"], make_mesh(MESHES[mesh]))
+@pytest.mark.parametrize(("model", "mesh"), on_meshes("windowed"))
+def test_scores_and_selection(model, mesh, one_device):
+    expected = scored(MODELS[model], one_device)
+    found = scored(MODELS[model], make_mesh(MESHES[mesh]))
     for a, b in zip(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     chosen = (select(s.nll, s.embeddings, 10, SelectionConfig(), seed=0) for s in (found, expected))

@@ -1,4 +1,4 @@
-"""The reference run, at its real size, compiled for TPUs that are not there."""
+"""The reference run at its real size, compiled for TPUs that are not there: `make plans`."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from bridge_jax.planning import memory, plan
 from configs import medical_7b
 
 pytest.importorskip("libtpu")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.plans
 
 CONFIG = medical_7b.get_config()
 TRAIN = CONFIG.assistant_training

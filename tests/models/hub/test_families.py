@@ -20,9 +20,13 @@ torch = pytest.importorskip("torch")
 TOKENS = np.random.default_rng(0).integers(0, families.VOCAB, (2, 40))
 
 
-def logits_of(theirs):
+def logits_of(theirs, tokens=TOKENS):
     with torch.no_grad():
-        return theirs(torch.tensor(TOKENS)).logits.float().numpy()
+        return theirs(torch.tensor(tokens)).logits.float().numpy()
+
+
+# A shape for each way to attend from a cache: these write the tokens with the engine too.
+WRITING = ("llama", "mistral_window", "qwen2_window", "qwen3", "gemma2", "gemma3")
 
 
 @pytest.mark.parametrize("shape", families.SHAPES)
@@ -30,17 +34,22 @@ def test_f32_logits_and_greedy_tokens_are_those_of_transformers(shape, tmp_path,
     theirs = families.make(shape, tmp_path)
     config, params = checkpoint.load(ModelConfig(str(tmp_path)))
     assert decoder.count_parameters(config) == theirs.num_parameters()
-    expected = logits_of(theirs)
-    assert expected.std() > 0.1  # or the comparison would say nothing
-    np.testing.assert_allclose(all_logits(config, params, TOKENS), expected, rtol=0, atol=1e-4)
-
     prompt = torch.tensor(TOKENS[:1, :9])
     with torch.no_grad():
         written = theirs.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64,
             do_sample=False, eos_token_id=None, pad_token_id=0,
         )  # fmt: skip
-    assert greedy(config, params, [prompt[0].tolist()], 64, one_device) == [written[0, 9:].tolist()]
+    drawn = np.random.default_rng(1).integers(0, families.VOCAB, written.shape)
+    tokens = np.concatenate([drawn, written])
+    expected = logits_of(theirs, tokens)
+    assert expected.std() > 0.1  # or the comparison would say nothing
+    found = np.asarray(all_logits(config, params, tokens))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(found[1, 8:-1].argmax(-1), written[0, 9:])
+    if shape in WRITING:
+        tokens = greedy(config, params, [prompt[0].tolist()], 64, one_device)
+        assert tokens == [written[0, 9:].tolist()]
 
 
 @pytest.mark.parametrize("shape", families.SHAPES)
