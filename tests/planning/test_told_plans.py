@@ -95,5 +95,5 @@ def test_the_plan_counts_the_instructions_of_a_file(make, tmp_path):
         workloads(*opened(make(*settings, f"instruct.examples={n}")), {"tutoring/instruct"})
         for n in (1, 10)
     )
-    assert (few.steps, few.role) == (3, "student")
+    assert (few.steps, few.role) == (2, "student")
     assert more.steps > few.steps

@@ -125,7 +125,7 @@ def test_the_logits_are_planned_as_one_reading_of_rows_like_the_students(tiny):
     works = planned(tiny("logits.weight=0.5"))
     reading, student = works["tutoring/logits"], works["tutoring/student"]
     assert (reading.role, reading.rows, reading.width) == ("assistant", 8, 192)
-    assert (3 * reading.steps, reading.targets) == (student.steps, student.targets)
+    assert (2 * reading.steps, reading.targets) == (student.steps, student.targets)
 
 
 def test_samples_are_planned_as_often_as_they_are_drawn(tiny):
@@ -184,7 +184,7 @@ def test_both_modes_and_longer_prompts_are_counted(tiny, monkeypatch):
         for mode in ("reason", "explain")
         for e in lengths.inputs.pool
     ]
-    assert work.steps == 3 * len(pack(read, 192, 0).tokens)
+    assert work.steps == 2 * len(pack(read, 192, 0).tokens)
     shown, bare = (planned(tiny(*small, *more)) for more in ((), (OFF,)))
     assert shown["tutoring/completions"].width > bare["tutoring/completions"].width
 
