@@ -209,9 +209,10 @@ def _from_ledger(path: Path) -> RecordedTeacher:
             )
         if request.example_id not in asked[request.model]:
             return TeacherError(f"{about}: the recorded run had none either", "rejected")
+        server = f" (the server asked here is {request.server})" if request.server else ""
         return TeacherError(
-            f"{about} to these words and settings at this server, but to others: the config has to "
-            "be that of the recorded run"
+            f"{about} to these words and settings, but to others: the config has to be that of the "
+            f"recorded run{server}"
         )
 
     return RecordedTeacher(name, find, lambda _: 0)
