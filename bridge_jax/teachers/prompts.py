@@ -4,8 +4,8 @@ The answer's form is named per kind of task, so that a right answer parses. Whet
 is shown is an option. The papers do not say that it is, so by default it is not: then an answer
 that agrees with gold says something about the rationale.
 
-Where the data say what the task is (`data.example`), the user's turn is the bare text, and the system
-message says what to do with it: an LLM that is sent a customer's letter would reply to it.
+Where the data say what the task is (`data.example`), the user's turn is the bare text. The system
+message says what to do with it, since an LLM that is sent a customer's letter would reply to it.
 """
 
 from bridge_jax.data.answers import ANSWER_MARK
