@@ -1,4 +1,4 @@
-"""What a teacher is asked, what it replies, and counts of what came of requests."""
+"""Requests to teachers, their replies, and counts of the outcomes."""
 
 import dataclasses
 import functools

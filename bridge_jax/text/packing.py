@@ -10,7 +10,7 @@ from bridge_jax.text.prompts import Sequence
 
 
 class SoftRows(NamedTuple):
-    """What another model predicts at the targets of packed rows.
+    """The predictions of another model at the targets of packed rows.
 
     Attributes:
       ids: int32[R, T, K], its most probable tokens.
