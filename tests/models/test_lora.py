@@ -151,8 +151,8 @@ def test_eight_devices_train_the_same_adapter(one_device):
         params = lora.join(base, decoder.init_adapter(config, mesh, jax.random.key(1)))
         adapter = lora.split(params)[0]
         assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(adapter))
-        _, gradients = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))(
-            config, adapter, shard_batch(ROWS_OF_8, mesh), 0.5, 1, base
+        _, gradients = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))(
+            SFT(), config, adapter, shard_batch(ROWS_OF_8, mesh), 1, base
         )
         results.append(jax.tree.map(np.asarray, gradients))
     for a, b in zip(*map(jax.tree.leaves, results)):
