@@ -1,4 +1,4 @@
-"""Where the time of a stage goes: named spans, and what JAX reports of its compilations."""
+"""Measures the time of a stage: named spans, and the compilations that JAX reports."""
 
 import contextlib
 import time

@@ -73,7 +73,7 @@ class Visible(NamedTuple):
 
 
 class SlidingWindow(NamedTuple):
-    """Where `applies` (bool[]), a query attends to the last `size` slots, its own included."""
+    """Limits a query to the last `size` slots, its own included, if `applies` (bool[]) is true."""
 
     size: int
     applies: jax.Array

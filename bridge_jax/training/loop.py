@@ -1,6 +1,7 @@
 """The training loop of every stage and objective, resumable at any step."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -154,6 +155,11 @@ class _Dev:
         assert self._measure, "dev_every needs something to measure with"
         found = self._measure(params)
         value = found[self._config.dev_metric]
+        if not math.isfinite(value):
+            raise UserError(
+                f"the {self._config.dev_metric} on the dev split is {value}; lower learning_rate "
+                f"({self._config.learning_rate}) and run again"
+            )
         sign = -1 if self._config.dev_metric == "loss" else 1
         is_best = self.best is None or sign * value > sign * self.best
         self.best = value if is_best else self.best

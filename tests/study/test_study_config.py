@@ -1,4 +1,4 @@
-"""What makes a study: runs that are told apart, compared with the right one, on the same test."""
+"""The config of a study: distinct runs, each compared with the reference on the same test."""
 
 import dataclasses
 import re

@@ -306,6 +306,13 @@ def test_the_parameters_of_the_best_measurement_are_kept(tmp_path, tiny_model, o
     ]
 
 
+def test_a_measurement_that_is_not_finite_is_an_error(tmp_path, tiny_model, one_device):
+    config = dataclasses.replace(CONFIG, dev_every=3, keep_best=True)
+    measure = scripted([float("nan")], [])
+    with pytest.raises(UserError, match=r"the loss on the dev split is nan; lower learning_rate"):
+        run(tmp_path, tiny_model, one_device, config, measure=measure)
+
+
 def test_an_accuracy_is_best_when_it_is_high(tmp_path, tiny_model, one_device):
     config = dataclasses.replace(CONFIG, dev_every=4, keep_best=True, dev_metric="accuracy")
     seen = []
