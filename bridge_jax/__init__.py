@@ -1,1 +1,50 @@
-"""BRIDGE-JAX: turn an expensive black-box LLM into a small model you own, under a stated budget."""
+"""BRIDGE-JAX: turn an expensive black-box LLM into a small model you own, under a stated budget.
+
+    import bridge_jax as bj
+
+The names below are imported when they are first used, so that `import bridge_jax` loads no JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bridge_jax.config import DataConfig as DataConfig
+    from bridge_jax.config import GenerationConfig as GenerationConfig
+    from bridge_jax.config import LoraConfig as LoraConfig
+    from bridge_jax.config import ModelConfig as ModelConfig
+    from bridge_jax.config import RunConfig as RunConfig
+    from bridge_jax.config import SelectionConfig as SelectionConfig
+    from bridge_jax.config import TrainConfig as TrainConfig
+    from bridge_jax.data.example import Example as Example
+    from bridge_jax.errors import UserError as UserError
+    from bridge_jax.library import generate as generate
+    from bridge_jax.library import load_model as load_model
+    from bridge_jax.library import read_data as read_data
+    from bridge_jax.library import run as run
+    from bridge_jax.library import save as save
+    from bridge_jax.library import score as score
+    from bridge_jax.library import select as select
+    from bridge_jax.library import train as train
+
+_HOMES = {
+    "bridge_jax.config": (
+        "DataConfig GenerationConfig LoraConfig ModelConfig RunConfig SelectionConfig TrainConfig"
+    ),
+    "bridge_jax.data.example": "Example",
+    "bridge_jax.errors": "UserError",
+    "bridge_jax.library": "generate load_model read_data run save score select train",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'bridge_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

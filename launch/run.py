@@ -41,15 +41,15 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.parallel import hosts
     from bridge_jax.progress import duration
     from bridge_jax.report import words
-    from launch.jobs import Job
+    from bridge_jax.runs import Run
 
     began = time.perf_counter()
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
     cluster.keep_compilations(workdir)
     with cluster.together(workdir):
-        job = Job(config, workdir, phase=_PHASE.value)
-        words.print_summary(job.run(console, job.heading), console)
+        run = Run(config, workdir, phase=_PHASE.value)
+        words.print_summary(run.run(console, run.heading), console)
     shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 

@@ -18,9 +18,9 @@ from bridge_jax.pipeline.execution import StageBusy
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
+from bridge_jax.runs import Run
 from bridge_jax.study import RUNS, study_page, tables
 from bridge_jax.study.study import Study, StudyRun
-from launch.jobs import Job
 
 POLL_SECONDS = 2.0
 
@@ -78,7 +78,7 @@ class Runs:
 
     def attempt(self, run: StudyRun) -> Attempt:
         """Executes a run, unless another process is running it or a stage that it needs."""
-        job, began = self._job(run), time.perf_counter()
+        job, began = self._prepared(run), time.perf_counter()
         try:
             if job.is_whole(careful=True):
                 return "done"
@@ -121,8 +121,8 @@ class Runs:
             self._told.add(words)
             shown.say(self.console, words)
 
-    def _job(self, run: StudyRun) -> Job:
-        return Job(run.config, self.workdir / RUNS / run.folder, shared=self.workdir)
+    def _prepared(self, run: StudyRun) -> Run:
+        return Run(run.config, self.workdir / RUNS / run.folder, shared=self.workdir)
 
     def _drop_models(self) -> None:
         """Removes the parameters in the store that no unfinished run uses.
@@ -131,7 +131,7 @@ class Runs:
         """
         needed = set()
         for run in self.study.runs:
-            job = self._job(run)
+            job = self._prepared(run)
             with contextlib.suppress(UserError):  # It is reported when its turn comes.
                 if job.is_whole():
                     continue

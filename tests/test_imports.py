@@ -22,6 +22,7 @@ LAYERS = [
     ),
     *("data", "models", "text", "training", "generation", "selection"),
     *("ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study"),
+    *("runs", "library"),
     "launch",
 ]
 LEVEL = {part: level for level, part in enumerate(LAYERS)}

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import MeshConfig
@@ -46,14 +47,17 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = 
     given = math.prod(size for size in asked.values() if size != -1)
     sizes = {axis: len(devices) // given if size == -1 else size for axis, size in asked.items()}
     if math.prod(sizes.values()) != len(devices):
+        multiple = "a multiple of " if -1 in asked.values() else ""
         raise UserError(
             f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} takes "
-            f"{'a multiple of ' * (-1 in asked.values())}{given} devices, there are {len(devices)}"
+            f"{multiple}{given} devices, there are {len(devices)}"
             "; change mesh.data, mesh.fsdp or mesh.tensor (-1 takes what is left)"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()), AXES, (AxisType.Auto,) * len(AXES), devices=list(devices)
+    # `jax.make_mesh` splits a physical axis on v5e alone, and refuses tensor=2 on a 4x4 of v6e.
+    grid = mesh_utils.create_device_mesh(
+        tuple(sizes.values()), list(devices), allow_split_physical_axes=True
     )
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:

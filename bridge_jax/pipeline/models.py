@@ -33,12 +33,14 @@ class Model:
       params: on the mesh.
       tokenizer: of its checkpoint.
       mesh: where the parameters are.
+      selected: the checkpoint that it came from.
     """
 
     config: DecoderConfig
     params: Any
     tokenizer: tokenizer.Tokenizer
     mesh: Mesh
+    selected: ModelConfig
 
     def engine(self, settings: GenerationConfig, seed: int) -> Engine:
         """Returns the engine that generates completions with the model."""
@@ -87,7 +89,7 @@ class RoleModel:
             config = dataclasses.replace(self.config, param_dtype=dtype)
             params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
         config = computing_on(config, selected.attention)
-        return Model(config, params, self.tokenizer, mesh)
+        return Model(config, params, self.tokenizer, mesh, selected)
 
     def trainable(self, made: Folder | None = None) -> Model:
         """Returns `load` with what is trained in f32: all of it, or an adapter, new at first."""

@@ -14,9 +14,9 @@ from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models import decoder
 from bridge_jax.models.hub import presets
 from bridge_jax.models.hub.hf_config import from_hf
+from bridge_jax.runs import Run
 from bridge_jax.study import study
 from configs import models
-from launch.jobs import Job
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +98,7 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
         pytest.skip("needs a file of questions")
     asked = {}
     for run in study.load(path).runs:
-        found = Job(run.config, tmp_path)
+        found = Run(run.config, tmp_path)
         modes = {mode for stage in found.stages if stage.load for mode in stage.load.modes}
         config = found.config
         key = (config.data, config.max_prompt_tokens, sorted(modes), config.instruct.examples)

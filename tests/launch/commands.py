@@ -25,7 +25,13 @@ from tests import xla
 ROOT = Path(__file__).parents[2]
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
-    ["pytest", "launch.jobs", "bridge_jax.report.terminal", "bridge_jax.planning.plan", __name__]
+    [
+        "pytest",
+        "bridge_jax.runs",
+        "bridge_jax.report.terminal",
+        "bridge_jax.planning.plan",
+        __name__,
+    ]
 )
 
 

@@ -7,8 +7,8 @@ import pytest
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.pipeline.files import read_rows
+from bridge_jax.runs import Run, bad_rows_listed
 from bridge_jax.study import study as studies
-from launch.jobs import Job, bad_rows_listed
 from tests.launch import tiny_run
 
 
@@ -57,7 +57,7 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
     config = settings(
         [*rows(20, 3), half, rows(1, 0)[0] | {"split": "huh"}], "data.on_bad_row=skip"
     )
-    job = Job(config, tmp_path / "run")
+    job = Run(config, tmp_path / "run")
     job.check()
     assert list(job.notes()) == [
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
@@ -69,15 +69,15 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
 
 
 def test_the_list_is_of_the_data_of_now(settings, tmp_path):
-    Job(settings(rows(20, 3), "data.on_bad_row=skip"), tmp_path / "run").check()
+    Run(settings(rows(20, 3), "data.on_bad_row=skip"), tmp_path / "run").check()
     assert (tmp_path / "run/bad_rows.jsonl").exists()
-    Job(settings(rows(20, 0)), tmp_path / "run").check()
+    Run(settings(rows(20, 0)), tmp_path / "run").check()
     assert not (tmp_path / "run/bad_rows.jsonl").exists()
 
 
 def test_rows_that_a_limit_leaves_out_are_counted(settings, tmp_path):
     config = settings(rows(20, 0), "data.pool=5")
-    job = Job(config, tmp_path / "run")
+    job = Run(config, tmp_path / "run")
     assert len(job.inputs.pool) == 5 and job.inputs.splits.cut == {"pool": 10, "test": 10}
     said = "data.pool=5: the first 5 of 10 rows are read; 0 reads all"
     assert said in list(job.notes())
@@ -85,7 +85,7 @@ def test_rows_that_a_limit_leaves_out_are_counted(settings, tmp_path):
 
 def test_most_rows_failing_alike_is_said_where_they_are_skipped(settings, tmp_path):
     config = settings(rows(10, 11), "data.on_bad_row=skip")
-    _, note, *_ = Job(config, tmp_path / "run").notes()
+    _, note, *_ = Run(config, tmp_path / "run").notes()
     assert note.startswith(
         "11 of 21 rows fail alike: answer is not a number; data.kind=numeric reads numbers only"
     )

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from bridge_jax.config import DataConfig, TeacherConfig
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.launch import tiny_run
 
 LABELS = ("late", "lost")
@@ -72,7 +72,7 @@ def done(home, config):
 
 def finish(config, workdir, phase="all"):
     """Runs to the end; returns (the report, the stages that ran, what was printed)."""
-    job, printed = Job(config, workdir, phase=phase), StringIO()
+    job, printed = Run(config, workdir, phase=phase), StringIO()
     with tiny_run.one_device():
         report = job.run(Console(file=printed, width=200))
     lines = [line.split(maxsplit=1) for line in printed.getvalue().splitlines()]

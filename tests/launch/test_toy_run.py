@@ -13,8 +13,8 @@ from bridge_jax.parallel import chips
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.planning.study_plan import plan_study
 from bridge_jax.planning.workload import opened, workloads
+from bridge_jax.runs import Run
 from bridge_jax.study.study import Study, StudyRun, check, in_folder
-from launch.jobs import Job
 from launch.study_runs import Runs, take_turns
 from tests.launch import tiny_run
 from tests.methods import toy_method
@@ -94,10 +94,10 @@ def test_it_is_planned(study, config):
 
 def test_a_second_start_runs_nothing_and_a_change_its_readers(study):
     made, workdir, _ = study
-    job = Job(made.runs[1].config, workdir / "runs/toy-50-seed0", shared=workdir)
+    job = Run(made.runs[1].config, workdir / "runs/toy-50-seed0", shared=workdir)
     assert job.is_whole(careful=True)
     other = tiny_run.override(made.runs[1].config, "student_training.epochs=2")
-    deep = Job(other, workdir / "runs/other", shared=workdir).deep
+    deep = Run(other, workdir / "runs/other", shared=workdir).deep
     assert [name for name in deep if deep[name] != job.deep[name]] == [
         "toy/drill",
         "evaluation/student_drilled",

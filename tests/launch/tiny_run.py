@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config import io as config_io
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests import tiny
 from tests.launch import commands
 
@@ -91,7 +91,7 @@ def override(config: RunConfig, *assignments: str) -> RunConfig:
 def finish_here(config: RunConfig, workdir: Path, phase: str = "all") -> dict:
     """Runs to the end in this process, on one device; returns the report."""
     with one_device():
-        return Job(config, workdir, phase=phase).run(Console(quiet=True))
+        return Run(config, workdir, phase=phase).run(Console(quiet=True))
 
 
 @contextlib.contextmanager

@@ -22,23 +22,23 @@ from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
+from bridge_jax.runs import Run
 from bridge_jax.text.prompts import Sequence
-from launch.jobs import Job
 
 
-def stage_of(job: Job, artifact: Artifact) -> Stage:
+def stage_of(job: Run, artifact: Artifact) -> Stage:
     """Returns a stage of a run."""
     return next(stage for stage in job.stages if stage.name == artifact.name)
 
 
-def folder_of(job: Job, artifact: Artifact) -> Folder:
+def folder_of(job: Run, artifact: Artifact) -> Folder:
     """Returns the folder in the workdir where tests write the files of a stage."""
     path = job.workdir / artifact.name
     path.mkdir(parents=True, exist_ok=True)
     return Folder(path, artifact)
 
 
-def run_alone(job: Job, artifact: Artifact, **given: Any) -> Folder:
+def run_alone(job: Run, artifact: Artifact, **given: Any) -> Folder:
     """Runs one stage on what lies in the workdir; `given` stands for what it would read."""
     stage, table = stage_of(job, artifact), methods.table()
     out, opened = folder_of(job, artifact), dict(given)
@@ -53,7 +53,7 @@ def run_alone(job: Job, artifact: Artifact, **given: Any) -> Folder:
     return out
 
 
-def pretend(job: Job, artifact: Artifact, key: str = "") -> None:
+def pretend(job: Run, artifact: Artifact, key: str = "") -> None:
     """Writes the manifest of a finished stage, by default under the key that the run looks for."""
     key = key or job.deep[artifact.name]
     record = {"stage": artifact.name, "key": key, "shallow": key, "content": "", "files": {}}
@@ -63,12 +63,12 @@ def pretend(job: Job, artifact: Artifact, key: str = "") -> None:
     files.write_json(folder / storage.MANIFEST, record)
 
 
-def check(job: Job) -> None:
+def check(job: Run) -> None:
     """Makes the checks of a run that need its data and models."""
     checks.check_inputs(job.config, job.stages, job.inputs)
 
 
-def differing(one: Job, other: Job) -> set[str]:
+def differing(one: Run, other: Run) -> set[str]:
     """Returns the stages that both runs have, under different keys."""
     return {name for name in one.deep.keys() & other.deep if one.deep[name] != other.deep[name]}
 

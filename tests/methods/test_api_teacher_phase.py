@@ -15,10 +15,10 @@ from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.execution import Execution
+from bridge_jax.runs import Run
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.replies import annotation
-from launch.jobs import Job
 from tests.methods import one_stage
 
 
@@ -53,7 +53,7 @@ def make_run(checkpoint, tmp_path, vendor):
         config = dataclasses.replace(
             config, selection=dataclasses.replace(config.selection, size=4)
         )
-        job = Job(config, tmp_path / workdir)
+        job = Run(config, tmp_path / workdir)
         gold = {e.question: e.answer for e in job.inputs.pool}
         vendor.answer = lambda prompt: gold.get(prompt, "-1")
         return job, job.inputs.pool[:4]
@@ -297,7 +297,7 @@ def test_a_missing_key_is_found_first_also_beside_annotations_of_another_config(
         assistant=model,
         student=model,
     )
-    job = Job(config, tmp_path)
+    job = Run(config, tmp_path)
     job.check()
     one_stage.pretend(job, ANNOTATIONS, key="that of another config")
     with pytest.raises(UserError, match="needs a key: set the environment variable GEMINI_API_KEY"):

@@ -15,13 +15,13 @@ from bridge_jax.methods.rationales import FILE, RATIONALES
 from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_rows
+from bridge_jax.runs import Run
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 from configs import quickstart
 from configs.studies import baselines
-from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -53,7 +53,7 @@ def read(job, target):
 
 
 def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, taught, tmp_path):
-    job = Job(tiny("method=labels"), tmp_path)
+    job = Run(tiny("method=labels"), tmp_path)
     one_stage.run_alone(job, STUDENT)
     (found,) = taught.values()
     assert len(found) == len(job.inputs.pool) == 24
@@ -105,7 +105,7 @@ def test_self_training_has_no_teacher(tiny, tmp_path):
 
 
 def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, taught, tmp_path):
-    job = Job(tiny("method=self"), tmp_path)
+    job = Run(tiny("method=self"), tmp_path)
     first, second, *_ = job.inputs.pool
     rows = [one_stage.judged(example, kept=example is second) for example in (first, second)]
     one_stage.folder_of(job, RATIONALES).write_rows(FILE, rows)
@@ -115,7 +115,7 @@ def test_self_training_learns_what_the_warmed_assistant_got_right(tiny, taught, 
 
 
 def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, tmp_path):
-    job = Job(tiny("form=two_pass"), tmp_path)
+    job = Run(tiny("form=two_pass"), tmp_path)
     example = job.inputs.pool[0]
     answer, rationale = read(job, SFTTarget(example, "Thus it is.", "7"))
     assert texts(job, answer)[1:] == ("", "Answer: 7")
@@ -130,7 +130,7 @@ def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, t
 
 def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_path, tiny_model):
     """L = a * mean NLL of the rationale tokens + (1 - a) * mean NLL of the answer tokens."""
-    job = Job(tiny("form=two_pass"), tmp_path)
+    job = Run(tiny("form=two_pass"), tmp_path)
     passes = read(job, SFTTarget(job.inputs.pool[0], "Thus it is.", "7"))
     alone = [float(loss(tiny_model, [sequence])) for sequence in passes]
     expected = 0.75 * alone[0] + 0.25 * alone[1]
@@ -145,7 +145,7 @@ def loss(model, sequences):
 
 @pytest.mark.parametrize("method", ["bridge", "direct"])
 def test_both_methods_train_in_two_passes(tiny, tmp_path, taught, method):
-    job = Job(tiny(f"method={method}", "form=two_pass"), tmp_path)
+    job = Run(tiny(f"method={method}", "form=two_pass"), tmp_path)
     first, second, *rest = job.inputs.pool
     one_stage.folder_of(job, RATIONALES).write_rows(FILE, [one_stage.judged(first)])
     annotated = one_stage.folder_of(job, ANNOTATIONS)
@@ -169,8 +169,8 @@ def test_a_whole_run_in_two_passes(tiny, tmp_path):
 
 
 def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
-    chain = Job(tiny("compare_direct=true"), tmp_path)
-    passes = Job(tiny("compare_direct=true", "form=two_pass"), tmp_path)
+    chain = Run(tiny("compare_direct=true"), tmp_path)
+    passes = Run(tiny("compare_direct=true", "form=two_pass"), tmp_path)
     assert list(chain.deep) == list(passes.deep)
     assert one_stage.differing(chain, passes) == {
         "tutoring/student",
@@ -194,7 +194,7 @@ def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
 def test_a_student_is_asked_as_it_was_trained_to_answer(
     tiny, tmp_path, monkeypatch, settings, artifact, mode
 ):
-    job, asked = Job(tiny(*settings.split()), tmp_path), one_stage.asked(monkeypatch)
+    job, asked = Run(tiny(*settings.split()), tmp_path), one_stage.asked(monkeypatch)
     one_stage.run_alone(job, artifact)
     text = job.inputs.model(artifact.role).tokenizer.decode(asked[0][1])
     assert next(mode for mode, words in INSTRUCTIONS.items() if words in text) == mode
@@ -202,7 +202,7 @@ def test_a_student_is_asked_as_it_was_trained_to_answer(
 
 def test_direct_on_the_whole_pool_sets_nothing_aside(tiny, tmp_path):
     config = tiny("method=direct", "selection.strategy=random", "budget.queries=24")
-    job = Job(config, tmp_path)
+    job = Run(config, tmp_path)
     one_stage.check(job)
     found = one_stage.run_alone(job, SELECTION).record("selection.json")
     assert sorted(found["ids"]) == sorted(job.inputs.pool.by_id)
@@ -210,8 +210,8 @@ def test_direct_on_the_whole_pool_sets_nothing_aside(tiny, tmp_path):
 
 
 def test_an_assistant_may_be_cut_to_chosen_layers(tiny, tmp_path):
-    whole = Job(tiny(), tmp_path).inputs.model("assistant").load()
-    cut = Job(tiny("assistant.keep_layers=0,2"), tmp_path).inputs.model("assistant").load()
+    whole = Run(tiny(), tmp_path).inputs.model("assistant").load()
+    cut = Run(tiny("assistant.keep_layers=0,2"), tmp_path).inputs.model("assistant").load()
     assert (whole.config.num_layers, cut.config.num_layers) == (3, 2)
     kept = np.asarray(whole.params["layers"]["mlp"]["up"]["kernel"])[[0, 2]]
     np.testing.assert_array_equal(cut.params["layers"]["mlp"]["up"]["kernel"], kept)

@@ -25,7 +25,7 @@ from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.pipeline.execution import Execution
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.methods import one_stage
 
 EXAMPLES = [Example(f"e{n}", "x" * (10 * n) + "?", "7", "numeric") for n in range(8)]
@@ -36,7 +36,7 @@ API = TeacherConfig(
 INPUT = 2e-6  # More than any of these prompts costs.
 
 
-class Run(NamedTuple):
+class Asked(NamedTuple):
     """A run that will ask about `size` of a pool."""
 
     workdir: Path
@@ -58,7 +58,7 @@ def run_of(workdir, usd=1.0, queries=100, size=4, ledger="", pool=EXAMPLES, **se
         selection=SelectionConfig(size=size),
         teacher=dataclasses.replace(API, **settings),
     )
-    return Run(workdir, teacher.asking(config), teacher.selected_count(config), pool)
+    return Asked(workdir, teacher.asking(config), teacher.selected_count(config), pool)
 
 
 def pay(run, *numbers, output_tokens=50):
@@ -188,7 +188,7 @@ def test_a_run_stops_before_its_warm_up_unless_the_teacher_has_answered(
     )
 
     def start():
-        job = Job(config, tmp_path)
+        job = Run(config, tmp_path)
         job.check()
         return job.run(Console(quiet=True))
 
@@ -196,7 +196,7 @@ def test_a_run_stops_before_its_warm_up_unless_the_teacher_has_answered(
         start()
     assert not [path for path in tmp_path.iterdir() if path.name not in (".lock", "cache")]
     # Annotations that are done are paid: what stops the run now is the first stage.
-    one_stage.pretend(Job(config, tmp_path), ANNOTATIONS)
+    one_stage.pretend(Run(config, tmp_path), ANNOTATIONS)
     monkeypatch.setattr(Execution, "run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         start()

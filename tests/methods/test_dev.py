@@ -14,7 +14,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods import checks
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.models import decoder
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.methods import one_stage
 
 MEASURED = ("student_training.dev_every=3", "student_training.dev_metric=accuracy")
@@ -34,7 +34,7 @@ def start(checkpoint, tmp_path):
     base = override(base, ["instruct.examples=0"])
 
     def start(*settings, name="run"):
-        return Job(override(base, settings), tmp_path / name)
+        return Run(override(base, settings), tmp_path / name)
 
     return start
 

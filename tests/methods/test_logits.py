@@ -13,8 +13,8 @@ from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.files import read_rows
+from bridge_jax.runs import Run
 from bridge_jax.text import tokenizer
-from launch.jobs import Job
 from tests import tiny
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -44,7 +44,7 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
         "tutoring/student",
     ]
     ids, logprobs = (np.load(tmp_path / f"tutoring/logits/{n}.npy") for n in ("ids", "logprobs"))
-    job = Job(config, tmp_path)
+    job = Run(config, tmp_path)
     targets, reading = SFTTargets.of(config), job.inputs.rendering("student")
     judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
     found = targets.of_pool(job.inputs.pool, judged, annotated)
@@ -72,7 +72,7 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
 
 def test_only_the_student_depends_on_the_weight(config_path, tmp_path):
     def make(*settings):
-        return Job(tiny_run.settings(config_path, "logits.weight=0.5", *settings), tmp_path)
+        return Run(tiny_run.settings(config_path, "logits.weight=0.5", *settings), tmp_path)
 
     before, heavier, wider = make(), make("logits.weight=0.6"), make("logits.top_k=8")
     student = {"tutoring/student", "evaluation/student"}
@@ -88,7 +88,7 @@ def job_with(config_path, tmp_path):
         config = tiny_run.settings(
             config_path, f"student.checkpoint={checkpoint}", "logits.weight=0.5", *settings
         )
-        return Job(config, tmp_path / "run")
+        return Run(config, tmp_path / "run")
 
     return make
 

@@ -12,8 +12,8 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods import annotations, teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import SELECTION
+from bridge_jax.runs import Run
 from bridge_jax.teachers import prompts as teacher_prompts
-from launch.jobs import Job
 from tests.methods import one_stage
 
 
@@ -40,7 +40,7 @@ def make(checkpoint, tmp_path, vendor):
         )
         selection = dataclasses.replace(config.selection, size=4, strategy="random")
         config = dataclasses.replace(config, selection=selection)
-        run = Job(config, tmp_path / workdir, shared, "apprenticeship")
+        run = Run(config, tmp_path / workdir, shared, "apprenticeship")
         gold = {e.question: e.answer for e in run.inputs.pool}
         vendor.answer = lambda prompt: gold.get(prompt, "-1")
         if script:
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_written_again_from_the_ledger(make, vendor, monkeypat
     monkeypatch.delenv("OPENAI_API_KEY")
     vendor.stop_listening()
     caplog.clear()
-    again = Job(run.config, run.workdir, phase="apprenticeship")
+    again = Run(run.config, run.workdir, phase="apprenticeship")
     assert annotate(again)
     assert file_of(run).read_bytes() == before
     assert bought(again) == paid

@@ -8,7 +8,7 @@ from bridge_jax.methods import rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, SAMPLES
 from bridge_jax.methods.tutoring import STUDENT
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -67,7 +67,7 @@ def written(tmp_path_factory):
     path = tiny_run.write_config(folder)
 
     def make(*settings):
-        return Job(tiny_run.settings(path, "data.pool=4", *settings), folder / "run")
+        return Run(tiny_run.settings(path, "data.pool=4", *settings), folder / "run")
 
     job = make()
     answers = [job.inputs.pool[0].answer, "-1", "-2", None]

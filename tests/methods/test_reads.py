@@ -14,7 +14,7 @@ from bridge_jax.config import DataConfig, TeacherConfig
 from bridge_jax.config.fields import Unkeyed
 from bridge_jax.methods import inputs
 from bridge_jax.pipeline.storage import Folder
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.launch import tiny_run
 
 LABELS = ("late", "lost")
@@ -95,7 +95,7 @@ def recorded(tmp_path_factory):
         "budget.queries=4",
         "max_prompt_tokens=144",
     )
-    job, found = Job(config, home / "run"), {}
+    job, found = Run(config, home / "run"), {}
     job.stages = [dataclasses.replace(s, run=_recording(s, found)) for s in job.stages]
     job.run(Console(quiet=True))
     return home, found

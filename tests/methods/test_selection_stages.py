@@ -9,7 +9,7 @@ import pytest
 from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods.apprenticeship import SELECTION as CHOSEN
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -27,7 +27,7 @@ def base(tmp_path_factory):
 def make(base, **settings):
     config, workdir = base
     selection = dataclasses.replace(config.selection, **settings)
-    return Job(dataclasses.replace(config, selection=selection), workdir)
+    return Run(dataclasses.replace(config, selection=selection), workdir)
 
 
 def run(base, **settings):

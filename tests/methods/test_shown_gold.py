@@ -15,8 +15,8 @@ from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.rationales import COMPLETIONS
 from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.pipeline.models import RoleModel
+from bridge_jax.runs import Run
 from bridge_jax.text import prompts
-from launch.jobs import Job
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -55,7 +55,7 @@ def test_an_assistant_that_a_teacher_taught_is_shown_what_labels_there_are(confi
 
 @pytest.mark.parametrize("setting", ["seed=0", OFF])
 def test_the_assistant_learns_each_answer_in_each_mode(config, tmp_path, monkeypatch, setting):
-    job, seen = Job(config(setting), tmp_path), one_stage.taught(monkeypatch)
+    job, seen = Run(config(setting), tmp_path), one_stage.taught(monkeypatch)
     example = job.inputs.pool[1]
     annotated = one_stage.folder_of(job, ANNOTATIONS)
     annotated.write_rows("annotations.jsonl", [one_stage.annotation(example)])
@@ -76,7 +76,7 @@ def test_the_assistant_learns_each_answer_in_each_mode(config, tmp_path, monkeyp
 
 @pytest.mark.parametrize(("setting", "mode"), [("seed=0", "explain"), (OFF, "reason")])
 def test_how_the_pool_is_written(config, tmp_path, monkeypatch, setting, mode):
-    job, asked = Job(config(setting), tmp_path), one_stage.asked(monkeypatch)
+    job, asked = Run(config(setting), tmp_path), one_stage.asked(monkeypatch)
     one_stage.run_alone(job, COMPLETIONS)
     reading = job.inputs.rendering("assistant")
     assert asked == [(example, reading.prompt(example, mode)) for example in job.inputs.pool]
@@ -86,7 +86,7 @@ def test_how_the_pool_is_written(config, tmp_path, monkeypatch, setting, mode):
 
 
 def test_a_long_question_is_cut_and_the_shown_answer_is_not(tiny_tokenizer, config, tmp_path):
-    example = Job(config(), tmp_path).inputs.pool[0]
+    example = Run(config(), tmp_path).inputs.pool[0]
     long = dataclasses.replace(example, question="word " * 300 + "why?")
     ids = prompts.render_prompt(tiny_tokenizer, long, "explain", 150, "truncate")
     assert len(ids) <= 150
@@ -94,7 +94,7 @@ def test_a_long_question_is_cut_and_the_shown_answer_is_not(tiny_tokenizer, conf
 
 
 def test_the_prompts_of_the_pool_must_fit_with_their_answers(config, tmp_path):
-    inputs = Job(config(), tmp_path).inputs
+    inputs = Run(config(), tmp_path).inputs
     reading = inputs.rendering("assistant")
     reason = [reading.prompt(example, "reason") for example in (*inputs.pool, *inputs.test)]
     explain = [reading.prompt(example, "explain") for example in inputs.pool]
@@ -106,7 +106,7 @@ def test_the_prompts_of_the_pool_must_fit_with_their_answers(config, tmp_path):
 
     def check(size, *settings):
         chosen = config(f"max_prompt_tokens={size}", "instruct.examples=0", *settings)
-        job = Job(chosen, tmp_path)
+        job = Run(chosen, tmp_path)
         job.inputs.splits = splits
         one_stage.check(job)
 
@@ -117,7 +117,7 @@ def test_the_prompts_of_the_pool_must_fit_with_their_answers(config, tmp_path):
 
 
 def test_what_is_shared_with_a_run_that_shows_none(config, tmp_path):
-    shown, hidden = Job(config(), tmp_path), Job(config(OFF), tmp_path)
+    shown, hidden = Run(config(), tmp_path), Run(config(OFF), tmp_path)
     assert list(shown.deep) == list(hidden.deep)
     assert one_stage.differing(shown, hidden) == {
         "apprenticeship/assistant",
@@ -142,7 +142,7 @@ def test_what_is_shared_with_a_run_that_shows_none(config, tmp_path):
     ],
 )
 def test_who_is_shown_nothing_is_the_same_with_the_setting_off(config, tmp_path, settings):
-    one, other = (Job(config(*extra), tmp_path) for extra in (settings, (*settings, OFF)))
+    one, other = (Run(config(*extra), tmp_path) for extra in (settings, (*settings, OFF)))
     assert one.deep == other.deep
 
 
@@ -151,7 +151,7 @@ def test_who_is_shown_nothing_is_the_same_with_the_setting_off(config, tmp_path,
 def test_the_assistants_logits_are_of_the_prompt_that_it_wrote_to(
     config, tmp_path, monkeypatch, setting, mode, form
 ):
-    job, seen = Job(config(setting, "logits.weight=0.5", f"form={form}"), tmp_path), []
+    job, seen = Run(config(setting, "logits.weight=0.5", f"form={form}"), tmp_path), []
     target = SFTTarget(job.inputs.pool[0], "Thus.", "7")
     bare = SFTTarget(job.inputs.pool[1], None, "7")
 

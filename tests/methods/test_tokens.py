@@ -13,7 +13,7 @@ from bridge_jax.methods.fitting import fit, fit_of
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_json
 from bridge_jax.pipeline.models import RoleModel
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests import tiny
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -40,7 +40,7 @@ def add_token(folder, text, i, **settings):
 
 
 def start(folder, *assignments):
-    return Job(tiny_run.settings(folder.parent / "tiny_config.py", *assignments), folder.parent)
+    return Run(tiny_run.settings(folder.parent / "tiny_config.py", *assignments), folder.parent)
 
 
 def notes(job):

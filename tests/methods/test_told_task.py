@@ -12,7 +12,7 @@ from bridge_jax.methods import evaluation, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import ASSISTANT, SELECTION, WARMUP, SelectionRecord
 from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, STUDENT
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -77,7 +77,7 @@ def make(base, tmp_path):
                 config.data, instruction=INSTRUCTION, label_descriptions=DESCRIPTIONS
             )
             config = dataclasses.replace(config, data=data)
-        return Job(config_io.override(config, settings), tmp_path / "run")
+        return Run(config_io.override(config, settings), tmp_path / "run")
 
     return make
 

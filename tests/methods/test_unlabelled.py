@@ -13,7 +13,7 @@ from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.files import read_rows
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -40,7 +40,7 @@ def config_path(tmp_path_factory):
 def result(config, workdir):
     """Returns what was scored, chosen and learned."""
     tiny_run.finish_here(config, workdir, "tutoring")
-    job = Job(config, workdir)
+    job = Run(config, workdir)
     targets, reading = SFTTargets.of(config), job.inputs.rendering("student")
     judged, annotated = (one_stage.folder_of(job, each) for each in (RATIONALES, ANNOTATIONS))
     chosen = json.loads((workdir / "apprenticeship/selection/selection.json").read_text())
@@ -80,7 +80,7 @@ def test_gold_answers_outside_of_the_warm_up_change_nothing(config_path, tmp_pat
 
 
 def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
-    job = Job(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
+    job = Run(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
     pool, reading = job.inputs.pool, job.inputs.rendering("assistant")
     rows = [apprenticeship.PseudoLabel(id=e.id, ids=[7, i + 10, 1]) for i, e in enumerate(pool)]
     folder = one_stage.folder_of(job, PSEUDO_LABELS)
@@ -95,13 +95,13 @@ def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
 
 def test_an_unlabelled_pool_is_scored_on_pseudo_labels(config_path, tmp_path):
     for settings, reads in ((UNLABELLED, True), (SMALL, False)):
-        job = Job(tiny_run.settings(config_path, *settings), tmp_path)
+        job = Run(tiny_run.settings(config_path, *settings), tmp_path)
         scores = next(stage for stage in job.stages if stage.name == "apprenticeship/scores")
         assert (PSEUDO_LABELS.name in scores.reads.values()) == reads
 
 
 def test_the_teachers_answer_stands_where_there_is_no_gold_one(config_path, tmp_path):
-    job = Job(tiny_run.settings(config_path, *SMALL), tmp_path)
+    job = Run(tiny_run.settings(config_path, *SMALL), tmp_path)
     pool = job.inputs.pool
     annotated = one_stage.folder_of(job, ANNOTATIONS)
     rows = [
@@ -117,7 +117,7 @@ def test_the_teachers_answer_stands_where_there_is_no_gold_one(config_path, tmp_
 def test_what_depends_on_labels_runs_again(config_path, tmp_path):
     settings = (*SMALL, "rationales.filter=none")
     labelled, bare = (
-        Job(tiny_run.settings(config_path, *settings, *more), tmp_path)
+        Run(tiny_run.settings(config_path, *settings, *more), tmp_path)
         for more in ((), ("data.labelled=false",))
     )
     assert set(labelled.deep) - one_stage.differing(labelled, bare) == {

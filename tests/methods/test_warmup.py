@@ -8,7 +8,7 @@ from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.methods import apprenticeship
 from bridge_jax.methods.apprenticeship import WARMUP
-from launch.jobs import Job
+from bridge_jax.runs import Run
 from tests.methods import one_stage
 
 
@@ -17,7 +17,7 @@ def make(tmp_path):
     """Makes a run of 60 practice questions, with assignments."""
     base = ["data.pool=60", "data.dev=1", "data.test=3", "warmup.fraction=0.2", "seed=3"]
     base += ["assistant_training.row_tokens=400", "student_training.row_tokens=400"]
-    return lambda *settings: Job(override(RunConfig(), [*base, *settings]), tmp_path)
+    return lambda *settings: Run(override(RunConfig(), [*base, *settings]), tmp_path)
 
 
 def drawn(job):

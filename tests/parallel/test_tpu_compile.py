@@ -17,6 +17,7 @@ from bridge_jax.generation import stream
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
+from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import clusters, greedy
 from bridge_jax.selection.pool import PoolRows
@@ -189,3 +190,11 @@ def test_chat_on_one_chip(mesh):
     check(stream._prefill.lower(config, params, *inputs, slots=512, settings=settings))
     memory = check(stream._step.lower(config, params, cache, last, settings))
     assert memory.alias_size_in_bytes > 0.9 * 2 * cache.keys.size * 2  # updated in place
+
+
+@pytest.mark.parametrize("name", ["v5e:4x4", "v6e:4x4", "v5p:2x2x2"])
+def test_a_mesh_axis_may_be_a_part_of_a_physical_one(name):
+    pytest.importorskip("libtpu")
+    devices, _ = chips.topology(name)
+    half = len(devices) // 2
+    assert make_mesh(MeshConfig(data=-1, fsdp=1, tensor=2), devices).devices.shape == (half, 1, 2)

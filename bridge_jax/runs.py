@@ -36,7 +36,7 @@ from bridge_jax.text import prompts
 BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
 
 
-class Job:
+class Run:
     """A run of one config in one workdir: new, or continued after an interruption.
 
     Args:

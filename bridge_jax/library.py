@@ -1,0 +1,266 @@
+"""The parts of BRIDGE as plain functions, for a program or a notebook; no workdir, no ledger.
+
+    import bridge_jax as bj
+
+    data = bj.read_data(bj.DataConfig(source="jsonl", path="tickets.jsonl", kind="label"))
+    assistant = bj.load_model("HuggingFaceTB/SmolLM2-1.7B-Instruct")
+    chosen = bj.select(bj.score(assistant, data.pool), data.pool, budget=40)
+
+A run (`run`, or `launch.run`) does the same in stages that are kept, resumed, and paid from a
+ledger.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bridge_jax.config import (
+    DataConfig,
+    GenerationConfig,
+    ModelConfig,
+    RunConfig,
+    SelectionConfig,
+    TrainConfig,
+)
+from bridge_jax.config.fields import check
+from bridge_jax.data import sources
+from bridge_jax.data.example import Example, Splits
+from bridge_jax.errors import UserError
+from bridge_jax.models import lora
+from bridge_jax.models.hub import checkpoint, export
+from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.pipeline.models import Model, RoleModel
+from bridge_jax.selection import scores, strategies
+from bridge_jax.selection.scores import Scores
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Mode
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.training import batches, loop
+from bridge_jax.training.objectives import Objective
+from bridge_jax.training.objectives.sft import SFT
+
+
+def read_data(config: DataConfig, seed: int = 0) -> Splits:
+    """Returns the examples of `pool`, `dev` and `test`.
+
+    Args:
+      config: the source: `jsonl`, `hf`, or `practice`, which needs no file.
+      seed: of practice tasks.
+
+    Raises:
+      UserError: the data cannot be read; a `BadRowsError` names the rows.
+    """
+    check(config)
+    return sources.load(config, seed)
+
+
+def load_model(checkpoint: str | ModelConfig, seed: int = 0) -> Model:
+    """Returns a model with its tokenizer, its parameters split over all devices.
+
+    Args:
+      checkpoint: a folder, a .gguf file, an id on the hub or `smollm2-135m`; or a `ModelConfig`,
+        which may keep some of the layers and add an adapter.
+      seed: of a new adapter.
+
+    Raises:
+      UserError: the checkpoint is missing, or of a family that is not supported.
+    """
+    selected = ModelConfig(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    check(selected)
+    loader = RoleModel("student", selected, make_mesh(), seed)
+    return loader.trainable() if selected.lora.rank else loader.load()
+
+
+def score(
+    model: Model,
+    examples: Sequence[Example],
+    batch_tokens: int = SelectionConfig.batch_tokens,
+) -> Scores:
+    """Scores the gold answers of N examples, and embeds their questions.
+
+    Args:
+      model: the assistant; warm it up with `train` on a few labels for scores that mean more.
+      examples: a pool with gold answers.
+      batch_tokens: tokens a batch at most, padding included.
+
+    Returns:
+      nll, entropy (nats) and margin, f32[N], and embeddings, f32[N, D], L2-normalised.
+    """
+    sequences = _rendering(model).labelled(examples, "")
+    pad_id = model.tokenizer.pad_id
+    return scores.score(model.config, model.params, sequences, batch_tokens, pad_id, model.mesh)
+
+
+def select(
+    scored: Scores,
+    examples: Sequence[Example],
+    budget: int,
+    settings: SelectionConfig | None = None,
+    seed: int = 0,
+) -> list[int]:
+    """Returns the indices of the examples to ask the teacher about, best first.
+
+    Args:
+      scored: of the pool, from `score`.
+      examples: the pool.
+      budget: how many. The selection for less is the beginning of the one for more.
+      settings: the strategy and the measure of difficulty.
+      seed: of random orders and draws.
+
+    Raises:
+      UserError: the budget exceeds the pool, or the strategy needs gradients (`badge`).
+    """
+    settings = settings or SelectionConfig()
+    check(settings)
+    if settings.strategy == "badge":
+        raise UserError("strategy='badge': needs gradients, which only a run computes")
+    if len(scored.nll) != len(examples):
+        raise UserError(f"scores of {len(scored.nll)} examples do not belong to {len(examples)}")
+    labels = [example.answer if example.kind == "label" else "" for example in examples]
+    difficulty, embeddings = getattr(scored, settings.difficulty), scored.embeddings
+    return strategies.select(difficulty, embeddings, budget, settings, seed, labels).chosen
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[str | Example],
+    settings: GenerationConfig | None = None,
+    mode: Mode = "reason",
+    seed: int = 0,
+) -> list[str]:
+    """Returns what the model writes for each prompt, in their order.
+
+    Args:
+      model: that writes.
+      prompts: texts, each put to the model as a user's message; or examples, which are asked as in
+        training.
+      settings: length, temperature and batch size.
+      mode: of examples: to `reason` before the answer, or to `answer` alone.
+      seed: of samples.
+
+    Raises:
+      UserError: a prompt and its completion exceed the model's context.
+    """
+    settings = settings or GenerationConfig()
+    check(settings)
+    reading = _rendering(model)
+    asked = []
+    for prompt in prompts:
+        if isinstance(prompt, Example):
+            asked.append(reading.prompt(prompt, mode))
+        else:
+            asked.append(model.tokenizer.render_chat([{"role": "user", "content": prompt}]))
+    written = [""] * len(asked)
+    for batch in model.engine(settings, seed).complete(asked):
+        for index, completion in batch:
+            written[index] = model.tokenizer.decode(completion.ids)
+    return written
+
+
+def train(
+    model: Model,
+    taught: Sequence[tuple[Example, str | None]],
+    settings: TrainConfig | None = None,
+    objective: Objective | None = None,
+    seed: int = 0,
+    folder: Path | str | None = None,
+) -> Model:
+    """Returns the model after supervised fine-tuning; `model` itself is consumed.
+
+    Args:
+      model: all of it is trained, in f32, or its adapter if it has one.
+      taught: examples with the rationale that the model learns to write before the gold answer;
+        None where it learns the answer alone.
+      settings: batches, steps and rates. Nothing is measured on a dev split here.
+      objective: by default cross-entropy, weighed by `settings.rationale_weight`.
+      seed: of the order of the batches and of dropout.
+      folder: for checkpoints and metrics.jsonl, so that a second call continues the first; by
+        default nothing is kept.
+
+    Raises:
+      UserError: a sequence is longer than `settings.row_tokens`, or a loss is not finite.
+    """
+    settings = settings or TrainConfig()
+    check(settings)
+    reading = _rendering(model)
+    sequences = reading.sequences([(example, rationale, None) for example, rationale in taught])
+    rows = pack(sequences, settings.row_tokens, model.tokenizer.pad_id)
+    config, params = model.config, model.params
+    if not config.lora:
+        config = dataclasses.replace(config, param_dtype=jnp.float32)
+        params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
+    with tempfile.TemporaryDirectory(prefix="bridge-jax-") as temporary:
+        out = Path(folder or temporary)
+        out.mkdir(parents=True, exist_ok=True)
+        trained = loop.train(
+            out,
+            "training",
+            config,
+            params,
+            objective or SFT(settings.rationale_weight),
+            batches.batches(rows, settings.batch_rows, settings.epochs, seed),
+            batches.steps_per_epoch(rows, settings.batch_rows) * settings.epochs,
+            settings,
+            seed,
+            model.mesh,
+        )
+    if config.lora:
+        trained = lora.join(lora.split(params)[1], trained)
+    return dataclasses.replace(model, config=config, params=trained)
+
+
+def save(model: Model, folder: Path | str, dtype: str | None = None) -> None:
+    """Writes the model as transformers reads it: config.json, safetensors, the tokenizer's files.
+
+    Args:
+      model: an adapter is merged into it.
+      folder: a new one.
+      dtype: of the weights, such as "bfloat16"; None is that of the checkpoint.
+
+    Raises:
+      UserError: the folder exists, or the disk is full.
+    """
+    tokenizer = model.tokenizer
+    hf_config = checkpoint.cut_hf_config(model.selected)
+    with export.folder(Path(folder)) as out:
+        export.write_model(out, model.config, model.params, hf_config, dtype)
+        export.write_generation_config(out, hf_config, tokenizer.end_ids, tokenizer.pad_id)
+        tokenizer.save(out)
+
+
+def run(config: RunConfig | Path | str, workdir: Path | str) -> dict[str, Any]:
+    """Runs a config in a workdir, or continues there; returns the report, as in report.json.
+
+    Progress is printed. The teacher is paid from the workdir's ledger, within `config.budget`.
+
+    Args:
+      config: or a Python file with `get_config()`.
+      workdir: of the run.
+
+    Raises:
+      UserError: the run cannot work; what was trained and paid is kept.
+    """
+    # The functions above need neither teachers nor pages.
+    from rich.console import Console
+
+    from bridge_jax.config.io import load
+    from bridge_jax.runs import Run
+
+    made = config if isinstance(config, RunConfig) else load(str(config))
+    prepared = Run(made, Path(workdir))
+    return prepared.run(Console(highlight=False), prepared.heading)
+
+
+def _rendering(model: Model) -> Rendering:
+    return Rendering(
+        model.tokenizer,
+        table_rows=model.config.vocab_size,
+        checkpoint=model.selected.checkpoint,
+        max_prompt_tokens=model.config.max_positions,
+        on_long_prompt="error",
+    )
