@@ -1,0 +1,79 @@
+"""The library as the README shows it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import bridge_jax as bj
+from bridge_jax import library
+from bridge_jax.selection.scores import Scores
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A tiny checkpoint with room for the practice prompts."""
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("wide") / "tiny", max_positions=1024)
+
+
+def test_the_readmes_lines(wide, tmp_path, monkeypatch):
+    (block,) = re.findall(
+        r"```python\n(import bridge_jax.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert len(block.strip().splitlines()) <= 12
+    asked = []
+    monkeypatch.setattr(library, "run", lambda *where: asked.append(where))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block.replace("smollm2-135m", str(wide)).replace("pool=48", "pool=24"), names)
+    assert asked == [("configs/quickstart.py", "runs/quickstart")]
+    assert len(names["chosen"]) == 6 == len({example.id for example in names["chosen"]})
+    again = bj.load_model("models/triage")
+    for one, other in zip(jax.tree.leaves(names["model"].params), jax.tree.leaves(again.params)):
+        np.testing.assert_array_equal(one, other)
+    before = jax.tree.leaves(bj.load_model(str(wide)).params)
+    assert any(
+        (one != np.asarray(old)).any() for one, old in zip(jax.tree.leaves(again.params), before)
+    )
+
+
+def test_importing_it_loads_no_jax():
+    code = "import sys, bridge_jax; print('jax' in sys.modules, 'run' in dir(bridge_jax))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_every_name_is_there():
+    assert all(getattr(bj, name) is not None for name in bj.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        bj.trian  # noqa: B018
+
+
+def test_an_adapter_alone_is_trained(wide):
+    settings = bj.ModelConfig(str(wide), lora=bj.LoraConfig(rank=2))
+    model, data = bj.load_model(settings), bj.read_data(bj.DataConfig(pool=8, test=1))
+    taught = [(example, None) for example in data.pool]
+    before = jax.tree.map(np.asarray, model.params)
+    after = bj.train(model, taught, bj.TrainConfig(epochs=1, row_tokens=512)).params
+    changed = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), after, before)
+    paths = jax.tree_util.tree_flatten_with_path(changed)[0]
+    moved = {jax.tree_util.keystr(path) for path, is_changed in paths if is_changed}
+    assert moved and all("lora" in name for name in moved)
+
+
+def test_selection_takes_the_pool_that_was_scored():
+    pool = bj.read_data(bj.DataConfig(pool=8, test=1)).pool
+    scores = Scores(*np.arange(24, dtype=np.float32).reshape(3, 8), np.eye(8, dtype=np.float32))
+    hardest = bj.SelectionConfig(strategy="difficulty", within_labels=False, noise_fraction=0)
+    assert bj.select(scores, pool, 3, hardest) == [7, 6, 5]
+    with pytest.raises(bj.UserError, match="scores of 8 examples do not belong to 7"):
+        bj.select(scores, pool[1:], 3)
+    with pytest.raises(bj.UserError, match="needs gradients"):
+        bj.select(scores, pool, 3, bj.SelectionConfig(strategy="badge"))
