@@ -35,7 +35,7 @@ def test_the_readmes_lines(wide, tmp_path, monkeypatch):
     exec(block.replace("smollm2-135m", str(wide)).replace("pool=48", "pool=24"), names)
     assert asked == [("configs/quickstart.py", "runs/quickstart")]
     assert len(names["chosen"]) == 6 == len({example.id for example in names["chosen"]})
-    again = bj.load_model("models/triage")
+    again = bj.load_model("models/student")
     for one, other in zip(jax.tree.leaves(names["model"].params), jax.tree.leaves(again.params)):
         np.testing.assert_array_equal(one, other)
     before = jax.tree.leaves(bj.load_model(str(wide)).params)
