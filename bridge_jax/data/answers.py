@@ -1,19 +1,22 @@
 """Parses the answers of completions, and compares them with the gold answers.
 
 Every completion we train on ends in a line `Answer: ...`. Parsing is strict: a text that could be
-read in two ways has no answer, which counts as wrong. Golds and replies are read alike: numbers by
-`numbers`, options and labels by `options`, both without Markdown and TeX (`markup`). All of it
-takes time linear in the length of the text.
+read in two ways has no answer, which counts as wrong. Gold answers and replies are parsed alike:
+numbers by `numbers`, options and labels by `options`, after `markup` has removed Markdown and TeX.
+Free texts are scored by ROUGE-L. Parsing takes time linear in the length of the text.
 """
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 from bridge_jax.data import markup, numbers
 from bridge_jax.data.example import Example
 from bridge_jax.data.options import named
-from bridge_jax.data.rouge import rouge_l
+from bridge_jax.errors import UserError
 
 ANSWER_MARK = "Answer:"
 
@@ -52,6 +55,7 @@ _TAKEN_BACK = re.compile(
 _NOT_THAT = re.compile(r"(?:,| and|, and)? not\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000
 _MOST_CLOSINGS = 20
+_MOST_WORDS = 2000  # Of a text that is scored.
 
 
 def split_completion(text: str) -> tuple[str, str | None]:
@@ -141,6 +145,49 @@ def is_correct(predicted: str | None, example: Example) -> bool:
     if example.kind == "text":
         return rouge_l(predicted, gold) >= example.min_rouge
     return predicted == gold
+
+
+def rouge_l(hypothesis: str, reference: str) -> float:
+    """Returns the ROUGE-L F-measure (Lin 2004) of two texts, 0 to 1.
+
+    It is the harmonic mean of precision and recall: the longest common subsequence's share of the
+    words of either text. A word is a run of letters and digits, in any case. The subsequence is
+    searched for in the first 2,000 words of each, since the time grows with the product; later
+    words count as not in common.
+
+    Raises:
+      UserError: tensorflow-text is not installed.
+    """
+    words = [re.findall(r"\w+", text.casefold()) for text in (hypothesis, reference)]
+    if not all(words):
+        return 0.0
+    tf, library = load_tensorflow_text()
+    compared = [text[:_MOST_WORDS] for text in words]
+    f_measure, _, _ = library.metrics.rouge_l(*(tf.ragged.constant([text]) for text in compared))
+    share = sum(map(len, compared)) / sum(map(len, words))
+    return float(f_measure[0]) * share
+
+
+def load_tensorflow_text(
+    needed_for: str = "data.kind=text is scored by ROUGE-L, which",
+) -> tuple[Any, Any]:
+    """Returns the modules tensorflow and tensorflow_text; `needed_for` begins the error's message.
+
+    Raises:
+      UserError: tensorflow-text is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports each absent GPU
+    try:
+        import tensorflow as tf  # pyright: ignore[reportMissingImports]
+        import tensorflow_text  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{needed_for} needs the tensorflow-text package: pip install 'bridge-jax[tf-text]'"
+        ) from None
+    # TensorFlow would take the memory of the GPUs that JAX runs on.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf, tensorflow_text
 
 
 def answer_of(completion: str, example: Example) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge_jax.data.rouge import load_tensorflow_text
+from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.errors import UserError
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
