@@ -42,7 +42,7 @@ _CLOSING_WORD = re.compile(
     r"|\b(?P<verb>is\b:?\s++)|(?P<end>[.\n])",
     re.IGNORECASE | re.MULTILINE,
 )
-# Before a closing: it is the one that is not meant ("not \boxed{13}"), or not the only one.
+# Before a closing: the answer is denied ("not \boxed{13}"), or not the only one.
 _NOT_BEFORE = re.compile(r"\b(?:not|instead of|rather than)\b[\s$*\\(\[]*\Z", re.IGNORECASE)
 _OTHERWISE = re.compile(
     r"\b(?:wrong|incorrect|false|worst|other|not the(?: correct| right| best)?)\s+\Z"
@@ -92,9 +92,9 @@ def cut_completion(text: str) -> tuple[str, str | None, str]:
 
 
 def format_completion(rationale: str, answer: str) -> tuple[str, str]:
-    """Returns the two parts of a target text; joined, they parse back.
+    """Returns the rationale and the answer part of a target text; joined, they parse back.
 
-    The line break belongs to the answer part, so that the rationale's loss ends with the rationale.
+    The line break is in the answer part, so that the rationale's loss ends with the rationale.
     """
     rationale = rationale.strip()
     return rationale, f"\n{ANSWER_MARK} {answer}" if rationale else f"{ANSWER_MARK} {answer}"
@@ -103,9 +103,9 @@ def format_completion(rationale: str, answer: str) -> tuple[str, str]:
 def parse_answer(text: str | float | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
-    Canonical is the option's text (choice), the label as listed (label), the number without
-    currency, unit, grouping and trailing zeros (numeric), or the words with single spaces (text). A
-    canonical answer is its own canonical form.
+    Its form is the option's text (choice), the label as listed (label), the number without
+    currency, unit, grouping and trailing zeros (numeric), or the words with single spaces (text).
+    Parsing a canonical answer returns it unchanged.
 
     Args:
       text: an answer, or a number of JSON.
@@ -196,11 +196,12 @@ def answer_of(completion: str, example: Example) -> str | None:
 
 
 def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | None]:
-    r"""Splits a recorded chain, which was not written in our format.
+    r"""Splits a recorded rationale in another format than ours.
 
-    Read in this order: an answer's mark; a closing sentence ("Therefore, among A through C, the
-    answer is A.", "#### 39", "... \boxed{J}"); for numbers, the last one of a text that announces
-    no answer, which then stays in the rationale (the convention of GSM8K's evaluations).
+    The answer is searched for in this order: after an answer's mark; in a closing sentence
+    ("Therefore, among A through C, the answer is A.", "#### 39", "... \boxed{J}"); for numbers, the
+    last one of a text that announces no answer, which then stays in the rationale (the convention
+    of GSM8K's evaluations).
 
     Returns:
       The rationale without its closing sentence, and the canonical answer or None.
@@ -239,7 +240,7 @@ def _last_mark(text: str) -> re.Match[str] | None:
 
 
 def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
-    """Yields where closing sentences begin and their answers, from the last one on.
+    """Yields (start, answer) of each closing sentence, the last one first.
 
     The answer is None where a sentence announces one that cannot be read.
     """
@@ -279,9 +280,9 @@ def _announced(said: str, example: Example) -> str | None:
 
 
 def _announcements(text: str) -> Iterator[tuple[int, int]]:
-    """Yields where "the answer is" and "####" begin, and where what they announce does.
+    """Yields the places of "the answer is" and "####", and of the text that they announce.
 
-    Between "answer" and "is" there may be "to" and what it leads on to, up to a full stop.
+    Between "answer" and "is" there may be "to" and more words, up to a full stop.
     """
     noun: re.Match[str] | None = None
     for word in _CLOSING_WORD.finditer(text):
@@ -298,7 +299,7 @@ def _announcements(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_words(text: str) -> int:
-    """Returns where a text ends but for line breaks and the marks that close TeX."""
+    """Returns the end of a text without trailing line breaks and closing marks of TeX."""
     end = len(text)
     for closing in ("```", "**", "$$", "\\]", "\\)", "**", "\\]"):
         end = len(text[:end].rstrip())

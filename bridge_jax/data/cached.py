@@ -1,8 +1,8 @@
-"""Loads examples, converted once and kept on disk, with digests of their content.
+"""Loads examples from a cache on disk, and computes digests of their content.
 
-On disk, examples are columns of JSON: compact, quick to read, and equal to what was stored. What
-many examples have in common (kind, labels, task) is stored once, in a table. Digests are of the
-same text: equal examples have equal columns.
+On disk, examples are columns of JSON, which is compact and quick to read. Fields that many examples
+share (kind, labels, task) are stored once, in a table. Digests are of the same text: equal examples
+have equal columns.
 """
 
 import collections
@@ -21,19 +21,19 @@ from bridge_jax.data.rows import BadRow, BadRows
 PARTS = ("pool", "dev", "test")
 
 _FILE = "examples.jsonl"
-_DIGESTS = "_digests"  # An attribute beside the fields: `dataclasses.replace` leaves it out.
+_DIGESTS = "_digests"  # An attribute that is no field, so `dataclasses.replace` leaves it out.
 
-# Settings that change nothing in what is read: the place, the use of the examples, practice.
+# Settings that do not change the examples: the path, their use, and those of practice tasks.
 _LEFT_OUT = ("path", "rationale", "labelled", *sources.PRACTICE)
 
 
 def load(config: DataConfig, seed: int, folder: Path | None, content: str) -> Splits:
-    """Returns what `sources.load` returns; from `folder`, if it was loaded before.
+    """Returns the examples of `sources.load`, from `folder` if they were loaded before.
 
     Args:
-      config: where the examples come from.
+      config: the source.
       seed: of practice tasks, which are never kept.
-      folder: where examples are kept; None keeps nothing.
+      folder: of the cache; None keeps nothing.
       content: the SHA-256 of the file or folder; "" keeps nothing.
 
     Raises:
@@ -60,8 +60,8 @@ def load(config: DataConfig, seed: int, folder: Path | None, content: str) -> Sp
 def digests(splits: Splits) -> dict[str, str]:
     """Returns the SHA-256 of the content of each part, computed once.
 
-    `pool`, `dev` and `test` are of what models read: all fields but the recorded rationales, which
-    only teachers read. Those are `pool_recorded`, `dev_recorded` and `test_recorded`.
+    `pool`, `dev` and `test` cover the fields that models read: all but the recorded rationales,
+    which only teachers read, and which `pool_recorded`, `dev_recorded` and `test_recorded` cover.
     """
     known = vars(splits)
     if _DIGESTS not in known:
@@ -76,7 +76,7 @@ def _name(config: DataConfig, content: str) -> str:
         for name, value in vars(told).items()
         if name not in _LEFT_OUT
     }
-    kind = Path(config.path).suffix  # By which datasets tells CSV from JSON.
+    kind = Path(config.path).suffix  # `datasets` chooses the format by it.
     versions = caches.versions_of("datasets")
     return caches.name_of("examples", caches.code_of("data"), versions, settings, kind, content)
 
@@ -94,7 +94,7 @@ def _read(folder: Path, name: str, path: str) -> Splits | None:
 
 
 def _texts(splits: Splits) -> dict[str, bytes]:
-    """Returns JSON of each part: what models read (`pool`), and what teachers (`pool_recorded`)."""
+    """Returns each split as JSON: for models ("pool"), and for teachers ("pool_recorded")."""
     texts = {}
     for part in PARTS:
         examples = getattr(splits, part)
@@ -108,7 +108,7 @@ def _sha256(texts: dict[str, bytes]) -> dict[str, str]:
 
 
 def _dump(texts: dict[str, bytes], splits: Splits) -> bytes:
-    """Returns splits as lines of JSON; `texts` are those of `_texts`."""
+    """Returns splits as lines of JSON; `texts` are by `_texts`."""
     bad = splits.bad
     rest = {
         "total": bad.total,
@@ -173,4 +173,4 @@ def _examples(columns: dict[str, Any], recorded: list[dict[str, str]]) -> Iterat
 
 def _json(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")  # An id may hold half a pair.
+    return text.encode("utf-8", "surrogatepass")  # An id may hold half a surrogate pair.
