@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -328,13 +329,13 @@ def _bare(letter: str) -> str:
 
 def _without_letters(texts: list[str]) -> list[str]:
     """Returns texts without "A)", "(b)" or "C." before them, if all have their letter."""
-    bare = []
-    for text, letter in zip(texts, _LETTERS):
-        for mark in (f"{letter})", f"({letter})", f"{letter}."):
-            if text[: len(mark)].upper() == mark:
-                bare.append(text[len(mark) :].strip())
-                break
-    return bare if len(bare) == len(texts) else texts
+    marks = [
+        re.match(rf"(?:\({letter}\)|{letter}[).])", text, re.IGNORECASE | re.ASCII)
+        for text, letter in zip(texts, _LETTERS)
+    ]
+    if None in marks or len(marks) < len(texts):
+        return texts
+    return [text[mark.end() :].strip() for text, mark in zip(texts, marks) if mark]
 
 
 def _shown_in(question: str, options: Choices, kind: AnswerKind) -> str:

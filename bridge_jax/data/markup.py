@@ -23,7 +23,7 @@ _TEX_SIGNS = re.compile(
     r"\\(?:times|cdot|left|right|pi|sqrt|approx|displaystyle|quad|ldots|dots)(?![A-Za-z])"
     r"|\\box(?:ed)?(?=\d)|\\box(?=\{)|\\[%$&#_{},;:! ()\[\]]|\$\$|\{,\}|~"
 )
-_TEX_PLAIN = {
+_TEX_PLAIN = {f"\\{char}": char for char in "%$&#_{}"} | {
     "\\times": "×",
     "\\cdot": "·",
     "\\pi": "π",
@@ -31,28 +31,9 @@ _TEX_PLAIN = {
     "\\approx": "≈",
     "\\ldots": "…",
     "\\dots": "…",
-    "\\%": "%",
-    "\\$": "$",
-    "\\&": "&",
-    "\\#": "#",
-    "\\_": "_",
-    "\\{": "{",
-    "\\}": "}",
     "{,}": ",",
 }
-_PAIRS = {
-    '"': '"',
-    "'": "'",
-    "`": "`",
-    "“": "”",
-    "„": "“",
-    "«": "»",
-    "‘": "’",
-    "「": "」",
-    "[": "]",
-    "{": "}",
-    "$": "$",
-}
+_PAIRS = dict(zip("\"'`“„«‘「[{$", "\"'`”“»’」]}$"))
 _LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|right|most likely)\b[ ,]*+)*+"
     r"(?:(?:answer|option|choice|label|letter)\b[ ]*+"
@@ -65,8 +46,8 @@ _LEAD_IN = re.compile(
 def plain(text: str) -> str:
     r"""Returns a text without Markdown, TeX and quotes: "B" of `$\boxed{\text{B}}$`.
 
-    A TeX fraction becomes "1⁄2", with the fraction slash. Round brackets stay, since they may mean a
-    negative number. Unknown TeX stays as well.
+    A TeX fraction becomes "1⁄2", with the fraction slash. Round brackets stay, since they may mean
+    a negative number. Unknown TeX stays as well.
     """
     text = _EMPHASIS.sub("", _HEADING.sub("", text.strip()))
     if "\\" in text or "{" in text or "~" in text:

@@ -16,9 +16,10 @@ r"""Reads numbers in the notations that people and models write, whole or not at
 | `1,234` and `1.234` | 1234 and 1.234; with `data.decimal=,` 1.234 and 1234 |
 
 Units, currencies and scales are skipped, not converted. Anything else is not a number, above all
-text that only begins like one: `2√3`, `2π`, `12²`, `5!`, `3:2`, `12:30`, `12-15`, `12 or 13`, `1, 2`, `3 of
-4`, `12 and a half`, `5 feet 3 inches`, `1.2.3`, `0x1F`, `0.33...`, `12 ± 2`, `<12`, `12+`, `120/80`
-(an improper fraction has a denominator of one digit, unless TeX writes it), `- 12`, `COVID-19`.
+text that only begins like one: `2√3`, `2π`, `12²`, `5!`, `3:2`, `12:30`, `12-15`, `12 or 13`, `1,
+2`, `3 of 4`, `12 and a half`, `5 feet 3 inches`, `1.2.3`, `0x1F`, `0.33...`, `12 ± 2`, `<12`,
+`12+`, `120/80` (an improper fraction has a denominator of one digit, unless TeX writes it), `- 12`,
+`COVID-19`.
 
 Reading takes time linear in the length of the text. More than 1,000 digits are not read.
 """

@@ -1,22 +1,36 @@
 """Reads the examples of a run, and the instructions of the student's warm-up.
 
-Examples are generated practice tasks, the rows of a JSON Lines file, or a dataset of the hub.
+Examples are generated practice tasks, the rows of a JSON Lines file, or a dataset of the hub. They
+can be cached on disk, and have digests of their content.
 """
 
 import collections
 import dataclasses
+import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridge_jax import caches
 from bridge_jax.config import DataConfig, InstructConfig
 from bridge_jax.data import practice
 from bridge_jax.data.conversion import RowReader
-from bridge_jax.data.example import Example, Splits, check_labels, read_task
+from bridge_jax.data.example import Example, Splits, Task, check_labels, read_task, with_task_text
 from bridge_jax.data.formats import read_dataset, read_jsonl
-from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Columns, Row, bad_value, names
+from bridge_jax.data.rows import (
+    BadRow,
+    BadRowError,
+    BadRows,
+    BadRowsError,
+    Columns,
+    Row,
+    bad_value,
+    names,
+)
 from bridge_jax.errors import UserError
 
 # Names of splits in other people's data, in lower case -> ours.
@@ -27,7 +41,13 @@ SPLITS = {
 }
 
 # Fields of the config that practice tasks are made from.
-PRACTICE = ("domains", "min_steps", "max_steps", "families", "label_share")
+_PRACTICE = ("domains", "min_steps", "max_steps", "families", "label_share")
+
+_PARTS = ("pool", "dev", "test")
+_FILE = "examples.jsonl"
+_DIGESTS = "_digests"  # An attribute that is no field, so `dataclasses.replace` leaves it out.
+# Settings that do not change the examples: the path, their use, and those of practice tasks.
+_LEFT_OUT = ("path", "rationale", "labelled", *_PRACTICE)
 
 
 class Instruction(NamedTuple):
@@ -64,7 +84,7 @@ def load(config: DataConfig, seed: int) -> Splits:
     """
     _check(config)
     if config.source == "practice":
-        settings = {name: getattr(config, name) for name in ("pool", "dev", "test", *PRACTICE)}
+        settings = {name: getattr(config, name) for name in (*_PARTS, *_PRACTICE)}
         splits = practice.generate(seed, **settings)
         for name in ("pool", "test"):
             if not getattr(splits, name):
@@ -74,6 +94,52 @@ def load(config: DataConfig, seed: int) -> Splits:
     else:
         splits = _collect(_raw_rows(config), config)
     return _told(splits, config)
+
+
+def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str) -> Splits:
+    """Returns the examples of `load`, from `folder` if they were loaded before.
+
+    On disk, examples are columns of JSON, which is compact and quick to read. Fields that many
+    examples share (kind, labels, task) are stored once, in a table.
+
+    Args:
+      config: the source.
+      seed: of practice tasks, which are never kept.
+      folder: of the cache; None keeps nothing.
+      content: the SHA-256 of the file or folder; "" keeps nothing.
+
+    Raises:
+      UserError: as `load`; then nothing is kept.
+    """
+    if folder is None or not content or config.source == "practice":
+        return load(config, seed)
+    name = _name(config, content)
+    if facts := caches.read(folder, name, (_FILE,)):
+        try:
+            splits = _load(caches.path_of(folder, name, _FILE).read_bytes(), config.path)
+            vars(splits)[_DIGESTS] = dict(facts["digests"])
+            return splits
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # Another process replaced it in the meantime.
+    splits = load(config, seed)
+    data = _dump(splits)
+    counts = {part: len(getattr(splits, part)) for part in _PARTS}
+    facts = {"what": "examples", "digests": digests(splits), "counts": counts}
+    caches.write(folder, name, {_FILE: lambda file: file.write(data)}, facts)
+    return splits
+
+
+def digests(splits: Splits) -> dict[str, str]:
+    """Returns the SHA-256 of the content of each part, computed once.
+
+    `pool`, `dev` and `test` cover the fields that models read: all but the recorded rationales,
+    which only teachers read, and which `pool_recorded`, `dev_recorded` and `test_recorded` cover.
+    """
+    known = vars(splits)
+    if _DIGESTS not in known:
+        texts = _texts(splits).items()
+        known[_DIGESTS] = {part: hashlib.sha256(text).hexdigest() for part, text in texts}
+    return known[_DIGESTS]
 
 
 def read_instructions(config: InstructConfig, seed: int) -> Instructions:
@@ -154,7 +220,7 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
     task = read_task(config)
     if not task.is_said:
         return splits
-    parts = {name: getattr(splits, name) for name in ("pool", "dev", "test")}
+    parts = {name: getattr(splits, name) for name in _PARTS}
     labels = (e.choices for part in parts.values() for e in part if e.kind == "label")
     check_labels(task, itertools.chain.from_iterable(labels))
     told = {
@@ -226,3 +292,94 @@ def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> 
         f"; the splits are {splits}{skipped}: give some rows split={theirs}, or say which one is "
         f"meant with data.splits=NAME:{theirs}"
     )
+
+
+def _name(config: DataConfig, content: str) -> str:
+    told = with_task_text(config)
+    settings = {
+        name: dict(value) if isinstance(value, Mapping) else value
+        for name, value in vars(told).items()
+        if name not in _LEFT_OUT
+    }
+    kind = Path(config.path).suffix  # `datasets` chooses the format by it.
+    versions = caches.versions_of("datasets")
+    return caches.name_of("examples", caches.code_of("data"), versions, settings, kind, content)
+
+
+def _texts(splits: Splits) -> dict[str, bytes]:
+    """Returns each split as JSON: for models ("pool"), and for teachers ("pool_recorded")."""
+    texts = {}
+    for part in _PARTS:
+        examples = getattr(splits, part)
+        texts[part] = _json(_columns(examples))
+        texts[f"{part}_recorded"] = _json([dict(e.rationales) for e in examples])
+    return texts
+
+
+def _dump(splits: Splits) -> bytes:
+    """Returns splits as lines of JSON."""
+    bad = splits.bad
+    rest = {
+        "total": bad.total,
+        "rows": [[row.row, row.reason] for row in bad.rows],
+        "kinds": bad.kinds,
+        "ways_out": bad.ways_out,
+        "replaced": splits.replaced,
+        "cut": dict(splits.cut),
+    }
+    return b"\n".join([*_texts(splits).values(), _json(rest)])
+
+
+def _load(data: bytes, path: str) -> Splits:
+    """Returns the splits that were dumped; `path` is that of the data now."""
+    *texts, rest = map(json.loads, data.split(b"\n"))
+    parts = zip(texts[::2], texts[1::2], strict=True)
+    examples = {name: tuple(_examples(*part)) for name, part in zip(_PARTS, parts, strict=True)}
+    bad = BadRows(
+        rest["total"],
+        [BadRow(path, *row) for row in rest["rows"]],
+        collections.Counter(rest["kinds"]),
+        rest["ways_out"],
+    )
+    return Splits(**examples, bad=bad, replaced=rest["replaced"], cut=rest["cut"])
+
+
+def _columns(examples: Sequence[Example]) -> dict[str, Any]:
+    tasks: dict[int, int] = {}  # The id of a task -> its number in the next.
+    told: dict[bytes, int] = {}
+    shared: dict[tuple[Any, ...], int] = {}
+    numbers = []
+    for e in examples:
+        if id(e.task) not in tasks:
+            text = _json([e.task.instruction, dict(e.task.label_descriptions)])
+            tasks[id(e.task)] = told.setdefault(text, len(told))
+        key = (e.kind, e.choices, e.domain, e.min_rouge, e.decimal, tasks[id(e.task)])
+        numbers.append(shared.setdefault(key, len(shared)))
+    return {
+        "ids": [e.id for e in examples],
+        "questions": [e.question for e in examples],
+        "answers": [e.answer for e in examples],
+        "numbers": numbers,
+        "shared": list(shared),
+        "tasks": [json.loads(text) for text in told],
+    }
+
+
+def _examples(columns: dict[str, Any], recorded: list[dict[str, str]]) -> Iterator[Example]:
+    tasks = [Task(*task) for task in columns["tasks"]]
+    shared = [
+        (kind, tuple(choices), domain, min_rouge, tasks[task], decimal)
+        for kind, choices, domain, min_rouge, decimal, task in columns["shared"]
+    ]
+    names = ("ids", "questions", "answers", "numbers")
+    rows = zip(*(columns[name] for name in names), recorded, strict=True)
+    for name, question, answer, number, rationales in rows:
+        kind, choices, domain, min_rouge, task, decimal = shared[number]
+        yield Example(
+            name, question, answer, kind, choices, domain, rationales, min_rouge, task, decimal
+        )
+
+
+def _json(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")  # An id may hold half a surrogate pair.

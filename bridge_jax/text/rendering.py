@@ -130,34 +130,30 @@ class Labelled(Seq[Sequence]):
         return Sequence(self.prompts[index], [], self.answers[index])
 
 
+@dataclasses.dataclass(eq=False)
 class Rendering:
-    """Renders examples for one model, and keeps the ids."""
+    """Renders examples for one model, and keeps the ids.
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        table_rows: int,
-        checkpoint: str,
-        max_prompt_tokens: int,
-        on_long_prompt: str,
-        folder: Path | None = None,
-        key: str = "",
-    ):
-        """Takes the settings; nothing is rendered yet.
+    Attributes:
+      tokenizer: of the model.
+      table_rows: of the model's embedding table.
+      checkpoint: the model's name in messages.
+      max_prompt_tokens: the longest prompt, in tokens.
+      on_long_prompt: "truncate", or longer prompts are an error.
+      folder: where ids are kept on disk; None keeps them in memory alone.
+      key: a hash of the tokenizer and its chat template; "" keeps nothing on disk.
+    """
 
-        Args:
-          tokenizer: of the model.
-          table_rows: of the model's embedding table.
-          checkpoint: the model's name in messages.
-          max_prompt_tokens: the longest prompt, in tokens.
-          on_long_prompt: "truncate", or longer ones are an error.
-          folder: where ids are kept on disk; None keeps them in memory alone.
-          key: says which tokenizer and chat template this is, by content; "" keeps nothing on disk.
-        """
-        self._tokenizer, self._table_rows, self._checkpoint = tokenizer, table_rows, checkpoint
-        self._limits = max_prompt_tokens, on_long_prompt
-        self._folder, self._key = folder if key else None, key
+    tokenizer: Tokenizer
+    _: dataclasses.KW_ONLY
+    table_rows: int
+    checkpoint: str
+    max_prompt_tokens: int
+    on_long_prompt: str
+    folder: Path | None = None
+    key: str = ""
+
+    def __post_init__(self):
         self._kept: dict[tuple[str, str], Ragged] = {}
         # By digest: the examples that were rendered, and `id(example)` -> its index among them.
         self._places: dict[str, tuple[list[Example], dict[int, int]]] = {}
@@ -194,7 +190,7 @@ class Rendering:
             ("gold", digest),
             examples,
             lambda: self._gold_answers(examples),
-            lambda e: prompts.training_sequence(self._tokenizer, [], None, e.answer).answer,
+            lambda e: prompts.training_sequence(self.tokenizer, [], None, e.answer).answer,
         )
 
     def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
@@ -240,11 +236,11 @@ class Rendering:
 
     def check_ids(self, what: str, ids: Seq[int]) -> None:
         """Raises a `UserError` if a token of `what` has no row in the embedding table."""
-        if (largest := max(ids, default=0)) >= self._table_rows:
+        if (largest := max(ids, default=0)) >= self.table_rows:
             raise UserError(
-                f"{what}: its token {self._tokenizer.name(largest)!r} has the "
-                f"id {largest}, and the embedding table of {self._checkpoint} has "
-                f"{self._table_rows:,} rows; use the tokenizer that belongs to the checkpoint, or "
+                f"{what}: its token {self.tokenizer.name(largest)!r} has the "
+                f"id {largest}, and the embedding table of {self.checkpoint} has "
+                f"{self.table_rows:,} rows; use the tokenizer that belongs to the checkpoint, or "
                 "give the table a row for each token"
             )
 
@@ -263,7 +259,7 @@ class Rendering:
         answers = self._encode_all([text for _, text in written])
         made = []
         for (example, _, _), prompt, rationale, answer in zip(items, asked, rationales, answers):
-            made.append(Sequence(prompt or [], rationale, [*answer, self._tokenizer.end_id]))
+            made.append(Sequence(prompt or [], rationale, [*answer, self.tokenizer.end_id]))
             self.check_ids(f"example {example.id!r}", [*rationale, *made[-1].answer])
         return made
 
@@ -289,13 +285,14 @@ class Rendering:
             return self._kept[key]
         code = caches.code_of("text", "data")
         versions = caches.versions_of("jinja2", "tokenizers", "tensorflow-text")
-        limits = self._table_rows, *self._limits
-        name = caches.name_of("ids", code, versions, self._key, kind, digest, *limits)
-        found = Ragged.load(self._folder, name) if self._folder else None
+        limits = self.table_rows, self.max_prompt_tokens, self.on_long_prompt
+        name = caches.name_of("ids", code, versions, self.key, kind, digest, *limits)
+        folder = self.folder if self.key else None
+        found = Ragged.load(folder, name) if folder else None
         if found is None or not _agrees(found, examples, make_one):
             found = make()
-            if self._folder:
-                found.save(self._folder, name, {"what": kind, "checkpoint": self._checkpoint})
+            if folder:
+                found.save(folder, name, {"what": kind, "checkpoint": self.checkpoint})
         self._kept[key] = found
         return found
 
@@ -309,7 +306,9 @@ class Rendering:
     def _render(self, example: Example, mode: Mode) -> list[int]:
         """Returns the ids of one prompt; raises as `prompt`."""
         try:
-            ids = prompts.render_prompt(self._tokenizer, example, mode, *self._limits)
+            ids = prompts.render_prompt(
+                self.tokenizer, example, mode, self.max_prompt_tokens, self.on_long_prompt
+            )
         except UnwrittenError as error:
             raise UserError(f"example {example.id!r}: {error}") from error
         self.check_ids(f"example {example.id!r}", ids)
@@ -317,10 +316,10 @@ class Rendering:
 
     def _render_all(self, examples: Seq[Example], mode: Mode) -> Ragged:
         """Returns what `_render` returns for each, and raises the first of its errors."""
-        most, rows = self._limits[0], self._table_rows
+        most, rows = self.max_prompt_tokens, self.table_rows
 
         def render(batch: Seq[Example]) -> list[list[int]]:
-            return self._tokenizer.render_all([prompts.messages(e, mode) for e in batch])
+            return self.tokenizer.render_all([prompts.messages(e, mode) for e in batch])
 
         def checked(example: Example, ids: list[int] | None) -> list[int]:
             if ids is None or len(ids) > most or max(ids, default=0) >= rows:
@@ -332,7 +331,7 @@ class Rendering:
     def _gold_answers(self, examples: Seq[Example]) -> Ragged:
         """Returns the ids of gold answers, each with the end token; raises as `answers`."""
         texts = [format_completion("", example.answer)[1] for example in examples]
-        found = [[*ids, self._tokenizer.end_id] for ids in self._encode_all(texts)]
+        found = [[*ids, self.tokenizer.end_id] for ids in self._encode_all(texts)]
         for example, ids in zip(examples, found):
             self.check_ids(f"example {example.id!r}", ids)
         return Ragged.of(found)
@@ -342,9 +341,9 @@ class Rendering:
         different = list(dict.fromkeys(texts))
 
         def checked(text: str, ids: list[int] | None) -> list[int]:
-            return self._tokenizer.encode(text) if ids is None else ids
+            return self.tokenizer.encode(text) if ids is None else ids
 
-        found = _in_batches(different, self._tokenizer.encode_all, checked, "answers")
+        found = _in_batches(different, self.tokenizer.encode_all, checked, "answers")
         ids = dict(zip(different, found))
         return [ids[text] for text in texts]
 

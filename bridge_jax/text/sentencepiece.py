@@ -25,12 +25,8 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # of ModelProto.SentencePiece.Type
 _NAMED = ("bos", "eos", "unk", "pad")
-_MODEL, _CONFIG, _ADDED, _TEMPLATE = (
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
+_MODEL, _TEMPLATE = "tokenizer.model", "chat_template.jinja"
+_CONFIG, _ADDED = "tokenizer_config.json", "added_tokens.json"
 
 
 class SentencePieceTokenizer(Tokenizer):

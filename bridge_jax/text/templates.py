@@ -147,7 +147,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "+" and isinstance(left, str) and isinstance(right, str):  # The usual case.
+        if operator == "+" and (type(left), type(right)) == (str, str):  # The usual case.
             return self.limit_size(left + right)
         size = 0
         if isinstance(left, int) and isinstance(right, int):
