@@ -29,7 +29,7 @@ _MARK = re.compile(
     r"|^[ \t]*+<answer>",
     re.IGNORECASE | re.MULTILINE,
 )
-# A part of the mark that stands before it on its line: "so the final **Answer:** 12".
+# Words before the mark that belong to it: "so the final **Answer:** 12".
 _BEFORE_MARK = re.compile(
     r"(?:\b(?:the|my|our|final|correct)[ \t]++|[*_#]++[ \t]*+)++$", re.IGNORECASE
 )

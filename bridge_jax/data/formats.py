@@ -226,7 +226,19 @@ def _dataset_row(
 
 def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
     """Returns a dict of splits, and whether they come from CSV or TSV files."""
-    path, options = _arguments(config)
+    file, path = Path(config.path), config.path
+    if file.exists() and config.revision:
+        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
+    if file.is_file():  # A single file is read by its type.
+        if config.config:
+            raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
+        suffix = file.suffix.lstrip(".")
+        if suffix not in _KINDS:
+            raise ValueError(f"unknown type .{suffix}")
+        path = _KINDS[suffix]
+        options = {"data_files": config.path} | ({"sep": "\t"} if suffix == "tsv" else {})
+    else:
+        options = {"name": config.config or None, "revision": config.revision or None}
     builder = datasets.load_dataset_builder(path, **options)
     # Without types, pandas would guess them, and a cell would depend on the other rows.
     is_csv = hasattr(builder.config, "pd_read_csv_kwargs")
@@ -235,22 +247,6 @@ def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
         texts = datasets.Features({column: datasets.Value("string") for column in columns})
         options |= {"features": texts, "na_filter": False}
     return datasets.load_dataset(path, **options), is_csv
-
-
-def _arguments(config: DataConfig) -> tuple[str, dict[str, Any]]:
-    """Returns the arguments for `datasets`; a single local file is read by its type."""
-    path = Path(config.path)
-    if path.exists() and config.revision:
-        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
-    if not path.is_file():
-        return config.path, {"name": config.config or None, "revision": config.revision or None}
-    if config.config:
-        raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
-    suffix = path.suffix.lstrip(".")
-    if suffix not in _KINDS:
-        raise ValueError(f"unknown type .{suffix}")
-    options = {"sep": "\t"} if suffix == "tsv" else {}
-    return _KINDS[suffix], {"data_files": config.path, **options}
 
 
 def _header(datasets: Any, csv: Any) -> list[str]:

@@ -39,7 +39,7 @@ Reading = tuple[list[int], list[Found]]
 ReadAll = Callable[[list[str]], list[Reading]]
 # A text, and (start, end) of what others wrote in it, in order.
 Marked = tuple[str, Sequence[tuple[int, int]]]
-# The other names of markers, and the tokenizer that knows them by those.
+# The other names of markers, and the tokenizer that reads those.
 Renamed = tuple[dict[int, str], Callable[[str], list[int]]]
 
 
@@ -80,7 +80,7 @@ def encode_all(
       items: the texts with their contents.
       readings: of each text, by `read`, markers in contents included.
       read: the tokenizer.
-      renamed: makes the other names of the markers, and the tokenizer that knows them by those.
+      renamed: makes the other names of the markers, and the tokenizer that reads those.
     """
     return [
         _encode_apart(text, contents, read, renamed()) if _in_contents(found, contents) else ids

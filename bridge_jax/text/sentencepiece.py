@@ -91,7 +91,7 @@ class SentencePieceTokenizer(Tokenizer):
         return text
 
     def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
+        """Returns the text of one token, special or not."""
         inside = token < self._size
         return self._proto.pieces[token].piece if inside else self._added.get(token, "")
 

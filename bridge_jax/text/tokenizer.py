@@ -26,7 +26,7 @@ _CONFIG = "tokenizer_config.json"
 # are shown, such as Qwen's <tool_call>.
 _CONTROL, _USER_DEFINED = 3, 4
 
-# How families cut a text before the merges, by `tokenizer.ggml.pre`; from their tokenizer.json.
+# The families' pre-tokenizers by `tokenizer.ggml.pre`, from their tokenizer.json.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -90,7 +90,7 @@ class Tokenizer(Protocol):
         ...
 
     def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
+        """Returns the text of one token, special or not."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -111,7 +111,7 @@ class Tokenizer(Protocol):
 
     @property
     def _renamed(self) -> Renamed:
-        """The markers' other names, and the tokenizer that knows them by those."""
+        """The markers' other names, and the tokenizer that reads those."""
         ...
 
     def _find_ends(
@@ -160,10 +160,10 @@ def settle(
 
     Args:
       end: ends a turn in the chat template.
-      others: end a text elsewhere.
-      pad: fills; None is `end`.
+      others: further tokens at which generation stops.
+      pad: the pad token; None is `end`.
       rows: of the embedding table; None checks nothing.
-      name: id -> how it is written.
+      name: maps an id to the token's text.
 
     Raises:
       UserError: the table has no row for `end`.
@@ -209,10 +209,10 @@ class HFTokenizer(Tokenizer):
         chat = Chat(default_template(fast.chat_template, where), fast.special_tokens_map)
         self._chat = chat
         if chat.mended:
-            named = isinstance(fast.chat_template, dict)
-            fast.chat_template = (
-                fast.chat_template | {"default": chat.source} if named else chat.source
-            )
+            if isinstance(fast.chat_template, dict):
+                fast.chat_template |= {"default": chat.source}
+            else:
+                fast.chat_template = chat.source
         # All added tokens: Gemma's <end_of_turn> was not a special one before mid-2024.
         added = fast.added_tokens_decoder
         self._find_ends(
@@ -234,12 +234,11 @@ class HFTokenizer(Tokenizer):
         """Returns the text of `ids` without special tokens."""
         shown = [i for i in ids if i not in self.end_ids]
         # Clean-up would change the model's text, such as " ," to ",".
-        return self._fast.decode(
-            shown, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return self._fast.decode(shown, **options)
 
     def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
+        """Returns the text of one token, special or not."""
         return str(self._fast.convert_ids_to_tokens(token))
 
     def save(self, folder: Path) -> None:
