@@ -263,7 +263,7 @@ def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
         if not is_box and not re.search(r"\w", said.replace("\\boxed", "")):
             continue  # a text that was cut off announces nothing
         if example.kind == "numeric" and "=" in said and not _is_brief(said):
-            continue  # a calculation goes on, and what it ends in is the answer
+            continue  # a calculation continues, and its result is the answer
         yield start, _announced(said, example)
 
 

@@ -125,7 +125,7 @@ class Chat:
         """Returns the text of the messages; with `open_turn` the assistant begins to write.
 
         Raises:
-          UnwrittenError: the template does not write what was put in.
+          UnwrittenError: the template does not write a message as it is.
           UserError: it fails.
         """
         messages = [{**m, "content": whole_characters(m["content"])} for m in messages]

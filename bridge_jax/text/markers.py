@@ -37,7 +37,7 @@ class Found(NamedTuple):
 # The ids of a text, and the markers among them, in order.
 Reading = tuple[list[int], list[Found]]
 ReadAll = Callable[[list[str]], list[Reading]]
-# A text, and (start, end) of what others wrote in it, in order.
+# A text, and the (start, end) of each content in it, in order.
 Marked = tuple[str, Sequence[tuple[int, int]]]
 # The other names of markers, and the tokenizer that reads those.
 Renamed = tuple[dict[int, str], Callable[[str], list[int]]]

@@ -75,7 +75,7 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
     """Packs `sequences`, in order, into rows of `row_tokens`.
 
     Args:
-      sequences: what is trained on.
+      sequences: the training sequences.
       row_tokens: S.
       pad_id: fills the rest of a row.
       packed: False gives each sequence a row of its own.
