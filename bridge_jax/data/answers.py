@@ -1,19 +1,22 @@
 """Parses the answers of completions, and compares them with the gold answers.
 
 Every completion we train on ends in a line `Answer: ...`. Parsing is strict: a text that could be
-read in two ways has no answer, which counts as wrong. Golds and replies are read alike: numbers by
-`numbers`, options and labels by `options`, both without Markdown and TeX (`markup`). All of it
-takes time linear in the length of the text.
+read in two ways has no answer, which counts as wrong. Gold answers and replies are parsed alike:
+numbers by `numbers`, options and labels by `options`, after `markup` has removed Markdown and TeX.
+Free texts are scored by ROUGE-L. Parsing takes time linear in the length of the text.
 """
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 from bridge_jax.data import markup, numbers
 from bridge_jax.data.example import Example
 from bridge_jax.data.options import named
-from bridge_jax.data.rouge import rouge_l
+from bridge_jax.errors import UserError
 
 ANSWER_MARK = "Answer:"
 
@@ -26,7 +29,7 @@ _MARK = re.compile(
     r"|^[ \t]*+<answer>",
     re.IGNORECASE | re.MULTILINE,
 )
-# A part of the mark that stands before it on its line: "so the final **Answer:** 12".
+# Words before the mark that belong to it: "so the final **Answer:** 12".
 _BEFORE_MARK = re.compile(
     r"(?:\b(?:the|my|our|final|correct)[ \t]++|[*_#]++[ \t]*+)++$", re.IGNORECASE
 )
@@ -39,7 +42,7 @@ _CLOSING_WORD = re.compile(
     r"|\b(?P<verb>is\b:?\s++)|(?P<end>[.\n])",
     re.IGNORECASE | re.MULTILINE,
 )
-# Before a closing: it is the one that is not meant ("not \boxed{13}"), or not the only one.
+# Before a closing: the answer is denied ("not \boxed{13}"), or not the only one.
 _NOT_BEFORE = re.compile(r"\b(?:not|instead of|rather than)\b[\s$*\\(\[]*\Z", re.IGNORECASE)
 _OTHERWISE = re.compile(
     r"\b(?:wrong|incorrect|false|worst|other|not the(?: correct| right| best)?)\s+\Z"
@@ -52,6 +55,7 @@ _TAKEN_BACK = re.compile(
 _NOT_THAT = re.compile(r"(?:,| and|, and)? not\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000
 _MOST_CLOSINGS = 20
+_MOST_WORDS = 2000  # Of a text that is scored.
 
 
 def split_completion(text: str) -> tuple[str, str | None]:
@@ -88,9 +92,9 @@ def cut_completion(text: str) -> tuple[str, str | None, str]:
 
 
 def format_completion(rationale: str, answer: str) -> tuple[str, str]:
-    """Returns the two parts of a target text; joined, they parse back.
+    """Returns the rationale and the answer part of a target text; joined, they parse back.
 
-    The line break belongs to the answer part, so that the rationale's loss ends with the rationale.
+    The line break is in the answer part, so that the rationale's loss ends with the rationale.
     """
     rationale = rationale.strip()
     return rationale, f"\n{ANSWER_MARK} {answer}" if rationale else f"{ANSWER_MARK} {answer}"
@@ -99,9 +103,9 @@ def format_completion(rationale: str, answer: str) -> tuple[str, str]:
 def parse_answer(text: str | float | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
-    Canonical is the option's text (choice), the label as listed (label), the number without
-    currency, unit, grouping and trailing zeros (numeric), or the words with single spaces (text). A
-    canonical answer is its own canonical form.
+    Its form is the option's text (choice), the label as listed (label), the number without
+    currency, unit, grouping and trailing zeros (numeric), or the words with single spaces (text).
+    Parsing a canonical answer returns it unchanged.
 
     Args:
       text: an answer, or a number of JSON.
@@ -143,17 +147,61 @@ def is_correct(predicted: str | None, example: Example) -> bool:
     return predicted == gold
 
 
+def rouge_l(hypothesis: str, reference: str) -> float:
+    """Returns the ROUGE-L F-measure (Lin 2004) of two texts, 0 to 1.
+
+    It is the harmonic mean of precision and recall: the longest common subsequence's share of the
+    words of either text. A word is a run of letters and digits, in any case. The subsequence is
+    searched for in the first 2,000 words of each, since the time grows with the product; later
+    words count as not in common.
+
+    Raises:
+      UserError: tensorflow-text is not installed.
+    """
+    words = [re.findall(r"\w+", text.casefold()) for text in (hypothesis, reference)]
+    if not all(words):
+        return 0.0
+    tf, library = load_tensorflow_text()
+    compared = [text[:_MOST_WORDS] for text in words]
+    f_measure, _, _ = library.metrics.rouge_l(*(tf.ragged.constant([text]) for text in compared))
+    share = sum(map(len, compared)) / sum(map(len, words))
+    return float(f_measure[0]) * share
+
+
+def load_tensorflow_text(
+    needed_for: str = "data.kind=text is scored by ROUGE-L, which",
+) -> tuple[Any, Any]:
+    """Returns the modules tensorflow and tensorflow_text; `needed_for` begins the error's message.
+
+    Raises:
+      UserError: tensorflow-text is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports each absent GPU
+    try:
+        import tensorflow as tf  # pyright: ignore[reportMissingImports]
+        import tensorflow_text  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{needed_for} needs the tensorflow-text package: pip install 'bridge-jax[tf-text]'"
+        ) from None
+    # TensorFlow would take the memory of the GPUs that JAX runs on.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf, tensorflow_text
+
+
 def answer_of(completion: str, example: Example) -> str | None:
     """Returns the canonical answer of a completion."""
     return parse_answer(split_completion(completion)[1], example)
 
 
 def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | None]:
-    r"""Splits a recorded chain, which was not written in our format.
+    r"""Splits a recorded rationale in another format than ours.
 
-    Read in this order: an answer's mark; a closing sentence ("Therefore, among A through C, the
-    answer is A.", "#### 39", "... \boxed{J}"); for numbers, the last one of a text that announces
-    no answer, which then stays in the rationale (the convention of GSM8K's evaluations).
+    The answer is searched for in this order: after an answer's mark; in a closing sentence
+    ("Therefore, among A through C, the answer is A.", "#### 39", "... \boxed{J}"); for numbers, the
+    last one of a text that announces no answer, which then stays in the rationale (the convention
+    of GSM8K's evaluations).
 
     Returns:
       The rationale without its closing sentence, and the canonical answer or None.
@@ -192,7 +240,7 @@ def _last_mark(text: str) -> re.Match[str] | None:
 
 
 def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
-    """Yields where closing sentences begin and their answers, from the last one on.
+    """Yields (start, answer) of each closing sentence, the last one first.
 
     The answer is None where a sentence announces one that cannot be read.
     """
@@ -215,7 +263,7 @@ def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
         if not is_box and not re.search(r"\w", said.replace("\\boxed", "")):
             continue  # a text that was cut off announces nothing
         if example.kind == "numeric" and "=" in said and not _is_brief(said):
-            continue  # a calculation goes on, and what it ends in is the answer
+            continue  # a calculation continues, and its result is the answer
         yield start, _announced(said, example)
 
 
@@ -232,9 +280,9 @@ def _announced(said: str, example: Example) -> str | None:
 
 
 def _announcements(text: str) -> Iterator[tuple[int, int]]:
-    """Yields where "the answer is" and "####" begin, and where what they announce does.
+    """Yields the places of "the answer is" and "####", and of the text that they announce.
 
-    Between "answer" and "is" there may be "to" and what it leads on to, up to a full stop.
+    Between "answer" and "is" there may be "to" and more words, up to a full stop.
     """
     noun: re.Match[str] | None = None
     for word in _CLOSING_WORD.finditer(text):
@@ -251,7 +299,7 @@ def _announcements(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_words(text: str) -> int:
-    """Returns where a text ends but for line breaks and the marks that close TeX."""
+    """Returns the end of a text without trailing line breaks and closing marks of TeX."""
     end = len(text)
     for closing in ("```", "**", "$$", "\\]", "\\)", "**", "\\]"):
         end = len(text[:end].rstrip())

@@ -1,8 +1,8 @@
 """Examples (a question with its gold answer), their splits, and the task that they share.
 
-The task says what is asked of every question, and what its labels mean. Teacher, assistant and
-student are all told (`text.prompts`, `teachers.prompts`). Short tasks are `data.instruction` and
-`data.label_descriptions`; longer ones are a TOML file, `data.task_file`:
+The task holds an instruction for every question, and descriptions of the labels. Prompts of
+teacher, assistant and student have it (`text.prompts`, `teachers.prompts`). Short tasks are
+`data.instruction` and `data.label_descriptions`; longer ones are a TOML file, `data.task_file`:
 
     instruction = "Which team has to handle this support ticket?"
 
@@ -34,8 +34,8 @@ class Task:
     """The task of a dataset, the same for all of its questions.
 
     Attributes:
-      instruction: for all questions; empty where the questions say it themselves.
-      label_descriptions: label -> what it means; not every label needs one.
+      instruction: for all questions; empty where each question has its own.
+      label_descriptions: label -> its meaning; not every label needs one.
     """
 
     instruction: str = ""
@@ -43,7 +43,7 @@ class Task:
 
     @property
     def is_said(self) -> bool:
-        """Whether there is anything to tell."""
+        """Whether the task is not empty."""
         return bool(self.instruction or self.label_descriptions)
 
 
@@ -60,8 +60,8 @@ class Example:
         empty (numeric, text).
       domain: sub-domain or source, for reports and for spotting semantic collapse; may be empty.
       rationales: the texts of a recorded or programmatic teacher, by name of the variant. Only
-        teachers read them: they are what the budget pays for.
-      min_rouge: ROUGE-L with the gold answer from which another counts as right (text).
+        teachers read them, since the budget pays for them.
+      min_rouge: the least ROUGE-L with the gold answer of a right answer (text).
       task: the instruction for this and all others of the dataset.
       decimal: the decimal mark of numbers (`bridge_jax.data.numbers`).
     """
@@ -84,12 +84,11 @@ class Splits:
 
     Attributes:
       pool: the training examples, from which the teacher's queries are selected.
-      dev: for choices made along the way; never trained on.
+      dev: for early stopping, thresholds and other choices; never trained on.
       test: only for the report.
-      bad: rows that were left out on request (`data.on_bad_row="skip"`).
-      cut: the number of rows of each split of which `data.pool`, `dev` or `test` kept the first
-        ones.
-      replaced: rows in whose texts U+FFFD stands for what is no character.
+      bad: rows that were left out because of `data.on_bad_row="skip"`.
+      cut: for each split that `data.pool`, `dev` or `test` shortened, its number of rows before.
+      replaced: rows in whose texts U+FFFD stands for an invalid character.
     """
 
     pool: tuple[Example, ...]
@@ -105,7 +104,7 @@ def read_task(config: DataConfig) -> Task:
 
     Raises:
       UserError: the file cannot be read or is not of the form above, the instruction is blank, a
-        description is empty, or the task is said in the file and in the config.
+        description is empty, or both the file and the config have a task.
     """
     if config.instruction and not config.instruction.strip():
         raise UserError(
@@ -117,7 +116,14 @@ def read_task(config: DataConfig) -> Task:
     for name in ("instruction", "label_descriptions"):
         if getattr(config, name):
             raise UserError(f"data.{name} and {where} both say the task: keep one")
-    value = _toml(config.task_file, where)
+    try:
+        value = tomllib.loads(Path(config.task_file).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # An integer of 5,000 digits is a ValueError.
+        raise UserError(f"{where}: is not TOML: {error}; {_TASK_FORM}") from None
     for key in value:
         if key not in _TASK_KEYS:
             (near,) = difflib.get_close_matches(key, _TASK_KEYS, n=1, cutoff=0.0)
@@ -133,9 +139,9 @@ def read_task(config: DataConfig) -> Task:
 
 
 def with_task_text(config: DataConfig) -> DataConfig:
-    """Returns `config` with the text of its task file in place of the file's name.
+    """Returns `config` with the content of its task file in place of the file's name.
 
-    So a workdir says what its run was told, even if the file is moved or changed later.
+    So a workdir holds the task of its run, even if the file is moved or changed later.
     """
     if not config.task_file:
         return config
@@ -186,14 +192,3 @@ def _task(instruction: Any, descriptions: Mapping[str, Any], where: str, table: 
             raise UserError(f"{where}{table}: {label.strip()!r} is described twice; keep one")
         found[label.strip()] = text.strip()
     return Task(instruction.strip(), found)
-
-
-def _toml(path: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{where}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:  # An integer of 5,000 digits is a ValueError.
-        raise UserError(f"{where}: is not TOML: {error}; {_TASK_FORM}") from None

@@ -1,12 +1,11 @@
-"""Reads rows of JSON Lines files, and of what the `datasets` library loads.
+"""Reads rows of JSON Lines files, and of datasets by the `datasets` library.
 
-JSON Lines may be as other people's programs write them: a byte order mark, blank lines and any kind
-of line end mean nothing; UTF-16 and UTF-32 are read if they can be told from UTF-8. Anything else
-that a line holds makes it a row with a problem, never an exception: nesting beyond what the parser
-takes and integers of thousands of digits too.
+JSON Lines may begin with a byte order mark, have blank lines and any kind of line end, and be in
+UTF-16 or UTF-32 if the first bytes show it. Any other fault of a line, such as very deep nesting or
+an integer of thousands of digits, makes it a row with a problem; it raises nothing.
 
-`datasets` reads the Hugging Face hub, and local files and folders of parquet, JSON and CSV. The
-cells of CSV and TSV stay texts, as they were written; an empty one is a missing value.
+`datasets` reads the Hugging Face hub, and local files and folders of parquet, JSON and CSV. Cells
+of CSV and TSV files stay texts; an empty cell is a missing value.
 """
 
 import json
@@ -37,7 +36,7 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class WrittenFloat(float):
-    """A JSON number with a fraction or an exponent; its text has the digits of the file."""
+    """A JSON number with a fraction or an exponent, whose text has the digits of the file."""
 
     def __init__(self, text: str):
         self._text = text
@@ -69,7 +68,7 @@ def read_jsonl(path: str, part: str) -> Iterator[Row]:
         if head.startswith(magic):
             raise UserError(f"{part}.path={path} {what}")
     encoding = json.detect_encoding(head[:4])
-    # Bytes that are no UTF-8 are kept as surrogates, so that each line with some can be named.
+    # Invalid bytes of UTF-8 are kept as surrogates, so that their lines can be named.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
     try:
         # A JSON string holds no line break, but it may hold the separators of str.splitlines.
@@ -126,7 +125,7 @@ def _integer(text: str) -> int:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns an object, which must not say two things under one key."""
+    """Returns a JSON object; raises a BadRowError if it has a key twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -136,7 +135,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _other_format(line: str) -> str:
-    """Returns what the file may be if most lines look like this one, and what to do then."""
+    """Returns a guess at the file's format from a line, and how to convert it; or ""."""
     start = line.lstrip()[:200]
     if start.startswith("["):
         what = "a JSON array; write one object a line: jq -c '.[]' FILE > FILE.jsonl"
@@ -154,7 +153,7 @@ def _other_format(line: str) -> str:
 def read_dataset(config: DataConfig, part: str) -> Iterator[Row]:
     """Yields the rows of all splits, each with the name of its split unless a column has it.
 
-    Classes become their names, and numbers of 32 bits are as short as they were written.
+    Classes become their names. Floats of 16 and 32 bits get the fewest digits that identify them.
 
     Args:
       config: names the dataset, file or folder.
@@ -184,12 +183,17 @@ def read_dataset(config: DataConfig, part: str) -> Iterator[Row]:
     split_column = config.columns.get("split", "split")
     answer_column = config.columns.get("answer", "answer")
     for name, rows in loaded.items():
-        classes, small = _special(datasets, rows.features)
+        classes, small = {}, {}  # Columns of classes -> names; of short floats -> their type.
+        for column, feature in rows.features.items():
+            if isinstance(feature, datasets.ClassLabel):
+                classes[column] = feature.names
+            elif getattr(feature, "dtype", None) in ("float16", "float32"):
+                small[column] = np.dtype(feature.dtype).type
         labels = tuple(classes.get(answer_column, ()))
         for number, value in enumerate(rows):
             if is_csv:
                 value = {column: cell or None for column, cell in value.items()}
-            # A dataset keeps its splits apart; a column overrides that.
+            # A column of splits comes before the splits of the dataset.
             if value.get(split_column) is None:
                 value = {**value, split_column: name}
             value = value | {c: float(str(t(value[c]))) for c, t in small.items() if value[c]}
@@ -208,30 +212,35 @@ def _dataset_row(
         if not isinstance(index, int):
             continue
         if not 0 <= index < len(known):
-            kind = f"{column} has no class"
-            return Row(file, place, {}, BadRowError(f"{column}={index} is no class", kind))
-        # A class whose name is its own index stays the index of an option.
+            return Row(
+                file,
+                place,
+                {},
+                BadRowError(f"{column}={index} is no class", f"{column} has no class"),
+            )
+        # A class whose name is its own index stays a number, the index of an option.
         if known[index] != str(index):
             value[column] = known[index]
     return Row(file, place, value, labels=labels)
 
 
-def _special(datasets: Any, features: Any) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Returns the names of each column of classes, and the type of each of short floats."""
-    classes, small = {}, {}
-    for column, feature in features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            classes[column] = feature.names
-        elif getattr(feature, "dtype", None) in ("float16", "float32"):
-            small[column] = np.dtype(feature.dtype).type
-    return classes, small
-
-
 def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
-    """Returns a dict of splits, and whether they are of CSV or TSV files."""
-    path, options = _arguments(config)
+    """Returns a dict of splits, and whether they come from CSV or TSV files."""
+    file, path = Path(config.path), config.path
+    if file.exists() and config.revision:
+        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
+    if file.is_file():  # A single file is read by its type.
+        if config.config:
+            raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
+        suffix = file.suffix.lstrip(".")
+        if suffix not in _KINDS:
+            raise ValueError(f"unknown type .{suffix}")
+        path = _KINDS[suffix]
+        options = {"data_files": config.path} | ({"sep": "\t"} if suffix == "tsv" else {})
+    else:
+        options = {"name": config.config or None, "revision": config.revision or None}
     builder = datasets.load_dataset_builder(path, **options)
-    # Left to itself, pandas would guess types: a cell would depend on the other rows.
+    # Without types, pandas would guess them, and a cell would depend on the other rows.
     is_csv = hasattr(builder.config, "pd_read_csv_kwargs")
     if is_csv:
         columns = _header(datasets, builder.config)
@@ -240,24 +249,8 @@ def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
     return datasets.load_dataset(path, **options), is_csv
 
 
-def _arguments(config: DataConfig) -> tuple[str, dict[str, Any]]:
-    """Returns the arguments for `datasets`; a single local file is read by its type."""
-    path = Path(config.path)
-    if path.exists() and config.revision:
-        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
-    if not path.is_file():
-        return config.path, {"name": config.config or None, "revision": config.revision or None}
-    if config.config:
-        raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
-    suffix = path.suffix.lstrip(".")
-    if suffix not in _KINDS:
-        raise ValueError(f"unknown type .{suffix}")
-    options = {"sep": "\t"} if suffix == "tsv" else {}
-    return _KINDS[suffix], {"data_files": config.path, **options}
-
-
 def _header(datasets: Any, csv: Any) -> list[str]:
-    """Returns the columns of CSV files, which have to be the same in all of them."""
+    """Returns the columns of CSV files; raises a ValueError unless all files have the same."""
     import pandas as pd  # pyright: ignore[reportMissingImports]
 
     options = csv.pd_read_csv_kwargs | {"chunksize": None, "nrows": 1, "dtype": str}

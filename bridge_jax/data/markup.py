@@ -1,6 +1,6 @@
 r"""Removes Markdown, TeX, quotes, and "the answer is" around an answer.
 
-Everything here takes time linear in the length of the text.
+Takes time linear in the length of the text.
 """
 
 import re
@@ -23,7 +23,7 @@ _TEX_SIGNS = re.compile(
     r"\\(?:times|cdot|left|right|pi|sqrt|approx|displaystyle|quad|ldots|dots)(?![A-Za-z])"
     r"|\\box(?:ed)?(?=\d)|\\box(?=\{)|\\[%$&#_{},;:! ()\[\]]|\$\$|\{,\}|~"
 )
-_TEX_PLAIN = {
+_TEX_PLAIN = {f"\\{char}": char for char in "%$&#_{}"} | {
     "\\times": "×",
     "\\cdot": "·",
     "\\pi": "π",
@@ -31,28 +31,9 @@ _TEX_PLAIN = {
     "\\approx": "≈",
     "\\ldots": "…",
     "\\dots": "…",
-    "\\%": "%",
-    "\\$": "$",
-    "\\&": "&",
-    "\\#": "#",
-    "\\_": "_",
-    "\\{": "{",
-    "\\}": "}",
     "{,}": ",",
 }
-_PAIRS = {
-    '"': '"',
-    "'": "'",
-    "`": "`",
-    "“": "”",
-    "„": "“",
-    "«": "»",
-    "‘": "’",
-    "「": "」",
-    "[": "]",
-    "{": "}",
-    "$": "$",
-}
+_PAIRS = dict(zip("\"'`“„«‘「[{$", "\"'`”“»’」]}$"))
 _LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|right|most likely)\b[ ,]*+)*+"
     r"(?:(?:answer|option|choice|label|letter)\b[ ]*+"
@@ -63,10 +44,10 @@ _LEAD_IN = re.compile(
 
 
 def plain(text: str) -> str:
-    r"""Returns the words inside of Markdown, TeX and quotes: "B" of `$\boxed{\text{B}}$`.
+    r"""Returns a text without Markdown, TeX and quotes: "B" of `$\boxed{\text{B}}$`.
 
-    A fraction of TeX becomes "1⁄2", with the fraction slash. Round brackets stay, for they may be
-    the sign of a number. TeX that is not known stays as well.
+    A TeX fraction becomes "1⁄2", with the fraction slash. Round brackets stay, since they may mean
+    a negative number. Unknown TeX stays as well.
     """
     text = _EMPHASIS.sub("", _HEADING.sub("", text.strip()))
     if "\\" in text or "{" in text or "~" in text:
@@ -102,7 +83,7 @@ def boxes(text: str) -> list[tuple[int, int, int]]:
 
 def _from_tex(text: str) -> str:
     text = _TEX_DEGREE.sub("°", text)
-    # A space for what is left out: "5\\(6\\)" is not 56.
+    # Signs that are removed leave a space: "5\\(6\\)" is not 56.
     text = _TEX_SIGNS.sub(lambda sign: _TEX_PLAIN.get(sign[0], " "), text)
     text = _TEX_POWER.sub(r"^\1 ", text)
     text = _TEX_FRACTION.sub(_fraction, text)
@@ -120,7 +101,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Returns the text inside of its outermost quotes and brackets, but for round ones."""
+    """Returns the text without its outer quotes and brackets, except round ones."""
     begin, end = 0, len(text)
     while end - begin >= 2:
         if text[begin].isspace():

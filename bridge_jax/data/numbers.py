@@ -1,4 +1,4 @@
-r"""Numbers in the notations that people and models write: read whole, or not at all.
+r"""Reads numbers in the notations that people and models write, whole or not at all.
 
 | written | read as |
 |---|---|
@@ -15,13 +15,13 @@ r"""Numbers in the notations that people and models write: read whole, or not at
 | `1.234,50`, `1,5`, `1.234.567` | by `data.decimal`: 1234.5, 1.5 and 1234567 with `,` |
 | `1,234` and `1.234` | 1234 and 1.234; with `data.decimal=,` 1.234 and 1234 |
 
-Units, currencies and scales are read past, not converted. All else is not a number, above all what
-only begins like one: `2√3`, `2π`, `12²`, `5!`, `3:2`, `12:30`, `12-15`, `12 or 13`, `1, 2`, `3 of
-4`, `12 and a half`, `5 feet 3 inches`, `1.2.3`, `0x1F`, `0.33...`, `12 ± 2`, `<12`, `12+`, `120/80`
-(an improper fraction has a denominator of one digit, unless TeX writes it), `- 12`, `COVID-19`.
+Units, currencies and scales are skipped, not converted. Anything else is not a number, above all
+text that only begins like one: `2√3`, `2π`, `12²`, `5!`, `3:2`, `12:30`, `12-15`, `12 or 13`, `1,
+2`, `3 of 4`, `12 and a half`, `5 feet 3 inches`, `1.2.3`, `0x1F`, `0.33...`, `12 ± 2`, `<12`,
+`12+`, `120/80` (an improper fraction has a denominator of one digit, unless TeX writes it), `- 12`,
+`COVID-19`.
 
-Everything here takes time linear in the length of the text. A number of more than 1,000 digits is
-none.
+Reading takes time linear in the length of the text. More than 1,000 digits are not read.
 """
 
 import functools
@@ -40,7 +40,7 @@ _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 _RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 _POWER = r"(?:\^\(?[-+]?\d++\)?|\*\*[-+]?\d++|[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]++)"
 
-# The longest run of characters that could be one number; whether it is one is decided afterwards.
+# The longest run of characters that could be one number; checked afterwards.
 _TOKEN = re.compile(
     rf"""
     (?P<whole>\d++)(?:[ ]{{1,3}}(?P<over>\d++)[/⁄](?P<under>\d++)|[ ]?(?P<part>[{_VULGAR}]))
@@ -67,7 +67,7 @@ _SPELLED = re.compile(
     r"|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million) *\Z",
     re.IGNORECASE,
 )
-# Words after which a number is not the one that is meant, or not as it stands.
+# Words before a number that change its value, or make it a bound or an operand.
 _BENDS = re.compile(
     r"\b(?:not|never|than|least|most|under|over|below|above|between|from|or|up to|one in|root|sqrt"
     r"|log|ln|exp|sin|cos|tan|pi|π|half|third|quarter|twice|double|triple|(?:one|half|third|quarter|root|multiple|factor|log"
@@ -83,26 +83,26 @@ _WORD = re.compile(r"\w+")
 _GAP = re.compile(r"\s*+")
 _NAMES = re.compile(r"=\s*+[^\W\d]\w{0,9}\s*+[.)]?\s*+\Z")
 _ASIDE = re.compile(r"\s\(|[.;:—-]\s")
-# First words after a number that make it another one.
+# First words after a number that change its value.
 _PARTS = re.compile(
     r"squared|cubed|factorial|half|halves|(?:third|fourth|fifth|sixth|eighth|tenth|hundredth"
     r"|thousandth)s|pi|π|e|i|j|n|plus|minus|[ex]\d+"
 )
 _HALF = re.compile(r"and (?:an? |one |two |three )?(?:half|third|quarter|fifth|tenth)s?\b", re.I)
-# First words after a number that say it was but one of several.
+# First words after a number that join it to another one.
 _NO_UNITS = ("and", "or", "to", "x", "vs", "versus")
-# Words that may stand before another number, once the unit is named.
+# Words that may stand before another number, after the unit.
 _OF_UNITS = re.compile("every|per|each|for|at|after|before|within|on|in|during|until")
 _REASONS = ("because", "since", "as", "rounded", "so", "given", "which", "that", "i")
 _DOUBTS = ("or", "and", "maybe", "perhaps", "possibly", "to")
 
 
 class Number(NamedTuple):
-    """A number that was read.
+    """A number.
 
     Attributes:
       value: exact.
-      places: decimals that it was written with.
+      places: how many decimals the text has.
     """
 
     value: Fraction
@@ -110,7 +110,7 @@ class Number(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A number in a text: where it begins and ends with its signs, and None where it is unread."""
+    """A number's place in a text, signs included; `number` is None where it cannot be read."""
 
     begin: int
     end: int
@@ -118,9 +118,9 @@ class _Found(NamedTuple):
 
 
 def read(text: str, decimal: DecimalMark = "") -> Number | None:
-    """Returns the number that `text` says, or None where it says none, several or only a part.
+    """Returns the number in `text`, or None if there is none, several or only a part of one.
 
-    Words before the number and its unit after it are read past: "the dose is 12 mL".
+    Words before the number and its unit after it are skipped: "the dose is 12 mL".
 
     Args:
       text: without Markdown and TeX (`markup.plain`).
@@ -144,9 +144,9 @@ def read(text: str, decimal: DecimalMark = "") -> Number | None:
 
 
 def last(text: str, decimal: DecimalMark = "") -> Number | None:
-    """Returns the last number of a longer text, or None if it is not read whole.
+    """Returns the last number of a longer text, or None if it cannot be read whole.
 
-    An operand of a calculation that stays without a result is not one.
+    The operand of a calculation without a result is no number.
     """
     text = ascii_digits(text)
     for match in reversed(list(_TOKEN.finditer(text))):
@@ -157,9 +157,9 @@ def last(text: str, decimal: DecimalMark = "") -> Number | None:
 
 
 def canonical(value: Fraction, decimal: DecimalMark = "") -> str:
-    """Returns the one way in which we write `value`; `read` reads it back.
+    """Returns the canonical form of `value`, which `read` reads back.
 
-    That is a decimal number without grouping and trailing zeros, or a mixed number ("3 1/3") where
+    It is a decimal number without grouping and trailing zeros, or a mixed number ("3 1/3") where
     the decimals would not end.
     """
     sign, value = "-" if value < 0 else "", abs(value)
@@ -184,7 +184,7 @@ def from_json(value: float, decimal: DecimalMark = "") -> str:
 
 
 def ascii_digits(text: str) -> str:
-    """Returns `text` with ASCII digits, minus signs and full-width forms, without format marks."""
+    """Returns `text` with digits, signs and full-width forms in ASCII, without format marks."""
     if text.isascii():
         return text
     # In Persian a slash may be the decimal mark, so there it is neither.
@@ -208,7 +208,7 @@ def _ascii(char: str) -> str:
 
 
 def _in_context(text: str, match: re.Match[str], decimal: DecimalMark) -> _Found | None:
-    """Returns a number with its sign, or None for digits of a word ("B12", "COVID-19")."""
+    """Returns a number with its sign, or None for digits within a word ("B12", "COVID-19")."""
     number, end = _number(match, decimal), match.end()
     start = max(0, match.start() - 16)
     before = _BEFORE.search(text[start : match.start()])
@@ -235,7 +235,7 @@ def _in_context(text: str, match: re.Match[str], decimal: DecimalMark) -> _Found
 
 
 def _belongs(lead: str) -> bool:
-    """Whether a number that stands after `lead` is an operand, a bound or a part of something."""
+    """Whether a number after `lead` is an operand, a bound or a part of something."""
     if lead and not lead[-1].isspace():
         if lead[-1].isnumeric() or not (lead[-1] in _ALLOWED_BEFORE or lead[-1].isalpha()):
             return True
@@ -309,13 +309,13 @@ def _digits(body: str, decimal: DecimalMark) -> tuple[str, int] | None:
 
 
 def _ends(text: str, at: int, alone: bool) -> bool:
-    """Whether what follows a number neither continues it nor names another.
+    """Whether the text after a number neither continues it nor holds another.
 
     Args:
-      text: all of it.
-      at: where the number ends.
-      alone: whether nothing stands before the number: then numbers of its unit or of its reason
-        may follow ("12 mL every 8 hours").
+      text: the whole text.
+      at: the end of the number.
+      alone: whether nothing comes before the number. Then its unit or a reason may hold numbers
+        ("12 mL every 8 hours").
     """
     if _continues(text, at):
         return False
@@ -338,7 +338,7 @@ def _ends(text: str, at: int, alone: bool) -> bool:
 
 
 def _continues(text: str, at: int) -> bool:
-    """Whether what follows a number belongs to it, so that it was read in part only."""
+    """Whether the text after a number belongs to it, so that only a part of it was read."""
     signs = _signs(text, at)
     at += len(signs)
     gap = _GAP.match(text, at)
@@ -374,6 +374,6 @@ def _continues(text: str, at: int) -> bool:
 
 
 def _signs(text: str, at: int) -> str:
-    """Returns the signs of units and the closing brackets and quotes that stand at `at`."""
+    """Returns the signs of units and the closing brackets and quotes at `at`."""
     match = _SIGNS.match(text, at)
     return match[0] if match else ""

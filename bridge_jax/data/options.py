@@ -1,6 +1,7 @@
 """Finds the option or label that an answer names: by its text, by its letter, or by both.
 
-Two readings are no answer: "A, B", or "B) yes" where B is no. Time is linear in the text's length.
+Contradictions name none: "A, B", or "B) yes" where B is "no". Takes time linear in the length of
+the text.
 """
 
 import functools
@@ -16,7 +17,7 @@ from bridge_jax.data.numbers import ascii_digits
 
 _OPTION_LINE = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])([).:]))\s+(.+)")
 
-# "B", "(b)", "B) no", "B - no": the letter, what parts it from the rest, and the rest.
+# "B", "(b)", "B) no", "B - no": the letter, the separator, and the rest.
 _LETTERED = re.compile(
     r"[(\[]?([A-Za-z])(?![\w'’+#])(?:([)\].:,]++|\s*+[-–—=](?=\s)|\s)\s*+(.*))?", re.DOTALL
 )
@@ -31,7 +32,7 @@ _DOUBTS = re.compile(r"(?:(?:and|or|but|maybe|perhaps|possibly)\b\s*|[&/])*+", r
 _LETTER = re.compile(r"[(\[]?[A-Za-z][)\].]+\s*+")
 _MOST_CLAUSES = 20
 
-# Left out where texts are compared; signs that change a value are kept.
+# Ignored in comparisons of texts; signs that change a value are kept.
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _UNITS = re.compile(r"[$€£¥₹%°]")
 _PAIRED = re.compile(r"(?<!\w)'([^']*+)'(?!\w)|(?<!\w)\"([^\"]*+)\"(?!\w)")
@@ -41,7 +42,7 @@ _PUNCTUATION = re.compile(
     r"|^\s*(?:[*•]\s|\+(?=[\d.])|#+(?=[\d.\s]))"
 )
 _POINT = re.compile(r"(?<![\d.])\.(?!\d)|(?<=\d)\.(?![\d.])|(?<=[^\W\d])\.")
-# A hyphen of words; between numbers, or letters that stand alone, it may be a minus sign.
+# A hyphen within words; between numbers or single letters it may be a minus sign.
 _HYPHEN = re.compile(r"(?<=[^\W\d]{2})-(?=\w)|(?<=\w)-(?=[^\W\d]{2})")
 _DASH = re.compile(
     r"(?:^|(?<=[^\W\d]{2} )) *-+ +(?!(?:sin|cos|tan|log|ln|exp|pi|sqrt)\b)(?=[^\W\d]{2})"
@@ -50,7 +51,7 @@ _SIGN = re.compile(r" ?([$€£¥₹%<>=≤≥≠±×÷^*/|&+∧∨→⇒↔∪�
 _ROOT = re.compile(r"(?:\\sqrt|√) ?(?:\{(\w+)\})?")
 _LOOSE = re.compile(r"[^\w.+#$€£¥₹%<>-]")
 
-# Reasons may name other options: "B, because A is wrong". They end where a sentence does.
+# Reasons may name other options: "B, because A is wrong". They end with the sentence.
 _REASON = re.compile(
     r"\b(?:because|since|(?<!well )as(?! well\b)|given)\b(?:[^.;\n,]|\.(?=\d)"
     r"|,(?!\s?(?:or|but|actually|maybe|perhaps|no|I mean)\b))*+",
@@ -64,12 +65,12 @@ _OTHER_LETTER = re.compile(
 
 
 class Option(NamedTuple):
-    """One of the answers that a question allows.
+    """A name of one of the answers that a question allows.
 
     Attributes:
-      letter: by which it may be named; empty if by none.
-      text: by which it may be named; empty if by none.
-      answer: the choice that is meant, as it is listed.
+      letter: names the answer; may be empty.
+      text: names the answer; may be empty.
+      answer: the choice as the example lists it.
     """
 
     letter: str
@@ -80,10 +81,10 @@ class Option(NamedTuple):
 def options_in(question: str) -> tuple[str, ...]:
     """Returns the options that a question lists, one a line: "A) yes" or "(a) yes", in order.
 
-    All are written alike, and of several lists the last one counts: a question that begins with
-    "A. baumannii grew" has no option of that name. A list whose letters are not in order is none.
-    Letters with a colon may also name speakers: there is no list of them if one speaks twice, or
-    if another letter, as in "Q: ...", stands among them.
+    All options of a list have the same style, and the last list counts: a question that begins with
+    "A. baumannii grew" has no option of that name. The letters must be in order. Letters with a
+    colon may also name speakers, so they are no options if one is repeated or if another letter,
+    as in "Q: ...", is among them.
     """
     lists: dict[tuple[bool, str, bool], list[str]] = {}
     spoiled: set[tuple[bool, str, bool]] = set()
@@ -182,7 +183,7 @@ def _by_letter(match: re.Match[str], options: Sequence[Option]) -> str | None:
         return answer
     if _further_letter(rest, options, after_comma="," in parting) not in ("", letter):
         return None
-    # "A. baumannii" and "A man" name nothing; after a dash the text itself is expected.
+    # "A. baumannii" and "A man" name no option; after a dash the option's text is expected.
     if parting == "" or (parting == "." and rest[0].islower()):
         return None
     is_listed = any(option.letter == letter and len(option.text) > 1 for option in options)
@@ -190,7 +191,7 @@ def _by_letter(match: re.Match[str], options: Sequence[Option]) -> str | None:
 
 
 def _by_clause(text: str, options: Sequence[Option]) -> str | None:
-    """Returns the answer that is the first clause: "late, as 18 > 17"; not "late, or on time"."""
+    """Returns the answer in the first clause: "late, as 18 > 17"; but not "late, or on time"."""
     answer, rest = None, ""
     for end in itertools.islice(_CLAUSE_END.finditer(text), _MOST_CLAUSES):
         said = text[: end.start()]
@@ -261,9 +262,9 @@ def _beginning(text: str, options: Sequence[Option]) -> str | None:
 
 
 def _key(text: str) -> str:
-    """Returns what texts are compared by: lower-case words, and all signs that have a meaning.
+    """Returns the form in which texts are compared: lower-case words and signs with a meaning.
 
-    Left out are the punctuation of prose, and quotes and brackets around the whole.
+    It lacks the punctuation of prose, and quotes and brackets around the whole text.
     """
     text = unicodedata.normalize("NFC", ascii_digits(unicodedata.normalize("NFC", text)).casefold())
     text = _THOUSANDS.sub("", text).replace("—", " - ").replace("⁄", "/")
@@ -280,5 +281,5 @@ _listed_key = functools.lru_cache(maxsize=4096)(_key)
 
 
 def _loose_key(text: str) -> str:
-    """Returns the words of a text, to find names in it: no sign keeps two words together."""
+    """Returns the words of a text, separated at all signs, to search for names in it."""
     return _key(_LOOSE.sub(" ", ascii_digits(text)))

@@ -1,7 +1,8 @@
-"""Raw rows of a file or dataset, their columns as clean texts, and rows that cannot be used.
+"""Raw rows of a file or dataset, their columns as clean texts, and the errors of bad rows.
 
-Every row is checked in one start. When most of them fail alike, the fault is in the config or in
-the file as a whole (another column name, CSV instead of JSON), and the message says that first.
+Every row is checked before an error is raised. When most rows have the same fault, its cause is in
+the config or in the file as a whole (another column name, CSV instead of JSON), and the message
+says that first.
 """
 
 import collections
@@ -37,11 +38,11 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 80
 
 
 class BadRowError(Exception):
-    """A fault of a row, without the place of the row.
+    """A fault of a row; `BadRow` adds the place of the row.
 
     Attributes:
       kind: the reason without this row's values, the same for all rows with this fault.
-      way_out: what to do if most rows have this fault; may be empty.
+      way_out: advice for a file in which most rows have this fault; may be empty.
     """
 
     def __init__(self, reason: str, kind: str = "", way_out: str = ""):
@@ -49,8 +50,13 @@ class BadRowError(Exception):
         self.kind, self.way_out = kind or reason, way_out
 
 
+def bad_value(column: str, value: Any, fault: str, way_out: str = "") -> BadRowError:
+    """Returns the error for a column's value; `fault` says what is wrong with it."""
+    return BadRowError(f"{column}={shown(value)} {fault}", f"{column} {fault}", way_out)
+
+
 class BadRow(NamedTuple):
-    """A row that was left out: its file, its place there ("line 5"), and what is wrong."""
+    """A bad row: its file, its place there ("line 5"), and the reason."""
 
     file: str
     row: str
@@ -62,13 +68,13 @@ class BadRow(NamedTuple):
 
 @dataclasses.dataclass
 class BadRows:
-    """All rows of a source that cannot be used.
+    """The bad rows of a source.
 
     Attributes:
       total: rows read, good and bad.
       rows: the bad ones, in file order.
       kinds: the number of rows with each kind of fault.
-      ways_out: by kind, what to do if most rows have it.
+      ways_out: by kind, advice for a file in which most rows have it.
     """
 
     total: int = 0
@@ -108,7 +114,7 @@ class BadRows:
 
 
 class BadRowsError(UserError):
-    """An error about rows that cannot be used.
+    """Raised for bad rows.
 
     Attributes:
       bad: all of them.
@@ -127,7 +133,7 @@ class Row:
       file: where it comes from, for messages.
       place: its place there, as in "line 5".
       value: the columns.
-      problem: why there is no value, if there is none.
+      problem: the error, if there are no columns.
       labels: the names of the classes, if the answers are classes of a dataset.
     """
 
@@ -172,7 +178,7 @@ class Columns:
         if row.problem:
             raise row.problem
         self._seen |= dict.fromkeys(row.value)
-        # Ids are made where there are none, but a column that is named for them has to be there.
+        # Rows without ids get some, but a column that the config names for them must exist.
         needed = [*REQUIRED, *(["id"] if "id" in self.mapped else [])]
         missing = [field for field in needed if self.name(field) not in row.value]
         if missing:
@@ -180,7 +186,7 @@ class Columns:
             raise BadRowError(f"has {kind}", kind, self._way_out(missing, list(row.value)))
 
     def unseen(self) -> str:
-        """Returns a message on optional columns that are mapped and no row had; or ""."""
+        """Returns a message on mapped optional columns that are in no row; or ""."""
         absent = [
             f"{field}:{self.mapped[field]}"
             for field in OPTIONAL
@@ -194,7 +200,7 @@ class Columns:
         )
 
     def text(self, row: Row, field: str, required: bool = True) -> str:
-        """Returns a text column, numbers written out; raises BadRowError if it has none."""
+        """Returns a column of texts or numbers as text; raises BadRowError if it has none."""
         if row.problem:
             raise row.problem
         column, value = self.name(field), self.raw(row, field)
@@ -206,8 +212,8 @@ class Columns:
         if value is None:
             raise BadRowError(f"{column} is null; give a text or a number")
         if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
-            kind = f"is of type {type(value).__name__}, not a text or a number"
-            raise BadRowError(f"{column}={shown(value)} {kind}", f"{column} {kind}")
+            fault = f"is of type {type(value).__name__}, not a text or a number"
+            raise bad_value(column, value, fault)
         if is_nan:
             raise BadRowError(f"{column} is NaN, which stands for no value")
         if value in (math.inf, -math.inf):
@@ -218,18 +224,18 @@ class Columns:
         return text
 
     def clean(self, text: str) -> str:
-        """Returns a text with U+FFFD for what no tokenizer, file or database takes."""
+        """Returns a text with U+FFFD for characters that no tokenizer, file or database takes."""
         cleaned, count = _NO_CHARACTER.subn("\ufffd", text)
         self.replaced += count
         return cleaned
 
     def _way_out(self, missing: Sequence[str], columns: Sequence[str]) -> str:
-        """Returns how to say which columns are meant."""
+        """Returns the setting that maps the missing columns, with likely names."""
         free = [column for column in columns if column not in (*REQUIRED, *self.mapped.values())]
         parts = []
         for field in missing:
-            likely = [column for column in free if column.lower() in _OFTEN[field]]
-            parts.append(f"{field}:{likely[0] if likely else 'COLUMN'}")
+            likely = (column for column in free if column.lower() in _OFTEN[field])
+            parts.append(f"{field}:{next(likely, 'COLUMN')}")
         hint = f"the columns are {names(columns)}: map them with data.columns={','.join(parts)}"
         if "split" in missing:
             hint += ", or give each row split=train, dev or test"
@@ -237,12 +243,12 @@ class Columns:
 
 
 def shown(value: Any) -> str:
-    """Returns a value of a row for a message: short, and without characters that do not print."""
+    """Returns a value of a row for a message: short, unprintable characters escaped."""
     return _repr.repr(value)
 
 
-def names(values: Any, most: int = 20) -> str:
-    """Returns the names of a file's columns or splits for a message."""
+def names(values: Any) -> str:
+    """Returns the names of a file's columns or splits for a message, 20 at most."""
     values = [str(value) for value in values]
-    listed = [v if v.isprintable() and 0 < len(v) <= 40 else shown(v) for v in values[:most]]
-    return ", ".join(listed) + (f" and {len(values) - most:,} more" if len(values) > most else "")
+    listed = [v if v.isprintable() and 0 < len(v) <= 40 else shown(v) for v in values[:20]]
+    return ", ".join(listed) + (f" and {len(values) - 20:,} more" if len(values) > 20 else "")

@@ -1,6 +1,7 @@
 """Reads the examples of a run, and the instructions of the student's warm-up.
 
-Examples are generated practice tasks, the rows of a JSON Lines file, or a dataset of the hub.
+Examples are generated practice tasks, the rows of a JSON Lines file, or a dataset of the hub. They
+can be cached on disk, and have digests of their content.
 """
 
 import collections
@@ -8,17 +9,28 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridge_jax import caches
 from bridge_jax.config import DataConfig, InstructConfig
-from bridge_jax.data import gold, practice
-from bridge_jax.data.answers import format_completion
-from bridge_jax.data.example import Example, Splits, check_labels, read_task
+from bridge_jax.data import practice
+from bridge_jax.data.conversion import RowReader
+from bridge_jax.data.example import Example, Splits, Task, check_labels, read_task, with_task_text
 from bridge_jax.data.formats import read_dataset, read_jsonl
-from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Columns, Row, names, shown
+from bridge_jax.data.rows import (
+    BadRow,
+    BadRowError,
+    BadRows,
+    BadRowsError,
+    Columns,
+    Row,
+    bad_value,
+    names,
+)
 from bridge_jax.errors import UserError
 
 # Names of splits in other people's data, in lower case -> ours.
@@ -29,11 +41,17 @@ SPLITS = {
 }
 
 # Fields of the config that practice tasks are made from.
-PRACTICE = ("domains", "min_steps", "max_steps", "families", "label_share")
+_PRACTICE = ("domains", "min_steps", "max_steps", "families", "label_share")
+
+_PARTS = ("pool", "dev", "test")
+_FILE = "examples.jsonl"
+_DIGESTS = "_digests"  # An attribute that is no field, so `dataclasses.replace` leaves it out.
+# Settings that do not change the examples: the path, their use, and those of practice tasks.
+_LEFT_OUT = ("path", "rationale", "labelled", *_PRACTICE)
 
 
 class Instruction(NamedTuple):
-    """A question with its context, and the answer as it was written."""
+    """A question with its context, and the answer as the source has it."""
 
     question: str
     answer: str
@@ -43,8 +61,8 @@ class Instructions(NamedTuple):
     """The instructions of a source.
 
     Attributes:
-      rows: in random order: the first N are a random sample, and the first of a larger one.
-      bad: rows that were left out on request.
+      rows: in random order, so that the first N are a random sample of them.
+      bad: rows that were left out because of `on_bad_row="skip"`.
     """
 
     rows: tuple[Instruction, ...]
@@ -52,21 +70,21 @@ class Instructions(NamedTuple):
 
 
 def load(config: DataConfig, seed: int) -> Splits:
-    """Returns the examples that `config` names.
+    """Reads the examples that `config` names.
 
     Args:
-      config: where they come from. For `jsonl` and `hf`, `pool`, `dev` and `test` keep the first
-        examples of each split, in file order; 0 keeps all.
+      config: the source. For `jsonl` and `hf`, `pool`, `dev` and `test` are how many examples of
+        each split are kept, the first in file order; 0 keeps all.
       seed: of practice tasks; the other sources do not depend on it.
 
     Raises:
-      BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or there are no others.
+      BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or none is left.
       UserError: the data or the task cannot be read, answers can be read in two ways, or pool or
         test is empty.
     """
     _check(config)
     if config.source == "practice":
-        settings = {name: getattr(config, name) for name in ("pool", "dev", "test", *PRACTICE)}
+        settings = {name: getattr(config, name) for name in (*_PARTS, *_PRACTICE)}
         splits = practice.generate(seed, **settings)
         for name in ("pool", "test"):
             if not getattr(splits, name):
@@ -78,12 +96,58 @@ def load(config: DataConfig, seed: int) -> Splits:
     return _told(splits, config)
 
 
+def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str) -> Splits:
+    """Returns the examples of `load`, from `folder` if they were loaded before.
+
+    On disk, examples are columns of JSON, which is compact and quick to read. Fields that many
+    examples share (kind, labels, task) are stored once, in a table.
+
+    Args:
+      config: the source.
+      seed: of practice tasks, which are never kept.
+      folder: of the cache; None keeps nothing.
+      content: the SHA-256 of the file or folder; "" keeps nothing.
+
+    Raises:
+      UserError: as `load`; then nothing is kept.
+    """
+    if folder is None or not content or config.source == "practice":
+        return load(config, seed)
+    name = _name(config, content)
+    if facts := caches.read(folder, name, (_FILE,)):
+        try:
+            splits = _load(caches.path_of(folder, name, _FILE).read_bytes(), config.path)
+            vars(splits)[_DIGESTS] = dict(facts["digests"])
+            return splits
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # Another process replaced it in the meantime.
+    splits = load(config, seed)
+    data = _dump(splits)
+    counts = {part: len(getattr(splits, part)) for part in _PARTS}
+    facts = {"what": "examples", "digests": digests(splits), "counts": counts}
+    caches.write(folder, name, {_FILE: lambda file: file.write(data)}, facts)
+    return splits
+
+
+def digests(splits: Splits) -> dict[str, str]:
+    """Returns the SHA-256 of the content of each part, computed once.
+
+    `pool`, `dev` and `test` cover the fields that models read: all but the recorded rationales,
+    which only teachers read, and which `pool_recorded`, `dev_recorded` and `test_recorded` cover.
+    """
+    known = vars(splits)
+    if _DIGESTS not in known:
+        texts = _texts(splits).items()
+        known[_DIGESTS] = {part: hashlib.sha256(text).hexdigest() for part, text in texts}
+    return known[_DIGESTS]
+
+
 def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     """Returns the instructions of `config.path` for training, shuffled by `seed`.
 
-    A row has a `question` and an `answer`, found by these names or by what `instruct.columns` maps
-    them to; a `context` that the question needs, if it has that column; and a `split`, if it has
-    that: rows of dev and test are not read.
+    A row has a `question` and an `answer`, by these names or those in `instruct.columns`. It may
+    have a `context`, which is appended to the question, and a `split`: rows of dev and test are
+    left out.
 
     Raises:
       BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or none is for training.
@@ -125,104 +189,6 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     return Instructions(tuple(found[i] for i in order), bad)
 
 
-class RowReader:
-    """Converts rows to examples one by one, and checks that ids and questions are unique.
-
-    Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
-    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
-    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
-    `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
-
-    Attributes:
-      columns: the reader of single columns.
-      replaced: rows in whose texts U+FFFD stands for what is no character.
-    """
-
-    def __init__(self, config: DataConfig):
-        self.columns, self.replaced = Columns(config.columns), 0
-        self._config, self._gold = config, gold.Gold(config, self.columns)
-        self._ids: dict[str, str] = {}
-        self._questions: dict[str, tuple[str, str]] = {}
-
-    def example(self, row: Row, split: str) -> Example:
-        """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
-        replaced_before = self.columns.replaced
-        question = self.columns.text(row, "question")
-        found = self._gold.options(row, question)
-        if found and found.of == "row":
-            question = gold.shown_in(question, found, self._config.kind)
-        example = Example(
-            id=self.columns.text(row, "id", required="id" in self._config.columns),
-            question=question,
-            answer="",
-            kind=self._config.kind,
-            choices=found.texts if found else (),
-            domain=self.columns.text(row, "domain", required=False),
-            rationales=self._rationales(row, found),
-            min_rouge=self._config.min_rouge,
-            decimal=self._config.decimal,
-        )
-        example = dataclasses.replace(example, answer=self._gold.answer(row, example, found))
-        example = self._remember(row, example, split)
-        self.replaced += self.columns.replaced > replaced_before
-        return example
-
-    def doubt(self) -> str:
-        """Returns a message if all rows together contradict the config, or ""."""
-        return self.columns.unseen() or self._gold.doubt()
-
-    def _rationales(self, row: Row, found: gold.Choices | None) -> dict[str, str]:
-        columns = self.columns
-        texts = {
-            "rationale": columns.text(row, "rationale", required=False),
-            "human": columns.text(row, "human_rationale", required=False),
-        }
-        column, variants = columns.name("rationales"), columns.raw(row, "rationales")
-        if not isinstance(variants, list | None):
-            raise BadRowError(f"{column} is of type {type(variants).__name__}, not a list")
-        for index, variant in enumerate(variants or ()):
-            text = variant.get("text") if isinstance(variant, Mapping) else variant
-            if not isinstance(text, str | None):
-                raise BadRowError(
-                    f"{column}[{index}] has no string 'text'", f"{column} hold no string 'text'"
-                )
-            texts[str(index)] = columns.clean(text or "").strip()
-        if texts["rationale"] and "teacher_answer" in self._config.columns:
-            answer = self._gold.teacher_answer(row, found)
-            if answer:
-                texts["rationale"] = "".join(format_completion(texts["rationale"], answer))
-        return {name: text for name, text in texts.items() if text}
-
-    def _remember(self, row: Row, example: Example, split: str) -> Example:
-        """Returns the example, with an id made of its content if it has none."""
-        split_before, where = self._questions.get(example.question, (split, ""))
-        if split_before != split:
-            raise BadRowError(
-                f"asks the same question as {where}, which is in {split_before}",
-                "asks a question of another split",
-            )
-        if not example.id:
-            example = dataclasses.replace(example, id=self._content_id(example))
-        elif example.id in self._ids:
-            raise BadRowError(
-                f"id {shown(example.id)} was used before ({self._ids[example.id]})",
-                "id was used before",
-            )
-        self._ids[example.id] = row.where
-        self._questions.setdefault(example.question, (split, row.where))
-        return example
-
-    def _content_id(self, example: Example) -> str:
-        """Returns an id made from the content alone; repeats get a number."""
-        content = json.dumps([example.question, example.choices, example.answer])
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        name, number = digest, 1
-        while name in self._ids:
-            number += 1
-            name = f"{digest}-{number}"
-        return name
-
-
 def _raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
     """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
     if config.source == "jsonl":
@@ -231,7 +197,7 @@ def _raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
 
 
 def _check(config: DataConfig) -> None:
-    """Raises a UserError for settings that would be ignored or could not work."""
+    """Raises a UserError for settings that have no effect or cannot work together."""
     for theirs, ours in config.splits.items():
         if ours.lower() not in SPLITS:
             raise UserError(
@@ -250,11 +216,11 @@ def _check(config: DataConfig) -> None:
 
 
 def _told(splits: Splits, config: DataConfig) -> Splits:
-    """Returns the examples with the task, if the config says it."""
+    """Returns the examples with the task of the config, if it has one."""
     task = read_task(config)
     if not task.is_said:
         return splits
-    parts = {name: getattr(splits, name) for name in ("pool", "dev", "test")}
+    parts = {name: getattr(splits, name) for name in _PARTS}
     labels = (e.choices for part in parts.values() for e in part if e.kind == "label")
     check_labels(task, itertools.chain.from_iterable(labels))
     told = {
@@ -265,11 +231,11 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
 
 
 def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
-    """Returns the converted rows by split; the caps apply after all rows have been checked."""
+    """Converts rows, and groups them by split; the caps apply after all rows have been checked."""
     reader, bad = RowReader(config), BadRows()
     found: dict[str, list[Example]] = {"pool": [], "dev": [], "test": []}
     called: collections.Counter[str] = collections.Counter()
-    lost: set[str] = set()  # Splits of ours that bad rows belong to.
+    lost: set[str] = set()  # Our names of the splits that bad rows belong to.
     for row in rows:
         bad.total += 1
         name = ""
@@ -307,11 +273,9 @@ def _ours(theirs: str, config: DataConfig, column: str) -> str:
         chosen = {name.lower(): ours for name, ours in config.splits.items()}
         return SPLITS[chosen[theirs.lower()].lower()] if theirs.lower() in chosen else ""
     if theirs.lower() not in SPLITS:
-        raise BadRowError(
-            f"{column}={shown(theirs)} is not train, dev or test",
-            f"{column} is not train, dev or test",
-            f"say what is what, as in data.splits={names([theirs])}:train; others are left out",
-        )
+        way_out = f"say what is what, as in data.splits={names([theirs])}:train"
+        way_out += "; others are left out"
+        raise bad_value(column, theirs, "is not train, dev or test", way_out)
     return SPLITS[theirs.lower()]
 
 
@@ -328,3 +292,94 @@ def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> 
         f"; the splits are {splits}{skipped}: give some rows split={theirs}, or say which one is "
         f"meant with data.splits=NAME:{theirs}"
     )
+
+
+def _name(config: DataConfig, content: str) -> str:
+    told = with_task_text(config)
+    settings = {
+        name: dict(value) if isinstance(value, Mapping) else value
+        for name, value in vars(told).items()
+        if name not in _LEFT_OUT
+    }
+    kind = Path(config.path).suffix  # `datasets` chooses the format by it.
+    versions = caches.versions_of("datasets")
+    return caches.name_of("examples", caches.code_of("data"), versions, settings, kind, content)
+
+
+def _texts(splits: Splits) -> dict[str, bytes]:
+    """Returns each split as JSON: for models ("pool"), and for teachers ("pool_recorded")."""
+    texts = {}
+    for part in _PARTS:
+        examples = getattr(splits, part)
+        texts[part] = _json(_columns(examples))
+        texts[f"{part}_recorded"] = _json([dict(e.rationales) for e in examples])
+    return texts
+
+
+def _dump(splits: Splits) -> bytes:
+    """Returns splits as lines of JSON."""
+    bad = splits.bad
+    rest = {
+        "total": bad.total,
+        "rows": [[row.row, row.reason] for row in bad.rows],
+        "kinds": bad.kinds,
+        "ways_out": bad.ways_out,
+        "replaced": splits.replaced,
+        "cut": dict(splits.cut),
+    }
+    return b"\n".join([*_texts(splits).values(), _json(rest)])
+
+
+def _load(data: bytes, path: str) -> Splits:
+    """Returns the splits that were dumped; `path` is that of the data now."""
+    *texts, rest = map(json.loads, data.split(b"\n"))
+    parts = zip(texts[::2], texts[1::2], strict=True)
+    examples = {name: tuple(_examples(*part)) for name, part in zip(_PARTS, parts, strict=True)}
+    bad = BadRows(
+        rest["total"],
+        [BadRow(path, *row) for row in rest["rows"]],
+        collections.Counter(rest["kinds"]),
+        rest["ways_out"],
+    )
+    return Splits(**examples, bad=bad, replaced=rest["replaced"], cut=rest["cut"])
+
+
+def _columns(examples: Sequence[Example]) -> dict[str, Any]:
+    tasks: dict[int, int] = {}  # The id of a task -> its number in the next.
+    told: dict[bytes, int] = {}
+    shared: dict[tuple[Any, ...], int] = {}
+    numbers = []
+    for e in examples:
+        if id(e.task) not in tasks:
+            text = _json([e.task.instruction, dict(e.task.label_descriptions)])
+            tasks[id(e.task)] = told.setdefault(text, len(told))
+        key = (e.kind, e.choices, e.domain, e.min_rouge, e.decimal, tasks[id(e.task)])
+        numbers.append(shared.setdefault(key, len(shared)))
+    return {
+        "ids": [e.id for e in examples],
+        "questions": [e.question for e in examples],
+        "answers": [e.answer for e in examples],
+        "numbers": numbers,
+        "shared": list(shared),
+        "tasks": [json.loads(text) for text in told],
+    }
+
+
+def _examples(columns: dict[str, Any], recorded: list[dict[str, str]]) -> Iterator[Example]:
+    tasks = [Task(*task) for task in columns["tasks"]]
+    shared = [
+        (kind, tuple(choices), domain, min_rouge, tasks[task], decimal)
+        for kind, choices, domain, min_rouge, decimal, task in columns["shared"]
+    ]
+    names = ("ids", "questions", "answers", "numbers")
+    rows = zip(*(columns[name] for name in names), recorded, strict=True)
+    for name, question, answer, number, rationales in rows:
+        kind, choices, domain, min_rouge, task, decimal = shared[number]
+        yield Example(
+            name, question, answer, kind, choices, domain, rationales, min_rouge, task, decimal
+        )
+
+
+def _json(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")  # An id may hold half a surrogate pair.

@@ -12,7 +12,7 @@ from bridge_jax.config import (
     TeacherConfig,
     fields,
 )
-from bridge_jax.data import rouge
+from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
@@ -255,7 +255,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     metrics.check(config.tensorboard)
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
-        rouge.check()
+        load_tensorflow_text()
     for stage, fit in fits(stages):
         if "dev" in stage.reads and not inputs.dev:
             raise UserError(

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RunConfig
-from bridge_jax.data.answers import answer_of, is_correct
+from bridge_jax.data.answers import answer_of, is_correct, rouge_l
 from bridge_jax.data.example import Example
-from bridge_jax.data.rouge import rouge_l
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs, tutoring
 from bridge_jax.methods.inputs import Examples

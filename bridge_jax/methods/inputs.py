@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.config import io as config_io
-from bridge_jax.data import cached
+from bridge_jax.data import sources
 from bridge_jax.data.example import Example, Splits, with_task_text
 from bridge_jax.data.practice.instructions import generate_instructions
 from bridge_jax.data.sources import Instructions, read_instructions
@@ -136,8 +136,8 @@ class Inputs:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of each split (`data.cached.digests`)."""
-        return cached.digests(self.splits)
+        """The SHA-256 of each split (`data.sources.digests`)."""
+        return sources.digests(self.splits)
 
     @functools.cached_property
     def pool(self) -> Examples:
@@ -279,7 +279,9 @@ class Inputs:
 
 @functools.lru_cache(maxsize=8)  # The runs of a study read the same data.
 def _load(data: str, seed: int, folder: Path | None, content: str) -> Splits:
-    return cached.load(config_io.from_json(DataConfig, json.loads(data)), seed, folder, content)
+    return sources.load_cached(
+        config_io.from_json(DataConfig, json.loads(data)), seed, folder, content
+    )
 
 
 def _files(path: str, hashes: Hashes, endings: tuple[str, ...] = ("",)) -> dict[str, str]:

@@ -1,14 +1,14 @@
 """Renders conversations by a checkpoint's chat template, and finds the token that ends a turn.
 
-A template is used only if what is put in can be found in what it writes. Where it lacks a place for
-the system message, wants contents as a list of parts, or leaves thoughts open, it is mended: lines
-are put before and after it. The mended template is exported, so that other programs render what was
-trained.
+Every rendered text is checked to contain the messages. A template that has no place for the system
+message, that wants contents as a list of parts, or that leaves thoughts open is mended by lines
+before and after it. The mended template is exported, so that other programs render prompts as in
+training.
 """
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bridge_jax.errors import UserError
@@ -22,7 +22,7 @@ from bridge_jax.text.templates import (
     writes_date,
 )
 
-# Every line ends with a block, after which jinja2 drops the line break.
+# Every line ends with a block, since jinja2 drops the line break after one.
 _MERGE = """\
 {%- if messages|length > 1 and messages[0]['role'] == 'system' and messages[1]['role'] == 'user' \
 and messages[0]['content'] is string and messages[1]['content'] is string %}
@@ -41,7 +41,7 @@ _PARTS = """\
 """
 _CLOSE = "{%+ if add_generation_prompt %}{{ TEXT }}{% endif %}"
 
-# (lines to put before a template, a note on them), in the order in which they are tried.
+# (lines to put before a template, a note for the user), tried in this order.
 _MENDED = (
     ("", ""),
     (_PARTS, "wants contents as a list of parts, and gets them so"),
@@ -60,15 +60,15 @@ _USUAL = (chr(0xE000), chr(0xE001))
 
 
 class UnwrittenError(UserError):
-    """Raised where a chat template does not write what was put in."""
+    """Raised where a chat template does not write a message as it is."""
 
 
 class Rendered(NamedTuple):
     """A conversation as text.
 
     Attributes:
-      text: all of it.
-      contents: (start, end) of what was put in, in order, without white space around it.
+      text: the whole conversation.
+      contents: (start, end) of each message's content in it, without white space around it.
     """
 
     text: str
@@ -80,8 +80,8 @@ class Chat:
 
     Attributes:
       source: the mended template.
-      mended: whether it is another than the one that was given.
-      notes: remarks for the user, in words.
+      mended: whether it differs from the given one.
+      notes: remarks for the user.
     """
 
     def __init__(self, source: str, tokens: Mapping[str, Any]):
@@ -104,28 +104,28 @@ class Chat:
             except UserError:
                 continue
             self.source, self._template = before + source, template
-            self._note(note)
-            self._close_thoughts(rendered, tokens)
+            if note:
+                self.notes.append(f"the chat template {note}")
+            tag, closing = _open_thoughts(rendered.text[rendered.contents[-1][1] :])
+            if closing:
+                close = _CLOSE.replace("TEXT", repr(closing))
+                self.source = self.source.removesuffix("\n") + close
+                self._template = compile_template(self.source, tokens)
+                self.notes.append(
+                    f"the chat template opens {tag} before each reply; every prompt closes it again"
+                )
             break
         if writes_date(source):
-            self._note(f"can write today's date; where it does, every prompt has {DATE}")
+            self.notes.append(
+                f"the chat template can write today's date; where it does, every prompt has {DATE}"
+            )
         self.mended = self.source != source
-
-    def _close_thoughts(self, rendered: Rendered, tokens: Mapping[str, Any]) -> None:
-        tag, closing = _open_thoughts(rendered.text[rendered.contents[-1][1] :])
-        if closing:
-            self.source = self.source.removesuffix("\n") + _CLOSE.replace("TEXT", repr(closing))
-            self._template = compile_template(self.source, tokens)
-            self._note(f"opens {tag} before each reply; every prompt closes it again")
-
-    def _note(self, note: str) -> None:
-        self.notes += [f"the chat template {note}"] if note else []
 
     def render(self, messages: Messages, open_turn: bool = True) -> Rendered:
         """Returns the text of the messages; with `open_turn` the assistant begins to write.
 
         Raises:
-          UnwrittenError: the template does not write what was put in.
+          UnwrittenError: the template does not write a message as it is.
           UserError: it fails.
         """
         messages = [{**m, "content": whole_characters(m["content"])} for m in messages]
@@ -134,18 +134,15 @@ class Chat:
                 return _render(self._template, messages, open_turn)
             except UnwrittenError:
                 # Many templates leave out the earlier thoughts of an assistant.
-                short = [
-                    {**m, "content": m["content"].rpartition("</think>")[2]}
-                    if m["role"] == "assistant"
-                    else m
-                    for m in messages
-                ]
-                return _render(self._template, short, open_turn)
+                for message in messages:
+                    if message["role"] == "assistant":
+                        message["content"] = message["content"].rpartition("</think>")[2]
+                return _render(self._template, messages, open_turn)
 
     def render_all(self, conversations: Iterable[Messages]) -> list[Rendered]:
-        """Returns what `render` returns for each, while other threads wait.
+        """Returns what `render` returns for each; other threads wait for all of them.
 
-        Threads that took turns after each conversation would spend more time on that than on it.
+        Taking turns after each conversation would cost more time than rendering one.
         """
         with self._one_at_a_time:
             return [self.render(messages) for messages in conversations]
@@ -158,9 +155,9 @@ class Chat:
         It is often another token than `eos`: `<end_of_turn>` in Gemma, `<|eot_id|>` in Llama 3.
 
         Args:
-          read: text to ids, markers to single ones.
-          markers: the added tokens, id to text. Those of white space alone, as Gemma has, do not
-            count.
+          read: text to ids, each marker to one id.
+          markers: the added tokens, id to text. Those of white space alone, as Gemma has, are no
+            markers.
 
         Returns:
           Its id; None where the template ends a turn without a marker.
@@ -181,7 +178,7 @@ def default_template(templates: Any, where: str) -> str:
     """Returns the template that a tokenizer uses: its only one, or the one named "default".
 
     Args:
-      templates: text, or several by name, in a dict or as transformers writes them in a list.
+      templates: a text, or several by name, in a dict or in a list as transformers writes them.
       where: the file or folder, for the errors.
 
     Raises:
@@ -206,10 +203,10 @@ def default_template(templates: Any, where: str) -> str:
 
 
 def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered:
-    """Returns the conversation.
+    """Returns the conversation, checked to contain each message.
 
-    Each content is put between two characters that nobody wrote, inside its white space, so that a
-    template trims it as it would.
+    Each content is put between two characters that no message has, inside its white space, so that
+    a template trims it as usual.
 
     Raises:
       UnwrittenError: a message is not written as it is.
@@ -248,21 +245,20 @@ def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered
 
 def _unused(texts: Iterable[str]) -> tuple[str, str]:
     """Returns two characters of Unicode's private use that are in none of the texts."""
-    texts = list(texts)
-    if not any(char in text for text in texts for char in _USUAL):
+    text = "".join(texts)
+    if not any(char in text for char in _USUAL):
         return _USUAL
-    used = set().union(*texts)
-    free: Iterator[str] = (chr(i) for area in _PRIVATE for i in area if chr(i) not in used)
-    try:
-        return next(free), next(free)
-    except StopIteration:
-        raise UserError("a conversation has all characters of Unicode's private use") from None
+    used = set(text)
+    free = [char for area in _PRIVATE for char in map(chr, area) if char not in used]
+    if len(free) < 2:
+        raise UserError("a conversation has all characters of Unicode's private use")
+    return free[0], free[1]
 
 
 def _open_thoughts(tail: str) -> tuple[str, str]:
-    """Returns the tag after which the end of a prompt leaves thoughts open, and what closes them.
+    """Returns the tag that the end of a prompt leaves open, and the text that closes it.
 
-    Both are empty if it leaves none open.
+    Both are empty if no thoughts are open.
     """
     tags = list(_THINK.finditer(tail))
     if not tags:

@@ -1,4 +1,4 @@
-"""Sequences into rows of one static shape."""
+"""Packs training sequences into rows of one static shape."""
 
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class SoftRows(NamedTuple):
     Attributes:
       ids: int32[R, T, K], its most probable tokens.
       logprobs: f32[R, T, K], in nats.
-      weight: f32[R, T], 1 where it was asked.
+      weight: f32[R, T], 1 where there are predictions.
     """
 
     ids: np.ndarray
@@ -26,7 +26,7 @@ class SoftRows(NamedTuple):
 class Rows(NamedTuple):
     """Packed rows. Segments count from 1 within a row; 0 is padding. Positions restart at 0.
 
-    The loss needs the head at few positions only, so targets are listed, T a row:
+    The loss needs the vocabulary head at few positions only, so targets are listed, T a row.
 
     Attributes:
       tokens, positions, segments: int32[R, S].
@@ -47,10 +47,10 @@ class Rows(NamedTuple):
 
 
 def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
-    """Returns which sequences share a row: each goes to the first row with room for it.
+    """Returns the sequences of each row: each sequence goes to the first row with room for it.
 
-    Takes n log n steps: a tree of maxima over the rows' room leads to the first that is large
-    enough. Its leaves are as many rows as there could be, all empty at first.
+    Takes n log n steps: a binary tree holds the maxima of the rows' free room, and is followed down
+    to the first row that has enough. It has a leaf for each possible row, all empty at first.
     """
     leaves = 1 << max(0, len(lengths) - 1).bit_length()
     room = [capacity] * (2 * leaves)  # node i has the children 2i and 2i + 1
@@ -75,7 +75,7 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
     """Packs `sequences`, in order, into rows of `row_tokens`.
 
     Args:
-      sequences: what is trained on.
+      sequences: the training sequences.
       row_tokens: S.
       pad_id: fills the rest of a row.
       packed: False gives each sequence a row of its own.
@@ -93,7 +93,7 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
         )
     plan = first_fit(lengths, row_tokens) if packed else [[i] for i in range(len(lengths))]
     targets = [s.targets for s in sequences]
-    # A multiple of 32, so that stages with similar data share a compilation.
+    # Rounded up to a multiple of 32, so that stages with similar data share a compilation.
     width = max(sum(targets[i] for i in row) for row in plan)
     width = min(-(-width // 32) * 32, row_tokens)
 
@@ -103,6 +103,12 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
         np.zeros(small, np.int32), np.zeros(small, np.int32),
         np.zeros(small, np.float32), np.zeros(small, np.float32),
     )  # fmt: skip
+    soft = None
+    if widths := {s.soft.ids.shape[1] for s in sequences if s.soft}:
+        wide = (*small, widths.pop())
+        soft = SoftRows(
+            np.zeros(wide, np.int32), np.zeros(wide, np.float32), np.zeros(small, np.float32)
+        )
     for r, members in enumerate(plan):
         start = filled = 0
         for segment, index in enumerate(members, start=1):
@@ -117,26 +123,8 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
             rows.target[r, slots] = s.rationale + s.answer
             rows.rationale_weight[r, filled : filled + len(s.rationale)] = 1
             rows.answer_weight[r, filled + len(s.rationale) : filled + targets[index]] = 1
-            start, filled = start + s.length, filled + targets[index]
-    return rows._replace(soft=_pack_soft(sequences, plan, small))
-
-
-def _pack_soft(
-    sequences: Seq[Sequence], plan: list[list[int]], shape: tuple[int, int]
-) -> SoftRows | None:
-    widths = {s.soft.ids.shape[1] for s in sequences if s.soft}
-    if not widths:
-        return None
-    wide = (*shape, widths.pop())
-    soft = SoftRows(
-        np.zeros(wide, np.int32), np.zeros(wide, np.float32), np.zeros(shape, np.float32)
-    )
-    for r, members in enumerate(plan):
-        filled = 0
-        for s in (sequences[index] for index in members):
-            if s.soft:
-                slots = slice(filled, filled + s.targets)
+            if soft and s.soft:
                 soft.ids[r, slots], soft.logprobs[r, slots] = s.soft
                 soft.weight[r, slots] = 1
-            filled += s.targets
-    return soft
+            start, filled = start + s.length, filled + targets[index]
+    return rows._replace(soft=soft)

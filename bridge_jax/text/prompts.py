@@ -1,11 +1,11 @@
 """Builds prompts and training sequences from examples.
 
-The instruction is in the system message and says which mode is wanted, as the task prefixes of
-Distilling Step-by-Step (2305.02301) do: an example without a rationale trains the direct answer
-without teaching the model to skip its reasoning. To explain, a model is given the gold answer
-(after STaR, 2203.14465). The task comes first, where the data say it (`data.example`).
+The system message says which mode is wanted, like the task prefixes of Distilling Step-by-Step
+(2305.02301): an example without a rationale then trains the direct answer, and does not teach the
+model to skip its reasoning. In mode "explain" the model is given the gold answer (after STaR,
+2203.14465). The task, where the config has one (`data.example`), comes first.
 
-What a user or a dataset wrote is put in as it is, never as a pattern to fill in.
+Texts of users and datasets are inserted verbatim; they are never used as format strings.
 """
 
 import dataclasses
@@ -46,13 +46,13 @@ class SoftTargets(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """One training sequence in parts: the masks follow from the parts, not from a search.
+    """One training sequence in parts, from which its loss masks follow.
 
     Attributes:
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
       rationale: ids of the rationale; may be empty.
       answer: ids of the answer and of the end of the turn.
-      soft: of another model, for rationale and answer; None where none was asked.
+      soft: predictions of another model for rationale and answer; None if there are none.
     """
 
     prompt: list[int]
@@ -72,16 +72,16 @@ class Sequence(NamedTuple):
 
     @property
     def without_answer(self) -> "Sequence":
-        """The prompt and the rationale alone, which then ends the turn."""
+        """The sequence without its answer: the end token follows the rationale."""
         return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
 
 
 class DrawnInstructions(NamedTuple):
-    """Generic instructions that the student's warm-up is trained on.
+    """Generic instructions for the student's warm-up.
 
     Attributes:
       sequences: in the order of training.
-      left_out: instructions that were too long, of those that were looked at.
+      left_out: how many instructions were passed over because they are too long.
       skipped: bad rows of the source.
     """
 
@@ -103,24 +103,21 @@ def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
     """Returns the system message: the task, its labels, and what to write.
 
     Args:
-      task: as the data say it; may be empty, and then the labels are not told either.
-      labels: the closed set of answers; none where the answers are no labels.
+      task: of the data; if it is empty, the labels are left out too.
+      labels: the closed set of answers; empty where the answers are no labels.
       mode: whether to reason, to answer or to explain.
     """
     return "\n\n".join([*told(task, labels), INSTRUCTIONS[mode]])
 
 
 def system_message_of(data: DataConfig, mode: Mode) -> str:
-    """Returns the system message before each question of a dataset.
-
-    Labels that each row of the data lists for itself are not in it.
-    """
+    """Returns the system message for a dataset; it leaves out labels that rows list themselves."""
     labels = data.choices if data.kind == "label" else ()
     return system_message(read_task(data), labels, mode)
 
 
 def told(task: Task, labels: Seq[str]) -> list[str]:
-    """Returns the paragraphs that say the task: what is asked, and the labels."""
+    """Returns the paragraphs of the task: the instruction and the labels."""
     parts = [task.instruction] if task.instruction else []
     if labels and task.is_said:
         parts.append(f"The answer is one of these labels:\n{list_labels(task, labels)}")
@@ -136,12 +133,12 @@ def list_labels(task: Task, labels: Seq[str]) -> str:
 
 
 def labels_of(example: Example) -> tuple[str, ...]:
-    """Returns the closed set of labels of an example; options stand in its question."""
+    """Returns the closed set of labels of an example; options of a choice are in its question."""
     return example.choices if example.kind == "label" else ()
 
 
 def untold(example: Example) -> bool:
-    """Whether a model is not told some of the labels or options that its answer is one of."""
+    """Whether some of the labels or options are neither in the task nor in the question."""
     if labels_of(example) and example.task.is_said:
         return False
     question = example.question.casefold()
@@ -149,10 +146,9 @@ def untold(example: Example) -> bool:
 
 
 def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> Sequence:
-    """Returns a generic instruction as a sequence: the user's turn, and the answer as it is.
+    """Returns a generic instruction as a sequence: the user's turn, and the answer verbatim.
 
-    It has nothing of the run's task and no system message of ours; what a chat template writes
-    where there is none stays.
+    It has no system message, except one that the chat template itself writes.
     """
     prompt = tokenizer.render_chat([{"role": "user", "content": question}])
     return Sequence(prompt, [], [*tokenizer.encode(answer), tokenizer.end_id])
@@ -181,9 +177,9 @@ def render_prompt(
     """Returns the prompt's ids, at most `max_tokens`.
 
     Raises:
-      UserError: it is longer, and `on_long` is not "truncate", which cuts the question's
-        beginning (the question proper and its options stand at the end), or what stands beside
-        the question is longer by itself.
+      UserError: it is longer, and `on_long` is not "truncate", which cuts the beginning of the
+        question (its end holds the question proper and the options); or the prompt is too long
+        even with an empty question.
     """
     ids = tokenizer.render_chat(messages(example, mode))
     excess = len(ids) - max_tokens
@@ -206,7 +202,7 @@ def render_prompt(
             "--config.on_long_prompt=truncate"
         )
     question = tokenizer.encode(example.question)
-    # Decoding may merge differently at the cut, so cut until the rendered chat fits.
+    # The cut text may be tokenized into more tokens, so cut until the rendered chat fits.
     while len(ids) > max_tokens and excess < len(question):
         shorter = dataclasses.replace(example, question=tokenizer.decode(question[excess:]))
         ids = tokenizer.render_chat(messages(shorter, mode))
@@ -217,7 +213,7 @@ def render_prompt(
 
 
 def _of_task(tokenizer: Tokenizer, example: Example) -> str:
-    """Returns the number of the task's tokens, for messages; "" where there is no task."""
+    """Returns a remark on the number of the task's tokens; "" where there is no task."""
     parts = told(example.task, labels_of(example))
     if not parts:
         return ""
@@ -228,7 +224,7 @@ def _of_task(tokenizer: Tokenizer, example: Example) -> str:
 def training_sequence(
     tokenizer: Tokenizer, prompt: list[int], rationale: str | None, answer: str
 ) -> Sequence:
-    """Returns prompt, rationale and answer as one sequence; without rationale the answer alone."""
+    """Returns prompt, rationale and answer as one sequence; the rationale may be None or empty."""
     reasoning, final = format_completion(rationale or "", answer)
     return Sequence(
         prompt, tokenizer.encode(reasoning), [*tokenizer.encode(final), tokenizer.end_id]

@@ -1,12 +1,12 @@
-"""Renders examples to token ids once, and keeps them in memory and on disk.
+"""Renders examples to token ids once, and keeps the ids in memory and on disk.
 
-Many examples at once get the ids, and raise the errors, that they get one by one. Tokenizing
-releases Python's lock, so while one thread tokenizes, another fills in the chat template. The
-tokenizers library could use threads of its own, but those do not outlive a fork, and Grain forks.
-Ours end with the work.
+A batch of examples has the same ids, and raises the same errors, as its examples one by one.
+Tokenizing releases Python's lock, so one thread tokenizes while another fills in the chat template.
+The threads of the tokenizers library do not survive a fork, and Grain forks; ours end with the
+work.
 
-Ids on disk are found by what they were made from: the tokenizer, the examples' content, the limits,
-our own code and the libraries'. Before they are used, a few examples are rendered and compared.
+Ids on disk are named by a hash of the tokenizer, the examples' content, the limits, our code and
+the versions of libraries. Before they are used, a few examples are rendered and compared.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,8 +32,8 @@ from bridge_jax.text.prompts import Mode, Sequence
 from bridge_jax.text.tokenizer import Tokenizer
 
 _BATCH = 1024
-_LONG = 5_000  # Texts from which on progress is shown.
-_COMPARED = 4  # Examples.
+_LONG = 5_000  # Texts; for as many or more, progress is shown.
+_COMPARED = 4  # Examples that are compared with the ids on disk.
 _FILES = ("tokens.npy", "offsets.npy")
 
 # An example, its rationale, and the answer if it is not the gold one.
@@ -43,7 +43,7 @@ Input = TypeVar("Input")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ragged(Seq[list[int]]):
-    """N lists of token ids as two arrays, which are kept on disk and mapped from there.
+    """N lists of token ids as two arrays, which are saved to disk and memory-mapped from there.
 
     Attributes:
       tokens: int32[T], all lists, one after another.
@@ -79,9 +79,6 @@ class Ragged(Seq[list[int]]):
         start = index % len(self)
         return self.tokens[self.offsets[start] : self.offsets[start + 1]].tolist()
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return (self[index] for index in range(len(self)))
-
     @property
     def lengths(self) -> np.ndarray:
         """int64[N], the tokens of each list."""
@@ -94,13 +91,12 @@ class Ragged(Seq[list[int]]):
 
     def save(self, folder: Path, name: str, facts: dict[str, Any]) -> None:
         """Writes the arrays as the entry `name` of a cache."""
-        write = functools.partial(np.save, allow_pickle=False)
         parts = {
-            file: functools.partial(write, arr=array)
+            file: functools.partial(np.save, arr=array, allow_pickle=False)
             for file, array in zip(_FILES, (self.tokens, self.offsets))
         }
-        counts = {"lists": len(self), "tokens": len(self.tokens)}
-        caches.write(folder, name, parts, {**facts, **counts})
+        facts = {**facts, "lists": len(self), "tokens": len(self.tokens)}
+        caches.write(folder, name, parts, facts)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Ragged | None":
@@ -115,11 +111,11 @@ class Ragged(Seq[list[int]]):
 
 
 class Labelled(Seq[Sequence]):
-    """Gold answers to train on: prompts of mode "answer", and the completions after them.
+    """Training sequences of gold answers alone: prompts of mode "answer", and their completions.
 
     Attributes:
       prompts: ids of the prompts.
-      answers: ids of the answers and of the ends of the turns.
+      answers: ids of the answers and the end tokens.
     """
 
     def __init__(self, prompts: Ragged, answers: Ragged):
@@ -134,36 +130,32 @@ class Labelled(Seq[Sequence]):
         return Sequence(self.prompts[index], [], self.answers[index])
 
 
+@dataclasses.dataclass(eq=False)
 class Rendering:
-    """Examples as one model reads them."""
+    """Renders examples for one model, and keeps the ids.
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        table_rows: int,
-        checkpoint: str,
-        max_prompt_tokens: int,
-        on_long_prompt: str,
-        folder: Path | None = None,
-        key: str = "",
-    ):
-        """Takes the settings; nothing is rendered yet.
+    Attributes:
+      tokenizer: of the model.
+      table_rows: of the model's embedding table.
+      checkpoint: the model's name in messages.
+      max_prompt_tokens: the longest prompt, in tokens.
+      on_long_prompt: "truncate", or longer prompts are an error.
+      folder: where ids are kept on disk; None keeps them in memory alone.
+      key: a hash of the tokenizer and its chat template; "" keeps nothing on disk.
+    """
 
-        Args:
-          tokenizer: of the model.
-          table_rows: of the model's embedding table.
-          checkpoint: the model's name in messages.
-          max_prompt_tokens: the longest prompt, in tokens.
-          on_long_prompt: "truncate", or longer ones are an error.
-          folder: where ids are kept on disk; None keeps them in memory alone.
-          key: says which tokenizer and chat template this is, by content; "" keeps nothing on disk.
-        """
-        self._tokenizer, self._table_rows, self._checkpoint = tokenizer, table_rows, checkpoint
-        self._limits = max_prompt_tokens, on_long_prompt
-        self._folder, self._key = folder if key else None, key
+    tokenizer: Tokenizer
+    _: dataclasses.KW_ONLY
+    table_rows: int
+    checkpoint: str
+    max_prompt_tokens: int
+    on_long_prompt: str
+    folder: Path | None = None
+    key: str = ""
+
+    def __post_init__(self):
         self._kept: dict[tuple[str, str], Ragged] = {}
-        # digest -> examples that were rendered, and the place of each among them, by `id`.
+        # By digest: the examples that were rendered, and `id(example)` -> its index among them.
         self._places: dict[str, tuple[list[Example], dict[int, int]]] = {}
 
     def prompts(self, examples: Seq[Example], digest: str, mode: Mode) -> Ragged:
@@ -189,7 +181,7 @@ class Rendering:
         return found
 
     def answers(self, examples: Seq[Example], digest: str) -> Ragged:
-        """Returns the ids of the gold answers and the ends of turns, where no rationale is written.
+        """Returns the ids of the gold answers without rationale, each with the end token.
 
         Raises:
           UserError: a token has no row in the embedding table.
@@ -198,11 +190,11 @@ class Rendering:
             ("gold", digest),
             examples,
             lambda: self._gold_answers(examples),
-            lambda e: prompts.training_sequence(self._tokenizer, [], None, e.answer).answer,
+            lambda e: prompts.training_sequence(self.tokenizer, [], None, e.answer).answer,
         )
 
     def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
-        """Returns prompts and gold answers to train on; raises what the two above do."""
+        """Returns the training sequences of gold answers alone; raises as the two above."""
         return Labelled(self.prompts(examples, digest, "answer"), self.answers(examples, digest))
 
     def prompt(self, example: Example, mode: Mode) -> list[int]:
@@ -239,16 +231,16 @@ class Rendering:
         """
         try:
             return self._sequences(items, mode)
-        except UserError:  # It may be another's than the first.
+        except UserError:  # One by one, so that the first example with an error is named.
             return [self.sequence(*item, mode) for item in items]
 
     def check_ids(self, what: str, ids: Seq[int]) -> None:
         """Raises a `UserError` if a token of `what` has no row in the embedding table."""
-        if (largest := max(ids, default=0)) >= self._table_rows:
+        if (largest := max(ids, default=0)) >= self.table_rows:
             raise UserError(
-                f"{what}: its token {self._tokenizer.name(largest)!r} has the "
-                f"id {largest}, and the embedding table of {self._checkpoint} has "
-                f"{self._table_rows:,} rows; use the tokenizer that belongs to the checkpoint, or "
+                f"{what}: its token {self.tokenizer.name(largest)!r} has the "
+                f"id {largest}, and the embedding table of {self.checkpoint} has "
+                f"{self.table_rows:,} rows; use the tokenizer that belongs to the checkpoint, or "
                 "give the table a row for each token"
             )
 
@@ -267,13 +259,13 @@ class Rendering:
         answers = self._encode_all([text for _, text in written])
         made = []
         for (example, _, _), prompt, rationale, answer in zip(items, asked, rationales, answers):
-            made.append(Sequence(prompt or [], rationale, [*answer, self._tokenizer.end_id]))
+            made.append(Sequence(prompt or [], rationale, [*answer, self.tokenizer.end_id]))
             self.check_ids(f"example {example.id!r}", [*rationale, *made[-1].answer])
         return made
 
     def _once(
         self,
-        what: tuple[str, str],
+        key: tuple[str, str],
         examples: Seq[Example],
         make: Callable[[], Ragged],
         make_one: Callable[[Example], list[int]],
@@ -281,33 +273,31 @@ class Rendering:
         """Returns the ids from memory or from disk, or else makes and keeps them.
 
         Args:
-          what: the kind of ids, and the digest of the examples.
+          key: the kind of ids, a mode or "gold", and the digest of the examples.
           examples: the source of the ids.
-          make: makes them.
-          make_one: makes those of one example.
+          make: makes the ids of all examples.
+          make_one: makes those of one example, to compare.
         """
-        kind, digest = what
+        kind, digest = key
         if not digest:
             return make()
-        if what in self._kept:
-            return self._kept[what]
-        name = self._name(what)
-        found = Ragged.load(self._folder, name) if self._folder else None
-        if found is None or not _agrees(found, examples, make_one):
-            found = make()
-            if self._folder:
-                found.save(self._folder, name, {"what": kind, "checkpoint": self._checkpoint})
-        self._kept[what] = found
-        return found
-
-    def _name(self, what: tuple[str, str]) -> str:
+        if key in self._kept:
+            return self._kept[key]
         code = caches.code_of("text", "data")
         versions = caches.versions_of("jinja2", "tokenizers", "tensorflow-text")
-        limits = self._table_rows, *self._limits
-        return caches.name_of("ids", code, versions, self._key, *what, *limits)
+        limits = self.table_rows, self.max_prompt_tokens, self.on_long_prompt
+        name = caches.name_of("ids", code, versions, self.key, kind, digest, *limits)
+        folder = self.folder if self.key else None
+        found = Ragged.load(folder, name) if folder else None
+        if found is None or not _agrees(found, examples, make_one):
+            found = make()
+            if folder:
+                found.save(folder, name, {"what": kind, "checkpoint": self.checkpoint})
+        self._kept[key] = found
+        return found
 
     def _known(self, example: Example, mode: Mode) -> list[int] | None:
-        """Returns the ids of a prompt that was rendered before, for the same object."""
+        """Returns the ids of a prompt if this very object was rendered before."""
         for digest, (_, places) in self._places.items():
             if id(example) in places and (mode, digest) in self._kept:
                 return self._kept[mode, digest][places[id(example)]]
@@ -316,7 +306,9 @@ class Rendering:
     def _render(self, example: Example, mode: Mode) -> list[int]:
         """Returns the ids of one prompt; raises as `prompt`."""
         try:
-            ids = prompts.render_prompt(self._tokenizer, example, mode, *self._limits)
+            ids = prompts.render_prompt(
+                self.tokenizer, example, mode, self.max_prompt_tokens, self.on_long_prompt
+            )
         except UnwrittenError as error:
             raise UserError(f"example {example.id!r}: {error}") from error
         self.check_ids(f"example {example.id!r}", ids)
@@ -324,10 +316,10 @@ class Rendering:
 
     def _render_all(self, examples: Seq[Example], mode: Mode) -> Ragged:
         """Returns what `_render` returns for each, and raises the first of its errors."""
-        most, rows = self._limits[0], self._table_rows
+        most, rows = self.max_prompt_tokens, self.table_rows
 
         def render(batch: Seq[Example]) -> list[list[int]]:
-            return self._tokenizer.render_all([prompts.messages(e, mode) for e in batch])
+            return self.tokenizer.render_all([prompts.messages(e, mode) for e in batch])
 
         def checked(example: Example, ids: list[int] | None) -> list[int]:
             if ids is None or len(ids) > most or max(ids, default=0) >= rows:
@@ -337,23 +329,21 @@ class Rendering:
         return _in_batches(examples, render, checked, f"prompts to {mode}")
 
     def _gold_answers(self, examples: Seq[Example]) -> Ragged:
-        """Returns the ids of gold answers and of the ends of turns."""
-        pairs = [format_completion("", example.answer) for example in examples]
-        found = [[*ids, self._tokenizer.end_id] for ids in self._encode_all([a for _, a in pairs])]
-        made = Ragged.of(found)
-        if made.largest >= self._table_rows:
-            for example, ids in zip(examples, found):
-                self.check_ids(f"example {example.id!r}", ids)
-        return made
+        """Returns the ids of gold answers, each with the end token; raises as `answers`."""
+        texts = [format_completion("", example.answer)[1] for example in examples]
+        found = [[*ids, self.tokenizer.end_id] for ids in self._encode_all(texts)]
+        for example, ids in zip(examples, found):
+            self.check_ids(f"example {example.id!r}", ids)
+        return Ragged.of(found)
 
     def _encode_all(self, texts: Seq[str]) -> list[list[int]]:
         """Returns the ids of texts; equal ones are read once."""
         different = list(dict.fromkeys(texts))
 
         def checked(text: str, ids: list[int] | None) -> list[int]:
-            return self._tokenizer.encode(text) if ids is None else ids
+            return self.tokenizer.encode(text) if ids is None else ids
 
-        found = _in_batches(different, self._tokenizer.encode_all, checked, "answers")
+        found = _in_batches(different, self.tokenizer.encode_all, checked, "answers")
         ids = dict(zip(different, found))
         return [ids[text] for text in texts]
 
@@ -364,14 +354,14 @@ def _in_batches(
     finish: Callable[[Input, list[int] | None], list[int]],
     what: str,
 ) -> Ragged:
-    """Returns the ids of each item, in order. Errors are raised in that order, too.
+    """Returns the ids of each item, in order; raises the first error in that order.
 
     Args:
       items: texts or examples.
-      work: makes the ids of a batch; called in threads, several at a time.
-      finish: called here, in order, with an item and its ids, or None where `work` raised a
-        `UserError` for the batch; returns the ids to keep.
-      what: is made, in a few words, for progress.
+      work: makes the ids of a batch; called in several threads.
+      finish: called in this thread, in order, with an item and its ids, or with None where `work`
+        raised a `UserError` for the batch; returns the ids to keep.
+      what: the items' name in the progress bar.
     """
 
     def tried(batch: Seq[Input]) -> list[list[int]] | list[None]:
@@ -399,8 +389,6 @@ def _in_batches(
 def _agrees(
     found: Ragged, examples: Seq[Example], make_one: Callable[[Example], list[int]]
 ) -> bool:
-    """Returns whether some of the ids are what is made of their examples now."""
-    if len(found) != len(examples):
-        return False
-    places = {int(n) for n in np.linspace(0, len(examples) - 1, _COMPARED)} if len(examples) else ()
-    return all(found[n] == make_one(examples[n]) for n in places)
+    """Whether there are ids for each example, and a few equal those that are made now."""
+    places = range(0, len(found), max(1, len(found) // _COMPARED))[:_COMPARED]
+    return len(found) == len(examples) and all(found[n] == make_one(examples[n]) for n in places)

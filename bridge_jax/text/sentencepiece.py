@@ -1,10 +1,10 @@
-"""SentencePiece `.model` files (Llama 2, Mistral, Gemma), run by tensorflow-text.
+"""Tokenizes with SentencePiece `.model` files (Llama 2, Mistral, Gemma), by tensorflow-text.
 
-Text is cut at the markers, and the text between two of them is tokenized as the sentencepiece
-library does it alone. So a model that puts a space before a text puts one before each such part,
-as the published tokenizer.json of Llama 2 does; transformers' `legacy=False` is left out.
+Text is cut at the markers, and each part between two of them is tokenized by itself, as the
+sentencepiece library does. So a model that puts a space before a text puts one before each part,
+like the published tokenizer.json of Llama 2, and unlike transformers' `legacy=False`.
 
-A marker that a user wrote into a message is text, as everywhere (`bridge_jax.text.markers`).
+A marker in a message is ordinary text, as everywhere (`bridge_jax.text.markers`).
 """
 
 import functools
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge_jax.data.rouge import load_tensorflow_text
+from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.errors import UserError
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
@@ -25,12 +25,8 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # of ModelProto.SentencePiece.Type
 _NAMED = ("bos", "eos", "unk", "pad")
-_MODEL, _CONFIG, _ADDED, _TEMPLATE = (
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
+_MODEL, _TEMPLATE = "tokenizer.model", "chat_template.jinja"
+_CONFIG, _ADDED = "tokenizer_config.json", "added_tokens.json"
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -61,13 +57,13 @@ class SentencePieceTokenizer(Tokenizer):
         self._hidden = {marker.id for marker in self._cut_at.values() if marker.special}
         self._added = {m.id: text for text, m in self._cut_at.items() if m.id >= self._size}
 
-        self._chat = Chat(_template_source(folder, config), tokens)
+        file = folder / _TEMPLATE
+        source = file.read_text("utf-8") if file.exists() else config.get("chat_template")
+        self._chat = Chat(default_template(source, str(folder)), tokens)
         texts = {i: p.piece for i, p in enumerate(proto.pieces) if p.type == _USER_DEFINED}
         texts |= {marker.id: text for text, marker in self._cut_at.items()}
-        eos, pad = (
-            found and found.id
-            for found in (self._cut_at.get(tokens[name]) for name in ("eos_token", "pad_token"))
-        )
+        ids = {text: marker.id for text, marker in self._cut_at.items()}
+        eos, pad = ids.get(tokens["eos_token"]), ids.get(tokens["pad_token"])
         alone = _Reader(self._pieces, self._cut_at, ())
         self._find_ends(lambda text: alone.read([text])[0][0], texts, eos, pad, rows, ends)
         self._hidden.update(self.end_ids)
@@ -83,14 +79,19 @@ class SentencePieceTokenizer(Tokenizer):
         shown = [int(i) for i in ids if i not in self._hidden]
         text = ""
         for inside, run in itertools.groupby(shown, lambda i: i < self._size):
-            if inside:
-                text += self._detokenize(list(run))
-            else:  # a model may have more rows than its tokenizer has ids
+            if not inside:  # A model may have more rows than its tokenizer has ids.
                 text += "".join(self._added.get(i, "") for i in run)
+                continue
+            # tensorflow-text drops all leading spaces, sentencepiece only the one that it adds.
+            anchor, piece = (
+                self._pieces.detokenize([self._anchor, *more]).numpy() for more in ([], [*run])
+            )
+            piece = piece.removeprefix(anchor).decode(errors="replace")
+            text += piece.removeprefix(self._leading)
         return text
 
     def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
+        """Returns the text of one token, special or not."""
         inside = token < self._size
         return self._proto.pieces[token].piece if inside else self._added.get(token, "")
 
@@ -120,16 +121,9 @@ class SentencePieceTokenizer(Tokenizer):
         reader = _Reader(pieces, cut_at, ())
         return names, lambda text: reader.read([text])[0][0]
 
-    def _detokenize(self, ids: list[int]) -> str:
-        # tensorflow-text drops all leading spaces, sentencepiece only the one that it puts there.
-        anchor, text = (
-            self._pieces.detokenize([self._anchor, *more]).numpy() for more in ([], ids)
-        )
-        return text.removeprefix(anchor).decode(errors="replace").removeprefix(self._leading)
-
 
 class _Marker(NamedTuple):
-    """A text that is one id, and whether it takes the white space beside it."""
+    """A marker's id, and whether it takes the white space to its left and right."""
 
     id: int
     special: bool
@@ -138,22 +132,22 @@ class _Marker(NamedTuple):
 
 
 class _Reader:
-    """Reads texts: they are cut at the markers, and sentencepiece tokenizes the parts between."""
+    """Cuts texts at the markers, and has sentencepiece tokenize the parts between them."""
 
     def __init__(self, pieces: Any, cut_at: dict[str, _Marker], watched: Sequence[int]):
-        """Takes tensorflow-text's tokenizer, the markers, and the ids whose places are returned."""
+        """Sets tensorflow-text's tokenizer, the markers, and the ids whose places are returned."""
         self._pieces, self._markers, self._watched = pieces, cut_at, frozenset(watched)
         longest_first = sorted(cut_at, key=len, reverse=True)
         self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """Returns the ids of texts, and those that are watched; equal parts are read once."""
+        """Returns the ids of texts and the watched ones among them; equal parts are read once."""
         cut = [self._parts(text) for text in texts]
         read = self._tokenize({part for parts, _ in cut for part in parts[::2] if part})
         return [self._joined(parts, places, read) for parts, places in cut]
 
     def _parts(self, text: str) -> tuple[list[str], list[int]]:
-        """Returns the parts of a text, of which the odd ones are markers, and where they begin."""
+        """Returns the parts of a text, those at odd places markers, and where each part begins."""
         parts = self._cut.split(text)
         places = [0, *itertools.accumulate(map(len, parts))]
         for at in range(1, len(parts), 2):
@@ -167,7 +161,7 @@ class _Reader:
         return parts, places
 
     def _tokenize(self, parts: set[str]) -> dict[str, Reading]:
-        """Returns the ids of parts without markers, and those that are watched."""
+        """Returns the ids, and the watched ones among them, of parts without markers."""
         if not parts:
             return {}
         texts = list(parts)
@@ -177,15 +171,10 @@ class _Reader:
         read = {}
         for text, first, last in zip(texts, splits, splits[1:]):
             hits = [n for n in range(first, last) if ids[n] in self._watched]
-            data = text.encode() if hits else b""
-            found = [
-                markers.Found(
-                    ids[n],
-                    len(data[: starts[n]].decode(errors="ignore")),
-                    len(data[: ends[n]].decode(errors="ignore")),
-                )
-                for n in hits
-            ]
+            data, found = text.encode() if hits else b"", []
+            for n in hits:  # tensorflow-text counts bytes, we count characters.
+                bounds = (len(data[:at].decode(errors="ignore")) for at in (starts[n], ends[n]))
+                found.append(markers.Found(ids[n], *bounds))
             read[text] = ids[first:last], found
         return read
 
@@ -214,7 +203,7 @@ def _content(token: Any) -> str:
 
 
 def _named_tokens(proto: Any, config: dict[str, Any]) -> dict[str, str]:
-    """Returns the texts of `bos_token` and its like: those of the config, else of the model."""
+    """Returns the texts of `bos_token`, `eos_token` and so on, by the config or else the model."""
     spec = proto.trainer_spec
     tokens = {f"{name}_token": getattr(spec, f"{name}_piece") for name in _NAMED}
     given = {k: _content(v) for k, v in config.items() if k.endswith("_token")}
@@ -224,7 +213,7 @@ def _named_tokens(proto: Any, config: dict[str, Any]) -> dict[str, str]:
 def _markers(
     proto: Any, config: dict[str, Any], added: dict[str, int], tokens: dict[str, str]
 ) -> dict[str, _Marker]:
-    """Returns what the text is cut at: control symbols, named tokens, and those HF adds."""
+    """Returns the markers by text: control symbols, named tokens, and those that HF adds."""
     more = map(_content, config.get("additional_special_tokens") or [])
     control = [p.piece for p in proto.pieces if p.type == _CONTROL]
     special = {*control, *tokens.values(), *more}
@@ -237,12 +226,6 @@ def _markers(
     return out
 
 
-def _template_source(folder: Path, config: dict[str, Any]) -> str:
-    file = folder / _TEMPLATE
-    source = file.read_text("utf-8") if file.exists() else config.get("chat_template")
-    return default_template(source, str(folder))
-
-
 def _read_model(path: Path) -> tuple[Any, Any]:
     """Returns a `.model` file as tensorflow-text's tokenizer and as a message."""
     _, text_library = load_tensorflow_text(f"{path}: reading SentencePiece")
@@ -253,20 +236,20 @@ def _read_model(path: Path) -> tuple[Any, Any]:
         proto = _messages().ModelProto.FromString(data)
     except DecodeError as error:
         raise UserError(f"{path}: not a whole SentencePiece file; download it again") from error
-    # The normalizer's settings stand after the pieces: without them the end of the file is missing.
+    # The normalizer's settings follow the pieces, so they are missing where the file was cut.
     if not (proto.pieces and proto.HasField("normalizer_spec")):
         raise UserError(f"{path}: not a whole SentencePiece file; download it again")
     return text_library.SentencepieceTokenizer(data), proto
 
 
 def _messages() -> Any:
-    """Returns the protobuf messages of SentencePiece: its own, or the copy in transformers."""
+    """Returns SentencePiece's protobuf module: its own, or the copy in transformers."""
     from google.protobuf.runtime_version import VersionError
     from transformers.convert_slow_tokenizer import import_protobuf
 
     try:
         return import_protobuf()
-    except VersionError:  # Its own are newer than the protobuf that other packages allow.
+    except VersionError:  # Its own needs a newer protobuf than other packages allow.
         from transformers.utils import sentencepiece_model_pb2_new
 
         return sentencepiece_model_pb2_new

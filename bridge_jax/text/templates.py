@@ -1,36 +1,36 @@
-"""Compiles chat templates to functions: jinja2 as transformers runs it, in a sandbox with bounds.
+"""Compiles chat templates to functions: jinja2 as transformers runs it, in a sandbox with limits.
 
-A template comes with a checkpoint, so it is untrusted code. It can read no file and no clock. Loops
-and calls are counted, and so is the length of what they make: one that loops for hours, calls
-itself, divides by zero or doubles a text is an error. The length of what a filter or a method would
-write is bounded before it runs.
+A template comes with a checkpoint, so it is untrusted code. It can read no file and no clock. The
+steps of loops and calls are counted, and the length of every value is limited: a template that
+loops for hours, calls itself, divides by zero or doubles a text is an error. For filters and
+methods, an upper bound of their output is computed before they run.
 """
 
 import datetime
 import functools
+import itertools
 import json
 import re
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from jinja2 import ext, nodes, sandbox, visitor
+from jinja2 import ext, filters, nodes, sandbox, visitor
 
 from bridge_jax.errors import UserError
 
-# Some templates, Llama 3's for one, write the day they are rendered on; no prompt depends on that.
+# Some templates, such as Llama 3's, write today's date; we pin it, so that prompts do not change.
 TODAY = datetime.datetime(2024, 7, 26)
 DATE = TODAY.strftime("%d %b %Y")
 _DATED = {"strftime_now", "date_string"}
 
 Messages = Sequence[Mapping[str, Any]]
-# (messages, whether the assistant's turn is opened after them) to text.
+# (messages, whether to open the assistant's turn after them) -> text.
 Template = Callable[[Messages, bool], str]
 
-# A template takes some ten steps a message, and writes some hundred characters beside each.
+# Templates take about ten steps a message, and add about a hundred characters to each.
 _STEPS, _CHARACTERS = 20_000, 1_000_000
-_COUNT, _LIMIT, _JOIN = "count_steps", "limit_size", "join_limited"  # filters that are put in
+_COUNT, _LIMIT, _JOIN = "count_steps", "limit_size", "join_limited"  # filters that we insert
 
 _SIZED = (str, bytes, list, tuple, dict)
 
@@ -38,7 +38,7 @@ WAY_OUT = "correct it (chat_template.jinja, or chat_template in tokenizer_config
 
 
 class _TooMuch(jinja2.TemplateRuntimeError):
-    """A template that runs too long or writes too much."""
+    """Raised where a template runs too long or writes too much."""
 
 
 def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
@@ -55,7 +55,7 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
     env = _Environment()
     try:
         template = env.from_string(_Bounded(env).visit(env.parse(source)))
-    except Exception as error:  # Python's compiler has its own, for depth and size.
+    except Exception as error:  # Python's compiler limits depth and size.
         raise UserError(f"the chat template is not valid jinja2: {error}; {WAY_OUT}") from error
 
     def render(messages: Messages, open_turn: bool) -> str:
@@ -68,20 +68,16 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
                 add_generation_prompt=open_turn,
             )
             return "".join(env.limit_size(piece, keep=True) for piece in pieces)
-        except Exception as error:  # It runs Python's own operators, which raise their own.
-            raise UserError(f"the checkpoint's chat template {_fault(error)}; {WAY_OUT}") from error
+        except Exception as error:  # Python's own operators raise their own errors.
+            if isinstance(error, _TooMuch):
+                fault = f"fails: {error}"
+            elif isinstance(error, jinja2.TemplateError):
+                fault = f"refuses the messages: {error}"
+            else:
+                fault = f"fails: {type(error).__name__}: {error}"
+            raise UserError(f"the checkpoint's chat template {fault}; {WAY_OUT}") from error
 
     return render
-
-
-def _fault(error: Exception) -> str:
-    match error:
-        case _TooMuch():
-            return f"fails: {error}"
-        case jinja2.TemplateError():
-            return f"refuses the messages: {error}"
-        case _:
-            return f"fails: {type(error).__name__}: {error}"
 
 
 def writes_date(source: str) -> bool:
@@ -91,7 +87,7 @@ def writes_date(source: str) -> bool:
 
 
 class _Generation(ext.Extension):
-    """Reads `{% generation %}`, which marks what an assistant wrote."""
+    """Parses `{% generation %}`, which marks the assistant's text, as a plain block."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
@@ -102,12 +98,12 @@ class _Generation(ext.Extension):
 
 
 class _Environment(sandbox.ImmutableSandboxedEnvironment):
-    """The sandbox of transformers, with bounds."""
+    """The sandbox of transformers, with limits on steps and sizes."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self):
-        # The optimizer would compute constants before anything is counted.
+        # Not optimized: the optimizer would compute constants before anything is counted.
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -116,19 +112,22 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             finalize=self._check_weight,
         )
         self.globals |= {"raise_exception": _refuse, "strftime_now": TODAY.strftime}
-        more = {"tojson": _to_json, _COUNT: self._count, _LIMIT: self.limit_size, _JOIN: self._join}
-        self.filters |= more
+        self.filters |= {"tojson": _to_json, "sum": self._sum}
+        self.filters |= {_COUNT: self._count, _LIMIT: self.limit_size, _JOIN: self._join}
         for name, size_of in _FILTER_SIZES.items():
             self.filters[name] = self._bounded(self.filters[name], size_of)
         del self.globals["lipsum"], self.filters["random"]  # A prompt is the same every time.
         self.start(_STEPS, _CHARACTERS)
 
     def start(self, steps: int, characters: int) -> None:
-        """Sets what a rendering may use."""
+        """Resets the counters before a rendering, and sets its limits."""
         self._steps, self._characters, self._written = steps, characters, 0
 
     def limit_size(self, value: Any, keep: bool = False) -> Any:
-        """Returns `value`; raises if it is too long, together with the values kept before."""
+        """Returns `value`; raises if it is too long together with what was written before.
+
+        With `keep`, it counts as written.
+        """
         size = _length(value)
         self._check_size(size + self._written)
         if keep:
@@ -137,7 +136,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 
     def call(__self, __context, __obj, *args, **kwargs):  # noqa: N805 - jinja2's signature
         __self._step(1)
-        # jinja2 wraps `format`, and says what it wrapped.
+        # jinja2 wraps `format`, and keeps the original as __wrapped__.
         method = getattr(__obj, "__wrapped__", __obj)
         owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         if isinstance(owner, str | bytes | int) and name in _METHOD_SIZES:
@@ -148,7 +147,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "+" and (type(left), type(right)) == (str, str):  # Nearly all of them.
+        if operator == "+" and (type(left), type(right)) == (str, str):  # The usual case.
             return self.limit_size(left + right)
         size = 0
         if isinstance(left, int) and isinstance(right, int):
@@ -157,14 +156,14 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         elif operator == "*":
             size = _length(left) * right if isinstance(right, int) else _length(right) * left
         elif operator == "%" and isinstance(left, str | bytes):
-            self._check_size(_printf_size(left, right))
+            self._check_size(_format_size(left, *(right if isinstance(right, tuple) else [right])))
         if size > self._characters:
             raise _TooMuch(f"it computes something {size:,} characters long")
         return self.limit_size(super().call_binop(context, operator, left, right))
 
     def _bounded(self, function: Callable[..., Any], size_of: Callable[..., int]) -> Any:
-        """Returns a filter that raises before it makes something too long."""
-        own = int(hasattr(function, "jinja_pass_arg"))  # jinja2's argument comes first
+        """Returns a filter that raises before it writes something too long."""
+        own = int(hasattr(function, "jinja_pass_arg"))  # jinja2's own argument comes first
 
         @functools.wraps(function)
         def bounded(*args: Any, **kwargs: Any) -> Any:
@@ -175,7 +174,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         return bounded
 
     def _listed(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """Returns arguments, those that can be read only once as lists."""
+        """Returns the arguments, iterators as lists, since they can be read only once."""
         return tuple(list(self._count(a)) if isinstance(a, Iterator) else a for a in args)
 
     def _check_size(self, size: int) -> None:
@@ -192,7 +191,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             raise _TooMuch("it takes too many steps, or has no end")
 
     def _count(self, values: Any) -> Iterable[Any]:
-        """Returns what a loop goes over, counted."""
+        """Returns the values that a loop goes over, and counts each as a step."""
         try:
             self._step(len(values))
         except TypeError:
@@ -204,13 +203,23 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             self._step(1)
             yield value
 
+    def _sum(self, values: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
+        """Adds values as jinja2's filter does; lists in linear time, where Python's sum is not."""
+        if attribute is not None:
+            values = map(filters.make_attrgetter(self, attribute), values)
+        parts = [start, *self._count(values)]
+        if not isinstance(start, list | tuple):
+            return sum(parts[1:], start)
+        self._check_size(sum(map(_length, parts)))
+        return type(start)(itertools.chain.from_iterable(parts))
+
     def _join(self, values: list[Any]) -> str:
         self._check_weight(values)
         return self.limit_size("".join(map(str, values)))
 
 
 class _Bounded(visitor.NodeTransformer):
-    """Puts the bounds into a parsed template."""
+    """Inserts the filters that count and limit into a parsed template."""
 
     # ruff: noqa: N802 - jinja2's names
 
@@ -251,20 +260,19 @@ def _refuse(message: str) -> None:
 
 
 def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    # jinja2's own escapes HTML.
+    # jinja2's own filter escapes HTML.
     options = {"indent": indent, "separators": separators, "sort_keys": sort_keys}
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
-# Upper bounds, in characters, of what filters and methods make. Each takes the arguments of the
-# filter or method under their names.
+# Upper bounds, in characters, of what filters and methods write. Each takes the arguments of the
+# filter or method; for methods, the first is the text or the number.
 
-# A directive of printf: its width and its precision, as digits or as a star.
-_PRINTF = re.compile(r"%(?:\([^()]*\))?[#0 +-]*(\d+|\*)?(?:\.(\d+|\*)?)?")
+# A directive of printf up to its conversion, or a field of str.format up to the next brace.
+_DIRECTIVE = re.compile(r"%(?:\([^()]*\))?[^A-Za-z%]*|\{[^{}]*\{?")
 _DIGITS = re.compile(r"\d+")
 _ENDLESS = 1 << 62  # More than any template may write.
-# Parts of a value that are looked at; lists that share their parts can have any number.
-_PARTS = 200_000
+_PARTS = 200_000  # Limits the walk through a value: lists that share their parts can have any size.
 
 
 def _weigh(value: Any, level: int = 0) -> int:
@@ -293,38 +301,29 @@ def _weigh(value: Any, level: int = 0) -> int:
 
 
 def _padded_size(value, *options, **named):
-    """Bounds what writes `value`, padded to at most the whole numbers among its options."""
+    """Bounds a filter that writes `value` once, padded to at most its whole-number options."""
     options = (*options, *named.values())
     return _weigh([value, *options]) + sum(abs(o) for o in options if isinstance(o, int))
 
 
-def _printf_size(template, values):
-    values = values if isinstance(values, tuple) else (values,)
-    longest, star = _longest(values)
-    size = len(template)
-    for numbers in _PRINTF.findall(str(template)):
-        size += longest + sum(star if n == "*" else _whole(n) for n in numbers if n)
+def _spread_size(value, *options, **named):
+    """Bounds a filter that may write its options beside, or for, each character of `value`."""
+    return (_weigh(value) + 1) * (1 + _padded_size("", *options, **named))
+
+
+def _format_size(text: Any, *args: Any, **named: Any) -> int:
+    """Bounds printf and str.format: each directive writes a value, padded to its width."""
+    values = [*args, *named.values()]
+    longest = max(map(_weigh, values), default=0)
+    largest = max((abs(value) for value in values if isinstance(value, int)), default=0)
+    size = len(text := str(text))
+    for directive in _DIRECTIVE.findall(text):
+        size += longest + directive.count("*") * largest
+        if ":" in directive and directive.endswith("{"):  # width and precision by a value
+            size += 2 * largest
+        for digits in _DIGITS.findall(directive):
+            size += int(digits) if len(digits) < 18 else _ENDLESS
     return size
-
-
-def _format_size(text, *args, **named):
-    longest, star = _longest((*args, *named.values()))
-    size = len(text)
-    for _, field, spec, _ in string.Formatter().parse(str(text)):
-        if field is not None:
-            widths = sum(map(_whole, _DIGITS.findall(spec or "")))
-            size += longest + widths + star * (spec or "").count("{")
-    return size
-
-
-def _longest(values: Sequence[Any]) -> tuple[int, int]:
-    """Returns the size of the longest of `values`, and the largest whole number among them."""
-    numbers = [abs(value) for value in values if isinstance(value, int)]
-    return max(map(_weigh, values), default=0), max(numbers, default=0)
-
-
-def _whole(digits: str) -> int:
-    return int(digits) if len(digits) < 18 else _ENDLESS
 
 
 def _replace_size(text: Any, old: Any, new: Any, count: int | None = None) -> int:
@@ -336,18 +335,6 @@ def _replace_size(text: Any, old: Any, new: Any, count: int | None = None) -> in
     return len(text) + times * len(new)
 
 
-def _indent_size(text, width=4, *_, **__):
-    each = len(width) if isinstance(width, str) else width
-    return len(text) + max(each, 0) * (len(text.splitlines()) + 1)
-
-
-def _wrap_size(text, width=79, break_long_words=True, wrapstring=None, break_on_hyphens=True):
-    # Each line holds a character or more, and a long word is copied for each of its lines.
-    longest = max(map(len, str(text).split()), default=0)
-    copied = longest * longest // max(width, 1) // 1000 if break_long_words else 0
-    return len(str(text)) * (1 + len(wrapstring or "\n")) + copied
-
-
 def _join_size(values, by="", *_, **__):
     return _weigh(values) + len(str(by)) * len(values)
 
@@ -357,43 +344,24 @@ def _json_size(value, ensure_ascii=False, indent=None, separators=None, sort_key
     return _weigh(value, level + sum(map(len, separators or ())))
 
 
-def _link_size(text, *options, **named):
-    return len(str(text)) + len(str(text).split()) * _weigh([options, named])
-
-
-def _expand_size(text, tabsize=8):
-    tabs = text.count(b"\t") if isinstance(text, bytes) else text.count("\t")
-    return len(text) + tabs * max(tabsize, 0)
-
-
-def _translate_size(text, table, *_, **__):
-    if isinstance(text, bytes):
-        return len(text)
-    return len(text) * max((len(v) for v in table.values() if isinstance(v, str)), default=1)
-
-
-_FILTER_SIZES: dict[str, Callable[..., int]] = {
-    "format": lambda text, *args, **named: _printf_size(str(text), (*args, *named.values())),
-    "indent": _indent_size,
-    "join": _join_size,
-    "replace": _replace_size,
-    "tojson": _json_size,
-    "urlize": _link_size,
-    "wordwrap": _wrap_size,
-}
-_WRITING = (
+_PADDED_FILTERS = (
     "batch", "capitalize", "center", "e", "escape", "forceescape", "lower", "pprint", "round",
     "safe", "slice", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode",
     "wordcount", "xmlattr",
 )  # fmt: skip
-_FILTER_SIZES |= dict.fromkeys(_WRITING, _padded_size)
-# Of texts and numbers; the first argument is the text or the number.
+_FILTER_SIZES: dict[str, Callable[..., int]] = {
+    **dict.fromkeys(_PADDED_FILTERS, _padded_size),
+    **dict.fromkeys(("indent", "urlize", "wordwrap"), _spread_size),
+    "format": _format_size,
+    "join": _join_size,
+    "replace": _replace_size,
+    "tojson": _json_size,
+}
 _METHOD_SIZES: dict[str, Callable[..., int]] = {
-    "expandtabs": _expand_size,
+    **dict.fromkeys(("center", "ljust", "rjust", "to_bytes", "zfill"), _padded_size),
+    **dict.fromkeys(("expandtabs", "translate"), _spread_size),
     "format": _format_size,
     "format_map": lambda text, values: _format_size(text, *values.values()),
     "join": lambda by, values: _join_size(values, by),
     "replace": _replace_size,
-    "translate": _translate_size,
-    **dict.fromkeys(("center", "ljust", "rjust", "to_bytes", "zfill"), _padded_size),
 }

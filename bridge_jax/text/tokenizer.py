@@ -1,4 +1,8 @@
-"""The tokenizer of a checkpoint, with its chat template."""
+"""Loads the tokenizer of a checkpoint, with its chat template.
+
+Checkpoints have a tokenizer.json (or a vocabulary and merges), a GGUF file with a byte-level BPE
+inside, or a SentencePiece model (`bridge_jax.text.sentencepiece`).
+"""
 
 import functools
 import json
@@ -7,23 +11,44 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
 from bridge_jax.errors import UserError
+from bridge_jax.models.hub.gguf_file import open_gguf
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
 from bridge_jax.text.markers import Marked, Reading, Renamed
 
 _CONFIG = "tokenizer_config.json"
 
+# llama.cpp's token types: control for markers such as <|im_end|>, user-defined for those that
+# are shown, such as Qwen's <tool_call>.
+_CONTROL, _USER_DEFINED = 3, 4
+
+# The families' pre-tokenizers by `tokenizer.ggml.pre`, from their tokenizer.json.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CUTS: dict[str, Any] = {
+    "smollm": pre_tokenizers.Digits(individual_digits=True),
+    "qwen2": pre_tokenizers.Split(tokenizers.Regex(_WORDS.replace("NUMBER", r"\p{N}")), "isolated"),
+    "llama-bpe": pre_tokenizers.Split(
+        tokenizers.Regex(_WORDS.replace("NUMBER", r"\p{N}{1,3}")), "isolated"
+    ),
+}
+
 
 class Tokenizer(Protocol):
     """Converts text to ids and back. Subclasses wrap the tokenizer of a library.
 
     Attributes:
-      end_id: ends an assistant's turn, as its chat template writes it; it is what is trained. It is
-        `eos` where the template writes no marker.
+      end_id: ends an assistant's turn in the chat template, and in training. It is `eos` where the
+        template writes no marker.
       end_ids: `end_id` and every other token at which generation stops: `eos`, and those of the
         model's config.
-      pad_id: fills rows; never trained on. It is `end_id` where there is no token for it.
+      pad_id: fills rows; never trained on. It is `end_id` where there is no pad token.
       notes: remarks for the user on how prompts are made, in words.
     """
 
@@ -65,7 +90,7 @@ class Tokenizer(Protocol):
         ...
 
     def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
+        """Returns the text of one token, special or not."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -77,7 +102,7 @@ class Tokenizer(Protocol):
         return markers.encode_all(items, readings, self._read_texts, lambda: self._renamed)
 
     def _read_all(self, items: Sequence[Marked]) -> list[Reading]:
-        """Returns the ids and markers of texts; what they have in common may be read once."""
+        """Returns the ids and markers of texts; a shared beginning may be read once."""
         return self._read_texts([text for text, _ in items])
 
     def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
@@ -86,7 +111,7 @@ class Tokenizer(Protocol):
 
     @property
     def _renamed(self) -> Renamed:
-        """The markers' other names, and the tokenizer that knows them by those."""
+        """The markers' other names, and the tokenizer that reads those."""
         ...
 
     def _find_ends(
@@ -98,7 +123,7 @@ class Tokenizer(Protocol):
         rows: int | None,
         ends: Sequence[int],
     ) -> None:
-        """Sets the tokens that end and fill, and the notes.
+        """Sets `end_id`, `end_ids`, `pad_id` and `notes`.
 
         Args:
           read: text to ids, markers to single ones.
@@ -121,7 +146,7 @@ class Tokenizer(Protocol):
 
 
 class Ends(NamedTuple):
-    """The tokens that end and fill; as in `Tokenizer`."""
+    """The end tokens, the pad token and the notes of a `Tokenizer`."""
 
     end_ids: tuple[int, ...]
     pad_id: int
@@ -131,14 +156,14 @@ class Ends(NamedTuple):
 def settle(
     end: int, others: Sequence[int | None], pad: int | None, rows: int | None, name: Any
 ) -> Ends:
-    """Compares the tokens that end and fill with the model's embedding table.
+    """Checks the end tokens and the pad token against the rows of the embedding table.
 
     Args:
       end: ends a turn in the chat template.
-      others: end a text elsewhere.
-      pad: fills; None is `end`.
-      rows: of the embedding table; None is not compared.
-      name: id -> how it is written.
+      others: further tokens at which generation stops.
+      pad: the pad token; None is `end`.
+      rows: of the embedding table; None checks nothing.
+      name: maps an id to the token's text.
 
     Raises:
       UserError: the table has no row for `end`.
@@ -165,7 +190,7 @@ class HFTokenizer(Tokenizer):
     """A Hugging Face fast tokenizer with its chat template."""
 
     def __init__(self, fast: Any, rows: int | None = None, ends: Sequence[int] = ()):
-        """Reads the chat template, and compares the tokenizer with its model.
+        """Reads the chat template, and checks the tokenizer against its model.
 
         Args:
           fast: the tokenizer of transformers.
@@ -184,11 +209,11 @@ class HFTokenizer(Tokenizer):
         chat = Chat(default_template(fast.chat_template, where), fast.special_tokens_map)
         self._chat = chat
         if chat.mended:
-            named = isinstance(fast.chat_template, dict)
-            fast.chat_template = (
-                fast.chat_template | {"default": chat.source} if named else chat.source
-            )
-        # Not only the special ones: Gemma's <end_of_turn> was not one before mid-2024.
+            if isinstance(fast.chat_template, dict):
+                fast.chat_template |= {"default": chat.source}
+            else:
+                fast.chat_template = chat.source
+        # All added tokens: Gemma's <end_of_turn> was not a special one before mid-2024.
         added = fast.added_tokens_decoder
         self._find_ends(
             lambda text: backend.encode(text, add_special_tokens=False).ids,
@@ -198,25 +223,22 @@ class HFTokenizer(Tokenizer):
             rows,
             ends,
         )
-        self._markers = {
-            i
-            for i, token in added.items()
-            if i in self.end_ids or markers.is_marker(token.content, token.special)
-        }
-        self._cuts = markers.cuts(
-            added.values(), lambda token: markers.is_marker(token.content, token.special)
-        )
+
+        def is_marker(token: Any) -> bool:
+            return markers.is_marker(token.content, token.special)
+
+        self._markers = {i for i, t in added.items() if i in self.end_ids or is_marker(t)}
+        self._cuts = markers.cuts(added.values(), is_marker)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
         shown = [i for i in ids if i not in self.end_ids]
-        # Clean-up would rewrite what the model wrote, " ," to "," and so on.
-        return self._fast.decode(
-            shown, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        # Clean-up would change the model's text, such as " ," to ",".
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return self._fast.decode(shown, **options)
 
     def name(self, token: int) -> str:
-        """Returns how a token is written, special or not."""
+        """Returns the text of one token, special or not."""
         return str(self._fast.convert_ids_to_tokens(token))
 
     def save(self, folder: Path) -> None:
@@ -224,7 +246,7 @@ class HFTokenizer(Tokenizer):
         self._fast.save_pretrained(folder)
         file = folder / _CONFIG
         config = json.loads(file.read_text())
-        # The names in transformers 5 of what 4 calls otherwise; 5 knows both.
+        # Names of transformers 4, which version 5 reads too.
         if config.get("tokenizer_class") == "TokenizersBackend":
             config["tokenizer_class"] = "PreTrainedTokenizerFast"
             config["model_input_names"] = ["input_ids", "attention_mask"]
@@ -238,7 +260,7 @@ class HFTokenizer(Tokenizer):
     def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
         readings = []
         for read in self._fast.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
-            ids = read.ids  # It is made anew at every access.
+            ids = read.ids  # Each access makes a new list.
             at = [n for n, i in enumerate(ids) if i in self._markers]
             offsets = read.offsets if at else []
             readings.append((ids, [markers.Found(ids[n], *offsets[n]) for n in at]))
@@ -261,7 +283,7 @@ def load(checkpoint: Path, rows: int | None = None, ends: Sequence[int] = ()) ->
 
     Args:
       checkpoint: a folder, or a GGUF file.
-      rows: of the model's embedding table; None is not compared.
+      rows: of the model's embedding table; None checks nothing.
       ends: tokens at which the model's config ends a text.
 
     Raises:
@@ -279,9 +301,7 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
     # Parallel tokenization warns after every fork, and Grain forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if checkpoint.suffix == ".gguf":
-        from bridge_jax.text import gguf_tokenizer
-
-        return HFTokenizer(gguf_tokenizer.read(checkpoint), rows, ends)
+        return HFTokenizer(_read_gguf(checkpoint), rows, ends)
     if (checkpoint / "tokenizer.model").exists() and not (checkpoint / "tokenizer.json").exists():
         from bridge_jax.text.sentencepiece import SentencePieceTokenizer
 
@@ -304,7 +324,70 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
 
 
 def first_difference(a: Tokenizer, b: Tokenizer, size: int) -> int | None:
-    """Returns the first id below `size` that is not the same in both; None if all are."""
+    """Returns the first id below `size` that two tokenizers decode differently, or None."""
     if a.end_id != b.end_id:
         return a.end_id
     return next((i for i in range(size) if a.decode([i]) != b.decode([i])), None)
+
+
+def _read_gguf(path: Path) -> Any:
+    """Returns the byte-level BPE tokenizer in a GGUF file as a transformers fast tokenizer.
+
+    Raises:
+      UserError: it is of a kind not in the table above, or damaged.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    meta = open_gguf(path).metadata
+    pre = meta.get("tokenizer.ggml.pre")
+    if meta.get("tokenizer.ggml.model") != "gpt2" or not isinstance(pre, str) or pre not in _CUTS:
+        kind = meta.get("tokenizer.ggml.model"), pre
+        raise UserError(f"{path}: tokenizer {kind} is not supported; use a folder of safetensors")
+
+    def damaged(what: str) -> UserError:
+        return UserError(f"{path}: {what}; download it again")
+
+    def listed(name: str, kind: type) -> list[Any]:
+        value = meta.get(f"tokenizer.ggml.{name}")
+        if not isinstance(value, list) or not all(type(item) is kind for item in value):
+            raise damaged(f"tokenizer.ggml.{name} must be a list of type {kind.__name__}")
+        return value
+
+    tokens, types = listed("tokens", str), listed("token_type", int)
+    if len(types) != len(tokens):
+        raise damaged(f"{len(types)} token types for {len(tokens)} tokens")
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = []
+    for pair in listed("merges", str):
+        left, _, right = pair.partition(" ")
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise damaged(f"tokenizer.ggml.merges: {pair!r} does not join two tokens to a third")
+        merges.append((left, right))
+    # Llama 3 takes words that are whole in the vocabulary before it merges.
+    bpe = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre == "llama-bpe"))
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "smollm")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([_CUTS[pre], to_bytes])
+    bpe.decoder = decoders.ByteLevel()
+    if pre == "qwen2":  # llama.cpp leaves it out; transformers does not.
+        bpe.normalizer = normalizers.NFC()
+    typed = list(zip(tokens, types))
+    bpe.add_special_tokens([t for t, kind in typed if kind == _CONTROL])
+    bpe.add_tokens(
+        [tokenizers.AddedToken(t, normalized=False) for t, kind in typed if kind == _USER_DEFINED]
+    )
+    named: dict[str, Any] = {}
+    for argument, role in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding")):
+        i = meta.get(f"tokenizer.ggml.{role}_token_id")
+        if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
+            raise damaged(
+                f"tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens"
+            )
+        named[argument] = None if i is None else tokens[i]
+    key = "tokenizer.chat_template"
+    templates = {k: v for k, v in meta.items() if k == key or k.startswith(f"{key}.")}
+    for name, value in templates.items():
+        if not isinstance(value, str):
+            raise damaged(f"{name} is no text")
+    others = {name.removeprefix(f"{key}."): text for name, text in templates.items()}
+    template = templates.get(key) or others or None
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=template, **named)

@@ -6,7 +6,7 @@ import pytest
 
 from bridge_jax.config import DataConfig, RunConfig
 from bridge_jax.data import sources
-from bridge_jax.data.rouge import rouge_l
+from bridge_jax.data.answers import rouge_l
 from bridge_jax.evaluation import metrics
 from bridge_jax.methods import teacher
 from bridge_jax.pipeline.files import read_rows

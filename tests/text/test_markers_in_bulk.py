@@ -88,7 +88,7 @@ def templated(request):
 @given(chats=chats, texts=st.lists(text, max_size=4))
 @often
 def test_ids_of_many_where_texts_are_cut(cut, chats, texts):
-    assert "<|im_start|>" in cut._cuts.at
+    assert "<|im_start|>" in cut._cuts
     compare(cut, chats, texts)
 
 
@@ -131,8 +131,8 @@ def test_there_is_no_cut_where_a_token_looks_around():
     for flags in ({"lstrip": True}, {"single_word": True}):
         token = tokenizers.AddedToken("<x>", normalized=False, **flags)
         plain = tokenizers.AddedToken("<y>", normalized=False)
-        assert markers.cuts([token, plain], lambda t: True).at == ()
-    assert hf_with_greedy_markers(byte_level("qwen2"))._cuts.at == ()
+        assert markers.cuts([token, plain], lambda t: True) == ()
+    assert hf_with_greedy_markers(byte_level("qwen2"))._cuts == ()
 
 
 def test_there_is_no_cut_before_words_or_what_is_read_after_normalizing():
@@ -140,24 +140,17 @@ def test_there_is_no_cut_before_words_or_what_is_read_after_normalizing():
         tokenizers.AddedToken(content, normalized=normalized)
         for content, normalized in (("<y>", False), ("word", False), (" <z>", False), ("<n>", True))
     ]
-    assert markers.cuts(tokens, lambda t: True) == (("<y>",), ("<y>", "word", " <z>"))
-    assert markers.cuts(tokens, lambda t: t.content != "<y>").at == ()
+    assert markers.cuts(tokens, lambda t: True) == ("<y>",)
+    assert markers.cuts(tokens, lambda t: t.content != "<y>") == ()
 
 
-@pytest.mark.parametrize(
-    "before, token, crosses",
-    [
-        ("a\n", "\n<m>", True),
-        ("a\n", "\n<m> and more", True),
-        ("a\n", "\n<", True),
-        ("a", "\n<m>", False),
-        ("a\n", "\n<n>", False),
-        ("<", "<<m>", True),
-        ("a", "<m>", False),
-    ],
-)
-def test_a_token_that_reaches_over_a_cut_is_found(before, token, crosses):
-    assert markers._crosses(before, "<m>", [token]) is crosses
+@pytest.mark.parametrize("token", ["\n<|im_", "\n<|im_start|>u", "\n<|im_start|>user\nG"])
+def test_an_added_token_that_reaches_over_a_cut_changes_no_id(token):
+    ours = hf(byte_level("qwen2"), more=[token])  # noqa: F811
+    system = {"role": "system", "content": "Be brief."}
+    asked = [{"role": "user", "content": text} for text in ("Give", "Go", "give", "12", "")]
+    compare(ours, [[system, question] for question in asked], [])
+    compare(ours, [[system, question] for question in reversed(asked)], [])
 
 
 def test_a_reader_that_reads_a_rest_otherwise_is_not_cut():
@@ -167,5 +160,4 @@ def test_a_reader_that_reads_a_rest_otherwise_is_not_cut():
         return [([len(text)], []) for text in texts]
 
     items = [(f"system<y>user {n}", [(13, 14 + n // 10)]) for n in range(20)]
-    where = markers.Cuts(("<y>",), ("<y>",))
-    assert markers.read_all(items, read, where) == read([text for text, _ in items])
+    assert markers.read_all(items, read, ["<y>"]) == read([text for text, _ in items])

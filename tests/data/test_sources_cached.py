@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bridge_jax.config import DataConfig
-from bridge_jax.data import cached, sources
+from bridge_jax.data import sources
 from bridge_jax.data.example import Example, Splits, Task
 from bridge_jax.errors import UserError
 
@@ -48,7 +48,7 @@ def config(path, **more):
 
 
 def twice(settings, folder, content="1"):
-    return [cached.load(settings, 0, folder, content) for _ in range(2)]
+    return [sources.load_cached(settings, 0, folder, content) for _ in range(2)]
 
 
 def test_what_was_loaded_before_comes_back_exactly(data, tmp_path, loads):
@@ -81,9 +81,11 @@ def test_every_field_comes_back(tmp_path, monkeypatch):
 
 
 def test_another_place_is_the_same_data(data, tmp_path, loads):
-    cached.load(config(data), 0, tmp_path / "cache", "1")
+    sources.load_cached(config(data), 0, tmp_path / "cache", "1")
     moved = data.rename(tmp_path / "moved.jsonl")
-    again = cached.load(config(moved, rationale="0", labelled=False), 1, tmp_path / "cache", "1")
+    again = sources.load_cached(
+        config(moved, rationale="0", labelled=False), 1, tmp_path / "cache", "1"
+    )
     assert len(loads) == 1
     assert again.bad.rows[0].file == str(moved)
 
@@ -101,22 +103,25 @@ def test_another_place_is_the_same_data(data, tmp_path, loads):
     ],
 )
 def test_other_settings_are_loaded_again(data, tmp_path, loads, change):
-    first = cached.load(config(data), 0, tmp_path / "cache", "1")
-    other = cached.load(config(data, **change), 0, tmp_path / "cache", "1")
+    first = sources.load_cached(config(data), 0, tmp_path / "cache", "1")
+    other = sources.load_cached(config(data, **change), 0, tmp_path / "cache", "1")
     assert len(loads) == 2 and other != first
-    assert cached.load(config(data), 0, tmp_path / "cache", "1") == first
+    assert sources.load_cached(config(data), 0, tmp_path / "cache", "1") == first
     assert len(loads) == 2
 
 
 def test_other_content_or_a_new_task_file_is_loaded_again(data, tmp_path, loads):
-    cached.load(config(data), 0, tmp_path / "cache", "1")
-    cached.load(config(data), 0, tmp_path / "cache", "2")
+    sources.load_cached(config(data), 0, tmp_path / "cache", "1")
+    sources.load_cached(config(data), 0, tmp_path / "cache", "2")
     assert len(loads) == 2
     file = tmp_path / "task.toml"
     for text in ("One?", "Two?"):
         file.write_text(f'instruction = "{text}"')
         settings = config(data, label_descriptions={}, task_file=str(file))
-        assert cached.load(settings, 0, tmp_path / "cache", "1").pool[0].task.instruction == text
+        assert (
+            sources.load_cached(settings, 0, tmp_path / "cache", "1").pool[0].task.instruction
+            == text
+        )
     assert len(loads) == 4
 
 
@@ -125,21 +130,21 @@ def test_without_content_or_folder_or_for_practice_nothing_is_kept(data, tmp_pat
     twice(config(data), folder, content="")
     twice(config(data), None)
     practice = DataConfig(pool=3, dev=1, test=2)
-    assert cached.load(practice, 4, folder, "1") == sources.load(practice, 4)
+    assert sources.load_cached(practice, 4, folder, "1") == sources.load(practice, 4)
     assert len(loads) == 6 and not folder.exists()
 
 
 def test_of_an_error_nothing_is_kept(data, tmp_path):
     for _ in range(2):
         with pytest.raises(UserError, match="2 of 7 rows are bad"):
-            cached.load(config(data, on_bad_row="error"), 0, tmp_path / "cache", "1")
+            sources.load_cached(config(data, on_bad_row="error"), 0, tmp_path / "cache", "1")
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "no facts", "empty facts"])
 def test_a_damaged_entry_is_made_again(data, tmp_path, loads, damage):
     folder = tmp_path / "cache"
-    first = cached.load(config(data), 0, folder, "1")
+    first = sources.load_cached(config(data), 0, folder, "1")
     (rows,), (facts,) = folder.glob("*.examples.jsonl"), folder.glob("*.json")
     before = rows.read_bytes()
     match damage:
@@ -153,15 +158,15 @@ def test_a_damaged_entry_is_made_again(data, tmp_path, loads, damage):
             facts.unlink()
         case "empty facts":
             facts.write_text("{}")
-    assert cached.load(config(data), 0, folder, "1") == first
+    assert sources.load_cached(config(data), 0, folder, "1") == first
     assert len(loads) == 2 and rows.read_bytes() == before
-    assert cached.load(config(data), 0, folder, "1") == first
+    assert sources.load_cached(config(data), 0, folder, "1") == first
     assert len(loads) == 2
 
 
 def test_only_the_first_process_writes(data, tmp_path, monkeypatch):
     monkeypatch.setattr("bridge_jax.parallel.hosts.is_first", lambda: False)
-    cached.load(config(data), 0, tmp_path / "cache", "1")
+    sources.load_cached(config(data), 0, tmp_path / "cache", "1")
     assert not (tmp_path / "cache").exists()
 
 
@@ -192,30 +197,30 @@ def splits(**change):
     ],
 )
 def test_a_digest_is_of_all_that_models_read(change):
-    before, after = cached.digests(splits()), cached.digests(splits(**change))
+    before, after = sources.digests(splits()), sources.digests(splits(**change))
     assert {name for name in before if before[name] != after[name]} == {"pool"}
-    assert cached.digests(splits()) == before
+    assert sources.digests(splits()) == before
 
 
 def test_recorded_rationales_have_a_digest_of_their_own():
-    before, after = cached.digests(splits()), cached.digests(splits(rationales={"0": "s"}))
+    before, after = sources.digests(splits()), sources.digests(splits(rationales={"0": "s"}))
     assert {name for name in before if before[name] != after[name]} == {"pool_recorded"}
 
 
 def test_the_order_of_examples_counts():
     one, other = splits().pool[0], splits(id="2").pool[1]
     rest = (one,)
-    found = [cached.digests(Splits(p, rest, rest))["pool"] for p in ((one, other), (other, one))]
+    found = [sources.digests(Splits(p, rest, rest))["pool"] for p in ((one, other), (other, one))]
     assert found[0] != found[1]
 
 
 def test_digests_are_kept_with_the_examples(data, tmp_path, monkeypatch):
-    cached.load(config(data), 0, tmp_path / "cache", "1")
-    expected = cached.digests(sources.load(config(data), 0))
-    second = cached.load(config(data), 0, tmp_path / "cache", "1")
+    sources.load_cached(config(data), 0, tmp_path / "cache", "1")
+    expected = sources.digests(sources.load(config(data), 0))
+    second = sources.load_cached(config(data), 0, tmp_path / "cache", "1")
     with monkeypatch.context() as patch:
-        patch.setattr("bridge_jax.data.cached._texts", None)
-        assert cached.digests(second) == expected
+        patch.setattr("bridge_jax.data.sources._texts", None)
+        assert sources.digests(second) == expected
     # They are of these examples alone.
     fewer = dataclasses.replace(second, pool=second.pool[:1])
-    assert cached.digests(fewer)["pool"] != expected["pool"]
+    assert sources.digests(fewer)["pool"] != expected["pool"]

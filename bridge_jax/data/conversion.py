@@ -1,4 +1,4 @@
-"""Reads the choices and the gold answers of rows.
+"""Converts rows to examples: question, choices, gold answer and recorded rationales.
 
 An answer may name its choice in four ways: by its *text*, by a *letter* (A is the first; or by the
 row's own labels, as in ARC and CommonsenseQA), by an *index* counted from 0 (the convention of
@@ -6,21 +6,24 @@ Hugging Face's datasets) or by a *number* counted from 1. `data.answer_is` says 
 an answer that only one way can read. It never takes a number counted from 1, which would be another
 choice as an index.
 
-A file has one convention for how numbers name choices. So that is also checked over all rows:
-indices in some and texts in others, or numbers that never are 0, are an error that names the
-setting.
+A file has one convention for how numbers name choices, so that is also checked over all rows: an
+error names the setting if some rows hold indices and others texts, or if no number is ever 0.
 """
 
+import dataclasses
+import hashlib
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from bridge_jax.config import DataConfig
 from bridge_jax.data import numbers
-from bridge_jax.data.answers import parse_answer
+from bridge_jax.data.answers import format_completion, parse_answer
 from bridge_jax.data.example import AnswerKind, Example
 from bridge_jax.data.options import options_in
-from bridge_jax.data.rows import BadRowError, Columns, Row, names, shown
+from bridge_jax.data.rows import BadRowError, Columns, Row, bad_value, names, shown
 
 Way = Literal["text", "letter", "index", "number"]
 
@@ -43,21 +46,76 @@ class Choices(NamedTuple):
     are_numbers: bool = False
 
 
-class Gold:
-    """Reads choices and answers, and keeps count of how numbers name choices, for `doubt`."""
+class RowReader:
+    """Converts rows to examples one by one, and checks that ids and questions are unique.
 
-    def __init__(self, config: DataConfig, columns: Columns):
-        self._config, self._columns = config, columns
-        self._first: dict[str, str] = {}  # Way of naming an option -> the first row that used it.
+    Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
+    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
+    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
+    `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
+
+    Attributes:
+      columns: the reader of single columns.
+      replaced: rows in whose texts U+FFFD stands for an invalid character.
+    """
+
+    def __init__(self, config: DataConfig):
+        self.columns, self.replaced = Columns(config.columns), 0
+        self._config = config
+        self._ids: dict[str, str] = {}  # Id -> its row.
+        self._questions: dict[str, tuple[str, str]] = {}  # Question -> its split and row.
+        self._first: dict[str, str] = {}  # Way of naming a choice -> the first row that used it.
         self._has_zero = False
 
-    def options(self, row: Row, question: str) -> Choices | None:
+    def example(self, row: Row, split: str) -> Example:
+        """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
+        columns, config, replaced_before = self.columns, self._config, self.columns.replaced
+        question = columns.text(row, "question")
+        found = self._choices(row, question)
+        if found and found.of == "row":
+            question = _shown_in(question, found, config.kind)
+        example = Example(
+            id=columns.text(row, "id", required="id" in config.columns),
+            question=question,
+            answer="",
+            kind=config.kind,
+            choices=found.texts if found else (),
+            domain=columns.text(row, "domain", required=False),
+            rationales=self._rationales(row, found),
+            min_rouge=config.min_rouge,
+            decimal=config.decimal,
+        )
+        answer = self._choice(row, example, found) if found else self._open_answer(row, example)
+        example = self._remember(row, dataclasses.replace(example, answer=answer), split)
+        self.replaced += columns.replaced > replaced_before
+        return example
+
+    def doubt(self) -> str:
+        """Returns a message if all rows together contradict the config, or ""."""
+        if unseen := self.columns.unseen():
+            return unseen
+        first, column = self._first, self.columns.name("answer")
+        if "index" in first and "text" in first:
+            return (
+                f"numbers in {column} are the texts of options in some rows ({first['text']}) and "
+                f"indices in others ({first['index']}): say which with data.answer_is=text, index "
+                "or number"
+            )
+        if "index" in first and "past" in first and not self._has_zero:
+            return (
+                f"numbers in {column} seem to count the options from 1: none is 0, and some are "
+                f"the number of options ({first['past']}); say data.answer_is=number if so, or "
+                "index if they count from 0"
+            )
+        return ""
+
+    def _choices(self, row: Row, question: str) -> Choices | None:
         """Returns the closed set: the row's own, the config's, or the options in the question.
 
         Returns None if the answer is a number or a free text. Raises BadRowError.
         """
-        column, kind = self._columns.name("choices"), self._config.kind
-        own = read_choices(self._columns.raw(row, "choices"), column, self._columns.clean)
+        column, kind = self.columns.name("choices"), self._config.kind
+        own = _read_choices(self.columns.raw(row, "choices"), column, self.columns.clean)
         if kind in ("numeric", "text"):
             if own and self._config.answer_is == "auto":
                 raise BadRowError(
@@ -81,44 +139,12 @@ class Gold:
             "set data.choices, or name their column with data.columns=choices:COLUMN",
         )
 
-    def answer(self, row: Row, example: Example, found: Choices | None) -> str:
-        """Returns the gold answer to a question with `found` options; raises BadRowError."""
-        return self._option(row, example, found) if found else self._open(row, example)
-
-    def doubt(self) -> str:
-        """Returns a message if all rows together suggest another reading of numbers; or ""."""
-        first, column = self._first, self._columns.name("answer")
-        if "index" in first and "text" in first:
-            return (
-                f"numbers in {column} are the texts of options in some rows ({first['text']}) and "
-                f"indices in others ({first['index']}): say which with data.answer_is=text, index "
-                "or number"
-            )
-        if "index" in first and "past" in first and not self._has_zero:
-            return (
-                f"numbers in {column} seem to count the options from 1: none is 0, and some are "
-                f"the number of options ({first['past']}); say data.answer_is=number if so, or "
-                "index if they count from 0"
-            )
-        return ""
-
-    def teacher_answer(self, row: Row, found: Choices | None) -> str:
-        """Returns the option that a recorded teacher chose, or else its text; may be empty."""
-        text = self._columns.text(row, "teacher_answer", required=False)
-        value, how = self._columns.raw(row, "teacher_answer"), self._config.answer_is
-        if not found or not text or (how == "auto" and isinstance(value, str)):
-            return text
-        value = text if isinstance(value, str) else value
-        column = self._columns.name("teacher_answer")
-        named = named_by(value, found, self._config.kind, how, column)
-        return found.texts[named[1]] if named else text
-
-    def _open(self, row: Row, example: Example) -> str:
-        """Returns a number or a text."""
-        column, text = self._columns.name("answer"), self._columns.text(row, "answer")
-        value = self._columns.raw(row, "answer")
+    def _open_answer(self, row: Row, example: Example) -> str:
+        """Returns the gold answer of a question without choices: a number or a text."""
+        column, text = self.columns.name("answer"), self.columns.text(row, "answer")
+        value = self.columns.raw(row, "answer")
         if example.kind == "numeric" and isinstance(value, float):
-            # Its point is that of JSON, whatever mark is read.
+            # JSON writes a point, whatever mark `data.decimal` says.
             text = numbers.from_json(value, example.decimal)
         answer = parse_answer(text, example)
         if answer is None:
@@ -127,13 +153,13 @@ class Gold:
                 f"{column} is not a number",
                 "data.kind=numeric reads numbers only: set data.kind=choice, label or text",
             )
-        # A number keeps the digits it is shown with.
+        # A number keeps the digits that it was written with.
         return text if example.kind == "numeric" else answer
 
-    def _option(self, row: Row, example: Example, found: Choices) -> str:
-        """Returns the text of an option."""
-        column, how = self._columns.name("answer"), self._config.answer_is
-        value = self._columns.raw(row, "answer")
+    def _choice(self, row: Row, example: Example, found: Choices) -> str:
+        """Returns the gold answer of a question with choices: the text of one."""
+        column, how = self.columns.name("answer"), self._config.answer_is
+        value = self.columns.raw(row, "answer")
         if isinstance(value, bool):
             value = str(value).lower()
             if value not in [text.lower() for text in found.texts]:
@@ -144,22 +170,20 @@ class Gold:
                     "data.choices=true,false takes it",
                 )
         else:
-            text = self._columns.text(row, "answer")
+            text = self.columns.text(row, "answer")
             value = text if isinstance(value, str) else value
-        number = whole(value)
+        number, place = _whole(value), f"{row.place}: {column}={shown(value)}"
         self._has_zero |= number == 0
-        named = named_by(value, found, example.kind, how, column)
-        if named:
-            way, place = named
+        if named := _named_by(value, found, example.kind, how, column):
             if how == "auto" and number is not None:
-                self._first.setdefault(way, f"{row.place}: {column}={shown(value)}")
-            return found.texts[place]
+                self._first.setdefault(named[0], place)
+            return found.texts[named[1]]
         # A label may also be named by the letter that it has in the question.
         answer = parse_answer(value, example) if isinstance(value, str) else None
         if answer is not None and how == "auto":
             return answer
         if number == len(found.texts):
-            self._first.setdefault("past", f"{row.place}: {column}={shown(value)}")
+            self._first.setdefault("past", place)
         by = "" if how == "auto" else f" by its {how}"
         raise BadRowError(
             f"{column}={shown(value)} is none of the choices {names(found.texts)}{by}",
@@ -167,6 +191,64 @@ class Gold:
             "data.choices has to list all answers; data.answer_is says how they name an option: "
             "by text, letter, index (from 0) or number (from 1)",
         )
+
+    def _rationales(self, row: Row, found: Choices | None) -> dict[str, str]:
+        columns = self.columns
+        texts = {
+            "rationale": columns.text(row, "rationale", required=False),
+            "human": columns.text(row, "human_rationale", required=False),
+        }
+        column, variants = columns.name("rationales"), columns.raw(row, "rationales")
+        if not isinstance(variants, list | None):
+            raise BadRowError(f"{column} is of type {type(variants).__name__}, not a list")
+        for index, variant in enumerate(variants or ()):
+            text = variant.get("text") if isinstance(variant, Mapping) else variant
+            if not isinstance(text, str | None):
+                raise BadRowError(
+                    f"{column}[{index}] has no string 'text'", f"{column} hold no string 'text'"
+                )
+            texts[str(index)] = columns.clean(text or "").strip()
+        if texts["rationale"] and "teacher_answer" in columns.mapped:
+            answer = self._teacher_answer(row, found)
+            if answer:
+                texts["rationale"] = "".join(format_completion(texts["rationale"], answer))
+        return {name: text for name, text in texts.items() if text}
+
+    def _teacher_answer(self, row: Row, found: Choices | None) -> str:
+        """Returns the choice of a recorded teacher, or else its text; may be empty."""
+        text = self.columns.text(row, "teacher_answer", required=False)
+        value, how = self.columns.raw(row, "teacher_answer"), self._config.answer_is
+        if not found or not text or (how == "auto" and isinstance(value, str)):
+            return text
+        value = text if isinstance(value, str) else value
+        column = self.columns.name("teacher_answer")
+        named = _named_by(value, found, self._config.kind, how, column)
+        return found.texts[named[1]] if named else text
+
+    def _remember(self, row: Row, example: Example, split: str) -> Example:
+        """Returns the example, with an id from its content if it has none; raises BadRowError."""
+        split_before, where = self._questions.get(example.question, (split, ""))
+        if split_before != split:
+            raise BadRowError(
+                f"asks the same question as {where}, which is in {split_before}",
+                "asks a question of another split",
+            )
+        if not example.id:
+            content = json.dumps([example.question, example.choices, example.answer])
+            digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+            name, number = digest, 1
+            while name in self._ids:  # Repeats of a row get a number.
+                number += 1
+                name = f"{digest}-{number}"
+            example = dataclasses.replace(example, id=name)
+        elif example.id in self._ids:
+            raise BadRowError(
+                f"id {shown(example.id)} was used before ({self._ids[example.id]})",
+                "id was used before",
+            )
+        self._ids[example.id] = row.where
+        self._questions.setdefault(example.question, (split, row.where))
+        return example
 
 
 def _other_marks(text: str, decimal: numbers.DecimalMark) -> str:
@@ -180,7 +262,7 @@ def _other_marks(text: str, decimal: numbers.DecimalMark) -> str:
     return f"; {', '.join(ways)}" if ways else ""
 
 
-def read_choices(value: Any, column: str, clean: Callable[[str], str]) -> Choices | None:
+def _read_choices(value: Any, column: str, clean: Callable[[str], str]) -> Choices | None:
     """Returns the options in a `choices` column, or None if there are none.
 
     Args:
@@ -190,21 +272,19 @@ def read_choices(value: Any, column: str, clean: Callable[[str], str]) -> Choice
       clean: applied to each text.
 
     Raises:
-      BadRowError: it is none of these, there is one option, or one is empty or there twice.
+      BadRowError: it is none of these, there is one option, or one is empty or repeated.
     """
     if value is None:
         return None
     pairs = _pairs(value)
-    if pairs is None or not all(_is_text(each) for part in pairs for each in part):
-        kind = "is not a list of texts or numbers"
-        raise BadRowError(f"{column}={shown(value)} {kind}", f"{column} {kind}")
-    # One line each: an option is shown on a line of its own.
+    if pairs is None or not all(map(_is_text, pairs[0] + pairs[1])):
+        raise bad_value(column, value, "is not a list of texts or numbers")
+    # White space is joined, since each option is shown on a line of its own.
     labels, texts = ([clean(" ".join(str(each).split())) for each in part] for part in pairs)
     if not texts and not labels:
         return None
     if len(texts) < 2 or len(labels) not in (0, len(texts)):
-        kind = "is not two options or more"
-        raise BadRowError(f"{column}={shown(value)} {kind}", f"{column} {kind}")
+        raise bad_value(column, value, "is not two options or more")
     labels = [_bare(label) for label in labels]
     if not labels:
         texts = _without_letters(texts)
@@ -222,7 +302,7 @@ def read_choices(value: Any, column: str, clean: Callable[[str], str]) -> Choice
 
 
 def _pairs(value: Any) -> tuple[list[Any], list[Any]] | None:
-    """Returns labels, maybe none, and texts; or None for what holds no options."""
+    """Returns (labels, texts) of a `choices` column, or None for another kind of value."""
     if isinstance(value, Mapping):
         if value.keys() != {"label", "text"}:
             kept = {label: text for label, text in value.items() if text is not None}
@@ -249,20 +329,20 @@ def _bare(letter: str) -> str:
 
 def _without_letters(texts: list[str]) -> list[str]:
     """Returns texts without "A)", "(b)" or "C." before them, if all have their letter."""
-    bare = []
-    for text, letter in zip(texts, _LETTERS):
-        for mark in (f"{letter})", f"({letter})", f"{letter}."):
-            if text[: len(mark)].upper() == mark:
-                bare.append(text[len(mark) :].strip())
-                break
-    return bare if len(bare) == len(texts) else texts
+    marks = [
+        re.match(rf"(?:\({letter}\)|{letter}[).])", text, re.IGNORECASE | re.ASCII)
+        for text, letter in zip(texts, _LETTERS)
+    ]
+    if None in marks or len(marks) < len(texts):
+        return texts
+    return [text[mark.end() :].strip() for text, mark in zip(texts, marks) if mark]
 
 
-def shown_in(question: str, options: Choices, kind: AnswerKind) -> str:
+def _shown_in(question: str, options: Choices, kind: AnswerKind) -> str:
     """Returns the question with a row's own options below it, unless it lists them already.
 
-    Every reader of an example, teacher, assistant or student, sees its question. Choices of a
-    choice have letters; labels of which one fits are listed without.
+    So teacher, assistant and student all see the options. Options of kind "choice" get letters,
+    labels get none.
 
     Raises:
       BadRowError: the question lists them in another order, or there are more than letters.
@@ -286,10 +366,10 @@ def shown_in(question: str, options: Choices, kind: AnswerKind) -> str:
     return "\n".join([question, *lines])
 
 
-def readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
-    """Returns which option `value` names, by each way to read it that gives one."""
+def _readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
+    """Returns the choice that `value` names, counted from 0, by each way that reads it."""
     found: dict[Way, int] = {}
-    text, number = str(value).strip(), whole(value)
+    text, number = str(value).strip(), _whole(value)
     if isinstance(value, float) and number is not None and text not in options.texts:
         text = str(number)
     same = [i for i, option in enumerate(options.texts) if option.casefold() == text.casefold()]
@@ -299,16 +379,15 @@ def readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
     elif len(same) == 1:
         found["text"] = same[0]
     elif len(name) > 1 and name not in labels:
-        # As a reply is read: punctuation does not matter, nor a letter before the text.
+        # Parsed like a reply: punctuation does not matter, nor a letter before the text.
         match = parse_answer(text, Example("", "", "", kind, options.texts))
         if match is not None:
             found["text"] = options.texts.index(match)
+    may_be_letter = kind == "choice" or (options.of != "task" and not found)
     if name in labels:
         found["letter"] = labels.index(name)
-    elif not labels and len(name) == 1 and name in _LETTERS[: len(options.texts)]:
-        label_of_row = kind == "label" and options.of != "task" and not found
-        if kind == "choice" or label_of_row:
-            found["letter"] = _LETTERS.index(name)
+    elif may_be_letter and not labels and name in list(_LETTERS[: len(options.texts)]):
+        found["letter"] = _LETTERS.index(name)
     if number is not None and 0 <= number < len(options.texts):
         found["index"] = number
     if number is not None and 1 <= number <= len(options.texts):
@@ -316,14 +395,14 @@ def readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
     return found
 
 
-def whole(value: Any) -> int | None:
+def _whole(value: Any) -> int | None:
     """Returns a whole number, also one of digits or of a float column that has gaps; or None."""
     if isinstance(value, str):
         return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
     return int(value) if value == value // 1 else None
 
 
-def named_by(
+def _named_by(
     value: Any, options: Choices, kind: AnswerKind, answer_is: str, column: str
 ) -> tuple[Way | Literal["either"], int] | None:
     """Returns how an answer names an option, and which one; None if it names none.
@@ -341,7 +420,7 @@ def named_by(
     Raises:
       BadRowError: `auto`, and the answer names different options by different ways.
     """
-    found = readings(value, options, kind)
+    found = _readings(value, options, kind)
     if answer_is != "auto":
         way: Any = answer_is
         return (way, found[way]) if way in found else None
@@ -352,11 +431,10 @@ def named_by(
         return "either", next(iter(found.values()))
     if options.of == "task" and "text" in found:
         return "text", found["text"]  # The task's labels are written as in its answers.
-    is_index = not isinstance(value, str | float) and not options.are_numbers
-    if "index" in found and is_index:
+    if "index" in found and not isinstance(value, str | float) and not options.are_numbers:
         return "index", found["index"]
     if list(found) == ["index"] and isinstance(value, str) and number is not None:
-        found["number"] = number  # Digits in quotation marks may count from either.
+        found["number"] = number  # A string of digits may count from 0 or from 1.
     if len(found) > 1:
         ways = ", ".join(f"{shown(options.texts[i])} by its {way}" for way, i in found.items())
         choice = f"data.answer_is={' or '.join(found)}"

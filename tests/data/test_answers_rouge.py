@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge_jax.config import DataConfig
-from bridge_jax.data import rouge, sources
+from bridge_jax.data import answers, sources
 from bridge_jax.data.answers import answer_of, format_completion, is_correct, parse_answer
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
@@ -43,18 +43,18 @@ def library():
     ],
 )
 def test_rouge_l_by_hand(hypothesis, reference, expected):
-    assert rouge.rouge_l(hypothesis, reference) == pytest.approx(expected)
+    assert answers.rouge_l(hypothesis, reference) == pytest.approx(expected)
 
 
 @needs_library
 def test_only_the_first_words_of_huge_texts_are_compared():
     """Two thousand words of each; what comes after them is not found, so the score is lower."""
     words = [f"w{i}" for i in range(2500)]
-    assert rouge.rouge_l(" ".join(words), " ".join(words)) == pytest.approx(2000 / 2500)
-    assert rouge.rouge_l(" ".join(words[:2000]), " ".join(words[:2000])) == pytest.approx(1.0)
+    assert answers.rouge_l(" ".join(words), " ".join(words)) == pytest.approx(2000 / 2500)
+    assert answers.rouge_l(" ".join(words[:2000]), " ".join(words[:2000])) == pytest.approx(1.0)
     book = "filler " * 150_000
-    assert rouge.rouge_l(f"the cat sat {book}", "the cat sat") == pytest.approx(6 / 150_006)
-    assert rouge.rouge_l(book, book) == pytest.approx(2000 / 150_000)
+    assert answers.rouge_l(f"the cat sat {book}", "the cat sat") == pytest.approx(6 / 150_006)
+    assert answers.rouge_l(book, book) == pytest.approx(2000 / 150_000)
 
 
 def longest(a, b):
@@ -74,7 +74,7 @@ def longest(a, b):
 def test_rouge_l_is_of_the_longest_common_subsequence(a, b):
     common = longest(a, b)
     expected = 2 * common / (len(a) + len(b))  # the harmonic mean of common / a and common / b
-    assert rouge.rouge_l(" ".join(a), " ".join(b)) == pytest.approx(expected, abs=1e-6)
+    assert answers.rouge_l(" ".join(a), " ".join(b)) == pytest.approx(expected, abs=1e-6)
 
 
 @needs_library
@@ -110,4 +110,4 @@ def test_a_file_of_free_texts(tmp_path):
 def test_without_the_library_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)
     with pytest.raises(UserError, match=re.escape("pip install 'bridge-jax[tf-text]'")):
-        rouge.check()
+        answers.load_tensorflow_text()
