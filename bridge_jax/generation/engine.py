@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import decoder, head
+from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
@@ -65,7 +65,7 @@ def forward(
     visible = decoder.in_cache(cache, tokens.shape[1])
     out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
     hidden, cache = out
-    return head.logits(hidden[:, -1], decoder.output_head(config, params)), cache
+    return decoder.output_head(config, params).logits(hidden[:, -1]), cache
 
 
 def read_prompts(
