@@ -10,20 +10,11 @@ ROOT = Path(__file__).parents[1]
 
 # A part may import itself and those above it: DESIGN.md's list.
 LAYERS = [
-    *(
-        "errors",
-        "shown",
-        "atomic",
-        "timing",
-        "config",
-        "parallel",
-        "caches",
-        "progress",
-    ),
-    *("data", "models", "text", "training", "generation", "selection"),
-    *("ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study"),
+    "errors", "shown", "atomic", "timing", "config", "parallel", "caches", "progress",
+    "data", "models", "text", "training", "generation", "selection",
+    "ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study",
     "launch",
-]
+]  # fmt: skip
 LEVEL = {part: level for level, part in enumerate(LAYERS)}
 
 
