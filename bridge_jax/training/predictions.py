@@ -39,7 +39,7 @@ def predict(
     mesh: Mesh,
     advance: Callable[[int], None] = lambda n: None,
 ) -> SoftTargets:
-    """Returns what a model predicts at the targets of all sequences, one after the other.
+    """Returns a model's predictions at the targets of all sequences, one after the other.
 
     Args:
       config, params: the assistant.

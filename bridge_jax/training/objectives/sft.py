@@ -62,7 +62,7 @@ def at_targets(
 
 
 def part_sums(losses: jax.Array, rows: Rows) -> tuple[Parts, Parts]:
-    """Returns what `Objective.loss` does, from the losses of all targets, f32[R T], in nats."""
+    """Returns the result of `Objective.loss`, from the losses f32[R T] of all targets, in nats."""
     losses = losses.reshape(rows.target.shape)
     sums = {
         "rationale": (losses * rows.rationale_weight).sum(),

@@ -22,7 +22,7 @@ FLOOR = 1e-6  # of the rest's probability, a difference of f32 numbers near one
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftTargets:
+class SoftTargetSFT:
     """(1 - w) * NLL + w * KL of each target that has soft targets, and the NLL of the others.
 
     Attributes:
