@@ -10,21 +10,12 @@ ROOT = Path(__file__).parents[1]
 
 # A part may import itself and those above it: DESIGN.md's list.
 LAYERS = [
-    *(
-        "errors",
-        "shown",
-        "atomic",
-        "timing",
-        "config",
-        "parallel",
-        "caches",
-        "progress",
-    ),
-    *("data", "models", "text", "training", "generation", "selection"),
-    *("ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study"),
-    *("runs", "library"),
+    "errors", "shown", "atomic", "timing", "config", "parallel", "caches", "progress",
+    "data", "models", "text", "training", "generation", "selection",
+    "ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study",
+    "runs", "library",
     "launch",
-]
+]  # fmt: skip
 LEVEL = {part: level for level, part in enumerate(LAYERS)}
 
 

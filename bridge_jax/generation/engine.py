@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import decoder, head
+from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
@@ -42,49 +42,29 @@ class Completion(NamedTuple):
         return self.end is not None
 
 
-class _Loop(NamedTuple):
-    cache: decoder.KVCache
+class Drawn(NamedTuple):
+    """The last token of each row, which is not in the cache yet, and what the next one needs.
+
+    Attributes:
+      token: int32[B].
+      logprob: f32[B], nats.
+      position: int32[B], of the token.
+      key: random key for the tokens after it.
+    """
+
     token: jax.Array
     logprob: jax.Array
     position: jax.Array
+    key: jax.Array
+
+
+class _Loop(NamedTuple):
+    cache: decoder.KVCache
+    last: Drawn
     done: jax.Array
     tokens: jax.Array
     logprobs: jax.Array
     step: jax.Array
-    key: jax.Array
-
-
-def forward(
-    config: DecoderConfig,
-    params: Any,
-    tokens: jax.Array,
-    positions: jax.Array,
-    cache: decoder.KVCache,
-) -> tuple[jax.Array, decoder.KVCache]:
-    """Returns the logits f32[B, V] after the last of tokens int32[B, S], and the longer cache."""
-    visible = decoder.in_cache(cache, tokens.shape[1])
-    out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
-    hidden, cache = out
-    return head.logits(hidden[:, -1], decoder.output_head(config, params)), cache
-
-
-def read_prompts(
-    config: DecoderConfig, params: Any, prompts: jax.Array, lengths: jax.Array, slots: int
-) -> tuple[jax.Array, decoder.KVCache]:
-    """Returns the logits f32[B, V] after the prompts, and a cache of `slots` that holds them.
-
-    Args:
-      config, params: the model.
-      prompts: int32[B, S], padded on the left.
-      lengths: int32[B], tokens of each prompt.
-      slots: S and the tokens to be written, at least.
-    """
-    batch, width = prompts.shape
-    pad = width - lengths
-    cache = decoder.init_cache(config, batch, slots)
-    cache = cache._replace(mask=(jnp.arange(slots) >= pad[:, None]))
-    positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
-    return forward(config, params, prompts, positions, cache)
 
 
 def sample(
@@ -121,12 +101,63 @@ def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
     return probabilities >= kept.min(-1, keepdims=True)
 
 
-def draw(
-    logits: jax.Array, key: jax.Array, settings: GenerationConfig
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the next token int32[B], its log-probability f32[B], and the key for the rest."""
+def prefill(
+    config: DecoderConfig,
+    params: Any,
+    prompts: jax.Array,
+    lengths: jax.Array,
+    key: jax.Array,
+    slots: int,
+    settings: GenerationConfig,
+) -> tuple[decoder.KVCache, Drawn]:
+    """Returns a cache that holds the prompts, and the first token after each.
+
+    Args:
+      config, params: the model.
+      prompts: int32[B, S], padded on the left.
+      lengths: int32[B], tokens of each prompt.
+      key: random key for sampling.
+      slots: of the cache: S and the tokens to be written, at least.
+      settings: of sampling.
+    """
+    batch, width = prompts.shape
+    pad = width - lengths
+    cache = decoder.init_cache(config, batch, slots)
+    cache = cache._replace(mask=(jnp.arange(slots) >= pad[:, None]))
+    positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
+    return _forward(config, params, prompts, positions, cache, lengths, key, settings)
+
+
+def decode(
+    config: DecoderConfig,
+    params: Any,
+    cache: decoder.KVCache,
+    last: Drawn,
+    settings: GenerationConfig,
+) -> tuple[decoder.KVCache, Drawn]:
+    """Returns the cache with the last tokens in it, and the next ones."""
+    tokens, at = last.token[:, None], last.position
+    return _forward(config, params, tokens, at[:, None], cache, at + 1, last.key, settings)
+
+
+def _forward(
+    config: DecoderConfig,
+    params: Any,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: decoder.KVCache,
+    next_position: jax.Array,
+    key: jax.Array,
+    settings: GenerationConfig,
+) -> tuple[decoder.KVCache, Drawn]:
+    """Applies the model to tokens int32[B, S], and draws the next one of each row."""
+    visible = decoder.in_cache(cache, tokens.shape[1])
+    out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
+    hidden, cache = out
+    logits = decoder.output_head(config, params).logits(hidden[:, -1])
     key, used = jax.random.split(key)
-    return *sample(logits, used, settings.temperature, settings.top_p), key
+    token, logprob = sample(logits, used, settings.temperature, settings.top_p)
+    return cache, Drawn(token, logprob, next_position, key)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "settings"))
@@ -146,7 +177,7 @@ def generate_batch(
       prompts: int32[B, S], padded on the left.
       lengths: int32[B], tokens of each prompt; 0 marks a row that only fills the batch.
       key: random key for sampling.
-      settings: how to write.
+      settings: of sampling, and the longest completion.
       end_ids: int32[E], the tokens that end a completion; or one of them.
 
     Returns:
@@ -159,35 +190,24 @@ def generate_batch(
 
     def written(loop: _Loop) -> _Loop:
         """Stores the token that was drawn."""
+        token, logprob = loop.last.token, loop.last.logprob
         return loop._replace(
-            tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, ends[0], loop.token)),
-            logprobs=loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, loop.logprob)),
-            done=loop.done | (loop.token[:, None] == ends).any(1),
+            tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, ends[0], token)),
+            logprobs=loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, logprob)),
+            done=loop.done | (token[:, None] == ends).any(1),
             step=loop.step + 1,
         )
 
     def advance(loop: _Loop) -> _Loop:
-        logits, cache = forward(
-            config, params, loop.token[:, None], loop.position[:, None], loop.cache
-        )
-        token, logprob, key = draw(logits, loop.key, settings)
-        return written(
-            loop._replace(
-                cache=cache, token=token, logprob=logprob, position=loop.position + 1, key=key
-            )
-        )
+        cache, last = decode(config, params, loop.cache, loop.last, settings)
+        return written(loop._replace(cache=cache, last=last))
 
-    logits, cache = read_prompts(config, params, prompts, lengths, width + limit)
-    token, logprob, key = draw(logits, key, settings)
+    cache, last = prefill(config, params, prompts, lengths, key, width + limit, settings)
     out = jnp.full((batch, limit), ends[0], jnp.int32)
-    first = _Loop(
-        cache, token, logprob, lengths, lengths == 0, out, jnp.zeros((batch, limit)),
-        jnp.int32(0), key,
-    )  # fmt: skip
+    logprobs = jnp.zeros((batch, limit))
+    first = written(_Loop(cache, last, lengths == 0, out, logprobs, jnp.int32(0)))
     # Nothing is computed after the last token.
-    loop = jax.lax.while_loop(
-        lambda loop: (loop.step < limit) & ~loop.done.all(), advance, written(first)
-    )
+    loop = jax.lax.while_loop(lambda loop: (loop.step < limit) & ~loop.done.all(), advance, first)
     return loop.tokens, loop.logprobs
 
 

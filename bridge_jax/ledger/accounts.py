@@ -88,7 +88,8 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
         _log.warning(
             "%s is not there, but %s knows the run in this workdir: it goes on with that account, "
             "and what it has paid counts towards its caps",
-            *(workdir / ACCOUNT, paying.ledger),
+            workdir / ACCOUNT,
+            paying.ledger,
         )
     path, run = paying.ledger, paying.run or uuid.uuid4().hex
     ledger = Ledger(path, budget.queries, budget.usd, prices, run, local)

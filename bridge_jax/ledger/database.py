@@ -42,10 +42,10 @@ MOUNTS = Path("/proc/self/mounts")
 _CHECKPOINT_SECONDS = 5.0  # to wait for other processes
 _NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
 _NETWORK_DISKS = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"),
-    *("glusterfs", "orangefs", "pvfs2", "wekafs", "ocfs2", "gfs2", "virtiofs", "vboxsf"),
-    *("fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph"),
-}
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs",
+    "glusterfs", "orangefs", "pvfs2", "wekafs", "ocfs2", "gfs2", "virtiofs", "vboxsf",
+    "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph",
+}  # fmt: skip
 
 # A request that was cut off stays beside its repetitions; of these only one is alive: the unique
 # index. Triggers keep the totals, which are checked against the caps at every request: adding up

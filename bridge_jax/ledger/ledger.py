@@ -147,7 +147,8 @@ class Ledger:
             _log.warning(
                 "%s: %d requests were cut off when a process died; the vendor may have billed "
                 "them, so they count towards the caps. launch.report --ledger lists them.",
-                *(self.path, count),
+                self.path,
+                count,
             )
 
     def __enter__(self) -> "Ledger":
@@ -201,11 +202,11 @@ class Ledger:
                 " output_tokens, nanodollars, batch, sent, owner, pid, reserved_at)"
                 " VALUES (?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(request.key, self.run, request.model, request.example_id, request.to_json()),
-                    *(input_tokens_estimate, request.max_output_tokens, cost, batch),
-                    *(not (batch or self._local), self._owner.token, self._pid, time.time()),
+                    request.key, self.run, request.model, request.example_id, request.to_json(),
+                    input_tokens_estimate, request.max_output_tokens, cost, batch,
+                    not (batch or self._local), self._owner.token, self._pid, time.time(),
                 ),
-            )
+            )  # fmt: skip
         return None
 
     def settle(self, request: Request, reply: Reply) -> None:
@@ -240,10 +241,10 @@ class Ledger:
                 "UPDATE requests SET state = 'settled', reply = ?, finish = ?, input_tokens = ?,"
                 f" output_tokens = ?, nanodollars = ?, settled_at = ? WHERE {_HELD}",
                 (
-                    *(json.dumps(reply.text), reply.finish, *billed),
-                    *(self._prices.cost(*billed, held[2]), time.time(), *self._held(request)),
+                    json.dumps(reply.text), reply.finish, *billed,
+                    self._prices.cost(*billed, held[2]), time.time(), *self._held(request),
                 ),
-            )
+            )  # fmt: skip
             note_overrun(connection, self.run, request.model, self._prices, held, billed)
 
     def release(self, request: Request) -> None:

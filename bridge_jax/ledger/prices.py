@@ -217,5 +217,5 @@ def note_overrun(
         "%s billed %.6f US dollars for a request that reserved %.6f (%d input and %d output "
         "tokens, where %d and %d were expected at most): from now on %.2f times as much is "
         "reserved for each, and the run stops where a cap does not allow that",
-        *(model, in_usd(cost), in_usd(most), *billed, *reserved[:2], permille / ONE),
-    )
+        model, in_usd(cost), in_usd(most), *billed, *reserved[:2], permille / ONE,
+    )  # fmt: skip

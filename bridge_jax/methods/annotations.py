@@ -191,7 +191,7 @@ def mend(
         is_readable, written = False, read_what_is_left(out / _ROWS)
     by_id = {row.get("id"): row for row in written}
     answered = None if _ANSWERED in damaged else _answered(out)
-    ledger = _Ledger.of(params, examples, workdir, answered)
+    ledger = _RecordedReplies.of(params, examples, workdir, answered)
     found = [ledger.row(params, example, count, by_id.get(example.id)) for example in examples]
     lost = [example.id for example, row in zip(examples, found) if row is None]
     spend = read_json(out / _SPEND)
@@ -227,13 +227,13 @@ def mend(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ledger:
+class _RecordedReplies:
     """The replies on a ledger to the requests about a run's selection.
 
     Attributes:
       path: of the ledger.
       stored: the replies that made the annotations, by key.
-      is_known: whether a request without a reply is known to have had none.
+      is_known: whether the list of requests with a reply is whole, so that all others had none.
       lost: keys of replies that made the annotations and are not here.
       bill: as of `Ledger.bill`; None if there is no such ledger.
     """
@@ -251,7 +251,7 @@ class _Ledger:
         examples: Sequence[Example],
         workdir: Path,
         answered: frozenset[str] | None,
-    ) -> "_Ledger":
+    ) -> "_RecordedReplies":
         """Reads the ledger of a run; `answered` are the keys that had a reply, if known."""
         config = params.teacher
         most = config.samples + config.retries

@@ -1,11 +1,11 @@
-"""Phase 1 of BRIDGE (2512.20403): prepares the assistant that will write for the student.
+"""The first part of BRIDGE's phase 1 (2512.20403): the warm-up, scores, and the selection.
 
-The assistant's warm-up on labels, scores by free local inference, the selection under the budget,
-and, after the teacher was asked (`methods.annotations`), training on the teacher's rationales.
+The assistant is warmed up on labels and scores the pool by free local inference. The examples that
+the budget is spent on are selected by these scores.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
@@ -17,7 +17,6 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
-from bridge_jax.methods.annotations import ANNOTATIONS, bought
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
@@ -29,10 +28,9 @@ from bridge_jax.progress import track
 from bridge_jax.selection.scores import gradients, score
 from bridge_jax.selection.strategies import select
 from bridge_jax.text import prompts
-from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 
-LABEL_TOKENS = 16  # Of a pseudo-label, at most; a longer one is scored as far as it goes.
+LABEL_TOKENS = 16  # The longest pseudo-label; of a longer answer the beginning is scored.
 
 
 class PseudoLabel(TypedDict):
@@ -43,7 +41,7 @@ class PseudoLabel(TypedDict):
 
 
 class Score(TypedDict):
-    """How difficult an example is to the warmed-up assistant, in nats."""
+    """The difficulty of an example for the warmed-up assistant, in nats."""
 
     id: str
     domain: str
@@ -91,15 +89,7 @@ SELECTION = Artifact(
     None,
     (record("selection.json", SelectionRecord),),
 )
-ASSISTANT = Artifact(
-    "apprenticeship/assistant",
-    "Training the assistant",
-    "train",
-    "assistant",
-    TRAINED,
-    is_last=True,
-)
-# All up to the selection, in the order of reports.
+# In the order of reports.
 UP_TO_SELECTION = (WARMUP, PSEUDO_LABELS, SCORES, GRADIENTS, SELECTION)
 
 
@@ -218,61 +208,32 @@ def score_pool(
     warmed: Folder,
     pseudo_labels: Folder | None = None,
 ) -> None:
-    """Scores every example of the pool with the warmed-up assistant."""
+    """Scores every example with the warmed-up assistant, or writes its gradient embedding.
+
+    The stage of gradients, which only `badge` uses, differs in what is computed.
+    """
     sequences = labels_to_score(pool, reading, pseudo_labels)
-    result = _of_sequences("scores", score, params, assistant, warmed, sequences)
-    out.write_array("embeddings.npy", result.embeddings)
-    scores = zip(pool, result.nll, result.entropy, result.margin)
+    model = assistant.load(warmed)
+    is_score = out.artifact == SCORES
+    function, name = (score, "scores") if is_score else (gradients, "gradients")
+    with track(name, len(sequences), "examples") as advance:
+        pad_id, mesh = model.tokenizer.pad_id, model.mesh
+        found: Any = function(
+            model.config, model.params, sequences, params.batch_tokens, pad_id, mesh, advance
+        )
+    if not is_score:
+        out.write_array("gradients.npy", found)
+        return
+    out.write_array("embeddings.npy", found.embeddings)
+    measures = {"nll": found.nll, "entropy": found.entropy, "margin": found.margin}
     out.write_rows(
         "scores.jsonl",
         (
-            {
-                "id": example.id,
-                "domain": example.domain,
-                "nll": float(nll),
-                "entropy": float(entropy),
-                "margin": float(margin),
-            }
-            for example, nll, entropy, margin in scores
+            {"id": example.id, "domain": example.domain}
+            | {measure: float(values[i]) for measure, values in measures.items()}
+            for i, example in enumerate(pool)
         ),
     )
-
-
-def embed_gradients(
-    params: PoolScoring,
-    out: Folder,
-    pool: Examples,
-    assistant: RoleModel,
-    reading: Rendering,
-    warmed: Folder,
-    pseudo_labels: Folder | None = None,
-) -> None:
-    """Writes the gradient embedding of every example, which only `badge` uses."""
-    sequences = labels_to_score(pool, reading, pseudo_labels)
-    found = _of_sequences("gradients", gradients, params, assistant, warmed, sequences)
-    out.write_array("gradients.npy", found)
-
-
-def _of_sequences(
-    name: str,
-    function: Callable[..., Any],
-    params: PoolScoring,
-    assistant: RoleModel,
-    warmed: Folder,
-    sequences: Sequence[prompts.Sequence],
-) -> Any:
-    """Returns `score` or `gradients` of sequences with the warmed-up assistant."""
-    model = assistant.load(warmed)
-    with track(name, len(sequences), "examples") as advance:
-        return function(
-            model.config,
-            model.params,
-            sequences,
-            params.batch_tokens,
-            model.tokenizer.pad_id,
-            model.mesh,
-            advance,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,58 +323,9 @@ def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
         if how.strategy != "random":
             reads["scored"] = SCORES.name
         if how.strategy == "badge":
-            plan.append(Stage(GRADIENTS, embed_gradients, params, to_scores, load))
+            plan.append(Stage(GRADIENTS, score_pool, params, to_scores, load))
             reads["graded"] = GRADIENTS.name
     params = Choosing(
         dataclasses.replace(how, size=0), selected_count(config), config.seed, labelled
     )
     return [*plan, Stage(SELECTION, choose, params, reads)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Learning:
-    """Parameters of the assistant's training.
-
-    Attributes:
-      how: it is trained.
-      modes: in which it learns each rationale.
-      labelled: whether its answers are the gold ones, or else the teacher's.
-    """
-
-    how: Fit
-    modes: tuple[Mode, ...]
-    labelled: bool
-
-
-def learn(
-    params: Learning,
-    out: Folder,
-    pool: Examples,
-    assistant: RoleModel,
-    reading: Rendering,
-    warmed: Folder,
-    annotated: Folder,
-    dev: Examples | None = None,
-) -> None:
-    """Trains the warmed-up assistant on the teacher's rationales.
-
-    An assistant that will explain gold answers learns each rationale twice: from the question
-    alone, and from the question with its gold answer.
-    """
-    paid = bought(annotated, pool, params.labelled)
-    in_modes = [reading.sequences(paid, mode) for mode in params.modes]
-    sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
-    fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)
-
-
-def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
-    """Returns the assistant's training on the teacher's rationales, in each mode."""
-    how = fit_of(config, "assistant_training", "reason")
-    reads = {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name} | dev_of(how)
-    return Stage(
-        ASSISTANT,
-        learn,
-        Learning(how, modes, config.data.labelled),
-        inputs.POOL_TO_ASSISTANT | reads,
-        Load("selected", selected_count(config), modes=modes),
-    )

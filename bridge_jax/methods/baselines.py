@@ -6,8 +6,6 @@ from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, t
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
 from bridge_jax.pipeline.stages import Method, Stage
 
-_OF_STUDENT = (evaluation.STUDENT_BASE, evaluation.STUDENT_INSTRUCT, evaluation.STUDENT)
-
 
 def direct_stages(config: RunConfig) -> list[Stage]:
     """Direct distillation: the student learns from the teacher's answers alone.
@@ -15,8 +13,9 @@ def direct_stages(config: RunConfig) -> list[Stage]:
     An assistant is warmed up only if the selection uses its scores.
     """
     scored = config.selection.strategy != "random"
+    warmup = [apprenticeship.warmup(config)] if scored else []
     return [
-        *([apprenticeship.warmup(config)] if scored else []),
+        *warmup,
         *apprenticeship.selection(config, scored),
         annotations(config, apprenticeship.SELECTION),
         *tutoring.instruction_warmup(config),
@@ -33,7 +32,7 @@ DIRECT = Method(
         ANNOTATIONS,
         tutoring.INSTRUCT,
         tutoring.STUDENT,
-        *_OF_STUDENT,
+        *evaluation.OF_STUDENT,
     ),
     direct_stages,
     {"student": "after the teacher's answers alone"},
@@ -68,9 +67,8 @@ SELF_TRAINING = Method(
         *rationales.ALL,
         logits.LOGITS,
         tutoring.STUDENT,
-        evaluation.ASSISTANT_BASE,
-        evaluation.ASSISTANT,
-        *_OF_STUDENT,
+        *evaluation.OF_ASSISTANT,
+        *evaluation.OF_STUDENT,
     ),
     self_training_stages,
     {"assistant": "after its warm-up on labels"},
@@ -101,7 +99,7 @@ def _check_labels(config: RunConfig) -> None:
 LABELS = Method(
     "labels",
     "a fine-tuning on labels",
-    (tutoring.INSTRUCT, tutoring.STUDENT, *_OF_STUDENT),
+    (tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),
     labels_stages,
     {"student": "after the gold answers of the pool"},
     _check_labels,

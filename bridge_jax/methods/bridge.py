@@ -11,13 +11,13 @@ def stages(config: RunConfig) -> list[Stage]:
     """Returns the steps of the paper, in order."""
     modes = _modes(config)
     annotated = {"annotated": ANNOTATIONS.name}
-    by = apprenticeship.ASSISTANT
+    by = rationales.ASSISTANT
     plan = [
         # Phase 1, apprenticeship.
         apprenticeship.warmup(config),
         *apprenticeship.selection(config),
         annotations(config, apprenticeship.SELECTION),
-        apprenticeship.assistant(config, modes),
+        rationales.assistant(config, modes),
         # Phase 2, tutoring.
         *tutoring.instruction_warmup(config),
         *rationales.stages(config, by, modes[-1], tutoring.instructed(config)),
@@ -46,7 +46,7 @@ def _tests(config: RunConfig) -> list[Stage]:
     return [
         *evaluation.of_student(config, mode, direct),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
-        evaluation.test_of(config, evaluation.ASSISTANT, apprenticeship.ASSISTANT),
+        evaluation.test_of(config, evaluation.ASSISTANT, rationales.ASSISTANT),
     ]
 
 
@@ -56,14 +56,13 @@ METHOD = Method(
     (
         *apprenticeship.UP_TO_SELECTION,
         ANNOTATIONS,
-        apprenticeship.ASSISTANT,
+        rationales.ASSISTANT,
         tutoring.INSTRUCT,
         *rationales.ALL,
         logits.LOGITS,
         tutoring.STUDENT,
         tutoring.DIRECT,
-        evaluation.ASSISTANT_BASE,
-        evaluation.ASSISTANT,
+        *evaluation.OF_ASSISTANT,
         evaluation.STUDENT_BASE,
         evaluation.STUDENT_INSTRUCT,
         evaluation.STUDENT_DIRECT,

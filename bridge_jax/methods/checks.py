@@ -26,7 +26,7 @@ from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.selection.strategies import noise_count
 from bridge_jax.text.prompts import Mode
-from bridge_jax.training import metrics
+from bridge_jax.training import recorder
 
 
 def fits(stages: Sequence[Stage]) -> Iterator[tuple[Stage, Fit]]:
@@ -252,7 +252,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     """
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
-    metrics.check(config.tensorboard)
+    recorder.check(config.tensorboard)
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         load_tensorflow_text()
@@ -273,14 +273,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     if INSTRUCTIONS in read:
         _ = inputs.instructions
     if logits.LOGITS.name in by_name:
-        logits.check(
-            config,
-            pool,
-            inputs.model("assistant"),
-            inputs.model("student"),
-            inputs.rendering("assistant"),
-            inputs.rendering("student"),
-        )
+        logits.check(config, inputs)
 
 
 def _check_size(config: RunConfig, pool: int) -> None:

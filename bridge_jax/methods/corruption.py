@@ -41,19 +41,19 @@ def corrupt(
     order = np.random.default_rng(seed).permutation(whole).astype(int)
     out = [row | {"corruption": None} for row in rows]
     kind = config.corruption_kind
-    change = {"wrong_reasoning": _wrong_reasoning, "wrong_answer": _wrong_answer}[kind]
     for i in order[: round(config.corruption * len(whole))].tolist():
-        parts = change(rows[i], [rows[j] for j in whole], pool, np.random.default_rng([seed, i]))
+        rng = np.random.default_rng([seed, i])
+        if kind == "wrong_reasoning":
+            parts = _wrong_reasoning(rows[i], [rows[j] for j in whole], rng)
+        else:
+            parts = _wrong_answer(rows[i], pool, rng)
         completion = "".join(format_completion(parts["rationale"], parts["answer"]))
         out[i] = parts | {"completion": completion, "corruption": kind}
     return out
 
 
 def _wrong_reasoning(
-    row: dict[str, Any],
-    rows: Sequence[dict[str, Any]],
-    pool: Mapping[str, Example],
-    rng: np.random.Generator,
+    row: dict[str, Any], rows: Sequence[dict[str, Any]], rng: np.random.Generator
 ) -> dict[str, Any]:
     """Returns the row with the reasoning of another example, and its own answer."""
     others = [other for other in rows if other["rationale"] != row["rationale"]]
@@ -64,10 +64,7 @@ def _wrong_reasoning(
 
 
 def _wrong_answer(
-    row: dict[str, Any],
-    rows: Sequence[dict[str, Any]],
-    pool: Mapping[str, Example],
-    rng: np.random.Generator,
+    row: dict[str, Any], pool: Mapping[str, Example], rng: np.random.Generator
 ) -> dict[str, Any]:
     """Returns the row with its own reasoning, and an answer of the task that is wrong."""
     example = pool[row["id"]]

@@ -63,6 +63,8 @@ STUDENT_DIRECT = measured(
     "student_direct", "student", "Student, direct", "trained on the teacher's answers alone"
 )
 STUDENT = measured("student", "student", "Student", "after the assistant's rationales")
+OF_ASSISTANT = (ASSISTANT_BASE, ASSISTANT)
+OF_STUDENT = (STUDENT_BASE, STUDENT_INSTRUCT, STUDENT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Testing:
 
     Attributes:
       generation: how the model writes.
-      mode: how it is asked.
+      mode: the prompt with which it is asked.
       seed: of sampling.
       most: questions at most; 0 is all.
     """
@@ -129,7 +131,7 @@ def test_of(
       config: of the run.
       artifact: the test's row.
       made: the stage that trained the model; None is the checkpoint.
-      mode: how it is asked.
+      mode: the prompt with which it is asked.
     """
     role = artifact.role
     assert role

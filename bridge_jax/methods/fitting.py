@@ -32,14 +32,14 @@ from bridge_jax.training.step import loss_sums
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How a model is trained.
+    """Parameters of a training, which every stage that trains has.
 
     Attributes:
       train: batches, steps and rates.
       seed: of the batch order and of dropout.
       objective: what is minimised.
-      mode, generation: how the model is asked, and writes, when its accuracy on the dev split is
-        measured; None if it is not.
+      mode, generation: the prompt and the settings of generation for the accuracy on the dev
+        split; None if that is not measured.
       setting: where the config has `train`, for messages.
       tensorboard: write the curves for TensorBoard too.
     """
@@ -54,20 +54,20 @@ class Fit:
 
 
 def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
-    """Returns how the training under a key of the config, such as "warmup.train", is done.
+    """Returns the parameters of the training under a key of the config, such as "warmup.train".
 
     Args:
       config: of the run.
       setting: the key.
-      mode: how the trained model is asked.
+      mode: the prompt with which the trained model is asked.
     """
     found: Any = config
     for name in setting.split("."):
         found = getattr(found, name)
-    how = Fit(found, config.seed, SFT(found.rationale_weight))
-    if found.dev_every and found.dev_metric == "accuracy":
-        how = dataclasses.replace(how, mode=mode, generation=config.generation)
-    return dataclasses.replace(how, setting=setting, tensorboard=config.tensorboard)
+    writes = found.dev_every and found.dev_metric == "accuracy"
+    mode, generation = (mode, config.generation) if writes else (None, None)
+    objective = SFT(found.rationale_weight)
+    return Fit(found, config.seed, objective, mode, generation, setting, config.tensorboard)
 
 
 def dev_of(how: Fit) -> dict[str, str]:
@@ -91,7 +91,7 @@ def fit(
     trained, frozen = lora.split(model.params) if model.config.lora else (model.params, {})
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
-    # It is there when a run was killed right after it had written it.
+    # They are there already if a run was killed right after it had written them.
     if not hosts.agree(path.is_dir()):
         config = how.train
         rows = pack(sequences, config.row_tokens, model.tokenizer.pad_id)
@@ -111,11 +111,11 @@ def fit(
                 how.tensorboard,
                 out.spans,
                 _measure(how, model, reading, dev),
-                # As if every place in the rows held a token.
+                # For each token of a full row.
                 flops_per_token=flops / config.row_tokens,
             )
             with out.spans.span("checkpoint"):
-                # Before the parameters, which say by being there that all is.
+                # Written before the parameters: where those exist, the hash does too.
                 out.write_record(VALUES.name, {"sha256": content.of_params(params)})
                 save_params(path, params)
     if hosts.is_first():
@@ -125,7 +125,7 @@ def fit(
 def _measure(
     how: Fit, model: Model, reading: Rendering | None, dev: Examples | None
 ) -> Measure | None:
-    """Returns what measures parameters on the dev split, if there is one to measure on.
+    """Returns the function that measures parameters on the dev split; None without a split.
 
     The loss is that of the gold answers without a rationale, in nats a token.
     """

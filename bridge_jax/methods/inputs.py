@@ -8,6 +8,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +113,11 @@ class Inputs:
             ),
         }
         for role in ROLES:
-            self._add_role(role)
-
-    def _add_role(self, role: Role) -> None:
-        def files() -> dict[str, str]:
-            return _files(
-                str(locate(self.model(role).selected.checkpoint)), self._hashes, _OF_MODELS
-            )
-
-        self.table[f"models/{role}"] = Input(
-            lambda: self.model(role), lambda: self._model_key(role), files
-        )
-        self.table[f"rendering/{role}"] = Input(
-            lambda: self.rendering(role), lambda: self._rendering_key(role), files
-        )
+            model, model_key = partial(self.model, role), partial(self._model_key, role)
+            reading, reading_key = partial(self.rendering, role), partial(self._rendering_key, role)
+            files = partial(self._model_files, role)
+            self.table[f"models/{role}"] = Input(model, model_key, files)
+            self.table[f"rendering/{role}"] = Input(reading, reading_key, files)
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -243,7 +235,7 @@ class Inputs:
         return {Path(self._config.teacher.replay_from).name: self._replayed}
 
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
-        """Returns what identifies a role's checkpoint: a commit of the hub, or hashes of files."""
+        """Returns the identity of a role's checkpoint: a commit of the hub, or hashes of files."""
         path = locate(self.model(role).selected.checkpoint)
         repository, snapshots, name = ("", "", *path.parts)[-3:]
         is_of_hub = repository.startswith("models--") and snapshots == "snapshots"
@@ -253,6 +245,10 @@ class Inputs:
             return [self._hashes.of_file(path)]
         found = self._hashes.of_files(path, _OF_MODELS)
         return [[name, digest] for name, digest in found.items() if keep(name)]
+
+    def _model_files(self, role: Role) -> dict[str, str]:
+        path = locate(self.model(role).selected.checkpoint)
+        return _files(str(path), self._hashes, _OF_MODELS)
 
     def _model_key(self, role: Role) -> str:
         return of_value([keys.plain(self.model(role).selected), self._content(role)])

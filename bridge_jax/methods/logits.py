@@ -13,10 +13,10 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.errors import UserError
 from bridge_jax.methods import inputs
-from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
-from bridge_jax.pipeline.artifacts import Artifact, array
+from bridge_jax.pipeline.artifacts import ROLES, Artifact, array
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Packed, Stage
 from bridge_jax.pipeline.storage import Folder
@@ -114,19 +114,13 @@ def attach(
     return sequences
 
 
-def check(
-    config: RunConfig,
-    pool: Examples,
-    assistant: RoleModel,
-    student: RoleModel,
-    to_assistant: Rendering,
-    to_student: Rendering,
-) -> None:
+def check(config: RunConfig, given: Inputs) -> None:
     """Checks, before anything is run, that the student can learn the assistant's tokens.
 
     Raises:
       UserError: their vocabularies or chat templates differ, or K exceeds the vocabulary.
     """
+    assistant, student = given.model("assistant"), given.model("student")
     checkpoints = f"{config.assistant.checkpoint} and {config.student.checkpoint}"
     way_out = "choose models of one family, or leave logits.weight at 0"
     size = _shared_ids(assistant, student)
@@ -138,8 +132,8 @@ def check(
             f"logits.weight needs one vocabulary: token {differs} of {checkpoints} differs; "
             f"{way_out}"
         )
-    asked = (reading.prompt(pool[0], "reason") for reading in (to_assistant, to_student))
-    if len({tuple(ids) for ids in asked}) > 1:
+    asked = [given.rendering(role).prompt(given.pool[0], "reason") for role in ROLES]
+    if asked[0] != asked[1]:
         raise UserError(
             f"logits.weight needs one chat template: those of {checkpoints} differ; {way_out}"
         )

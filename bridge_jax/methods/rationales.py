@@ -1,29 +1,38 @@
-"""Writes rationales for the pool with the assistant, then filters them.
+"""Trains the assistant on the teacher's rationales, writes rationales for the pool, filters them.
 
 Writing is slow and filtering is fast, so runs that differ in the filter alone share the rationales
 as written.
 """
 
+import bisect
 import dataclasses
+import itertools
+import re
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
 from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_completion
 from bridge_jax.data.example import Example
-from bridge_jax.generation.confidence import step_logprobs
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
+from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.corruption import corrupt
+from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.pipeline.artifacts import Artifact, rows
+from bridge_jax.methods.teacher import selected_count
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.tokenizer import Tokenizer
 
 FILE = "rationales.jsonl"
+# After the full stop of a sentence, and before a line break that follows none.
+_STEP_END = re.compile(r"[.!?](?=\s)|(?<=[^.!?\s])(?=\n)")
 
 
 class Written(TypedDict):
@@ -67,6 +76,14 @@ class Judged(Written):
     reason: str | None
 
 
+ASSISTANT = Artifact(
+    "apprenticeship/assistant",
+    "Training the assistant",
+    "train",
+    "assistant",
+    TRAINED,
+    is_last=True,
+)
 COMPLETIONS = Artifact(
     "tutoring/completions",
     "Writing rationales",
@@ -85,6 +102,55 @@ RATIONALES = Artifact(
     "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)
 )
 ALL = (COMPLETIONS, SAMPLES, RATIONALES)  # In the order of reports.
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """Parameters of the assistant's training.
+
+    Attributes:
+      how: it is trained.
+      modes: in which it learns each rationale.
+      labelled: whether its answers are the gold ones, or else the teacher's.
+    """
+
+    how: Fit
+    modes: tuple[Mode, ...]
+    labelled: bool
+
+
+def learn(
+    params: Learning,
+    out: Folder,
+    pool: Examples,
+    assistant: RoleModel,
+    reading: Rendering,
+    warmed: Folder,
+    annotated: Folder,
+    dev: Examples | None = None,
+) -> None:
+    """Trains the warmed-up assistant on the teacher's rationales.
+
+    An assistant that will explain gold answers learns each rationale twice: from the question
+    alone, and from the question with its gold answer.
+    """
+    paid = bought(annotated, pool, params.labelled)
+    in_modes = [reading.sequences(paid, mode) for mode in params.modes]
+    sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
+    fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)
+
+
+def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
+    """Returns the assistant's training on the teacher's rationales, in each mode."""
+    how = fit_of(config, "assistant_training", "reason")
+    reads = {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name} | dev_of(how)
+    return Stage(
+        ASSISTANT,
+        learn,
+        Learning(how, modes, config.data.labelled),
+        inputs.POOL_TO_ASSISTANT | reads,
+        Load("selected", selected_count(config), modes=modes),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +207,23 @@ def write(
 
     engine = model.engine(params.generation, params.seed)
     write_completions(out, "completions.jsonl", "rationales", engine, pool, asked, to_row)
+
+
+def step_logprobs(completion: Completion, tokenizer: Tokenizer) -> list[float]:
+    """Returns the mean log-probability of each step, in nats a token.
+
+    A step is a sentence or a line. The answer line is the last one, and the end token, if it was
+    written, is part of it. A token that reaches over the end of a step is part of that step.
+    """
+    ids, logprobs = completion.ids, completion.logprobs
+
+    def characters(count: int) -> int:
+        return len(tokenizer.decode(ids[:count]))
+
+    ends = [match.end() for match in _STEP_END.finditer(tokenizer.decode(ids))]
+    cuts = [bisect.bisect_left(range(len(ids)), end, key=characters) for end in ends]
+    steps = [logprobs[a:b] for a, b in itertools.pairwise([0, *cuts, len(logprobs)])]
+    return [sum(step) / len(step) for step in steps if step]
 
 
 def sample(
@@ -237,7 +320,7 @@ def stages(
     Args:
       config: of the run.
       by: the stage that trained the assistant.
-      mode: how it is asked.
+      mode: the prompt with which it is asked.
       instructed: argument -> stage of the student's instruction warm-up, if there is one.
     """
     writing = Writing(config.generation, mode, config.seed)

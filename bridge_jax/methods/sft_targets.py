@@ -42,12 +42,18 @@ class SFTTargets:
         """Returns the parameters in a config."""
         return cls(config.form, config.data.labelled, config.rationales.filter == "gold")
 
-    def of_pool(self, pool: Examples, judged: Folder, annotated: Folder | None) -> list[SFTTarget]:
+    def of_pool(
+        self, pool: Examples, judged: Folder | None, annotated: Folder | None
+    ) -> list[SFTTarget]:
         """Returns the targets of the whole pool, in its order.
 
         An example has the teacher's rationale if it was annotated, else the assistant's if it was
-        kept, else the gold answer alone, or no target.
+        kept, else the gold answer alone, or no target. Where no assistant wrote (`judged` is None),
+        the targets are the teacher's alone, in the order of the selection.
         """
+        if judged is None:
+            assert annotated, "there is neither a teacher nor an assistant"
+            return self._of_teacher(pool, annotated)
         found = {e.id: SFTTarget(e, None, e.answer) for e in pool} if self.by_gold else {}
         for row in judged.rows(FILE):
             if row["kept"]:
@@ -55,11 +61,10 @@ class SFTTargets:
                 answer = example.answer if self.by_gold else row["answer"]
                 found[example.id] = SFTTarget(example, row["rationale"], answer)
         if annotated:
-            found |= {target.example.id: target for target in self.of_teacher(pool, annotated)}
+            found |= {target.example.id: target for target in self._of_teacher(pool, annotated)}
         return [found[example.id] for example in pool if example.id in found]
 
-    def of_teacher(self, pool: Examples, annotated: Folder) -> list[SFTTarget]:
-        """Returns the targets that the teacher wrote."""
+    def _of_teacher(self, pool: Examples, annotated: Folder) -> list[SFTTarget]:
         return [SFTTarget(*kept) for kept in bought(annotated, pool, self.labelled)]
 
     def sequences(

@@ -22,7 +22,7 @@ from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import DrawnInstructions, Mode
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.objectives.soft_targets import SoftTargets
+from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
 
 INSTRUCT = Artifact(
     "tutoring/instruct", "Student’s instruction warm-up", "train", "student", TRAINED
@@ -67,35 +67,24 @@ def teach(
     pool: Examples,
     student: RoleModel,
     reading: Rendering,
-    judged: Folder,
+    judged: Folder | None = None,
     annotated: Folder | None = None,
     predicted: Folder | None = None,
     instructed: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the student on the rationales of the whole pool, and on the assistant's logits."""
+    """Trains the student on the rationales of the whole pool, and on the assistant's logits.
+
+    Without the assistant's rationales (`judged`) it learns the teacher's answers alone. That is
+    direct distillation, a baseline.
+    """
     targets = params.targets.of_pool(pool, judged, annotated)
     if predicted:
         sequences = logits.attach(params.targets, targets, reading, predicted)
     else:
         sequences = list(chain.from_iterable(params.targets.sequences(targets, reading)))
-    fit(out, "student", student.trainable(instructed), sequences, params.how, reading, dev)
-
-
-def teach_directly(
-    params: Tutoring,
-    out: Folder,
-    pool: Examples,
-    student: RoleModel,
-    reading: Rendering,
-    annotated: Folder,
-    instructed: Folder | None = None,
-    dev: Examples | None = None,
-) -> None:
-    """Trains the student on the teacher's answers alone: direct distillation, a baseline."""
-    targets = params.targets.of_teacher(pool, annotated)
-    sequences = list(chain.from_iterable(params.targets.sequences(targets, reading)))
-    fit(out, "direct student", student.trainable(instructed), sequences, params.how, reading, dev)
+    name = "student" if judged else "direct student"
+    fit(out, name, student.trainable(instructed), sequences, params.how, reading, dev)
 
 
 def teach_labels(
@@ -124,7 +113,7 @@ def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
     reads = _reads(config, how) | {"judged": RATIONALES.name} | annotated
     top = 0
     if weight:
-        soft = SoftTargets(weight, config.student_training.rationale_weight)
+        soft = SoftTargetSFT(weight, config.student_training.rationale_weight)
         how = dataclasses.replace(how, objective=soft)
         reads["predicted"] = LOGITS.name
         top = config.logits.top_k
@@ -138,7 +127,7 @@ def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     params = Tutoring(fit_of(config, "direct_training", student_mode(config)), targets)
     reads = _reads(config, params.how) | {"annotated": ANNOTATIONS.name}
     load = Load("selected", selected_count(config), text_of(config))
-    return Stage(artifact, teach_directly, params, reads, load)
+    return Stage(artifact, teach, params, reads, load)
 
 
 def labels(config: RunConfig) -> Stage:

@@ -105,7 +105,7 @@ def merge(lora: LoraConfig, kernel: jax.Array, a: jax.Array, b: jax.Array) -> ja
     """Returns the kernel, of one layer, that computes the same without an adapter: W + s * A B.
 
     Args:
-      lora: how the adapter is scaled.
+      lora: rank and scale of the adapter.
       kernel: f[inputs..., outputs...].
       a: f32[inputs..., r].
       b: f32[r, outputs...].

@@ -114,7 +114,7 @@ def _end(message: str, code: int = 2) -> None:
 
 
 class Heartbeat:
-    """This process's file, and the last words in the files of the others.
+    """Writes this process's file, and reads the last words in the files of the others.
 
     Args:
       folder: of the files.

@@ -1,9 +1,9 @@
-"""Handles SIGTERM: Slurm, GKE or a TPU VM is about to take the machine away.
+"""Handles SIGTERM, which Slurm, GKE and TPU VMs send before they take the machine away.
 
-While a model is trained, the notice waits for the end of the step, so that the state can be saved;
-while its parameters are saved, it waits for the end of that. Everywhere else it stops the run at
-once: finished work is on the disk already. Of several processes none may leave a computation that
-the others wait in: they stop together, at a point that all of them reach.
+During training the signal is handled at the end of the step, so that the state can be saved; while
+parameters are saved, at the end of that. Everywhere else it stops the run at once: finished work is
+on the disk already. With several processes, none may leave a computation that the others wait in:
+they stop together, at a point that all of them reach.
 
 The state is global because a process has one handler of a signal.
 """
@@ -58,7 +58,7 @@ def alone() -> Iterator[None]:
 
 
 def stop_together() -> None:
-    """Raises `Preempted` on all of several processes if one was told to stop; all must call it."""
+    """Raises `Preempted` on all processes if one of them got SIGTERM; all must call it."""
     if jax.process_count() > 1 and _any_noticed():
         raise Preempted
 

@@ -93,9 +93,9 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Returns `x`, inside of jit, with its axes placed as the rules of their names say.
+    """Returns `x`, inside of jit, with its axes placed by the rules of their names.
 
-    Outside of `jax.set_mesh` it is `x`.
+    Outside of `jax.set_mesh` it returns `x` unchanged.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x

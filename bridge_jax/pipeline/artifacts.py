@@ -59,7 +59,7 @@ class Sizes(typing.TypedDict):
 
 
 class Step(typing.TypedDict):
-    """One step of training (`training.metrics`)."""
+    """One step of training (`training.recorder`)."""
 
     step: int
     loss: float

@@ -17,7 +17,7 @@ from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets
+from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import abstract_state, make_train_step
 
@@ -71,7 +71,7 @@ def train_step(
         probabilities = _array(mesh, (count, targets, soft), jnp.float32)
         soft_rows = SoftRows(_ints(mesh, count, targets, soft), probabilities, weight)  # type: ignore[arg-type]
     rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, soft_rows)  # type: ignore[arg-type]
-    objective = SoftTargets(0.5) if soft else SFT()
+    objective = SoftTargetSFT(0.5) if soft else SFT()
     places = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)

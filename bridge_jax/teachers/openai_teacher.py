@@ -32,10 +32,10 @@ _log = logging.getLogger(__name__)
 _LIMITS = ("max_tokens", "max_completion_tokens")
 # How servers say that they do not know a field, or not with any value but their own.
 _UNKNOWN = (
-    *("unsupported", "not support", "n't support", "unrecognized", "unknown", "unexpected"),
-    *("not permitted", "not allowed", "extra_forbidden", "no longer", "deprecated"),
-    *("not available", "only the default"),
-)
+    "unsupported", "not support", "n't support", "unrecognized", "unknown", "unexpected",
+    "not permitted", "not allowed", "extra_forbidden", "no longer", "deprecated",
+    "not available", "only the default",
+)  # fmt: skip
 # How they say that the value is too high. Under its other name the limit might be ignored.
 _TOO_HIGH = ("too large", "too long", "too high", "exceed", "at most", "context length", "maximum")
 _LONGEST = 4000  # Characters of a refusal that are read.

@@ -14,7 +14,7 @@ import numpy as np
 from bridge_jax.text.packing import Rows
 
 
-class Batches(Protocol):
+class BatchIterator(Protocol):
     """An endless or finite iterator of batches whose position can be saved (grain's iterators)."""
 
     def __next__(self) -> Any:

@@ -1,6 +1,6 @@
 """Orbax checkpoints: the parameters between stages, and the whole state within one.
 
-Not compressed: trained numbers shrink by less than a tenth, and that takes time.
+They are not compressed: trained parameters would shrink by less than a tenth, and it takes time.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 from bridge_jax.errors import UserError
 
 STATE = "state"  # The folder of the states beside that of the parameters.
-_HALF = ".orbax-checkpoint-tmp*"  # What Orbax adds to the name of a folder until it is whole.
-# How TensorStore says which error of the operating system a ValueError of its is.
+_HALF = ".orbax-checkpoint-tmp*"  # Orbax's suffix for unfinished folders.
+# TensorStore raises a ValueError with the number of the operating system's error in its text.
 _OS_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
@@ -44,17 +44,11 @@ def load_params(path: Path, like: Any) -> Any:
     Raises:
       UserError: the checkpoint is missing or damaged.
     """
-    _say_errors_once()
     if not path.is_dir():
         raise UserError(f"{path}: no checkpoint here; run the stage that writes it")
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), args=_restoring(like))
-    except Exception as error:  # Orbax and TensorStore raise many kinds.
-        raise UserError(
-            f"{path}: the checkpoint is damaged ({type(error).__name__}: {str(error)[:200]}); "
-            f"delete the stage's folder {path.parent} and run the same command again"
-        ) from error
+    way_out = f"delete the stage's folder {path.parent} and run the same command again"
+    with _damage(path, way_out), ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(path.absolute(), args=_restoring(like))
 
 
 class StateCheckpoints:
@@ -84,19 +78,13 @@ class StateCheckpoints:
         Raises:
           UserError: it is damaged.
         """
-        _say_errors_once()
         step = self.manager.latest_step()
         if step is None:
             return state, None
         args = ocp.args.Composite(state=_restoring(state), position=ocp.args.JsonRestore())
-        try:
+        with _damage(self.folder / str(step), f"delete {self.folder} to begin this stage again"):
             found = self.manager.restore(step, args=args)
             return found["state"], found["position"]
-        except Exception as error:
-            raise UserError(
-                f"{self.folder}/{step}: the checkpoint is damaged ({type(error).__name__}: "
-                f"{str(error)[:200]}); delete {self.folder} to begin this stage again"
-            ) from error
 
     def is_due(self, step: int) -> bool:
         """Returns whether the state after `step` steps is one of those that are saved."""
@@ -135,6 +123,19 @@ class StateCheckpoints:
 
 
 @contextlib.contextmanager
+def _damage(path: Path, way_out: str) -> Iterator[None]:
+    """Turns an error of reading into a `UserError`."""
+    _say_errors_once()
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({type(error).__name__}: {str(error)[:200]}); "
+            f"{way_out}"
+        ) from error
+
+
+@contextlib.contextmanager
 def _disk_errors(path: Path, what: str, states: Path) -> Iterator[None]:
     """Turns an error of the disk into a `UserError`, and removes what is half written at `path`."""
     _say_errors_once()
@@ -166,9 +167,9 @@ def _os_error(error: BaseException | None) -> int | None:
     return None
 
 
-@functools.cache  # Once a process: what fails goes on in Orbax's threads after it was raised here.
+@functools.cache  # Once a process: Orbax's threads go on after the error was raised here.
 def _say_errors_once() -> None:
-    """Keeps Orbax and TensorStore from printing tracebacks of errors that are raised here too."""
+    """Stops Orbax and TensorStore from printing tracebacks of errors that are raised here too."""
 
     def is_of_orbax(file: str) -> bool:
         return f"{os.sep}orbax{os.sep}" in file
@@ -190,6 +191,6 @@ def _say_errors_once() -> None:
 
 
 def _restoring(like: Any) -> ocp.args.PyTreeRestore:
-    """Returns what asks for arrays of the shapes, dtypes and shardings of `like`."""
+    """Returns the arguments that restore arrays of the shapes, dtypes and shardings of `like`."""
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))

@@ -1,29 +1,28 @@
 """The training loop of every stage and objective, resumable at any step."""
 
+import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel import chips, preemption
+from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
 from bridge_jax.timing import Spans
-from bridge_jax.training.batches import Batches
+from bridge_jax.training.batches import BatchIterator
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
-from bridge_jax.training.metrics import MetricsLog
-from bridge_jax.training.objectives import Objective, Parts
+from bridge_jax.training.objectives import Objective
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
+from bridge_jax.training.recorder import Recorder
 from bridge_jax.training.step import copy, init_state, make_train_step
 
 # Measures parameters on the dev split: `loss`, lower is better, or `accuracy`, higher is better.
@@ -36,7 +35,7 @@ def train(
     model: DecoderConfig,
     params: Any,
     objective: Objective,
-    data: Batches,
+    data: BatchIterator,
     steps: int,
     config: TrainConfig,
     seed: int,
@@ -93,16 +92,27 @@ def train(
     if position:
         data.set_state(position["data"])
         dev.best, dev.waited = position["best"], position["waited"]
-    log = MetricsLog(out / "metrics.jsonl", start, tensorboard)
     done = False
     try:
         with (
             jax.set_mesh(mesh),
             preemption.deferred() as stop_asked,
             track(name, steps, "steps") as advance,
+            contextlib.closing(
+                Recorder(
+                    out / "metrics.jsonl",
+                    start,
+                    name,
+                    config,
+                    rates,
+                    flops_per_token,
+                    mesh,
+                    tensorboard,
+                    advance,
+                )
+            ) as record,
         ):
             advance(start)
-            record = _Recorder(name, config, rates, flops_per_token, mesh, log, advance)
             for step in range(start, steps):
                 with spans.span("data"):
                     batch = shard_batch(next(data), mesh, config.accumulate)
@@ -130,7 +140,6 @@ def train(
             record.rest()
         done = True
     finally:
-        log.close()
         with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
     kept = state.average if averaged else state.params
@@ -170,55 +179,3 @@ class _Dev:
     def is_over(self) -> bool:
         """Whether the last `patience` measurements were no better than the best before."""
         return 0 < self._config.patience <= self.waited
-
-
-class _Recorder:
-    """Reads the metrics of a step after the next one is sent off, so that no chip waits."""
-
-    def __init__(
-        self,
-        name: str,
-        config: TrainConfig,
-        rates: np.ndarray,
-        flops_per_token: float,
-        mesh: Mesh,
-        log: MetricsLog,
-        advance: Callable[..., None],
-    ):
-        self._name, self._config, self._log, self._advance = name, config, log, advance
-        self._rates = rates
-        peak = chips.peak_flops(list(mesh.devices.flat))
-        self._flops_share = flops_per_token / peak if peak else None
-        self._waiting: tuple[int, Parts] | None = None
-        self._ended = time.perf_counter()
-
-    def step(self, step: int, metrics: Parts) -> None:
-        """Records the step before this one."""
-        self.rest()
-        self._waiting = step, metrics
-
-    def rest(self, measured: Mapping[str, float] | None = None) -> None:
-        """Records the last step, with what was measured after it.
-
-        Raises:
-          UserError: its loss is not finite.
-        """
-        if self._waiting is None:
-            return
-        (step, metrics), self._waiting = self._waiting, None
-        values = {k: np.asarray(v).item() for k, v in metrics.items()}
-        if not np.isfinite(values["loss"]):
-            raise UserError(
-                f"{self._name}: the loss is {values['loss']} at step {step}; lower learning_rate "
-                f"({self._config.learning_rate}) or clip_norm ({self._config.clip_norm}) and run "
-                "again"
-            )
-        now = time.perf_counter()
-        seconds, self._ended = now - self._ended, now
-        rate = values.pop("tokens", 0.0) / seconds
-        values |= {"step_seconds": seconds, "tokens_per_second": rate}
-        if self._flops_share:
-            values["mfu"] = rate * self._flops_share
-        values |= {"learning_rate": self._rates[step].item()} | dict(measured or {})
-        self._log.write({"step": step} | values)
-        self._advance(1, loss=values["loss"], **(measured or {}))

@@ -30,7 +30,7 @@ def learning_rates(config: TrainConfig, total_steps: int) -> np.ndarray:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Returns what turns gradients into AdamW's directions, to be taken at a rate.
+    """Returns AdamW without its learning rate, which multiplies the directions later.
 
     Norms and biases are not decayed.
     """

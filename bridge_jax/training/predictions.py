@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bridge_jax.models import soft_head
+from bridge_jax.models import head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
@@ -20,12 +20,10 @@ from bridge_jax.training.objectives.sft import at_targets
 
 
 @functools.partial(jax.jit, static_argnames=("config", "k", "among"))
-def predict_batch(
-    config: DecoderConfig, params: Any, rows: Rows, k: int, among: int
-) -> soft_head.Top:
+def predict_batch(config: DecoderConfig, params: Any, rows: Rows, k: int, among: int) -> head.Top:
     """Returns the K most probable tokens at each target of packed rows: [R, T, K] each."""
-    hidden, head, _ = at_targets(config, params, rows)
-    found = soft_head.top(hidden, head, k, among)
+    hidden, output, _ = at_targets(config, params, rows)
+    found = head.top(hidden, output, k, among)
     return jax.tree.map(lambda a: a.reshape(*rows.target.shape, k), found)
 
 
@@ -41,7 +39,7 @@ def predict(
     mesh: Mesh,
     advance: Callable[[int], None] = lambda n: None,
 ) -> SoftTargets:
-    """Returns what a model predicts at the targets of all sequences, one after the other.
+    """Returns a model's predictions at the targets of all sequences, one after the other.
 
     Args:
       config, params: the assistant.
@@ -69,6 +67,5 @@ def predict(
             end = start + sequences[index].targets
             slots[index] = row, slice(start, end)
             start = end
-    return SoftTargets(
-        *(np.concatenate([part[slot] for slot in slots]) for part in (ids, logprobs))
-    )
+    ids, logprobs = (np.concatenate([part[slot] for slot in slots]) for part in (ids, logprobs))
+    return SoftTargets(ids, logprobs)

@@ -149,8 +149,8 @@ def make_train_step(
 ):
     """Returns `(state, frozen, batch, rate) -> (state, metrics)`, jitted, the old state donated.
 
-    `rate` f32[] is the step's learning rate. The new state lies as `shardings` says, if given; when
-    the old one does too, the step is compiled once. `seed` is of an adapter's dropout. Where the
+    `rate` f32[] is the step's learning rate. The new state has the given `shardings`; when the old
+    one has them too, the step is compiled once. `seed` is of an adapter's dropout. Where the
     state has an `average`, it is of decay `ema_decay`, and of equal weights for the first
     1 / (1 - ema_decay) steps, so that it forgets where the training began. Equal arguments return
     the same function (of the last few), which is not traced again.

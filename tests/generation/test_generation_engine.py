@@ -8,7 +8,7 @@ import pytest
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
-from bridge_jax.models import decoder, head
+from bridge_jax.models import decoder
 
 RNG = np.random.default_rng(0)
 PROMPTS = [RNG.integers(3, 500, n).tolist() for n in (5, 31, 12, 40, 1, 17)]
@@ -26,9 +26,7 @@ def teacher_forced(model, ids):
     tokens = jnp.asarray([ids + [0] * (64 - len(ids))])
     at = jnp.arange(64)[None]
     hidden = _hidden(config, params, tokens, at, (at < len(ids)).astype(int))
-    return np.asarray(
-        jax.nn.log_softmax(head.logits(hidden[0], decoder.output_head(config, params)))
-    )
+    return np.asarray(jax.nn.log_softmax(decoder.output_head(config, params).logits(hidden[0])))
 
 
 _hidden = jax.jit(decoder.hidden_states, static_argnums=0)

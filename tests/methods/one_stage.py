@@ -81,7 +81,7 @@ def taught(patch: pytest.MonkeyPatch) -> dict[str, list[Sequence]]:
         seen[name] = list(sequences)
 
     patch.setattr(RoleModel, "trainable", lambda *_: None)
-    for module in (apprenticeship, tutoring):
+    for module in (apprenticeship, rationales, tutoring):
         patch.setattr(module, "fit", fit)
     return seen
 

@@ -95,9 +95,7 @@ def job_with(config_path, tmp_path):
 
 def check(job):
     """Looks for what keeps the student from learning the assistant's tokens."""
-    assistant, student = (job.inputs.model(role) for role in ("assistant", "student"))
-    readings = [job.inputs.rendering(role) for role in ("assistant", "student")]
-    logits.check(job.config, job.inputs.pool, assistant, student, *readings)
+    logits.check(job.config, job.inputs)
 
 
 def test_one_vocabulary_is_enough_though_one_table_is_padded(job_with, checkpoint, tmp_path):

@@ -10,7 +10,8 @@ from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods import evaluation, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.apprenticeship import ASSISTANT, SELECTION, WARMUP, SelectionRecord
+from bridge_jax.methods.apprenticeship import SELECTION, WARMUP, SelectionRecord
+from bridge_jax.methods.rationales import ASSISTANT
 from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, STUDENT
 from bridge_jax.runs import Run
 from tests.launch import tiny_run

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.models import decoder, head
+from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig, Rope
 
 LLAMA = DecoderConfig(97, 32, 3, 4, 2, 8, 48, rope=Rope(500_000.0, 8.0, 32), tied=False)
@@ -43,7 +43,7 @@ def params_of(config):
 @functools.partial(jax.jit, static_argnums=0)
 def _packed(config, params, tokens, positions, segments):
     hidden = decoder.hidden_states(config, params, tokens, positions, segments)
-    return head.logits(hidden, decoder.output_head(config, params))
+    return decoder.output_head(config, params).logits(hidden)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -55,7 +55,7 @@ def _padded(config, params, tokens, lengths):
     positions = jnp.maximum(jnp.arange(width) - pad, 0)
     visible = decoder.in_cache(cache, width)
     hidden, _ = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
-    return head.logits(hidden, decoder.output_head(config, params))
+    return decoder.output_head(config, params).logits(hidden)
 
 
 def packed_logits(config, *row):

@@ -11,7 +11,7 @@ import pytest
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine
-from bridge_jax.models import decoder, head
+from bridge_jax.models import decoder
 from bridge_jax.models.hub import checkpoint, export, gguf_file
 from bridge_jax.text import tokenizer
 
@@ -34,7 +34,7 @@ TEXTS = {
 def _all_logits(config, params, tokens):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden = decoder.hidden_states(config, params, tokens, positions, jnp.ones_like(tokens))
-    return head.logits(hidden, decoder.output_head(config, params))
+    return decoder.output_head(config, params).logits(hidden)
 
 
 all_logits = jax.jit(_all_logits, static_argnums=0)

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bridge_jax.config import GenerationConfig, LoraConfig, MeshConfig, TrainConfig
-from bridge_jax.generation import stream
+from bridge_jax.generation import conversation
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
@@ -24,7 +24,7 @@ from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import ScoreBatch, gradient_batch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets
+from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.predictions import predict_batch
 from bridge_jax.training.step import TrainState, make_train_step
@@ -98,7 +98,7 @@ def train_step(config, trained, frozen, mesh, soft=None):
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights, soft)
-    objective = SoftTargets(0.5) if soft else SFT()
+    objective = SoftTargetSFT(0.5) if soft else SFT()
     step = make_train_step(objective, config, optimizer, 2, shardings)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
@@ -185,10 +185,10 @@ def test_chat_on_one_chip(mesh):
             jax.eval_shape(lambda: jax.random.key(0)),
         )
     )
-    prefill = functools.partial(stream._prefill, config, slots=512, settings=settings)
+    prefill = functools.partial(conversation._prefill, config, slots=512, settings=settings)
     cache, last = placed(jax.eval_shape(prefill, params, *inputs))
-    check(stream._prefill.lower(config, params, *inputs, slots=512, settings=settings))
-    memory = check(stream._step.lower(config, params, cache, last, settings))
+    check(conversation._prefill.lower(config, params, *inputs, slots=512, settings=settings))
+    memory = check(conversation._step.lower(config, params, cache, last, settings))
     assert memory.alias_size_in_bytes > 0.9 * 2 * cache.keys.size * 2  # updated in place
 
 

@@ -16,7 +16,7 @@ from bridge_jax.training import predictions
 from bridge_jax.training.batches import batches
 from bridge_jax.training.objectives import soft_targets
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets
+from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [
@@ -33,7 +33,7 @@ compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 def step(model, sequences, share, accumulate=1):
     rows = pack(sequences, 24, 2)
-    objective = SoftTargets(share, 0.3) if rows.soft else SFT(0.3)
+    objective = SoftTargetSFT(share, 0.3) if rows.soft else SFT(0.3)
     return compute(objective, *model, rows, accumulate)
 
 
@@ -155,7 +155,7 @@ def test_accumulation_and_devices_do_not_move_the_loss(tiny_model, other, one_de
     mesh = make_mesh(MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
         rows = shard_batch(pack(soft * 2, 24, 2), mesh)
-        found = compute(SoftTargets(0.5, 0.3), *placed(tiny_model, mesh), rows, 1)
+        found = compute(SoftTargetSFT(0.5, 0.3), *placed(tiny_model, mesh), rows, 1)
     chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 

@@ -16,7 +16,7 @@ from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
-from bridge_jax.training import loop, step
+from bridge_jax.training import loop, recorder, step
 from bridge_jax.training.batches import batches, steps_per_epoch
 from bridge_jax.training.objectives.sft import SFT
 from tests.full_disk import files_up_to
@@ -245,7 +245,7 @@ def test_the_step_is_traced_once(tmp_path, tiny_model, one_device, monkeypatch):
 def test_utilisation_is_logged_where_the_chip_is_known(
     tmp_path, tiny_model, one_device, monkeypatch
 ):
-    monkeypatch.setattr(loop.chips, "peak_flops", lambda devices: 1e9 * len(devices))
+    monkeypatch.setattr(recorder.chips, "peak_flops", lambda devices: 1e9 * len(devices))
     run(tmp_path / "out", tiny_model, one_device, flops_per_token=1e3)
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     for row in rows:

@@ -4,18 +4,18 @@ from bridge_jax.data.practice.chain import Chain, Link
 
 WORDS = {
     "p": (
-        *("Arden", "Birch Ltd", "Calder", "Delta Foods", "Elm & Co", "Fenwick", "Garnet", "Holt"),
-        *("Ivory Press", "Juno", "Kestrel", "Larch Inc", "Maple", "Norden", "Orion", "Pike"),
+        "Arden", "Birch Ltd", "Calder", "Delta Foods", "Elm & Co", "Fenwick", "Garnet", "Holt",
+        "Ivory Press", "Juno", "Kestrel", "Larch Inc", "Maple", "Norden", "Orion", "Pike",
     ),
     "q": (
-        *("the landlord", "the buyer", "the supplier", "the tenant", "the agency", "the lender"),
-        *("the client", "the insurer", "the carrier", "the owner"),
+        "the landlord", "the buyer", "the supplier", "the tenant", "the agency", "the lender",
+        "the client", "the insurer", "the carrier", "the owner",
     ),
     "month": (
-        *("January", "March", "April", "May", "June", "July", "August"),
-        *("September", "October", "November", "December"),
+        "January", "March", "April", "May", "June", "July", "August",
+        "September", "October", "November", "December",
     ),
-}
+}  # fmt: skip
 
 DATES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15)
 # As many in time (0 included) as too late.

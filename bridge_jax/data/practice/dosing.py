@@ -4,14 +4,14 @@ from bridge_jax.data.practice.chain import Chain, Link
 
 WORDS = {
     "p": (
-        *("Ana", "Ben", "Carla", "Dev", "Elif", "Femi", "Grace", "Hugo", "Ines", "Jonas"),
-        *("Kemi", "Liam", "Mina", "Noor", "Omar", "Petra", "Rosa", "Sam", "Tara", "Yusuf"),
+        "Ana", "Ben", "Carla", "Dev", "Elif", "Femi", "Grace", "Hugo", "Ines", "Jonas",
+        "Kemi", "Liam", "Mina", "Noor", "Omar", "Petra", "Rosa", "Sam", "Tara", "Yusuf",
     ),
     "drug": (
-        *("Veltra", "Solmin", "Corvex", "Ralin", "Bremol", "Lumera"),
-        *("Mirol", "Norvit", "Zelan", "Tamrin", "Ostra", "Pelor"),
+        "Veltra", "Solmin", "Corvex", "Ralin", "Bremol", "Lumera",
+        "Mirol", "Norvit", "Zelan", "Tamrin", "Ostra", "Pelor",
     ),
-}
+}  # fmt: skip
 
 SMALL = (2, 3, 4, 5, 6)
 DAYS = (2, 3, 4, 5, 6, 7, 10)

@@ -4,14 +4,14 @@ from bridge_jax.data.practice.chain import Chain, Link
 
 WORDS = {
     "p": (
-        *("Ada", "Boris", "Chen", "Dora", "Emil", "Fatima", "Goran", "Hana", "Ivan", "Julia"),
-        *("Karim", "Lena", "Marta", "Nico", "Olga", "Paolo", "Quinn", "Rita", "Sven", "Tina"),
+        "Ada", "Boris", "Chen", "Dora", "Emil", "Fatima", "Goran", "Hana", "Ivan", "Julia",
+        "Karim", "Lena", "Marta", "Nico", "Olga", "Paolo", "Quinn", "Rita", "Sven", "Tina",
     ),
     "q": (
-        *("North Bank", "City Savings", "Harbor Bank", "Green Credit", "First Union"),
-        *("River Bank", "the credit union", "Alpine Bank", "Metro Lending", "Oak Finance"),
+        "North Bank", "City Savings", "Harbor Bank", "Green Credit", "First Union",
+        "River Bank", "the credit union", "Alpine Bank", "Metro Lending", "Oak Finance",
     ),
-}
+}  # fmt: skip
 
 HUNDREDS = (100, 200, 300, 400, 500, 600, 700, 800, 900)
 RATES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12)

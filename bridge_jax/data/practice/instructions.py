@@ -21,9 +21,9 @@ GROUPS = {"an animal": ANIMALS, "a fruit": FRUITS, "a colour": COLOURS, "an obje
 WORDS = (*ANIMALS, *FRUITS, *THINGS, *COLOURS)
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 OPPOSITES = (
-    *(("hot", "cold"), ("big", "small"), ("fast", "slow"), ("open", "closed"), ("early", "late")),
-    *(("full", "empty"), ("young", "old"), ("hard", "soft"), ("dark", "light"), ("rich", "poor")),
-)
+    ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("open", "closed"), ("early", "late"),
+    ("full", "empty"), ("young", "old"), ("hard", "soft"), ("dark", "light"), ("rich", "poor"),
+)  # fmt: skip
 YES_NO = ("yes", "no")
 
 
@@ -240,6 +240,6 @@ def _position(rng: random.Random) -> Item:
 
 
 TYPES: tuple[Callable[[random.Random], Item], ...] = (
-    *(_reverse, _copy, _count, _longest, _capitals, _belongs, _add, _subtract, _first_letter),
-    *(_sort, _has, _colour, _who, _digit, _opposite, _largest, _letters, _position),
-)
+    _reverse, _copy, _count, _longest, _capitals, _belongs, _add, _subtract, _first_letter,
+    _sort, _has, _colour, _who, _digit, _opposite, _largest, _letters, _position,
+)  # fmt: skip

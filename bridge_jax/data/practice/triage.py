@@ -42,9 +42,9 @@ FLOORS = {"pharmacy": "third", "clinic": "first", "hospital": "fourth", "nurse":
 ANSWERS = (tuple(COMPLAINTS), tuple(FLOORS), tuple(FLOORS.values()))
 
 NAMES = (
-    *("Ana", "Omar", "Carla", "Yusuf", "Hana", "Lena"),
-    *("Chen", "Dora", "Rita", "Ivo", "Noor", "Pavel"),
-)
+    "Ana", "Omar", "Carla", "Yusuf", "Hana", "Lena",
+    "Chen", "Dora", "Rita", "Ivo", "Noor", "Pavel",
+)  # fmt: skip
 SPANS = (
     "since lunch",
     "for two hours",

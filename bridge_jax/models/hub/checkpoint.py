@@ -6,7 +6,6 @@ never holds more than one tensor besides the parameters that are kept there.
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -39,7 +38,7 @@ def load(
     """Returns the config and the parameters of a checkpoint, cut to `keep_layers`.
 
     Args:
-      model: which checkpoint, and what is kept of it.
+      model: the checkpoint, and the layers to keep.
       mesh: where the parameters go; None is the first device.
       dtype: of the parameters.
 
@@ -118,9 +117,8 @@ def _check(source: Source, config: DecoderConfig) -> None:
         )
     wrong = []
     for name, row in expected.items():
-        shape = _their_shape(row, config)
-        if source.shapes[name] != shape:
-            wrong.append(f"{name} is {source.shapes[name]}, expected {shape}")
+        if source.shapes[name] != row.shape(config):
+            wrong.append(f"{name} is {source.shapes[name]}, expected {row.shape(config)}")
     if wrong:
         raise UserError(
             f"{source.path}: shapes that its config does not allow: {_some(wrong, '; ')}"
@@ -130,23 +128,6 @@ def _check(source: Source, config: DecoderConfig) -> None:
 def _some(found: list[str], comma: str = ", ") -> str:
     more = f"{comma}and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return comma.join(found[:_LISTED]) + more
-
-
-def _their_shape(row: Tensor, config: DecoderConfig) -> tuple[int, ...]:
-    """Returns the shape that the row's tensor has in a checkpoint of these sizes."""
-    sizes = {
-        "V": config.vocab_size,
-        "D": config.model_dim,
-        "N": config.num_heads,
-        "K": config.num_kv_heads,
-        "H": config.head_dim,
-        "F": config.mlp_dim,
-    }
-    left = row.pattern.partition(" -> ")[0].replace("half two", "H")
-    return tuple(
-        math.prod(sizes[name] for name in re.findall(r"\w", axis))
-        for axis in re.findall(r"\([^)]*\)|\w", left)
-    )
 
 
 def _place(

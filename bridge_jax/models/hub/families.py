@@ -1,10 +1,11 @@
 """The families of models that are read and written: one row of a table for each.
 
-A tensor's entry is (their name, our path, einops pattern from their axes to ours). `{i}` is the
-layer; the pattern of a layer's tensor describes one layer, and ours has all layers stacked in
-front. Read from right to left the same pattern exports.
+One more table has the tensors: our path, an einops pattern from their axes to ours, and their
+names. `{i}` is the layer; the pattern of a layer's tensor describes one layer, and ours has all
+layers stacked in front. Read from right to left, the same pattern exports.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -25,10 +26,26 @@ class Tensor(NamedTuple):
         return "{i}" in self.theirs
 
     def axes(self, config: DecoderConfig) -> dict[str, int]:
-        """Returns the sizes that the pattern needs to take axes apart."""
-        sizes = {"N": config.num_heads, "K": config.num_kv_heads, "two": 2}
-        names = re.findall(r"\w+", self.pattern)
-        return {name: size for name, size in sizes.items() if name in names}
+        """Returns the size of each axis of the pattern."""
+        sizes = {
+            "V": config.vocab_size,
+            "D": config.model_dim,
+            "N": config.num_heads,
+            "K": config.num_kv_heads,
+            "H": config.head_dim,
+            "F": config.mlp_dim,
+            "half": config.head_dim // 2,
+            "two": 2,
+        }
+        return {name: sizes[name] for name in re.findall(r"\w+", self.pattern)}
+
+    def shape(self, config: DecoderConfig) -> tuple[int, ...]:
+        """Returns the shape of the tensor in a checkpoint."""
+        sizes, theirs = self.axes(config), self.pattern.partition(" -> ")[0]
+        return tuple(
+            math.prod(sizes[name] for name in re.findall(r"\w+", axis))
+            for axis in re.findall(r"\([^)]*\)|\w+", theirs)
+        )
 
 
 class Family(NamedTuple):
@@ -38,87 +55,79 @@ class Family(NamedTuple):
       architecture: its class in transformers.
       defaults: the keys of a config.json that the class reads, with the class defaults
         (transformers 4.57 and 5 agree on all of them).
-      tensors: their names in safetensors files.
       traits: fields of `DecoderConfig` that are the same in all its models.
-      gguf: names of its tensors in GGUF files; none where those are not read.
+      gguf: its tensors in GGUF files; none where those are not read.
     """
 
     architecture: str
     defaults: dict[str, Any]
-    tensors: tuple[Tensor, ...]
     traits: dict[str, Any]
     gguf: tuple[Tensor, ...] = ()
 
-
-def _table(prefix: str, layer: str, rows: dict[str, tuple[str, str]]) -> tuple[Tensor, ...]:
-    return tuple(
-        Tensor(
-            theirs.replace("L.", layer, 1) if theirs.startswith("L.") else prefix + theirs,
-            ours.replace("L/", "layers/", 1),
-            pattern,
-        )
-        for theirs, (ours, pattern) in rows.items()
-    )
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Its tensors in safetensors files."""
+        return _tensors(self.traits)
 
 
-def _hf(rows: dict[str, tuple[str, str]]) -> tuple[Tensor, ...]:
-    head = Tensor("lm_head.weight", "head", "V D -> V D")
-    return (*_table("model.", "model.layers.{i}.", _HF | rows), head)
+# Of each tensor: our path, the pattern, and its names in safetensors and in GGUF files.
+_TensorNames = tuple[str, str, str, str]
+_WHOLE: list[_TensorNames] = [
+    ("embedding", "V D -> V D", "model.embed_tokens.weight", "token_embd.weight"),
+    ("final_norm/scale", "D -> D", "model.norm.weight", "output_norm.weight"),
+    ("head", "V D -> V D", "lm_head.weight", "output.weight"),
+]
+_LAYER: list[_TensorNames] = [
+    ("attention_norm/scale", "D -> D", "input_layernorm.weight", "attn_norm.weight"),
+    ("attention/query/kernel", "(N H) D -> D N H", "self_attn.q_proj.weight", "attn_q.weight"),
+    ("attention/key/kernel", "(K H) D -> D K H", "self_attn.k_proj.weight", "attn_k.weight"),
+    ("attention/value/kernel", "(K H) D -> D K H", "self_attn.v_proj.weight", "attn_v.weight"),
+    ("attention/out/kernel", "D (N H) -> N H D", "self_attn.o_proj.weight", "attn_output.weight"),
+    ("mlp/gate/kernel", "F D -> D F", "mlp.gate_proj.weight", "ffn_gate.weight"),
+    ("mlp/up/kernel", "F D -> D F", "mlp.up_proj.weight", "ffn_up.weight"),
+    ("mlp/down/kernel", "D F -> F D", "mlp.down_proj.weight", "ffn_down.weight"),
+]
+_PRE_NORM: list[_TensorNames] = [
+    ("mlp_norm/scale", "D -> D", "post_attention_layernorm.weight", "ffn_norm.weight"),
+]
+# The rows that follow a trait; "" where GGUF files of such a family are not read.
+_POST_NORMS: list[_TensorNames] = [
+    ("attention_post_norm/scale", "D -> D", "post_attention_layernorm.weight", ""),
+    ("mlp_norm/scale", "D -> D", "pre_feedforward_layernorm.weight", ""),
+    ("mlp_post_norm/scale", "D -> D", "post_feedforward_layernorm.weight", ""),
+]
+_QKV_BIAS: list[_TensorNames] = [
+    ("attention/query/bias", "(N H) -> N H", "self_attn.q_proj.bias", "attn_q.bias"),
+    ("attention/key/bias", "(K H) -> K H", "self_attn.k_proj.bias", "attn_k.bias"),
+    ("attention/value/bias", "(K H) -> K H", "self_attn.v_proj.bias", "attn_v.bias"),
+]
+_QK_NORM: list[_TensorNames] = [
+    ("attention/query_norm/scale", "H -> H", "self_attn.q_norm.weight", ""),
+    ("attention/key_norm/scale", "H -> H", "self_attn.k_norm.weight", ""),
+]
 
 
-_PLAIN = "D -> D"
-_HF = {
-    "embed_tokens.weight": ("embedding", "V D -> V D"),
-    "norm.weight": ("final_norm/scale", _PLAIN),
-    "L.input_layernorm.weight": ("L/attention_norm/scale", _PLAIN),
-    "L.self_attn.q_proj.weight": ("L/attention/query/kernel", "(N H) D -> D N H"),
-    "L.self_attn.k_proj.weight": ("L/attention/key/kernel", "(K H) D -> D K H"),
-    "L.self_attn.v_proj.weight": ("L/attention/value/kernel", "(K H) D -> D K H"),
-    "L.self_attn.o_proj.weight": ("L/attention/out/kernel", "D (N H) -> N H D"),
-    "L.mlp.gate_proj.weight": ("L/mlp/gate/kernel", "F D -> D F"),
-    "L.mlp.up_proj.weight": ("L/mlp/up/kernel", "F D -> D F"),
-    "L.mlp.down_proj.weight": ("L/mlp/down/kernel", "D F -> F D"),
-}
-_HF_PRE_NORM = {"L.post_attention_layernorm.weight": ("L/mlp_norm/scale", _PLAIN)}
-_HF_FOUR_NORMS = {
-    "L.post_attention_layernorm.weight": ("L/attention_post_norm/scale", _PLAIN),
-    "L.pre_feedforward_layernorm.weight": ("L/mlp_norm/scale", _PLAIN),
-    "L.post_feedforward_layernorm.weight": ("L/mlp_post_norm/scale", _PLAIN),
-}
-_HF_QKV_BIAS = {
-    "L.self_attn.q_proj.bias": ("L/attention/query/bias", "(N H) -> N H"),
-    "L.self_attn.k_proj.bias": ("L/attention/key/bias", "(K H) -> K H"),
-    "L.self_attn.v_proj.bias": ("L/attention/value/bias", "(K H) -> K H"),
-}
-_HF_QK_NORM = {
-    "L.self_attn.q_norm.weight": ("L/attention/query_norm/scale", "H -> H"),
-    "L.self_attn.k_norm.weight": ("L/attention/key_norm/scale", "H -> H"),
-}
+def _tensors(traits: dict[str, Any], is_gguf: bool = False) -> tuple[Tensor, ...]:
+    """Returns the tensors of a model with these traits, under their names in a kind of file."""
+    layer = _LAYER + (_POST_NORMS if traits.get("post_norms") else _PRE_NORM)
+    if traits.get("qkv_bias"):
+        layer = layer + _QKV_BIAS
+    if traits.get("qk_norm"):
+        layer = layer + _QK_NORM
+    rows = [(ours, pattern, names[is_gguf]) for ours, pattern, *names in _WHOLE]
+    prefix = "blk.{i}." if is_gguf else "model.layers.{i}."
+    for ours, pattern, *names in layer:
+        rows.append((f"layers/{ours}", pattern, prefix + names[is_gguf]))
+    return tuple(Tensor(theirs, ours, pattern) for ours, pattern, theirs in rows)
 
-_GGUF = {
-    "token_embd.weight": ("embedding", "V D -> V D"),
-    "output.weight": ("head", "V D -> V D"),
-    "output_norm.weight": ("final_norm/scale", _PLAIN),
-    "L.attn_norm.weight": ("L/attention_norm/scale", _PLAIN),
-    "L.ffn_norm.weight": ("L/mlp_norm/scale", _PLAIN),
-    "L.attn_v.weight": ("L/attention/value/kernel", "(K H) D -> D K H"),
-    "L.attn_output.weight": ("L/attention/out/kernel", "D (N H) -> N H D"),
-    "L.ffn_gate.weight": ("L/mlp/gate/kernel", "F D -> D F"),
-    "L.ffn_up.weight": ("L/mlp/up/kernel", "F D -> D F"),
-    "L.ffn_down.weight": ("L/mlp/down/kernel", "D F -> F D"),
-}
-# For Llama, llama.cpp interleaves the two rotary halves of queries and keys: (half, two).
-_GGUF_LLAMA = _GGUF | {
-    "L.attn_q.weight": ("L/attention/query/kernel", "(N half two) D -> D N (two half)"),
-    "L.attn_k.weight": ("L/attention/key/kernel", "(K half two) D -> D K (two half)"),
-}
-_GGUF_QWEN2 = _GGUF | {
-    "L.attn_q.weight": ("L/attention/query/kernel", "(N H) D -> D N H"),
-    "L.attn_k.weight": ("L/attention/key/kernel", "(K H) D -> D K H"),
-    "L.attn_q.bias": ("L/attention/query/bias", "(N H) -> N H"),
-    "L.attn_k.bias": ("L/attention/key/bias", "(K H) -> K H"),
-    "L.attn_v.bias": ("L/attention/value/bias", "(K H) -> K H"),
-}
+
+def _interleaved(row: Tensor) -> Tensor:
+    """Returns a row as llama.cpp has it for Llama: the two rotary halves as (half, two)."""
+    if not row.ours.endswith(("query/kernel", "key/kernel")):
+        return row
+    heads = row.pattern[1]
+    return row._replace(pattern=f"({heads} half two) D -> D {heads} (two half)")
+
 
 _LLAMA = {
     "vocab_size": 32_000,
@@ -185,31 +194,14 @@ _GEMMA_TRAITS = {
     "scale_embedding": True,
 }
 
+_QKV_BIASES, _QK_NORMS = {"qkv_bias": True}, {"qk_norm": True}
 FAMILIES: dict[str, Family] = {
-    "llama": Family(
-        "LlamaForCausalLM", _LLAMA, _hf(_HF_PRE_NORM), {}, _table("", "blk.{i}.", _GGUF_LLAMA)
-    ),
-    "mistral": Family("MistralForCausalLM", _MISTRAL, _hf(_HF_PRE_NORM), {}),
-    "qwen2": Family(
-        "Qwen2ForCausalLM",
-        _QWEN,
-        _hf(_HF_PRE_NORM | _HF_QKV_BIAS),
-        {"qkv_bias": True},
-        _table("", "blk.{i}.", _GGUF_QWEN2),
-    ),
-    "qwen3": Family(
-        "Qwen3ForCausalLM",
-        _QWEN | {"head_dim": 128},
-        _hf(_HF_PRE_NORM | _HF_QK_NORM),
-        {"qk_norm": True},
-    ),
-    "gemma2": Family("Gemma2ForCausalLM", _GEMMA2, _hf(_HF_FOUR_NORMS), _GEMMA_TRAITS),
-    "gemma3_text": Family(
-        "Gemma3ForCausalLM",
-        _GEMMA3,
-        _hf(_HF_FOUR_NORMS | _HF_QK_NORM),
-        _GEMMA_TRAITS | {"qk_norm": True},
-    ),
+    "llama": Family("LlamaForCausalLM", _LLAMA, {}, tuple(map(_interleaved, _tensors({}, True)))),
+    "mistral": Family("MistralForCausalLM", _MISTRAL, {}),
+    "qwen2": Family("Qwen2ForCausalLM", _QWEN, _QKV_BIASES, _tensors(_QKV_BIASES, True)),
+    "qwen3": Family("Qwen3ForCausalLM", _QWEN | {"head_dim": 128}, _QK_NORMS),
+    "gemma2": Family("Gemma2ForCausalLM", _GEMMA2, _GEMMA_TRAITS),
+    "gemma3_text": Family("Gemma3ForCausalLM", _GEMMA3, _GEMMA_TRAITS | _QK_NORMS),
 }
 
 

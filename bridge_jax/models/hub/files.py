@@ -44,7 +44,7 @@ class Source(NamedTuple):
     Attributes:
       path: the folder or file.
       hf_config: its config.json, complete.
-      table: where its tensors belong.
+      table: the row of each tensor, in the format of the files.
       shapes: of each tensor, by name.
       read: name -> the tensor.
     """
@@ -101,7 +101,7 @@ def is_hub_id(checkpoint: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", checkpoint) is not None
 
 
-@functools.cache  # The hub is asked once a process: a run does not change its base half-way.
+@functools.cache  # Asked once a process, so that a run never changes its base half-way.
 def _from_hub(checkpoint: str) -> Path:
     import huggingface_hub
 
@@ -136,10 +136,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_hf_config(path: Path) -> dict[str, Any]:
-    """Returns the complete config.json of a folder, or what a GGUF file says in its place.
+    """Returns the complete config.json of a folder, or its keys from the header of a GGUF file.
 
-    Of a checkpoint with images it is that of the language model. Where the head is said to be the
-    embedding, but the weights have another head, `tie_word_embeddings` is false.
+    For a checkpoint with images it is that of the language model. Where the config says that the
+    head is the embedding, but the weights have another head, `tie_word_embeddings` is false.
 
     Raises:
       UserError: there is none, it is damaged, or the model is not supported.

@@ -401,7 +401,7 @@ def llama3_scaling(rope: Rope) -> dict[str, Any]:
 
 
 def _spelled(rope: Rope, local_rope: Rope | None) -> dict[str, Any]:
-    """Returns the keys of a config.json that say `rope` to transformers 4 and to transformers 5."""
+    """Returns the keys of a config.json for `rope`, as transformers 4 and 5 spell them."""
     scaling: dict[str, Any] | None = None
     if rope.original_context:
         scaling = llama3_scaling(rope)

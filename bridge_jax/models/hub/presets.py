@@ -66,15 +66,14 @@ _GEMMA3 = {
 _UNTIED = {"tie_word_embeddings": False}
 
 
-def _sizes(V: int, D: int, L: int, N: int, K: int, F: int) -> dict[str, Any]:
-    return {
-        "vocab_size": V,
-        "hidden_size": D,
-        "num_hidden_layers": L,
-        "num_attention_heads": N,
-        "num_key_value_heads": K,
-        "intermediate_size": F,
-    }
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "intermediate_size",
+)  # fmt: skip
+
+
+def _sizes(*sizes: int) -> dict[str, Any]:
+    return dict(zip(_SIZES, sizes, strict=True))
 
 
 # The columns are V, D, L, N, K, F: vocabulary, model, layers, heads, kv heads, mlp.

@@ -1,4 +1,4 @@
-"""Training objectives, a file each. The step and the loop know none of them by name."""
+"""Training objectives, one file each. The step and the loop work with any of them."""
 
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ class Objective(Protocol):
         ...
 
     def weights(self, batch: Any) -> Parts:
-        """Returns what each part's sum is divided by, such as the number of its tokens."""
+        """Returns the divisor of each part's sum, such as the number of its tokens."""
         ...
 
     def shares(self, weights: Parts) -> Parts:

@@ -32,11 +32,14 @@ class SFT:
 
     def weights(self, batch: Rows) -> Parts:
         """Returns the number of tokens of each part."""
-        return part_weights(batch)
+        return {"rationale": batch.rationale_weight.sum(), "answer": batch.answer_weight.sum()}
 
     def shares(self, weights: Parts) -> Parts:
         """Returns a and 1 - a, or 1 for the only part that is there."""
-        return part_shares(weights, self.rationale_share)
+        rationale, answer = weights["rationale"], weights["answer"]
+        share = jnp.where(rationale == 0, 0.0, self.rationale_share)
+        share = jnp.where(answer == 0, 1.0, share)
+        return {"rationale": share, "answer": 1 - share}
 
     def loss(
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
@@ -58,19 +61,8 @@ def at_targets(
     return picked.reshape(-1, picked.shape[-1]), output, jnp.asarray(rows.target).reshape(-1)
 
 
-def part_weights(rows: Rows) -> Parts:
-    """Returns the number of targets of the rationales and of the answers."""
-    return {"rationale": rows.rationale_weight.sum(), "answer": rows.answer_weight.sum()}
-
-
-def part_shares(weights: Parts, a: float) -> Parts:
-    """Returns the share of each part: a of the rationale, where both parts are there."""
-    share = jnp.where(weights["answer"] == 0, 1.0, jnp.where(weights["rationale"] == 0, 0.0, a))
-    return {"rationale": share, "answer": 1 - share}
-
-
 def part_sums(losses: jax.Array, rows: Rows) -> tuple[Parts, Parts]:
-    """Returns what `Objective.loss` does, from the losses of all targets, f32[R T], in nats."""
+    """Returns the result of `Objective.loss`, from the losses f32[R T] of all targets, in nats."""
     losses = losses.reshape(rows.target.shape)
     sums = {
         "rationale": (losses * rows.rationale_weight).sum(),

@@ -12,18 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bridge_jax.models import soft_head
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.head import Head
+from bridge_jax.models.head import Head, logprobs_at
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives import Parts
-from bridge_jax.training.objectives.sft import at_targets, part_shares, part_sums, part_weights
+from bridge_jax.training.objectives.sft import SFT, at_targets, part_sums
 
 FLOOR = 1e-6  # of the rest's probability, a difference of f32 numbers near one
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftTargets:
+class SoftTargetSFT:
     """(1 - w) * NLL + w * KL of each target that has soft targets, and the NLL of the others.
 
     Attributes:
@@ -38,11 +37,11 @@ class SoftTargets:
 
     def weights(self, batch: Rows) -> Parts:
         """Returns the number of tokens of each part."""
-        return part_weights(batch)
+        return SFT(self.rationale_share).weights(batch)
 
     def shares(self, weights: Parts) -> Parts:
         """Returns a and 1 - a, or 1 for the only part that is there."""
-        return part_shares(weights, self.rationale_share)
+        return SFT(self.rationale_share).shares(weights)
 
     def loss(
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
@@ -81,6 +80,6 @@ def token_losses(
       share: w where there are soft targets.
     """
     ids, assistant, has_soft = map(jnp.asarray, soft)
-    student = soft_head.logprobs_at(hidden, head, jnp.column_stack([targets, ids]))
+    student = logprobs_at(hidden, head, jnp.column_stack([targets, ids]))
     w = share * has_soft
     return (1 - w) * -student[:, 0] + w * divergence(assistant, student[:, 1:])

@@ -8,7 +8,7 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation import engine, stream
+from bridge_jax.generation import conversation, engine
 
 RNG = np.random.default_rng(1)
 LENGTHS = (1, 31, 32, 33, 70)
@@ -18,7 +18,7 @@ KEY = jax.random.key(3)
 
 
 def write(model, prompt, settings=SETTINGS, key=KEY, end_ids=(-1,)):
-    return list(stream.stream(*model, prompt, key, settings, end_ids, 2))
+    return list(conversation.stream(*model, prompt, key, settings, end_ids, 2))
 
 
 def windowed(model):
@@ -77,35 +77,35 @@ def test_it_compiles_once_per_bucket_and_the_step_once_per_cache(tiny_model):
     config, params = tiny_model
     model = config, jax.device_put(params, jax.devices()[0])
     settings = GenerationConfig(max_new_tokens=20, batch_size=1)
-    before = stream._prefill._cache_size(), stream._step._cache_size()
+    before = conversation._prefill._cache_size(), conversation._step._cache_size()
     for length in (3, 20, 32, 33, 64, 65, 100, 128, 5, 90):  # 32, 64 and 128
         write(model, RNG.integers(3, 500, length).tolist(), settings)
-    assert stream._prefill._cache_size() - before[0] == 3
-    assert stream._step._cache_size() - before[1] == 1
+    assert conversation._prefill._cache_size() - before[0] == 3
+    assert conversation._step._cache_size() - before[1] == 1
     write(model, RNG.integers(3, 500, 480).tolist(), settings)  # 532 slots
-    assert stream._prefill._cache_size() - before[0] == 4
-    assert stream._step._cache_size() - before[1] == 2
+    assert conversation._prefill._cache_size() - before[0] == 4
+    assert conversation._step._cache_size() - before[1] == 2
 
 
 @pytest.mark.parametrize("length, width", [(1, 32), (32, 32), (33, 64), (96, 128), (128, 128)])
 def test_buckets_double(length, width):
-    assert stream.bucket(length) == width
+    assert conversation.bucket(length) == width
 
 
 def test_the_cache_is_given_to_the_next_step(tiny_model):
     config, params = tiny_model
     args = jnp.asarray([PROMPTS[32]]), jnp.asarray([32]), KEY, 64, SETTINGS
-    cache, last = stream._prefill(config, params, *args)
+    cache, last = conversation._prefill(config, params, *args)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a donated buffer that cannot be used
-        stream._step(config, params, cache, last, SETTINGS)
+        conversation._step(config, params, cache, last, SETTINGS)
     assert cache.keys.is_deleted()
     assert cache.values.is_deleted()
 
 
 def test_tokens_come_one_by_one(tiny_model):
     """A long limit costs nothing if nobody reads on."""
-    tokens = stream.stream(
+    tokens = conversation.stream(
         *tiny_model, PROMPTS[1], KEY, GenerationConfig(max_new_tokens=400), [-1], 2
     )
     assert next(tokens) == write(tiny_model, PROMPTS[1])[0]
@@ -124,7 +124,7 @@ TEXT = "Ünïcode: 5 €, 😀 und 日本 – done"
 def test_half_characters_are_held_back(tiny_tokenizer):
     ids = tiny_tokenizer.encode(TEXT)
     assert len(ids) > len(TEXT)  # the emoji alone is four tokens
-    words = stream.Detokenizer(tiny_tokenizer)
+    words = conversation.Detokenizer(tiny_tokenizer)
     pieces = [words.add(token) for token in ids]
     assert "".join(pieces) == TEXT
     assert all("\ufffd" not in piece for piece in pieces)
@@ -134,10 +134,10 @@ def test_half_characters_are_held_back(tiny_tokenizer):
 
 def test_bytes_that_never_become_a_character_are_told_at_last(tiny_tokenizer):
     half = tiny_tokenizer.encode("a😀")[:-1]
-    words = stream.Detokenizer(tiny_tokenizer)
+    words = conversation.Detokenizer(tiny_tokenizer)
     assert "".join(words.add(token) for token in half) == "a"
     assert set(words.finish()) == {"\ufffd"}
-    words = stream.Detokenizer(tiny_tokenizer)
+    words = conversation.Detokenizer(tiny_tokenizer)
     told = "".join(words.add(token) for token in half + tiny_tokenizer.encode("b"))
     assert told == tiny_tokenizer.decode(half + tiny_tokenizer.encode("b"))
     assert told.startswith("a\ufffd") and told.endswith("b")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge_jax.generation.confidence import step_logprobs
 from bridge_jax.generation.engine import Completion
+from bridge_jax.methods.rationales import step_logprobs
 
 
 class Words:

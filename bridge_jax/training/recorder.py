@@ -1,0 +1,115 @@
+"""Records the numbers of each training step: a line a step, and TensorBoard's curves if wanted."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from bridge_jax.config import TrainConfig
+from bridge_jax.errors import UserError
+from bridge_jax.parallel import chips, hosts
+from bridge_jax.training.objectives import Parts
+
+
+class Recorder:
+    """Writes a JSONL file of steps; of several processes, the first one does.
+
+    The metrics of a step are read after the next one is sent off, so that no chip waits. A line has
+    `step`, from 0; `loss`, `rationale_loss` and `answer_loss` in nats a token; `grad_norm` before
+    clipping; `step_seconds` from the end of the step before; `tokens_per_second` without padding,
+    over all devices; `mfu` where the chip is known; `learning_rate`; and what was measured on the
+    dev split after the step.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        name: str,
+        config: TrainConfig,
+        rates: np.ndarray,
+        flops_per_token: float,
+        mesh: Mesh,
+        tensorboard: bool,
+        advance: Callable[..., None],
+    ):
+        """Opens the file and drops what was logged after the `start` steps to continue from.
+
+        Raises:
+          UserError: TensorBoard is wanted, and its writer is not installed.
+        """
+        self._name, self._config, self._rates, self._advance = name, config, rates, advance
+        peak = chips.peak_flops(list(mesh.devices.flat))
+        self._flops_share = flops_per_token / peak if peak else None
+        self._waiting: tuple[int, Parts] | None = None
+        self._ended = time.perf_counter()
+        self._file = self._board = None
+        if not hosts.is_first():
+            return
+        if tensorboard:
+            self._board = _summary_writer()(str(path.parent / "tensorboard"), purge_step=start)
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(lines[:start]))
+        self._file = path.open("a")
+
+    def step(self, step: int, metrics: Parts) -> None:
+        """Records the step before this one."""
+        self.rest()
+        self._waiting = step, metrics
+
+    def rest(self, measured: Mapping[str, float] | None = None) -> None:
+        """Records the last step, with what was measured after it.
+
+        Raises:
+          UserError: its loss is not finite.
+        """
+        if self._waiting is None:
+            return
+        (step, metrics), self._waiting = self._waiting, None
+        values = {k: np.asarray(v).item() for k, v in metrics.items()}
+        if not np.isfinite(values["loss"]):
+            raise UserError(
+                f"{self._name}: the loss is {values['loss']} at step {step}; lower learning_rate "
+                f"({self._config.learning_rate}) or clip_norm ({self._config.clip_norm}) and run "
+                "again"
+            )
+        now = time.perf_counter()
+        seconds, self._ended = now - self._ended, now
+        rate = values.pop("tokens", 0.0) / seconds
+        values |= {"step_seconds": seconds, "tokens_per_second": rate}
+        if self._flops_share:
+            values["mfu"] = rate * self._flops_share
+        values |= {"learning_rate": self._rates[step].item()} | dict(measured or {})
+        if self._file:
+            self._file.write(json.dumps({"step": step} | values) + "\n")
+            self._file.flush()
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        self._advance(1, loss=values["loss"], **(measured or {}))
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in (self._file, self._board):
+            if file:
+                file.close()
+
+
+def check(tensorboard: bool) -> None:
+    """Raises a `UserError` if TensorBoard is wanted and its writer is not installed."""
+    if tensorboard:
+        _summary_writer()
+
+
+def _summary_writer() -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "tensorboard=true needs its writer: pip install 'bridge-jax[tensorboard]'"
+        ) from error
+    return SummaryWriter
