@@ -22,12 +22,12 @@ from bridge_jax.methods.checks import validate
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
-from bridge_jax.pipeline import keys, storage
+from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.leases import WorkdirBusy, held
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.progress import duration
 from bridge_jax.report import page
@@ -71,7 +71,7 @@ class Job:
     @functools.cached_property
     def deep(self) -> dict[str, str]:
         """The deep key of every stage, also of those after the phase."""
-        return keys.deep_keys(self._plan, self.inputs.table)
+        return deep_keys(self._plan, self.inputs.table)
 
     @functools.cached_property
     def stages(self) -> list[Stage]:

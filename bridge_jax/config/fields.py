@@ -75,7 +75,7 @@ class OneOf:
 class Unkeyed:
     """Marks a field that changes how fast a result comes, or what it costs, but not the result.
 
-    Such a field is in no key (`pipeline.keys`): a changed one makes no stage run again.
+    Such a field is in no key (`pipeline.stages`): a changed one makes no stage run again.
     """
 
     def refuses(self, value: Any) -> str:

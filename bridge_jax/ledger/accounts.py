@@ -22,7 +22,7 @@ from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import is_alive, reading
 from bridge_jax.ledger.ledger import Ledger, Stored, bill_of, stored
-from bridge_jax.ledger.prices import NANO, Prices
+from bridge_jax.ledger.prices import NANO, Prices, Spend
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
 
@@ -88,7 +88,8 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
         _log.warning(
             "%s is not there, but %s knows the run in this workdir: it goes on with that account, "
             "and what it has paid counts towards its caps",
-            *(workdir / ACCOUNT, paying.ledger),
+            workdir / ACCOUNT,
+            paying.ledger,
         )
     path, run = paying.ledger, paying.run or uuid.uuid4().hex
     ledger = Ledger(path, budget.queries, budget.usd, prices, run, local)
@@ -246,25 +247,6 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """The sum over requests of one kind."""
-
-    queries: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    nanodollars: int = 0
-
-    def plus(self, entry: Entry) -> "Line":
-        """Returns the line with one more request."""
-        return Line(
-            self.queries + 1,
-            self.input_tokens + entry.input_tokens,
-            self.output_tokens + entry.output_tokens,
-            self.nanodollars + entry.nanodollars,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class LedgerBill:
     """A ledger's requests and their costs, for people and for spreadsheets.
 
@@ -282,14 +264,15 @@ class LedgerBill:
         """Returns the entries of a run; of all runs if it is None."""
         return [entry for entry in self.entries if run in (None, entry.run)]
 
-    def lines(self, run: str | None) -> dict[tuple[str, bool, str], Line]:
+    def lines(self, run: str | None) -> dict[tuple[str, bool, str], Spend]:
         """Returns the sums of a run, or of all, by (model, batch, outcome), sorted."""
-        found: dict[tuple[str, bool, str], Line] = {}
-        for entry in self.of(run):
-            key = (entry.model, entry.batch, entry.outcome)
-            found[key] = found.get(key, Line()).plus(entry)
         order = list(OUTCOMES)
-        return dict(sorted(found.items(), key=lambda item: (*item[0][:2], order.index(item[0][2]))))
+        found: dict[tuple[str, bool, str], Spend] = {}
+        for entry in sorted(self.of(run), key=lambda e: (e.model, e.batch, order.index(e.outcome))):
+            key = (entry.model, entry.batch, entry.outcome)
+            one = Spend(1, entry.input_tokens, entry.output_tokens, entry.nanodollars)
+            found[key] = Spend.of((found.get(key, Spend()), one))
+        return found
 
 
 def read_bill(path: Path) -> LedgerBill:

@@ -41,11 +41,10 @@ MOUNTS = Path("/proc/self/mounts")
 
 _CHECKPOINT_SECONDS = 5.0  # to wait for other processes
 _NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
-_NETWORK_DISKS = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"),
-    *("glusterfs", "orangefs", "pvfs2", "wekafs", "ocfs2", "gfs2", "virtiofs", "vboxsf"),
-    *("fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph"),
-}
+_NETWORK_DISK = re.compile(
+    "nfs4?|cifs|smb3|smbfs|9p|afs|ceph|lustre|gpfs|beegfs|glusterfs|orangefs|pvfs2|wekafs|ocfs2"
+    "|gfs2|virtiofs|vboxsf|fuse[.](sshfs|gcsfuse|s3fs|glusterfs|juicefs|ceph)"
+)
 
 # A request that was cut off stays beside its repetitions; of these only one is alive: the unique
 # index. Triggers keep the totals, which are checked against the caps at every request: adding up
@@ -347,7 +346,7 @@ def on_network(path: Path) -> bool:
         # The last of several on one place hides the others.
         if len(place.parts) >= depth and path.is_relative_to(place):
             kind, depth = of_kind, len(place.parts)
-    return kind in _NETWORK_DISKS
+    return _NETWORK_DISK.fullmatch(kind) is not None
 
 
 class Owner:

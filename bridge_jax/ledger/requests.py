@@ -41,7 +41,7 @@ class Request:
       temperature: of sampling; 0 is greedy, None the vendor's default.
       sample: which of several replies to the same words.
       structured: whether the reply is JSON of `teachers.replies.SCHEMA`.
-      server: who is asked (`teachers.http.server_of`); "" is the vendor's own.
+      server: who is asked (`teachers.api.server_of`); "" is the vendor's own.
       recorded: the SHA-256 of what a recorded teacher says, so that a corrected text is another
         request; "" of an API, whose reply nobody knows.
     """

@@ -1,12 +1,11 @@
 """Runs stages: skips finished ones, resumes interrupted ones, reruns those with changed inputs.
 
-Whether a stage is done is decided by its shallow key (`pipeline.keys`), so a stage before it that
-ran again with an equal result makes nothing after it run.
+Whether a stage is done is decided by its shallow key (`pipeline.stages`). So where an earlier stage
+ran again with an equal result, the stages that read it do not.
 """
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any
 
 import jax
 
+from bridge_jax import caches
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import files, keys, storage
+from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
-from bridge_jax.pipeline.stages import Input, Stage
+from bridge_jax.pipeline.stages import Input, Stage, key_of
 from bridge_jax.pipeline.storage import Folder, Store
 from bridge_jax.timing import Spans
 
@@ -90,32 +90,34 @@ class Execution:
         self._deep = deep
         self._made: dict[str, _Made] = {}
         self._spans = Spans()
-        self._spans.listen()
 
     def run(self) -> Iterator[StageOutcome]:
-        """Runs what is not done, yielding the outcome of each stage as it ends.
+        """Runs what is not done, and yields the outcome of each stage as it ends.
 
         Raises:
           StageBusy: another process is running the next stage in the store. What was done before
             it stays.
         """
         try:
-            for stage in self._stages.values():
-                with _disk_errors(stage.name, self._workdir):
-                    made = self._look(stage)
-                    if made and not made.damage:
-                        self._settle(stage, made)
-                if made is None:
-                    yield from self._make(stage, self._unreadable(stage))
-                elif made.damage:
-                    yield from self._make(stage, made.damage)
-                else:
-                    is_other = made.key != self._deep[stage.name]
-                    note = is_other and stage.name in self._as_they_are
-                    why = "used as it is, although made with other data or settings" if note else ""
-                    yield StageOutcome(stage.name, True, made.seconds, why)
+            with self._spans.compilations():
+                for stage in self._stages.values():
+                    yield from self._run_or_skip(stage)
         finally:
             self._hashes.save()
+
+    def _run_or_skip(self, stage: Stage) -> Iterator[StageOutcome]:
+        with _disk_errors(stage.name, self._workdir):
+            made = self._look(stage)
+            if made and not made.damage:
+                self._settle(stage, made)
+        if made is None:
+            yield from self._make(stage, self._unreadable(stage))
+        elif made.damage:
+            yield from self._make(stage, made.damage)
+        else:
+            is_other = made.key != self._deep[stage.name] and stage.name in self._as_they_are
+            why = "used as it is, although made with other data or settings" if is_other else ""
+            yield StageOutcome(stage.name, True, made.seconds, why)
 
     def _unreadable(self, stage: Stage) -> str:
         """Returns a note where the stage has a manifest that cannot be read."""
@@ -194,7 +196,7 @@ class Execution:
         return StageOutcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
 
     def _shallow(self, stage: Stage) -> str:
-        return keys.key_of(stage, self._inputs, lambda name: self._made[name].content)
+        return key_of(stage, self._inputs, lambda name: self._made[name].content)
 
     def _look(self, stage: Stage, careful: bool = True) -> _Made | None:
         """Returns the finished stage; None if it is not finished.
@@ -317,9 +319,7 @@ def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 def _made_with() -> dict[str, str]:
     """Returns the versions of libraries, the backend and the devices; they are in no key."""
-    found = {}
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # Not installed.
-            found[name] = importlib.metadata.version(name)
+    versions = zip(_LIBRARIES, caches.versions_of(*_LIBRARIES))
+    found = {name: version for name, version in versions if version}
     devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
     return found | {"backend": jax.default_backend(), "devices": devices}

@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import Ledger, Reservations, Stopped, sleep
+from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply, Request, Tally, alike
+from bridge_jax.ledger.reservations import Reservations, Stopped, sleep
 from bridge_jax.teachers.protocol import Teacher, TeacherError
 
 ATTEMPTS = 6

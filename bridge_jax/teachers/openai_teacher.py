@@ -11,24 +11,27 @@ them thoughts, and a completion may come as an event stream, or as one of the ol
 Whatever is billed is a reply, at worst a malformed one.
 """
 
-import contextlib
+import copy
 import dataclasses
 import functools
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import Finish, Reply, Request
 from bridge_jax.teachers import http
-from bridge_jax.teachers.http import HttpErrors, items, mapping, tokens
+from bridge_jax.teachers.api import ApiTeacher, read_results, worst_case
+from bridge_jax.teachers.http import UNREADABLE, items, mapping, tokens
+from bridge_jax.teachers.protocol import JobState, TeacherError
 from bridge_jax.teachers.replies import SCHEMA, finish_of
-from bridge_jax.teachers.secret import Secret
 
 _log = logging.getLogger(__name__)
 
+_ENDPOINT = "/v1/chat/completions"  # of the requests in a batch job
+_ENDED = {"completed", "failed", "expired", "cancelled"}
 _LIMITS = ("max_tokens", "max_completion_tokens")
 # How servers say that they do not know a field, or not with any value but their own.
 _UNKNOWN = (
@@ -45,39 +48,17 @@ _CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length"}
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
 
 
-class OpenAITeacher:
-    """A teacher that answers OpenAI's chat completions. It reads and opens nothing until asked.
+class OpenAITeacher(ApiTeacher):
+    """A teacher that answers OpenAI's chat completions, one by one or in batch jobs."""
 
-    Args:
-      model: for messages; requests name their own.
-      base_url: of a compatible server, such as http://localhost:8000/v1; empty is OpenAI's, or the
-        one that the SDK finds in OPENAI_BASE_URL.
-      timeout: seconds without a byte of an answer.
-      allow_http: whether a key may go over plain http to another machine.
-    """
-
-    vendor = "openai"
-
-    def __init__(
-        self, model: str, base_url: str = "", timeout: float = 120.0, allow_http: bool = False
-    ):
-        self.name = f"openai/{model}"
-        self._base_url, self._timeout, self._allow_http = base_url, timeout, allow_http
+    def __init__(self, config: TeacherConfig):
+        super().__init__(config)
         self._dialect = self._first_dialect()
 
     def _first_dialect(self) -> "Dialect":
         # OpenAI's reasoning models know only the second name, older servers only the first.
-        return Dialect(self.name, "max_tokens" if self._base_url else "max_completion_tokens")
-
-    @functools.cached_property
-    def secret(self) -> Secret:
-        """The key; another server than OpenAI's may need none."""
-        return Secret(["OPENAI_API_KEY"], not self._base_url, f"teacher {self.name}")
-
-    @functools.cached_property
-    def errors(self) -> HttpErrors:
-        """Turns errors of calls into `TeacherError`s."""
-        return HttpErrors(self.name, self.secret)
+        limit = "max_tokens" if self.config.base_url else "max_completion_tokens"
+        return Dialect(self.name, limit)
 
     @functools.cached_property
     def sdk(self) -> Any:
@@ -108,28 +89,20 @@ class OpenAITeacher:
         client = self.sdk.DefaultAioHttpClient(follow_redirects=False, event_hooks=hooks)
         return self.sdk.AsyncOpenAI(**self._settings(), http_client=client)
 
-    def _settings(self) -> dict[str, Any]:
-        """Returns the arguments of the SDK's clients.
+    @functools.cached_property
+    def _blocking(self) -> Any:
+        """The SDK's blocking client, for batch jobs, which are few."""
+        client = self.sdk.DefaultHttpxClient(follow_redirects=False)
+        return self.sdk.OpenAI(**self._settings(), http_client=client)
 
-        Raises:
-          UserError: there is no key, or it would not be safe on its way.
-        """
-        url = self._base_url or os.environ.get("OPENAI_BASE_URL", "")
-        http.may_send_key(self.name, self.secret, url, self._allow_http)
+    def _settings(self) -> dict[str, Any]:
+        """Returns the arguments of the SDK's clients."""
         return {
-            "api_key": self.secret.value or "none",
-            "base_url": self._base_url or None,
-            "timeout": self._timeout,
+            "api_key": self.key() or "none",
+            "base_url": self.config.base_url or None,
+            "timeout": self.config.timeout,
             "max_retries": 0,  # `annotate` retries, through the ledger.
         }
-
-    def check(self) -> None:
-        """Raises a `UserError` if it cannot be asked; sends nothing."""
-        _ = self.client
-
-    def estimate_input_tokens(self, request: Request) -> int:
-        """Returns a bound of the input's tokens."""
-        return http.worst_case(request)[0]
 
     async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call.
@@ -152,19 +125,6 @@ class OpenAITeacher:
                         raise
             return self.reply(request, merged(self.errors.objects(text)))
 
-    async def aclose(self) -> None:
-        """Closes the connections of this event loop; asked again, it opens others."""
-        if client := self.__dict__.pop("client", None):
-            await client.close()
-
-    def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
-        """Returns `HttpErrors.boundary` for the SDK's errors.
-
-        Args:
-          *unreadable: errors that the SDK raises inside where it cannot read an answer.
-        """
-        return self.errors.boundary(self._refusal, unreadable)
-
     def _refusal(self, error: Any) -> http.Refusal | None:
         if not isinstance(error, self.sdk.APIStatusError):
             return None
@@ -183,7 +143,97 @@ class OpenAITeacher:
         Raises:
           TeacherError: there is no reply, and nothing that says that it is billed.
         """
-        return self.errors.reply(read(request, answer, http.worst_case(request)), answer)
+        return self.errors.reply(read(request, answer, worst_case(request)), answer)
+
+    @functools.cached_property
+    def _sent_as(self) -> dict[str, "Dialect"]:
+        """The dialect of each batch job's requests."""
+        return {}
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job."""
+        row = {"method": "POST", "url": _ENDPOINT}
+        lines = [
+            json.dumps({"custom_id": key, **row, "body": self.body(request)}) + "\n"
+            for key, request in requests.items()
+        ]
+        content = "".join(lines).encode()
+        try:
+            with self.explained(*UNREADABLE):
+                file = self._blocking.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+        except TeacherError as error:
+            if error.trouble == "unknown":  # A file that was uploaded twice costs nothing.
+                raise TeacherError(str(error), "transient") from None
+            raise
+        with self.explained(*UNREADABLE):
+            job = self._blocking.batches.create(
+                input_file_id=file.id,
+                endpoint=_ENDPOINT,
+                completion_window="24h",
+                metadata={"name": name},
+            )
+        self._sent_as[job.id] = copy.deepcopy(self._dialect)
+        return job.id
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`."""
+        with self.explained(*UNREADABLE):
+            jobs = self._blocking.batches.list(limit=100)
+            named = (job for job in jobs if mapping(job.metadata).get("name") == name)
+            return next((job.id for job in named), None)
+
+    def state(self, job_id: str) -> JobState:
+        """Returns the state of a job."""
+        job = self._job(job_id)
+        if not isinstance(job.status, str):
+            raise self.errors.unusable(f"batch job {job_id} without a state")
+        done = getattr(job.request_counts, "completed", None)
+        return JobState(job.status, http.tokens(done) or 0, job.status in _ENDED)
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns the results of the requests of a job that has ended."""
+        job = self._job(job_id)
+        files = [file for file in (job.output_file_id, job.error_file_id) if file]
+        if job.status == "failed" and not files:
+            errors = getattr(job.errors, "data", None) or []
+            said = "; ".join(str(getattr(error, "message", error)) for error in errors)
+            raise self.job_refused(job_id, said)
+        lines: list[bytes] = []
+        for file in files:
+            with self.explained(*UNREADABLE):
+                # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
+                lines += self._blocking.files.content(file).content.split(b"\n")
+        rows = [mapping(http.json_or_text(line)) for line in lines if line]
+        sent_as = self._sent_as.get(job_id) or self._first_dialect()
+        is_cut = job.status in ("expired", "cancelled")
+        return read_results(
+            [(row.get("custom_id"), row) for row in rows],
+            requests,
+            functools.partial(self._result, sent_as),
+            f"batch job {job_id} was {job.status} before it" if is_cut else "",
+        )
+
+    def _job(self, job_id: str) -> Any:
+        with self.explained(*UNREADABLE):
+            return self._blocking.batches.retrieve(job_id)
+
+    def _result(self, sent_as: "Dialect", request: Request, row: Mapping[str, Any]) -> Reply:
+        if error := row.get("error"):
+            code = mapping(error).get("code")
+            said = f"{self.name}: {mapping(error).get('message') or code or error}"
+            passing = code in ("batch_expired", "batch_cancelled")
+            raise TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
+        response = mapping(row.get("response"))
+        status, body = response.get("status_code"), response.get("body")
+        # Without a valid status, the body says what it is.
+        if isinstance(status, int) and status != 200:
+            if self._dialect.learn(sent_as.body(request), status, body):
+                said = f"{self.name} refuses the form of the request, which changes: {body}"
+                raise TeacherError(self.secret.hide(said)[:500], "transient")
+            raise self.errors.refused(status, {}, body)
+        return self.reply(request, mapping(body))
 
 
 async def _read_as_utf8(response: Any) -> None:
