@@ -43,7 +43,7 @@ class Job:
       config: of the run; it is checked.
       workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
-      phase: how far to go.
+      phase: the last part of the run that is carried out.
       devices: of the mesh, by default all.
 
     Attributes:
@@ -92,7 +92,7 @@ class Job:
 
     @functools.cached_property
     def _as_they_are(self) -> frozenset[str]:
-        """The finished stages that are evaluated as they are, whatever their keys."""
+        """The finished stages that are evaluated even if their keys differ."""
         if self._phase != "evaluate":
             return frozenset()
         read = {

@@ -30,7 +30,7 @@ class Range:
       above, least: the lower end, without or with the number itself.
       below, most: the upper end, likewise.
       also: one number outside that is allowed too.
-      what: what the number is, in a word or two, for the message.
+      what: a name of the quantity, for the message.
     """
 
     above: float = -math.inf
@@ -95,7 +95,7 @@ class LocalPath(Unkeyed):
 
 
 class WebAddress:
-    """An address of a server, or an empty text."""
+    """Requires the address of a server, or an empty text."""
 
     def refuses(self, value: str) -> str:
         """Returns ""; raises a `UserError` that does not show what may hold a secret."""
@@ -150,7 +150,8 @@ def _check(kind: Any, value: Any, key: str) -> None:
             _check(args[1], right, f"{key}.{left}")
             _require(bool(left and right), key, f"{left}:{right}", "one of the two is empty")
     elif dataclasses.is_dataclass(kind):
-        _require_type(isinstance(value, typing.cast(type, kind)), key, value, _name(kind))
+        kind = typing.cast(type, kind)
+        _require_type(isinstance(value, kind), key, value, kind.__name__)
         check(value, f"{key}.")
     else:
         _check_plain(kind, value, key)
@@ -196,9 +197,5 @@ def _require(ok: bool, key: str, value: Any, right: str) -> None:
 
 def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
     if not ok:
-        found = _name(type(value))
+        found = type(value).__name__
         raise UserError(f"{key}={brief(repr(value))}: expected {name}, this is {found}")
-
-
-def _name(kind: Any) -> str:
-    return kind.__name__

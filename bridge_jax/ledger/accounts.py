@@ -1,4 +1,4 @@
-"""The ledger that a run pays from, its standing there, and the bill.
+"""Finds the ledger that a run pays from, its state there, and the bill.
 
 A run has a ledger of its own in its workdir, unless `budget.ledger` names one that it shares with
 other runs. There, answers that any of them paid for are free for all, and the caps of a run count
@@ -26,7 +26,7 @@ from bridge_jax.ledger.prices import NANO, Prices, Spend
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
 
-# How a request ended, in the order in which they are listed.
+# The outcomes of a request, in the order in which they are listed.
 OUTCOMES = {
     "stop": "answered",
     "length": "cut at limit",
@@ -76,7 +76,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
       workdir: the run's folder.
       budget: the caps, and the shared ledger if there is one.
       prices: what requests made from now on cost.
-      local: the teacher bills nobody (`Ledger`).
+      local: the teacher is free (`Ledger`).
 
     Raises:
       UserError: the run has paid from another ledger before, or this one cannot be opened.
@@ -124,7 +124,7 @@ class Standing(NamedTuple):
 
 
 def standing(workdir: Path, budget: BudgetConfig) -> Standing:
-    """Returns how the run in `workdir` stands; nothing is written, and no ledger is made.
+    """Returns the state of the account of `workdir`; writes nothing, and makes no ledger.
 
     Raises:
       UserError: as `open_ledger` does.
@@ -248,12 +248,12 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class LedgerBill:
-    """A ledger's requests and their costs, for people and for spreadsheets.
+    """A ledger's requests and their costs, for tables and spreadsheets.
 
     Attributes:
       path: of the ledger.
       entries: its requests, in the order in which they were reserved.
-      runs: what people call each run that shares it; '' is the run whose own ledger it is.
+      runs: the name of each run that shares it; '' is the run whose own ledger it is.
     """
 
     path: Path
@@ -308,7 +308,7 @@ def write_csv(bill: LedgerBill, path: Path) -> None:
     """Writes a row per request, all runs; whole or not at all.
 
     Columns: those of `Entry`, with `usd` (exact) in place of nanodollars, the run's name, and times
-    in UTC. What was said is not in it: the ledger has that. No cell is a formula.
+    in UTC. The texts are in the ledger alone. No cell is a formula.
 
     Raises:
       UserError: `path` cannot be written.

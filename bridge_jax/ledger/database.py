@@ -1,4 +1,4 @@
-"""The ledger's SQLite file, with its tables, its write-ahead log and the locks of its owners.
+"""Opens the ledger's SQLite file: its tables, its write-ahead log and the locks of its owners.
 
 SQLite commits to `ledger.sqlite-wal`, and moves that into `ledger.sqlite` now and then (a
 checkpoint). While a ledger is in use, or after its process was killed, a copy of `ledger.sqlite`
@@ -33,7 +33,7 @@ from bridge_jax import atomic
 from bridge_jax.errors import UserError
 
 VERSION = 2
-APPLICATION = 0x42726467  # "Brdg": `PRAGMA application_id`, which tells our files from others
+APPLICATION = 0x42726467  # "Brdg": `PRAGMA application_id` of our files
 BUSY_SECONDS = 60.0  # to wait for other processes
 LOG_BYTES = 4_000_000  # A checkpoint is due above this; as SQLite's own 1,000 pages.
 LOG_COMMITS = 50  # Between two checkpoints at least: a reader may keep the log from shrinking.
@@ -179,7 +179,7 @@ class Database:
           sqlite3.ProgrammingError: the ledger is closed.
         """
         with explained(self._path), self._lock:
-            # After one has waited in vain, those that queued meanwhile do not wait as long again.
+            # After one thread has waited in vain, those queued after it do not wait as long.
             self._wait_for_others(0.0 if self._is_locked else BUSY_SECONDS)
             self._is_locked = True
             self.connection.execute("BEGIN IMMEDIATE")
@@ -199,7 +199,7 @@ class Database:
     def checkpoint(self) -> None:
         """Moves the log into the file, which then says that it is not whole without a log.
 
-        What a full disk or another process forbids is left to the next time.
+        If the disk is full or another process holds the file, the next call does it.
         """
         self._commits = 0
         if not self._log:
@@ -208,7 +208,7 @@ class Database:
             self._wait_for_others(_CHECKPOINT_SECONDS)
             self.connection.execute(f"PRAGMA user_version = {-VERSION}")
             try:
-                # PASSIVE waits for nobody: what a reader still needs stays in the log.
+                # PASSIVE does not wait: pages that a reader still needs stay in the log.
                 self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             finally:
                 self.connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -377,7 +377,7 @@ class Owner:
             file.close()
 
     def close(self) -> None:
-        """Gives up what is still reserved: it counts as left by a dead process."""
+        """Releases the lock: what is still reserved counts as left by a dead process."""
         self._path.unlink(missing_ok=True)
         self._file.close()
 
@@ -396,7 +396,7 @@ def is_alive(ledger: Path, token: str) -> bool:
         return False
     with os.fdopen(file):
         try:
-            # Shared: two that ask at once do not take each other for the owner.
+            # Shared: two processes that check at once do not take each other for the owner.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -405,7 +405,7 @@ def is_alive(ledger: Path, token: str) -> bool:
 
 
 def clear_owners(ledger: Path) -> None:
-    """Removes the files of owners that are dead, those who never reserved anything included."""
+    """Removes the lock files of dead owners, also of those that never reserved anything."""
     prefix = _lock_path(ledger, "")
     for path in list(prefix.parent.iterdir()):
         if path.name.startswith(prefix.name):

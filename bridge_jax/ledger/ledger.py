@@ -1,4 +1,4 @@
-"""The ledger: requests with their replies and costs, and the caps that hold whatever happens.
+"""Records requests with their replies and costs, and enforces caps, also across crashes.
 
 One SQLite file, shared by the threads of a process and by any number of processes of one machine.
 A row is a request. It is *reserved* at its highest possible cost before the call, and *settled*
@@ -59,7 +59,7 @@ class RequestInFlight(UserError):  # noqa: N818
 
 
 class RequestInBatchJob(RequestInFlight):
-    """An open batch job has the request: waiting is of no use before somebody collects it."""
+    """An open batch job has the request: its answer comes only when that job is collected."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Ledger:
       usd_cap: US dollars of this run at most, likewise.
       prices: what requests made from now on cost.
       run: that pays, where runs share the file (see `accounts.open_ledger`).
-      local: the teacher runs in this process and bills nobody: a call that is cut off is
-        forgotten, not counted.
+      local: the teacher runs in this process and is free: a call that is cut off is forgotten,
+        not counted.
 
     Raises:
       UserError: no ledger can be opened at `path`.
@@ -351,7 +351,7 @@ class Ledger:
     def close_job(self, name: str) -> int:
         """Closes a job, if it is open. Returns how many requests are now unknown.
 
-        Those are what was neither settled nor released: nobody knows what they cost.
+        Those were neither settled nor released, so their cost is not known.
         """
         with self._transaction() as connection:
             closed = connection.execute(
@@ -363,17 +363,20 @@ class Ledger:
             return _cut_off(connection, "job = ? AND state = 'reserved'", (name,))
 
     def spend(self, state: Literal["settled", "reserved", "unknown"] = "settled") -> Spend:
-        """Returns what this run has settled, or has in flight or cut off at its highest cost."""
+        """Returns the sums over this run's requests in a state.
+
+        Requests that are not settled count at their highest possible cost.
+        """
         with self._transaction() as connection:
             return total(connection, self.run, state)
 
     def bill(self) -> dict[str, Any]:
-        """Returns what this run has to pay, as `bill_of` does."""
+        """Returns the bill of this run (`bill_of`)."""
         with self._transaction() as connection:
             return bill_of(connection, self.run, self._of_others.values())
 
     def register(self, name: str) -> bool:
-        """Records what people call this run; returns whether the ledger knew it before."""
+        """Records the name of this run; returns whether it was on the ledger before."""
         with self._transaction() as connection:
             known = connection.execute("SELECT 1 FROM runs WHERE id = ?", (self.run,)).fetchone()
             connection.execute(
@@ -517,7 +520,7 @@ def stored(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Sto
 
 
 def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -> dict[str, Any]:
-    """Returns what a run has to pay, as JSON values.
+    """Returns the bill of a run, as JSON values.
 
     Args:
       connection: to the ledger.

@@ -1,4 +1,4 @@
-"""The ledger for coroutines, which wait for the disk and for room under the caps."""
+"""Gives coroutines access to the ledger: they wait for the disk and for room under the caps."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,10 @@ async def sleep(seconds: float, stop: asyncio.Event) -> None:
 
 
 class Reservations:
-    """The ledger for the coroutines of one event loop, which wait for the disk and for room.
+    """A ledger for the coroutines of one event loop.
 
-    What is called first is written first, whatever is awaited when: a settlement that shows an
-    overrun comes before the next reservation.
+    Calls are written in the order in which they are made, not in that of their awaits. So a
+    settlement that shows an overrun is written before the next reservation.
 
     Args:
       ledger: that is written.

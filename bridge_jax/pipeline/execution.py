@@ -38,7 +38,7 @@ class StageOutcome:
     Attributes:
       name: of the stage.
       cached: whether it was done before.
-      seconds: of work, whenever it was done.
+      seconds: of work, in this run or an earlier one.
       why: why it was run again, or taken as it is; "" if there is nothing to say.
     """
 
@@ -70,8 +70,8 @@ class Execution:
       store: where the stages lie.
       hashes: of files.
       deep: the deep key of each stage.
-      as_they_are: finished stages that are taken as they are, whatever their keys; what they read
-        need not be among `stages`.
+      as_they_are: finished stages that are used even if their keys differ; what they read need not
+        be among `stages`.
     """
 
     def __init__(
@@ -183,9 +183,9 @@ class Execution:
             if made and not made.damage and not (made.dropped and needs_params):
                 self._settle(stage, made)
                 return StageOutcome(stage.name, True, made.seconds)
-            # The same work on the same inputs: another rounding, on another machine, may neither
-            # run what follows again nor choose other questions to pay for. Only a teacher may
-            # say something else.
+            # The same work on the same inputs: different rounding on another machine must neither
+            # run later stages again nor select other questions to pay for. Only a teacher may
+            # answer differently.
             is_same = made is not None and stage.artifact.work != "ask"
             seconds = self._run(stage, folder, made.content if made and is_same else "")
         made = self._look(stage, careful=False)
@@ -201,7 +201,7 @@ class Execution:
     def _look(self, stage: Stage, careful: bool = True) -> _Made | None:
         """Returns the finished stage; None if it is not finished.
 
-        The first process looks, and tells the others.
+        The first process reads the disk, and sends the result to the others.
 
         Args:
           stage: which.

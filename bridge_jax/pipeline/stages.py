@@ -58,8 +58,8 @@ class Load:
     """The work of a stage, as far as it is known before it runs; for the planner.
 
     Attributes:
-      of: which examples.
-      count: how many, where that does not follow from the data; 0 otherwise.
+      of: the set of examples.
+      count: their number, where it does not follow from the data; 0 otherwise.
       text: what is read beside the prompt: an `answer`, a `rationale` with its answer, or in `both`
         passes each by itself.
       modes: how the model is asked; each example once in each mode.
@@ -81,7 +81,7 @@ class Load:
 
     @property
     def passes(self) -> int:
-        """How many sequences there are of each example."""
+        """The number of sequences of each example."""
         texts = len(self.modes) + 1 if self.text == "both" else len(self.modes)
         return self.samples * texts
 

@@ -174,7 +174,7 @@ class RateLimits:
         """Takes the next turn, for a request of at most `tokens`; returns the seconds until it."""
         now = self._clock()
         limited = [i for i, rate in enumerate(self._per_second) if rate]
-        start = max([now, *(self._free_at[i] for i in limited)])
+        start = max([now] + [self._free_at[i] for i in limited])
         for i in limited:
             self._free_at[i] = start + (1, tokens)[i] / self._per_second[i]
         return start - now

@@ -1,4 +1,4 @@
-"""What teachers behind an API have in common: server, key, errors, and results of batch jobs."""
+"""Shares what teachers behind an API need: server, key, errors, and results of batch jobs."""
 
 import contextlib
 import functools
@@ -59,12 +59,12 @@ def vendor_of(config: TeacherConfig) -> str:
 
 
 def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> None:
-    """Raises a `UserError` for a key that others could read on its way.
+    """Raises a `UserError` for a key that would be sent unencrypted to another machine.
 
     Args:
       teacher: its name, for the message.
       secret: the key. Without one, any address will do.
-      url: where to; empty is the vendor's own address.
+      url: the address; empty is the vendor's own.
       allow_http: whether the user has confirmed it (`teacher.allow_http`).
     """
     address.check(url, f"the address of teacher {teacher}")
@@ -80,7 +80,7 @@ def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> No
     _log.warning("teacher %s: %s goes to %s over plain http", teacher, secret.variable, host)
 
 
-# What a chat template adds to the words of a message, generously: roles and separators.
+# An upper bound of the tokens that a chat template adds to a message: roles and separators.
 _TOKENS_PER_MESSAGE = 16
 
 
@@ -96,10 +96,10 @@ def worst_case(request: Request) -> tuple[int, int]:
 
 
 class ApiTeacher:
-    """The part of a teacher behind an API that does not depend on the vendor.
+    """Base of the teachers behind an API.
 
-    It reads and opens nothing until asked. A vendor's class adds `client`, `ask` and `_refusal`,
-    and for batch jobs the methods of `protocol.BatchTeacher`.
+    Nothing is read from the environment or opened before the first call. A vendor's class adds
+    `client`, `ask` and `_refusal`, and for batch jobs the methods of `protocol.BatchTeacher`.
 
     Args:
       config: of the teacher; requests name their own model.
@@ -177,10 +177,10 @@ def read_results(
     """Returns the results of a job that has ended, by the key of the request.
 
     A row that cannot be read may be billed, so its request has no result. A row without a key may
-    be that of any request without a row.
+    belong to any request without a row.
 
     Args:
-      rows: key and content of each; the key may be anything that a server writes in its place.
+      rows: key and content of each; a faulty server may write any JSON value as the key.
       requests: those that wait for a result, by key.
       read: returns the reply in a row, or raises its `TeacherError`.
       unfinished: why requests without a row are not billed and may be asked again; "" if they may

@@ -1,4 +1,4 @@
-"""Asks a teacher through its vendor's batch mode: at half the price, within a day.
+"""Asks a teacher through its vendor's batch mode, at half the price and within a day.
 
 A job is on the ledger before it is submitted, under a name that the vendor keeps with it. So it
 outlives this process: the next run of the same command collects it, and a run that was killed
@@ -49,7 +49,7 @@ def annotate_in_batches(
       teacher: answers the requests.
       ledger: pays for them.
       requests: equal ones are asked once.
-      poll_seconds: between two looks at a job's state.
+      poll_seconds: seconds between two requests for the state of a job.
       on_reply: called with (requests done, requests in all).
       attempts: jobs per request at most.
       optional: a request that no longer fits the caps is a `Failure`, not an error.
@@ -78,7 +78,7 @@ def annotate_in_batches(
 
 
 def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float) -> None:
-    """Waits for jobs that an earlier process of this run left open, and writes their results.
+    """Waits for jobs that an earlier process of this run left open, and records their results.
 
     For a run without batch mode: requests that it is about to make may be in such a job.
 
@@ -108,7 +108,7 @@ class _Batches:
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def left_open(self) -> list[BatchJob]:
-        """Returns the vendor's jobs of an earlier process; forgets those that it never submitted.
+        """Returns the vendor's open jobs of earlier processes; drops those never submitted.
 
         Raises:
           UserError: one cannot be looked for.
@@ -189,7 +189,7 @@ class _Batches:
         return dataclasses.replace(job, id=job_id)
 
     def _settle(self, job: BatchJob) -> None:
-        # All of the job's, because requests that this run no longer makes are paid for too.
+        # All requests of the job: those that this run no longer makes are paid too.
         requests = {request.key: request for request in job.waiting}
         try:
             with _stays_open(job):
@@ -241,7 +241,7 @@ class _Batches:
 
 @contextlib.contextmanager
 def _stays_open(job: BatchJob) -> Iterator[None]:
-    """Says in an error that the job, which may be paid for, is still to be collected."""
+    """Adds to an error that the job, which may be paid for, is still to be collected."""
     try:
         yield
     except JobRefused:

@@ -41,7 +41,7 @@ class GeminiTeacher(ApiTeacher):
 
     @functools.cached_property
     def client(self) -> Any:
-        """A `GoogleGenai` or a `GoogleGenerativeai`, which makes the calls of one event loop.
+        """The `GoogleGenai` or `GoogleGenerativeai` that makes the calls of one event loop.
 
         Raises:
           UserError: the SDK is not installed, there is no key, or it would not be safe on its way.
@@ -327,11 +327,11 @@ class GoogleGenerativeai:
     It has one key and one address for the whole process.
     """
 
-    refusals = ()  # `_take_out` takes every response out of it.
+    refusals = ()  # `_take_out` raises every response before the SDK reads it.
 
     def __init__(self, key: str, base_url: str, timeout: float):
         with warnings.catch_warnings():
-            # It announces its end, which its users know.
+            # It warns of its own retirement.
             warnings.simplefilter("ignore", FutureWarning)
             sdk: Any = importlib.import_module("google.generativeai")
 
@@ -375,7 +375,7 @@ class GoogleGenerativeai:
 
 
 class _Arrived(Exception):  # noqa: N818
-    """Carries a response out of an SDK, which would follow redirects and reject odd answers."""
+    """Carries a response past an SDK that would follow redirects and reject unusual answers."""
 
     def __init__(self, status: int, headers: Any, body: bytes):
         super().__init__(f"HTTP {status}")
@@ -383,7 +383,7 @@ class _Arrived(Exception):  # noqa: N818
 
 
 def _take_out(response: Any, *_: Any, **__: Any) -> NoReturn:
-    """Takes a response of `requests` out of the SDK, whatever it is."""
+    """Raises `_Arrived` with a response of `requests`, before the SDK reads it."""
     raise _Arrived(response.status_code, response.headers, response.content)
 
 

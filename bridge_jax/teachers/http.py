@@ -32,7 +32,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class Unreadable(ValueError):  # noqa: N818
-    """A server's text that is not JSON."""
+    """The text of a server is not JSON."""
 
 
 def parsed(body: bytes | str) -> Any:

@@ -3,12 +3,12 @@
 Requests go through the SDK's `post`, not through its typed `create`: it builds and checks the same
 JSON at half the processor time, which counts at hundreds of answers a second.
 
-Servers differ in the fields that they take. OpenAI's reasoning models know `max_completion_tokens`
+Servers differ in the fields that they take. OpenAI's reasoning models take `max_completion_tokens`
 alone and one temperature, older servers `max_tokens` alone, and some no schemas. A refusal costs
-nothing, so the first ones teach a `Dialect` for the rest of the run; a request's key in the ledger
-does not depend on it. Servers differ in their answers too: content may be a list of parts, some of
-them thoughts, and a completion may come as an event stream, or as one of the older completions.
-Whatever is billed is a reply, at worst a malformed one.
+nothing, so a `Dialect` learns from the first ones for the rest of the run; a request's key in the
+ledger does not depend on it. Servers differ in their answers too: content may be a list of parts,
+some of them thoughts, and a completion may come as an event stream, or as one of the older
+completions. Whatever is billed is a reply, at worst a malformed one.
 """
 
 import copy
@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,14 +34,13 @@ _log = logging.getLogger(__name__)
 _ENDPOINT = "/v1/chat/completions"  # of the requests in a batch job
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _LIMITS = ("max_tokens", "max_completion_tokens")
-# How servers say that they do not know a field, or not with any value but their own.
-_UNKNOWN = (
-    *("unsupported", "not support", "n't support", "unrecognized", "unknown", "unexpected"),
-    *("not permitted", "not allowed", "extra_forbidden", "no longer", "deprecated"),
-    *("not available", "only the default"),
+# Words of servers that refuse a field, or every value of it but their own.
+_UNKNOWN = re.compile(
+    "unsupported|not support|n't support|unrecognized|unknown|unexpected|not permitted|not allowed"
+    "|extra_forbidden|no longer|deprecated|not available|only the default"
 )
-# How they say that the value is too high. Under its other name the limit might be ignored.
-_TOO_HIGH = ("too large", "too long", "too high", "exceed", "at most", "context length", "maximum")
+# Words for a value that is too high. The limit keeps its name then: another might be ignored.
+_TOO_HIGH = re.compile("too large|too long|too high|exceed|at most|context length|maximum")
 _LONGEST = 4000  # Characters of a refusal that are read.
 
 _FORMS = str | list | Mapping | None  # Of content that may hold text.
@@ -54,6 +54,7 @@ class OpenAITeacher(ApiTeacher):
     def __init__(self, config: TeacherConfig):
         super().__init__(config)
         self._dialect = self._first_dialect()
+        self._sent_as: dict[str, Dialect] = {}  # By batch job.
 
     def _first_dialect(self) -> "Dialect":
         # OpenAI's reasoning models know only the second name, older servers only the first.
@@ -145,11 +146,6 @@ class OpenAITeacher(ApiTeacher):
         """
         return self.errors.reply(read(request, answer, worst_case(request)), answer)
 
-    @functools.cached_property
-    def _sent_as(self) -> dict[str, "Dialect"]:
-        """The dialect of each batch job's requests."""
-        return {}
-
     def submit(self, name: str, requests: Mapping[str, Request]) -> str:
         """Returns the id of a new job."""
         row = {"method": "POST", "url": _ENDPOINT}
@@ -237,7 +233,7 @@ class OpenAITeacher(ApiTeacher):
 
 
 async def _read_as_utf8(response: Any) -> None:
-    """Makes the SDK read a response as JSON is written, whatever charset its header claims."""
+    """Makes the SDK decode a response as UTF-8, the encoding of JSON, whatever its header says."""
     response.encoding = "utf-8"
 
 
@@ -275,7 +271,7 @@ class Dialect:
 
         Args:
           sent: the refused body.
-          status: of HTTP.
+          status: the HTTP status.
           refusal: the JSON, or the text, of the answer.
         """
         if status not in (400, 422):
@@ -285,7 +281,7 @@ class Dialect:
             self.refused.add(name)
             instead = "its other name is tried" if name in _LIMITS else "it is left out"
             _log.warning("%s refuses %s: %s", self.teacher, name, instead)
-        # Another call may have taught it while this one was on its way.
+        # The answer to another call may have come first.
         limit = self._name_of_limit()
         return any(name in self.refused and name != limit for name in unknown)
 
@@ -299,7 +295,7 @@ def _fields_refused(refusal: Any) -> set[str]:
     """Returns the fields that a refusal says the server does not take."""
     error = refusal.get("error", refusal) if isinstance(refusal, Mapping) else refusal
     text = (error if isinstance(error, str) else json.dumps(error))[:_LONGEST].lower()
-    if not any(word in text for word in _UNKNOWN):
+    if not _UNKNOWN.search(text):
         return set()
     fields = {name for name in (*_LIMITS, "temperature", "response_format") if name in text}
     if "json_schema" in text:
@@ -307,7 +303,7 @@ def _fields_refused(refusal: Any) -> set[str]:
     named = error.get("param") if isinstance(error, Mapping) else None
     if isinstance(named, str) and named.partition(".")[0] in fields:
         fields = {named.partition(".")[0]}
-    if any(word in text for word in _TOO_HIGH):
+    if _TOO_HIGH.search(text):
         fields -= set(_LIMITS)
     return fields
 

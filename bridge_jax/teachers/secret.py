@@ -1,7 +1,7 @@
 """Keeps a vendor's key out of messages, logs, replies and files.
 
-A server may send back its request: in an error, in a reply, in a header that a library writes to a
-log. So nothing leaves a client that has not gone through here.
+A server may send back its request: in an error, in a reply, or in a header that a library logs. So
+every text that a client returns or raises is filtered here.
 """
 
 import base64
@@ -107,7 +107,7 @@ class Secret:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Takes the key out of whatever is raised inside: its words, notes and causes."""
+        """Removes the key from errors raised in the block: from message, notes and causes."""
         try:
             yield
         except Exception as error:
@@ -120,7 +120,7 @@ class Secret:
         """Hides the key in an error; returns whether that was possible for all that it shows."""
         hidden = True
         for inner in causes(error):
-            if inner.__suppress_context__:  # Nobody is shown what it came from.
+            if inner.__suppress_context__:  # Tracebacks do not show the context.
                 inner.__context__ = None
             inner.args = tuple(self.hide(a) if isinstance(a, str) else a for a in inner.args)
             if notes := getattr(inner, "__notes__", None):
