@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar in a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of long loops: a bar in a terminal, a plain line every 10 s elsewhere."""
 
 import contextlib
 import sys

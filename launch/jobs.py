@@ -259,7 +259,7 @@ class Job:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """Holds the workdir for all processes of this run, or raises `WorkdirBusy` on all."""
+        """Locks the workdir for all processes of this run, or raises `WorkdirBusy` on all."""
         place = self.workdir / ".lock"
         with held(place) if hosts.is_first() else contextlib.nullcontext(True) as ours:
             if not hosts.agree(ours):

@@ -1,4 +1,4 @@
-"""The config of one run, with its models and its mesh."""
+"""Defines the config of one run, with its models and its mesh."""
 
 import dataclasses
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The teacher, its budget, and the selection of the examples that it is asked about."""
+"""Defines the settings of the teacher, its budget, and the selection of examples."""
 
 import dataclasses
 from typing import Annotated, Literal

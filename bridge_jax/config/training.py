@@ -1,4 +1,4 @@
-"""Settings of training, of generation, and of what is kept and measured."""
+"""Defines the settings of training, generation, filters and evaluation."""
 
 import dataclasses
 from collections.abc import Mapping

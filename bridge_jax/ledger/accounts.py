@@ -108,7 +108,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
 
 
 class Standing(NamedTuple):
-    """The state of a run's account before it asks anything.
+    """The state of a run's account before its first request.
 
     Attributes:
       answered: keys of requests that are answered, or in an open batch job of the run.
@@ -154,7 +154,7 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing:
 
 
 def _paying(workdir: Path, budget: BudgetConfig) -> Account:
-    """Returns the account that a run is to pay from; without a run where it has none yet.
+    """Returns the account that a run is to pay from, with `run` "" where it has none yet.
 
     Raises:
       UserError: the run has paid from another ledger before.
@@ -333,6 +333,6 @@ def write_csv(bill: LedgerBill, path: Path) -> None:
 
 
 def utc(seconds: float) -> str:
-    """Returns a time since 1970 as 2026-01-31T12:00:00Z."""
+    """Returns a time (seconds since 1970) as 2026-01-31T12:00:00Z."""
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")

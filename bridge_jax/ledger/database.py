@@ -2,7 +2,7 @@
 
 SQLite commits to `ledger.sqlite-wal`, and moves that into `ledger.sqlite` now and then (a
 checkpoint). While a ledger is in use, or after its process was killed, a copy of `ledger.sqlite`
-alone lacks the last answers, and SQLite cannot tell. So the file itself says so:
+alone lacks the last answers, and SQLite does not report that. So the file itself is marked:
 
 1. `PRAGMA user_version` is set to the negative version, and a checkpoint moves that into the file.
 2. It is set back, which is in the log alone.
@@ -114,7 +114,7 @@ _TRIGGERS = (
 
 
 class Database:
-    """A ledger's file open for writing, on one connection that threads use in turn.
+    """A ledger's file, open for writing on one connection that threads use in turn.
 
     Args:
       path: of the file; made now if there is none.
@@ -197,7 +197,7 @@ class Database:
                         self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Moves the log into the file, which then says that it is not whole without a log.
+        """Moves the log into the file, and marks the file as incomplete without its log.
 
         If the disk is full or another process holds the file, the next call does it.
         """
@@ -230,7 +230,7 @@ class Database:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yields a connection to a ledger that is only read; the file need not be writable.
+    """Yields a connection for reading a ledger; the file need not be writable.
 
     Raises:
       UserError: it cannot be read, is no ledger of this version, or was copied without its log.
@@ -247,7 +247,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def log_of(path: Path) -> Path:
-    """Returns where SQLite keeps the log of a database."""
+    """Returns the path of the log that SQLite keeps for a database."""
     path = path.resolve()
     return path.with_name(path.name + "-wal")
 
@@ -290,7 +290,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     reraise=True,
 )
 def _set_journal(connection: sqlite3.Connection, mode: str) -> str:
-    """Returns the mode that the file has now, lower case."""
+    """Sets the journal mode; returns the mode that the file has now, lower case."""
     return connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0]
 
 
@@ -350,7 +350,7 @@ def on_network(path: Path) -> bool:
 
 
 class Owner:
-    """This process, as the owner of reservations in one ledger, until `close`.
+    """Marks this process as the owner of reservations in one ledger, until `close`.
 
     It holds an exclusive `flock` on a small file of its own. The kernel drops the lock when the
     process ends, however it ends, reboots included. Unlike a process id with its start time, that

@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestInFlight(UserError):  # noqa: N818
-    """The same request is being answered now, by another thread, process or batch job."""
+    """Another thread, process or batch job is answering the same request."""
 
 
 class RequestInBatchJob(RequestInFlight):
@@ -64,7 +64,7 @@ class RequestInBatchJob(RequestInFlight):
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A request that is settled, with the run that paid for it, and how much."""
+    """The reply to a settled request, the run that paid for it, and its cost."""
 
     reply: Reply
     run: str
@@ -280,7 +280,7 @@ class Ledger:
             _cut_off(connection, _HELD, self._held(request))
 
     def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
-        """Hands reserved requests to a batch job that is about to be submitted.
+        """Assigns reserved requests to a batch job that is about to be submitted.
 
         From now on they outlive their process, and any process of this run may settle, release or
         abandon them.
@@ -553,7 +553,7 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    """Returns the answer that the columns `_STORED` hold."""
+    """Returns the answer in the columns `_STORED`."""
     text, input_tokens, output_tokens, finish, run, nanodollars = row
     return Stored(Reply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars)
 

@@ -1,4 +1,4 @@
-"""Prices of requests, and what is reserved where a vendor bills more than that.
+"""Computes costs of requests, and larger reservations where a vendor bills more than reserved.
 
 Money is whole numbers of nanodollars (10^-9 US dollars): sums are exact. A price of 0.001
 dollars per 10^6 tokens is one nanodollar a token, so vendors' prices, which have two or three
@@ -32,7 +32,7 @@ class BudgetExceeded(UserError):  # noqa: N818
 
 
 class Spend(NamedTuple):
-    """The sums over requests."""
+    """The number of some requests, and the sums of their tokens and costs."""
 
     queries: int = 0
     input_tokens: int = 0
@@ -100,12 +100,12 @@ def _exact(usd: float, name: str = "price") -> Fraction:
 
 
 def worst_case(cost: int, permille: int) -> int:
-    """Returns what a request may cost that should cost `cost` nanodollars at most."""
+    """Returns the nanodollars to reserve for a request of at most `cost` by the price list."""
     return -(-cost * permille // ONE)
 
 
 def overrun_in_words(model: str, permille: int) -> str:
-    """Returns why more is reserved than the price list says; "" where it is not."""
+    """Explains why more is reserved than by the price list; "" where it is not."""
     if permille <= ONE:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""Requests to teachers, their replies, and counts of the outcomes."""
+"""Defines requests to teachers, their replies, and counts of the outcomes."""
 
 import dataclasses
 import functools

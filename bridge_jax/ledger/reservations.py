@@ -16,11 +16,11 @@ _POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):  # noqa: N818
-    """The run is stopping: what was about to be tried is not."""
+    """The run is stopping, so nothing further is tried."""
 
 
 async def sleep(seconds: float, stop: asyncio.Event) -> None:
-    """Waits; raises `Stopped` as soon as the run is."""
+    """Waits, in seconds; raises `Stopped` as soon as `stop` is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
         raise Stopped
@@ -43,7 +43,7 @@ class Reservations:
         self._held = self._ended = 0  # Those that are only about to be made are held too.
 
     async def reserve(self, request: Request, input_tokens_estimate: int) -> Reply | None:
-        """Does what `Ledger.reserve` does; waits while others of ours may leave room for it.
+        """Does what `Ledger.reserve` does; waits while other reservations of ours may leave room.
 
         Raises:
           BudgetExceeded: none of ours is held that could.

@@ -28,7 +28,7 @@ _LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "t
 
 
 class StageBusy(Exception):  # noqa: N818 - no error: come back later
-    """Another process is running the stage of this name in the shared store."""
+    """Another process is running this stage (its name is the message) in the shared store."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StageOutcome:
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """A finished stage, the same on all processes."""
+    """A finished stage, as all processes agreed on it."""
 
     folder: str
     key: str
@@ -305,7 +305,7 @@ def _disk_errors(stage: str, place: Path) -> Iterator[None]:
 
 
 def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
-    """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
+    """Creates the stage's folder, or continues an earlier attempt in it; returns its record."""
     # A folder with a manifest was whole, and has been damaged since.
     earlier = None if (place / storage.MANIFEST).exists() else storage.started(place)
     if earlier and earlier["shallow"] == fresh["shallow"]:

@@ -25,7 +25,7 @@ _DIGITS = 24  # of a key, hexadecimal; it is the name of a folder
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """Something from outside the run that stages read: data, a model, a mesh.
+    """An input of stages from outside the run: data, a model, a mesh.
 
     Attributes:
       open: returns what a stage is given.
@@ -55,7 +55,7 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """The work of a stage, as far as it is known before it runs; for the planner.
+    """The work of a stage as it is known before the run; for the planner.
 
     Attributes:
       of: the set of examples.

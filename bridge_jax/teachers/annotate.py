@@ -1,4 +1,4 @@
-"""Asks a teacher many questions at once, every one of them through the ledger.
+"""Sends many requests to a teacher at once, each of them through the ledger.
 
 One event loop asks, in a thread of its own: an interrupt, which only reaches the main thread,
 cannot fall between a reservation and its call. Only that loop changes the state below.
@@ -354,7 +354,7 @@ class _Work:
             await self.reservations.abandon(request)
 
     async def _in_turn(self, request: Request, estimate: int, most: int) -> Reply | None:
-        """Reserves when the vendor's limits let the request be sent, or returns the reply."""
+        """Reserves once the rate limits allow the call; or returns the stored reply."""
         stored = await self.reservations.reserve(request, estimate)
         if stored is not None:
             return stored
@@ -401,6 +401,6 @@ class _Work:
             )
 
     def _fail(self, error: BaseException) -> None:
-        """Stops new calls and retries; what they raise because of it hides no first error."""
+        """Stops new calls and retries, and keeps the first error."""
         self.failure = self.failure or error
         self.stop.set()

@@ -1,4 +1,4 @@
-"""Gemini, through `google-genai` or, for those who are pinned to it, `google-generativeai`.
+"""Asks Gemini through `google-genai` or, for users pinned to it, `google-generativeai`.
 
 The retired `google-generativeai` has no batch mode. Both SDKs hand over the server's text unread:
 reading it here takes less time than their models, and reads answers that they reject. Whatever is

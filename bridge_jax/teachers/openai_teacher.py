@@ -1,4 +1,4 @@
-"""GPT, and every server that speaks OpenAI's protocol (vLLM, SGLang, JetStream).
+"""Asks GPT, and every server that speaks OpenAI's protocol (vLLM, SGLang, JetStream).
 
 Requests go through the SDK's `post`, not through its typed `create`: it builds and checks the same
 JSON at half the processor time, which counts at hundreds of answers a second.
@@ -267,7 +267,7 @@ class Dialect:
         return body
 
     def learn(self, sent: Mapping[str, Any], status: int, refusal: Any) -> bool:
-        """Learns from a refusal; returns whether it is worth sending the request again.
+        """Learns from a refusal; returns whether the request should be sent again in another form.
 
         Args:
           sent: the refused body.

@@ -1,4 +1,4 @@
-"""The interfaces of a teacher, asked one by one or in batch jobs, and how a call to it fails."""
+"""Defines the interfaces of a teacher, for single calls and batch jobs, and the error of a call."""
 
 import dataclasses
 from collections.abc import Mapping

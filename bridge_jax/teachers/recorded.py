@@ -1,4 +1,4 @@
-"""Teachers whose replies are recorded: programs, LLMs and earlier runs. They need no key.
+"""Replays recorded replies: of programs, LLMs and earlier runs. No key is needed.
 
 Tokens are counted, unless the record has them, so that budgets and prices are those of a real run.
 The replies come from one of three places:
@@ -228,7 +228,7 @@ def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeache
     name = f"replay of {path}"
 
     def find(request: Request) -> Record | TeacherError:
-        """The n-th row about an example is sample n of it."""
+        """Returns the n-th row about an example as its sample n."""
         of_example = rows.get(request.example_id, [])
         if request.sample < len(of_example):
             return of_example[request.sample]

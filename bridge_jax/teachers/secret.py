@@ -58,9 +58,6 @@ class Secret:
         if len(self.value) >= _SHORTEST:
             _keep_from_logs(self)
 
-    def __repr__(self) -> str:
-        return f"Secret({self.variable})"
-
     @functools.cached_property
     def _forms(self) -> list[str]:
         """The key as it is written in URLs, JSON, HTML, base64 and hexadecimal; longest first."""
@@ -117,7 +114,7 @@ class Secret:
             raise
 
     def _scrub(self, error: BaseException) -> bool:
-        """Hides the key in an error; returns whether that was possible for all that it shows."""
+        """Hides the key in an error and its causes; returns whether all of them allowed it."""
         hidden = True
         for inner in causes(error):
             if inner.__suppress_context__:  # Tracebacks do not show the context.
@@ -136,7 +133,7 @@ def _in_common(form: str, text: str, start: int) -> int:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and those inside it, as libraries wrap them."""
+    """Yields an error and the errors that it wraps, directly or not."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting:
