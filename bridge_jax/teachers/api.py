@@ -98,7 +98,7 @@ def worst_case(request: Request) -> tuple[int, int]:
 class ApiTeacher:
     """Base of the teachers behind an API.
 
-    Nothing is read from the environment or opened before the first call. A vendor's class adds
+    No key is read and nothing is opened before the first call. A vendor's class adds
     `client`, `ask` and `_refusal`, and for batch jobs the methods of `protocol.BatchTeacher`.
 
     Args:
