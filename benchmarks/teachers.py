@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.result import Say, result, run, spread
+from bridge_jax.config import TeacherConfig
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
 from bridge_jax.ledger.requests import Message, Reply, Request
@@ -66,7 +67,10 @@ def timed(count: int) -> Iterator[list[Speed]]:
 
 def ours(kind: str, url: str, folder: Path) -> Callable[[int], Speed]:
     """Returns what asks n questions through `annotate`."""
-    made = OpenAITeacher("m", f"{url}/v1") if kind == "openai" else GeminiTeacher("m", url)
+    if kind == "openai":
+        made = OpenAITeacher(TeacherConfig("openai", "m", f"{url}/v1"))
+    else:
+        made = GeminiTeacher(TeacherConfig("gemini", "m", url))
     turn = iter(range(10**6))
 
     def speed(count: int) -> Speed:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def written(path: Path, beside: Path, sync: bool, mode: str = "x") -> Iterator[IO[Any]]:
-    """Yields a new file that takes the place of `path` in one step, if the block ends well.
+    """Yields a new file that replaces `path` in one step if the block raises nothing.
 
     Args:
       path: the file that is replaced.
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes `text` in one step; what it is made from is elsewhere on the disk."""
+    """Writes `text` in one step, without waiting for the disk: it can be computed again."""
     with written(path, part_of(path), sync=False) as file:
         file.write(text)
 
@@ -58,7 +58,7 @@ def part_of(path: Path) -> Path:
 
 
 def open_lock(path: Path) -> IO[str]:
-    """Opens a lock file, and makes it if there is none; what is in it stays.
+    """Opens a lock file and creates it if there is none; its content is kept.
 
     Raises:
       OSError: it cannot be opened, or is a symbolic link (`errno.ELOOP`).

@@ -1,4 +1,4 @@
-"""Keeps results on disk under a name made from their sources.
+"""Keeps results on disk under the hash of their sources.
 
 An entry is some files and a JSON file beside them, which is written last and holds their SHA-256.
 An entry that is damaged, half written or of another version of the code is not used, and is made
@@ -70,7 +70,7 @@ def write(
     parts: Mapping[str, Callable[[IO[bytes]], Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes an entry in place of what has its name; a disk that refuses it is only reported.
+    """Writes an entry in place of an older one; a disk error is reported and not raised.
 
     Args:
       folder: made if need be.

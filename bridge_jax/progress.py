@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar in a terminal, a plain line now and then elsewhere."""
+"""Shows the progress of long loops: a bar in a terminal, a plain line every 10 s elsewhere."""
 
 import contextlib
 import sys
@@ -34,9 +34,9 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
     ...         advance(loss=train(batch))
 
     Args:
-      description: what is going on, in a word or two.
-      total: how many units there are.
-      unit: the plural of what is counted.
+      description: a word or two.
+      total: the number of units.
+      unit: the plural of the unit.
 
     Yields:
       `advance(n=1, **info)`: n more units are done; `info` is shown beside them, as it was last
@@ -137,5 +137,5 @@ def _words(info: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    # Three significant digits, never in scientific notation for what people count by the thousand.
+    # Three significant digits; from 1,000 on all digits, not scientific notation.
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -22,12 +22,12 @@ from bridge_jax.methods.checks import validate
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.sharding import batch_devices
-from bridge_jax.pipeline import keys, storage
+from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.leases import WorkdirBusy, held
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.progress import duration
 from bridge_jax.report import page
@@ -43,7 +43,7 @@ class Run:
       config: of the run; it is checked.
       workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
-      phase: how far to go.
+      phase: the last part of the run that is carried out.
       devices: of the mesh, by default all.
 
     Attributes:
@@ -71,7 +71,7 @@ class Run:
     @functools.cached_property
     def deep(self) -> dict[str, str]:
         """The deep key of every stage, also of those after the phase."""
-        return keys.deep_keys(self._plan, self.inputs.table)
+        return deep_keys(self._plan, self.inputs.table)
 
     @functools.cached_property
     def stages(self) -> list[Stage]:
@@ -92,7 +92,7 @@ class Run:
 
     @functools.cached_property
     def _as_they_are(self) -> frozenset[str]:
-        """The finished stages that are evaluated as they are, whatever their keys."""
+        """The finished stages that are evaluated even if their keys differ."""
         if self._phase != "evaluate":
             return frozenset()
         read = {
@@ -259,7 +259,7 @@ class Run:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """Holds the workdir for all processes of this run, or raises `WorkdirBusy` on all."""
+        """Locks the workdir for all processes of this run, or raises `WorkdirBusy` on all."""
         place = self.workdir / ".lock"
         with held(place) if hosts.is_first() else contextlib.nullcontext(True) as ours:
             if not hosts.agree(ours):

@@ -1,4 +1,4 @@
-"""Prints text that others wrote: data, configs, servers, models and files of a run.
+"""Prints untrusted text: from data, configs, servers, models and files of a run.
 
 None of it is read as markup or steers a terminal or a spreadsheet. Whatever a launcher prints that
 is not a constant of ours goes through here.
@@ -21,7 +21,7 @@ _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _BREAKS = re.compile(r"[\t\n]")
-# What spreadsheets take for the beginning of a formula, also in the width of East Asian signs.
+# Beginnings of texts that spreadsheets read as a formula, full-width signs included.
 _FORMULA = re.compile("[\\s\ufeff]*[=+@\uff1d\uff0b\uff20\uff0d-]|[\t\r\n]")
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|&]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
@@ -42,7 +42,7 @@ def line(value: object) -> str:
 def text(*parts: Part) -> Text:
     """Returns parts, each a text or (text, style), for rich: no markup is read, no emoji named."""
     styled = [(part, "") if isinstance(part, str) else part for part in parts]
-    return Text.assemble(*((plain(words), style) for words, style in styled))
+    return Text.assemble(*[(plain(words), style) for words, style in styled])
 
 
 def cell(value: object, style: str = "") -> Text:

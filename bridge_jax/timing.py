@@ -12,15 +12,20 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class Spans:
-    """Seconds by name, since the last `take`. The runner of the stages hands one to each stage."""
+    """Sums seconds by name until the next `take`; `pipeline.execution` gives one to each stage."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._compilations = 0
 
-    def listen(self) -> None:
-        """Counts JAX's compilations from now on, as the span "compile"."""
+    @contextlib.contextmanager
+    def compilations(self) -> Iterator[None]:
+        """Counts JAX's compilations in the block, and adds their seconds to the span "compile"."""
         jax.monitoring.register_event_duration_secs_listener(self._count)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(self._count)
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:

@@ -190,7 +190,7 @@ def _piped() -> Iterator[str]:
 
 
 def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
-    """Prints a reply piece by piece: the model puts the answer in a line of its own already."""
+    """Prints a reply piece by piece; the answer already has a line of its own."""
     to_screen = sys.stdout.isatty()
     try:
         for piece in pieces:
@@ -200,7 +200,7 @@ def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
 
 
 def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
-    """Shows the end of a reply while it is written, as much as the screen holds; then all of it."""
+    """Shows the last lines of a reply while it is generated, and then all of it."""
     out.print()
     try:
         with Live(_Tail(reply), console=out, refresh_per_second=15, transient=True):
@@ -211,7 +211,7 @@ def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
 
 
 class _Tail:
-    """The last lines of a reply that is being written: others cannot be redrawn."""
+    """Renders the last lines of a reply that is being generated: others cannot be redrawn."""
 
     def __init__(self, reply: "ChatReply"):
         self._reply = reply
@@ -251,7 +251,7 @@ def summary(reply: "ChatReply") -> str:
 
 
 def say(notes: Console, text: str) -> None:
-    """Prints a remark of ours, dim."""
+    """Prints a note, dim."""
     notes.print(shown.text((text, "dim")), soft_wrap=not notes.is_terminal)
 
 

@@ -72,7 +72,7 @@ def join() -> None:
 
 @contextlib.contextmanager
 def together(workdir: Path) -> Iterator[None]:
-    """Runs the block as one of several processes: when one of them is lost, all end."""
+    """Runs the block as one of several processes, which all end when one of them is lost."""
     import jax
 
     from bridge_jax.parallel import hosts

@@ -1,4 +1,4 @@
-"""Plans a run before it is run: memory of each stage, time, and the teacher's bill.
+"""Plans a run in advance: memory of each stage, time, and the teacher's bill.
 
 python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
 python -m launch.plan --config=configs/studies/budget_scaling.py

@@ -37,7 +37,7 @@ _MOST_LISTED = 20
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the two files and prints the summary; exits with 2 on a mistake of the user's."""
+    """Writes the two files and prints the summary; exits with 2 on a `UserError`."""
     overrides.show_plainly()
     try:
         if len(argv) > 1:

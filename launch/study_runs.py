@@ -145,5 +145,5 @@ class Runs:
             if (name, folder.name) in needed or not manifest(folder):
                 continue
             with held(lock_of(folder)) as ours, contextlib.suppress(FileNotFoundError):
-                if ours and manifest(folder):  # Nobody is running it again.
+                if ours and manifest(folder):  # No other process is running it again.
                     drop_model(folder)

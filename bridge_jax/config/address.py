@@ -1,4 +1,4 @@
-"""Checks the address of a server, and whether a key may be sent there."""
+"""Checks the addresses of servers, and whether a key may be sent to them."""
 
 import ipaddress
 from urllib.parse import parse_qsl, urlsplit

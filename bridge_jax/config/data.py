@@ -1,4 +1,4 @@
-"""The source of the examples."""
+"""Defines the settings of the data: the source of the examples."""
 
 import dataclasses
 from collections.abc import Mapping

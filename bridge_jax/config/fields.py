@@ -10,7 +10,6 @@ arrays. A text has to be Unicode. A tuple holds nothing twice and no empty text.
 import dataclasses
 import math
 import re
-import struct
 import typing
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
@@ -19,18 +18,19 @@ from bridge_jax.config import address
 from bridge_jax.errors import UserError, brief
 
 LARGEST_INT = 2**31 - 1
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # in 32 bits
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field takes.
+    """Requires a number in a range.
 
     Attributes:
       above, least: the lower end, without or with the number itself.
       below, most: the upper end, likewise.
       also: one number outside that is allowed too.
-      what: what the number is, in a word or two, for the message.
+      what: a name of the quantity, for the message.
     """
 
     above: float = -math.inf
@@ -63,7 +63,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """The texts that a field takes."""
+    """Requires one of some texts."""
 
     names: Collection[str]
 
@@ -73,9 +73,9 @@ class OneOf:
 
 
 class Unkeyed:
-    """Marks a field that changes how fast a result comes, or what it costs, but not the result.
+    """Marks a field that changes the speed or the cost of a result, but not the result.
 
-    Such a field is in no key (`pipeline.keys`): a changed one makes no stage run again.
+    Such a field is in no key (`pipeline.stages`): a changed one makes no stage run again.
     """
 
     def refuses(self, value: Any) -> str:
@@ -84,7 +84,7 @@ class Unkeyed:
 
 
 class LocalPath(Unkeyed):
-    """The name of a local file or folder; what lies there is known by its content."""
+    """Requires a local file or folder, which keys know by its content, not by its name."""
 
     def refuses(self, value: str) -> str:
         """Returns what to give instead of an address such as gs://bucket/file."""
@@ -95,7 +95,7 @@ class LocalPath(Unkeyed):
 
 
 class WebAddress:
-    """An address of a server, or an empty text."""
+    """Requires the address of a server, or an empty text."""
 
     def refuses(self, value: str) -> str:
         """Returns ""; raises a `UserError` that does not show what may hold a secret."""
@@ -150,7 +150,8 @@ def _check(kind: Any, value: Any, key: str) -> None:
             _check(args[1], right, f"{key}.{left}")
             _require(bool(left and right), key, f"{left}:{right}", "one of the two is empty")
     elif dataclasses.is_dataclass(kind):
-        _require_type(isinstance(value, typing.cast(type, kind)), key, value, _name(kind))
+        kind = typing.cast(type, kind)
+        _require_type(isinstance(value, kind), key, value, kind.__name__)
         check(value, f"{key}.")
     else:
         _check_plain(kind, value, key)
@@ -167,19 +168,13 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
     elif kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         _require_type(is_number, key, value, "float")
-        _require(_is_finite(value), key, value, "a finite number that fits in 32 bits")
+        fits = abs(value) <= LARGEST_FLOAT  # False of NaN.
+        _require(fits, key, value, "a finite number that fits in 32 bits")
     elif kind is str:
         _require_type(isinstance(value, str), key, value, "str")
         _require(_is_text(value), key, value.encode(errors="replace"), "text in Unicode, no NUL")
     else:
         raise TypeError(f"{key}: no check for fields of type {kind}")
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(struct.unpack("f", struct.pack("f", value))[0])
-    except (OverflowError, struct.error):
-        return False
 
 
 def _is_text(value: str) -> bool:
@@ -196,9 +191,5 @@ def _require(ok: bool, key: str, value: Any, right: str) -> None:
 
 def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
     if not ok:
-        found = _name(type(value))
+        found = type(value).__name__
         raise UserError(f"{key}={brief(repr(value))}: expected {name}, this is {found}")
-
-
-def _name(kind: Any) -> str:
-    return kind.__name__

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bridge_jax.config.fields import check
-from bridge_jax.errors import UserError, brief
+from bridge_jax.errors import UserError, brief, require
 
 
 def load(path: str | Path, *functions: str) -> Any:
@@ -26,8 +26,7 @@ def load(path: str | Path, *functions: str) -> Any:
       UserError: there is no such file, or it has none of the functions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--config={path}: no such file")
+    require(path.is_file(), f"--config={path}: no such file")
     spec = importlib.util.spec_from_file_location(f"bridge_config_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -60,10 +59,14 @@ def to_json(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_json(kind: Any, values: Mapping[str, Any]) -> Any:
+def from_json(kind: Any, value: Any) -> Any:
     """Returns the dataclass `kind` from the values of `to_json`; missing fields have defaults."""
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _from_json(hints[name], v) for name, v in values.items() if name in hints})
+    if typing.get_origin(kind) is tuple:
+        return tuple(value)
+    if not dataclasses.is_dataclass(kind):
+        return value
+    hints, make = typing.get_type_hints(kind), typing.cast(Any, kind)
+    return make(**{name: from_json(hints[name], v) for name, v in value.items() if name in hints})
 
 
 def read(kind: Any, path: Path) -> Any:
@@ -78,12 +81,6 @@ def read(kind: Any, path: Path) -> Any:
     except (OSError, ValueError, AttributeError, TypeError, UserError) as error:
         raise UserError(f"{path}: damaged ({error}); the next run writes it again") from error
     return found
-
-
-def _from_json(kind: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return from_json(kind, value)
-    return tuple(value) if typing.get_origin(kind) is tuple else value
 
 
 def digest(value: Any) -> str:
@@ -116,18 +113,16 @@ def _set(node: Any, path: list[str], value: str, full: str) -> Any:
 def _parse(text: str, kind: Any, key: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
-        if text in args:
-            return text
-        raise UserError(f"{key}={brief(text)}: one of {', '.join(args)}")
+        require(text in args, f"{key}={brief(text)}: one of {', '.join(args)}")
+        return text
     if origin is tuple:
         parts = text.split(",") if text else ()
         return tuple(_parse(part.strip(), args[0], key) for part in parts)
     if origin is not None and issubclass(origin, Mapping):
         return _parse_pairs(text, key)
     if kind is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise UserError(f"{key}={brief(text)}: true or false")
+        require(text.lower() in ("true", "false"), f"{key}={brief(text)}: true or false")
+        return text.lower() == "true"
     if kind is str:
         return text
     assert not isinstance(kind, types.UnionType)
@@ -149,7 +144,6 @@ def _parse_pairs(text: str, key: str) -> dict[str, str]:
                 f"{key}={brief(part)}: expected NAME:VALUE,NAME:VALUE; a value that has a comma "
                 "goes into the Python config"
             )
-        if left in found:
-            raise UserError(f"{key}={brief(part)}: {left} is in twice")
+        require(left not in found, f"{key}={brief(part)}: {left} is in twice")
         found[left] = right
     return found

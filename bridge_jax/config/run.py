@@ -1,4 +1,4 @@
-"""The config of one run, with its models and its mesh."""
+"""Defines the config of one run, with its models and its mesh."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -51,7 +51,7 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A checkpoint, and what is kept of it.
+    """A checkpoint, the layers of it that are kept, and its adapter.
 
     Attributes:
       checkpoint: a folder with config.json and safetensors, a .gguf file, a model's id on the
@@ -72,7 +72,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How the devices are laid out; at most one size is -1: the devices that the others leave.
+    """The layout of the devices. At most one size is -1: all devices that the others leave.
 
     No result depends on it, up to rounding.
 

@@ -1,4 +1,4 @@
-"""The teacher, its budget, and the selection of the examples that it is asked about."""
+"""Defines the settings of the teacher, its budget, and the selection of examples."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -40,7 +40,7 @@ class TeacherConfig:
     """The expensive model. An "API" below is `openai` or `gemini`.
 
     Attributes:
-      kind: `oracle` (the program behind practice tasks), `replay` (recorded answers), `openai` (GPT
+      kind: `oracle` (the program of the practice tasks), `replay` (recorded answers), `openai` (GPT
         and every server that speaks its protocol) or `gemini`. Keys are read from the environment:
         OPENAI_API_KEY, GEMINI_API_KEY.
       model: the name in requests and in the ledger.
@@ -51,7 +51,7 @@ class TeacherConfig:
       free: an API costs nothing, as a server of one's own; its prices are 0 then, and else above 0.
       batch: ask an API through its vendor's batch mode: half the price, within a day.
       batch_share: what a request costs there, as a share of the price list.
-      batch_poll_seconds: between two looks at a batch job.
+      batch_poll_seconds: seconds between two requests for the state of a batch job.
       max_output_tokens: the longest reply, for which a request reserves money before it is sent.
       temperature: of an API, 0 to 2; -1 is the vendor's default, all that reasoning models take.
       concurrency: requests in flight at once.
@@ -67,7 +67,7 @@ class TeacherConfig:
       min_rationale_tokens, max_rationale_tokens: lengths kept, in the student's tokens; a maximum
         of 0 is none.
       replay_from: a recorded run's ledger, or a JSONL file of answers (`teachers.recorded`), that
-        answers in place of `kind`; no key is needed and nobody is paid. The rest of the config
+        answers in place of `kind`; no key is needed and nothing is paid. The rest of the config
         stays that of the recorded run.
     """
 

@@ -1,4 +1,4 @@
-"""Settings of training, of generation, and of what is kept and measured."""
+"""Defines the settings of training, generation, filters and evaluation."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -124,7 +124,7 @@ class LogitsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """How models generate text.
+    """Settings of generation.
 
     Attributes:
       max_new_tokens: completion length at most.
@@ -141,7 +141,7 @@ class GenerationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RationalesConfig:
-    """How the assistant's rationales are asked for, and which of them the student learns.
+    """Settings of the assistant's rationales: how they are generated, and which ones are kept.
 
     Attributes:
       filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student

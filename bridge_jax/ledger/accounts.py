@@ -1,4 +1,4 @@
-"""The ledger that a run pays from, its standing there, and the bill.
+"""Finds the ledger that a run pays from, its state there, and the bill.
 
 A run has a ledger of its own in its workdir, unless `budget.ledger` names one that it shares with
 other runs. There, answers that any of them paid for are free for all, and the caps of a run count
@@ -22,11 +22,11 @@ from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import is_alive, reading
 from bridge_jax.ledger.ledger import Ledger, Stored, bill_of, stored
-from bridge_jax.ledger.prices import NANO, Prices
+from bridge_jax.ledger.prices import NANO, Prices, Spend
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
 
-# How a request ended, in the order in which they are listed.
+# The outcomes of a request, in the order in which they are listed.
 OUTCOMES = {
     "stop": "answered",
     "length": "cut at limit",
@@ -76,7 +76,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
       workdir: the run's folder.
       budget: the caps, and the shared ledger if there is one.
       prices: what requests made from now on cost.
-      local: the teacher bills nobody (`Ledger`).
+      local: the teacher is free (`Ledger`).
 
     Raises:
       UserError: the run has paid from another ledger before, or this one cannot be opened.
@@ -108,7 +108,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
 
 
 class Standing(NamedTuple):
-    """The state of a run's account before it asks anything.
+    """The state of a run's account before its first request.
 
     Attributes:
       answered: keys of requests that are answered, or in an open batch job of the run.
@@ -124,7 +124,7 @@ class Standing(NamedTuple):
 
 
 def standing(workdir: Path, budget: BudgetConfig) -> Standing:
-    """Returns how the run in `workdir` stands; nothing is written, and no ledger is made.
+    """Returns the state of the account of `workdir`; writes nothing, and makes no ledger.
 
     Raises:
       UserError: as `open_ledger` does.
@@ -154,7 +154,7 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing:
 
 
 def _paying(workdir: Path, budget: BudgetConfig) -> Account:
-    """Returns the account that a run is to pay from; without a run where it has none yet.
+    """Returns the account that a run is to pay from, with `run` "" where it has none yet.
 
     Raises:
       UserError: the run has paid from another ledger before.
@@ -247,32 +247,13 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """The sum over requests of one kind."""
-
-    queries: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    nanodollars: int = 0
-
-    def plus(self, entry: Entry) -> "Line":
-        """Returns the line with one more request."""
-        return Line(
-            self.queries + 1,
-            self.input_tokens + entry.input_tokens,
-            self.output_tokens + entry.output_tokens,
-            self.nanodollars + entry.nanodollars,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class LedgerBill:
-    """A ledger's requests and their costs, for people and for spreadsheets.
+    """A ledger's requests and their costs, for tables and spreadsheets.
 
     Attributes:
       path: of the ledger.
       entries: its requests, in the order in which they were reserved.
-      runs: what people call each run that shares it; '' is the run whose own ledger it is.
+      runs: the name of each run that shares it; '' is the run whose own ledger it is.
     """
 
     path: Path
@@ -283,14 +264,15 @@ class LedgerBill:
         """Returns the entries of a run; of all runs if it is None."""
         return [entry for entry in self.entries if run in (None, entry.run)]
 
-    def lines(self, run: str | None) -> dict[tuple[str, bool, str], Line]:
+    def lines(self, run: str | None) -> dict[tuple[str, bool, str], Spend]:
         """Returns the sums of a run, or of all, by (model, batch, outcome), sorted."""
-        found: dict[tuple[str, bool, str], Line] = {}
-        for entry in self.of(run):
-            key = (entry.model, entry.batch, entry.outcome)
-            found[key] = found.get(key, Line()).plus(entry)
         order = list(OUTCOMES)
-        return dict(sorted(found.items(), key=lambda item: (*item[0][:2], order.index(item[0][2]))))
+        found: dict[tuple[str, bool, str], Spend] = {}
+        for entry in sorted(self.of(run), key=lambda e: (e.model, e.batch, order.index(e.outcome))):
+            key = (entry.model, entry.batch, entry.outcome)
+            one = Spend(1, entry.input_tokens, entry.output_tokens, entry.nanodollars)
+            found[key] = Spend.of((found.get(key, Spend()), one))
+        return found
 
 
 def read_bill(path: Path) -> LedgerBill:
@@ -326,7 +308,7 @@ def write_csv(bill: LedgerBill, path: Path) -> None:
     """Writes a row per request, all runs; whole or not at all.
 
     Columns: those of `Entry`, with `usd` (exact) in place of nanodollars, the run's name, and times
-    in UTC. What was said is not in it: the ledger has that. No cell is a formula.
+    in UTC. The texts are in the ledger alone. No cell is a formula.
 
     Raises:
       UserError: `path` cannot be written.
@@ -351,6 +333,6 @@ def write_csv(bill: LedgerBill, path: Path) -> None:
 
 
 def utc(seconds: float) -> str:
-    """Returns a time since 1970 as 2026-01-31T12:00:00Z."""
+    """Returns a time (seconds since 1970) as 2026-01-31T12:00:00Z."""
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")

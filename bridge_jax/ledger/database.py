@@ -1,8 +1,8 @@
-"""The ledger's SQLite file, with its tables, its write-ahead log and the locks of its owners.
+"""Opens the ledger's SQLite file: its tables, its write-ahead log and the locks of its owners.
 
 SQLite commits to `ledger.sqlite-wal`, and moves that into `ledger.sqlite` now and then (a
 checkpoint). While a ledger is in use, or after its process was killed, a copy of `ledger.sqlite`
-alone lacks the last answers, and SQLite cannot tell. So the file itself says so:
+alone lacks the last answers, and SQLite does not report that. So the file itself is marked:
 
 1. `PRAGMA user_version` is set to the negative version, and a checkpoint moves that into the file.
 2. It is set back, which is in the log alone.
@@ -33,7 +33,7 @@ from bridge_jax import atomic
 from bridge_jax.errors import UserError
 
 VERSION = 2
-APPLICATION = 0x42726467  # "Brdg": `PRAGMA application_id`, which tells our files from others
+APPLICATION = 0x42726467  # "Brdg": `PRAGMA application_id` of our files
 BUSY_SECONDS = 60.0  # to wait for other processes
 LOG_BYTES = 4_000_000  # A checkpoint is due above this; as SQLite's own 1,000 pages.
 LOG_COMMITS = 50  # Between two checkpoints at least: a reader may keep the log from shrinking.
@@ -41,11 +41,10 @@ MOUNTS = Path("/proc/self/mounts")
 
 _CHECKPOINT_SECONDS = 5.0  # to wait for other processes
 _NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
-_NETWORK_DISKS = {
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs",
-    "glusterfs", "orangefs", "pvfs2", "wekafs", "ocfs2", "gfs2", "virtiofs", "vboxsf",
-    "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph",
-}  # fmt: skip
+_NETWORK_DISK = re.compile(
+    "nfs4?|cifs|smb3|smbfs|9p|afs|ceph|lustre|gpfs|beegfs|glusterfs|orangefs|pvfs2|wekafs|ocfs2"
+    "|gfs2|virtiofs|vboxsf|fuse[.](sshfs|gcsfuse|s3fs|glusterfs|juicefs|ceph)"
+)
 
 # A request that was cut off stays beside its repetitions; of these only one is alive: the unique
 # index. Triggers keep the totals, which are checked against the caps at every request: adding up
@@ -115,7 +114,7 @@ _TRIGGERS = (
 
 
 class Database:
-    """A ledger's file open for writing, on one connection that threads use in turn.
+    """A ledger's file, open for writing on one connection that threads use in turn.
 
     Args:
       path: of the file; made now if there is none.
@@ -180,7 +179,7 @@ class Database:
           sqlite3.ProgrammingError: the ledger is closed.
         """
         with explained(self._path), self._lock:
-            # After one has waited in vain, those that queued meanwhile do not wait as long again.
+            # After one thread has waited in vain, those queued after it do not wait as long.
             self._wait_for_others(0.0 if self._is_locked else BUSY_SECONDS)
             self._is_locked = True
             self.connection.execute("BEGIN IMMEDIATE")
@@ -198,9 +197,9 @@ class Database:
                         self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Moves the log into the file, which then says that it is not whole without a log.
+        """Moves the log into the file, and marks the file as incomplete without its log.
 
-        What a full disk or another process forbids is left to the next time.
+        If the disk is full or another process holds the file, the next call does it.
         """
         self._commits = 0
         if not self._log:
@@ -209,7 +208,7 @@ class Database:
             self._wait_for_others(_CHECKPOINT_SECONDS)
             self.connection.execute(f"PRAGMA user_version = {-VERSION}")
             try:
-                # PASSIVE waits for nobody: what a reader still needs stays in the log.
+                # PASSIVE does not wait: pages that a reader still needs stay in the log.
                 self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             finally:
                 self.connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -231,7 +230,7 @@ class Database:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yields a connection to a ledger that is only read; the file need not be writable.
+    """Yields a connection for reading a ledger; the file need not be writable.
 
     Raises:
       UserError: it cannot be read, is no ledger of this version, or was copied without its log.
@@ -248,7 +247,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def log_of(path: Path) -> Path:
-    """Returns where SQLite keeps the log of a database."""
+    """Returns the path of the log that SQLite keeps for a database."""
     path = path.resolve()
     return path.with_name(path.name + "-wal")
 
@@ -291,7 +290,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     reraise=True,
 )
 def _set_journal(connection: sqlite3.Connection, mode: str) -> str:
-    """Returns the mode that the file has now, lower case."""
+    """Sets the journal mode; returns the mode that the file has now, lower case."""
     return connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0]
 
 
@@ -347,11 +346,11 @@ def on_network(path: Path) -> bool:
         # The last of several on one place hides the others.
         if len(place.parts) >= depth and path.is_relative_to(place):
             kind, depth = of_kind, len(place.parts)
-    return kind in _NETWORK_DISKS
+    return _NETWORK_DISK.fullmatch(kind) is not None
 
 
 class Owner:
-    """This process, as the owner of reservations in one ledger, until `close`.
+    """Marks this process as the owner of reservations in one ledger, until `close`.
 
     It holds an exclusive `flock` on a small file of its own. The kernel drops the lock when the
     process ends, however it ends, reboots included. Unlike a process id with its start time, that
@@ -378,7 +377,7 @@ class Owner:
             file.close()
 
     def close(self) -> None:
-        """Gives up what is still reserved: it counts as left by a dead process."""
+        """Releases the lock: what is still reserved counts as left by a dead process."""
         self._path.unlink(missing_ok=True)
         self._file.close()
 
@@ -397,7 +396,7 @@ def is_alive(ledger: Path, token: str) -> bool:
         return False
     with os.fdopen(file):
         try:
-            # Shared: two that ask at once do not take each other for the owner.
+            # Shared: two processes that check at once do not take each other for the owner.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -406,7 +405,7 @@ def is_alive(ledger: Path, token: str) -> bool:
 
 
 def clear_owners(ledger: Path) -> None:
-    """Removes the files of owners that are dead, those who never reserved anything included."""
+    """Removes the lock files of dead owners, also of those that never reserved anything."""
     prefix = _lock_path(ledger, "")
     for path in list(prefix.parent.iterdir()):
         if path.name.startswith(prefix.name):

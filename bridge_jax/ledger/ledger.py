@@ -1,4 +1,4 @@
-"""The ledger: requests with their replies and costs, and the caps that hold whatever happens.
+"""Records requests with their replies and costs, and enforces caps, also across crashes.
 
 One SQLite file, shared by the threads of a process and by any number of processes of one machine.
 A row is a request. It is *reserved* at its highest possible cost before the call, and *settled*
@@ -19,7 +19,6 @@ crash between submitting a job and recording its id must not lose what is paid f
    and `close_job`: what then still waits is unknown.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import json
@@ -27,47 +26,45 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import Database, Owner, clear_owners, explained, is_alive
 from bridge_jax.ledger.prices import (
+    MOST_PERMILLE,
+    ONE,
     BudgetExceeded,
-    Caps,
     Prices,
     Spend,
+    cap_in_nanodollars,
     in_usd,
-    note_overrun,
-    total,
+    overrun_in_words,
+    worst_case,
 )
 from bridge_jax.ledger.requests import Reply, Request
 
-T = TypeVar("T")
-
 # A held request is reserved by this process, or in a batch job of this run. It is found by its key,
 # with the very condition of the index `requests_by_key`, or SQLite would read all that is reserved.
-_ALIVE = "key = ? AND state != 'unknown'"
-_HELD = f"{_ALIVE} AND state = 'reserved' AND (owner = ? OR (job IS NOT NULL AND run = ?))"
+_ALIVE = "key = :key AND state != 'unknown'"
+_HELD = f"{_ALIVE} AND state = 'reserved' AND (owner = :owner OR (job IS NOT NULL AND run = :run))"
 _STORED = "reply, input_tokens, output_tokens, finish, run, nanodollars"
-_POLL_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class RequestInFlight(UserError):  # noqa: N818
-    """The same request is being answered now, by another thread, process or batch job."""
+    """Another thread, process or batch job is answering the same request."""
 
 
 class RequestInBatchJob(RequestInFlight):
-    """An open batch job has the request: waiting is of no use before somebody collects it."""
+    """An open batch job has the request: its answer comes only when that job is collected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A request that is settled, with the run that paid for it, and how much."""
+    """The reply to a settled request, the run that paid for it, and its cost."""
 
     reply: Reply
     run: str
@@ -75,7 +72,7 @@ class Stored:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class BatchJob:
     """A batch job of a run that has not been closed.
 
     Attributes:
@@ -83,8 +80,6 @@ class Job:
       id: the vendor's. None: the process died while it submitted the job, or is doing so; ask the
         vendor whether it has a job of that name.
       vendor: that works on it.
-      keys: of its requests, those settled meanwhile included.
-      submitted_at: when it was begun, seconds since 1970.
       waiting: its requests that have no answer yet, as they were made: the config may have changed
         since, and their answers are paid for all the same.
     """
@@ -92,8 +87,6 @@ class Job:
     name: str
     id: str | None
     vendor: str
-    keys: tuple[str, ...]
-    submitted_at: float
     waiting: tuple[Request, ...] = ()
 
 
@@ -113,8 +106,8 @@ class Ledger:
       usd_cap: US dollars of this run at most, likewise.
       prices: what requests made from now on cost.
       run: that pays, where runs share the file (see `accounts.open_ledger`).
-      local: the teacher runs in this process and bills nobody: a call that is cut off is
-        forgotten, not counted.
+      local: the teacher runs in this process and is free: a call that is cut off is forgotten,
+        not counted.
 
     Raises:
       UserError: no ledger can be opened at `path`.
@@ -131,7 +124,7 @@ class Ledger:
     ):
         self.path = Path(path).absolute()
         self.run = run
-        self._caps = Caps(self.path, queries_cap, usd_cap)
+        self._queries_cap, self._usd_cap = queries_cap, usd_cap
         self._prices, self._local = prices, local
         self._of_others: dict[str, Stored] = {}  # The answers found here, by key.
         self._pid = os.getpid()
@@ -196,17 +189,25 @@ class Ledger:
                 if stored.run != self.run:
                     self._of_others[request.key] = stored
                 return stored.reply
-            cost = self._caps.cost_to_reserve(connection, self.run, request.model, listed)
-            connection.execute(
-                "INSERT INTO requests (key, state, run, model, example_id, request, input_tokens,"
-                " output_tokens, nanodollars, batch, sent, owner, pid, reserved_at)"
-                " VALUES (?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    request.key, self.run, request.model, request.example_id, request.to_json(),
-                    input_tokens_estimate, request.max_output_tokens, cost, batch,
-                    not (batch or self._local), self._owner.token, self._pid, time.time(),
-                ),
-            )  # fmt: skip
+            row = {
+                "key": request.key,
+                "state": "reserved",
+                "run": self.run,
+                "model": request.model,
+                "example_id": request.example_id,
+                "request": request.to_json(),
+                "input_tokens": input_tokens_estimate,
+                "output_tokens": request.max_output_tokens,
+                "nanodollars": self._cost_to_reserve(connection, request.model, listed),
+                "batch": batch,
+                "sent": not (batch or self._local),
+                "owner": self._owner.token,
+                "pid": self._pid,
+                "reserved_at": time.time(),
+            }
+            names = ", ".join(row)
+            values = ", ".join(f":{name}" for name in row)
+            connection.execute(f"INSERT INTO requests ({names}) VALUES ({values})", row)
         return None
 
     def settle(self, request: Request, reply: Reply) -> None:
@@ -229,23 +230,44 @@ class Ledger:
             if held is None:
                 collected = connection.execute(
                     f"SELECT 1 FROM requests WHERE {_ALIVE} AND state = 'settled'"
-                    " AND job IS NOT NULL AND run = ?",
-                    (request.key, self.run),
+                    " AND job IS NOT NULL AND run = :run",
+                    self._held(request),
                 ).fetchone()
                 if not collected:
                     raise ValueError(f"settled without a reservation: {request.example_id!r}")
                 return
-            held = (held[0], held[1], bool(held[2]))
-            billed = (reply.input_tokens, reply.output_tokens)
+            most = self._prices.cost(*held)
+            cost = self._prices.cost(reply.input_tokens, reply.output_tokens, held[2])
+            settled = self._held(request) | {
+                "reply": json.dumps(reply.text),
+                "finish": reply.finish,
+                "input_tokens": reply.input_tokens,
+                "output_tokens": reply.output_tokens,
+                "nanodollars": cost,
+                "settled_at": time.time(),
+            }
             connection.execute(
-                "UPDATE requests SET state = 'settled', reply = ?, finish = ?, input_tokens = ?,"
-                f" output_tokens = ?, nanodollars = ?, settled_at = ? WHERE {_HELD}",
-                (
-                    json.dumps(reply.text), reply.finish, *billed,
-                    self._prices.cost(*billed, held[2]), time.time(), *self._held(request),
-                ),
-            )  # fmt: skip
-            note_overrun(connection, self.run, request.model, self._prices, held, billed)
+                "UPDATE requests SET state = 'settled', reply = :reply, finish = :finish,"
+                " input_tokens = :input_tokens, output_tokens = :output_tokens,"
+                f" nanodollars = :nanodollars, settled_at = :settled_at WHERE {_HELD}",
+                settled,
+            )
+            permille = min(-(-cost * ONE // max(1, most)), MOST_PERMILLE)
+            if cost > most and permille > _permille(connection, request.model):
+                self._note_overrun(connection, request.model, permille)
+                _log.warning(
+                    "%s billed %.6f US dollars for a request that reserved %.6f (%d input and %d "
+                    "output tokens, where %d and %d were expected at most): from now on %.2f times "
+                    "as much is reserved for each, and the run stops where a cap does not allow it",
+                    request.model,
+                    in_usd(cost),
+                    in_usd(most),
+                    reply.input_tokens,
+                    reply.output_tokens,
+                    held[0],
+                    held[1],
+                    permille / ONE,
+                )
 
     def release(self, request: Request) -> None:
         """Takes back a reservation whose call failed and costs nothing."""
@@ -258,7 +280,7 @@ class Ledger:
             _cut_off(connection, _HELD, self._held(request))
 
     def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
-        """Hands reserved requests to a batch job that is about to be submitted.
+        """Assigns reserved requests to a batch job that is about to be submitted.
 
         From now on they outlive their process, and any process of this run may settle, release or
         abandon them.
@@ -279,9 +301,9 @@ class Ledger:
             if not begun:
                 raise ValueError(f"a batch job {name!r} is on the ledger already")
             handed = connection.executemany(
-                f"UPDATE requests SET job = ?, sent = 1 WHERE {_ALIVE} AND state = 'reserved'"
-                " AND owner = ? AND job IS NULL",
-                [(name, key, self._owner.token) for key in keys],
+                f"UPDATE requests SET job = :job, sent = 1 WHERE {_ALIVE} AND state = 'reserved'"
+                " AND owner = :owner AND job IS NULL",
+                [{"job": name, "key": key, "owner": self._owner.token} for key in keys],
             ).rowcount
             if handed != len(keys):
                 raise ValueError(
@@ -307,33 +329,29 @@ class Ledger:
         if not recorded:
             raise ValueError(f"batch job {name!r} is not open, or has another id than {job_id!r}")
 
-    def open_jobs(self) -> list[Job]:
+    def open_jobs(self) -> list[BatchJob]:
         """Returns the jobs of this run that are not closed, oldest first."""
-        jobs = []
         with self._transaction() as connection:
-            for name, job_id, vendor, begun_at in connection.execute(
-                "SELECT name, id, vendor, begun_at FROM jobs WHERE run = ? AND closed_at IS NULL"
+            jobs = connection.execute(
+                "SELECT name, id, vendor FROM jobs WHERE run = ? AND closed_at IS NULL"
                 " ORDER BY begun_at, name",
                 (self.run,),
-            ).fetchall():
-                rows = connection.execute(
-                    "SELECT key, state, example_id, request FROM requests WHERE job = ?"
-                    " ORDER BY id",
+            ).fetchall()
+            found = []
+            for name, job_id, vendor in jobs:
+                waiting = connection.execute(
+                    "SELECT example_id, request FROM requests"
+                    " WHERE job = ? AND state = 'reserved' ORDER BY id",
                     (name,),
-                ).fetchall()
-                keys = tuple(key for key, *_ in rows)
-                waiting = [
-                    Request.from_json(example_id, text)
-                    for _, state, example_id, text in rows
-                    if state == "reserved"
-                ]
-                jobs.append(Job(name, job_id, vendor, keys, begun_at, tuple(waiting)))
-        return jobs
+                )
+                requests = tuple(Request.from_json(*row) for row in waiting)
+                found.append(BatchJob(name, job_id, vendor, requests))
+        return found
 
     def close_job(self, name: str) -> int:
         """Closes a job, if it is open. Returns how many requests are now unknown.
 
-        Those are what was neither settled nor released: nobody knows what they cost.
+        Those were neither settled nor released, so their cost is not known.
         """
         with self._transaction() as connection:
             closed = connection.execute(
@@ -345,17 +363,20 @@ class Ledger:
             return _cut_off(connection, "job = ? AND state = 'reserved'", (name,))
 
     def spend(self, state: Literal["settled", "reserved", "unknown"] = "settled") -> Spend:
-        """Returns what this run has settled, or has in flight or cut off at its highest cost."""
+        """Returns the sums over this run's requests in a state.
+
+        Requests that are not settled count at their highest possible cost.
+        """
         with self._transaction() as connection:
             return total(connection, self.run, state)
 
     def bill(self) -> dict[str, Any]:
-        """Returns what this run has to pay, as `bill_of` does."""
+        """Returns the bill of this run (`bill_of`)."""
         with self._transaction() as connection:
             return bill_of(connection, self.run, self._of_others.values())
 
     def register(self, name: str) -> bool:
-        """Records what people call this run; returns whether the ledger knew it before."""
+        """Records the name of this run; returns whether it was on the ledger before."""
         with self._transaction() as connection:
             known = connection.execute("SELECT 1 FROM runs WHERE id = ?", (self.run,)).fetchone()
             connection.execute(
@@ -369,9 +390,62 @@ class Ledger:
             raise RuntimeError(f"{self.path}: opened before a fork; open it again in this process")
         return self._database.transaction()
 
-    def _held(self, request: Request) -> tuple[str, str, str]:
-        """Returns the values of `_HELD`."""
-        return request.key, self._owner.token, self.run
+    def _held(self, request: Request) -> dict[str, Any]:
+        """Returns the values in `_HELD`."""
+        return {"key": request.key, "owner": self._owner.token, "run": self.run}
+
+    def _cost_to_reserve(self, connection: sqlite3.Connection, model: str, listed: int) -> int:
+        """Returns the nanodollars to reserve for one more request.
+
+        Args:
+          connection: to the ledger.
+          model: that is asked.
+          listed: nanodollars that it costs at most, unless the model has billed more than that.
+
+        Raises:
+          BudgetExceeded: that does not fit the caps.
+        """
+        permille = _permille(connection, model)
+        cost = worst_case(listed, permille)
+        settled, reserved, unknown = (
+            total(connection, self.run, state) for state in ("settled", "reserved", "unknown")
+        )
+        counted = Spend.of((settled, reserved, unknown))
+        if counted.queries + 1 > self._queries_cap:
+            name, exceeded = "budget.queries", f"budget.queries={self._queries_cap} is reached"
+        elif counted.nanodollars + cost > cap_in_nanodollars(self._usd_cap):
+            name = "budget.usd"
+            exceeded = (
+                f"the next request may cost up to {in_usd(cost):.6f} US dollars, which "
+                f"budget.usd={self._usd_cap} no longer covers"
+            )
+        else:
+            return cost
+        cut_off = ""
+        if unknown.queries:
+            cut_off = (
+                f", {unknown.usd:.6f} for {unknown.queries} that were cut off and may have been "
+                "billed"
+            )
+        raise BudgetExceeded(
+            f"{self.path}: {exceeded}: spent {settled.usd:.6f} US dollars on {settled.queries} "
+            f"answers, reserved {reserved.usd:.6f} for {reserved.queries} requests{cut_off}; raise "
+            f"{name} to go on: what is answered is not paid twice"
+            f"{overrun_in_words(model, permille)}"
+        )
+
+    def _note_overrun(self, connection: sqlite3.Connection, model: str, permille: int) -> None:
+        """Raises what is reserved for a model to `permille` of the list price, now and later."""
+        connection.execute("INSERT OR REPLACE INTO overruns VALUES (?, ?)", (model, permille))
+        for row, *listed in connection.execute(
+            "SELECT id, input_tokens, output_tokens, batch FROM requests"
+            " WHERE run = ? AND model = ? AND state != 'settled'",
+            (self.run, model),
+        ).fetchall():
+            connection.execute(
+                "UPDATE requests SET nanodollars = max(nanodollars, ?) WHERE id = ?",
+                (worst_case(self._prices.cost(*listed), permille), row),
+            )
 
     def _find(self, connection: sqlite3.Connection, request: Request) -> Stored | None:
         """Returns the answer to a request; None if it may be reserved.
@@ -381,7 +455,7 @@ class Ledger:
         """
         row = connection.execute(
             f"SELECT state, owner, pid, job, {_STORED} FROM requests WHERE {_ALIVE}",
-            (request.key,),
+            {"key": request.key},
         ).fetchone()
         if row is None:
             return None
@@ -417,12 +491,28 @@ class Ledger:
         return sum(_cut_off(connection, which, owner) for owner in dead)
 
 
+def total(connection: sqlite3.Connection, run: str, state: str) -> Spend:
+    """Returns the sums over a run's requests that are `settled`, `reserved` or `unknown`."""
+    row = connection.execute(
+        "SELECT queries, input_tokens, output_tokens, nanodollars FROM totals"
+        " WHERE run = ? AND state = ?",
+        (run, state),
+    ).fetchone()
+    return Spend(*row) if row else Spend()
+
+
+def _permille(connection: sqlite3.Connection, model: str) -> int:
+    """Returns what a request to `model` has cost at most, in permille of its reservation."""
+    row = connection.execute("SELECT permille FROM overruns WHERE model = ?", (model,)).fetchone()
+    return row[0] if row else ONE
+
+
 def stored(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Stored]:
     """Returns the answers that are on a ledger, by key, in the order of `keys`."""
     found = {}
     for key in keys:
         row = connection.execute(
-            f"SELECT {_STORED} FROM requests WHERE {_ALIVE} AND state = 'settled'", (key,)
+            f"SELECT {_STORED} FROM requests WHERE {_ALIVE} AND state = 'settled'", {"key": key}
         ).fetchone()
         if row:
             found[key] = _stored(row)
@@ -430,7 +520,7 @@ def stored(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Sto
 
 
 def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -> dict[str, Any]:
-    """Returns what a run has to pay, as JSON values.
+    """Returns the bill of a run, as JSON values.
 
     Args:
       connection: to the ledger.
@@ -442,12 +532,9 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
       `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
       beside those paid) and `of_others` (like the answers, of those taken).
     """
-    taken = list(taken)
-    of_others = Spend(
-        len(taken),
-        sum(answer.reply.input_tokens for answer in taken),
-        sum(answer.reply.output_tokens for answer in taken),
-        in_usd(sum(answer.nanodollars for answer in taken)),
+    of_others = Spend.of(
+        Spend(1, answer.reply.input_tokens, answer.reply.output_tokens, answer.nanodollars)
+        for answer in taken
     )
     no_answer = connection.execute(
         "SELECT finish, count(*) FROM requests"
@@ -455,99 +542,25 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
         (run,),
     ).fetchall()
     unknown = total(connection, run, "unknown")
-    bill: dict[str, Any] = dataclasses.asdict(total(connection, run, "settled"))
+    bill: dict[str, Any] = total(connection, run, "settled").to_json()
     if no_answer:
         bill["no_answer"] = dict(no_answer)
     if unknown.queries:
         bill["unknown"] = {"queries": unknown.queries, "usd": unknown.usd}
-    if taken:
-        bill["of_others"] = dataclasses.asdict(of_others)
+    if of_others.queries:
+        bill["of_others"] = of_others.to_json()
     return bill
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    """Returns the answer that the columns `_STORED` hold."""
+    """Returns the answer in the columns `_STORED`."""
     text, input_tokens, output_tokens, finish, run, nanodollars = row
     return Stored(Reply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars)
 
 
-def _cut_off(connection: sqlite3.Connection, which: str, values: tuple[str, ...]) -> int:
+def _cut_off(connection: sqlite3.Connection, which: str, values: Any) -> int:
     """Makes reservations unknown; forgets those that the vendor cannot have billed."""
     connection.execute(f"DELETE FROM requests WHERE NOT sent AND {which}", values)
     return connection.execute(
         f"UPDATE requests SET state = 'unknown' WHERE {which}", values
     ).rowcount
-
-
-class Stopped(Exception):  # noqa: N818
-    """The run is stopping: what was about to be tried is not."""
-
-
-async def sleep(seconds: float, stop: asyncio.Event) -> None:
-    """Waits; raises `Stopped` as soon as the run is."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-        raise Stopped
-
-
-class Reservations:
-    """The ledger for the coroutines of one event loop, which wait for the disk and for room.
-
-    What is called first is written first, whatever is awaited when: a settlement that shows an
-    overrun comes before the next reservation.
-
-    Args:
-      ledger: that is written.
-      thread: an executor of one thread, which writes.
-      stop: set when the run is stopping.
-    """
-
-    def __init__(self, ledger: Ledger, thread: Executor, stop: asyncio.Event):
-        self._ledger, self._thread, self._stop = ledger, thread, stop
-        self._held = self._ended = 0  # Those that are only about to be made are held too.
-
-    async def reserve(self, request: Request, input_tokens_estimate: int) -> Reply | None:
-        """Does what `Ledger.reserve` does; waits while others of ours may leave room for it.
-
-        Raises:
-          BudgetExceeded: none of ours is held that could.
-          RequestInBatchJob: an open batch job has the request.
-          Stopped: the run is stopping.
-        """
-        while not self._stop.is_set():
-            ended = self._ended
-            self._held += 1
-            try:
-                reply = await self._write(self._ledger.reserve, request, input_tokens_estimate)
-            except RequestInBatchJob:
-                raise
-            except (RequestInFlight, BudgetExceeded) as refusal:
-                self._held -= 1
-                room_may_come = self._held or self._ended != ended
-                if isinstance(refusal, BudgetExceeded) and not room_may_come:
-                    raise
-            else:
-                self._held -= reply is not None
-                return reply
-            await sleep(_POLL_SECONDS, self._stop)
-        raise Stopped
-
-    def settle(self, request: Request, reply: Reply) -> Awaitable[None]:
-        """Does what `Ledger.settle` does."""
-        return self._end(self._write(self._ledger.settle, request, reply))
-
-    def release(self, request: Request) -> Awaitable[None]:
-        """Does what `Ledger.release` does."""
-        return self._end(self._write(self._ledger.release, request))
-
-    def abandon(self, request: Request) -> Awaitable[None]:
-        """Does what `Ledger.abandon` does."""
-        return self._end(self._write(self._ledger.abandon, request))
-
-    def _write(self, method: Callable[..., T], *what: object) -> "asyncio.Future[T]":
-        return asyncio.get_running_loop().run_in_executor(self._thread, method, *what)
-
-    async def _end(self, written: Awaitable[None]) -> None:
-        await written
-        self._held -= 1
-        self._ended += 1

@@ -1,4 +1,4 @@
-"""Requests to teachers, their replies, and counts of the outcomes."""
+"""Defines requests to teachers, their replies, and counts of the outcomes."""
 
 import dataclasses
 import functools
@@ -41,9 +41,9 @@ class Request:
       temperature: of sampling; 0 is greedy, None the vendor's default.
       sample: which of several replies to the same words.
       structured: whether the reply is JSON of `teachers.replies.SCHEMA`.
-      server: who is asked (`teachers.http.server_of`); "" is the vendor's own.
+      server: who is asked (`teachers.api.server_of`); "" is the vendor's own.
       recorded: the SHA-256 of what a recorded teacher says, so that a corrected text is another
-        request; "" of an API, whose reply nobody knows.
+        request; "" of an API, whose reply is not known before.
     """
 
     example_id: str
@@ -85,7 +85,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """A teacher's words, and the tokens that it bills.
+    """The text of a teacher's answer, and the tokens that it bills.
 
     Attributes:
       text: NUL and lone surrogates become U+FFFD.
@@ -107,7 +107,7 @@ class Failure:
     """A request that has no reply and will have none in this run.
 
     Attributes:
-      reason: for people.
+      reason: for messages.
       kind: `failed` at every attempt, `refused` by the vendor, or `not_asked` for want of budget.
     """
 
@@ -117,7 +117,7 @@ class Failure:
 
 @dataclasses.dataclass
 class Tally:
-    """Counts what came of requests, for people who watch a run.
+    """Counts the outcomes of requests, for progress bars and messages.
 
     Attributes:
       counts: by outcome: `answered`, `no_answer` (a paid reply that is none: cut off, empty,
@@ -145,7 +145,7 @@ class Tally:
 
     @property
     def replies(self) -> int:
-        """How many requests have a reply, which is paid and kept."""
+        """The number of requests with a reply, which is paid and kept."""
         return self.counts["answered"] + self.counts["no_answer"]
 
     def info(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Tally:
         return {"answered": self.counts["answered"]} | others
 
     def failures(self) -> str:
-        """Returns what is not answered in words, with the commonest reason; "" if all is."""
+        """Describes what is not answered, with the commonest reason; "" if all is answered."""
         if not self.reasons:
             return ""
         _, *counts = [f"{n} {kind.replace('_', ' ')}" for kind, n in self.info().items()]
@@ -164,5 +164,5 @@ class Tally:
 
 
 def alike(reason: str) -> str:
-    """Returns what reasons have in common that differ in their numbers alone."""
+    """Returns a reason with its numbers replaced, so that equal ones are counted together."""
     return _DIGITS.sub("#", reason)

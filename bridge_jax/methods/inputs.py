@@ -21,11 +21,10 @@ from bridge_jax.data.sources import Instructions, read_instructions
 from bridge_jax.errors import UserError
 from bridge_jax.models.hub.files import locate
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.pipeline import keys
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Input
+from bridge_jax.pipeline.stages import Input, keyed_values
 from bridge_jax.teachers import recorded
 from bridge_jax.text.prompts import DrawnInstructions, draw_instructions
 from bridge_jax.text.rendering import Rendering
@@ -251,7 +250,7 @@ class Inputs:
         return _files(str(path), self._hashes, _OF_MODELS)
 
     def _model_key(self, role: Role) -> str:
-        return of_value([keys.plain(self.model(role).selected), self._content(role)])
+        return of_value([keyed_values(self.model(role).selected), self._content(role)])
 
     def _tokenizer_key(self, role: Role) -> str:
         return of_value(self._content(role, lambda name: not name.endswith(_WEIGHTS)))

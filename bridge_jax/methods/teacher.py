@@ -19,11 +19,9 @@ from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded
 from bridge_jax.teachers.annotate import RateLimits, annotate
+from bridge_jax.teachers.api import server_of
 from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
-from bridge_jax.teachers.gemini_batch import GeminiBatches
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
-from bridge_jax.teachers.http import server_of, vendor_of
-from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.protocol import Teacher
 from bridge_jax.teachers.replies import Ask, Rules, is_good, resample
@@ -151,7 +149,8 @@ def ask(
     limits = RateLimits(config.requests_per_minute, config.tokens_per_minute)
     with open_ledger(workdir, params.budget, prices_of(config), not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
-            collect_left_open(_batch_teacher(config), ledger, config.batch_poll_seconds)
+            with_jobs = dataclasses.replace(config, backend="google-genai")  # The other has none.
+            collect_left_open(_api_teacher(with_jobs), ledger, config.batch_poll_seconds)
 
         def ask_all(requests: Sequence[Request], optional: bool) -> list[Reply | Failure]:
             what = "teacher, again" if optional else "teacher"
@@ -160,7 +159,7 @@ def ask(
             with track(what, len(requests), "requests") as advance:
                 more |= {"on_reply": _steps(advance, tally), "tally": tally}
                 if is_paid(config) and config.batch:
-                    asker, seconds = _batch_teacher(config), config.batch_poll_seconds
+                    asker, seconds = _api_teacher(config), config.batch_poll_seconds
                     found = annotate_in_batches(asker, ledger, requests, seconds, **more)
                 else:
                     threads = config.concurrency
@@ -261,18 +260,7 @@ def _costs(
 
 
 def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
-    if config.kind == "openai":
-        return OpenAITeacher(config.model, config.base_url, config.timeout, config.allow_http)
-    return GeminiTeacher(
-        config.model, config.base_url, config.timeout, config.backend, config.allow_http
-    )
-
-
-def _batch_teacher(config: TeacherConfig) -> OpenAIBatches | GeminiBatches:
-    make = OpenAIBatches if config.kind == "openai" else GeminiBatches
-    teacher = make(config.model, config.base_url, config.timeout, allow_http=config.allow_http)
-    teacher.vendor = vendor_of(config)
-    return teacher
+    return OpenAITeacher(config) if config.kind == "openai" else GeminiTeacher(config)
 
 
 def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:

@@ -16,7 +16,7 @@ FileKind = Literal["rows", "record", "array", "params"]
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file, or for parameters a folder, that a stage leaves.
+    """A file (for parameters a folder) that a stage writes.
 
     Attributes:
       name: in the stage's folder.
@@ -123,7 +123,7 @@ class MeasuredModel:
       name: in `report.json`.
       title: in words.
       note: what was done to it, in words; a method may have its own words for it.
-      is_before: whether it has not learned the task yet, so that its answers are not worth reading.
+      is_before: whether it is not trained on the task yet; its answers are not shown then.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Artifact:
       title: in words, for the report.
       work: what kind of work it is.
       role: whose model it works with; None where it runs none.
-      files: what it leaves.
+      files: its output files.
       version: raised when the files change their meaning.
       is_last: of a training: whether it leaves the role's final model.
       measured: of an evaluation: the model.

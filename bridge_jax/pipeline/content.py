@@ -60,7 +60,7 @@ def of_bytes(array: np.ndarray) -> str:
 
 
 class Hashes:
-    """The SHA-256 of files, remembered in a file of its own.
+    """Computes the SHA-256 of files, and caches them in a file.
 
     Args:
       file: where they are remembered; None remembers nothing beyond this process.

@@ -1,12 +1,11 @@
 """Runs stages: skips finished ones, resumes interrupted ones, reruns those with changed inputs.
 
-Whether a stage is done is decided by its shallow key (`pipeline.keys`), so a stage before it that
-ran again with an equal result makes nothing after it run.
+Whether a stage is done is decided by its shallow key (`pipeline.stages`). So where an earlier stage
+ran again with an equal result, the stages that read it do not.
 """
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any
 
 import jax
 
+from bridge_jax import caches
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import files, keys, storage
+from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
-from bridge_jax.pipeline.stages import Input, Stage
+from bridge_jax.pipeline.stages import Input, Stage, key_of
 from bridge_jax.pipeline.storage import Folder, Store
 from bridge_jax.timing import Spans
 
@@ -28,7 +28,7 @@ _LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "t
 
 
 class StageBusy(Exception):  # noqa: N818 - no error: come back later
-    """Another process is running the stage of this name in the shared store."""
+    """Another process is running this stage (its name is the message) in the shared store."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StageOutcome:
     Attributes:
       name: of the stage.
       cached: whether it was done before.
-      seconds: of work, whenever it was done.
+      seconds: of work, in this run or an earlier one.
       why: why it was run again, or taken as it is; "" if there is nothing to say.
     """
 
@@ -50,7 +50,7 @@ class StageOutcome:
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """A finished stage, the same on all processes."""
+    """A finished stage, as all processes agreed on it."""
 
     folder: str
     key: str
@@ -70,8 +70,8 @@ class Execution:
       store: where the stages lie.
       hashes: of files.
       deep: the deep key of each stage.
-      as_they_are: finished stages that are taken as they are, whatever their keys; what they read
-        need not be among `stages`.
+      as_they_are: finished stages that are used even if their keys differ; what they read need not
+        be among `stages`.
     """
 
     def __init__(
@@ -90,32 +90,34 @@ class Execution:
         self._deep = deep
         self._made: dict[str, _Made] = {}
         self._spans = Spans()
-        self._spans.listen()
 
     def run(self) -> Iterator[StageOutcome]:
-        """Runs what is not done, yielding the outcome of each stage as it ends.
+        """Runs what is not done, and yields the outcome of each stage as it ends.
 
         Raises:
           StageBusy: another process is running the next stage in the store. What was done before
             it stays.
         """
         try:
-            for stage in self._stages.values():
-                with _disk_errors(stage.name, self._workdir):
-                    made = self._look(stage)
-                    if made and not made.damage:
-                        self._settle(stage, made)
-                if made is None:
-                    yield from self._make(stage, self._unreadable(stage))
-                elif made.damage:
-                    yield from self._make(stage, made.damage)
-                else:
-                    is_other = made.key != self._deep[stage.name]
-                    note = is_other and stage.name in self._as_they_are
-                    why = "used as it is, although made with other data or settings" if note else ""
-                    yield StageOutcome(stage.name, True, made.seconds, why)
+            with self._spans.compilations():
+                for stage in self._stages.values():
+                    yield from self._run_or_skip(stage)
         finally:
             self._hashes.save()
+
+    def _run_or_skip(self, stage: Stage) -> Iterator[StageOutcome]:
+        with _disk_errors(stage.name, self._workdir):
+            made = self._look(stage)
+            if made and not made.damage:
+                self._settle(stage, made)
+        if made is None:
+            yield from self._make(stage, self._unreadable(stage))
+        elif made.damage:
+            yield from self._make(stage, made.damage)
+        else:
+            is_other = made.key != self._deep[stage.name] and stage.name in self._as_they_are
+            why = "used as it is, although made with other data or settings" if is_other else ""
+            yield StageOutcome(stage.name, True, made.seconds, why)
 
     def _unreadable(self, stage: Stage) -> str:
         """Returns a note where the stage has a manifest that cannot be read."""
@@ -181,9 +183,9 @@ class Execution:
             if made and not made.damage and not (made.dropped and needs_params):
                 self._settle(stage, made)
                 return StageOutcome(stage.name, True, made.seconds)
-            # The same work on the same inputs: another rounding, on another machine, may neither
-            # run what follows again nor choose other questions to pay for. Only a teacher may
-            # say something else.
+            # The same work on the same inputs: different rounding on another machine must neither
+            # run later stages again nor select other questions to pay for. Only a teacher may
+            # answer differently.
             is_same = made is not None and stage.artifact.work != "ask"
             seconds = self._run(stage, folder, made.content if made and is_same else "")
         made = self._look(stage, careful=False)
@@ -194,12 +196,12 @@ class Execution:
         return StageOutcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
 
     def _shallow(self, stage: Stage) -> str:
-        return keys.key_of(stage, self._inputs, lambda name: self._made[name].content)
+        return key_of(stage, self._inputs, lambda name: self._made[name].content)
 
     def _look(self, stage: Stage, careful: bool = True) -> _Made | None:
         """Returns the finished stage; None if it is not finished.
 
-        The first process looks, and tells the others.
+        The first process reads the disk, and sends the result to the others.
 
         Args:
           stage: which.
@@ -303,7 +305,7 @@ def _disk_errors(stage: str, place: Path) -> Iterator[None]:
 
 
 def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
-    """Makes the stage's folder, or goes on in that of an earlier attempt; returns its record."""
+    """Creates the stage's folder, or continues an earlier attempt in it; returns its record."""
     # A folder with a manifest was whole, and has been damaged since.
     earlier = None if (place / storage.MANIFEST).exists() else storage.started(place)
     if earlier and earlier["shallow"] == fresh["shallow"]:
@@ -317,9 +319,7 @@ def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 def _made_with() -> dict[str, str]:
     """Returns the versions of libraries, the backend and the devices; they are in no key."""
-    found = {}
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # Not installed.
-            found[name] = importlib.metadata.version(name)
+    versions = zip(_LIBRARIES, caches.versions_of(*_LIBRARIES))
+    found = {name: version for name, version in versions if version}
     devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
     return found | {"backend": jax.default_backend(), "devices": devices}

@@ -56,7 +56,7 @@ def held(file: Path, wait: bool = False) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Holds the workdir.
+    """Locks the workdir during the block.
 
     Raises:
       WorkdirBusy: another run holds it.

@@ -67,7 +67,7 @@ class RoleModel:
 
     @functools.cached_property
     def tokenizer(self) -> tokenizer.Tokenizer:
-        """The tokenizer of the checkpoint, compared with its embedding table."""
+        """The tokenizer of the checkpoint, checked against the size of its embedding table."""
         path, rows = locate(self.selected.checkpoint), self.config.vocab_size
         return tokenizer.load(path, rows, read_end_ids(path, rows))
 

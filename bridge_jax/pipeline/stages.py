@@ -1,21 +1,31 @@
-"""Defines a stage, what it reads and how much work it is, and a method as a list of stages.
+"""Defines a stage, what it reads, its work and its keys; and a method as a list of stages.
 
 A stage is a plain function of its parameters, of results of other stages, and of inputs from
 outside the run. `pipeline.execution` runs it.
+
+It has two keys. The *deep* key is the hash of the stage, its parameters and the deep keys of what
+it reads: it is known before a run. The *shallow* key is the hash of the stage, its parameters and
+the content of what it reads. Fields that change speed or cost alone, which are marked `UNKEYED`
+where they are declared, are in neither.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from bridge_jax.config import RunConfig
+from bridge_jax.config.fields import Unkeyed
 from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.pipeline.content import of_value
 from bridge_jax.text.prompts import Mode
+
+_DIGITS = 24  # of a key, hexadecimal; it is the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """Something from outside the run that stages read: data, a model, a mesh.
+    """An input of stages from outside the run: data, a model, a mesh.
 
     Attributes:
       open: returns what a stage is given.
@@ -45,11 +55,11 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """The work of a stage, as far as it is known before it runs; for the planner.
+    """The work of a stage as it is known before the run; for the planner.
 
     Attributes:
-      of: which examples.
-      count: how many, where that does not follow from the data; 0 otherwise.
+      of: the set of examples.
+      count: their number, where it does not follow from the data; 0 otherwise.
       text: what is read beside the prompt: an `answer`, a `rationale` with its answer, or in `both`
         passes each by itself.
       modes: how the model is asked; each example once in each mode.
@@ -71,7 +81,7 @@ class Load:
 
     @property
     def passes(self) -> int:
-        """How many sequences there are of each example."""
+        """The number of sequences of each example."""
         texts = len(self.modes) + 1 if self.text == "both" else len(self.modes)
         return self.samples * texts
 
@@ -126,3 +136,58 @@ class Method:
     stages: Callable[[RunConfig], list[Stage]]
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     check: Callable[[RunConfig], None] = lambda _: None
+
+
+def keyed_values(value: Any) -> Any:
+    """Returns parameters as JSON values, without the fields that are in no key."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value), include_extras=True)
+        names = (field.name for field in dataclasses.fields(value))
+        return {
+            name: keyed_values(getattr(value, name)) for name in names if _is_keyed(hints[name])
+        }
+    if isinstance(value, tuple | list):
+        return [keyed_values(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): keyed_values(part) for key, part in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 0 and 0.0 are one.
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"{value!r} cannot be part of a key")
+
+
+def _is_keyed(hint: Any) -> bool:
+    marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    return not any(isinstance(mark, Unkeyed) for mark in marks)
+
+
+def deep_keys(stages: Sequence[Stage], inputs: Mapping[str, Input]) -> dict[str, str]:
+    """Returns the deep key of each stage, in order."""
+    known: dict[str, str] = {}
+    for stage in stages:
+        known[stage.name] = key_of(stage, inputs, known.__getitem__)
+    return known
+
+
+def key_of(stage: Stage, inputs: Mapping[str, Input], result: Callable[[str], str]) -> str:
+    """Returns the key of a stage.
+
+    Args:
+      stage: whose.
+      inputs: by name.
+      result: name of a stage that it reads -> its deep key, for a deep key, or the hash of its
+        content, for a shallow one.
+    """
+    read = {
+        argument: inputs[name].key() if name in inputs else result(name)
+        for argument, name in stage.reads.items()
+    }
+    read |= {name: inputs[name].key() for name in stage.keyed_by}
+    keyed = {
+        "stage": stage.artifact.name,
+        "version": stage.artifact.version,
+        "params": keyed_values(stage.params),
+        "reads": {argument: found for argument, found in read.items() if found},
+    }
+    return of_value(keyed)[:_DIGITS]

@@ -232,7 +232,7 @@ class Store:
         return None
 
     def prune(self, stage: str, used: Path) -> None:
-        """Removes the other folders of a stage: the run has a new result in their place."""
+        """Removes the other folders of a stage, whose results the new one replaces."""
         if self.shared:
             return
         for folder in used.parent.iterdir():
@@ -269,7 +269,7 @@ def lock_of(folder: Path) -> Path:
 
 
 def link(workdir: Path, stage: str, folder: Path) -> None:
-    """Makes the stage's name in a workdir a relative link to its folder, in one step."""
+    """Points the stage's name in a workdir to its folder by a relative link, in one step."""
     name, words = workdir / stage, os.path.relpath(folder, (workdir / stage).parent)
     if name.is_symlink() and name.readlink() == Path(words):
         return

@@ -15,9 +15,8 @@ from bridge_jax.methods import inputs
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.chips import GIB, Chip
-from bridge_jax.pipeline import keys
 from bridge_jax.pipeline.content import Hashes, of_value
-from bridge_jax.pipeline.stages import Input
+from bridge_jax.pipeline.stages import Input, deep_keys, keyed_values
 from bridge_jax.planning import plan
 from bridge_jax.planning.spending import expected
 from bridge_jax.planning.workload import Lengths, TrainingWork, opened, workloads
@@ -100,7 +99,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
     for config in configs:
         stages, lengths = opened(config, devices, hashes)
         mesh, table = lengths.inputs.mesh, _inputs(lengths)
-        deep = keys.deep_keys(stages, table)
+        deep = deep_keys(stages, table)
         new = {name for name, key in deep.items() if (name, key) not in known}
         for work in workloads(stages, lengths, new):
             model = plan.decoder_config(getattr(config, work.role), mesh)
@@ -118,7 +117,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         for stage in stages:
             if stage.artifact.work == "ask" and stage.load:
                 alone.append(expected([stage], lengths)._asdict())
-                pool = of_value([keys.plain(stage.params), table[inputs.POOL].key()])
+                pool = of_value([keyed_values(stage.params), table[inputs.POOL].key()])
                 size = lengths.pool_size * stage.load.samples
                 chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
                 asked.setdefault(pool, (size, {}))[1][chosen] = alone[-1]
@@ -141,7 +140,7 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
     seed = config.seed if data.source == "practice" else 0
 
     def settings() -> str:
-        return of_value([keys.plain(data), sorted(table[inputs.POOL].files().values()), seed])
+        return of_value([keyed_values(data), sorted(table[inputs.POOL].files().values()), seed])
 
     data_of_run = (inputs.POOL, inputs.TEST, inputs.RECORDED)
     return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}

@@ -1,4 +1,4 @@
-"""Asks a teacher many questions at once, every one of them through the ledger.
+"""Sends many requests to a teacher at once, each of them through the ledger.
 
 One event loop asks, in a thread of its own: an interrupt, which only reaches the main thread,
 cannot fall between a reservation and its call. Only that loop changes the state below.
@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import Ledger, Reservations, Stopped, sleep
+from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply, Request, Tally, alike
+from bridge_jax.ledger.reservations import Reservations, Stopped, sleep
 from bridge_jax.teachers.protocol import Teacher, TeacherError
 
 ATTEMPTS = 6
@@ -173,7 +174,7 @@ class RateLimits:
         """Takes the next turn, for a request of at most `tokens`; returns the seconds until it."""
         now = self._clock()
         limited = [i for i, rate in enumerate(self._per_second) if rate]
-        start = max([now, *(self._free_at[i] for i in limited)])
+        start = max([now] + [self._free_at[i] for i in limited])
         for i in limited:
             self._free_at[i] = start + (1, tokens)[i] / self._per_second[i]
         return start - now
@@ -353,7 +354,7 @@ class _Work:
             await self.reservations.abandon(request)
 
     async def _in_turn(self, request: Request, estimate: int, most: int) -> Reply | None:
-        """Reserves when the vendor's limits let the request be sent, or returns the reply."""
+        """Reserves once the rate limits allow the call; or returns the stored reply."""
         stored = await self.reservations.reserve(request, estimate)
         if stored is not None:
             return stored
@@ -400,6 +401,6 @@ class _Work:
             )
 
     def _fail(self, error: BaseException) -> None:
-        """Stops new calls and retries; what they raise because of it hides no first error."""
+        """Stops new calls and retries, and keeps the first error."""
         self.failure = self.failure or error
         self.stop.set()

@@ -1,4 +1,4 @@
-"""Asks a teacher through its vendor's batch mode: at half the price, within a day.
+"""Asks a teacher through its vendor's batch mode, at half the price and within a day.
 
 A job is on the ledger before it is submitted, under a name that the vendor keeps with it. So it
 outlives this process: the next run of the same command collects it, and a run that was killed
@@ -11,16 +11,15 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tenacity
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.ledger import Job, Ledger
+from bridge_jax.ledger.ledger import BatchJob, Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Failure, Reply, Request, Tally
 from bridge_jax.teachers.annotate import ATTEMPTS, LONGEST_SECONDS, Outcomes, seconds_to_wait
-from bridge_jax.teachers.http import UNREADABLE
 from bridge_jax.teachers.protocol import BatchTeacher, JobRefused, JobState, TeacherError
 
 T = TypeVar("T")
@@ -50,7 +49,7 @@ def annotate_in_batches(
       teacher: answers the requests.
       ledger: pays for them.
       requests: equal ones are asked once.
-      poll_seconds: between two looks at a job's state.
+      poll_seconds: seconds between two requests for the state of a job.
       on_reply: called with (requests done, requests in all).
       attempts: jobs per request at most.
       optional: a request that no longer fits the caps is a `Failure`, not an error.
@@ -79,7 +78,7 @@ def annotate_in_batches(
 
 
 def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float) -> None:
-    """Waits for jobs that an earlier process of this run left open, and writes their results.
+    """Waits for jobs that an earlier process of this run left open, and records their results.
 
     For a run without batch mode: requests that it is about to make may be in such a job.
 
@@ -108,8 +107,8 @@ class _Batches:
     poll_seconds: float
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def left_open(self) -> list[Job]:
-        """Returns the vendor's jobs of an earlier process; forgets those that it never submitted.
+    def left_open(self) -> list[BatchJob]:
+        """Returns the vendor's open jobs of earlier processes; drops those never submitted.
 
         Raises:
           UserError: one cannot be looked for.
@@ -128,7 +127,7 @@ class _Batches:
             jobs.append(dataclasses.replace(job, id=job_id))
         return jobs
 
-    def submit(self) -> tuple[list[Job], BudgetExceeded | None]:
+    def submit(self) -> tuple[list[BatchJob], BudgetExceeded | None]:
         """Submits requests without an outcome, as far as the caps allow; takes stored replies."""
         reserved: dict[str, Request] = {}
         exceeded = None
@@ -147,7 +146,7 @@ class _Batches:
         self.outcomes.report()
         return [self._submit_one(part) for part in _parts(reserved)], exceeded
 
-    def collect(self, jobs: Sequence[Job]) -> None:
+    def collect(self, jobs: Sequence[BatchJob]) -> None:
         """Waits for jobs and writes their results to the ledger."""
         waiting = list(jobs)
         while waiting:
@@ -164,11 +163,11 @@ class _Batches:
                 _log.info("%s works on %s", self.teacher.name, "; ".join(sorted(words)))
                 time.sleep(self.poll_seconds)
 
-    def _submit_one(self, requests: Mapping[str, Request]) -> Job:
+    def _submit_one(self, requests: Mapping[str, Request]) -> BatchJob:
         name, vendor = f"bridge-{uuid.uuid4().hex}", self.teacher.vendor
         self.ledger.begin_job(name, vendor, list(requests))
         waiting = tuple(requests.values())
-        job = Job(name, None, vendor, tuple(requests), time.time(), waiting)
+        job = BatchJob(name, None, vendor, waiting)
         tries = 0
 
         def submit() -> str:
@@ -189,8 +188,8 @@ class _Batches:
         self.ledger.record_job(name, job_id)
         return dataclasses.replace(job, id=job_id)
 
-    def _settle(self, job: Job) -> None:
-        # All of the job's, because requests that this run no longer makes are paid for too.
+    def _settle(self, job: BatchJob) -> None:
+        # All requests of the job: those that this run no longer makes are paid too.
         requests = {request.key: request for request in job.waiting}
         try:
             with _stays_open(job):
@@ -213,7 +212,7 @@ class _Batches:
         # A request without any result may be billed: it becomes unknown, and counts.
         self.ledger.close_job(job.name)
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: BatchJob) -> None:
         """Takes back the reservations of a job that the vendor does not have."""
         for request in job.waiting:
             self.ledger.release(request)
@@ -241,8 +240,8 @@ class _Batches:
 
 
 @contextlib.contextmanager
-def _stays_open(job: Job) -> Iterator[None]:
-    """Says in an error that the job, which may be paid for, is still to be collected."""
+def _stays_open(job: BatchJob) -> Iterator[None]:
+    """Adds to an error that the job, which may be paid for, is still to be collected."""
     try:
         yield
     except JobRefused:
@@ -265,38 +264,3 @@ def _parts(requests: Mapping[str, Request]) -> list[dict[str, Request]]:
         number = (place // REQUESTS_PER_JOB, size // BYTES_PER_JOB)
         parts.setdefault(number, {})[key] = request
     return list(parts.values())
-
-
-def read_results(
-    rows: Sequence[tuple[Any, Mapping[str, Any]]],
-    requests: Mapping[str, Request],
-    read: Callable[[Request, Mapping[str, Any]], Reply],
-    unfinished: str = "",
-) -> dict[str, Reply | TeacherError]:
-    """Returns the results of a job that has ended, by the key of the request.
-
-    A row that cannot be read may be billed, so its request has no result. A row without a key may
-    be that of any request without a row.
-
-    Args:
-      rows: key and content of each; the key may be anything that a server writes in its place.
-      requests: those that wait for a result, by key.
-      read: returns the reply in a row, or raises its `TeacherError`.
-      unfinished: why requests without a row are not billed and may be asked again; "" if they may
-        be billed.
-    """
-    found: dict[str, Reply | TeacherError] = {}
-    named = {key for key, _ in rows if isinstance(key, str)}
-    for key, row in rows:
-        request = requests.get(key) if isinstance(key, str) else None
-        if request and (row.get("error") or row.get("response")):
-            try:
-                found[key] = read(request, row)
-            except TeacherError as error:
-                found[key] = error
-            except UNREADABLE:
-                continue
-    if unfinished and all(isinstance(key, str) for key, _ in rows):
-        for key in requests.keys() - named:
-            found[key] = TeacherError(unfinished, "transient")
-    return found

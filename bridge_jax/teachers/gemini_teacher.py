@@ -1,4 +1,4 @@
-"""Gemini, through `google-genai` or, for those who are pinned to it, `google-generativeai`.
+"""Asks Gemini through `google-genai` or, for users pinned to it, `google-generativeai`.
 
 The retired `google-generativeai` has no batch mode. Both SDKs hand over the server's text unread:
 reading it here takes less time than their models, and reads answers that they reject. Whatever is
@@ -10,88 +10,53 @@ import contextlib
 import functools
 import importlib
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import Finish, Reply, Request
 from bridge_jax.teachers import http
-from bridge_jax.teachers.http import HttpErrors, items, mapping, tokens
+from bridge_jax.teachers.api import ApiTeacher, read_results, worst_case
+from bridge_jax.teachers.http import UNREADABLE, items, mapping, tokens
+from bridge_jax.teachers.protocol import JobState, TeacherError
 from bridge_jax.teachers.replies import SCHEMA, finish_of
-from bridge_jax.teachers.secret import Secret
 
-Backend = Literal["google-genai", "google-generativeai"]
-
+# States of batch jobs; and codes of google.rpc.Code for the vendor's own trouble, which may pass.
+_ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}
+_PASSING = (4, 8, 10, 13, 14)
 _ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
 # https://ai.google.dev/api/generate-content#FinishReason
 _REFUSALS = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"}
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
 
 
-class GeminiTeacher:
-    """A teacher that answers Gemini's generateContent. It reads and opens nothing until asked.
+class GeminiTeacher(ApiTeacher):
+    """A teacher that answers Gemini's generateContent, one by one or in batch jobs.
 
-    Args:
-      model: for messages; requests name their own.
-      base_url: of a proxy; empty is Google's.
-      timeout: seconds for an answer, which comes in one piece.
-      backend: the SDK.
-      allow_http: whether the key may go over plain http to another machine.
+    A job holds its requests and its answers itself: for jobs above 20 MB, which would need files,
+    `batch` makes several.
     """
 
-    vendor = "gemini"
-
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        timeout: float = 120.0,
-        backend: Backend = "google-genai",
-        allow_http: bool = False,
-    ):
-        self.name = f"gemini/{model}"
-        self._base_url, self._timeout, self._backend = base_url, timeout, backend
-        self._allow_http = allow_http
-
     @functools.cached_property
-    def secret(self) -> Secret:
-        """The key."""
-        return Secret(["GEMINI_API_KEY", "GOOGLE_API_KEY"], True, f"teacher {self.name}")
-
-    @functools.cached_property
-    def errors(self) -> HttpErrors:
-        """Turns errors of calls into `TeacherError`s."""
-        return HttpErrors(self.name, self.secret)
-
-    @functools.cached_property
-    def sdk(self) -> "GoogleGenai | GoogleGenerativeai":
-        """The SDK, which makes the calls of one event loop.
+    def client(self) -> Any:
+        """The `GoogleGenai` or `GoogleGenerativeai` that makes the calls of one event loop.
 
         Raises:
           UserError: the SDK is not installed, there is no key, or it would not be safe on its way.
         """
-        url = self._base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL", "")
-        http.may_send_key(self.name, self.secret, url, self._allow_http)
-        is_genai = self._backend == "google-genai"
+        is_genai = self.config.backend == "google-genai"
         make = GoogleGenai if is_genai else GoogleGenerativeai
+        key = self.key()
         try:
-            return make(self.secret.value, self._base_url, self._timeout)
+            return make(key, self.config.base_url, self.config.timeout)
         except ImportError:
             extra = "gemini" if is_genai else "generativeai"
             raise UserError(
-                f"teacher.backend={self._backend} needs the SDK: pip install 'bridge-jax[{extra}]'"
+                f"teacher.backend={self.config.backend} needs the SDK: "
+                f"pip install 'bridge-jax[{extra}]'"
             ) from None
-
-    def check(self) -> None:
-        """Raises a `UserError` if it cannot be asked; sends nothing."""
-        _ = self.sdk
-
-    def estimate_input_tokens(self, request: Request) -> int:
-        """Returns a bound of the input's tokens."""
-        return http.worst_case(request)[0]
 
     async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call.
@@ -100,26 +65,13 @@ class GeminiTeacher:
           TeacherError: there is none.
         """
         with self.explained():
-            body = await self.sdk.generate(request)
+            body = await self.client.generate(request)
             return self.reply(request, merged(self.errors.objects(body)))
-
-    async def aclose(self) -> None:
-        """Closes the connections of this event loop; asked again, it opens others."""
-        if sdk := self.__dict__.pop("sdk", None):
-            await sdk.aclose()
-
-    def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
-        """Returns `HttpErrors.boundary` for the SDK's errors.
-
-        Args:
-          *unreadable: errors that the SDK raises inside where it cannot read an answer.
-        """
-        return self.errors.boundary(self._refusal, unreadable)
 
     def _refusal(self, error: Any) -> http.Refusal | None:
         if isinstance(error, _Arrived):
             return error.status, error.headers, http.json_or_text(error.body)
-        if isinstance(error, self.sdk.refusals):
+        if isinstance(error, self.client.refusals):
             return error.code, getattr(error.response, "headers", {}), error.details
         return None
 
@@ -131,7 +83,75 @@ class GeminiTeacher:
         Raises:
           TeacherError: there is no reply, and nothing that says that it is billed.
         """
-        return self.errors.reply(read(request, answer, http.worst_case(request)), answer)
+        return self.errors.reply(read(request, answer, worst_case(request)), answer)
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job."""
+        inline = []
+        for key, request in requests.items():
+            system, contents = contents_of(request)
+            config = self.client.config(request, system)
+            inline.append({"contents": contents, "config": config, "metadata": {"key": key}})
+        model = next(iter(requests.values())).model
+        with self.explained(*UNREADABLE):
+            jobs = self.client.blocking.batches
+            return jobs.create(model=model, src=inline, config={"display_name": name}).name
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`."""
+        with self.explained(*UNREADABLE):
+            listed = self.client.blocking.batches.list(config={"page_size": 100})
+            return next((job.name for job in listed if job.display_name == name), None)
+
+    def state(self, job_id: str) -> JobState:
+        """Returns the state of a job; Gemini does not say how many requests are done."""
+        words = _words(self._job(job_id))
+        if not words:
+            raise self.errors.unusable(f"batch job {job_id} without a state")
+        return JobState(words, 0, words in _ENDED)
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns the results of the requests of a job that has ended."""
+        job = self._job(job_id)
+        words = _words(job)
+        output = mapping(mapping(job.get("metadata")).get("output"))
+        answers = items(mapping(output.get("inlinedResponses")).get("inlinedResponses"))
+        if words == "FAILED" and not answers:
+            raise self.job_refused(job_id, mapping(job.get("error")).get("message"))
+        # Answers come in the order of the job, of which `requests` may be a part.
+        in_order = list(requests) if len(requests) == len(answers) else [None] * len(answers)
+        rows = [
+            (mapping(mapping(row).get("metadata")).get("key") or key, mapping(row))
+            for row, key in zip(answers, in_order)
+        ]
+        is_cut = words in ("EXPIRED", "CANCELLED")
+        unfinished = f"batch job {job_id} {words.lower()} before it" if is_cut else ""
+        return read_results(rows, requests, self._result, unfinished)
+
+    def _job(self, job_id: str) -> Mapping[str, Any]:
+        """Returns a job as the vendor writes it, also where the SDK cannot read an answer in it."""
+        with self.explained(*UNREADABLE):
+            self.client.last_body = b""
+            with contextlib.suppress(*UNREADABLE):
+                self.client.blocking.batches.get(name=job_id)
+            return http.objects(self.client.last_body)[0]
+
+    def _result(self, request: Request, answer: Mapping[str, Any]) -> Reply:
+        if answer.get("error"):
+            error = mapping(answer["error"])
+            code, said = error.get("code"), error.get("message") or answer["error"]
+            if code in _PASSING:
+                raise TeacherError(self.secret.hide(f"{self.name}: {said}"), "transient")
+            status = 401 if code in (7, 16) else 400
+            raise self.errors.refused(status, {}, {"message": said})
+        return self.reply(request, mapping(answer["response"]))
+
+
+def _words(job: Mapping[str, Any]) -> str:
+    state = str(mapping(job.get("metadata")).get("state") or job.get("state") or "")
+    return state.removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_")
 
 
 def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -226,7 +246,12 @@ class GoogleGenai:
         self.last_body = b""
         self._configs: dict[tuple, Any] = {}
 
-    def client(self, session: Any = None) -> Any:
+    @functools.cached_property
+    def blocking(self) -> Any:
+        """The SDK's blocking client, for batch jobs, which are few."""
+        return self._client()
+
+    def _client(self, session: Any = None) -> Any:
         """Returns a client of the SDK.
 
         Args:
@@ -261,7 +286,7 @@ class GoogleGenai:
         )
         return response.sdk_http_response.body or ""
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Closes the connections."""
         if self._session is not None:
             await self._session.close()
@@ -273,7 +298,7 @@ class GoogleGenai:
         It uses aiohttp, which takes two thirds of the processor time of httpx.
         """
         self._session = _session(self._aiohttp, min(30.0, self._timeout / 2))
-        return self.client(self._session)
+        return self._client(self._session)
 
     def _built(self, request: Request, system: str) -> Any:
         """Returns the config of a call; building it for each request takes time."""
@@ -302,11 +327,11 @@ class GoogleGenerativeai:
     It has one key and one address for the whole process.
     """
 
-    refusals = ()  # `_take_out` takes every response out of it.
+    refusals = ()  # `_take_out` raises every response before the SDK reads it.
 
     def __init__(self, key: str, base_url: str, timeout: float):
         with warnings.catch_warnings():
-            # It announces its end, which its users know.
+            # It warns of its own retirement.
             warnings.simplefilter("ignore", FutureWarning)
             sdk: Any = importlib.import_module("google.generativeai")
 
@@ -327,7 +352,7 @@ class GoogleGenerativeai:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._generate, request)
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Ends the threads."""
         self._threads.shutdown()
 
@@ -350,7 +375,7 @@ class GoogleGenerativeai:
 
 
 class _Arrived(Exception):  # noqa: N818
-    """Carries a response out of an SDK, which would follow redirects and reject odd answers."""
+    """Carries a response past an SDK that would follow redirects and reject unusual answers."""
 
     def __init__(self, status: int, headers: Any, body: bytes):
         super().__init__(f"HTTP {status}")
@@ -358,7 +383,7 @@ class _Arrived(Exception):  # noqa: N818
 
 
 def _take_out(response: Any, *_: Any, **__: Any) -> NoReturn:
-    """Takes a response of `requests` out of the SDK, whatever it is."""
+    """Raises `_Arrived` with a response of `requests`, before the SDK reads it."""
     raise _Arrived(response.status_code, response.headers, response.content)
 
 

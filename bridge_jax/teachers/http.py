@@ -1,4 +1,4 @@
-"""Calls over HTTP: addresses and keys, the JSON that servers write, and what an error means.
+"""Reads the JSON that servers write, and classifies the errors of calls over HTTP.
 
 Errors matter for the money. A vendor does not bill an answer that it refused to give, but a call
 that was lost on the way may be billed.
@@ -10,100 +10,16 @@ import datetime
 import email.utils
 import itertools
 import json
-import logging
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge_jax.config import TeacherConfig, address
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.ledger.requests import Reply
 from bridge_jax.teachers.protocol import TeacherError, Trouble
-from bridge_jax.teachers.replies import SCHEMA_BYTES
 from bridge_jax.teachers.secret import Secret, causes
-
-_log = logging.getLogger(__name__)
-
-# Addresses.
-
-# The vendor's own server, and the variable with which its SDK is sent to another.
-_VENDORS = {
-    "openai": ("https://api.openai.com/v1", "OPENAI_BASE_URL"),
-    "gemini": ("https://generativelanguage.googleapis.com", "GOOGLE_GEMINI_BASE_URL"),
-}
-_PORTS = {"http": 80, "https": 443}
-
-
-def server_of(config: TeacherConfig) -> str:
-    """Returns the server that a teacher asks; "" is the vendor's own, or none at all.
-
-    The same server is spelled the same: `HTTPS://API.OpenAI.com:443/v1/` is OpenAI's own. A name
-    and password, and a query, are left out, because they may be secret.
-    """
-    if config.kind not in _VENDORS:
-        return ""
-    own, variable = _VENDORS[config.kind]
-    url = config.base_url.strip()
-    if not url and config.backend == "google-genai":  # The other SDK of Gemini reads no variable.
-        url = os.environ.get(variable, "").strip()
-    parts = urlsplit(url)
-    try:
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:  # No port: the SDK will say so.
-        host, port = "", None
-    if not host:
-        return url.rstrip("/")
-    host = f"[{host}]" if ":" in host else host
-    place = host if port in (None, _PORTS.get(parts.scheme)) else f"{host}:{port}"
-    found = f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
-    return "" if found == own else found
-
-
-def vendor_of(config: TeacherConfig) -> str:
-    """Returns the owner of a teacher's batch jobs: no other server is asked about them."""
-    server = server_of(config)
-    return f"{config.kind} at {server}" if server else config.kind
-
-
-def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> None:
-    """Raises a `UserError` for a key that others could read on its way.
-
-    Args:
-      teacher: its name, for the message.
-      secret: the key. Without one, any address will do.
-      url: where to; empty is the vendor's own address.
-      allow_http: whether the user has confirmed it (`teacher.allow_http`).
-    """
-    address.check(url, f"the address of teacher {teacher}")
-    if not (url and secret.value) or address.is_private(url):
-        return
-    host = urlsplit(url).hostname
-    if not allow_http:
-        raise UserError(
-            f"teacher {teacher}: the key in {secret.variable} would go to {host} over plain http, "
-            f"where everybody on the way can read it; use https, unset {secret.variable} if the "
-            "server needs no key, or confirm it with teacher.allow_http=true"
-        )
-    _log.warning("teacher %s: %s goes to %s over plain http", teacher, secret.variable, host)
-
-
-# What a chat template adds to the words of a message, generously: roles and separators.
-_TOKENS_PER_MESSAGE = 16
-
-
-def worst_case(request: Request) -> tuple[int, int]:
-    """Returns bounds of the tokens of input and output that a request can cost.
-
-    A token of the vendors' byte-level vocabularies stands for at least one byte of UTF-8, so the
-    bound is about four times too high for English. The vendor's own counter would be another call.
-    """
-    content = sum(len(m.content.encode()) + _TOKENS_PER_MESSAGE for m in request.messages)
-    inputs = content + _TOKENS_PER_MESSAGE + SCHEMA_BYTES * request.structured
-    return inputs, request.max_output_tokens
-
 
 # JSON of servers. It is read in linear time, and only `Unreadable` is raised.
 
@@ -116,7 +32,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class Unreadable(ValueError):  # noqa: N818
-    """A server's text that is not JSON."""
+    """The text of a server is not JSON."""
 
 
 def parsed(body: bytes | str) -> Any:

@@ -1,43 +1,46 @@
-"""GPT, and every server that speaks OpenAI's protocol (vLLM, SGLang, JetStream).
+"""Asks GPT, and every server that speaks OpenAI's protocol (vLLM, SGLang, JetStream).
 
 Requests go through the SDK's `post`, not through its typed `create`: it builds and checks the same
 JSON at half the processor time, which counts at hundreds of answers a second.
 
-Servers differ in the fields that they take. OpenAI's reasoning models know `max_completion_tokens`
+Servers differ in the fields that they take. OpenAI's reasoning models take `max_completion_tokens`
 alone and one temperature, older servers `max_tokens` alone, and some no schemas. A refusal costs
-nothing, so the first ones teach a `Dialect` for the rest of the run; a request's key in the ledger
-does not depend on it. Servers differ in their answers too: content may be a list of parts, some of
-them thoughts, and a completion may come as an event stream, or as one of the older completions.
-Whatever is billed is a reply, at worst a malformed one.
+nothing, so a `Dialect` learns from the first ones for the rest of the run; a request's key in the
+ledger does not depend on it. Servers differ in their answers too: content may be a list of parts,
+some of them thoughts, and a completion may come as an event stream, or as one of the older
+completions. Whatever is billed is a reply, at worst a malformed one.
 """
 
-import contextlib
+import copy
 import dataclasses
 import functools
 import json
 import logging
-import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import Finish, Reply, Request
 from bridge_jax.teachers import http
-from bridge_jax.teachers.http import HttpErrors, items, mapping, tokens
+from bridge_jax.teachers.api import ApiTeacher, read_results, worst_case
+from bridge_jax.teachers.http import UNREADABLE, items, mapping, tokens
+from bridge_jax.teachers.protocol import JobState, TeacherError
 from bridge_jax.teachers.replies import SCHEMA, finish_of
-from bridge_jax.teachers.secret import Secret
 
 _log = logging.getLogger(__name__)
 
+_ENDPOINT = "/v1/chat/completions"  # of the requests in a batch job
+_ENDED = {"completed", "failed", "expired", "cancelled"}
 _LIMITS = ("max_tokens", "max_completion_tokens")
-# How servers say that they do not know a field, or not with any value but their own.
-_UNKNOWN = (
-    "unsupported", "not support", "n't support", "unrecognized", "unknown", "unexpected",
-    "not permitted", "not allowed", "extra_forbidden", "no longer", "deprecated",
-    "not available", "only the default",
-)  # fmt: skip
-# How they say that the value is too high. Under its other name the limit might be ignored.
-_TOO_HIGH = ("too large", "too long", "too high", "exceed", "at most", "context length", "maximum")
+# Words of servers that refuse a field, or every value of it but their own.
+_UNKNOWN = re.compile(
+    "unsupported|not support|n't support|unrecognized|unknown|unexpected|not permitted|not allowed"
+    "|extra_forbidden|no longer|deprecated|not available|only the default"
+)
+# Words for a value that is too high. The limit keeps its name then: another might be ignored.
+_TOO_HIGH = re.compile("too large|too long|too high|exceed|at most|context length|maximum")
 _LONGEST = 4000  # Characters of a refusal that are read.
 
 _FORMS = str | list | Mapping | None  # Of content that may hold text.
@@ -45,39 +48,18 @@ _CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length"}
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
 
 
-class OpenAITeacher:
-    """A teacher that answers OpenAI's chat completions. It reads and opens nothing until asked.
+class OpenAITeacher(ApiTeacher):
+    """A teacher that answers OpenAI's chat completions, one by one or in batch jobs."""
 
-    Args:
-      model: for messages; requests name their own.
-      base_url: of a compatible server, such as http://localhost:8000/v1; empty is OpenAI's, or the
-        one that the SDK finds in OPENAI_BASE_URL.
-      timeout: seconds without a byte of an answer.
-      allow_http: whether a key may go over plain http to another machine.
-    """
-
-    vendor = "openai"
-
-    def __init__(
-        self, model: str, base_url: str = "", timeout: float = 120.0, allow_http: bool = False
-    ):
-        self.name = f"openai/{model}"
-        self._base_url, self._timeout, self._allow_http = base_url, timeout, allow_http
+    def __init__(self, config: TeacherConfig):
+        super().__init__(config)
         self._dialect = self._first_dialect()
+        self._sent_as: dict[str, Dialect] = {}  # By batch job.
 
     def _first_dialect(self) -> "Dialect":
         # OpenAI's reasoning models know only the second name, older servers only the first.
-        return Dialect(self.name, "max_tokens" if self._base_url else "max_completion_tokens")
-
-    @functools.cached_property
-    def secret(self) -> Secret:
-        """The key; another server than OpenAI's may need none."""
-        return Secret(["OPENAI_API_KEY"], not self._base_url, f"teacher {self.name}")
-
-    @functools.cached_property
-    def errors(self) -> HttpErrors:
-        """Turns errors of calls into `TeacherError`s."""
-        return HttpErrors(self.name, self.secret)
+        limit = "max_tokens" if self.config.base_url else "max_completion_tokens"
+        return Dialect(self.name, limit)
 
     @functools.cached_property
     def sdk(self) -> Any:
@@ -108,28 +90,20 @@ class OpenAITeacher:
         client = self.sdk.DefaultAioHttpClient(follow_redirects=False, event_hooks=hooks)
         return self.sdk.AsyncOpenAI(**self._settings(), http_client=client)
 
-    def _settings(self) -> dict[str, Any]:
-        """Returns the arguments of the SDK's clients.
+    @functools.cached_property
+    def _blocking(self) -> Any:
+        """The SDK's blocking client, for batch jobs, which are few."""
+        client = self.sdk.DefaultHttpxClient(follow_redirects=False)
+        return self.sdk.OpenAI(**self._settings(), http_client=client)
 
-        Raises:
-          UserError: there is no key, or it would not be safe on its way.
-        """
-        url = self._base_url or os.environ.get("OPENAI_BASE_URL", "")
-        http.may_send_key(self.name, self.secret, url, self._allow_http)
+    def _settings(self) -> dict[str, Any]:
+        """Returns the arguments of the SDK's clients."""
         return {
-            "api_key": self.secret.value or "none",
-            "base_url": self._base_url or None,
-            "timeout": self._timeout,
+            "api_key": self.key() or "none",
+            "base_url": self.config.base_url or None,
+            "timeout": self.config.timeout,
             "max_retries": 0,  # `annotate` retries, through the ledger.
         }
-
-    def check(self) -> None:
-        """Raises a `UserError` if it cannot be asked; sends nothing."""
-        _ = self.client
-
-    def estimate_input_tokens(self, request: Request) -> int:
-        """Returns a bound of the input's tokens."""
-        return http.worst_case(request)[0]
 
     async def ask(self, request: Request) -> Reply:
         """Returns the reply to one paid call.
@@ -152,19 +126,6 @@ class OpenAITeacher:
                         raise
             return self.reply(request, merged(self.errors.objects(text)))
 
-    async def aclose(self) -> None:
-        """Closes the connections of this event loop; asked again, it opens others."""
-        if client := self.__dict__.pop("client", None):
-            await client.close()
-
-    def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
-        """Returns `HttpErrors.boundary` for the SDK's errors.
-
-        Args:
-          *unreadable: errors that the SDK raises inside where it cannot read an answer.
-        """
-        return self.errors.boundary(self._refusal, unreadable)
-
     def _refusal(self, error: Any) -> http.Refusal | None:
         if not isinstance(error, self.sdk.APIStatusError):
             return None
@@ -183,11 +144,96 @@ class OpenAITeacher:
         Raises:
           TeacherError: there is no reply, and nothing that says that it is billed.
         """
-        return self.errors.reply(read(request, answer, http.worst_case(request)), answer)
+        return self.errors.reply(read(request, answer, worst_case(request)), answer)
+
+    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Returns the id of a new job."""
+        row = {"method": "POST", "url": _ENDPOINT}
+        lines = [
+            json.dumps({"custom_id": key, **row, "body": self.body(request)}) + "\n"
+            for key, request in requests.items()
+        ]
+        content = "".join(lines).encode()
+        try:
+            with self.explained(*UNREADABLE):
+                file = self._blocking.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+        except TeacherError as error:
+            if error.trouble == "unknown":  # A file that was uploaded twice costs nothing.
+                raise TeacherError(str(error), "transient") from None
+            raise
+        with self.explained(*UNREADABLE):
+            job = self._blocking.batches.create(
+                input_file_id=file.id,
+                endpoint=_ENDPOINT,
+                completion_window="24h",
+                metadata={"name": name},
+            )
+        self._sent_as[job.id] = copy.deepcopy(self._dialect)
+        return job.id
+
+    def find(self, name: str) -> str | None:
+        """Returns the id of the job that was submitted as `name`."""
+        with self.explained(*UNREADABLE):
+            jobs = self._blocking.batches.list(limit=100)
+            named = (job for job in jobs if mapping(job.metadata).get("name") == name)
+            return next((job.id for job in named), None)
+
+    def state(self, job_id: str) -> JobState:
+        """Returns the state of a job."""
+        job = self._job(job_id)
+        if not isinstance(job.status, str):
+            raise self.errors.unusable(f"batch job {job_id} without a state")
+        done = getattr(job.request_counts, "completed", None)
+        return JobState(job.status, http.tokens(done) or 0, job.status in _ENDED)
+
+    def results(
+        self, job_id: str, requests: Mapping[str, Request]
+    ) -> Mapping[str, Reply | TeacherError]:
+        """Returns the results of the requests of a job that has ended."""
+        job = self._job(job_id)
+        files = [file for file in (job.output_file_id, job.error_file_id) if file]
+        if job.status == "failed" and not files:
+            errors = getattr(job.errors, "data", None) or []
+            said = "; ".join(str(getattr(error, "message", error)) for error in errors)
+            raise self.job_refused(job_id, said)
+        lines: list[bytes] = []
+        for file in files:
+            with self.explained(*UNREADABLE):
+                # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
+                lines += self._blocking.files.content(file).content.split(b"\n")
+        rows = [mapping(http.json_or_text(line)) for line in lines if line]
+        sent_as = self._sent_as.get(job_id) or self._first_dialect()
+        is_cut = job.status in ("expired", "cancelled")
+        return read_results(
+            [(row.get("custom_id"), row) for row in rows],
+            requests,
+            functools.partial(self._result, sent_as),
+            f"batch job {job_id} was {job.status} before it" if is_cut else "",
+        )
+
+    def _job(self, job_id: str) -> Any:
+        with self.explained(*UNREADABLE):
+            return self._blocking.batches.retrieve(job_id)
+
+    def _result(self, sent_as: "Dialect", request: Request, row: Mapping[str, Any]) -> Reply:
+        if error := row.get("error"):
+            code = mapping(error).get("code")
+            said = f"{self.name}: {mapping(error).get('message') or code or error}"
+            passing = code in ("batch_expired", "batch_cancelled")
+            raise TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
+        response = mapping(row.get("response"))
+        status, body = response.get("status_code"), response.get("body")
+        # Without a valid status, the body says what it is.
+        if isinstance(status, int) and status != 200:
+            if self._dialect.learn(sent_as.body(request), status, body):
+                said = f"{self.name} refuses the form of the request, which changes: {body}"
+                raise TeacherError(self.secret.hide(said)[:500], "transient")
+            raise self.errors.refused(status, {}, body)
+        return self.reply(request, mapping(body))
 
 
 async def _read_as_utf8(response: Any) -> None:
-    """Makes the SDK read a response as JSON is written, whatever charset its header claims."""
+    """Makes the SDK decode a response as UTF-8, the encoding of JSON, whatever its header says."""
     response.encoding = "utf-8"
 
 
@@ -221,11 +267,11 @@ class Dialect:
         return body
 
     def learn(self, sent: Mapping[str, Any], status: int, refusal: Any) -> bool:
-        """Learns from a refusal; returns whether it is worth sending the request again.
+        """Learns from a refusal; returns whether the request should be sent again in another form.
 
         Args:
           sent: the refused body.
-          status: of HTTP.
+          status: the HTTP status.
           refusal: the JSON, or the text, of the answer.
         """
         if status not in (400, 422):
@@ -235,7 +281,7 @@ class Dialect:
             self.refused.add(name)
             instead = "its other name is tried" if name in _LIMITS else "it is left out"
             _log.warning("%s refuses %s: %s", self.teacher, name, instead)
-        # Another call may have taught it while this one was on its way.
+        # The answer to another call may have come first.
         limit = self._name_of_limit()
         return any(name in self.refused and name != limit for name in unknown)
 
@@ -249,7 +295,7 @@ def _fields_refused(refusal: Any) -> set[str]:
     """Returns the fields that a refusal says the server does not take."""
     error = refusal.get("error", refusal) if isinstance(refusal, Mapping) else refusal
     text = (error if isinstance(error, str) else json.dumps(error))[:_LONGEST].lower()
-    if not any(word in text for word in _UNKNOWN):
+    if not _UNKNOWN.search(text):
         return set()
     fields = {name for name in (*_LIMITS, "temperature", "response_format") if name in text}
     if "json_schema" in text:
@@ -257,7 +303,7 @@ def _fields_refused(refusal: Any) -> set[str]:
     named = error.get("param") if isinstance(error, Mapping) else None
     if isinstance(named, str) and named.partition(".")[0] in fields:
         fields = {named.partition(".")[0]}
-    if any(word in text for word in _TOO_HIGH):
+    if _TOO_HIGH.search(text):
         fields -= set(_LIMITS)
     return fields
 

@@ -1,4 +1,4 @@
-"""The prompts of a teacher behind an API, in its own words: to change them, edit this file.
+"""Writes the prompts for a teacher behind an API. To change their words, edit this file.
 
 The answer's form is named per kind of task, so that a right answer parses. Whether the gold answer
 is shown is an option. The papers do not say that it is, so by default it is not: then an answer

@@ -1,4 +1,4 @@
-"""The interfaces of a teacher, asked one by one or in batch jobs, and how a call to it fails."""
+"""Defines the interfaces of a teacher, for single calls and batch jobs, and the error of a call."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Trouble = Literal["fatal", "rejected", "transient", "unknown"]
 
 
 class Teacher(Protocol):
-    """An expensive model. `ask` is awaited many times at once, by one event loop until `aclose`."""
+    """An expensive model. Until `aclose` one event loop awaits many calls of `ask` at once."""
 
     @property
     def name(self) -> str:
@@ -59,10 +59,10 @@ class JobRefused(TeacherError):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True)
 class JobState:
-    """How far a batch job is.
+    """The progress of a batch job.
 
     Attributes:
-      words: the vendor's own for it.
+      words: the vendor's name of the state.
       done: requests done, as far as the vendor says.
       ended: whether its results can be collected.
     """

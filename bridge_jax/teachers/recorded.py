@@ -1,4 +1,4 @@
-"""Teachers whose replies are recorded: programs, LLMs and earlier runs. They need no key.
+"""Replays recorded replies: of programs, LLMs and earlier runs. No key is needed.
 
 Tokens are counted, unless the record has them, so that budgets and prices are those of a real run.
 The replies come from one of three places:
@@ -34,12 +34,12 @@ from bridge_jax.teachers.protocol import TeacherError
 
 _SQLITE = b"SQLite format 3\0"
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]  # A row of a JSONL file.
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedTeacher:
-    """A teacher that looks its replies up.
+    """A teacher that replies with what was recorded.
 
     Attributes:
       name: for messages.
@@ -49,7 +49,7 @@ class RecordedTeacher:
     """
 
     name: str
-    find: Callable[[Request], Reply | Row | TeacherError]
+    find: Callable[[Request], Reply | Record | TeacherError]
     count_tokens: Callable[[str], int]
 
     def estimate_input_tokens(self, request: Request) -> int:
@@ -107,7 +107,7 @@ def from_examples(
     by_id = {example.id: example for example in examples}
     name = f"{kind}/{variant}"
 
-    def find(request: Request) -> Row | TeacherError:
+    def find(request: Request) -> Record | TeacherError:
         example = by_id.get(request.example_id)
         if example is None:
             return TeacherError(f"teacher {name}: no example with id {request.example_id!r}")
@@ -219,7 +219,7 @@ def _from_ledger(path: Path) -> RecordedTeacher:
 
 
 def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeacher:
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[Record]] = {}
     # Not splitlines(): a reply may hold U+2028, which JSON leaves unescaped.
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
@@ -227,8 +227,8 @@ def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeache
             rows.setdefault(row["id"], []).append(row)
     name = f"replay of {path}"
 
-    def find(request: Request) -> Row | TeacherError:
-        """The n-th row about an example is sample n of it."""
+    def find(request: Request) -> Record | TeacherError:
+        """Returns the n-th row about an example as its sample n."""
         of_example = rows.get(request.example_id, [])
         if request.sample < len(of_example):
             return of_example[request.sample]
@@ -238,7 +238,7 @@ def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeache
     return RecordedTeacher(name, find, count_tokens)
 
 
-def _checked(line: str, where: str) -> Row:
+def _checked(line: str, where: str) -> Record:
     try:
         row = http.parsed(line)
     except http.Unreadable as error:
@@ -255,7 +255,7 @@ def _checked(line: str, where: str) -> Row:
     return row
 
 
-def _text(row: Row) -> str:
+def _text(row: Record) -> str:
     """Returns the reply in a row; one that is made of its parts is read as these parts again."""
     if "reply" in row:
         return row["reply"]

@@ -44,10 +44,10 @@ SCHEMA_BYTES = len(json.dumps(SCHEMA))
 
 
 class JsonNumber(str):
-    """A number of JSON as it is written; its decimal mark is a point, whatever the task's is."""
+    """A number of JSON as it is written: with a decimal point, even if the task has a comma."""
 
 
-# How models mark their thoughts: DeepSeek and Qwen, Magistral, Kimi, and what prompts ask for.
+# Tags around thoughts: of DeepSeek and Qwen, Magistral, Kimi, and those that prompts ask for.
 _THOUGHT = re.compile(
     r"<(?P<shut>/?)(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)[ ]?>"
     r"|\[(?P<bracket>/?)THINK\]|◁(?P<triangle>/?)think▷|<\|(?:begin|(?P<end>end))_of_thought\|>"
@@ -134,7 +134,7 @@ def finish_of(text: str) -> Literal["stop", "length", "malformed"]:
 
 
 def without_thoughts(text: str) -> str:
-    """Returns a reply without what its model thought before it wrote.
+    """Returns a reply without the thoughts of its model.
 
     Thoughts stand between tags such as `<think>` and `</think>`. Many chat templates open the tag
     themselves, so a reply may begin with thoughts and hold the closing tag alone. Thoughts that
@@ -344,7 +344,7 @@ def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) 
 
 
 def is_good(example: Example, outcomes: Sequence[Reply | Failure], rules: Rules) -> bool:
-    """Whether one of the replies is worth learning from."""
+    """Returns whether one of the replies is worth learning from."""
     return any(read(example, outcome, rules).reason is None for outcome in outcomes)
 
 
@@ -402,8 +402,8 @@ def resample(
       requests: one per question.
       samples: replies to each question.
       retries: further ones at most, one after the other, while none is good.
-      is_good: tells it from the index of a request and its outcomes so far.
-      ask: asks them.
+      is_good: called with the index of a request and its outcomes so far.
+      ask: sends requests and returns their outcomes.
     """
     first = [dataclasses.replace(r, sample=i) for r in requests for i in range(samples)]
     outcomes = ask(first, False)

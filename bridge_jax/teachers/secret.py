@@ -1,7 +1,7 @@
 """Keeps a vendor's key out of messages, logs, replies and files.
 
-A server may send back its request: in an error, in a reply, in a header that a library writes to a
-log. So nothing leaves a client that has not gone through here.
+A server may send back its request: in an error, in a reply, or in a header that a library logs. So
+every text that a client returns or raises is filtered here.
 """
 
 import base64
@@ -58,9 +58,6 @@ class Secret:
         if len(self.value) >= _SHORTEST:
             _keep_from_logs(self)
 
-    def __repr__(self) -> str:
-        return f"Secret({self.variable})"
-
     @functools.cached_property
     def _forms(self) -> list[str]:
         """The key as it is written in URLs, JSON, HTML, base64 and hexadecimal; longest first."""
@@ -107,7 +104,7 @@ class Secret:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Takes the key out of whatever is raised inside: its words, notes and causes."""
+        """Removes the key from errors raised in the block: from message, notes and causes."""
         try:
             yield
         except Exception as error:
@@ -117,10 +114,10 @@ class Secret:
             raise
 
     def _scrub(self, error: BaseException) -> bool:
-        """Hides the key in an error; returns whether that was possible for all that it shows."""
+        """Hides the key in an error and its causes; returns whether all of them allowed it."""
         hidden = True
         for inner in causes(error):
-            if inner.__suppress_context__:  # Nobody is shown what it came from.
+            if inner.__suppress_context__:  # Tracebacks do not show the context.
                 inner.__context__ = None
             inner.args = tuple(self.hide(a) if isinstance(a, str) else a for a in inner.args)
             if notes := getattr(inner, "__notes__", None):
@@ -136,7 +133,7 @@ def _in_common(form: str, text: str, start: int) -> int:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and those inside it, as libraries wrap them."""
+    """Yields an error and the errors that it wraps, directly or not."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting:

@@ -1,6 +1,5 @@
 """Runs that share a ledger: answers are free for all, caps are each run's own."""
 
-import dataclasses
 import json
 import shutil
 
@@ -50,13 +49,13 @@ def test_answers_of_another_run_are_free_and_count_nothing(tmp_path, shared, tea
         of_a = ledger.spend()
     with open_run(tmp_path / "b", shared, queries=2, usd=2 * 0.001) as ledger:
         assert annotate(teacher, ledger, requests(1, 2, 3, 4), 2) == first
-        assert ledger.spend() == Spend(0, 0, 0, 0.0)
+        assert ledger.spend() == Spend(0, 0, 0, 0)
         annotate(teacher, ledger, requests(3, 4, 5, 6), 1)
         with pytest.raises(BudgetExceeded, match=r"budget\.queries=2 .* on 2 answers"):
             ledger.reserve(ask(7), 100)
         bill = ledger.bill()
         assert (bill["queries"], bill["usd"]) == (2, pytest.approx(2 * USED_USD))
-        paid = dataclasses.asdict(of_a)
+        paid = of_a.to_json()
         assert bill["of_others"] == paid | {"usd": pytest.approx(4 * USED_USD)}
         assert paid["queries"] == 4 and paid["input_tokens"] > 0 < paid["output_tokens"]
     assert sorted(teacher.asked()) == ["e1", "e2", "e3", "e4", "e5", "e6"]

@@ -9,8 +9,9 @@ import pytest
 from fake_teacher import PRICES, ask
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.accounts import Entry, LedgerBill, Line, read_bill, write_csv
+from bridge_jax.ledger.accounts import Entry, LedgerBill, read_bill, write_csv
 from bridge_jax.ledger.ledger import Ledger
+from bridge_jax.ledger.prices import Spend
 from bridge_jax.ledger.requests import Reply
 
 
@@ -41,13 +42,13 @@ def test_lines_add_up_by_teacher_and_outcome(path):
     found = read_bill(path)
     assert found.runs == {"r": "runs/r", "s": "runs/s, the second"}
     assert list(found.lines("r").items()) == [
-        (("fake-1", False, "stop"), Line(2, 190, 90, 1_090_000)),
-        (("fake-1", False, "refused"), Line(1, 80, 0, 80_000)),
-        (("fake-1", False, "unknown"), Line(1, 100, 90, 1_000_000)),
-        (("fake-1", True, "stop"), Line(1, 100, 51, 305_000)),
-        (("fake-1", True, "job"), Line(1, 100, 90, 500_000)),
+        (("fake-1", False, "stop"), Spend(2, 190, 90, 1_090_000)),
+        (("fake-1", False, "refused"), Spend(1, 80, 0, 80_000)),
+        (("fake-1", False, "unknown"), Spend(1, 100, 90, 1_000_000)),
+        (("fake-1", True, "stop"), Spend(1, 100, 51, 305_000)),
+        (("fake-1", True, "job"), Spend(1, 100, 90, 500_000)),
     ]
-    assert found.lines("s") == {("fake-1", False, "stop"): Line(1, 100, 50, 600_000)}
+    assert found.lines("s") == {("fake-1", False, "stop"): Spend(1, 100, 50, 600_000)}
 
 
 def test_what_is_in_flight_is_unknown_once_its_process_is_dead(tmp_path):

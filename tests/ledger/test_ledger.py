@@ -28,11 +28,11 @@ def open_ledger(path, queries=100, usd=1.0):
 def test_reserve_then_settle(path):
     with open_ledger(path) as ledger:
         assert ledger.reserve(ask(1), 100) is None
-        assert ledger.spend("reserved") == Spend(1, 100, 90, 0.001)
-        assert ledger.spend() == Spend(0, 0, 0, 0.0)
+        assert ledger.spend("reserved") == Spend(1, 100, 90, 1_000_000)
+        assert ledger.spend() == Spend(0, 0, 0, 0)
         ledger.settle(ask(1), REPLY)
-        assert ledger.spend("reserved") == Spend(0, 0, 0, 0.0)
-        assert ledger.spend() == Spend(1, 100, 50, 0.0006)
+        assert ledger.spend("reserved") == Spend(0, 0, 0, 0)
+        assert ledger.spend() == Spend(1, 100, 50, 600_000)
 
 
 def test_a_settled_request_is_free_for_ever(path):
@@ -129,7 +129,7 @@ def test_what_was_cut_off_counts_for_ever_beside_its_repetition(path, how):
             ledger.abandon(ask(1))  # there is nothing to abandon now: no effect
             assert (ledger.spend("reserved").queries, ledger.spend("unknown").queries) == (0, 1)
     with open_ledger(path, queries=3) as ledger:
-        assert ledger.spend("unknown") == Spend(1, 100, 90, 0.001)
+        assert ledger.spend("unknown") == Spend(1, 100, 90, 1_000_000)
         assert ledger.reserve(ask(1), 100) is None
         ledger.settle(ask(1), REPLY)
         ledger.reserve(ask(2), 100)
@@ -139,7 +139,7 @@ def test_what_was_cut_off_counts_for_ever_beside_its_repetition(path, how):
         )
         with pytest.raises(BudgetExceeded, match=message):
             ledger.reserve(ask(3), 100)
-        assert ledger.spend("unknown") == Spend(1, 100, 90, 0.001)
+        assert ledger.spend("unknown") == Spend(1, 100, 90, 1_000_000)
     with open_ledger(path) as ledger:
         assert ledger.reserve(ask(1), 100) == REPLY
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 2)
@@ -176,7 +176,7 @@ def test_what_is_no_answer_is_paid_once_and_kept_as_such(path, finish):
         ledger.reserve(ask(1), 100)
         ledger.settle(ask(1), reply)
         assert ledger.reserve(ask(1), 100) == reply
-        assert ledger.spend() == Spend(1, 100, 50, 0.0006)
+        assert ledger.spend() == Spend(1, 100, 50, 600_000)
 
 
 def test_a_closed_ledger_says_so(path):

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fake_teacher import PRICES, ask
 
-from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob, Reservations, Stopped
+from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob
 from bridge_jax.ledger.prices import BudgetExceeded
 from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.reservations import Reservations, Stopped
 
 REPLY = Reply("yes", 100, 50)
 

@@ -17,7 +17,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.execution import Execution
 from bridge_jax.runs import Run
 from bridge_jax.teachers import annotate as annotate_module
-from bridge_jax.teachers.openai_batch import OpenAIBatches
+from bridge_jax.teachers.openai_teacher import OpenAITeacher
 from bridge_jax.teachers.replies import annotation
 from tests.methods import one_stage
 
@@ -133,7 +133,7 @@ def test_a_job_left_open_is_collected_although_the_batch_mode_is_off_now(
     batches = FakeBatches(vendor)
     run, examples = make_run(batch=True)
     with monkeypatch.context() as patch:
-        patch.setattr(OpenAIBatches, "state", die)
+        patch.setattr(OpenAITeacher, "state", die)
         with pytest.raises(KeyboardInterrupt):
             ask(run, examples)
     single, _ = make_run()

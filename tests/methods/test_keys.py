@@ -25,7 +25,7 @@ from bridge_jax.config import (
 from bridge_jax.data import sources
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.keys import deep_keys
+from bridge_jax.pipeline.stages import deep_keys
 
 WARMUP, PSEUDO_LABELS = "apprenticeship/warmup", "apprenticeship/pseudo_labels"
 SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"

@@ -9,8 +9,7 @@ import pytest
 from bridge_jax.errors import UserError
 from bridge_jax.pipeline import execution, files, storage
 from bridge_jax.pipeline.files import read_rows, write_json, write_rows
-from bridge_jax.pipeline.keys import deep_keys
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import drop_model, finished
 from tests.pipeline.toy_stages import Calls, Number, artifact, text
 

@@ -14,9 +14,8 @@ import pytest
 from bridge_jax.errors import UserError
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.execution import StageBusy
-from bridge_jax.pipeline.keys import deep_keys
 from bridge_jax.pipeline.leases import WorkdirBusy, held, lock
-from bridge_jax.pipeline.stages import Stage
+from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store, drop_model, finished
 from tests.pipeline.toy_stages import Calls
 

@@ -4,11 +4,10 @@ import dataclasses
 import json
 from typing import TypedDict
 
-from bridge_jax.pipeline import keys
 from bridge_jax.pipeline.artifacts import PARAMS, Artifact, record
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution
-from bridge_jax.pipeline.stages import Input, Stage
+from bridge_jax.pipeline.stages import Input, Stage, deep_keys
 from bridge_jax.pipeline.storage import STAGES, Store
 
 
@@ -69,7 +68,7 @@ class Calls:
             workdir,
             store or Store(workdir / STAGES),
             Hashes(workdir / "cache" / "hashes.json"),
-            keys.deep_keys(self.stages() if as_they_are else stages, inputs),
+            deep_keys(self.stages() if as_they_are else stages, inputs),
             frozenset(as_they_are),
         )
 

@@ -16,8 +16,6 @@ from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers import batch
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches, collect_left_open
-from bridge_jax.teachers.gemini_batch import GeminiBatches
-from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.protocol import TeacherError
 
 
@@ -45,14 +43,7 @@ def kind(request):
 
 @pytest.fixture
 def teacher(kind, vendor, batches):
-    return make(kind, vendor.url)
-
-
-def make(kind, url):
-    vendors.make(kind, url)  # skips without the SDK
-    if kind == "openai":
-        return OpenAIBatches("fake", f"{url}/v1", 5.0)
-    return GeminiBatches("fake", url, 5.0)
+    return vendors.make(kind, vendor.url)
 
 
 @pytest.fixture
@@ -143,7 +134,7 @@ def test_a_row_that_is_no_answer_is_unknown_and_hides_no_other(teacher, vendor, 
 
 def test_a_line_cut_in_two_is_unknown_and_hides_no_other(vendor, batches, path, monkeypatch):
     whole = batches._file
-    teacher = make("openai", vendor.url)
+    teacher = vendors.make("openai", vendor.url)
     cut = lambda content: content[: -9 if content.startswith(b'{"id"') else None]  # noqa: E731
     monkeypatch.setattr(batches, "_file", lambda content: whole(cut(content)))
     with opened(path) as ledger:
@@ -181,7 +172,7 @@ def test_a_row_without_a_name_may_be_that_of_any_request_of_an_expired_job(
     )
     batches.fate = {"question 0": "expired"}
     with opened(path) as ledger:
-        teacher = make("openai", vendor.url)
+        teacher = vendors.make("openai", vendor.url)
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
         # The first of two answers is cut in the middle of its name.
         assert [isinstance(outcome, Reply) for outcome in outcomes] == [False, False, True]
@@ -190,7 +181,7 @@ def test_a_row_without_a_name_may_be_that_of_any_request_of_an_expired_job(
 
 def test_answers_without_keys_are_not_given_to_others(vendor, batches, path):
     """Gemini's come in the order of the job; of one that is half collected that says nothing."""
-    teacher = make("google-genai", vendor.url)
+    teacher = vendors.make("google-genai", vendor.url)
     with opened(path) as ledger:
         submit_alone(teacher, ledger, requests(3))
         ledger.settle(ask(0), Reply("collected before", 10, 20))
@@ -252,7 +243,7 @@ def test_a_submission_whose_answer_is_lost_is_found_by_its_name(teacher, vendor,
 def test_a_key_revoked_meanwhile_leaves_the_job_on_the_ledger(
     kind, vendor, batches, path, moment, monkeypatch
 ):
-    teacher, good = make(kind, vendor.url), vendor.key
+    teacher, good = vendors.make(kind, vendor.url), vendor.key
     batches.looks = 1
     before = {"finding": "submit", "watching": "submit", "collecting": "state"}[moment]
     call = getattr(teacher, before)
@@ -271,7 +262,9 @@ def test_a_key_revoked_meanwhile_leaves_the_job_on_the_ledger(
         assert (ledger.spend("reserved").queries, len(ledger.open_jobs())) == (3, 1)
     vendor.key = good
     with opened(path) as ledger:
-        assert len(annotate_in_batches(make(kind, vendor.url), ledger, requests(3), 0.01)) == 3
+        assert (
+            len(annotate_in_batches(vendors.make(kind, vendor.url), ledger, requests(3), 0.01)) == 3
+        )
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (3, 0)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 3)
 
@@ -300,12 +293,12 @@ def test_one_that_was_never_submitted_is_forgotten(teacher, vendor, batches, pat
 def test_killed_on_the_way_the_next_start_collects_the_same_job(
     kind, vendor, batches, path, moment
 ):
-    make(kind, vendor.url).check()  # the SDK is imported by the parent
+    vendors.make(kind, vendor.url).check()  # the SDK is imported by the parent
     batches.looks = 4
     child = os.fork()
     if child == 0:
         die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-        teacher = make(kind, vendor.url)
+        teacher = vendors.make(kind, vendor.url)
         with opened(path) as ledger:
             if moment == "submitting":
                 submit = teacher.submit
@@ -326,7 +319,7 @@ def test_killed_on_the_way_the_next_start_collects_the_same_job(
     with opened(path) as ledger:
         assert ledger.spend().queries == (2 if moment == "collecting" else 0)
         assert ledger.spend().queries + ledger.spend("reserved").queries == 5
-        replies = annotate_in_batches(make(kind, vendor.url), ledger, requests(5), 0.01)
+        replies = annotate_in_batches(vendors.make(kind, vendor.url), ledger, requests(5), 0.01)
         assert all(isinstance(reply, Reply) for reply in replies)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (5, 0)
         assert ledger.spend().usd == pytest.approx(cost(vendor.bills), abs=1e-12)
@@ -394,9 +387,9 @@ def test_a_vendor_that_is_away_for_a_while_is_waited_for(teacher, vendor, batche
 
 def test_another_vendors_job_stays_open(vendor, batches, path):
     with opened(path) as ledger:
-        gemini = make("google-genai", vendor.url)
+        gemini = vendors.make("google-genai", vendor.url)
         submit_alone(gemini, ledger, requests(2))
     with opened(path) as ledger:
-        openai = make("openai", vendor.url)
+        openai = vendors.make("openai", vendor.url)
         annotate_in_batches(openai, ledger, [ask(5)], 0.01)
-        assert [job.vendor for job in ledger.open_jobs()] == ["gemini"]
+        assert [job.vendor for job in ledger.open_jobs()] == [gemini.vendor]

@@ -20,8 +20,6 @@ from bridge_jax.ledger.requests import Failure, Reply, Tally
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
-from bridge_jax.teachers.gemini_batch import GeminiBatches
-from bridge_jax.teachers.openai_batch import OpenAIBatches
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import causes
 
@@ -52,10 +50,7 @@ def teacher(kind, vendor):
 def batch_teacher(kind, vendor):
     if kind == "google-generativeai":
         pytest.skip("it has no batch mode")
-    vendors.make(kind, vendor.url)  # skips without the SDK
-    if kind == "openai":
-        return OpenAIBatches("fake", f"{vendor.url}/v1", 5.0)
-    return GeminiBatches("fake", vendor.url, 5.0)
+    return vendors.make(kind, vendor.url)
 
 
 @pytest.fixture
@@ -307,8 +302,7 @@ def test_a_field_that_is_refused_is_renamed_or_left_out(fields, sent, vendor, le
 def test_the_newer_name_is_renamed_to_the_older_one(vendor, monkeypatch, ledger):
     vendor.refuse = refusing("max_completion_tokens")
     monkeypatch.setenv("OPENAI_BASE_URL", f"{vendor.url}/v1")
-    pytest.importorskip("openai")
-    teacher = type(vendors.make("openai", vendor.url))("fake")
+    teacher = type(vendors.make("openai", vendor.url))(vendors.config("openai", ""))
     assert len(annotate(teacher, ledger, requests(2), 1)) == 2
     assert [body.keys() & {"max_tokens", "max_completion_tokens"} for body in vendor.bodies] == [
         *({"max_completion_tokens"}, {"max_tokens"}, {"max_tokens"})
@@ -340,8 +334,7 @@ def test_a_batch_job_that_is_refused_for_its_form_goes_into_another(vendor, ledg
     monkeypatch.setattr(
         vendor, "complete", lambda r, *more: {} if refuse(r) else complete(r, *more)
     )
-    vendors.make("openai", vendor.url)
-    teacher = OpenAIBatches("fake", f"{vendor.url}/v1", 5.0)
+    teacher = vendors.make("openai", vendor.url)
     outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01)
     assert all(isinstance(outcome, Reply) for outcome in outcomes)
     assert len(batches.jobs) == 2
@@ -504,8 +497,9 @@ def test_a_key_is_not_sent_over_plain_http_to_another_machine(kind, monkeypatch)
     name = {"openai": "OPENAI_BASE_URL", "google-genai": "GOOGLE_GEMINI_BASE_URL"}.get(kind)
     if name:  # What the SDK finds by itself is an address as well.
         monkeypatch.setenv(name, "http://host.invalid/v1")
-        teacher = vendors.make(kind, "http://127.0.0.1:1")
-        teacher._base_url = ""
+        teacher = type(vendors.make(kind, ""))(
+            vendors.config(kind.replace("google-genai", "gemini"), "")
+        )
         with pytest.raises(UserError, match=r"host\.invalid over plain http"):
             teacher.check()
 

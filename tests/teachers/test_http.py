@@ -11,17 +11,8 @@ from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import Message, Request
 from bridge_jax.teachers import http
-from bridge_jax.teachers.http import (
-    UNREADABLE,
-    HttpErrors,
-    Unreadable,
-    may_send_key,
-    objects,
-    parsed,
-    server_of,
-    vendor_of,
-    worst_case,
-)
+from bridge_jax.teachers.api import may_send_key, server_of, vendor_of, worst_case
+from bridge_jax.teachers.http import UNREADABLE, HttpErrors, Unreadable, objects, parsed
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import Secret
 

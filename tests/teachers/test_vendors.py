@@ -68,7 +68,7 @@ def test_what_openai_is_sent(vendor):
         "max_tokens": 90,
         "temperature": 0.5,
     }
-    assert OpenAITeacher("gpt").body(ask(1, temperature=None)).keys() == {
+    assert OpenAITeacher(vendors.config("openai", "")).body(ask(1, temperature=None)).keys() == {
         *("model", "messages", "max_completion_tokens")
     }
 
@@ -127,7 +127,7 @@ def test_a_reply_that_is_no_answer_is_paid_and_says_why(teacher, vendor, fault):
     [None, {}, {"prompt_tokens": 7}, {"completion_tokens": 7}, {"prompt_tokens": None}],
 )
 def test_openai_without_usage_is_taken_at_the_worst_case(usage):
-    teacher = OpenAITeacher("m", "http://localhost")
+    teacher = OpenAITeacher(vendors.config("openai", "http://localhost"))
     choice = {"message": {"content": "Answer: 4"}, "finish_reason": "stop"}
     reply = teacher.reply(ask(1), {"choices": [choice], "usage": usage})
     assert (reply.input_tokens, reply.output_tokens) == (teacher.estimate_input_tokens(ask(1)), 90)
@@ -143,7 +143,7 @@ def test_openai_without_usage_is_taken_at_the_worst_case(usage):
     ],
 )
 def test_gemini_without_usage_is_taken_at_the_worst_case(prompt, total, expected):
-    teacher = GeminiTeacher("m")
+    teacher = GeminiTeacher(vendors.config("gemini", ""))
     usage = {"promptTokenCount": prompt, "totalTokenCount": total}
     answer = {
         "candidates": [{"content": {"parts": [{"text": "4"}]}, "finishReason": "STOP"}],
@@ -190,7 +190,7 @@ def test_without_a_key_nothing_is_sent(kind, monkeypatch):
     teacher = vendors.make(kind, "http://127.0.0.1:9")
     if kind == "openai":  # A server of one's own may need none; OpenAI's does.
         teacher.check()
-        teacher = OpenAITeacher("gpt")
+        teacher = OpenAITeacher(vendors.config("openai", ""))
     with pytest.raises(UserError, match=r"needs a key: set the environment variable \w+_API_KEY"):
         teacher.check()
 

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 from fake_vendor import KEY
 
+from bridge_jax.config import TeacherConfig
 from bridge_jax.ledger.prices import Prices
 from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
@@ -21,8 +22,14 @@ def make(
     """Returns a teacher that asks the vendor at `url`."""
     pytest.importorskip({"openai": "openai"}.get(kind, kind.replace("-", ".", 1)))
     if kind == "openai":
-        return OpenAITeacher("fake", f"{url}/v1", timeout, allow_http)
-    return GeminiTeacher("fake", url, timeout, kind, allow_http)
+        return OpenAITeacher(config("openai", f"{url}/v1", timeout, allow_http))
+    return GeminiTeacher(config("gemini", url, timeout, allow_http, backend=kind))
+
+
+def config(kind, base_url, timeout=120.0, allow_http=False, **more) -> TeacherConfig:
+    return TeacherConfig(
+        kind, "fake", base_url=base_url, timeout=timeout, allow_http=allow_http, **more
+    )
 
 
 def reply_of(teacher: OpenAITeacher | GeminiTeacher, request: Request) -> Reply:

@@ -1,0 +1,203 @@
+"""Shares what teachers behind an API need: server, key, errors, and results of batch jobs."""
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge_jax.config import TeacherConfig, address
+from bridge_jax.errors import UserError
+from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.teachers.http import UNREADABLE, HttpErrors, Refusal
+from bridge_jax.teachers.protocol import JobRefused, TeacherError
+from bridge_jax.teachers.replies import SCHEMA_BYTES
+from bridge_jax.teachers.secret import Secret
+
+_log = logging.getLogger(__name__)
+
+# The vendor's own server, and the variable with which its SDK is sent to another.
+_SERVERS = {
+    "openai": ("https://api.openai.com/v1", "OPENAI_BASE_URL"),
+    "gemini": ("https://generativelanguage.googleapis.com", "GOOGLE_GEMINI_BASE_URL"),
+}
+_KEYS = {"openai": ["OPENAI_API_KEY"], "gemini": ["GEMINI_API_KEY", "GOOGLE_API_KEY"]}
+_PORTS = {"http": 80, "https": 443}
+
+
+def server_of(config: TeacherConfig) -> str:
+    """Returns the server that a teacher asks; "" is the vendor's own, or none at all.
+
+    The same server is spelled the same: `HTTPS://API.OpenAI.com:443/v1/` is OpenAI's own. A name
+    and password, and a query, are left out, because they may be secret.
+    """
+    if config.kind not in _SERVERS:
+        return ""
+    own, variable = _SERVERS[config.kind]
+    url = config.base_url.strip()
+    if not url and config.backend == "google-genai":  # The other SDK of Gemini reads no variable.
+        url = os.environ.get(variable, "").strip()
+    parts = urlsplit(url)
+    try:
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:  # No port: the SDK will say so.
+        host, port = "", None
+    if not host:
+        return url.rstrip("/")
+    host = f"[{host}]" if ":" in host else host
+    place = host if port in (None, _PORTS.get(parts.scheme)) else f"{host}:{port}"
+    found = f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
+    return "" if found == own else found
+
+
+def vendor_of(config: TeacherConfig) -> str:
+    """Returns the owner of a teacher's batch jobs: no other server is asked about them."""
+    server = server_of(config)
+    return f"{config.kind} at {server}" if server else config.kind
+
+
+def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> None:
+    """Raises a `UserError` for a key that would be sent unencrypted to another machine.
+
+    Args:
+      teacher: its name, for the message.
+      secret: the key. Without one, any address will do.
+      url: the address; empty is the vendor's own.
+      allow_http: whether the user has confirmed it (`teacher.allow_http`).
+    """
+    address.check(url, f"the address of teacher {teacher}")
+    if not (url and secret.value) or address.is_private(url):
+        return
+    host = urlsplit(url).hostname
+    if not allow_http:
+        raise UserError(
+            f"teacher {teacher}: the key in {secret.variable} would go to {host} over plain http, "
+            f"where everybody on the way can read it; use https, unset {secret.variable} if the "
+            "server needs no key, or confirm it with teacher.allow_http=true"
+        )
+    _log.warning("teacher %s: %s goes to %s over plain http", teacher, secret.variable, host)
+
+
+# An upper bound of the tokens that a chat template adds to a message: roles and separators.
+_TOKENS_PER_MESSAGE = 16
+
+
+def worst_case(request: Request) -> tuple[int, int]:
+    """Returns bounds of the tokens of input and output that a request can cost.
+
+    A token of the vendors' byte-level vocabularies stands for at least one byte of UTF-8, so the
+    bound is about four times too high for English. The vendor's own counter would be another call.
+    """
+    content = sum(len(m.content.encode()) + _TOKENS_PER_MESSAGE for m in request.messages)
+    inputs = content + _TOKENS_PER_MESSAGE + SCHEMA_BYTES * request.structured
+    return inputs, request.max_output_tokens
+
+
+class ApiTeacher:
+    """Base of the teachers behind an API.
+
+    No key is read and nothing is opened before the first call. A vendor's class adds
+    `client`, `ask` and `_refusal`, and for batch jobs the methods of `protocol.BatchTeacher`.
+
+    Args:
+      config: of the teacher; requests name their own model.
+
+    Attributes:
+      name: for messages.
+      vendor: the owner of its batch jobs; no other server is asked about them.
+    """
+
+    client: Any
+
+    def __init__(self, config: TeacherConfig):
+        self.config = config
+        self.name = f"{config.kind}/{config.model}"
+        self.vendor = vendor_of(config)
+
+    @functools.cached_property
+    def secret(self) -> Secret:
+        """The key; a server that speaks OpenAI's protocol may need none."""
+        is_needed = self.config.kind != "openai" or not self.config.base_url
+        return Secret(_KEYS[self.config.kind], is_needed, f"teacher {self.name}")
+
+    @functools.cached_property
+    def errors(self) -> HttpErrors:
+        """Turns errors of calls into `TeacherError`s."""
+        return HttpErrors(self.name, self.secret)
+
+    def key(self) -> str:
+        """Returns the key to send, "" for none.
+
+        Raises:
+          UserError: it is missing, or would not be safe on its way.
+        """
+        url = self.config.base_url or os.environ.get(_SERVERS[self.config.kind][1], "")
+        may_send_key(self.name, self.secret, url, self.config.allow_http)
+        return self.secret.value
+
+    def check(self) -> None:
+        """Raises a `UserError` if it cannot be asked; sends nothing."""
+        _ = self.client
+
+    def estimate_input_tokens(self, request: Request) -> int:
+        """Returns a bound of the input's tokens."""
+        return worst_case(request)[0]
+
+    async def aclose(self) -> None:
+        """Closes the connections of this event loop; asked again, it opens others."""
+        if client := self.__dict__.pop("client", None):
+            await client.close()
+
+    def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
+        """Returns `HttpErrors.boundary` for the SDK's errors.
+
+        Args:
+          *unreadable: errors that the SDK raises inside where it cannot read an answer.
+        """
+        return self.errors.boundary(self._refusal, unreadable)
+
+    def _refusal(self, error: Any) -> Refusal | None:
+        """Returns the vendor's refusal that an error of its SDK carries; None for other errors."""
+        raise NotImplementedError
+
+    def job_refused(self, job_id: str, said: Any) -> JobRefused:
+        """Returns the error for a batch job that the vendor refused, with its reason."""
+        said = said or "it does not say why"
+        return JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+
+
+def read_results(
+    rows: Sequence[tuple[Any, Mapping[str, Any]]],
+    requests: Mapping[str, Request],
+    read: Callable[[Request, Mapping[str, Any]], Reply],
+    unfinished: str = "",
+) -> dict[str, Reply | TeacherError]:
+    """Returns the results of a job that has ended, by the key of the request.
+
+    A row that cannot be read may be billed, so its request has no result. A row without a key may
+    belong to any request without a row.
+
+    Args:
+      rows: key and content of each; a faulty server may write any JSON value as the key.
+      requests: those that wait for a result, by key.
+      read: returns the reply in a row, or raises its `TeacherError`.
+      unfinished: why requests without a row are not billed and may be asked again; "" if they may
+        be billed.
+    """
+    found: dict[str, Reply | TeacherError] = {}
+    named = {key for key, _ in rows if isinstance(key, str)}
+    for key, row in rows:
+        request = requests.get(key) if isinstance(key, str) else None
+        if request and (row.get("error") or row.get("response")):
+            try:
+                found[key] = read(request, row)
+            except TeacherError as error:
+                found[key] = error
+            except UNREADABLE:
+                continue
+    if unfinished and all(isinstance(key, str) for key, _ in rows):
+        for key in requests.keys() - named:
+            found[key] = TeacherError(unfinished, "transient")
+    return found
