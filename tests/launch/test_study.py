@@ -88,7 +88,7 @@ def test_no_answer_is_paid_twice_and_each_run_has_its_full_price(undisturbed):
 def test_the_result_is_of_the_runs(undisturbed):
     workdir, printed = undisturbed
     found = json.loads((workdir / "study.json").read_text())
-    assert found["cells"] == {"total": 4, "done": 4, "missing": []}
+    assert found["runs"] == {"total": 4, "done": 4, "missing": []}
     for point in found["points"]:
         run = workdir / "runs" / f"{point['variant']}-{point['x']:g}-seed0" / "report.json"
         report = json.loads(run.read_text())

@@ -163,7 +163,7 @@ def test_a_file_that_is_not_what_was_written_is_named(workdir, file):
     with pytest.raises(
         UserError,
         match=rf"{stage}: {name} is not what was written; run the command of this "
-        "workdir again, which mends it or makes it again",
+        "workdir again, which repairs or rebuilds it",
     ):
         page.write(workdir)
     path.unlink()
