@@ -165,7 +165,7 @@ def propose(
         for rows in (parts, 2 * parts):
             train = dataclasses.replace(work.train, batch_rows=rows, accumulate=1, remat=policy)
             needs.append(memory.train_step(model, train, work.targets, mesh, work.soft).total)
-        yield policy, parts * largest_multiple(*needs, HEADROOM * chip.memory)
+        yield policy, parts * largest_multiple(needs[0], needs[1], HEADROOM * chip.memory)
 
 
 def largest_multiple(one: int, two: int, room: float) -> int:

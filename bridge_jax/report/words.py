@@ -44,6 +44,12 @@ def points(difference: float) -> str:
     return f"{'−' if rounded < 0 else ''}{abs(rounded):.1f}".removesuffix(".0")
 
 
+def signed(difference: float, decimals: int = 1) -> str:
+    """Returns a difference of shares in percentage points with its sign, such as "+4.1" or "0"."""
+    text = f"{100 * difference:+.{decimals}f}".replace("-", "−")
+    return text if text.strip("+−0.") else "0"
+
+
 def dollars(usd: float) -> str:
     """Returns US dollars: cents, or four decimals below ten cents."""
     return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"

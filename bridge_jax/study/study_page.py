@@ -129,13 +129,8 @@ def difference(point: Json) -> str:
     value = point["difference"]
     if value is None:
         return ""
-    mean, low, high = (_signed(value[key]) for key in ("mean", "low", "high"))
+    mean, low, high = (words.signed(value[key]) for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
-
-
-def _signed(share: float) -> str:
-    text = f"{100 * share:+.1f}".replace("-", "−")
-    return "0" if text in ("+0.0", "−0.0") else text
 
 
 def verdict(value: Json) -> str:
