@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -76,19 +75,17 @@ def template(name: str) -> jinja2.Template:
 
 def _page(run: Run, report: Json) -> str:
     """Returns the page; the same artifacts give the same bytes."""
-    titles, spend = words.titles(run.method), report.get("spend")
-    accuracy = report["accuracy"], report["accuracy_interval"], titles
+    spend, plots = report.get("spend"), {}
+    if report["accuracy"]:
+        accuracy = report["accuracy"], report["accuracy_interval"], words.titles(run.method)
+        for name, width in (("narrow", NARROW), ("wide", WIDE)):
+            plots[name] = Markup(figures.accuracy(*accuracy, width))
     return template("report.html").render(
         report=report,
         headline=words.headline(report),
         comparison=words.comparison(report),
         roles=list(report["accuracy"]),
-        accuracy_plot={
-            "narrow": Markup(figures.accuracy(*accuracy, NARROW)),
-            "wide": Markup(figures.accuracy(*accuracy, WIDE)),
-        }
-        if report["accuracy"]
-        else {},
+        accuracy_plot=plots,
         # Models that are not measured by this method may have written an example, too.
         models=methods.measured() | methods.measured(run.method),
         table=run.table,
@@ -159,11 +156,11 @@ def examples(run: Run) -> list[Json]:
         if role in run.predictions and not model.is_before
     }
     judged = "student" if "student" in tested else next(reversed(tested), None)
-    found = []
+    keys, found = ("id", "question", "gold"), []
     for row in _alternating(list(tested[judged].values()))[:TEST_EXAMPLES] if judged else []:
         others = [(role, rows[row["id"]]) for role, rows in tested.items() if row["id"] in rows]
         texts = [_text(role, other, other["completion"]) for role, other in others]
-        found.append(_example("test", row, texts))
+        found.append({key: row[key] for key in keys} | {"split": "test", "texts": texts})
     written = {row["id"]: row for row in run.rationales}
     # First those for which there is an assistant's text to compare with.
     asked = sorted(run.annotations, key=lambda row: row["id"] not in written)
@@ -171,7 +168,7 @@ def examples(run: Run) -> list[Json]:
         texts = [_text("teacher", row, row["rationale"])]
         if its := written.get(row["id"]):
             texts.append(_text("assistant", its, its["completion"], its["shown_gold"]))
-        found.append(_example("pool", row, texts))
+        found.append({key: row[key] for key in keys} | {"split": "pool", "texts": texts})
     return found
 
 
@@ -191,11 +188,6 @@ def _alternating(rows: list[Prediction]) -> list[Prediction]:
 
 def _round_robin(lists: Iterable[list[Prediction]]) -> list[Prediction]:
     return [row for turn in itertools.zip_longest(*lists) for row in turn if row is not None]
-
-
-def _example(split: str, row: Prediction | Annotation, texts: list[Json]) -> Json:
-    known: Any = {key: row[key] for key in ("id", "question", "gold")}
-    return {**known, "split": split, "texts": texts}
 
 
 def _text(

@@ -162,11 +162,11 @@ def bill(result: Json) -> str:
     alone = sum(point["cost"]["usd"] * len(point["seeds"]) for point in result["points"])
     text = (
         f"{words.dollars(paid['usd'])} for {words.count(paid['queries'], 'query', 'queries')} "
-        f"in all; each run alone would have paid, together, {words.dollars(alone)}"
+        f"in all; without a shared ledger it would have been {words.dollars(alone)}"
     )
     if rest["queries"]:
         calls = words.count(rest["queries"], "query", "queries")
-        text += f"; besides up to {words.dollars(rest['usd'])} for {calls} unsettled"
+        text += f"; in addition up to {words.dollars(rest['usd'])} for {calls} unsettled"
     return text
 
 
@@ -177,7 +177,7 @@ def progress(result: Json) -> str:
         return f"all {runs['total']} are done"
     names = ", ".join(runs["missing"][:4])
     more = f" and {len(runs['missing']) - 4} more" if len(runs["missing"]) > 4 else ""
-    return f"{runs['done']} of {runs['total']} are done; not yet: {names}{more}"
+    return f"{runs['done']} of {runs['total']} are done; missing: {names}{more}"
 
 
 def failures(result: Json) -> list[str]:
@@ -364,7 +364,7 @@ def print_study(result: Json, console: Console) -> None:
     say(f"Paid     {bill(result)}")
     seconds = result["seconds"]
     shared, alone = duration(seconds["shared"]), duration(seconds["alone"])
-    say(f"Time     {shared} of work; each run alone, together, {alone}")
+    say(f"Time     {shared} of work; without shared stages {alone}")
     for sentence in failures(result):
         say(("Sign", "bold"), f"     {sentence}")
     say(f"Runs     {progress(result)}")

@@ -31,7 +31,7 @@ def test_the_page_is_whole_and_needs_nothing_else(scaling):
     page = (folder / "study.html").read_text()
     assert result["question"] in page
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
-    for words in ("30 of 30 runs", "Really paid", "Which budget is enough", "runs/random-5-seed1/"):
+    for words in ("30 of 30 runs", "Paid: $0.0640", "Budget advice", "runs/random-5-seed1/"):
         assert words in page, words
     assert page.count("<svg") == page.count("</svg>") >= 2 + 2 + 2 + 1 + len(result["advice"]) // 2
     ids = re.findall(r'\bid="([^"]+)"', page.replace('class="narrow"', ""))

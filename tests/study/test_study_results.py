@@ -93,7 +93,7 @@ def test_free_texts_are_measured_by_their_score(folder):
     assert coverage["difference"]["mean"] == pytest.approx(0.3 * 0.4)
     assert random["accuracy"].keys() == {"student", "assistant"}  # The teacher's has no score.
     page = (folder / "study.html").read_text()
-    assert "What ROUGE-L costs" in page and "answered correctly" not in page
+    assert "ROUGE-L and cost" in page and "answered correctly" not in page
     table = (folder / "table.csv").read_text()
     assert "ROUGE-L_student_low" in table and "accuracy" not in table
     assert "Student, ROUGE-L" in (folder / "table.tex").read_text()
