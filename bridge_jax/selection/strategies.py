@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
 from jax.sharding import Mesh
+from scipy import stats
 
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
@@ -144,8 +145,7 @@ def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(difficulty))
     for label in set(labels):
         members = np.flatnonzero(np.asarray(labels) == label)
-        order = np.argsort(np.argsort(difficulty[members], kind="stable"), kind="stable")
-        ranks[members] = (order + 1) / (len(members) + 1)
+        ranks[members] = stats.rankdata(difficulty[members], "ordinal") / (len(members) + 1)
     return ranks
 
 
