@@ -45,8 +45,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.parallel.chips import GIB
     from bridge_jax.parallel.sharding import batch_devices
     from bridge_jax.planning import plan
-    from bridge_jax.planning.spending import expected
-    from bridge_jax.planning.workload import TrainingWork, opened, workloads
+    from bridge_jax.planning.workload import TrainingWork, expected, opened, workloads
 
     validate(config, has_data=bool(config.data.path))
     logging.set_verbosity(logging.WARNING)
@@ -84,17 +83,17 @@ def main(assignments: list[str]) -> None:
 def _plan_study(found: "study.Study") -> None:
     from rich.console import Console
 
-    from bridge_jax.planning import study_plan
+    from bridge_jax.planning import plan
 
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("planning each stage"):
-        planned = study_plan.plan_study([run.config for run in found.runs], devices, chip)
+        planned = plan.plan_study([run.config for run in found.runs], devices, chip)
     if _JSON.value:
         print(json.dumps(planned.to_json(name), indent=2))
     else:
-        study_plan.show(console, found.name, planned, name)
+        plan.show_study(console, found.name, planned, name)
 
 
 def _machine() -> tuple[Any, Any, str]:

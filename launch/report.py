@@ -62,15 +62,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _show_study(workdir: Path, console: Console) -> None:
-    from bridge_jax.study import study_page, tables  # Takes seconds.
+    from bridge_jax.study import study_page  # Takes seconds.
 
     result = study_page.write(workdir)
-    tables.print_study(result, console)
+    study_page.print_study(result, console)
     if ACCURACY.value is None and QUERIES.value is None:
         return
     if not result["advice"]:
         raise UserError(f"--workdir={workdir}: its x is no budget, or one run is too few to ask it")
-    for sentence in tables.answers(result, ACCURACY.value, QUERIES.value):
+    for sentence in study_page.answers(result, ACCURACY.value, QUERIES.value):
         shown.say(console, f"Advice   {sentence}")
 
 

@@ -19,7 +19,7 @@ from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
 from bridge_jax.runs import Run
-from bridge_jax.study import RUNS, study_page, tables
+from bridge_jax.study import RUNS, study_page
 from bridge_jax.study.study import Study, StudyRun
 
 POLL_SECONDS = 2.0
@@ -110,7 +110,7 @@ class Runs:
             return
         with held(self.workdir / ".lock", wait=True):
             result = study_page.write(self.workdir)
-        tables.print_study(result, self.console)
+        study_page.print_study(result, self.console)
 
     def _heading(self, run: StudyRun) -> list[shown.Part]:
         self._begun.add(run.folder)

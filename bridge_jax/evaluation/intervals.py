@@ -1,4 +1,4 @@
-"""Uncertainty: intervals of proportions, of paired differences, and of means over seeds.
+"""Computes intervals of proportions, of paired differences, and of means over seeds.
 
 The means of a study get a bootstrap over seeds and questions (Davison & Hinkley 1997, section 3.8:
 two levels). A replicate draws both with replacement. Seeds that are tested on the same questions
@@ -47,7 +47,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 def paired_difference(
     rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Returns how much more accurate A is than B on the same questions.
+    """Returns the difference in accuracy of A and B on the same questions, with its interval.
 
     With b questions that only A answers, c that only B answers and n in all, the difference is
     (b - c) / n. Its 95% interval is the normal one after half a question is added to each of
@@ -115,7 +115,7 @@ def mean_over_seeds(values: Sequence[float]) -> tuple[float, float | None, float
 
 
 class Resampling:
-    """Draws that all numbers of a study share, the same in every call and process.
+    """Bootstrap draws shared by all numbers of a study, the same in every call and process.
 
     Args:
       count: R, replicates.
@@ -130,7 +130,7 @@ class Resampling:
 
         Args:
           test: the questions of its seed; equal questions get equal draws.
-          right: how right it was, 0 to 1, by question; it may have been asked a part of `test`.
+          right: its score by question, from 0 to 1; it may have been asked only a part of `test`.
         """
         weights = self._drawn(tuple(test))
         asked = np.array([question in right for question in test], np.float32)
@@ -148,7 +148,7 @@ class Resampling:
         return stacked[drawn, np.arange(self.count)[:, None]].mean(1)
 
     def _drawn(self, test: tuple[str, ...]) -> np.ndarray:
-        """Returns f32[R, Q]: how often each question is drawn; whole numbers, so sums are exact."""
+        """Returns f32[R, Q]: the number of draws of each question; integers, so sums are exact."""
         key = hashlib.sha256("\0".join(test).encode()).hexdigest()
         if key not in self._weights:
             n = len(test)

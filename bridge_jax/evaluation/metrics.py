@@ -1,4 +1,4 @@
-"""Accuracy, compliance and length of a model's predictions, and the gaps between models.
+"""Computes accuracy, compliance and length of predictions; lists the gaps between models.
 
 A prediction row is `{"id", "completion", "answer", "correct", "tokens"}`: `answer` is what was
 parsed from the completion, None when nothing could be; `tokens` counts generated tokens.
@@ -17,8 +17,8 @@ class Gap(NamedTuple):
     Attributes:
       name: in the report.
       first, second: the models, as `report.json` calls them.
-      in_run: whether the report of a run has it.
-      in_study: whether that of a study has it.
+      in_run: whether it is in the report of a run.
+      in_study: whether it is in the results of a study.
     """
 
     name: str
@@ -39,7 +39,7 @@ GAPS = (
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the metrics of one model on one set of questions.
+    """Computes the metrics of one model on one set of questions.
 
     Args:
       rows: prediction rows, at least one.

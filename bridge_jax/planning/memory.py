@@ -29,7 +29,7 @@ class Memory(NamedTuple):
       parameters: trained and frozen.
       optimizer: moments and counters.
       cache: keys and values.
-      temporary: activations, gradients, and what the compiler keeps between operations.
+      temporary: activations, gradients, and other buffers of the compiler.
       program: the compiled step.
     """
 
@@ -41,7 +41,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(self)
 
 
@@ -53,9 +53,9 @@ def train_step(
     Args:
       config: of the model, its compute dtype and adapter included.
       train: the batch and how it is computed.
-      targets: a row.
-      mesh: of devices that need not be there.
-      soft: tokens of another model at each target.
+      targets: the number per row.
+      mesh: its devices may be those of another machine.
+      soft: the number of another model's tokens at each target.
     """
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
@@ -81,7 +81,7 @@ def train_step(
 
 
 def in_training(config: DecoderConfig) -> DecoderConfig:
-    """Returns the model as it is trained: in f32, or frozen in its compute dtype."""
+    """Returns the config with the dtype of training: f32, or the compute dtype if frozen."""
     return dataclasses.replace(config, param_dtype=config.dtype if config.lora else jnp.float32)
 
 

@@ -1,7 +1,10 @@
-"""Plans memory, time and cost of each stage before hardware is booked, and shows the plan.
+"""Plans memory, time and cost of a run or a study before hardware is booked, and prints the plan.
 
-Memory is that of the compiled step; time is the roofline's lower bound (2009, Williams et al.):
-the slowest of arithmetic, memory and interconnect if nothing ever waits. Real runs take longer.
+Memory is that of the compiled step. Time is the roofline's lower bound (2009, Williams et al.): the
+slowest of arithmetic, memory and interconnect, without any waiting. Real runs take longer.
+
+In a study, stages and answers that runs share are counted once. Nothing is compiled, so the plan of
+a study has no memory; that of each run's config has.
 """
 
 import contextlib
@@ -9,7 +12,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.config import ModelConfig, RunConfig
+from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.hub import presets
@@ -27,25 +31,38 @@ from bridge_jax.models.hub.files import is_hub_id, locate, read_hf_config
 from bridge_jax.models.hub.hf_config import cut, from_hf
 from bridge_jax.parallel.chips import GIB, Chip
 from bridge_jax.parallel.sharding import batch_devices, filled_rows
+from bridge_jax.pipeline.content import Hashes, of_value
+from bridge_jax.pipeline.stages import Input, deep_keys, keyed_values
 from bridge_jax.planning import memory
-from bridge_jax.planning.spending import Spending
-from bridge_jax.planning.workload import GenerationWork, ScoringWork, TrainingWork, Work
+from bridge_jax.planning.workload import (
+    GenerationWork,
+    Lengths,
+    ScoringWork,
+    Spending,
+    TrainingWork,
+    Work,
+    expected,
+    opened,
+    workloads,
+)
 from bridge_jax.progress import duration
 
 HEADROOM = 0.9  # Of a chip's memory, at most, in a proposed batch.
+_PARAMETER = 4  # bytes of a stored parameter
+_TEACHER = ("queries", "input_tokens", "output_tokens", "usd")
 
 
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
-    """One stage on one mesh.
+    """The plan of one stage on one mesh.
 
     Attributes:
       work: its step and the number of steps.
-      chips: of the mesh.
-      memory: on each chip.
-      hbm: bytes that a chip has.
+      chips: their number.
+      memory: the need of each chip.
+      hbm: bytes of memory of a chip.
       cost: of the whole stage, over all chips.
-      seconds: at least.
+      seconds: the least time.
       bound_by: "compute", "memory" or "interconnect".
     """
 
@@ -59,7 +76,7 @@ class StagePlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the chip has enough."""
+        """Whether the memory of a chip is enough."""
         return self.memory.total <= self.hbm
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +99,7 @@ class StagePlan:
 def plan_stages(
     config: RunConfig, works: list[Work], mesh: Mesh, chip: Chip
 ) -> Iterator[StagePlan]:
-    """Yields the plan of each stage; steps of the same shape are compiled once."""
+    """Plans each stage; steps of the same shape are compiled once."""
     compiled = functools.cache(_memory)
     for work in works:
         model = decoder_config(getattr(config, work.role), mesh)
@@ -106,7 +123,7 @@ def _memory(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
 def work_time(
     work: Work, model: DecoderConfig, mesh: Mesh, chip: Chip
 ) -> tuple[costs.Cost, float, str]:
-    """Returns the cost of a whole stage, its lower bound in seconds, and the bottleneck."""
+    """Returns the cost of a whole stage, the least time in seconds, and the bottleneck."""
     match work:
         case TrainingWork():
             step = costs.train_step(model, work.train, work.targets, mesh)
@@ -143,26 +160,23 @@ def propose(
     """
     parts = batch_devices(mesh)
     for policy in ("none", "dots", "full"):
-
-        def needs(rows: int, policy: Any = policy) -> int:
+        needs = []
+        for rows in (parts, 2 * parts):
             train = dataclasses.replace(work.train, batch_rows=rows, accumulate=1, remat=policy)
-            return memory.train_step(model, train, work.targets, mesh, work.soft).total
+            needs.append(memory.train_step(model, train, work.targets, mesh, work.soft).total)
+        yield policy, parts * largest_multiple(needs[0], needs[1], HEADROOM * chip.memory)
 
-        yield policy, _largest(needs, parts, HEADROOM * chip.memory)
 
-
-def _largest(needs: Callable[[int], int], parts: int, room: float) -> int:
-    first, second = needs(parts), needs(2 * parts)
-    if first > room:
-        return 0
-    return parts * (1 + max(0, int((room - first) / max(1, second - first))))
+def largest_multiple(one: int, two: int, room: float) -> int:
+    """Returns the largest n whose memory fits, given the bytes of n = 1 and of n = 2, or 0."""
+    return 0 if one > room else 1 + max(0, int((room - one) / max(1, two - one)))
 
 
 def resident(stages: list[StagePlan]) -> float | None:
-    """Returns the peak resident bytes of a run on this machine's CPU; None if that is unknown.
+    """Estimates the peak resident bytes of a run on this machine's CPU; None if unknown.
 
-    This process has the libraries and the compiled steps of the run; the largest stage comes on
-    top of it, and its parameters once more: as they were read from the checkpoint.
+    The sum of this process, which has loaded the libraries and compiled the steps; of the largest
+    stage; and of its parameters once more, as read from the checkpoint.
     """
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -245,3 +259,153 @@ def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh
         )
     shown.say(console, f"\n{role}")
     console.print(table)
+
+
+@dataclasses.dataclass
+class StageTotal:
+    """One stage over all runs of a study.
+
+    Attributes:
+      runs: the number of runs that have it.
+      made: the number of executions: one for all runs that share it.
+      seconds: the least time, over all executions.
+      alone: the same if each run executed it.
+      disk: bytes of the models that it writes.
+    """
+
+    runs: int = 0
+    made: int = 0
+    seconds: float = 0.0
+    alone: float = 0.0
+    disk: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyPlan:
+    """The plan of a study on one mesh.
+
+    Attributes:
+      runs: the number of runs.
+      stages: by name, those that run a model.
+      teacher: an upper bound on queries, tokens and dollars of all runs together. No question is
+        asked twice, and selections may overlap.
+      teacher_alone: the same if each run paid for itself.
+    """
+
+    runs: int
+    stages: dict[str, StageTotal]
+    teacher: dict[str, float]
+    teacher_alone: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """The least time of all work."""
+        return sum(stage.seconds for stage in self.stages.values())
+
+    @property
+    def seconds_alone(self) -> float:
+        """The least time if each run executed all of its stages."""
+        return sum(stage.alone for stage in self.stages.values())
+
+    @property
+    def disk_gib(self) -> float:
+        """The size of the models that are written."""
+        return sum(stage.disk for stage in self.stages.values()) / GIB
+
+    def to_json(self, topology: str) -> dict[str, Any]:
+        """Returns the plan as `launch.plan --json` prints it for a study."""
+        return {
+            **dataclasses.asdict(self),
+            "seconds": self.seconds,
+            "seconds_alone": self.seconds_alone,
+            "disk_gib": self.disk_gib,
+            "topology": topology,
+        }
+
+
+def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyPlan:
+    """Returns the plan of runs that share a store of stages and a ledger."""
+    totals: dict[str, StageTotal] = {}
+    known: dict[tuple[str, str], float] = {}
+    # Key of the requests to a pool -> the pool's size, and the bill of each selection.
+    asked: dict[str, tuple[int, dict[tuple[str, ...], Mapping[str, float]]]] = {}
+    alone: list[Mapping[str, float]] = []
+    hashes = Hashes()
+    for config in configs:
+        stages, lengths = opened(config, devices, hashes)
+        mesh, table = lengths.inputs.mesh, _inputs(lengths)
+        deep = deep_keys(stages, table)
+        new = {name for name, key in deep.items() if (name, key) not in known}
+        for work in workloads(stages, lengths, new):
+            model = decoder_config(getattr(config, work.role), mesh)
+            _, seconds, _ = work_time(work, model, mesh, chip)
+            known[work.stage, deep[work.stage]] = seconds
+            total = totals.setdefault(work.stage, StageTotal())
+            total.made += 1
+            total.seconds += seconds
+            if isinstance(work, TrainingWork):  # It writes the adapter, or else the whole model.
+                written = decoder.count_parameters(model)
+                if model.lora:
+                    written -= decoder.count_parameters(dataclasses.replace(model, lora=None))
+                total.disk += _PARAMETER * written
+        for name, key in deep.items():
+            if (name, key) in known:
+                totals[name].runs += 1
+                totals[name].alone += known[name, key]
+        for stage in stages:
+            if stage.artifact.work == "ask" and stage.load:
+                alone.append(expected([stage], lengths)._asdict())
+                pool = of_value([keyed_values(stage.params), table[inputs.POOL].key()])
+                size = lengths.pool_size * stage.load.samples
+                chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
+                asked.setdefault(pool, (size, {}))[1][chosen] = alone[-1]
+    teacher = []
+    for size, bills in asked.values():  # Distinct selections of a pool ask at most all of it.
+        total = _sum(bills.values())
+        share = min(1.0, size / max(1, total["queries"]))
+        teacher.append({name: value * share for name, value in total.items()})
+    return StudyPlan(len(configs), totals, _sum(teacher), _sum(alone))
+
+
+def _inputs(lengths: Lengths) -> Mapping[str, Input]:
+    """Returns the inputs of a run; the key of data that are not read is that of their source."""
+    table = lengths.inputs.table
+    if lengths.pool:
+        return table
+    # Neither changes an example: whether labels are known, and which rationale is used.
+    config = lengths.config
+    data = dataclasses.replace(config.data, labelled=True, rationale="")
+    seed = config.seed if data.source == "practice" else 0
+
+    def settings() -> str:
+        return of_value([keyed_values(data), sorted(table[inputs.POOL].files().values()), seed])
+
+    data_of_run = (inputs.POOL, inputs.TEST, inputs.RECORDED)
+    return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}
+
+
+def _sum(bills: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    bills = list(bills)
+    return {name: sum(bill[name] for bill in bills) for name in _TEACHER}
+
+
+def show_study(console: Console, name: str, planned: StudyPlan, topology: str) -> None:
+    """Prints the plan."""
+    shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
+    table = shown.table("stage", "runs", "made", "at least", "if not shared")
+    for stage, total in planned.stages.items():
+        times = (duration(total.seconds), duration(total.alone))
+        table.add_row(shown.cell(stage), str(total.runs), str(total.made), *times)
+    console.print(table)
+    paid, each = planned.teacher, planned.teacher_alone
+    shown.say(
+        console,
+        f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
+        f"without sharing {duration(planned.seconds_alone)}\n"
+        f"Teacher  at most about {paid['queries']:,.0f} queries, {paid['input_tokens']:,.0f} "
+        f"tokens in and {paid['output_tokens']:,.0f} out: ${paid['usd']:,.4f}; less where "
+        f"selections overlap. If each run paid for itself ${each['usd']:,.4f}\n"
+        f"Disk     {planned.disk_gib:.1f} GiB of models; --nokeep_models deletes those that no run "
+        "needs any more\n"
+        "Nothing was run or paid. Memory is in the plan of a single config.",
+    )

@@ -1,11 +1,13 @@
-"""Lists the step shapes and step counts of each stage, from data, tokenizers and config.
+"""Lists the step shapes and step counts of each stage of a run, and estimates the teacher's bill.
 
-A stage declares its kind of work, its role, its parameters and its load; the rest follows. Sequence
-lengths are counted where data and tokenizer are here. Where one of them is not, every prompt and
-every rationale is taken to be as long as the config allows; so is a rationale that a teacher has
-yet to write.
+A stage declares its kind of work, its role, its parameters and its load; the rest is derived from
+data, tokenizers and config. Sequence lengths are counted if the data and tokenizers are on this
+machine. Otherwise every prompt and every rationale is assumed to be as long as the config allows.
+So is a rationale that a teacher has not written yet.
 """
 
+import asyncio
+import contextlib
 import dataclasses
 import math
 from collections.abc import Collection
@@ -20,8 +22,11 @@ from bridge_jax.config import API_TEACHERS, GenerationConfig, RunConfig, TrainCo
 from bridge_jax.data.example import Example, with_task_text
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
+from bridge_jax.ledger.prices import in_usd
+from bridge_jax.methods import teacher
 from bridge_jax.methods.checks import fits
 from bridge_jax.methods.inputs import Inputs
+from bridge_jax.methods.teacher import Asking
 from bridge_jax.parallel.sharding import filled_rows
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes
@@ -35,9 +40,9 @@ ANSWER = 16  # Tokens of an answer, where they cannot be counted.
 
 
 class TrainingWork(NamedTuple):
-    """Steps of `train.batch_rows` packed rows with `targets` targets each.
+    """Training steps of `train.batch_rows` packed rows with `targets` targets each.
 
-    With `soft`, each target has that many of the assistant's most probable tokens.
+    `soft` is the number of the assistant's most probable tokens at each target.
     """
 
     stage: str
@@ -49,7 +54,7 @@ class TrainingWork(NamedTuple):
 
 
 class ScoringWork(NamedTuple):
-    """Batches of int32[rows, width] with `targets` targets each."""
+    """Scoring steps of int32[rows, width] with `targets` targets each."""
 
     stage: str
     role: Role
@@ -60,7 +65,7 @@ class ScoringWork(NamedTuple):
 
 
 class GenerationWork(NamedTuple):
-    """Batches of `rows` prompts of `width` tokens, and how their completions are generated."""
+    """Generation steps of `rows` prompts of `width` tokens, with the sampling settings."""
 
     stage: str
     role: Role
@@ -74,7 +79,7 @@ Work = TrainingWork | ScoringWork | GenerationWork
 
 
 class Lengths:
-    """Sequences of a run as counted, or as long as its config allows.
+    """The sequences of a run: as counted, or as long as its config allows.
 
     Args:
       config: of the run, with the text of its task file in place of the file.
@@ -82,8 +87,8 @@ class Lengths:
       inputs: of the run.
 
     Attributes:
-      pool: the examples whose lengths are counted; none where they are not.
-      pool_size, test_size: how many examples there are.
+      pool: the examples of the pool; empty if lengths cannot be counted.
+      pool_size, test_size: numbers of examples.
     """
 
     def __init__(self, config: RunConfig, stages: Seq[Stage], inputs: Inputs):
@@ -101,7 +106,7 @@ class Lengths:
         self.test_size = len(inputs.test) if counted else config.data.test
 
     def examples(self, load: Load) -> int:
-        """Returns how many examples a load has."""
+        """Returns the number of examples of a load."""
         size = self.test_size if load.of == "test" else self.pool_size
         if load.share < 1:
             size = max(1, round(load.share * size))
@@ -230,3 +235,75 @@ def _packed(shape: Packed, role: Role, load: Load, lengths: Lengths) -> tuple[in
 
 def _up(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
+
+
+class Spending(NamedTuple):
+    """The expected bill of the teacher, with bounds.
+
+    Attributes:
+      queries: requests.
+      input_tokens, output_tokens, usd: expected.
+      usd_low, usd_high: the cheapest selection, and the dearest with every retry that the budget
+        leaves room for.
+    """
+
+    queries: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    usd_low: float
+    usd_high: float
+
+
+def expected(stages: Seq[Stage], lengths: Lengths) -> Spending:
+    """Estimates the bill of the stages that ask a teacher.
+
+    Args:
+      stages: of a run.
+      lengths: of its sequences.
+    """
+    found = [
+        _of(stage.params, lengths.examples(stage.load) * stage.load.samples, lengths)
+        for stage in stages
+        if stage.artifact.work == "ask" and stage.load
+    ]
+    if not found:
+        return Spending(0, 0, 0, 0.0, 0.0, 0.0)
+    return Spending(*(sum(column) for column in zip(*found)))
+
+
+def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
+    """Estimates the bill of the first answers to a number of queries, with bounds."""
+    prices = teacher.prices_of(params.teacher)
+    batch = params.teacher.batch and teacher.is_paid(params.teacher)
+    most, longest = params.teacher.max_output_tokens, lengths.config.max_prompt_tokens
+    if not lengths.pool:
+        usd = in_usd(queries * prices.cost(longest, most, batch))
+        tokens = queries * longest, queries * most
+        return Spending(queries, *tokens, usd, 0.0, _with_retries(params, queries, usd))
+    sample, count = lengths.pool[:SAMPLE], lengths.inputs.count
+    asked, pairs = teacher.make_teacher(params, sample, count), []
+    with asyncio.Runner() as loop:
+        for example in sample:
+            request = teacher.make_request(params, example)
+            said = sum(count(message.content) for message in request.messages)
+            written = most
+            if not teacher.is_paid(params.teacher):
+                said = asked.estimate_input_tokens(request)
+                with contextlib.suppress(UserError):  # None is recorded, or a longer one.
+                    written = loop.run(asked.ask(request)).output_tokens
+            pairs.append((said, written))
+    costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
+    few = min(queries, len(costs))
+    low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))
+    inputs, outputs = (round(float(np.mean(column)) * queries) for column in zip(*pairs))
+    usd = in_usd(round(float(np.mean(costs)) * queries))
+    most_usd = _with_retries(params, queries, in_usd(round(high)))
+    return Spending(queries, inputs, outputs, usd, in_usd(round(low)), most_usd)
+
+
+def _with_retries(params: Asking, queries: int, usd: float) -> float:
+    """Returns the cost of the first answers and of all retries within the budget."""
+    config, budget = params.teacher, params.budget
+    rounds = min(1 + config.retries / config.samples, budget.queries / queries)
+    return max(usd, min(usd * rounds, budget.usd))

@@ -1,9 +1,9 @@
-"""Draws figures as SVG that takes its colours and font from the page, and as files for a paper.
+"""Draws figures, as SVG with the colours and font of a page, and as files for a paper.
 
-On the page Matplotlib draws with stand-in colours, each of which becomes a CSS variable, so that
-one drawing serves light and dark; one unit is one CSS pixel, and text stays text. In a file the
-colours are those of Okabe and Ito (jfly.uni-koeln.de/color), which the colour-blind can tell apart
-too, less their yellow, which is faint on white.
+For a page, Matplotlib draws with placeholder colours, each of which is then replaced by a CSS
+variable, so that one drawing works in light and dark mode. One unit is one CSS pixel, and text
+stays text. Files use the colours of Okabe and Ito (jfly.uni-koeln.de/color), which color-blind
+people can tell apart, without their yellow, which is too faint on white.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ CURVES = (  # the row's key, its name, colour and line style
 
 
 class Drawing(NamedTuple):
-    """A figure: its name, its size in CSS pixels (72 are an inch on paper), how it is drawn."""
+    """A figure: its name, its size in CSS pixels (1/72 inch on paper), and a drawing function."""
 
     name: str
     width: int
@@ -69,7 +69,7 @@ class Drawing(NamedTuple):
     draw: Callable[[Axes, Palette], Any]
 
     def svg(self) -> str:
-        """Returns the drawing for a page; the same input gives the same bytes."""
+        """Returns the SVG for a page; the same input gives the same bytes."""
         with self.drawn(PAGE, "none") as figure:
             text = _saved(figure)
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -79,7 +79,7 @@ class Drawing(NamedTuple):
             f'style="max-width: {self.width}px" aria-hidden="true">'
         )
         text = re.sub(r"<svg[^>]*>", head, text[text.index("<svg") :], count=1)
-        # Several drawings share the page: their ids must not.
+        # The ids of all drawings on a page must differ.
         slug = re.sub(r"\W+", "-", self.name)
         text = re.sub(r'\bid="([^"]+)"', rf'id="{slug}-\1"', text)
         text = re.sub(r'href="#', f'href="#{slug}-', text)
@@ -108,7 +108,7 @@ class Drawing(NamedTuple):
             **{f"{axis}tick.color": palette.rule for axis in "xy"},
         }
         with mpl.rc_context(style, _STYLE), warnings.catch_warnings():
-            # A script that Matplotlib's own font lacks is still shown in the page's.
+            # Characters that Matplotlib's font lacks are still shown in the font of the page.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure = Figure(figsize=(self.width / 72, self.height / 72))
             self.draw(figure.add_subplot(), palette)
@@ -128,7 +128,7 @@ def accuracy(
     titles: Mapping[str, str],
     width: int,
 ) -> str:
-    """Returns a dot with its 95% interval for every role, the student's in the accent colour."""
+    """Draws the accuracy and 95% interval of every role, the student's in the accent colour."""
     roles = list(values)
 
     def draw(axes: Axes, palette: Palette) -> None:
@@ -155,11 +155,11 @@ def accuracy(
 def embedding_map(
     embeddings: np.ndarray, difficulty: Sequence[float], selected: Sequence[int]
 ) -> str:
-    """Returns the pool in its first two principal components, the selected questions ringed.
+    """Draws the pool in its first two principal components, with rings around selected questions.
 
     Args:
       embeddings: [N, D]. Above 2,000 rows a random part is drawn, the same one every time.
-      difficulty: N values; the colour is by fifths of the pool.
+      difficulty: N values; the colour shows the quintile of the pool.
       selected: indices into the N rows.
     """
     rng = np.random.default_rng(0)
@@ -188,9 +188,9 @@ def embedding_map(
 
 
 def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
-    """Returns, per domain, a bar for its share of the pool and one for that of the selection.
+    """Draws two bars per domain: its share of the pool and its share of the selection.
 
-    Beyond the twelve largest, domains are summed up as "others".
+    Beyond the largest, domains are summed up as "others".
     """
     names = sorted(pool, key=lambda name: (-pool[name], name))
     shares = [(name or "(none)", pool[name], selection.get(name, 0.0)) for name in names]
@@ -201,15 +201,10 @@ def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
 
     def draw(axes: Axes, palette: Palette) -> None:
         for y, (_, in_pool, in_selection) in enumerate(shares):
-            for at, share, colour in (
-                (y - 0.19, in_pool, palette.pool),
-                (y + 0.19, in_selection, palette.accent),
-            ):
-                axes.barh(at, share, height=0.32, color=colour)
-                axes.annotate(
-                    words.percent(share), (share, at), xytext=(5, 0), textcoords="offset points",
-                    va="center", color=palette.muted, size=11,
-                )  # fmt: skip
+            pool_bar = axes.barh(y - 0.19, in_pool, height=0.32, color=palette.pool)
+            bar = axes.barh(y + 0.19, in_selection, height=0.32, color=palette.accent)
+            for bars in (pool_bar, bar):
+                axes.bar_label(bars, fmt=words.percent, padding=5, color=palette.muted, size=11)
         rows(axes, [_shortened(name) for name, _, _ in shares], palette, has_spine=True)
         axes.set_xlim(0, 1.15 * max(max(row[1:]) for row in shares))
         axes.set_xticks([])
@@ -226,9 +221,9 @@ def _shortened(name: str, longest: int = 18) -> str:
 
 
 def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) -> str:
-    """Returns two histograms over the same bins, each as shares of its own group.
+    """Draws histograms of pool and selection over the same bins, each as shares of its group.
 
-    The last bin also takes what lies above the pool's 99.5th percentile.
+    The last bin includes all values above the pool's 99.5th percentile.
     """
     low, top = min(pool), float(np.quantile(pool, 0.995))
     edges = np.linspace(low, top if top > low else low + 1, 13)
@@ -248,10 +243,10 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
 
 
 def curve(steps: Sequence[Step], name: str) -> str:
-    """Returns the losses of one training stage by step.
+    """Draws the losses of one training stage by step.
 
-    A resumed run repeats some steps: the last row of each counts. Of many steps, means over
-    neighbours are drawn.
+    A resumed run repeats some steps; the last row of each is used. If there are many steps, means
+    over neighbouring steps are drawn.
     """
     by_step = {int(row["step"]): row for row in steps}
     numbers = np.array(sorted(by_step))
@@ -260,9 +255,9 @@ def curve(steps: Sequence[Step], name: str) -> str:
         for key, _, colour, style in CURVES:
             values = np.array([by_step[step][key] for step in numbers.tolist()], dtype=np.float64)
             known = np.isfinite(values)
-            parts = max(1, min(int(known.sum()), MOST_STEPS))
+            parts = min(known.sum(), MOST_STEPS)
             x, y = (
-                [part.mean() for part in np.array_split(each[known], parts) if len(part)]
+                [part.mean() for part in np.array_split(each[known], parts)] if parts else []
                 for each in (numbers, values)
             )
             marker = "o" if len(x) == 1 else ""
@@ -284,15 +279,15 @@ def rows(axes: Axes, names: Sequence[str], palette: Palette, has_spine: bool = F
 
 
 def log_scale(axes: Axes, xs: Sequence[float]) -> Callable[[float, float], float]:
-    """Sets a log axis where x spans decades.
+    """Sets a logarithmic x axis if x spans a decade or more.
 
     Args:
       axes: of a figure.
       xs: the x of all points, rising.
 
     Returns:
-      A function of an x and a number of steps: the x that many steps to the right, so that
-      variants at the same x stand side by side.
+      A function of an x and a number of steps, which moves x by that many small steps to the
+      right, so that variants at the same x are drawn side by side.
     """
     positive = [x for x in xs if x > 0]
     if len(positive) < 2 or positive[-1] < 10 * positive[0]:
@@ -305,7 +300,7 @@ def log_scale(axes: Axes, xs: Sequence[float]) -> Callable[[float, float], float
 
 
 def plain_ticks(axes: Axes, xs: Sequence[float]) -> None:
-    """Writes the x axis in plain numbers: every x if they are few."""
+    """Labels the x axis with plain numbers: every x if there are only a few."""
     if len(xs) <= 8:
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.xaxis.set_minor_locator(ticker.NullLocator())
@@ -315,7 +310,7 @@ def plain_ticks(axes: Axes, xs: Sequence[float]) -> None:
 
 
 def few_ticks(axes: Axes) -> None:
-    """Puts a handful of round numbers, none of them negative, on the x axis."""
+    """Labels the x axis with a few round numbers, none of them negative."""
     low, high = axes.get_xlim()
     if axes.get_xscale() == "linear":
         ticks = [x for x in ticker.MaxNLocator(4).tick_values(low, high) if x >= 0]
@@ -328,7 +323,7 @@ def few_ticks(axes: Axes) -> None:
 
 
 def make_room(axes: Axes, part: float) -> None:
-    """Moves the left end of the x axis out, to leave `part` of its width empty."""
+    """Extends the x axis to the left, so that `part` of its width stays empty."""
     transform = axes.xaxis.get_transform()
     low, high = transform.transform(axes.get_xlim())
     (left,) = transform.inverted().transform([(low - part * high) / (1 - part)])
@@ -336,25 +331,22 @@ def make_room(axes: Axes, part: float) -> None:
 
 
 def drop_overlapping(axes: Axes) -> None:
-    """Removes the texts that leave the axes to the left, or cover one that was added before."""
+    """Removes texts that extend beyond the left of the axes or overlap an earlier text."""
     figure: Any = axes.get_figure()
-    figure.draw_without_rendering()  # Places of texts are known only after this.
+    figure.draw_without_rendering()  # The positions of texts are known only after this.
     kept: list[Any] = []
     for text in list(axes.texts):
         box = text.get_window_extent()
-        outside = box.x0 < axes.get_window_extent().x0
-        if outside or any(box.overlaps(other) for other in kept):
+        if box.x0 < axes.get_window_extent().x0 or box.count_overlaps(kept):
             text.remove()
         else:
             kept.append(box)
 
 
 def percent_axis(axis: Any, signed: bool = False) -> None:
-    """Shows shares as per cent, or differences as percentage points with their sign."""
-
-    def points(value: float, _: float) -> str:
-        text = f"{100 * value:+.0f}".replace("-", "−")
-        return "0" if text in ("+0", "−0") else text
-
+    """Labels an axis in per cent, or in signed percentage points."""
     axis.set_major_locator(ticker.MaxNLocator(5))
-    axis.set_major_formatter(points if signed else ticker.PercentFormatter(1, decimals=0))
+    if signed:
+        axis.set_major_formatter(lambda value, _: words.signed(value, decimals=0))
+    else:
+        axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))

@@ -5,8 +5,9 @@ The page is one file that needs nothing else. The page of a study uses `template
 
 import itertools
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -36,10 +37,10 @@ _MEASURES = {  # difficulty -> its name in a sentence, and on an axis
 
 
 def write(path: Path, hashes: Hashes | None = None) -> Json:
-    """Writes both files, each whole or not at all, and returns the content of `report.json`.
+    """Writes report.json and report.html, each atomically; returns the content of the former.
 
     Args:
-      path: the workdir; whatever phases it has.
+      path: the workdir; any of its stages may be missing.
       hashes: as for `workdir.load`.
 
     Raises:
@@ -74,19 +75,17 @@ def template(name: str) -> jinja2.Template:
 
 def _page(run: Run, report: Json) -> str:
     """Returns the page; the same artifacts give the same bytes."""
-    titles, spend = words.titles(run.method), report.get("spend")
-    accuracy = report["accuracy"], report["accuracy_interval"], titles
+    spend, plots = report.get("spend"), {}
+    if report["accuracy"]:
+        accuracy = report["accuracy"], report["accuracy_interval"], words.titles(run.method)
+        for name, width in (("narrow", NARROW), ("wide", WIDE)):
+            plots[name] = Markup(figures.accuracy(*accuracy, width))
     return template("report.html").render(
         report=report,
         headline=words.headline(report),
         comparison=words.comparison(report),
         roles=list(report["accuracy"]),
-        accuracy_plot={
-            "narrow": Markup(figures.accuracy(*accuracy, NARROW)),
-            "wide": Markup(figures.accuracy(*accuracy, WIDE)),
-        }
-        if report["accuracy"]
-        else {},
+        accuracy_plot=plots,
         # Models that are not measured by this method may have written an example, too.
         models=methods.measured() | methods.measured(run.method),
         table=run.table,
@@ -109,7 +108,7 @@ def _page(run: Run, report: Json) -> str:
 
 
 def _selection(run: Run) -> Json:
-    """Returns the drawings of the selection that the artifacts allow."""
+    """Draws the selection, as far as the artifacts are there."""
     if not run.selection or not run.scores:
         return {}
     position = {row["id"]: i for i, row in enumerate(run.scores)}
@@ -136,15 +135,15 @@ def _selection(run: Run) -> Json:
 
 
 def _shares(names: list[str]) -> dict[str, float]:
-    return {name: names.count(name) / len(names) for name in sorted(set(names))}
+    return {name: count / len(names) for name, count in sorted(Counter(names).items())}
 
 
 def examples(run: Run) -> list[Json]:
-    """Returns up to six questions: test questions first, then ones the teacher was asked.
+    """Picks up to six questions: first test questions, then questions that the teacher was asked.
 
-    Test questions alternate between right and wrong answers of the student (if it was not tested,
-    of the last model before it that was) and go round the domains, each in the order of the file:
-    nothing is picked for being flattering.
+    Test questions alternate between right and wrong answers of the student, or of the last tested
+    model if the student was not tested. They rotate through the domains, in the order of the file:
+    the choice does not flatter any model.
 
     Returns:
       Per question `id`, `split` ("test" or "pool"), `question`, `gold` and `texts`, a list of
@@ -157,11 +156,11 @@ def examples(run: Run) -> list[Json]:
         if role in run.predictions and not model.is_before
     }
     judged = "student" if "student" in tested else next(reversed(tested), None)
-    found = []
+    keys, found = ("id", "question", "gold"), []
     for row in _alternating(list(tested[judged].values()))[:TEST_EXAMPLES] if judged else []:
         others = [(role, rows[row["id"]]) for role, rows in tested.items() if row["id"] in rows]
         texts = [_text(role, other, other["completion"]) for role, other in others]
-        found.append(_example("test", row, texts))
+        found.append({key: row[key] for key in keys} | {"split": "test", "texts": texts})
     written = {row["id"]: row for row in run.rationales}
     # First those for which there is an assistant's text to compare with.
     asked = sorted(run.annotations, key=lambda row: row["id"] not in written)
@@ -169,29 +168,26 @@ def examples(run: Run) -> list[Json]:
         texts = [_text("teacher", row, row["rationale"])]
         if its := written.get(row["id"]):
             texts.append(_text("assistant", its, its["completion"], its["shown_gold"]))
-        found.append(_example("pool", row, texts))
+        found.append({key: row[key] for key in keys} | {"split": "pool", "texts": texts})
     return found
 
 
 def _alternating(rows: list[Prediction]) -> list[Prediction]:
-    groups: dict[tuple[bool, str], list[Prediction]] = {}
-    for row in rows:
-        groups.setdefault((row["correct"], row["domain"]), []).append(row)
+    """Returns right and wrong predictions in turn, each of them round the domains."""
+    domains = sorted({row["domain"] for row in rows})
     right, wrong = (
-        _round_robin([groups[key] for key in sorted(groups) if key[0] is side])
+        _round_robin(
+            [r for r in rows if r["correct"] is side and r["domain"] == domain]
+            for domain in domains
+        )
         for side in (True, False)
     )
-    # Domains shifted by one between the sides, so that neighbours differ in domain too.
+    # The wrong ones are shifted by one, so that neighbours differ in domain too.
     return _round_robin([right, wrong[1:] + wrong[:1]])
 
 
-def _round_robin(lists: list[list[Prediction]]) -> list[Prediction]:
+def _round_robin(lists: Iterable[list[Prediction]]) -> list[Prediction]:
     return [row for turn in itertools.zip_longest(*lists) for row in turn if row is not None]
-
-
-def _example(split: str, row: Prediction | Annotation, texts: list[Json]) -> Json:
-    known: Any = {key: row[key] for key in ("id", "question", "gold")}
-    return {**known, "split": split, "texts": texts}
 
 
 def _text(
@@ -212,7 +208,7 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
       report: the content of `report.json`.
       config: of the run.
       role: `student` or `assistant`.
-      mode: how it was asked when it was tested.
+      mode: of its prompts in the test.
       adapter: the folder holds a LoRA adapter for PEFT, not the model.
     """
     model: ModelConfig = getattr(config, role)

@@ -17,13 +17,13 @@ from bridge_jax.methods.rationales import Judged
 from bridge_jax.methods.teacher import is_paid, prices_of
 from bridge_jax.report.workdir import Json, Run
 
-# Parts of a `Ledger.bill` that are there only if they are not empty.
+# Parts of a bill that are left out if they are empty.
 _SPEND_PARTS = ("no_answer", "unknown", "of_others")
 # The bill of a method without a teacher.
 _NOTHING = Bill(queries=0, input_tokens=0, output_tokens=0, usd=0.0, prices={})
 
-# Limits of the failure signatures.
-LARGE_DOMAIN = 0.1  # A domain with a smaller share may be missing by chance.
+# Thresholds of the failure signatures.
+LARGE_DOMAIN = 0.1  # A domain with a smaller share of the pool may be missing by chance.
 LOWEST_COMPLIANCE = 0.9
 SAME_ANSWER = 0.9
 FEW_ANSWERS = 6  # different gold answers at most, for one of them to be a strategy
@@ -126,9 +126,9 @@ def _spend(run: Run, paid: Bill) -> Json:
 
 
 def _time(run: Run) -> dict[str, float]:
-    """Returns total seconds and those of overheads; goodput is the share of the work itself.
+    """Returns total seconds and those of overheads; goodput is the share without overheads.
 
-    Overheads before a restart were not counted: those seconds are in the total alone.
+    Overheads before a restart were not recorded, so those seconds are only in the total.
     """
     stages = list(run.manifests.values())
     total = sum(stage["seconds"] for stage in stages)
@@ -158,11 +158,12 @@ def _speed(run: Run) -> dict[str, dict[str, float]]:
 
 def _made_with(run: Run) -> dict[str, list[str]]:
     """Returns library, backend or devices -> the versions or kinds used, in order of use."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, list[str]] = {}
     for manifest in run.manifests.values():
         for name, version in manifest["made_with"].items():
-            found.setdefault(name, {})[version] = None
-    return {name: list(versions) for name, versions in found.items()}
+            if version not in found.setdefault(name, []):
+                found[name].append(version)
+    return found
 
 
 def _gaps(run: Run, accuracy: dict[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -189,17 +190,14 @@ def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
     one answer to all would be. *Budget waste*: the teacher's answers left the assistant no better.
     """
     found = []
-    if run.selection:
-        chosen = set(run.selection["ids"])
-        if lost := _left_out(run.scores, [row for row in run.scores if row["id"] in chosen]):
-            found.append(("Semantic collapse", f"the selection leaves out {lost}."))
-    if run.rationales and (
-        lost := _left_out(run.scores, [row for row in run.rationales if row["kept"]])
-    ):
+    chosen = set(run.selection["ids"]) if run.selection else {row["id"] for row in run.scores}
+    if lost := _left_out(run.scores, [row for row in run.scores if row["id"] in chosen]):
+        found.append(("Semantic collapse", f"the selection leaves out {lost}."))
+    kept = [row for row in run.rationales if row["kept"]] if run.rationales else run.scores
+    if lost := _left_out(run.scores, kept):
         found.append(("Semantic collapse", f"the kept rationales leave out {lost}."))
-    students = [
-        row.measured for row in run.table.values() if row.measured and row.role == "student"
-    ]
+    tests = [row for row in run.table.values() if row.role == "student"]
+    students = [row.measured for row in tests if row.measured]
     for student in sorted(students, key=lambda model: model.name != "student"):
         share = report["compliance"].get(student.name, 1.0)
         if share < LOWEST_COMPLIANCE and not student.is_before:
@@ -220,7 +218,7 @@ def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
 
 
 def _constant_answer(rows: list[Prediction]) -> list[tuple[str, str]]:
-    """Returns the signs of a constant answer, where questions share a few answers."""
+    """Returns the signatures of a constant answer, if there are only a few gold answers."""
     gold = Counter(row["gold"] for row in rows)
     answers = Counter(row["answer"] for row in rows if row["answer"] is not None)
     if not answers or len(gold) > FEW_ANSWERS or len(rows) < MANY_QUESTIONS:

@@ -1,7 +1,7 @@
-"""Words the numbers of a run: shares and dollars, the headline, the bill, times, the summary."""
+"""Puts the numbers of a run into words: shares, dollars, headline, bill, times, summary."""
 
+import functools
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 
@@ -28,7 +28,7 @@ _OVERHEADS = {"compile": "compiling", "data": "waiting for data", "checkpoint": 
 
 
 def percent(share: float) -> str:
-    """Returns a share in whole per cent, with a decimal where the whole would say all or none."""
+    """Returns a share in whole per cent, with a decimal if that would round to 0% or 100%."""
     near_an_end = 0 < share < 0.01 or 0.99 < share < 1
     return f"{100 * share:.1f}%" if near_an_end else f"{100 * share:.0f}%"
 
@@ -42,6 +42,12 @@ def points(difference: float) -> str:
     """Returns a difference of shares in percentage points, such as "23.5" or "−3"."""
     rounded = round(100 * difference, 1)
     return f"{'−' if rounded < 0 else ''}{abs(rounded):.1f}".removesuffix(".0")
+
+
+def signed(difference: float, decimals: int = 1) -> str:
+    """Returns a difference of shares in percentage points with its sign, such as "+4.1" or "0"."""
+    text = f"{100 * difference:+.{decimals}f}".replace("-", "−")
+    return text if text.strip("+−0.") else "0"
 
 
 def dollars(usd: float) -> str:
@@ -87,9 +93,9 @@ def headline(report: Json) -> str:
             f"The assistant{how} answers {answered('assistant')}; no student has been tested yet."
         )
     models = methods.measured(report["method"])
-    others = [name for name in accuracy if name != "teacher" and not models[name].is_before]
-    if others:
-        return f"{models[others[-1]].title} answers {answered(others[-1])}."
+    for name in reversed(accuracy):
+        if name != "teacher" and not models[name].is_before:
+            return f"{models[name].title} answers {answered(name)}."
     if kept is not None:
         worth = count(kept, "answer")
         return f"The teacher gave {worth} worth keeping; no model has been tested yet."
@@ -97,12 +103,12 @@ def headline(report: Json) -> str:
 
 
 def tested_student(accuracy: Mapping[str, float]) -> str | None:
-    """Returns the student, or else the direct student, that was tested."""
+    """Returns the tested student's name: `student`, else `student_direct`, else None."""
     return next((role for role in ("student", "student_direct") if role in accuracy), None)
 
 
 def comparison(report: Json) -> str:
-    """Returns how sure the difference to the direct student is; empty when there is none."""
+    """Returns the difference from the direct student with its interval; "" if there is none."""
     bounds = report["gaps_interval"].get("student_student_direct")
     if bounds is None:
         return ""
@@ -118,21 +124,18 @@ def comparison(report: Json) -> str:
 def spend_rows(spend: Json) -> list[Json]:
     """Returns the lines of the bill: `name`, `used`, `cap` and `share` of the cap (or None)."""
     rows = []
-    for name, key, show in (
-        ("Queries", "queries", "{:,}".format),
-        ("US dollars", "usd", dollars),
-        ("Input tokens", "input_tokens", "{:,}".format),
-        ("Output tokens", "output_tokens", "{:,}".format),
-    ):
+    for key in ("queries", "usd", "input_tokens", "output_tokens"):
+        name = "US dollars" if key == "usd" else key.replace("_", " ").capitalize()
+        show = dollars if key == "usd" else "{:,}".format
         used, cap = spend[key], spend.get(f"budget_{key}")
+        cap_text = "" if cap is None else show(cap)
         share = used / cap if cap else None
-        shown_cap = "" if cap is None else show(cap)
-        rows.append({"name": name, "used": show(used), "cap": shown_cap, "share": share})
+        rows.append({"name": name, "used": show(used), "cap": cap_text, "share": share})
     return rows
 
 
 def spend_notes(spend: Json) -> list[str]:
-    """Returns a sentence for each thing about the bill that needs attention."""
+    """Returns sentences on the parts of the bill that need attention."""
     notes = []
     if kinds := spend.get("no_answer"):
         parts = [f"{kinds[kind]:,} {word}" for kind, word in _NO_ANSWER.items() if kind in kinds]
@@ -184,7 +187,7 @@ def made_with(found: Mapping[str, list[str]]) -> str:
 
 
 def time(parts: dict[str, float]) -> str:
-    """Returns where the time went, as in "8 min 11 s; 12% of it compiling (41 programs)"."""
+    """Returns the time and its overheads, as in "8 min 11 s; 12% compiling (41 programs)"."""
     total, shares = parts["total"], []
     for key, word in _OVERHEADS.items():
         if total and parts[key] / total >= 0.005:
@@ -197,20 +200,14 @@ def time(parts: dict[str, float]) -> str:
 
 def speed(found: dict[str, float]) -> str:
     """Returns the speed of training, as in "1,230 tokens/s, 41% MFU"."""
-    words = []
-    if "tokens_per_second" in found:
-        words.append(f"{found['tokens_per_second']:,.0f} tokens/s")
-    if "mfu" in found:
-        words.append(f"{percent(found['mfu'])} MFU")
-    return ", ".join(words)
+    tokens = f"{found['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in found else ""
+    mfu = f"{percent(found['mfu'])} MFU" if "mfu" in found else ""
+    return ", ".join(filter(None, [tokens, mfu]))
 
 
 def print_summary(report: Json, console: Console) -> None:
     """Prints the result, a line per model, the bill, the time, the warnings and the page's path."""
-
-    def say(*parts: Any) -> None:
-        shown.say(console, *parts)
-
+    say = functools.partial(shown.say, console)
     say("")
     say(headline(report))
     table, names = (

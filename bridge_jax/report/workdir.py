@@ -1,7 +1,6 @@
 """Reads the results in a run's workdir; any of them may be missing.
 
-The table of the run's method (`methods.table`) says which stages there may be, their titles, and
-what their files hold.
+The table of the run's method (`methods.table`) lists the stages, their titles and their files.
 """
 
 import dataclasses
@@ -25,7 +24,7 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.storage import Folder
 
 Json = dict[str, Any]
-_WAY_OUT = "run the command of this workdir again, which mends it or makes it again"
+_WAY_OUT = "run the command of this workdir again, which repairs or rebuilds it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Run:
 
 
 def load(path: Path, hashes: Hashes | None = None) -> Run:
-    """Returns the artifacts under `path`.
+    """Reads the artifacts under `path`.
 
     Args:
       path: the workdir.
@@ -104,7 +103,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         manifests=manifests,
         is_done=bool(current) and current.keys() <= manifests.keys(),
         scores=_content(folders, SCORES.name, Score) or [],
-        embeddings=_embeddings(folders),
+        embeddings=_content(folders, SCORES.name, np.ndarray),
         selection=_content(folders, SELECTION.name, SelectionRecord),
         annotations=_content(folders, asking, Annotation) or [],
         spend=_content(folders, asking, Bill),
@@ -158,19 +157,13 @@ def _finished(
 
 
 def _content(folders: Mapping[str, Folder], stage: str, row: Any) -> Any:
-    """Returns the rows, or the record, of a type in a finished stage; None if there are none."""
+    """Returns the rows, record or array (`np.ndarray`) of a finished stage, or None."""
     if stage not in folders:
         return None
-    for file in folders[stage].artifact.files:
+    folder = folders[stage]
+    for file in folder.artifact.files:
+        if file.kind == "array" and row is np.ndarray:  # It stays on the disk until it is used.
+            return np.load(folder.path / file.name, mmap_mode="r", allow_pickle=False)
         if file.row is row:
-            read = folders[stage].rows if file.kind == "rows" else folders[stage].record
-            return read(file.name)
+            return folder.rows(file.name) if file.kind == "rows" else folder.record(file.name)
     return None
-
-
-def _embeddings(folders: Mapping[str, Folder]) -> np.ndarray | None:
-    """Returns the embeddings, which stay on the disk until they are used."""
-    if SCORES.name not in folders:
-        return None
-    (file,) = (file for file in SCORES.files if file.kind == "array")
-    return np.load(folders[SCORES.name].path / file.name, mmap_mode="r", allow_pickle=False)

@@ -1,8 +1,8 @@
-"""Clusters of a pool: k-means over the mesh, and how dense a cluster is around each of its rows.
+"""Clusters a pool by k-means over the mesh, and measures the density around each row.
 
-k-means adds up integers: every value is rounded to two digits of a fixed point, and the sum is the
-same in any order. Otherwise rows near a border would change their cluster with the number of
-devices, and so would the selection.
+k-means sums integers: every value is rounded to a fixed point of two digits, so that the sum is the
+same in any order. Otherwise rows near a border would change clusters with the number of devices,
+and the selection would change too.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import BATCH, batch_devices
-from bridge_jax.selection.greedy import sampled
+from bridge_jax.selection.greedy import centers
 from bridge_jax.selection.pool import (
     SPLIT,
     WHOLE,
@@ -37,7 +37,7 @@ NEIGHBOURS = 20  # K of 2202.02794.
 
 
 class Clusters(NamedTuple):
-    """Of N rows.
+    """A clustering of N rows.
 
     Attributes:
       labels: int[N], below K; a cluster may be empty where rows are copies of each other.
@@ -53,20 +53,22 @@ class Clusters(NamedTuple):
 def kmeans(
     embeddings: np.ndarray, clusters: int, seed: int, mesh: Mesh, restarts: int = RESTARTS
 ) -> Clusters:
-    """Returns the clustering of the lowest inertia; time grows with N x K x D.
+    """Returns the clustering with the lowest inertia of several runs, each O(N K D).
 
     Args:
       embeddings: f32[N, D] of length 1 at most.
-      clusters: K; N where there are fewer rows.
-      seed: of the seeding.
+      clusters: K; lowered to N where there are fewer rows.
+      seed: of the random first centroids.
       mesh: its data axes share the rows.
-      restarts: how often it is seeded and run.
+      restarts: number of runs.
     """
     count = len(embeddings)
     mean = embeddings.mean(0, dtype=np.float64)
     values = centered(embeddings)
     rows = place_rows(values, mesh)
-    seeds = plus_plus(rows, count, min(clusters, count), seed, restarts, mesh)
+    # The seeding of k-means++ (Arthur, Vassilvitskii 2007).
+    starts = np.random.default_rng(seed).integers(count, size=restarts)
+    seeds = fetch(centers(rows, starts, min(clusters, count), mesh, seed, expanded=True))
     tolerance = TOLERANCE * float(np.square(values).mean(dtype=np.float64))
     found = []
     for first in seeds:
@@ -75,17 +77,6 @@ def kmeans(
         moved = (fetch(centroids) + mean).astype(np.float32)
         found.append(Clusters(gather(labels, count), moved, inertia))
     return min(found, key=lambda clusters: clusters.inertia)
-
-
-def plus_plus(
-    rows: PoolRows, pool: int, count: int, seed: int, restarts: int, mesh: Mesh
-) -> np.ndarray:
-    """Returns int[restarts, count]: the seeding of k-means++ (Arthur, Vassilvitskii 2007).
-
-    The first of each restart is one of the `pool` rows, at random.
-    """
-    starts = np.random.default_rng(seed).integers(pool, size=restarts)
-    return fetch(sampled(rows, starts, seed, count, mesh, expanded=True))
 
 
 def digit(count: int) -> float:
@@ -101,10 +92,11 @@ def lloyd(
     tolerance: jax.typing.ArrayLike,
     mesh: Mesh,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns int32[M, R] labels, f32[M, R] squared distances and the f32[K, D] centroids.
+    """Runs Lloyd's algorithm; returns labels, squared distances and centroids.
 
-    An empty cluster keeps its centroid. It ends when the centroids move by no more than
-    `tolerance`, squared and summed, or after `ITERATIONS`.
+    The shapes are int32[M, R], f32[M, R] and f32[K, D]. An empty cluster keeps its centroid. The
+    loop ends when the sum of the centroids' squared moves is at most `tolerance`, or after
+    `ITERATIONS`.
 
     Args:
       rows: of length 2 at most.
@@ -137,7 +129,7 @@ def lloyd(
 
 
 def nearest(x: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns int32[R], the centroid nearest each row, the first of equals; f32[R], how far^2."""
+    """Returns the nearest centroid of each row, int32[R], and the squared distance, f32[R]."""
     product = jnp.einsum("RD,KD->RK", x, centroids, precision=lax.Precision.HIGHEST)
     partial = jnp.square(centroids).sum(-1) - 2 * product
     squared = jnp.square(x).sum(-1) + partial.min(-1)
@@ -145,7 +137,7 @@ def nearest(x: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _sums(rows: PoolRows, centroids: jax.Array, base: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns f32[K, D], the sum of each cluster's members over all devices, and their number."""
+    """Returns the sum of each cluster's rows over all devices, f32[K, D], and their number."""
     clusters, dim = centroids.shape
 
     def block(sums, inputs):
@@ -163,9 +155,9 @@ def _sums(rows: PoolRows, centroids: jax.Array, base: jax.Array) -> tuple[jax.Ar
 
 
 def typicality(embeddings: np.ndarray, labels: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """Returns f32[N]: 1 / mean distance to the K nearest of the same cluster (2202.02794).
+    """Returns f32[N]: 1 / mean distance to the K nearest rows of the same cluster (2202.02794).
 
-    Where a cluster has K or fewer, all others of it count; one alone has 0.
+    Where a cluster has K rows or fewer, all others of it count. A row alone in its cluster has 0.
 
     Args:
       embeddings: f32[N, D], L2-normalised.
@@ -184,10 +176,10 @@ def typicality(embeddings: np.ndarray, labels: np.ndarray, mesh: Mesh) -> np.nda
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def neighbour_distances(rows: PoolRows, label: jax.Array, mesh: Mesh) -> jax.Array:
-    """Returns f32[M, R]: the mean distance to the nearest of the same label; NaN for one alone.
+    """Returns f32[M, R]: the mean distance to the nearest rows of the same label; NaN if none.
 
-    The blocks go around the devices. Of two blocks only those are compared that share a label,
-    which are few when the rows are in the order of their labels.
+    The blocks travel around the devices in a ring. Two blocks are compared only if they share a
+    label, which few do, since the rows are sorted by label.
 
     Args:
       rows: sorted by label.
@@ -221,7 +213,7 @@ def neighbour_distances(rows: PoolRows, label: jax.Array, mesh: Mesh) -> jax.Arr
 
 
 def _closer(inputs, held):
-    """Returns f32[R, K]: the squared distances nearest to a block, so far or among `held`."""
+    """Returns f32[R, K]: the smallest squared distances so far, updated with the blocks `held`."""
     (x, label, number), nearest = inputs
 
     def compare(nearest, keys):

@@ -1,10 +1,9 @@
-"""Greedy choices, with one pass over the pool for each: k-center, D^2 sampling, herding, coverage.
+"""Selects rows greedily: k-center, D^2 sampling, herding, coverage. Each choice is one pass.
 
-Except in herding, a row that is a copy of a chosen one comes after all others.
+Except in herding, copies of chosen rows come after all others.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +28,16 @@ from bridge_jax.selection.pool import (
     take,
 )
 
-COPY = 2e-5  # Rows nearer than this are copies: scores differ by rounding. The most is 2.
-SAME = 100 * COPY  # Distances in a range of less than this are not told apart.
+COPY = 2e-5  # Rows nearer than this are copies that differ by rounding. The largest distance is 2.
+SAME = 100 * COPY  # Distances within a range of less than this count as equal.
 _TAKEN, _LAST = -1.0, -1e30
 
 
 def farthest_first(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
-    """Returns int[count]: k-center greedy (Gonzalez 1985; core-sets, 1708.00489).
+    """Selects by k-center greedy (Gonzalez 1985; core-sets, 1708.00489); returns int[count].
 
-    The first is the one nearest the mean (our default): a common question, no outlier. Each next
-    one is the farthest from those before, the first of equals.
+    The first row is the one nearest the mean (our default): a common question, no outlier. Each
+    next row is the farthest from those before; of equals the first.
 
     Args:
       embeddings: f32[N, D], L2-normalised.
@@ -46,25 +45,15 @@ def farthest_first(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray
       mesh: its data axes share the rows.
     """
     values = centered(embeddings)
-    start = int(np.argmin(np.linalg.norm(values, axis=1)))
-    return fetch(farthest(place_rows(values, mesh), start, count, mesh))
-
-
-@functools.partial(jax.jit, static_argnames=("count", "mesh"))
-def farthest(rows: PoolRows, start: jax.typing.ArrayLike, count: int, mesh: Mesh) -> jax.Array:
-    """Returns int32[count]: row `start`, then always the farthest from those before."""
-
-    def pick(rows, start):
-        return _centers(rows, start, count, _squares, lambda nearest, *_: nearest)
-
-    return on_devices(pick, mesh, (SPLIT, WHOLE), WHOLE)(rows, jnp.int32(start))
+    start = np.argmin(np.linalg.norm(values, axis=1), keepdims=True)
+    return fetch(centers(place_rows(values, mesh), start, count, mesh))[0]
 
 
 def d2_sample(vectors: np.ndarray, count: int, seed: int, mesh: Mesh) -> np.ndarray:
-    """Returns int[count]: BADGE (1906.03671), the seeding of k-means++ on gradient embeddings.
+    """Selects by BADGE (1906.03671), k-means++ seeding on gradient embeddings; returns int[count].
 
-    The first is the longest, as in the code of its authors; each next one is drawn with a
-    probability in proportion to the squared distance to those before.
+    The first row is the longest, as in the authors' code. Each next one is drawn with a probability
+    proportional to its squared distance to the nearest of those before.
 
     Args:
       vectors: f32[N, D], of any length.
@@ -73,92 +62,75 @@ def d2_sample(vectors: np.ndarray, count: int, seed: int, mesh: Mesh) -> np.ndar
       mesh: its data axes share the rows.
     """
     lengths = np.linalg.norm(vectors, axis=1)
-    start = int(np.argmax(lengths))
-    rows = place_rows(vectors / max(float(lengths[start]), 1e-30), mesh)
-    return fetch(sampled(rows, np.array([start]), seed, count, mesh))[0]
+    start = np.argmax(lengths, keepdims=True)
+    rows = place_rows(vectors / max(float(lengths[start[0]]), 1e-30), mesh)
+    return fetch(centers(rows, start, count, mesh, seed))[0]
 
 
 @functools.partial(jax.jit, static_argnames=("count", "mesh", "expanded"))
-def sampled(
+def centers(
     rows: PoolRows,
     starts: jax.typing.ArrayLike,
-    seed: jax.typing.ArrayLike,
     count: int,
     mesh: Mesh,
+    seed: jax.typing.ArrayLike | None = None,
     expanded: bool = False,
 ) -> jax.Array:
-    """Returns int32[S, count]: S times, `count` rows drawn by D^2 sampling.
-
-    All S share each pass over the pool.
+    """Chooses `count` rows from each of S first rows, in one pass over the pool per choice.
 
     Args:
-      rows: of length 1 at most.
-      starts: int32[S], the first row of each.
-      seed: of the draws.
+      rows: of length 1 at most where they are drawn, else 2.
+      starts: int[S], the first rows.
       count: at most the number of rows.
       mesh: its data axes share the rows.
-      expanded: |x|^2 - 2 x c + |c|^2, one product for all S, with some 1e-7 of rounding.
+      seed: of draws in proportion to the squared distance; without it the farthest row is next.
+      expanded: computes |x|^2 - 2 x c + |c|^2 instead of |x - c|^2: one matrix product for all S,
+        with about 1e-7 of rounding.
+
+    Returns:
+      int32[S, count].
     """
 
-    def pick(rows, starts, seed):
-        def one(start, key):
-            def race(nearest, number, step):
+    def choose(rows, start, key):
+        values, number = rows.values, numbers(rows.real)
+
+        def step(turn, carry):
+            nearest, order = carry
+            last = order[turn - 1]
+            center = take(values, last)
+
+            def block(inputs):
+                x, before, at = inputs
+                if expanded:
+                    product = jnp.dot(x, center, precision=lax.Precision.HIGHEST)
+                    squared = jnp.square(x).sum(-1) - 2 * product + jnp.square(center).sum(-1)
+                else:
+                    squared = jnp.square(x - center).sum(-1)
+                squared = jnp.where(squared <= (1e-6 if expanded else COPY**2), 0.0, squared)
+                now = jnp.where(at == last, _TAKEN, jnp.minimum(before, squared))
+                if key is None:
+                    return now, now
                 # The highest log weight + Gumbel noise is a draw in proportion to the weight.
-                drawn = jax.random.fold_in(jax.random.fold_in(key, step), number[0])
-                noise = jax.random.gumbel(drawn, nearest.shape)
-                value = jnp.where(nearest > 0, jnp.log(nearest) + noise, _LAST)
-                return jnp.where(nearest == _TAKEN, -jnp.inf, value)
+                drawn = jax.random.fold_in(jax.random.fold_in(key, turn), at[0])
+                noise = jax.random.gumbel(drawn, now.shape)
+                value = jnp.where(now > 0, jnp.log(now) + noise, _LAST)
+                return now, jnp.where(now == _TAKEN, -jnp.inf, value)
 
-            return _centers(rows, start, count, _expanded if expanded else _squares, race)
+            nearest, value = lax.map(block, (values, nearest, number))
+            return nearest, order.at[turn].set(best(value, number))
 
-        return jax.vmap(one)(starts, jax.random.split(jax.random.key(seed), len(starts)))
+        nearest = jnp.where(rows.real, jnp.inf, _TAKEN)
+        order = jnp.zeros(count, jnp.int32).at[0].set(start)
+        return lax.fori_loop(1, count, step, (nearest, order))[1]
 
-    given = jnp.asarray(starts, jnp.int32), jnp.asarray(seed)
-    return on_devices(pick, mesh, (SPLIT, WHOLE, WHOLE), WHOLE)(rows, *given)
-
-
-def _centers(
-    rows: PoolRows,
-    start: jax.Array,
-    count: int,
-    distance: Callable[..., jax.Array],
-    value_of: Callable[..., jax.Array],
-) -> jax.Array:
-    """Returns int32[count]; the next is the row of the highest `value_of` its nearest center."""
-    values, number = rows.values, numbers(rows.real)
-
-    def step(turn, carry):
-        nearest, order = carry
-        last = order[turn - 1]
-        center = take(values, last)
-
-        def block(inputs):
-            x, before, at = inputs
-            squared = distance(x, center)
-            squared = jnp.where(squared <= COPY**2, 0.0, squared)
-            now = jnp.where(at == last, _TAKEN, jnp.minimum(before, squared))
-            return now, value_of(now, at, turn)
-
-        nearest, value = lax.map(block, (values, nearest, number))
-        return nearest, order.at[turn].set(best(value, number))
-
-    nearest = jnp.where(rows.real, jnp.inf, _TAKEN)
-    order = jnp.zeros(count, jnp.int32).at[0].set(start)
-    return lax.fori_loop(1, count, step, (nearest, order))[1]
-
-
-def _squares(x: jax.Array, center: jax.Array) -> jax.Array:
-    return jnp.square(x - center).sum(-1)
-
-
-def _expanded(x: jax.Array, center: jax.Array) -> jax.Array:
-    product = jnp.dot(x, center, precision=lax.Precision.HIGHEST)
-    squared = jnp.square(x).sum(-1) - 2 * product + jnp.square(center).sum(-1)
-    return jnp.where(squared < 1e-6, 0.0, squared)  # Below it is rounding.
+    starts = jnp.asarray(starts, jnp.int32)
+    keys = None if seed is None else jax.random.split(jax.random.key(seed), len(starts))
+    choose_all = jax.vmap(choose, in_axes=(None, 0, 0))
+    return on_devices(choose_all, mesh, (SPLIT, WHOLE, WHOLE), WHOLE)(rows, starts, keys)
 
 
 def herd(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
-    """Returns int[count]: herding (Welling 2009) with the linear kernel, without replacement.
+    """Selects by herding (Welling 2009), linear kernel, without replacement; returns int[count].
 
     The selection's mean stays near the pool's: w_0 = mean, x_t = argmax <w_t, x>,
     w_(t+1) = w_t + mean - x_t; the first of equals.
@@ -174,7 +146,7 @@ def herd(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("count", "mesh"))
 def herded(rows: PoolRows, mean: jax.typing.ArrayLike, count: int, mesh: Mesh) -> jax.Array:
-    """Returns int32[count] of the rows, by `herd`."""
+    """Returns int32[count], the rows that `herd` selects. `mean` is f32[D]."""
 
     def run(rows, mean):
         number = numbers(rows.real)
@@ -201,13 +173,13 @@ def cover(
     score_weight: float,
     mesh: Mesh,
 ) -> np.ndarray:
-    """Returns int[count]: allocates the budget over clusters, then picks by rank and distance.
+    """Allocates the budget over clusters, then picks within each by rank and distance.
 
-    Clusters get their places in the order of `seats`. The first of a cluster has the highest score.
-    The next one maximises w * rank + (1 - w) * distance to the chosen of its cluster (our default).
-    The rank goes from 0 to 1 over the cluster, the distance over those that may still be chosen:
-    the embeddings of a language model are close together, and unscaled distances would hardly
-    count. Copies of chosen rows come after all others, and their places go to the next row.
+    Clusters get their places in the order of `seats`. The first row of a cluster has the highest
+    score. Each next one maximises w * rank + (1 - w) * distance to the chosen rows of its cluster
+    (our default). The rank is scaled to 0..1 over the cluster, the distance over the rows that may
+    still be chosen: the embeddings of a language model are close together, so unscaled distances
+    would hardly count. Copies of chosen rows come after all others; their places go to other rows.
 
     Args:
       score: f[N], ranked within clusters; of equals the first ranks highest.
@@ -217,6 +189,9 @@ def cover(
       count: at most N.
       score_weight: w.
       mesh: its data axes share the rows.
+
+    Returns:
+      int[count], in the order of selection.
     """
     rows = place_rows(centered(embeddings), mesh)
     rank, label = place(scaled_ranks(score, labels), mesh), place(labels.astype(np.int32), mesh)
@@ -238,12 +213,12 @@ def cover(
 
 
 def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    """Returns int[N]: the cluster of every place, best first, none with more places than members.
+    """Returns int[N]: the cluster that gets each place, in order; at most one place per member.
 
-    One place for every cluster in order of mass, then by Webster's method (Sainte-Lague): the next
-    goes to the highest mass / (2 * places + 1). No cluster loses a place when there are more to
-    give, so a smaller budget has the first places of a larger one. Of equals the cluster with fewer
-    places is first, then the first cluster. Without any mass, sizes count.
+    Each cluster first gets one place, in order of mass. Then Webster's method (Sainte-Lague) gives
+    the next place to the highest mass / (2 * places + 1). No cluster loses a place when there are
+    more to give, so a smaller budget has the first places of a larger one. Of equals the cluster
+    with fewer places is first, then the lower index. If all masses are 0, sizes replace them.
 
     Args:
       sizes: int[K].
@@ -257,7 +232,7 @@ def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
 
 
 def scaled_ranks(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns f32[N]: each one's rank within its cluster, from 0 to 1 for the highest score."""
+    """Returns f32[N]: the rank of each row within its cluster, from 0 to 1, the highest score."""
     order = np.lexsort((-np.arange(len(score)), score, labels))
     ranks = np.empty(len(score))
     ranks[order] = _occurrences(labels[order])
@@ -265,7 +240,7 @@ def scaled_ranks(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _occurrences(values: np.ndarray) -> np.ndarray:
-    """Returns int[N]: how often each value occurs before."""
+    """Returns int[N]: how often each value has occurred earlier in the array."""
     order = np.argsort(values, kind="stable")
     inside = values[order]
     found = np.empty(len(values), int)
@@ -283,10 +258,7 @@ def take_turns(
     turns: jax.typing.ArrayLike,
     mesh: Mesh,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns int32[M, R]: the turn in which each row is its cluster's next one, or -1.
-
-    Also returns bool[M, R]: whether it was a copy of an earlier one then. All clusters take their
-    turns at once, with one pass over the rows for each.
+    """Chooses one row of every cluster per turn, by `cover`; a turn is one pass over the rows.
 
     Args:
       rows: the pool.
@@ -294,8 +266,12 @@ def take_turns(
       label: int32[M, R], below K.
       clusters: K.
       weight: w in w * rank + (1 - w) * distance, scaled as in `cover`.
-      turns: how many.
+      turns: their number.
       mesh: its data axes share the rows.
+
+    Returns:
+      int32[M, R], the turn in which each row was chosen, or -1; and bool[M, R], whether it was
+      then a copy of a row chosen earlier.
     """
 
     def run(rows, rank, label, weight, turns):
@@ -329,9 +305,10 @@ def take_turns(
 
 
 def _scaled(distance: jax.Array, counts: jax.Array, label: jax.Array, clusters: int) -> jax.Array:
-    """Returns f32[m, R]: 0 for the least and 1 for the greatest that `counts`, in each cluster.
+    """Scales distances, f32[m, R], to 0..1 over the rows of each cluster where `counts` is true.
 
-    Where these are almost the same, or none counts, all are 0: rounding is not stretched.
+    Where all of these are almost the same, or there are none, the result is 0, so that rounding
+    errors are not magnified.
     """
     flat = label.ravel()
     low = jax.ops.segment_min(jnp.where(counts, distance, jnp.inf).ravel(), flat, clusters)

@@ -1,8 +1,8 @@
-"""A pool of rows on the mesh, in blocks whose size depends only on the number of rows.
+"""Places a pool of rows on the mesh, in blocks whose size depends only on the number of rows.
 
-Each device goes through its blocks one at a time: no array is larger than a block beside the rows
-themselves, and a block is computed by the same operations on whichever device it is. With `best`
-and with sums of integers, one device and many choose the same rows.
+Each device processes its blocks one at a time. Besides the rows, no array is larger than a block,
+and every device computes a block by the same operations. With `best` and with sums of integers, one
+device and many choose the same rows.
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ class PoolRows(NamedTuple):
 
 
 def block_rows(count: int) -> int:
-    """Returns R, a power of two: a pool has about 16 blocks or more (our default)."""
+    """Returns R, a power of two that gives a pool about 16 blocks or more (our default)."""
     return min(LARGEST, max(SMALLEST, 2 ** int(np.ceil(np.log2(max(1, count / 16))))))
 
 
@@ -61,12 +61,12 @@ def place_rows(values: np.ndarray, mesh: Mesh) -> PoolRows:
 
 
 def gather(values: jax.Array, count: int) -> np.ndarray:
-    """Returns what was computed for the `count` rows: [M, R, ...] as NumPy's [N, ...]."""
+    """Returns the values of `count` rows, [M, R, ...], as a NumPy array [N, ...]."""
     return fetch(values).reshape(-1, *values.shape[2:])[:count]
 
 
 def centered(embeddings: np.ndarray) -> np.ndarray:
-    """Returns f32[N, D] about their mean: no distance changes, and products lose fewer digits."""
+    """Subtracts the mean, f32[N, D]: distances stay the same, and products round less."""
     mean = embeddings.mean(0, dtype=np.float64).astype(np.float32)
     return embeddings.astype(np.float32, copy=False) - mean
 

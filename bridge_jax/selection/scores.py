@@ -1,14 +1,14 @@
 """Difficulty and embeddings of every example, by free local inference.
 
-Each example is the answer-only prompt followed by its gold answer. One jitted step per batch
-shape returns sums and weights over the answer tokens; batches are bucketed by length.
+Each example is the answer-only prompt followed by its gold answer. Batches are bucketed by length,
+and one jitted step is compiled for each shape of a batch.
 
-Gradient embeddings cost a second pass through the vocabulary head and are computed on their own,
-for the strategy that needs them.
+Gradient embeddings cost a second pass through the vocabulary head, so they are computed separately
+and only for the strategy that needs them.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,14 +23,15 @@ from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import batch_devices, shard_batch
 from bridge_jax.text import prompts
 
-Array = Any  # NumPy's outside of jit, JAX's inside.
+Array = Any  # A NumPy array outside of jit, a JAX array inside.
+Advance = Callable[[int], None]
 
 BUCKET = 32  # Lengths are rounded up to multiples of this.
 TARGETS = 8  # The number of answer tokens is rounded up to multiples of this.
 
 
 class Scores(NamedTuple):
-    """Of N examples, in their order.
+    """The scores of N examples, in the order of the examples.
 
     Attributes:
       nll: f32[N], nats per answer token: length-normalised -log p(gold answer).
@@ -40,25 +41,14 @@ class Scores(NamedTuple):
       embeddings: f32[N, D], mean final hidden state of the prompt, L2-normalised.
     """
 
-    nll: np.ndarray
-    entropy: np.ndarray
-    margin: np.ndarray
-    embeddings: np.ndarray
-
-
-class ScoreSums(NamedTuple):
-    """Unnormalised results of the jitted step: f32[B] sums and weights, f32[B, D] hidden."""
-
-    nll: jax.Array
-    entropy: jax.Array
-    margin: jax.Array
-    weight: jax.Array
-    hidden: jax.Array
-    hidden_weight: jax.Array
+    nll: Array
+    entropy: Array
+    margin: Array
+    embeddings: Array
 
 
 class ScoreBatch(NamedTuple):
-    """Padded sequences.
+    """A batch of B padded sequences.
 
     Attributes:
       tokens: int32[B, S].
@@ -72,12 +62,12 @@ class ScoreBatch(NamedTuple):
     target: Array
 
 
-Advance = Callable[[int], None]
-
-
 @functools.partial(jax.jit, static_argnames="config")
-def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> ScoreSums:
-    """Scores one batch; its largest array beside the model's is a chunk of its logits."""
+def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[Scores, Scores]:
+    """Returns sums over the tokens of each of B examples, and the weights to divide them by.
+
+    Besides the model, the largest array in memory is one chunk of the logits.
+    """
     hidden, picked, weight = _answer_states(config, params, batch)
     stats = head.token_statistics(
         picked.reshape(-1, picked.shape[-1]),
@@ -89,24 +79,24 @@ def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> ScoreS
     def over_answer(values: jax.Array) -> jax.Array:
         return (values.reshape(weight.shape) * weight).sum(1)
 
-    return ScoreSums(
+    sums = Scores(
         over_answer(stats.nll),
         over_answer(stats.entropy),
         over_answer(stats.margin),
-        weight.sum(1),
         jnp.einsum("BSD,BS->BD", hidden.astype(jnp.float32), in_prompt),
-        in_prompt.sum(1),
     )
+    tokens = weight.sum(1)
+    return sums, Scores(tokens, tokens, tokens, in_prompt.sum(1, keepdims=True))
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def gradient_batch(
     config: DecoderConfig, params: Any, batch: ScoreBatch
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns f32[B, D], the sum of the answer tokens' gradients, and f32[B], their number.
+    """Returns the sums of the answer tokens' gradients, f32[B, D], and their numbers, f32[B, 1].
 
-    That of -log p(y) with respect to the final hidden state, sum_v p_v W_v - W_y, where y is the
-    model's own prediction, as BADGE has it (1906.03671, eq. 1); no gold answer is looked at.
+    The gradient is that of -log p(y) with respect to the final hidden state, sum_v p_v W_v - W_y,
+    where y is the model's own prediction (BADGE, 1906.03671, eq. 1). The gold answer is not used.
     """
     _, picked, weight = _answer_states(config, params, batch)
     table = decoder.output_head(config, params)
@@ -118,13 +108,16 @@ def gradient_batch(
         return head.token_statistics(hidden, table, predicted).nll.sum()
 
     gradients = jax.grad(loss)(flat).reshape(picked.shape)
-    return jnp.einsum("BTD,BT->BD", gradients, weight), weight.sum(1)
+    return jnp.einsum("BTD,BT->BD", gradients, weight), weight.sum(1, keepdims=True)
 
 
 def _answer_states(
     config: DecoderConfig, params: Any, batch: ScoreBatch
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns f[B, S, D] hidden states, f[B, T, D] those that predict the answer; f32[B, T]."""
+    """Returns the final hidden states, those that predict the answer, and the latter's weights.
+
+    The shapes are f[B, S, D], f[B, T, D] and f32[B, T]; the weight is 0 for padding.
+    """
     rows, width = batch.tokens.shape
     slots = jnp.broadcast_to(jnp.arange(width), (rows, width))
     segments = (slots < batch.length[:, None]).astype(jnp.int32)
@@ -144,25 +137,21 @@ def score(
     mesh: Mesh,
     advance: Advance = lambda n: None,
 ) -> Scores:
-    """Scores `sequences`, similar lengths together.
+    """Scores all `sequences`; those of similar length share a batch.
 
     Args:
-      config, params: the (warmed) assistant.
+      config: of the (warmed-up) assistant.
+      params: of the same model.
       sequences: prompt and gold answer; a rationale, if there is one, counts as prompt.
-      batch_tokens: tokens a batch at most, padding included.
-      pad_id: fills the batches.
+      batch_tokens: the most tokens in a batch, padding included.
+      pad_id: the token that fills the batches.
       mesh: the rows of a batch are split over it.
-      advance: called with the number of sequences that were just scored.
+      advance: called after each batch with its number of sequences.
     """
     step = functools.partial(score_batch, config, params)
-    nll, entropy, margin = np.zeros((3, len(sequences)), np.float32)
-    embeddings = np.zeros((len(sequences), config.model_dim), np.float32)
-    for members, sums in _on_all(step, sequences, batch_tokens, pad_id, mesh, advance):
-        for values, total in ((nll, sums.nll), (entropy, sums.entropy), (margin, sums.margin)):
-            values[members] = total / np.maximum(sums.weight, 1)
-        embeddings[members] = sums.hidden / np.maximum(sums.hidden_weight, 1)[:, None]
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return Scores(nll, entropy, margin, embeddings / np.maximum(norms, 1e-12))
+    found = _in_batches(step, sequences, batch_tokens, pad_id, mesh, advance)
+    norms = np.linalg.norm(found.embeddings, axis=1, keepdims=True)
+    return found._replace(embeddings=found.embeddings / np.maximum(norms, 1e-12))
 
 
 def gradients(
@@ -174,31 +163,29 @@ def gradients(
     mesh: Mesh,
     advance: Advance = lambda n: None,
 ) -> np.ndarray:
-    """Returns f32[N, D], the mean over the answer tokens of `gradient_batch`; as `score`."""
+    """Returns f32[N, D]: the gradient embeddings of all `sequences`; arguments as in `score`."""
     step = functools.partial(gradient_batch, config, params)
-    found = np.zeros((len(sequences), config.model_dim), np.float32)
-    for members, sums in _on_all(step, sequences, batch_tokens, pad_id, mesh, advance):
-        found[members] = sums[0] / np.maximum(sums[1], 1)[:, None]
-    return found
+    return _in_batches(step, sequences, batch_tokens, pad_id, mesh, advance)
 
 
 def rows_a_batch(batch_tokens: int, width: int, mesh: Mesh) -> int:
-    """Returns how many sequences of `width` tokens are scored together: the devices divide it."""
+    """Returns the number of sequences of `width` tokens in a batch, a multiple of the devices."""
     parts = batch_devices(mesh)
     return max(1, batch_tokens // width // parts) * parts
 
 
-def _on_all(
+def _in_batches(
     step: Callable[[ScoreBatch], Any],
     sequences: Sequence[prompts.Sequence],
     batch_tokens: int,
     pad_id: int,
     mesh: Mesh,
     advance: Advance,
-) -> Iterator[tuple[list[int], Any]]:
-    """Yields the members of each batch, and the result of `step` for them."""
+) -> Any:
+    """Returns the means from the sums and weights of `step`: f32[N, ...], in order."""
     targets = -(-max(len(s.answer) for s in sequences) // TARGETS) * TARGETS
     widths = [-(-s.length // BUCKET) * BUCKET for s in sequences]
+    order, parts = [], []
     for width in sorted(set(widths)):
         inside = [i for i, w in enumerate(widths) if w == width]
         rows = rows_a_batch(batch_tokens, width, mesh)
@@ -218,7 +205,9 @@ def _on_all(
                 batch.target[row, : len(s.answer)] = s.answer
             with jax.set_mesh(mesh):
                 found = fetch(step(shard_batch(batch, mesh)))
-            count = len(members)
-            yield members, jax.tree.map(lambda a, count=count: a[:count], found)
-            advance(count)
+            parts.append(jax.tree.map(lambda sums, weights: sums / np.maximum(weights, 1), *found))
+            order += members + [-1] * (rows - len(members))
+            advance(len(members))
             preemption.stop_together()
+    kept = np.argsort(order)[-len(sequences) :]  # Rows of padding have -1.
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[kept], *parts)

@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
 from jax.sharding import Mesh
+from scipy import stats
 
 from bridge_jax.config import SelectionConfig
 from bridge_jax.errors import UserError
@@ -24,12 +25,12 @@ MOST_CLUSTERS = 1000  # k-means compares every row with every cluster: beyond it
 
 
 class PoolSelection(NamedTuple):
-    """Indices into the pool.
+    """A selection, as indices into the pool.
 
     Attributes:
-      chosen: the B selected, in the order of selection.
-      set_aside: left out as suspected label noise.
-      clusters: int[N], the cluster of every example, or None when the strategy has none.
+      chosen: the B selected examples, in the order of selection.
+      set_aside: the examples left out as suspected label noise.
+      clusters: int[N], the cluster of each example, or None if the strategy has none.
     """
 
     chosen: list[int]
@@ -55,7 +56,8 @@ def select(
       budget: B.
       config: the strategy and its settings.
       seed: of the random order, of k-means and of BADGE's draws.
-      labels: the gold label of each example, compared within where `within_labels` says so.
+      labels: the gold label of each example; with `within_labels`, examples of the same label are
+        compared with each other.
       gradients: f32[N, D], gradient embeddings; `badge` needs them.
       mesh: its data axes share the pool; all devices by default.
 
@@ -109,11 +111,12 @@ def _over_clusters(
     config: SelectionConfig,
     mesh: Mesh,
 ) -> np.ndarray:
-    """Returns int[B], by `cover`.
+    """Selects B examples by `cover`; returns int[B].
 
-    For `coverage` (our default) a cluster's mass is its size x mean difficulty, and the hard come
-    first. For `typicality` (TypiClust, 2202.02794) the mass is the size, and the dense come first.
-    That paper has a cluster for every example that is bought; ours do not depend on the budget.
+    For `coverage` (our default) a cluster's mass is its size x mean difficulty, and hard examples
+    come first. For `typicality` (TypiClust, 2202.02794) the mass is the size, and examples in dense
+    regions come first. The paper has one cluster per selected example; our number of clusters does
+    not depend on the budget.
     """
     if config.strategy == "coverage":
         score = difficulty
@@ -125,15 +128,15 @@ def _over_clusters(
 
 
 def default_clusters(pool: int) -> int:
-    """Returns how many clusters a pool has, whatever the budget: B / 5 where B is 5% of it."""
+    """Returns the number of clusters of a pool: B / 5 where the budget B is 5% of it."""
     return min(MOST_CLUSTERS, max(1, pool // POOL_PER_CLUSTER))
 
 
 def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
-    """Returns each example's difficulty as its rank within its label: f64[N], above 0 and below 1.
+    """Returns f64[N]: the rank of each example's difficulty within its label, between 0 and 1.
 
-    The NLL of a gold label is high where the label is rare, whatever the question; over the whole
-    pool the hardest questions are then all of one label, and so is all that is paid for.
+    The NLL of a gold label is high where the label is rare, whatever the question. Over the whole
+    pool the hardest questions would all have one label, and all of the budget would go to it.
 
     Args:
       labels: the gold label of each example.
@@ -142,11 +145,10 @@ def rank_within(labels: Sequence[str], difficulty: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(difficulty))
     for label in set(labels):
         members = np.flatnonzero(np.asarray(labels) == label)
-        order = np.argsort(np.argsort(difficulty[members], kind="stable"), kind="stable")
-        ranks[members] = (order + 1) / (len(members) + 1)
+        ranks[members] = stats.rankdata(difficulty[members], "ordinal") / (len(members) + 1)
     return ranks
 
 
 def noise_count(pool: int, config: SelectionConfig) -> int:
-    """Returns how many examples of a pool are set aside as suspected label noise."""
+    """Returns the number of examples that are set aside as suspected label noise."""
     return 0 if config.strategy == "random" else int(config.noise_fraction * pool)

@@ -1,14 +1,14 @@
-"""Fits a curve to a pilot: the accuracy that a budget buys, and the budget that an accuracy takes.
+"""Fits a learning curve to a pilot, to predict accuracy from budget and budget from accuracy.
 
 The curve is accuracy(B) = a - b (B + 1)^-c over B teacher queries, with a <= 1, b >= 0 and
 0.03 <= c <= 3: a power law of the distance to an asymptote, as learning curves follow (Viering &
-Loog 2022, arXiv 2103.10948), B + 1 so that a budget of 0 is a point of it. Its least squares are
-found by variable projection (Golub & Pereyra 1973): for a given c the rest is linear, so c alone is
-searched, on a grid and then between the neighbours of the best.
+Loog 2022, arXiv 2103.10948), B + 1 so that a budget of 0 is a point of it. It is fitted by
+least squares with variable projection (Golub & Pereyra 1973): for a given c the problem is linear,
+so only c is searched, first on a grid and then between the neighbours of the best grid point.
 
 The uncertainty is that of the measured points, by the bootstrap of `evaluation.intervals`. It does
-not include that the curve may have another form: the check against a held-out budget shows how far
-to trust it.
+not include that the true curve may have another form. The check against a held-out budget shows how
+far to trust the fit.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FEWEST = 4  # budgets, for a curve of three parameters
 CURVES = 400  # replicates that are kept with the advice
 INTERVAL = (0.05, 0.95)
 _RATES = np.geomspace(0.03, 3, 160)
-_SURE = 0.95  # share of the replicates that rise with the budget, for it to be called a rise
+_SURE = 0.95  # share of the replicates in which accuracy must rise with the budget
 
 
 class Curve(NamedTuple):
@@ -44,7 +44,7 @@ class Curve(NamedTuple):
 
 
 def fit(budgets: np.ndarray, accuracy: np.ndarray) -> Curve:
-    """Returns the least squares of f64[..., n] accuracies at f64[n] budgets, one curve per row."""
+    """Fits one curve to each row of f64[..., n] accuracies at f64[n] budgets."""
     y = np.atleast_2d(accuracy)
     rows = np.arange(len(y))
 
@@ -54,7 +54,7 @@ def fit(budgets: np.ndarray, accuracy: np.ndarray) -> Curve:
 
     errors = [solve(np.full(len(y), rate), rows)[2] for rate in _RATES]
     best = np.argmin(errors, axis=0)
-    # At an end of the grid the bracket reaches beyond it, where the error stays the same.
+    # At an end of the grid the bracket extends beyond it, where the error is constant.
     around = np.concatenate([_RATES[:1] / 2, _RATES, _RATES[-1:] * 2])
     found = elementwise.find_minimum(
         lambda c, row: solve(c, row)[2],
@@ -77,7 +77,7 @@ def _linear(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     spread = z - z.mean(1, keepdims=True)
     slope = -(y * spread).sum(1) / (spread * spread).sum(1)
     free = mean + slope * z.mean(1), slope
-    # Where that breaks a bound, the best lies on one of the two edges.
+    # If that breaks a bound, the best solution lies on one of the two edges.
     level = np.minimum(mean, 1), np.zeros_like(mean)
     capped = np.ones_like(mean), np.maximum(((1 - y) * z).sum(1) / (z * z).sum(1), 0)
 
@@ -93,7 +93,7 @@ def _linear(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def advise(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) -> dict[str, Any]:
-    """Returns the advice from a pilot, as JSON values that `accuracy_for` and `budget_for` read.
+    """Fits the curves of a pilot and returns JSON values for `accuracy_for` and `budget_for`.
 
     Args:
       budgets: f64[n], teacher queries, rising.
@@ -101,11 +101,11 @@ def advise(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) ->
       replicates: f64[R, n], the same in each replicate of the bootstrap.
 
     Returns:
-      `status`: `few` (fewer than four budgets), `flat` (it cannot be told whether more queries
-      help) or `fitted`; `budgets` and `accuracy` as measured; and where it is fitted `curves`
-      (`a`, `b`, `c`: the fit first, then replicates) and `held_out`: the largest budget predicted
-      from the others (`queries`, `predicted`, `low`, `high`, `measured`, `inside`), None with too
-      few of them.
+      `status`: `few` (fewer than four budgets), `flat` (accuracy does not clearly rise with the
+      budget) or `fitted`; `budgets` and `accuracy` as measured. If fitted, also `curves` (`a`, `b`,
+      `c`: the fit first, then replicates) and `held_out`, the prediction for the largest budget
+      from the others (`queries`, `predicted`, `low`, `high`, `measured`, `inside`; None if there
+      are too few budgets).
     """
     measured = {"budgets": budgets.tolist(), "accuracy": accuracy.tolist()}
     if len(budgets) < FEWEST:
@@ -122,10 +122,9 @@ def advise(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) ->
 def _hold_out(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) -> dict[str, Any]:
     known = np.vstack([accuracy, replicates[:CURVES]])[:, :-1]
     values = fit(budgets[:-1], known).accuracy(float(budgets[-1]))
-    # The point measured there has noise too: it is added, from other replicates.
+    # The measured point has noise too, which is added from other replicates.
     held = replicates[-CURVES:, -1]
-    noise = held - held.mean()
-    low, high = _interval(values[1:][: len(noise)] + noise[::-1][: len(values) - 1])
+    low, high = _interval(values[1:] + (held - held.mean())[::-1])
     return {
         "queries": float(budgets[-1]),
         "predicted": float(values[0]),
@@ -137,9 +136,9 @@ def _hold_out(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray)
 
 
 def accuracy_for(advice: dict[str, Any], queries: float) -> dict[str, Any]:
-    """Returns the accuracy that a budget buys: `status`, `accuracy`, `low`, `high` (90%).
+    """Predicts the accuracy at a budget: `status`, `accuracy`, `low`, `high` (90%).
 
-    `status` is `few` or `flat` as in `advise`; `within` what was measured, or `beyond`.
+    `status` is `few` or `flat` as in `advise`, or `within` or `beyond` the measured budgets.
     """
     if advice["status"] != "fitted":
         return {"status": advice["status"]}
@@ -150,10 +149,10 @@ def accuracy_for(advice: dict[str, Any], queries: float) -> dict[str, Any]:
 
 
 def budget_for(advice: dict[str, Any], accuracy: float) -> dict[str, Any]:
-    """Returns the budget that an accuracy takes: `status`, `queries`, `low`, `high` (90%).
+    """Predicts the budget that reaches an accuracy: `status`, `queries`, `low`, `high` (90%).
 
-    `status` is `few` or `flat` as in `advise`; `never` where the curve stays below; `beyond` what
-    was measured, or `within`. A bound that does not exist is None.
+    `status` is `few` or `flat` as in `advise`, `never` if the curve stays below the accuracy, or
+    `within` or `beyond` the measured budgets. A bound that does not exist is None.
     """
     if advice["status"] != "fitted":
         return {"status": advice["status"]}

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +34,9 @@ class FinishedRun:
       report: the content of `report.json`.
       scores: role -> its accuracy, or the mean ROUGE-L of its texts, and f64[R], the same in each
         replicate of the bootstrap.
-      cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price: paid by this run, or by
-        one that shares its ledger; `trained_tokens` in all trainings, `written_tokens` of the
-        rationales.
+      cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price, whether this run paid
+        or another one on the same ledger; `trained_tokens` in all trainings, `written_tokens` of
+        the rationales.
       stages: stage -> (its key, seconds).
     """
 
@@ -47,41 +46,17 @@ class FinishedRun:
     stages: dict[str, tuple[str, float]]
 
 
-class SeedScores(NamedTuple):
-    """The accuracy of one role at one point, or a difference of two.
-
-    Attributes:
-      values: by seed.
-      drawn: f64[R] by seed, the same in each replicate of the bootstrap.
-    """
-
-    values: dict[int, float]
-    drawn: dict[int, np.ndarray]
-
-    def minus(self, other: "SeedScores") -> "SeedScores":
-        """Returns the difference on the seeds that both have."""
-        seeds = [seed for seed in self.values if seed in other.values]
-        return SeedScores(
-            {seed: self.values[seed] - other.values[seed] for seed in seeds},
-            {seed: self.drawn[seed] - other.drawn[seed] for seed in seeds},
-        )
-
-    def estimate(self, resampling: Resampling) -> Json | None:
-        """Returns the mean over seeds and its intervals; None without a seed."""
-        if not self.values:
-            return None
-        return estimate(self.values, resampling.over_seeds(self.drawn))
-
-
+# One role's score by seed, or a difference of two: the value, and f64[R] over the replicates.
+SeedScores = dict[int, tuple[float, np.ndarray]]
 _Runs = Mapping[int, FinishedRun]  # by seed
 _Scores = Mapping[str, SeedScores]  # by role
 
 
 def read_study(folder: Path) -> Json:
-    """Returns the study of a folder, as written from `Study.to_json`.
+    """Reads the study of a folder, as `Study.to_json` returned it.
 
     Raises:
-      UserError: there is none, or its file is damaged.
+      UserError: there is no study, or its file is damaged.
     """
     study = workdir.read_json(folder / RUNS_FILE)
     if not study:
@@ -94,14 +69,14 @@ def read_study(folder: Path) -> Json:
 
 
 def compute(folder: Path) -> Json:
-    """Returns the results of the study in `folder`, as far as its runs are done.
+    """Computes the results of the study in `folder` from the runs that are done.
 
     Returns:
       `name`, `question`, `axis`, `reference`; `measure`: the measure in `accuracy`, "accuracy" or,
-      of free texts, "ROUGE-L"; `cells`: `total` and `done` runs, and the folders of those that are
+      of free texts, "ROUGE-L"; `runs`: their number in `total` and `done`, and the folders of those
       `missing`; `points` by variant and x (`_point`); `frontier`: for `usd` and `tokens` the
-      indices of the points that no other beats at the same cost or less; `bill`: the sum really
-      paid; `seconds`: of work, `shared` as it was and `alone` as if each run had done it all;
+      indices of the points that no other beats at the same cost or less; `bill`: the actual bill;
+      `seconds`: of work, `shared` as it was and `alone` if each run had executed all its stages;
       `advice`: variant -> `advisor.advise`, where x is a budget.
 
     Raises:
@@ -134,7 +109,7 @@ def compute(folder: Path) -> Json:
     return {
         **{key: study[key] for key in ("name", "question", "axis", "reference")},
         "measure": "ROUGE-L" if any("score" in run.report for run in done) else "accuracy",
-        "cells": {"total": len(study["runs"]), "done": len(done), "missing": missing},
+        "runs": {"total": len(study["runs"]), "done": len(done), "missing": missing},
         "points": points,
         "frontier": {cost: efficient(points, cost) for cost in COSTS},
         "bill": _bill(folder / LEDGER),
@@ -154,39 +129,44 @@ def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
             rows, questions = run.annotations, [_key(row) for row in run.annotations]
         right = {_key(row): float(row.get("score", row["correct"])) for row in rows}
         scores[role] = value, resampling.accuracy(questions, right)
+    spend: Mapping[str, Json] = run.spend or {}  # type: ignore[assignment]
+    others = spend.get("of_others", {})
+    kinds = ("usd", "queries", "input_tokens", "output_tokens")
+    cost = {kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds}
+    steps = [row for rows in run.curves.values() for row in rows]
+    trained = sum(row["step_seconds"] * row["tokens_per_second"] for row in steps)
+    cost["trained_tokens"] = round(trained)
+    cost["written_tokens"] = sum(row["tokens"] for row in run.rationales)
     stages = {name: (made["key"], made["seconds"]) for name, made in run.manifests.items()}
-    return FinishedRun(report, scores, _run_cost(run), stages)
+    return FinishedRun(report, scores, cost, stages)
 
 
 def _key(row: Prediction | Annotation) -> str:
     return f"{row['id']} {row['question']}"
 
 
-def _run_cost(run: workdir.Run) -> dict[str, float]:
-    spend: Mapping[str, Json] = run.spend or {}  # type: ignore[assignment]
-    others = spend.get("of_others", {})
-    kinds = ("usd", "queries", "input_tokens", "output_tokens")
-    steps = [row for rows in run.curves.values() for row in rows]
-    return {
-        **{kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds},
-        "trained_tokens": round(
-            sum(row["step_seconds"] * row["tokens_per_second"] for row in steps)
-        ),
-        "written_tokens": sum(row["tokens"] for row in run.rationales),
-    }
-
-
 def _scores(runs: _Runs) -> _Scores:
-    """Returns the accuracy of each role that was measured at a point."""
-    found = {}
-    for role in methods.measured():
-        measured = {seed: run.scores[role] for seed, run in runs.items() if role in run.scores}
-        if measured:
-            found[role] = SeedScores(
-                {seed: value for seed, (value, _) in measured.items()},
-                {seed: drawn for seed, (_, drawn) in measured.items()},
-            )
-    return found
+    """Returns the score of each role that was measured at a point."""
+    found = {
+        role: {seed: run.scores[role] for seed, run in runs.items() if role in run.scores}
+        for role in methods.measured()
+    }
+    return {role: by_seed for role, by_seed in found.items() if by_seed}
+
+
+def _estimate(by_seed: SeedScores, resampling: Resampling) -> Json:
+    replicates = resampling.over_seeds({seed: drawn for seed, (_, drawn) in by_seed.items()})
+    return estimate({seed: value for seed, (value, _) in by_seed.items()}, replicates)
+
+
+def _difference(one: SeedScores, other: SeedScores, resampling: Resampling) -> Json | None:
+    """Estimates the difference on the seeds that both have; None if there are none."""
+    shared = {
+        seed: (value - other[seed][0], drawn - other[seed][1])
+        for seed, (value, drawn) in one.items()
+        if seed in other
+    }
+    return _estimate(shared, resampling) if shared else None
 
 
 def _point(
@@ -197,37 +177,38 @@ def _point(
     `accuracy` and `compliance` by role; `gaps`; `difference` of the student to the reference's on
     the same seeds (None for the reference itself); `cost`: `usd`, `queries`, `teacher_tokens`,
     `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
-    `questions`, in the test; `teacher_on_annotations`: it was not asked these.
+    `questions`, in the test; `teacher_on_annotations`: whether the teacher's accuracy is that of
+    its annotations, not of the test questions.
     """
     gaps = {
-        name: scores[a].minus(scores[b]).estimate(resampling)
+        name: _difference(scores[a], scores[b], resampling)
         for name, a, b, _, in_study in GAPS
         if in_study and a in scores and b in scores
     }
     difference = None
     if against and "student" in scores:
-        difference = scores["student"].minus(against).estimate(resampling)
-    reports = [run.report for run in runs.values()]
+        difference = _difference(scores["student"], against, resampling)
+    reports = {seed: runs[seed].report for seed in sorted(runs)}
     failures: dict[str, list[int]] = {}
-    for seed in sorted(runs):
-        for name in runs[seed].report["failures"]:
+    for seed, report in reports.items():
+        for name in report["failures"]:
             failures.setdefault(name, []).append(seed)
     return {
         "variant": point[0],
         "x": point[1],
         "seeds": sorted(runs),
-        "accuracy": {role: part.estimate(resampling) for role, part in scores.items()},
+        "accuracy": {role: _estimate(by_seed, resampling) for role, by_seed in scores.items()},
         "compliance": {
-            role: float(np.mean([runs[seed].report["compliance"][role] for seed in part.values]))
-            for role, part in scores.items()
+            role: float(np.mean([reports[seed]["compliance"][role] for seed in by_seed]))
+            for role, by_seed in scores.items()
         },
         "difference": difference,
         "gaps": {name: gap for name, gap in gaps.items() if gap},
         "cost": _mean_cost(runs),
         "failures": failures,
-        "questions": max(report["n_test"] for report in reports),
+        "questions": max(report["n_test"] for report in reports.values()),
         "teacher_on_annotations": any(
-            report.get("teacher_measured_on") == "annotations" for report in reports
+            report.get("teacher_measured_on") == "annotations" for report in reports.values()
         ),
     }
 
@@ -247,15 +228,15 @@ def efficient(points: Sequence[Json], cost: str) -> list[int]:
         for i, point in enumerate(points)
         if "student" in point["accuracy"]
     }
-
-    def beats(other: tuple[float, float], one: tuple[float, float]) -> bool:
-        return other[0] <= one[0] and other[1] >= one[1] and other != one
-
-    return [i for i, one in at.items() if not any(beats(other, one) for other in at.values())]
+    return [
+        i
+        for i, one in at.items()
+        if not any(x <= one[0] and y >= one[1] and (x, y) != one for x, y in at.values())
+    ]
 
 
 def _bill(ledger: Path) -> Json:
-    """Returns the sum that all runs paid, and in `unsettled` the sum that may have been billed."""
+    """Returns the bill of all runs; `unsettled` is what may have been billed besides."""
     entries = read_bill(ledger).entries if ledger.is_file() else []
     unsettled = ("unknown", "reserved", "job")
     paid = [entry for entry in entries if entry.outcome not in unsettled]
@@ -278,7 +259,7 @@ def _seconds(runs: Sequence[FinishedRun]) -> dict[str, float]:
 def _advice(
     points: Sequence[Json], scores: Mapping[Point, _Scores], resampling: Resampling
 ) -> dict[str, Json]:
-    """Returns the advice for each variant whose x is a budget: more queries at each larger x."""
+    """Returns the advice for each variant whose number of queries rises with x."""
     by_variant: dict[str, list[Json]] = {}
     for point in points:  # by x
         mine = by_variant.setdefault(point["variant"], [])
@@ -290,7 +271,10 @@ def _advice(
         if len(budgets) < 2 or budgets != sorted(set(budgets)):
             continue
         students = [scores[variant, point["x"]]["student"] for point in mine]
-        drawn = np.stack([resampling.over_seeds(student.drawn) for student in students], 1)
+        drawn = [
+            resampling.over_seeds({seed: part for seed, (_, part) in student.items()})
+            for student in students
+        ]
         means = [point["accuracy"]["student"]["mean"] for point in mine]
-        advice[variant] = advisor.advise(np.array(budgets), np.array(means), drawn)
+        advice[variant] = advisor.advise(np.array(budgets), np.array(means), np.stack(drawn, 1))
     return advice

@@ -1,4 +1,4 @@
-"""A study: many runs that answer one question, as configs over configs.
+"""Defines a study: many runs that answer one question.
 
 A study is a Python file with `get_study() -> Study`. Runs that differ in the seed alone are one
 point of a figure, and every point is compared with the reference variant's at the same x, question
@@ -28,9 +28,9 @@ class StudyRun:
     """One run of a study.
 
     Attributes:
-      variant: the subject of the comparison, as the figures name it.
-      config: of the run, its seed included.
-      x: where the run lies on the study's axis; None where it does not depend on it.
+      variant: what is compared; its name in figures.
+      config: of the run, including its seed.
+      x: the run's value on the study's axis; None if the run does not depend on it.
     """
 
     variant: str
@@ -57,9 +57,9 @@ class Study:
     Attributes:
       name: of the study; short.
       question: the title of its page.
-      runs: in the order in which they are begun.
+      runs: in the order in which they are started.
       reference: the variant that the others are compared with.
-      axis: the meaning of x, with its unit, as a figure says it; empty where no run has an x.
+      axis: the label of x in figures, with its unit; empty if no run has an x.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Study:
     axis: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the part of the study that its results need, as JSON values."""
+        """Returns the fields from which results are computed, as JSON values."""
         return {
             "name": self.name,
             "question": self.question,
@@ -89,12 +89,12 @@ class Study:
 
 
 def config_key(config: dict[str, Any]) -> str:
-    """Returns a hash of a run's config (JSON values), wherever the study's folder lies."""
+    """Returns a hash of a run's config (JSON values) that ignores the location of the ledger."""
     return config_io.digest({**config, "budget": {**config.get("budget", {}), "ledger": ""}})
 
 
 def load(path: str | Path, assignments: Iterable[str] = ()) -> Study:
-    """Returns the study of a Python file, with the overrides applied to each run, checked."""
+    """Loads and checks the study of a Python file, with the overrides applied to each run."""
     found = config_io.load(path, "get_study")
     if not isinstance(found, Study):
         raise UserError(f"{path}: get_study() returns a {type(found).__name__}, not a Study")
@@ -102,13 +102,13 @@ def load(path: str | Path, assignments: Iterable[str] = ()) -> Study:
 
 
 def override(study: Study, assignments: Iterable[str]) -> Study:
-    """Returns the study with the overrides applied to each of its runs, checked."""
+    """Applies the overrides to each run of a study and checks the result."""
     changes = list(assignments)
     return check(_map(study, lambda config: config_io.override(config, changes)))
 
 
 def in_folder(study: Study, workdir: Path) -> Study:
-    """Returns the study with one ledger for all of its runs, so that no answer is paid twice."""
+    """Gives all runs of a study one ledger, so that no answer is paid for twice."""
     ledger = str((workdir / LEDGER).absolute())
 
     def share(config: RunConfig) -> RunConfig:
@@ -124,7 +124,7 @@ def _map(study: Study, change: Callable[[RunConfig], RunConfig]) -> Study:
 
 
 def check(study: Study) -> Study:
-    """Returns `study` after the checks that need no data.
+    """Runs the checks that need no data, and returns `study`.
 
     Raises:
       UserError: two runs are the same, the reference is none of the variants, a point has no seed
@@ -177,10 +177,10 @@ def compared_with(point: Point, reference: str, points: Collection[Point]) -> Po
 
 
 def check_tests(study: Study) -> None:
-    """Finds runs of one seed that are tested on different questions.
+    """Checks that all runs of one seed are tested on the same questions.
 
     Raises:
-      UserError: there are some, or the data cannot be read.
+      UserError: they are not, or the data cannot be read.
     """
     tests: dict[str, str] = {}  # data and seed -> the test questions
     first: dict[int, tuple[str, str]] = {}

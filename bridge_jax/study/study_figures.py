@@ -32,12 +32,12 @@ def advice_name(variant: str) -> str:
 
 
 def has_axis(result: Json) -> bool:
-    """Returns whether accuracy can be drawn over x."""
+    """Returns whether the points have several values of x, so that accuracy is drawn over x."""
     return len({p["x"] for p in _students(result) if p["x"] is not None}) > 1
 
 
 def figures(result: Json, width: int) -> list[Drawing]:
-    """Returns the figures that the result has the numbers for.
+    """Returns the figures for which the result has numbers.
 
     Args:
       result: the content of `study.json`.
@@ -69,7 +69,7 @@ def _students(result: Json) -> list[Json]:
 
 
 def _text_width(texts: Sequence[str]) -> int:
-    """Returns about how many pixels the longest text is wide."""
+    """Estimates the width of the longest text in pixels."""
     return 7 * max(map(len, texts))
 
 
@@ -96,18 +96,14 @@ def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Dra
         drawing.plain_ticks(axes, xs)
         for i, name in enumerate(names):
             colour, marker = looks[name]
-            mine = [p for p in points if p["variant"] == name]
-            level = [p["accuracy"]["student"] for p in mine if p["x"] is None]
-            for student in level:
-                axes.axhline(student["mean"], color=colour, linestyle=(0, (5, 3)), label=name)
-                axes.axhspan(student["low"], student["high"], color=colour, alpha=0.1, linewidth=0)
-            if level:
+            mine = [p for p in points if p["variant"] == name]  # sorted by x
+            students = [p["accuracy"]["student"] for p in mine]
+            mean, low, high = ([s[key] for s in students] for key in ("mean", "low", "high"))
+            if mine[0]["x"] is None:
+                axes.axhline(mean[0], color=colour, linestyle=(0, (5, 3)), label=name)
+                axes.axhspan(low[0], high[0], color=colour, alpha=0.1, linewidth=0)
                 continue
-            mine.sort(key=lambda p: p["x"])
             at = [shift(p["x"], i - (len(names) - 1) / 2) for p in mine]
-            mean, low, high = (
-                [p["accuracy"]["student"][key] for p in mine] for key in ("mean", "low", "high")
-            )
             line = {"marker": marker, "markersize": 6, "linewidth": 1.8, "label": name}
             axes.plot(at, mean, color=colour, **line)
             axes.vlines(at, low, high, color=colour, linewidth=1.4)
@@ -155,7 +151,7 @@ def _rows(
 
 
 def _frontier(result: Json, points: Sequence[Json], cost: str) -> Drawing:
-    """Draws every point over its cost; efficient ones are filled, joined and, with room, named."""
+    """Draws every point over its cost. Efficient ones are filled, joined and labeled if room."""
     best = [result["points"][i] for i in result["frontier"][cost]]
 
     def draw(axes: Axes, palette: Palette) -> None:
@@ -174,7 +170,7 @@ def _frontier(result: Json, points: Sequence[Json], cost: str) -> Drawing:
         xs, means, names = zip(*front)
         axes.step(xs, means, where="post", color=palette.muted, linewidth=1)
         axes.margins(0.08, 0.16)
-        # Above and to the left of an efficient point there is no other.
+        # There is no other point above and to the left of an efficient one.
         drawing.make_room(axes, min(_text_width(names) / PANEL, 0.4))
         drawing.few_ticks(axes)
         axes.xaxis.set_major_formatter(_dollars if cost == "usd" else _count)
@@ -204,7 +200,7 @@ def _count(value: float, _: float) -> str:
 
 
 def with_gaps(result: Json) -> list[Json]:
-    """Returns the points with gaps; of more than six, each variant's at its largest x."""
+    """Returns the points with gaps; of more than six, only the one at each variant's largest x."""
     points = [point for point in result["points"] if point["gaps"]]
     if len(points) <= 6:
         return points

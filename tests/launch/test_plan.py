@@ -9,7 +9,7 @@ from bridge_jax.config import io as config_io
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
-from bridge_jax.planning.spending import expected
+from bridge_jax.planning.workload import expected
 from tests.launch import commands, tiny_run
 
 KEYS = {
@@ -164,10 +164,10 @@ def test_a_replay_is_not_planned_at_the_price_of_a_batch(tiny_config, tmp_path):
 
 
 def test_the_largest_batch_is_found_from_two(one_device):
-    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 200) == 8
-    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 219) == 8
-    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 220) == 12
-    assert plan._largest(lambda rows: 100 + 10 * rows, 4, 139) == 0
+    assert 4 * plan.largest_multiple(140, 180, 200) == 8
+    assert 4 * plan.largest_multiple(140, 180, 219) == 8
+    assert 4 * plan.largest_multiple(140, 180, 220) == 12
+    assert 4 * plan.largest_multiple(140, 180, 139) == 0
 
 
 def test_a_published_model_needs_no_download(one_device):

@@ -9,8 +9,8 @@ from bridge_jax.config import io as config_io
 from bridge_jax.models import decoder
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.planning import plan, study_plan, workload
-from bridge_jax.planning.spending import expected
+from bridge_jax.planning import plan, workload
+from bridge_jax.planning.workload import expected
 from bridge_jax.study import study as studies
 from tests.launch import tiny_study
 from tests.launch.test_plan import planned
@@ -32,7 +32,7 @@ def chip():
 
 
 def plan_of(configs, chip):
-    return study_plan.plan_study(configs, jax.devices()[:1], chip)
+    return plan.plan_study(configs, jax.devices()[:1], chip)
 
 
 def test_stages_are_counted_once_for_those_who_share_them(configs, chip):

@@ -88,7 +88,7 @@ def test_no_answer_is_paid_twice_and_each_run_has_its_full_price(undisturbed):
 def test_the_result_is_of_the_runs(undisturbed):
     workdir, printed = undisturbed
     found = json.loads((workdir / "study.json").read_text())
-    assert found["cells"] == {"total": 4, "done": 4, "missing": []}
+    assert found["runs"] == {"total": 4, "done": 4, "missing": []}
     for point in found["points"]:
         run = workdir / "runs" / f"{point['variant']}-{point['x']:g}-seed0" / "report.json"
         report = json.loads(run.read_text())
@@ -144,7 +144,7 @@ def test_models_that_no_run_needs_are_dropped(config, tmp_path):
     workdir = tmp_path / "study"
     flags = ("--nokeep_models", "--only=random-*")
     printed = tiny_study.finish(tiny_study.start(config, workdir, *flags))
-    assert "2 of 4 are done; not yet: difficulty-2-seed0, difficulty-6-seed0" in printed
+    assert "2 of 4 are done; missing: difficulty-2-seed0, difficulty-6-seed0" in printed
     left = {path.parents[1].name for path in (workdir / "stages").glob("*/*/*/params")}
     assert left == {"warmup", "instruct"}  # what the other two will read
     tiny_study.finish(tiny_study.start(config, workdir, "--nokeep_models"))
@@ -160,7 +160,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     assert process.returncode == 2
     assert "1 of 2 runs failed; poor-seed0: " in err
     assert "budget.usd=1e-07, cannot pay for one request to the teacher" in err
-    assert "1 of 2 are done; not yet: poor-seed0" in out
+    assert "1 of 2 are done; missing: poor-seed0" in out
     found = json.loads((tmp_path / "study" / "study.json").read_text())
     assert [point["variant"] for point in found["points"]] == ["rich"]
 

@@ -11,7 +11,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.planning.study_plan import plan_study
+from bridge_jax.planning.plan import plan_study
 from bridge_jax.planning.workload import opened, workloads
 from bridge_jax.runs import Run
 from bridge_jax.study.study import Study, StudyRun, check, in_folder

@@ -147,13 +147,13 @@ def pool(mesh):
 def test_kmeans(mesh, pool):
     count = 100
     check(clusters.lloyd.lower(pool, array(mesh, count), 1.0, 1.0, mesh))
-    check(greedy.sampled.lower(pool, array(mesh, 4), 0, count, mesh, expanded=True))
+    check(greedy.centers.lower(pool, array(mesh, 4), count, mesh, 0, expanded=True))
 
 
 def test_strategies(mesh, pool):
     rank = array(mesh, *pool.real.shape, dtype=jnp.float32)
     label = array(mesh, *pool.real.shape)
-    check(greedy.farthest.lower(pool, 0, 500, mesh))
+    check(greedy.centers.lower(pool, array(mesh, 1), 500, mesh))
     check(greedy.herded.lower(pool, array(mesh, WIDTH, dtype=jnp.float32), 500, mesh))
     check(greedy.take_turns.lower(pool, rank, label, 100, 0.5, 50, mesh))
     check(clusters.neighbour_distances.lower(pool, label, mesh))

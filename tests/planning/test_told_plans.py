@@ -9,9 +9,8 @@ import pytest
 from bridge_jax.config import io as config_io
 from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
-from bridge_jax.planning import study_plan
-from bridge_jax.planning.spending import expected
-from bridge_jax.planning.workload import opened, workloads
+from bridge_jax.planning import plan
+from bridge_jax.planning.workload import expected, opened, workloads
 from tests.launch import tiny_run
 
 INSTRUCTION = "Which {team} has to handle this ticket?"
@@ -71,14 +70,14 @@ def test_runs_that_are_told_otherwise_ask_the_teacher_something_else(make):
     asked = [make(*whole), make(*whole, "data.instruction=Another.")]
     devices = jax.devices()
     chip = chips.local(devices[0])
-    alone, both = (study_plan.plan_study(runs, devices, chip) for runs in (asked[:1], asked))
+    alone, both = (plan.plan_study(runs, devices, chip) for runs in (asked[:1], asked))
     assert (alone.teacher["queries"], both.teacher["queries"]) == (4, 8)
 
 
 def test_runs_of_other_seeds_ask_no_question_of_a_file_twice(make):
     few_stages = ("method=direct", "selection.strategy=random", "instruct.examples=0")
     asked = [make(*few_stages, "selection.size=3", f"seed={seed}") for seed in range(2)]
-    found = study_plan.plan_study(asked, jax.devices(), chips.CHIPS["v5e"])
+    found = plan.plan_study(asked, jax.devices(), chips.CHIPS["v5e"])
     assert (found.teacher["queries"], found.teacher_alone["queries"]) == (4, 6)
 
 

@@ -13,9 +13,8 @@ from bridge_jax.methods.teacher import asking
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.stages import Load, Method, Packed, Padded, Stage
-from bridge_jax.planning import study_plan, workload
-from bridge_jax.planning.spending import expected
-from bridge_jax.planning.workload import ScoringWork, opened, workloads
+from bridge_jax.planning import plan, workload
+from bridge_jax.planning.workload import ScoringWork, expected, opened, workloads
 from bridge_jax.text.packing import pack
 from tests.launch import tiny_run
 
@@ -91,7 +90,7 @@ def test_a_new_method_is_planned_by_what_its_stages_say(toy):
 
 def test_the_bill_is_of_what_the_stages_ask(toy):
     assert expected(*opened(toy)).queries == 3 * 2
-    found = study_plan.plan_study([toy, toy], jax.devices()[:1], chips.CHIPS["v5e"])
+    found = plan.plan_study([toy, toy], jax.devices()[:1], chips.CHIPS["v5e"])
     made = {name: (total.runs, total.made) for name, total in found.stages.items()}
     assert made == dict.fromkeys(planned(toy), (2, 1))
     assert (found.teacher["queries"], found.teacher_alone["queries"]) == (6, 12)

@@ -67,7 +67,7 @@ def test_names_are_no_markup_of_the_card():
     assert r"# a\\n---\\n# \<script\> \[x\](http://y): student" in lines
     assert r"- data: \`x\`\|.jsonl, seed 0" in lines
     assert r"- teacher: \*m\* \<b\>\\n- paid: nothing" in lines
-    assert r"made with BRIDGE-JAX from \[s\]\\x1b\[2J." in text
+    assert r"trained with BRIDGE-JAX from \[s\]\\x1b\[2J." in text
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_names_are_no_markup_of_the_card():
 def test_the_method_is_told_and_its_teacher_if_it_has_one(method, teacher, title):
     text = page.card({"accuracy": {}}, RunConfig(method=method), "student", "reason")
     assert f"- teacher: {teacher}\n" in text
-    assert f"The student of {title}, made with BRIDGE-JAX" in text
+    assert f"The student of {title}, trained with BRIDGE-JAX" in text

@@ -74,7 +74,7 @@ def test_its_models_are_in_the_terminal_and_on_the_card(run):
     assert "Trained  student 0.0M parameters" in out.getvalue()
     config = RunConfig(name="toy", method="toy")
     text = page.card(result, config, "student", "answer")
-    assert "The student of a toy, made with" in text and "- teacher: none" in text
+    assert "The student of a toy, trained with" in text and "- teacher: none" in text
     assert "| Drilled student | 10 | 60%" in text
 
 

@@ -15,9 +15,9 @@ from bridge_jax.selection.clusters import (
     kmeans,
     lloyd,
     neighbour_distances,
-    plus_plus,
     typicality,
 )
+from bridge_jax.selection.greedy import centers
 from bridge_jax.selection.pool import PoolRows, place_rows
 from tests.jaxprs import sizes
 from tests.selection.pools import blobs, unit, unit_vectors
@@ -62,7 +62,8 @@ def test_seeding_draws_in_proportion_to_the_squared_distance(one_device):
     values = np.array([[0.0, 0], [0, 0], [0.25, 0], [0, 0.5]], np.float32)
     rows = place_rows(values, one_device)
     draws = 500
-    seeds = np.asarray(plus_plus(rows, 1, 2, seed=0, restarts=draws, mesh=one_device))
+    starts = np.zeros(draws, int)
+    seeds = np.asarray(centers(rows, starts, 2, one_device, seed=0, expanded=True))
     assert set(seeds[:, 0]) == {0}
     counts = np.bincount(seeds[:, 1], minlength=4)
     assert counts[0] == counts[1] == 0

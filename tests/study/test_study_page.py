@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bridge_jax.report import figures
 from bridge_jax.report.figures import PAPER, Drawing
-from bridge_jax.study import study_figures, study_page, tables
+from bridge_jax.study import study_figures, study_page
 
 OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"}
 
@@ -31,7 +31,7 @@ def test_the_page_is_whole_and_needs_nothing_else(scaling):
     page = (folder / "study.html").read_text()
     assert result["question"] in page
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
-    for words in ("30 of 30 runs", "Really paid", "Which budget is enough", "runs/random-5-seed1/"):
+    for words in ("30 of 30 runs", "Paid: $0.0640", "Budget advice", "runs/random-5-seed1/"):
         assert words in page, words
     assert page.count("<svg") == page.count("</svg>") >= 2 + 2 + 2 + 1 + len(result["advice"]) // 2
     ids = re.findall(r'\bid="([^"]+)"', page.replace('class="narrow"', ""))
@@ -143,10 +143,10 @@ def test_a_variant_may_be_called_anything(tmp_path):
     result = study_page.write(tmp_path / "study")
     page = (tmp_path / "study" / "study.html").read_text()
     assert "<b>" not in page and "50% &amp; &lt;b&gt;_$x$" in page
-    latex = tables.to_latex(result)
+    latex = study_page.to_latex(result)
     assert r"50\% \& <b>\_\$x\$" in latex
     console = Console(file=io.StringIO(), width=160)
-    tables.print_study(result, console)
+    study_page.print_study(result, console)
     assert nasty in console.file.getvalue()
 
 
@@ -168,7 +168,7 @@ def test_a_hostile_name_of_a_variant_is_only_a_name(tmp_path, name, shown, in_cs
     fake_study.write(folder, fake_study.study(runs, "plain"), right)
     result = study_page.write(folder)
     console = Console(file=io.StringIO(), width=160)
-    tables.print_study(result, console)
+    study_page.print_study(result, console)
     said = console.file.getvalue()
     assert any(line.startswith(shown + " ") for line in said.splitlines())
     assert not re.search("[\x1b\r]", said)
@@ -187,16 +187,18 @@ def level(mean, low, high, **seeds):
 
 
 def test_a_difference_is_said_with_its_verdict():
-    assert tables.verdict(level(0.1, 0.02, 0.2, a=0.1, b=0.2)) == ("ahead; better for 2 of 2 seeds")
-    assert tables.verdict(level(-0.1, -0.2, -0.02)) == "behind; better for 0 of 1 seed"
-    assert tables.verdict(level(0.1, -0.02, 0.2)).startswith("no clear difference")
+    assert study_page.verdict(level(0.1, 0.02, 0.2, a=0.1, b=0.2)) == (
+        "ahead; better for 2 of 2 seeds"
+    )
+    assert study_page.verdict(level(-0.1, -0.2, -0.02)) == "behind; better for 0 of 1 seed"
+    assert study_page.verdict(level(0.1, -0.02, 0.2)).startswith("no clear difference")
     point = {"difference": level(0.0412, -0.002, 0.08)}
-    assert tables.difference(point) == "+4.1 (−0.2 to +8.0)"
+    assert study_page.difference(point) == "+4.1 (−0.2 to +8.0)"
 
 
 def test_the_terminal_has_the_table_the_bill_and_the_signs(scaling):
     console = Console(file=io.StringIO(), width=160)
-    tables.print_study(scaling[1], console)
+    study_page.print_study(scaling[1], console)
     said = console.file.getvalue()
     assert "Paid     $0.0640 for 64 queries in all" in said
     assert "all 30 are done" in said
@@ -214,7 +216,7 @@ def test_answers_are_honest():
     few = {"status": "few", "budgets": [1.0, 4.0], "accuracy": [0.5] * 2}
 
     def said(advice, accuracy=None, queries=None):
-        return tables.answers({"advice": {"v": advice}}, accuracy, queries)
+        return study_page.answers({"advice": {"v": advice}}, accuracy, queries)
 
     # 0.8 - 0.6 (B + 1)^-0.5: 0.7 at B = 35, 0.75 at B = 143.
     assert said(fitted, 0.7) == ["v: 70% takes about 35 queries (90%: 35 to 35)."]

@@ -93,7 +93,7 @@ def test_free_texts_are_measured_by_their_score(folder):
     assert coverage["difference"]["mean"] == pytest.approx(0.3 * 0.4)
     assert random["accuracy"].keys() == {"student", "assistant"}  # The teacher's has no score.
     page = (folder / "study.html").read_text()
-    assert "What ROUGE-L costs" in page and "answered correctly" not in page
+    assert "ROUGE-L and cost" in page and "answered correctly" not in page
     table = (folder / "table.csv").read_text()
     assert "ROUGE-L_student_low" in table and "accuracy" not in table
     assert "Student, ROUGE-L" in (folder / "table.tex").read_text()
@@ -113,7 +113,7 @@ def test_what_is_missing_or_of_another_config_is_not_counted(tmp_path):
     begun.mkdir()
     (begun / "config.json").write_text("{}")
     found = results.compute(folder)
-    assert found["cells"] == {
+    assert found["runs"] == {
         "total": 4,
         "done": 1,
         "missing": ["coverage-seed0", "random-seed1", "coverage-seed1"],
@@ -135,7 +135,7 @@ def test_a_difference_is_over_the_seeds_that_both_have(tmp_path):
 def test_nothing_is_done_yet(tmp_path):
     fake_study.write(tmp_path / "study", two_variants()[0], {})
     found = study_page.write(tmp_path / "study")
-    assert found["points"] == [] and found["cells"]["done"] == 0
+    assert found["points"] == [] and found["runs"]["done"] == 0
     with pytest.raises(UserError, match=r"holds no study; launch\.study writes one"):
         results.compute(tmp_path)
 
