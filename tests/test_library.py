@@ -51,7 +51,7 @@ def test_importing_it_loads_no_jax():
 
 
 def test_every_name_is_there():
-    assert all(getattr(bj, name) is not None for name in bj.__all__)
+    assert all(getattr(bj, name) is not None for name in dir(bj))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         bj.trian  # noqa: B018
 
