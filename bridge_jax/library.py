@@ -11,6 +11,7 @@ ledger.
 """
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from bridge_jax.config import (
     DataConfig,
     GenerationConfig,
+    MeshConfig,
     ModelConfig,
     RunConfig,
     SelectionConfig,
@@ -29,8 +31,12 @@ from bridge_jax.config import (
 )
 from bridge_jax.config.fields import check
 from bridge_jax.data import sources
+from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.data.example import Example, Splits
 from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import faults_of_training
+from bridge_jax.methods.fitting import Fit, dev_measure
+from bridge_jax.methods.inputs import Examples
 from bridge_jax.models import lora
 from bridge_jax.models.hub import checkpoint, export
 from bridge_jax.parallel.sharding import make_mesh
@@ -41,6 +47,7 @@ from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training import batches, loop
+from bridge_jax.training.checkpoints import STATE
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.objectives.sft import SFT
 
@@ -59,20 +66,24 @@ def read_data(config: DataConfig, seed: int = 0) -> Splits:
     return sources.load(config, seed)
 
 
-def load_model(checkpoint: str | ModelConfig, seed: int = 0) -> Model:
-    """Returns a model with its tokenizer, its parameters split over all devices.
+def load_model(
+    checkpoint: str | ModelConfig, mesh: MeshConfig | None = None, seed: int = 0
+) -> Model:
+    """Returns a model with its tokenizer, its parameters placed on the devices.
 
     Args:
       checkpoint: a folder, a .gguf file, an id on the hub or `smollm2-135m`; or a `ModelConfig`,
         which may keep some of the layers and add an adapter.
+      mesh: how the parameters are split over the devices; by default FSDP over all of them.
       seed: of a new adapter.
 
     Raises:
-      UserError: the checkpoint is missing, or of a family that is not supported.
+      UserError: the checkpoint is missing, of a family that is not supported, or does not fit the
+        mesh.
     """
     selected = ModelConfig(checkpoint) if isinstance(checkpoint, str) else checkpoint
     check(selected)
-    loader = RoleModel("student", selected, make_mesh(), seed)
+    loader = RoleModel("student", selected, make_mesh(mesh), seed)
     return loader.trainable() if selected.lora.rank else loader.load()
 
 
@@ -140,7 +151,8 @@ def generate(
       prompts: texts, each put to the model as a user's message; or examples, which are asked as in
         training.
       settings: length, temperature and batch size.
-      mode: of examples: to `reason` before the answer, or to `answer` alone.
+      mode: of examples: to `reason` before the answer, to `answer` alone, or to `explain` the gold
+        answer, which the prompt then shows.
       seed: of samples.
 
     Raises:
@@ -162,38 +174,63 @@ def generate(
     return written
 
 
+def is_right(text: str, example: Example) -> bool:
+    """Returns whether the answer in a text, after the last `Answer:`, is the gold one."""
+    return is_correct(answer_of(text, example), example)
+
+
 def train(
     model: Model,
     taught: Sequence[tuple[Example, str | None]],
     settings: TrainConfig | None = None,
     objective: Objective | None = None,
+    mode: Mode = "reason",
+    dev: Sequence[Example] = (),
     seed: int = 0,
     folder: Path | str | None = None,
 ) -> Model:
-    """Returns the model after supervised fine-tuning; `model` itself is consumed.
+    """Returns the model after supervised fine-tuning; the arrays of `model` are used up.
 
     Args:
       model: all of it is trained, in f32, or its adapter if it has one.
       taught: examples with the rationale that the model learns to write before the gold answer;
         None where it learns the answer alone.
-      settings: batches, steps and rates. Nothing is measured on a dev split here.
+      settings: batches, steps and rates.
       objective: by default cross-entropy, weighed by `settings.rationale_weight`.
+      mode: how a rationale is asked for, as in `generate`.
+      dev: the examples that `settings.dev_every` measures.
       seed: of the order of the batches and of dropout.
-      folder: for checkpoints and metrics.jsonl, so that a second call continues the first; by
-        default nothing is kept.
+      folder: for metrics.jsonl and, until the end, checkpoints: the same call goes on from the last
+        one after an interruption. By default nothing is kept.
 
     Raises:
-      UserError: a sequence is longer than `settings.row_tokens`, or a loss is not finite.
+      UserError: settings contradict each other, a sequence is longer than `settings.row_tokens`,
+        or a loss is not finite.
     """
     settings = settings or TrainConfig()
     check(settings)
+    for fault in faults_of_training(settings):
+        raise UserError(fault)
+    if bool(settings.dev_every) != bool(dev):
+        raise UserError(
+            f"dev_every={settings.dev_every}, and `dev` has {len(dev)} examples: pass examples and "
+            "set dev_every above 0, or neither"
+        )
     reading = _rendering(model)
-    sequences = reading.sequences([(example, rationale, None) for example, rationale in taught])
+    sequences = reading.sequences(
+        [(example, rationale, None) for example, rationale in taught], mode
+    )
     rows = pack(sequences, settings.row_tokens, model.tokenizer.pad_id)
     config, params = model.config, model.params
     if not config.lora:
         config = dataclasses.replace(config, param_dtype=jnp.float32)
         params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
+    objective = objective or SFT(settings.rationale_weight)
+    measure = None
+    if dev:
+        writes = settings.dev_metric == "accuracy"
+        how = Fit(settings, seed, objective, mode, GenerationConfig() if writes else None)
+        measure = dev_measure(how, model, reading, Examples(dev, digest=""))
     with tempfile.TemporaryDirectory(prefix="bridge-jax-") as temporary:
         out = Path(folder or temporary)
         out.mkdir(parents=True, exist_ok=True)
@@ -202,13 +239,15 @@ def train(
             "training",
             config,
             params,
-            objective or SFT(settings.rationale_weight),
+            objective,
             batches.batches(rows, settings.batch_rows, settings.epochs, seed),
             batches.steps_per_epoch(rows, settings.batch_rows) * settings.epochs,
             settings,
             seed,
             model.mesh,
+            measure=measure,
         )
+        shutil.rmtree(out / STATE, ignore_errors=True)
     if config.lora:
         trained = lora.join(lora.split(params)[1], trained)
     return dataclasses.replace(model, config=config, params=trained)

@@ -1,5 +1,6 @@
 """The library as the README shows it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -66,6 +67,49 @@ def test_an_adapter_alone_is_trained(wide):
     paths = jax.tree_util.tree_flatten_with_path(changed)[0]
     moved = {jax.tree_util.keystr(path) for path, is_changed in paths if is_changed}
     assert moved and all("lora" in name for name in moved)
+
+
+@pytest.fixture
+def taught():
+    """Eight labelled examples, without rationales."""
+    return [(example, None) for example in bj.read_data(bj.DataConfig(pool=8, test=1)).pool]
+
+
+@pytest.mark.parametrize(
+    ("settings", "dev", "message"),
+    [
+        (bj.TrainConfig(keep_best=True), False, "keep_best needs measurements on the dev split"),
+        (bj.TrainConfig(accumulate=3), False, "accumulate=3 does not divide batch_rows=8"),
+        (bj.TrainConfig(dev_every=2), False, "dev_every=2, and `dev` has 0 examples"),
+        (bj.TrainConfig(), True, "dev_every=0, and `dev` has 8 examples"),
+        (bj.TrainConfig(epochs=0), False, "epochs=0"),
+    ],
+)
+def test_contradicting_settings_are_found_before_training(wide, taught, settings, dev, message):
+    examples = [example for example, _ in taught] if dev else []
+    with pytest.raises(bj.UserError, match=message):
+        bj.train(bj.load_model(str(wide)), taught, settings, dev=examples)
+
+
+def test_the_best_parameters_on_dev_are_kept(wide, taught, tmp_path):
+    """A rate that ruins the model: the best measurement is one of the first."""
+    settings = bj.TrainConfig(
+        epochs=4, batch_rows=2, row_tokens=512, learning_rate=3.0, dev_every=1, keep_best=True
+    )
+    dev = [example for example, _ in taught]
+    bj.train(bj.load_model(str(wide)), taught, settings, dev=dev, folder=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    measured = [line["dev_loss"] for line in lines if "dev_loss" in line]
+    assert len(measured) > 2 and min(measured) < measured[-1]
+    assert not (tmp_path / "state").exists()
+    again = bj.train(bj.load_model(str(wide)), taught, settings, dev=dev, folder=tmp_path / "new")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.params))
+
+
+def test_an_answer_is_right_or_not(taught):
+    example = taught[0][0]
+    assert bj.is_right(f"So it is.\nAnswer: {example.answer}", example)
+    assert not bj.is_right(f"So it is {example.answer}.", example)
 
 
 def test_selection_takes_the_pool_that_was_scored():

@@ -10,6 +10,7 @@ from bridge_jax.config import (
     LoraConfig,
     RunConfig,
     TeacherConfig,
+    TrainConfig,
     fields,
 )
 from bridge_jax.data.answers import load_tensorflow_text
@@ -199,19 +200,28 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
             yield f"{role}.lora.targets is empty: name a projection"
     for stage, fit in fits(stages):
         train, setting = fit.train, fit.setting
-        if train.batch_rows % train.accumulate:
-            yield (
-                f"{setting}.accumulate={train.accumulate} does not divide "
-                f"batch_rows={train.batch_rows}"
-            )
+        yield from faults_of_training(train, setting + ".")
         if train.dev_every and "dev" not in stage.reads:
             yield (
                 f"{setting}.dev_every={train.dev_every}: the dev split does not measure what this "
                 "training is for; leave it at 0"
             )
-        if not train.dev_every and (train.keep_best or train.patience):
-            name = "keep_best" if train.keep_best else "patience"
-            yield f"{setting}.{name} needs measurements on the dev split; set {setting}.dev_every"
+
+
+def faults_of_training(train: TrainConfig, prefix: str = "") -> Iterator[str]:
+    """Finds settings of a training that contradict each other.
+
+    Args:
+      train: the settings.
+      prefix: what stands before a field's name in a message.
+    """
+    if train.batch_rows % train.accumulate:
+        yield (
+            f"{prefix}accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}"
+        )
+    if not train.dev_every and (train.keep_best or train.patience):
+        name = "keep_best" if train.keep_best else "patience"
+        yield f"{prefix}{name} needs measurements on the dev split; set {prefix}dev_every"
 
 
 def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
