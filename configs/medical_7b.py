@@ -1,11 +1,11 @@
-"""BRIDGE at the size of the paper: Qwen2.5-7B teaches Qwen2.5-0.5B on medical questions.
+"""Runs BRIDGE at the size of the paper: assistant Qwen2.5-7B, student Qwen2.5-0.5B, medical data.
 
     python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
     python -m launch.run --config=configs/medical_7b.py --workdir=DIR --data.path=DATA.jsonl
 
-Planned for 16 chips of TPU v5e; it has not been run. Lengths are PubMedQA's: an abstract of 300 to
-400 tokens as the question, a rationale of about 200. The pool of 5,000 and the 250 questions paid
-for (5%) are for a data set of that size; with a smaller one lower `data.pool` and `budget.queries`.
+Planned for 16 chips of TPU v5e; it has not been run. Lengths fit PubMedQA: an abstract of 300 to
+400 tokens as the question, a rationale of about 200. The pool has 5,000 questions, of which 250
+(5%) are paid for; for a smaller data set lower `data.pool` and `budget.queries`.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def get_config() -> RunConfig:
         direct_training=_training(epochs=20, learning_rate=2e-5),
         generation=GenerationConfig(max_new_tokens=256, batch_size=64),
         evaluation=EvaluationConfig(),
-        # Two chips hold the 7B in bf16, so no weight travels while tokens are written.
+        # Two chips hold the 7B in bf16, so no weights are transferred during generation.
         mesh=MeshConfig(data=-1, fsdp=1, tensor=2),
     )
 

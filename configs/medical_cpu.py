@@ -1,11 +1,11 @@
-"""BRIDGE on real medical questions (PubMedQA) with a real teacher's recorded rationales, on a CPU.
+"""Runs BRIDGE on PubMedQA with the recorded rationales of a real teacher, on a CPU.
 
     python -m launch.run --config=configs/medical_cpu.py --workdir=runs/medical \
         --data.path=DATA/med_pubmedqa.jsonl
 
 `DATA` is a folder with the recorded rationales (columns id, question, answer, split, rationales).
-The teacher is text-davinci-002 with one fixed prompt, wrong rationales included: it is paid for
-every question that is selected and rejected where it misses the gold label.
+The teacher is text-davinci-002 with one fixed prompt, wrong rationales included: every selected
+question is paid for, and a rationale that misses the gold label is rejected.
 """
 
 from bridge_jax.config import (

@@ -1,4 +1,4 @@
-"""The baseline of `configs/medical_cpu.py`: the same student learns from the same paid answers.
+"""Runs the baseline of `configs/medical_cpu.py`: the same student and paid answers, directly.
 
     python -m launch.run --config=configs/medical_cpu_direct.py --workdir=runs/medical_direct \
         --data.path=DATA/med_pubmedqa.jsonl
@@ -11,5 +11,5 @@ from configs import medical_cpu
 
 
 def get_config() -> RunConfig:
-    """Returns the config of the bridge with the method changed; the budget is the same."""
+    """Returns the config of BRIDGE with the method changed; the budget is the same."""
     return dataclasses.replace(medical_cpu.get_config(), name="medical_cpu_direct", method="direct")

@@ -1,20 +1,20 @@
-"""Assistants and students that go together; not a config, but a part of one.
+"""Defines pairs of assistant and student for the configs of runs.
 
-In the config of a run:
+Import a pair into a config:
 
     from configs.models import PAIRS
 
     pair = PAIRS["qwen2.5-7b to gemma-3-270m"]
     RunConfig(name="clinic", assistant=pair.assistant, student=pair.student, ...)
 
-and on the command line a field of either can still be changed:
+Flags can still change a field of either model:
 
     python -m launch.run --config=configs/clinic.py --workdir=runs/clinic \
         --config.assistant.lora.rank=32 --config.student.checkpoint=Qwen/Qwen2.5-1.5B-Instruct
 
-The assistant learns through an adapter of rank 16 on every projection, the student in full. The two
-meet in text only, so their tokenizers may differ. The ids are of the Hugging Face hub; for those of
-meta-llama and google accept the licence there and set HF_TOKEN.
+The assistant is trained with an adapter of rank 16 on every projection, the student in full. They
+exchange only text, so their tokenizers may differ. The ids are of the Hugging Face hub; for those
+of meta-llama and google, accept the license there and set HF_TOKEN.
 """
 
 from typing import NamedTuple

@@ -1,19 +1,20 @@
-"""The whole method on a laptop: practice tasks, no key, no download of data, no accelerator.
+"""Runs the whole method on a laptop: practice tasks, no key, no download of data, no accelerator.
 
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Three to five minutes on two CPU cores, 4 GiB; the student answers about 80%, the direct one 45%.
+Takes three to five minutes on two CPU cores, and 4 GiB. The student answers about 80% correctly,
+the direct one 45%.
 
-104 questions of triage in the pool, of which the teacher (the program that makes them) is asked 6,
-and 104 for the test. The assistant is the whole of SmolLM2-135M: cut, it would first have to learn
-to write again, from a handful of answers. The student has 6 of its 30 layers and learns for two
-epochs; the direct student learns from the 6 answers alone, for about as many steps.
+The pool has 104 questions of triage and the test another 104. The teacher, the program that
+generates them, is asked 6. The assistant is the whole of SmolLM2-135M: with layers removed, it
+would first have to learn to write again, from a handful of answers. The student has 6 of its 30
+layers and is trained for two epochs; the direct student is trained on the 6 answers alone, for
+about as many steps.
 
 Prompts are at most 44 tokens long (with a gold answer shown 46, instructions 53), rationales with
 their answers 18, so a row of the student holds at least three examples, a row of the assistant one.
-All that is to be written is written in one batch, and trainings keep all activations: there is
-memory.
+Memory suffices to generate in one batch and to keep all activations during training.
 """
 
 from bridge_jax.config import (

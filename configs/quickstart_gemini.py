@@ -1,18 +1,19 @@
-"""Gemini as the teacher, for questions about contract deadlines.
+"""Uses Gemini as the teacher, for questions about contract deadlines.
 
     pip install -e '.[gemini]'
     export GEMINI_API_KEY=...
     python -m launch.run --config=configs/quickstart_gemini.py --workdir=runs/gemini
 
-Money: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (Gemini
+Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (Gemini
 2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
-included, the 24 cost $0.04; were every one as long as it may be, $0.13. The caps are 24 requests
+included, the 24 cost $0.04; with replies of the maximum length, $0.13. The caps are 24 requests
 and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
-Hardware: two CPU cores will do. Not yet run against the vendor itself.
+Hardware: two CPU cores suffice. Not yet run against the vendor itself.
 
-The quickstart asks for the rules of an invented practice, which no vendor knows; here one step of
-reasoning leads to a label. Arithmetic over several steps (`data.domains=dosing,deadlines,fees
-data.max_steps=3 data.label_share=0.4`) is more than a student of 8 layers learns.
+The quickstart asks for the rules of an invented practice, which no vendor's model knows; here one
+step of reasoning leads to a label. Arithmetic over several steps
+(`data.domains=dosing,deadlines,fees data.max_steps=3 data.label_share=0.4`) is too hard for a
+student of 8 layers.
 """
 
 from bridge_jax.config import (

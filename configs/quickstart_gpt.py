@@ -1,18 +1,18 @@
-r"""GPT as the teacher, or any server that speaks its protocol, for questions about deadlines.
+r"""Uses GPT, or any server that speaks its protocol, as the teacher, for questions about deadlines.
 
     pip install -e '.[openai]'
     export OPENAI_API_KEY=...
     python -m launch.run --config=configs/quickstart_gpt.py --workdir=runs/gpt
 
-A server of your own (vLLM, SGLang, JetStream) needs no key:
+Your own server (vLLM, SGLang, JetStream) needs no key:
 
     python -m launch.run --config=configs/quickstart_gpt.py --workdir=runs/own \
         --teacher.base_url=http://localhost:8000/v1 --teacher.model=Qwen/Qwen2.5-72B-Instruct \
         --teacher.free=true --teacher.usd_per_million_input=0 --teacher.usd_per_million_output=0
 
-Money: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (GPT-5
+Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (GPT-5
 mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,
-the 24 cost $0.03; were every one as long as it may be, $0.10. The caps are 24 requests and $0.12.
+the 24 cost $0.03; with replies of the maximum length, $0.10. The caps are 24 requests and $0.12.
 With --teacher.batch=true it costs half, and takes up to a day.
 The questions and the hardware are those of configs/quickstart_gemini.py. Not yet run against the
 vendor itself.

@@ -1,9 +1,8 @@
-"""Talks with a model: `python -m launch.chat --model=DIR`.
+"""Chats with a model: `python -m launch.chat --model=DIR`.
 
-Every line is a question of its own, as in a student's training; with `--history` the prompt has the
-turns before, and `/new` starts over. `/quit` or the end of the input leaves,
-Ctrl-C stops a reply. Questions may be piped in: then the replies alone go to standard output, as
-written.
+Every line is a separate question, as in a student's training; with `--history` the prompt includes
+the previous turns, and `/new` starts over. `/quit` or the end of the input exits, Ctrl-C stops a
+reply. Questions may be piped in: then only the replies go to standard output, as generated.
 """
 
 import contextlib
@@ -34,19 +33,19 @@ _MODEL = flags.DEFINE_string(
     "model", None, "A model folder, a .gguf file, a hub id, or smollm2-135m.", required=True
 )
 _MAX_NEW_TOKENS = flags.DEFINE_integer(
-    "max_new_tokens", 256, "Length of a reply, in tokens, at most.", lower_bound=1
+    "max_new_tokens", 256, "Maximum length of a reply, in tokens.", lower_bound=1
 )
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 is greedy.", lower_bound=0.0)
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "Nucleus sampling, with --temperature above 0.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "For sampling; 0 is greedy.", lower_bound=0.0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "Nucleus sampling, if --temperature is above 0.")
 _SYSTEM = flags.DEFINE_string(
     "system",
     None,
-    "The system message; by default the one that an exported model has learned; --system= is none.",
+    "The system message; default: the one used in training; --system= is none.",
 )
 _HISTORY = flags.DEFINE_bool(
-    "history", False, "Put the turns before into the prompt; students were trained without."
+    "history", False, "Include the previous turns in the prompt; students are trained without."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.", lower_bound=0, upper_bound=2**31 - 1)
+_SEED = flags.DEFINE_integer("seed", 0, "For sampling.", lower_bound=0, upper_bound=2**31 - 1)
 
 flags.register_validator(_TOP_P, lambda p: 0 < p <= 1, "must be above 0 and at most 1")
 

@@ -1,7 +1,7 @@
-"""Prepares JAX for a run: joins the processes of several hosts, and keeps compiled programs.
+"""Prepares JAX for a run: joins the processes of several hosts, and caches compiled programs.
 
-TPU pods on GKE, multislice, Slurm and Open MPI are found by the environment; on TPU VMs pass
-`--multihost`; elsewhere `--coordinator`, `--num_processes` and `--process_id`.
+TPU pods on GKE, multislice, Slurm and Open MPI are detected from the environment. On TPU VMs pass
+`--multihost`; elsewhere pass `--coordinator`, `--num_processes` and `--process_id`.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from absl import flags
 from bridge_jax import shown
 from bridge_jax.errors import UserError
 
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Address of process 0, HOST:PORT.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Index of this process, from 0.")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Let JAX find the hosts (TPU VMs).")
 _LOST_PEER = re.compile(r"gloo|peer|another task|heartbeat|connection (reset|closed)", re.I)
-_JOIN = flags.DEFINE_integer("join_timeout", 300, "Seconds to wait for the others at the start.")
-_LOST = flags.DEFINE_integer("lost_timeout", 100, "Seconds without a sign of life until the end.")
+_JOIN = flags.DEFINE_integer("join_timeout", 300, "Seconds to wait for the other processes.")
+_LOST = flags.DEFINE_integer("lost_timeout", 100, "Seconds without a heartbeat before giving up.")
 
 
 def join() -> None:

@@ -1,4 +1,4 @@
-"""Writes a trained model as a folder in the format of Hugging Face, or its adapter for PEFT.
+"""Exports a trained model as a Hugging Face folder, or its adapter as a PEFT folder.
 
 python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
 """
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from bridge_jax.config import ModelConfig
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_ROLE = flags.DEFINE_enum("role", "student", ["student", "assistant"], "Which model.")
-_OUT = flags.DEFINE_string("out", None, "The new folder.", required=True)
+_ROLE = flags.DEFINE_enum("role", "student", ["student", "assistant"], "Which model to export.")
+_OUT = flags.DEFINE_string("out", None, "The folder to create.", required=True)
 _DTYPE = flags.DEFINE_enum(
-    "dtype", None, ["float32", "bfloat16", "float16"], "Of the weights; default: the checkpoint's."
+    "dtype", None, ["float32", "bfloat16", "float16"], "Weight dtype; default: the checkpoint's."
 )
 _ADAPTER = flags.DEFINE_bool("adapter", False, "Write only the LoRA adapter, for PEFT.")
 

@@ -1,11 +1,11 @@
-"""Plans a run in advance: memory of each stage, time, and the teacher's bill.
+"""Plans a run or a study: memory of each stage, time, and the cost of the teacher.
 
 python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
 python -m launch.plan --config=configs/studies/budget_scaling.py
 
-Of a study: time, dollars and disk over all its runs, with what they share counted once. Of a run:
-each step is compiled for the topology (`pip install 'bridge-jax[libtpu]'`; no TPU is needed),
-or for the devices here if none is named. Nothing is run or paid.
+For a study, prints time, dollars and disk over all its runs, with shared stages counted once. For a
+run, compiles each step for the topology (`pip install 'bridge-jax[libtpu]'`; no TPU is needed), or
+for the local devices if none is given. Nothing is run or paid.
 """
 
 import json
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _CONFIG = flags.DEFINE_string(
     "config", None, "A Python file with get_config() or get_study().", required=True
 )
-_TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU, such as v5e:4x4; default: what is here.")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to plan for, e.g. v5e:4x4; default: local.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
-_PROPOSE = flags.DEFINE_bool("propose", False, "Look for the largest batches that fit (slow).")
-_SHARDINGS = flags.DEFINE_bool("shardings", False, "Print where each parameter lies, too.")
+_PROPOSE = flags.DEFINE_bool("propose", False, "Find the largest batches that fit (slow).")
+_SHARDINGS = flags.DEFINE_bool("shardings", False, "Also print the placement of each parameter.")
 
 
 def main(assignments: list[str]) -> None:

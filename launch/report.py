@@ -2,10 +2,10 @@
 
 python -m launch.report --workdir=runs/quickstart
 
-With `--ledger` it prints instead who paid for what, also while the run goes on, and which requests
-were cut off before an answer; `--csv=FILE` writes every request of the ledger to a spreadsheet, and
-`--write_off=JOB` gives up a batch job that its vendor has deleted. Of a study over budgets,
-`--target_accuracy` asks for the budget and `--target_budget` for the accuracy.
+With `--ledger` it prints the payments instead, even during the run, and the requests that were cut
+off before an answer. `--csv=FILE` writes every request of the ledger to a spreadsheet, and
+`--write_off=JOB` gives up a batch job that its vendor has deleted. For a study over budgets,
+`--target_accuracy` prints the budget that reaches it, `--target_budget` the accuracy it buys.
 """
 
 import json
@@ -26,11 +26,11 @@ from bridge_jax.pipeline.leases import lock
 from bridge_jax.study import RUNS_FILE
 from launch import overrides
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-LEDGER = flags.DEFINE_bool("ledger", False, "Print who paid for what; the report stays as it is.")
-ACCURACY = flags.DEFINE_float("target_accuracy", None, "Say which budget reaches it (a study's).")
-QUERIES = flags.DEFINE_float("target_budget", None, "Say which accuracy it buys (a study's).")
-WRITE_OFF = flags.DEFINE_string("write_off", None, "Give up a batch job: it may have been billed.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run or study.", required=True)
+LEDGER = flags.DEFINE_bool("ledger", False, "Print the payments; the report is not rebuilt.")
+ACCURACY = flags.DEFINE_float("target_accuracy", None, "Print the budget that it needs (studies).")
+QUERIES = flags.DEFINE_float("target_budget", None, "Print the accuracy it buys (studies).")
+WRITE_OFF = flags.DEFINE_string("write_off", None, "Give up a batch job; it may have been billed.")
 CSV = flags.DEFINE_string("csv", None, "Write every request of the ledger to this file.")
 _PAID = ("stop", "length", "refused", "empty", "malformed")
 _MOST_LISTED = 20

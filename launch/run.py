@@ -1,7 +1,7 @@
 """Runs a config: `python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart`.
 
-The same command continues an interrupted run, and with a changed config runs again exactly what
-depends on the change. Any field of the config is a flag: `--config.budget.queries=40`.
+The same command resumes an interrupted run. After a change of the config, it reruns exactly what
+depends on the change. Every field of the config is a flag: `--config.budget.queries=40`.
 """
 
 import time
@@ -12,12 +12,12 @@ from launch import cluster
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's files go.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files.", required=True)
 _PHASE = flags.DEFINE_enum(
     "phase",
     "all",
     ["all", "apprenticeship", "tutoring", "evaluate"],
-    "Whose results are wanted; evaluate takes the models that there are as they are.",
+    "The phase to stop after; evaluate tests the existing models as they are.",
 )
 
 

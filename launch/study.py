@@ -1,8 +1,8 @@
 """Runs a study: `python -m launch.study --config=configs/studies/NAME.py --workdir=DIR`.
 
-The same command goes on after any interruption. Start it as often as you like, on as many hosts as
-share the disk: each takes runs that no other is running, and stages that runs have in common are
-run once. The one that ends last writes the result of all. Any field of the runs' configs is a flag.
+The same command resumes after any interruption. It may run several times at once, on all hosts that
+share the disk: each process takes runs that no other is running, and shared stages run once. The
+last process to end writes the result. Every field of the runs' configs is a flag.
 """
 
 import fnmatch
@@ -14,8 +14,8 @@ from launch import cluster
 from launch.overrides import run_main
 
 _CONFIG = flags.DEFINE_string("config", None, "A Python file with get_study().", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the study's files go.", required=True)
-_ONLY = flags.DEFINE_string("only", "*", "Runs whose folder matches, as in 'random-*-seed0'.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the study's files.", required=True)
+_ONLY = flags.DEFINE_string("only", "*", "Run only matching folders, e.g. 'random-*-seed0'.")
 _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run needs any more.")
 
 

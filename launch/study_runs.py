@@ -1,4 +1,4 @@
-"""Executes the runs of a study that no other process is executing."""
+"""Executes the runs of a study that no other process is running."""
 
 import contextlib
 import time

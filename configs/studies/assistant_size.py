@@ -1,10 +1,10 @@
-"""How large must the assistant be?
+"""Measures how large the assistant must be.
 
     python -m launch.study --config=configs/studies/assistant_size.py --workdir=runs/assistant_size
 
-The assistant is SmolLM2-135M cut to 6 (as the student is), 12, 18, 24 or all of its 30 layers;
-beside it the student that learns from the same paid answers directly. A cut model is damaged as
-well as small: with checkpoints of several sizes at hand, vary `assistant.checkpoint` instead.
+The assistant is SmolLM2-135M cut to 6 (as the student is), 12, 18, 24 or all of its 30 layers. The
+reference is the student trained on the same paid answers directly. A cut model is damaged as well
+as small: if you have checkpoints of several sizes, vary `assistant.checkpoint` instead.
 """
 
 from bridge_jax.study.study import Study, StudyRun

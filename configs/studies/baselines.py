@@ -1,8 +1,8 @@
-"""What does each part of the method add? The baselines and ablations at 5% of the pool.
+"""Measures what each part of the method adds: baselines and ablations at 5% of the pool.
 
     python -m launch.study --config=configs/studies/baselines.py --workdir=runs/baselines
 
-docs/baselines.md says what each of them is.
+docs/baselines.md defines each of them.
 """
 
 from bridge_jax.study.study import Study

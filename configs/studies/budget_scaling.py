@@ -1,12 +1,12 @@
-"""How accuracy grows with the budget, for three ways to choose what to ask.
+"""Measures how accuracy grows with the budget, for three selection strategies.
 
     python -m launch.plan --config=configs/studies/budget_scaling.py
     python -m launch.study --config=configs/studies/budget_scaling.py --workdir=runs/budget_scaling
     python -m launch.report --workdir=runs/budget_scaling --target_accuracy=0.6
 
-45 runs: 0.1, 1, 5, 10 and 20% of 101 practice questions (with fewer, the first two were the same),
-rounded up to 1, 2, 6, 11 and 21 queries, x random, difficulty and coverage x 3 seeds. An hour on
-two CPU cores; docs/results.md has what came out.
+45 runs: 0.1, 1, 5, 10 and 20% of 101 practice questions (with fewer, the first two are the same),
+rounded up to 1, 2, 6, 11 and 21 queries, x random, difficulty and coverage x 3 seeds. Takes an hour
+on two CPU cores; docs/results.md has the results.
 """
 
 from bridge_jax.study.study import Study

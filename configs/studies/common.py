@@ -1,4 +1,4 @@
-"""What the studies on practice tasks start from: the quickstart. Not a study itself."""
+"""Defines what the studies on practice tasks share, based on the quickstart. Not a study itself."""
 
 import dataclasses
 import math

@@ -1,16 +1,15 @@
-"""Does 5% of the teacher's answers and an assistant beat the teacher's answers alone?
+"""Compares an assistant and 5% of the teacher's answers with the teacher's answers alone.
 
     python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/direct
 
-The direct student learns from the teacher's answers to 5% of the pool (the very ones that the
-assistant learned from), 10% and 100%, each for about as many steps as the student. Another has all
-labels of the pool and no teacher: it measures what answers without reasons are worth, in as many
-epochs as the student, and, as labels are short, in as many steps. It and the student are there once
-more, trained for twice as many epochs.
+The direct student is trained on the teacher's answers to 5% of the pool (the same ones that the
+assistant is trained on), 10% and 100%, each for about as many steps as the student. Another student
+has all labels of the pool and no teacher. It measures what answers without reasons are worth, in as
+many epochs as the student and, as labels are short, in as many steps. It and the student are also
+trained for twice as many epochs.
 
-`make seeds` runs it: the quickstart over three seeds, which draw other questions, another selection
-and another order of the batches each. docs/results.md has what came out, and
-how long it took.
+`make seeds` runs it: the quickstart over three seeds, each with other questions, another selection
+and another order of the batches. docs/results.md has the results and the time.
 """
 
 from bridge_jax.study.study import Study, StudyRun

@@ -1,9 +1,9 @@
-"""What if the labels at hand are of other questions than the pool?
+"""Measures what is lost if the labels are of other questions than the pool.
 
     python -m launch.study --config=configs/studies/distribution_shift.py --workdir=runs/shift
 
-The pool is of two domains, triage and deadlines, one step each. The assistant warms up on both or
-on one of them, and then judges all of the pool.
+The pool has two domains, triage and deadlines, one step each. The assistant warms up on both or on
+one of them, and then scores all of the pool.
 """
 
 from bridge_jax.study.study import Study

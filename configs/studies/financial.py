@@ -1,12 +1,12 @@
-"""Real financial questions at 5%: chosen or random, with or without an assistant.
+"""Compares selected and random financial questions at 5%, with and without an assistant.
 
     jq -c 'select(.rationale)' DATA/fin_tatqa.jsonl > tatqa.jsonl
     python -m launch.study --config=configs/studies/financial.py --workdir=runs/financial_study \
         --data.path=tatqa.jsonl
 
-Questions about a table and a text (TAT-QA) whose answers are numbers; the teacher replays the
-derivations that people wrote. Of 80 questions (their last 230 tokens or so) four are asked, and 100
-are the test.
+The questions are about a table and a text (TAT-QA), and the answers are numbers; the teacher
+replays the derivations that people wrote. Of 80 questions (their last 230 tokens or so) four are
+asked, and 100 others are the test.
 """
 
 from bridge_jax.study.study import Study

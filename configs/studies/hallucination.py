@@ -1,11 +1,11 @@
-"""How much of the assistant's errors reaches the student, with and without a filter?
+"""Measures how much of the assistant's errors reaches the student, with and without a filter.
 
     python -m launch.study --config=configs/studies/hallucination.py --workdir=runs/hallucination
 
-Errors are put into 0, 20 or 50% of the rationales: another answer of the task, which the filter by
-gold answers finds, or the reasoning of another example before the right answer, which it cannot.
-All runs of a seed share the assistant and what it wrote. It is shown the gold answers, so it makes
-few errors of its own.
+Errors are added to 0, 20 or 50% of the rationales: another answer of the task, which the filter by
+gold answers finds, or the reasoning of another example before the right answer, which it cannot
+find. All runs of a seed share the assistant and its rationales. It is shown the gold answers, so it
+makes few errors of its own.
 """
 
 from bridge_jax.study.study import Study

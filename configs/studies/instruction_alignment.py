@@ -1,8 +1,8 @@
-"""Does a student that was not tuned to follow instructions first learn from rationales?
+"""Measures whether the student learns from rationales without instruction tuning.
 
     python -m launch.study --config=configs/studies/instruction_alignment.py --workdir=runs/aligned
 
-The paper calls what happens without it instruction blindness; the page counts it.
+The paper calls the failure without it instruction blindness; the page counts it.
 """
 
 from bridge_jax.study.study import Study

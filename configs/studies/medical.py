@@ -1,10 +1,10 @@
-"""Real medical questions at 5%: chosen or random, with or without an assistant.
+"""Compares selected and random medical questions at 5%, with and without an assistant.
 
     python -m launch.study --config=configs/studies/medical.py --workdir=runs/medical_study \
         --data.path=DATA/med_pubmedqa.jsonl
 
 The data and the teacher are those of `configs/medical_cpu.py`: 80 abstracts (their last 170 tokens
-or so), of which four are asked about, and 100 to be tested on.
+or so), of which four are asked about, and 100 for the test.
 """
 
 from bridge_jax.study.study import Study

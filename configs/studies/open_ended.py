@@ -1,9 +1,9 @@
-"""Does the method help where the answer is a text of its own?
+"""Measures whether the method helps when the answer is free text.
 
     python -m launch.study --config=configs/studies/open_ended.py --workdir=runs/open_ended
 
-The answer is a sentence that explains; the score is its ROUGE-L with the gold one (extra
-`[tf-text]`), and what reaches 0.8 counts as right, for the filter and for the accuracy.
+The answer is an explanation in a sentence; the score is its ROUGE-L with the gold one (extra
+`[tf-text]`). An answer that reaches 0.8 counts as right, for the filter and for the accuracy.
 """
 
 from bridge_jax.study.study import Study

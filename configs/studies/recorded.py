@@ -1,7 +1,7 @@
-"""What the studies on real questions with a recorded teacher have in common. Not a study itself.
+"""Builds the studies on real questions with a recorded teacher. Not a study itself.
 
-Small enough for two CPU cores: a student of 6 of SmolLM2-135M's 30 layers, beside the whole one as
-assistant; a row a step, so that an assistant that has a handful of answers makes steps enough.
+Sized for two CPU cores: the student has 6 of SmolLM2-135M's 30 layers, the assistant all of them. A
+step takes one row, so that the assistant is trained for enough steps on a handful of answers.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Does choosing what to ask beat asking at random, at 5% of the pool?
+"""Compares all selection strategies with random questions, at 5% of the pool.
 
 python -m launch.study --config=configs/studies/selection.py --workdir=runs/selection
 """

@@ -1,9 +1,9 @@
-"""What is lost where the pool has no labels?
+"""Measures what is lost if the pool has no labels.
 
     python -m launch.study --config=configs/studies/unlabelled.py --workdir=runs/unlabelled
 
-Without labels the assistant warms up on the labelled quarter of the pool, its own answers are
-scored, and the answers of all it writes afterwards are taken as they are.
+Without labels the assistant warms up on the labeled quarter of the pool, is scored on its own
+answers, and its later rationales are used with whatever answers they end in.
 """
 
 from bridge_jax.study.study import Study
