@@ -15,7 +15,6 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from bridge_jax.errors import UserError
-from bridge_jax.models.hub.gguf_file import open_gguf
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
 from bridge_jax.text.markers import Marked, Reading, Renamed
@@ -337,6 +336,9 @@ def _read_gguf(path: Path) -> Any:
       UserError: it is of a kind not in the table above, or damaged.
     """
     from transformers import PreTrainedTokenizerFast
+
+    # It imports JAX, which takes a second: launchers read their flags before.
+    from bridge_jax.models.hub.gguf_file import open_gguf
 
     meta = open_gguf(path).metadata
     pre = meta.get("tokenizer.ggml.pre")

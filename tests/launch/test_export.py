@@ -42,7 +42,7 @@ def test_the_folder_is_whole(student, undisturbed):
     report = tiny_run.report(undisturbed)
     assert "10 of 10 queries" in card and "layers 0, 2 were kept" in card
     kept = f"{report['rationales']['kept']} kept of 24 written"
-    assert f"by the assistant, which was shown the gold answers: {kept}" in card
+    assert f"by the assistant, which was given the gold answers: {kept}" in card
     assert str(undisturbed) not in card
     told = (student / "system_message.txt").read_text()
     assert told == "Reason step by step, then write the answer."

@@ -1,10 +1,12 @@
 """The plan of a study: what runs share is counted once, and the bill is no larger than the pool."""
 
+import dataclasses
 import json
 
 import jax
 import pytest
 
+from bridge_jax.config import LoraConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.models import decoder
 from bridge_jax.parallel import chips
@@ -78,7 +80,9 @@ def test_the_bill_is_at_most_that_of_the_pools(configs, chip):
 
 
 def test_the_disk_is_that_of_the_models(configs, chip):
-    one = plan_of(configs[:1], chip)
+    lora = dataclasses.replace(configs[0].assistant.lora, targets=LoraConfig().targets)
+    assistant = dataclasses.replace(configs[0].assistant, lora=lora)
+    one = plan_of([dataclasses.replace(configs[0], assistant=assistant)], chip)
     student = plan.decoder_config(configs[0].student, make_mesh(devices=jax.devices()[:1]))
     size = 4 * decoder.count_parameters(student)
     assert one.stages["tutoring/student"].disk == one.stages["tutoring/instruct"].disk == size

@@ -23,7 +23,7 @@ def test_a_reason_is_printed_as_it_is(tmp_path, monkeypatch, quoted):
         def run(self, console, heading, quiet):
             raise UserError(f"the server says {quoted}")
 
-    monkeypatch.setattr(study_runs, "Job", Failing)
+    monkeypatch.setattr(study_runs, "Run", Failing)
     cell = StudyRun("a", RunConfig())
     console = Console(file=io.StringIO(), width=200)
     runs = study_runs.Runs(Study("s", "?", (cell,), "a"), tmp_path, True, console)

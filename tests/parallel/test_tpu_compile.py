@@ -153,7 +153,8 @@ def test_kmeans(mesh, pool):
 def test_strategies(mesh, pool):
     rank = array(mesh, *pool.real.shape, dtype=jnp.float32)
     label = array(mesh, *pool.real.shape)
-    check(greedy.centers.lower(pool, array(mesh, 1), 500, mesh))
+    first = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+    check(greedy.centers.lower(pool, first, 500, mesh))
     check(greedy.herded.lower(pool, array(mesh, WIDTH, dtype=jnp.float32), 500, mesh))
     check(greedy.take_turns.lower(pool, rank, label, 100, 0.5, 50, mesh))
     check(clusters.neighbour_distances.lower(pool, label, mesh))
