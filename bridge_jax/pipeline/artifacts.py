@@ -90,7 +90,7 @@ class Manifest(typing.TypedDict):
       seconds: of work.
       restarts: after interruptions.
       compilations: programs that were compiled since the last of them.
-      spans: seconds of `compile`, `data` and `checkpoint`, of those that took any.
+      spans: seconds of `compile`, `data`, `dev` and `checkpoint`, of those that took any.
       made_with: the versions of libraries, the backend and the devices.
       dropped: whether its parameters were deleted to save space.
     """
