@@ -59,12 +59,15 @@ class Sizes(typing.TypedDict):
 
 
 class Step(typing.TypedDict):
-    """One step of training (`training.recorder`)."""
+    """One step of training (`training.recorder`).
+
+    A step has a `NAME_loss` for each part of its objective; those of SFT are declared here.
+    """
 
     step: int
     loss: float
-    rationale_loss: float
-    answer_loss: float
+    rationale_loss: typing.NotRequired[float]
+    answer_loss: typing.NotRequired[float]
     grad_norm: float
     step_seconds: float
     tokens_per_second: float
