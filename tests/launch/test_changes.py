@@ -141,7 +141,7 @@ def test_evaluation_trains_nothing_whatever_the_pool_is_by_now(config, workdir, 
     other = moved(config, write_rows(tmp_path / "rows.jsonl", found))
     report, ran, printed = finish(other, workdir, phase="evaluate")
     assert ran == ALL_TESTS
-    assert "tutoring/student: used as it is, although made with other data or settings" in printed
+    assert "tutoring/student: used as it is, although it had other data or settings" in printed
     assert report["rationales"]["written"] == 24  # What made the student is still told.
     # Without the phase it is another run, and the models are trained anew.
     ran = finish(other, workdir)[1]
