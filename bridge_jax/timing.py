@@ -29,12 +29,16 @@ class Spans:
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Adds the block's seconds to `name`; blocks of one thread, not nested."""
-        began = time.perf_counter()
+        """Adds the block's seconds to `name`; blocks of one thread, not nested.
+
+        Seconds of compilations in the block count as "compile" alone.
+        """
+        began, compiled = time.perf_counter(), self._seconds.get("compile", 0.0)
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - began
+            compiled = self._seconds.get("compile", 0.0) - compiled
+            self._seconds[name] += max(0.0, time.perf_counter() - began - compiled)
 
     def take(self) -> dict[str, Any]:
         """Returns {"compilations": n, "spans": {name: seconds}} since the last call."""

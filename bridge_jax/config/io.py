@@ -60,7 +60,11 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """Returns the dataclass `kind` from the values of `to_json`; missing fields have defaults."""
+    """Returns the dataclass `kind` from the values of `to_json`; missing fields have defaults.
+
+    Fields that `kind` does not have are left out: the config in the workdir of an earlier version
+    may have settings that no longer exist, and `launch.report` and `launch.export` still read it.
+    """
     if typing.get_origin(kind) is tuple:
         return tuple(value)
     if not dataclasses.is_dataclass(kind):

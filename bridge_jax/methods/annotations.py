@@ -50,7 +50,7 @@ class Annotation(TypedDict):
 
 
 class Bill(TypedDict):
-    """The bill of a run (`teachers.caps.bill`), with the price list that it was settled at."""
+    """The bill of a run (`Ledger.bill`), with the price list that it was settled at."""
 
     queries: int
     input_tokens: int

@@ -5,6 +5,10 @@ the positions they need, in chunks of the vocabulary, so no B x S x V array exis
 All families are one code path with switches in `DecoderConfig`; layers differ only in whether they
 are local, so one compiled body serves all. Left out: dropout outside of LoRA adapters (none of
 the supported checkpoints was trained with it).
+
+Comments give the shape of what their line computes: B batch, S positions that are computed, T slots
+that are attended to (those of the cache, or S), D model, N query heads, K key and value heads,
+H head, F mlp, V vocabulary, L layers.
 """
 
 import functools
@@ -51,7 +55,7 @@ class KVCache(NamedTuple):
 def init_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
     """Returns an empty cache for `length` slots."""
     shape = (config.num_layers, batch, config.num_kv_heads, length, config.head_dim)
-    zeros = jnp.zeros(shape, config.dtype)
+    zeros = jnp.zeros(shape, config.dtype)  # L B K T H
     zeros = constrain(zeros, "layers", "batch", "kv_heads", None, "head_dim")
     return KVCache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.int32(0))
 
@@ -68,8 +72,12 @@ class RMSNorm(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x):
-        """Returns f[..., D], normed and scaled."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns f[..., D], normed and scaled over the last axis.
+
+        Args:
+          x: f[..., D], or f[..., H] of the heads' norms.
+        """
         offset = self.config.norm_offset
         init = nn.initializers.zeros if offset else nn.initializers.ones
         init = nn.with_logical_partitioning(init, ("norm",))
@@ -87,43 +95,63 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x, rotate_by: Rotation, visible: Visible, is_local, cache, layer):
-        """Returns f[B, S, D], and the cache with this layer's keys and values written."""
+    def __call__(
+        self,
+        x: jax.Array,
+        rotate_by: Rotation,
+        visible: Visible,
+        is_local: jax.Array,
+        cache: KVCache | None,
+        layer: jax.Array,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Returns f[B, S, D], and the cache with this layer's keys and values written.
+
+        Args:
+          x: f[B, S, D], normed.
+          rotate_by: the rotation of each position.
+          visible: which keys each query attends to.
+          is_local: bool[], whether the sliding window applies in this layer.
+          cache: of all layers, while generating.
+          layer: int32[], the index of this layer in the cache.
+        """
         c = self.config
         n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
         heads, kv_heads = ("heads", "head_dim"), ("kv_heads", "head_dim")
 
-        def project(name, axes, shape, bias=False):
+        def project(
+            name: str, axes: tuple[str, ...], shape: tuple[int, ...], bias: bool = False
+        ) -> Projection:
             return Projection(c, axes, shape, bias, name=name)
 
-        def on_heads(x, name):
+        def on_heads(x: jax.Array, name: str) -> jax.Array:
             return constrain(x, "batch", None, name, "head_dim")
 
-        query = project("query", ("embed", *heads), (n, h), c.qkv_bias)(x)
-        key = project("key", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
-        value = project("value", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)
+        query = project("query", ("embed", *heads), (n, h), c.qkv_bias)(x)  # B S N H
+        key = project("key", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)  # B S K H
+        value = project("value", ("embed", *kv_heads), (k, h), c.qkv_bias)(x)  # B S K H
         if c.qk_norm:
             query, key = RMSNorm(c, name="query_norm")(query), RMSNorm(c, name="key_norm")(key)
-        query = on_heads(rotate(query, rotate_by), "heads")
-        key = on_heads(rotate(key, rotate_by), "kv_heads")
-        value = on_heads(value, "kv_heads")
+        query = on_heads(rotate(query, rotate_by), "heads")  # B S N H
+        key = on_heads(rotate(key, rotate_by), "kv_heads")  # B S K H
+        value = on_heads(value, "kv_heads")  # B S K H
         if cache is not None:
             # The cache is carried whole and updated in place: one slot is written, none copied.
             start = (layer, 0, 0, cache.index, 0)
-            new_keys, new_values = (x.swapaxes(1, 2)[None] for x in (key, value))
+            new_keys, new_values = (x.swapaxes(1, 2)[None] for x in (key, value))  # 1 B K S H
             cache = cache._replace(
                 keys=jax.lax.dynamic_update_slice(cache.keys, new_keys, start),
                 values=jax.lax.dynamic_update_slice(cache.values, new_values, start),
             )
             key, value = (
-                jax.lax.dynamic_index_in_dim(x, layer, keepdims=False).swapaxes(1, 2)
+                jax.lax.dynamic_index_in_dim(x, layer, keepdims=False).swapaxes(1, 2)  # B T K H
                 for x in (cache.keys, cache.values)
             )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         window = SlidingWindow(c.window, is_local) if c.window and any(c.local) else None
-        mixed = attention(query, key, value, visible, scale, c.attention_softcap, window, c.kernel)
-        out = project("out", (*heads, "embed"), (c.model_dim,))
-        return out(mixed), cache
+        softcap = c.attention_softcap
+        mixed = attention(query, key, value, visible, scale, softcap, window, c.kernel)  # B S N H
+        out = project("out", (*heads, "embed"), (c.model_dim,))(mixed)  # B S D
+        return out, cache
 
 
 class MLP(nn.Module):
@@ -132,14 +160,18 @@ class MLP(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x):
-        """Returns f[B, S, D]."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns f[B, S, D].
+
+        Args:
+          x: f[B, S, D], normed.
+        """
         c = self.config
-        gate = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)
-        up = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="up")(x)
+        gate = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)  # B S F
+        up = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="up")(x)  # B S F
         activate = jax.nn.silu if c.activation == "silu" else jax.nn.gelu  # its tanh form
-        hidden = constrain(activate(gate) * up, "batch", None, "mlp")
-        return Projection(c, ("mlp", "embed"), (c.model_dim,), name="down")(hidden)
+        hidden = constrain(activate(gate) * up, "batch", None, "mlp")  # B S F
+        return Projection(c, ("mlp", "embed"), (c.model_dim,), name="down")(hidden)  # B S D
 
 
 class Layer(nn.Module):
@@ -148,12 +180,27 @@ class Layer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, carry, layer, is_local, rotations: tuple[Rotation, ...], visible: Visible):
-        """Returns the new (stream f[B, S, D], cache), as `nn.scan` wants its carry."""
+    def __call__(
+        self,
+        carry: tuple[jax.Array, KVCache | None],
+        layer: jax.Array,
+        is_local: jax.Array,
+        rotations: tuple[Rotation, ...],
+        visible: Visible,
+    ) -> tuple[tuple[jax.Array, KVCache | None], None]:
+        """Returns the new (stream f[B, S, D], cache), as `nn.scan` wants its carry.
+
+        Args:
+          carry: the stream f[B, S, D] of the layer before, and the cache while generating.
+          layer: int32[], the index of this layer.
+          is_local: bool[], whether it is a local one.
+          rotations: that of a layer; where local layers have another, that too.
+          visible: which keys each query attends to.
+        """
         x, cache = carry
         c = self.config
 
-        def norm(name, y):
+        def norm(name: str, y: jax.Array) -> jax.Array:
             return RMSNorm(c, name=name)(y)
 
         # One body for all layers: a local one takes the second rotation, where there are two.
@@ -164,10 +211,10 @@ class Layer(nn.Module):
             )
         mixed, cache = Attention(c, name="attention")(
             norm("attention_norm", x), rotation, visible, is_local, cache, layer
-        )
-        x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)
-        mixed = MLP(c, name="mlp")(norm("mlp_norm", x))
-        x = x + (norm("mlp_post_norm", mixed) if c.post_norms else mixed)
+        )  # B S D
+        x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)  # B S D
+        mixed = MLP(c, name="mlp")(norm("mlp_norm", x))  # B S D
+        x = x + (norm("mlp_post_norm", mixed) if c.post_norms else mixed)  # B S D
         x = constrain(x, "batch", None, None)
         return (x, cache), None
 
@@ -198,10 +245,10 @@ class Decoder(nn.Module):
         """
         c = self.config
         table = ("vocab", "embed"), (c.vocab_size, c.model_dim)
-        embedding = parameter(self, "embedding", *table, c.param_dtype)
+        embedding = parameter(self, "embedding", *table, c.param_dtype)  # V D
         if not c.tied:
-            parameter(self, "head", *table, c.param_dtype)
-        x = jnp.take(embedding, tokens, axis=0).astype(c.dtype)
+            parameter(self, "head", *table, c.param_dtype)  # V D
+        x = jnp.take(embedding, tokens, axis=0).astype(c.dtype)  # B S D
         x = constrain(x, "batch", None, None)
         if c.scale_embedding:
             x = x * jnp.asarray(c.model_dim**0.5, c.dtype)
@@ -221,10 +268,10 @@ class Decoder(nn.Module):
         rotations: tuple[Rotation, ...] = (rotation(c.rope, c.head_dim, positions),)
         if c.local_rope is not None and any(c.local):
             rotations = (*rotations, rotation(c.local_rope, c.head_dim, positions))
-        is_local = jnp.asarray(c.local or (False,) * c.num_layers)
+        is_local = jnp.asarray(c.local or (False,) * c.num_layers)  # L
         (x, cache), _ = layers(c, name="layers")(
             (x, cache), jnp.arange(c.num_layers), is_local, rotations, visible
-        )
+        )  # x: B S D
         if cache is not None:
             cache = cache._replace(index=cache.index + tokens.shape[1])
         return RMSNorm(c, name="final_norm")(x), cache

@@ -41,6 +41,10 @@ def is_adapted(lora: LoraConfig | None, path: str) -> bool:
 class Projection(nn.Module):
     """y = W x (+ b) (+ s * B A dropout(x)).
 
+    In the equations below B is the batch, S the positions, R the rank of the adapter, and X what W
+    sums over, as one axis: D of the stream, N H of the heads, or F of the MLP. The dots are the
+    features: N H or K H, F, or D.
+
     Attributes:
       config: of the decoder.
       axes: logical names of W's axes: those that it sums over, then its features.
@@ -55,15 +59,20 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns f[B, S, ...features] for f[B, S, ...]."""
+        """Returns f[B, S, ...features].
+
+        Args:
+          x: f[B, S, ...inputs], of as many input axes as W sums over.
+        """
         c, lora = self.config, self.config.lora
         summed = len(self.axes) - len(self.features)
         in_shape, in_axes = x.shape[-summed:], self.axes[:summed]
         out_axes = self.axes[summed:]
         kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), c.param_dtype)
         # Over one axis: of two, XLA on CPU would change the order in the kernel at every use.
-        x = x.reshape(*x.shape[:-summed], -1)
-        y = jnp.einsum("BSX,X...->BS...", x, kernel.astype(c.dtype).reshape(-1, *self.features))
+        x = x.reshape(*x.shape[:-summed], -1)  # B S X
+        w = kernel.astype(c.dtype).reshape(-1, *self.features)  # X ...
+        y = jnp.einsum("BSX,X...->BS...", x, w)  # B S ...
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, out_axes)
             bias: Any = self.param("bias", init, self.features, c.param_dtype)
@@ -79,8 +88,10 @@ class Projection(nn.Module):
             b: Any = self.param("lora_b", init_b, (lora.rank, *self.features), jnp.float32)
             if lora.dropout and self.has_rng("dropout"):
                 x = nn.Dropout(lora.dropout, deterministic=False)(x)
-            low = jnp.einsum("BSX,XR->BSR", x, a.astype(c.dtype).reshape(-1, lora.rank))
-            y = y + lora_scale(lora) * jnp.einsum("BSR,R...->BS...", low, b.astype(c.dtype))
+            a = a.astype(c.dtype).reshape(-1, lora.rank)  # X R
+            low = jnp.einsum("BSX,XR->BSR", x, a)  # B S R
+            high = jnp.einsum("BSR,R...->BS...", low, b.astype(c.dtype))  # B S ...
+            y = y + lora_scale(lora) * high
         return y
 
 

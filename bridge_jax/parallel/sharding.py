@@ -68,24 +68,28 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
       mesh: the mesh.
 
     Raises:
-      UserError: an axis has no rule, or its size is not divided by the mesh axis.
+      UserError: an axis has no rule, or its size is not divided by the mesh axes of the rule.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         names = leaf.names if isinstance(leaf, nn.Partitioned) else ()
         where = jax.tree_util.keystr(path)
-        spec = []
-        for name, size in zip(names, leaf.value.shape):
+        rules = []
+        for name in names:
             if name not in RULES:
                 raise UserError(f"parameter {where}: axis {name!r} has no rule in RULES")
-            axis = RULES[name]
-            if isinstance(axis, str) and size % mesh.shape[axis]:
+            rules.append(RULES[name])
+        spec = PartitionSpec(*rules)
+        for name, size, rule in zip(names, leaf.value.shape, rules):
+            axes = (rule,) if isinstance(rule, str) else rule or ()
+            if size % math.prod(mesh.shape[axis] for axis in axes):
+                parts = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
+                settings = " or ".join(f"mesh.{axis}" for axis in axes)
                 raise UserError(
                     f"parameter {where}: axis {name!r} of size {size} is not divided by mesh "
-                    f"axis {axis}={mesh.shape[axis]}; choose another mesh.{axis}"
+                    f"{parts}, in the spec {tuple(spec)}; choose another {settings}"
                 )
-            spec.append(axis)
-        return NamedSharding(mesh, PartitionSpec(*spec))
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(
         place, boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)

@@ -59,12 +59,15 @@ class Sizes(typing.TypedDict):
 
 
 class Step(typing.TypedDict):
-    """One step of training (`training.recorder`)."""
+    """One step of training (`training.recorder`).
+
+    A step has a `NAME_loss` for each part of its objective; those of SFT are declared here.
+    """
 
     step: int
     loss: float
-    rationale_loss: float
-    answer_loss: float
+    rationale_loss: typing.NotRequired[float]
+    answer_loss: typing.NotRequired[float]
     grad_norm: float
     step_seconds: float
     tokens_per_second: float
@@ -90,7 +93,7 @@ class Manifest(typing.TypedDict):
       seconds: of work.
       restarts: after interruptions.
       compilations: programs that were compiled since the last of them.
-      spans: seconds of `compile`, `data` and `checkpoint`, of those that took any.
+      spans: seconds of `compile`, `data`, `dev` and `checkpoint`, of those that took any.
       made_with: the versions of libraries, the backend and the devices.
       dropped: whether its parameters were deleted to save space.
     """

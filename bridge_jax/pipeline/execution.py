@@ -2,6 +2,21 @@
 
 Whether a stage is done is decided by its shallow key (`pipeline.stages`). So where an earlier stage
 ran again with an equal result, the stages that read it do not.
+
+A stage goes on from the first of these that is there:
+
+1. A whole folder with the same shallow key, whose files are as they were written or can be mended:
+   nothing is run. If its parameters were deleted, it runs again when another stage needs them.
+2. Its own folder, begun with the same shallow key, with the parameters of a training: the training
+   is over, and only the rest of the stage is done (`methods.fitting`).
+3. In such a folder, the state of a training with its position in the data: training continues
+   after the last saved step (`training.loop`).
+4. In such a folder, whole batches of completions: these are kept, and the others are generated
+   (`pipeline.models`).
+5. In such a folder, anything else: it is computed again. The teacher's replies are on the ledger,
+   so none is paid for twice.
+6. Otherwise, or if its own folder was whole and is damaged, the folder is emptied, and the stage
+   begins anew.
 """
 
 import contextlib
@@ -116,7 +131,7 @@ class Execution:
             yield from self._make(stage, made.damage)
         else:
             is_other = made.key != self._deep[stage.name] and stage.name in self._as_they_are
-            why = "used as it is, although made with other data or settings" if is_other else ""
+            why = "used as it is, although it had other data or settings" if is_other else ""
             yield StageOutcome(stage.name, True, made.seconds, why)
 
     def _unreadable(self, stage: Stage) -> str:
@@ -189,7 +204,7 @@ class Execution:
             is_same = made is not None and stage.artifact.work != "ask"
             seconds = self._run(stage, folder, made.content if made and is_same else "")
         made = self._look(stage, careful=False)
-        assert made, f"{stage.name} is made, but not found"
+        assert made, f"{stage.name} was run, but its folder is not found"
         self._settle(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
@@ -204,7 +219,7 @@ class Execution:
         The first process reads the disk, and sends the result to the others.
 
         Args:
-          stage: which.
+          stage: the stage that is looked for.
           careful: check its files too, and mend damaged ones if the stage can.
         """
         found = None

@@ -52,7 +52,7 @@ class RoleModel:
     """The model of a role, not yet loaded.
 
     Attributes:
-      role: whose.
+      role: the role, assistant or student.
       selected: which checkpoint, and what is kept of it.
       mesh: where it will lie.
     """

@@ -174,7 +174,7 @@ def key_of(stage: Stage, inputs: Mapping[str, Input], result: Callable[[str], st
     """Returns the key of a stage.
 
     Args:
-      stage: whose.
+      stage: the stage whose key is computed.
       inputs: by name.
       result: name of a stage that it reads -> its deep key, for a deep key, or the hash of its
         content, for a shallow one.

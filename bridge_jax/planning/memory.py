@@ -16,8 +16,7 @@ from bridge_jax.models.costs import cache_bytes
 from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
-from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
+from bridge_jax.training.objectives import Objective
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import abstract_state, make_train_step
 
@@ -46,13 +45,19 @@ class Memory(NamedTuple):
 
 
 def train_step(
-    config: DecoderConfig, train: TrainConfig, targets: int, mesh: Mesh, soft: int = 0
+    config: DecoderConfig,
+    train: TrainConfig,
+    objective: Objective,
+    targets: int,
+    mesh: Mesh,
+    soft: int = 0,
 ) -> Memory:
     """Compiles a training step and returns its memory.
 
     Args:
       config: of the model, its compute dtype and adapter included.
       train: the batch and how it is computed.
+      objective: what is minimised.
       targets: the number per row.
       mesh: its devices may be those of another machine.
       soft: the number of another model's tokens at each target.
@@ -71,7 +76,6 @@ def train_step(
         probabilities = _array(mesh, (count, targets, soft), jnp.float32)
         soft_rows = SoftRows(_ints(mesh, count, targets, soft), probabilities, weight)  # type: ignore[arg-type]
     rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, soft_rows)  # type: ignore[arg-type]
-    objective = SoftTargetSFT(0.5) if soft else SFT()
     places = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)

@@ -113,7 +113,9 @@ def plan_stages(
 def _memory(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
     match work:
         case TrainingWork():
-            return memory.train_step(model, work.train, work.targets, mesh, work.soft)
+            return memory.train_step(
+                model, work.train, work.objective, work.targets, mesh, work.soft
+            )
         case ScoringWork():
             return memory.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case GenerationWork():
@@ -163,7 +165,7 @@ def propose(
         needs = []
         for rows in (parts, 2 * parts):
             train = dataclasses.replace(work.train, batch_rows=rows, accumulate=1, remat=policy)
-            needs.append(memory.train_step(model, train, work.targets, mesh, work.soft).total)
+            needs.append(_memory(work._replace(train=train), model, mesh).total)
         yield policy, parts * largest_multiple(needs[0], needs[1], HEADROOM * chip.memory)
 
 

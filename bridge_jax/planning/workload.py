@@ -34,6 +34,7 @@ from bridge_jax.pipeline.stages import Load, Packed, Padded, Stage
 from bridge_jax.selection import scores
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode, Sequence
+from bridge_jax.training.objectives import Objective
 
 SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
 ANSWER = 16  # Tokens of an answer, where they cannot be counted.
@@ -42,12 +43,14 @@ ANSWER = 16  # Tokens of an answer, where they cannot be counted.
 class TrainingWork(NamedTuple):
     """Training steps of `train.batch_rows` packed rows with `targets` targets each.
 
-    `soft` is the number of the assistant's most probable tokens at each target.
+    `objective` is what the stage minimises; `soft` is the number of the assistant's most probable
+    tokens at each target.
     """
 
     stage: str
     role: Role
     train: TrainConfig
+    objective: Objective
     targets: int
     steps: int
     soft: int = 0
@@ -195,7 +198,8 @@ def workloads(
             shape = Packed(fit.train.batch_rows, fit.train.row_tokens)
             targets, batches = _packed(shape, role, load, lengths)
             steps = batches * fit.train.epochs
-            found.append(TrainingWork(stage.name, role, fit.train, targets, steps, load.soft))
+            minimised = fit.train, fit.objective
+            found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
         elif stage.artifact.work == "score":
             found.append(ScoringWork(stage.name, role, *_scoring(stage.name, role, load, lengths)))
         else:

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +53,13 @@ _VARIABLES = {
     **{colour: f"s{number}" for number, colour in enumerate(PAGE.series, start=1)},
     **{colour: f"d{level}" for level, colour in enumerate(DIFFICULTY, start=1)},
 }
-CURVES = (  # the row's key, its name, colour and line style
-    ("loss", "whole loss", PAGE.ink, "-"),
-    ("rationale_loss", "rationale", PAGE.accent, (0, (4, 2))),
-    ("answer_loss", "answer", PAGE.muted, (0, (1, 1.5))),
+_SFT_PARTS = ("rationale_loss", "answer_loss")  # They come first, in this order.
+# Colours and styles of the lines of losses, in order. base.html has the same as .l1, .l2, ...
+_LOOKS = (
+    (PAGE.ink, "-"),
+    (PAGE.accent, (0, (4, 2))),
+    (PAGE.muted, (0, (1, 1.5))),
+    *((colour, "-") for colour in PAGE.series),
 )
 
 
@@ -242,18 +245,46 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
     return Drawing("difficulties", PANEL, 230, draw).svg()
 
 
-def curve(steps: Sequence[Step], name: str) -> str:
+class Line(NamedTuple):
+    """A line of losses: its key in the log, its name, and its look, counted from 1."""
+
+    key: str
+    name: str
+    look: int
+
+
+def loss_lines(curves: Iterable[Sequence[Step]]) -> list[Line]:
+    """Returns the lines of all losses in the logs of trainings: the whole loss, then its parts.
+
+    A part is logged as `NAME_loss`. The loss on the dev split is no part of it.
+    """
+    logged = {key for steps in curves for row in steps for key in row}
+    parts = {key for key in logged if key.endswith("_loss") and not key.startswith("dev_")}
+    others = sorted(parts.difference(_SFT_PARTS))
+    keys = [*(key for key in _SFT_PARTS if key in parts), *others]
+    names = [key.removesuffix("_loss").replace("_", " ") for key in keys]
+    named = zip(["loss", *keys], ["whole loss", *names])
+    return [Line(key, name, 1 + i % len(_LOOKS)) for i, (key, name) in enumerate(named)]
+
+
+def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
     """Draws the losses of one training stage by step.
 
     A resumed run repeats some steps; the last row of each is used. If there are many steps, means
     over neighbouring steps are drawn.
+
+    Args:
+      steps: of the training.
+      name: of the stage.
+      lines: of `loss_lines`; those that this stage has not logged are left out.
     """
-    by_step = {int(row["step"]): row for row in steps}
+    by_step: dict[int, Mapping[str, Any]] = {int(row["step"]): row for row in steps}
     numbers = np.array(sorted(by_step))
 
     def draw(axes: Axes, palette: Palette) -> None:
-        for key, _, colour, style in CURVES:
-            values = np.array([by_step[step][key] for step in numbers.tolist()], dtype=np.float64)
+        for key, _, look in lines:
+            logged = [by_step[step].get(key, math.nan) for step in numbers.tolist()]
+            values, (colour, style) = np.array(logged, dtype=np.float64), _LOOKS[look - 1]
             known = np.isfinite(values)
             parts = min(known.sum(), MOST_STEPS)
             x, y = (

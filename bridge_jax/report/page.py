@@ -76,6 +76,7 @@ def template(name: str) -> jinja2.Template:
 def _page(run: Run, report: Json) -> str:
     """Returns the page; the same artifacts give the same bytes."""
     spend, plots = report.get("spend"), {}
+    losses = figures.loss_lines(run.curves.values())
     if report["accuracy"]:
         accuracy = report["accuracy"], report["accuracy_interval"], words.titles(run.method)
         for name, width in (("narrow", NARROW), ("wide", WIDE)):
@@ -99,10 +100,10 @@ def _page(run: Run, report: Json) -> str:
         selection=_selection(run),
         examples=examples(run),
         curves=[
-            (run.table[stage].title, Markup(figures.curve(rows, stage)))
+            (run.table[stage].title, Markup(figures.curve(rows, stage, losses)))
             for stage, rows in run.curves.items()
         ],
-        curve_names=[name for _, name, _, _ in figures.CURVES],
+        losses=losses,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
 

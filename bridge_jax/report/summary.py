@@ -134,7 +134,7 @@ def _time(run: Run) -> dict[str, float]:
     total = sum(stage["seconds"] for stage in stages)
     parts = {
         part: sum(stage["spans"].get(part, 0.0) for stage in stages)
-        for part in ("compile", "data", "checkpoint")
+        for part in ("compile", "data", "dev", "checkpoint")
     }
     return {
         "total": total,

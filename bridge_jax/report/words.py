@@ -24,7 +24,12 @@ _NO_ANSWER = {
     "empty": "empty",
     "malformed": "malformed",
 }
-_OVERHEADS = {"compile": "compiling", "data": "waiting for data", "checkpoint": "saving"}
+_OVERHEADS = {
+    "compile": "compiling",
+    "data": "waiting for data",
+    "dev": "measuring the dev split",
+    "checkpoint": "saving",
+}
 
 
 def percent(share: float) -> str:

@@ -63,7 +63,7 @@ def train(
       seed: of dropout.
       mesh: of the training.
       tensorboard: write its files too.
-      spans: takes the time of reading data and of checkpoints.
+      spans: takes the time of reading data, of measuring the dev split and of checkpoints.
       measure: measures the parameters that would be kept, every `config.dev_every` steps and after
         the last; needed where that is not 0.
       flops_per_token: of a step, for the utilisation of the chips; 0 logs none.
@@ -121,7 +121,8 @@ def train(
                 done = step + 1 == steps
                 if dev.is_due(step + 1, done):
                     kept = state.average if averaged else state.params
-                    values, is_best = dev.measured(lora.join(frozen, kept) if frozen else kept)
+                    with record.paused(), spans.span("dev"):
+                        values, is_best = dev.measured(lora.join(frozen, kept) if frozen else kept)
                     record.rest(values)
                     if is_best and config.keep_best:
                         state = state._replace(best=copy(kept))
@@ -131,7 +132,7 @@ def train(
                 if stop or (not done and checkpoints.is_due(step + 1)):
                     record.rest()
                     position = {"data": data.get_state(), "best": dev.best, "waited": dev.waited}
-                    with spans.span("checkpoint"):
+                    with record.paused(), spans.span("checkpoint"):
                         checkpoints.save(step + 1, state, position)
                 if stop:
                     raise preemption.Preempted

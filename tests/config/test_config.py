@@ -241,6 +241,10 @@ def test_a_config_comes_back_from_its_file(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config_io.to_json(config)))
     assert config_io.read(RunConfig, path) == config
+    # Of an earlier version, with settings that no longer exist.
+    found = config_io.to_json(config)
+    path.write_text(json.dumps(found | {"teacher": found["teacher"] | {"gone": 1}, "old": "x"}))
+    assert config_io.read(RunConfig, path) == config
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_evaluation_trains_nothing_whatever_the_pool_is_by_now(config, workdir, 
     other = moved(config, write_rows(tmp_path / "rows.jsonl", found))
     report, ran, printed = finish(other, workdir, phase="evaluate")
     assert ran == ALL_TESTS
-    assert "tutoring/student: used as it is, although made with other data or settings" in printed
+    assert "tutoring/student: used as it is, although it had other data or settings" in printed
     assert report["rationales"]["written"] == 24  # What made the student is still told.
     # Without the phase it is another run, and the models are trained anew.
     ran = finish(other, workdir)[1]
@@ -214,8 +214,11 @@ def test_after_a_change_the_report_is_that_of_a_fresh_run(config, workdir, tmp_p
     for number, (change, first) in enumerate(CHANGES.items()):
         config = tiny_run.override(config, change, *BESIDE.get(change, ()))
         again, ran, _ = finish(config, workdir)
+        assert ran[0] == first, change
+        if number % 3 != 1 and number != len(CHANGES) - 1:  # A fresh run takes long.
+            continue
         fresh, everything, _ = finish(config, tmp_path / f"fresh{number}")
-        assert ran[0] == first and set(ran) <= set(everything), change
+        assert set(ran) <= set(everything), change
         assert without_times(again) == without_times(fresh), change
         # What was paid for earlier selections stays on the bill.
         assert again["spend"]["queries"] >= fresh["spend"]["queries"], change

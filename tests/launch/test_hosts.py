@@ -43,15 +43,15 @@ def wait_for(workdir, stage, process, file="started.json"):
 
 @pytest.mark.slow
 def test_two_processes_give_the_report_of_one(tiny_config, undisturbed, tmp_path):
-    processes = start(tiny_config, tmp_path / "two", devices=8)
+    processes = start(tiny_config, tmp_path / "two", devices=4)
     outputs = [process.communicate(timeout=900) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "8 cpu device(s)" in outputs[0][0] and "2 hosts" in outputs[0][0]
+    assert "4 cpu device(s)" in outputs[0][0] and "2 hosts" in outputs[0][0]
     # Gloo's threads speak as well, and break each other's lines.
     gloo = re.compile(r"\[Gloo\]|peer ranks")
     ours = [line for line in outputs[1][0].splitlines() if not gloo.search(line)]
     assert ours == []  # one of them speaks
-    (alone,) = start(tiny_config, tmp_path / "one", processes=1, devices=8)
+    (alone,) = start(tiny_config, tmp_path / "one", processes=1, devices=4)
     alone.communicate(timeout=900)
     two, one, one_device = map(tiny_run.report, (tmp_path / "two", tmp_path / "one", undisturbed))
     for key in ("accuracy", "compliance", "spend", "selection", "rationales", "parameters"):

@@ -5,6 +5,8 @@ import random
 import sqlite3
 import time
 
+import pytest
+
 from tests.launch import tiny_run
 
 # Seconds after the stage is seen to have begun, at most.
@@ -59,6 +61,7 @@ def artifacts(workdir):
     return report, keys, contents, rows
 
 
+@pytest.mark.slow
 def test_killed_at_every_stage(tiny_config, undisturbed, tmp_path):
     rng = random.Random(0)
     inside = [

@@ -10,6 +10,7 @@ from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
 from bridge_jax.planning.workload import expected
+from bridge_jax.training.objectives.sft import SFT
 from tests.launch import commands, tiny_run
 
 KEYS = {
@@ -108,11 +109,28 @@ def test_the_assistants_logits_take_room_in_the_students_step(tiny_config, tiny_
         )
         (work,) = workload.workloads(*workload.opened(config), {"tutoring/student"})
         assert work.soft == soft
-        needs.append(
-            memory.train_step(tiny_model[0], work.train, work.targets, one_device, work.soft)
-        )
+        shape = work.train, work.objective, work.targets
+        needs.append(memory.train_step(tiny_model[0], *shape, one_device, work.soft))
     # Beside each target of four rows lie four ids, their log-probabilities and a weight.
     assert needs[1].total - needs[0].total >= 4 * work.targets * (4 * 8 + 4)
+
+
+def test_the_step_is_that_of_the_objective_of_the_stage(
+    tiny_config, tiny_model, one_device, monkeypatch
+):
+    loss, traced = SFT.loss, []
+
+    def remember(self, *args):
+        traced.append(self)
+        return loss(self, *args)
+
+    monkeypatch.setattr(SFT, "loss", remember)
+    config = config_io.override(
+        config_io.load(tiny_config), ["student_training.rationale_weight=0.125"]
+    )
+    (work,) = workload.workloads(*workload.opened(config), {"tutoring/student"})
+    plan._memory(work, tiny_model[0], one_device)
+    assert set(traced) == {SFT(0.125)}
 
 
 def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, monkeypatch):

@@ -54,9 +54,9 @@ def test_the_report_has_what_design_promises(undisturbed):
 
 def test_trained_and_frozen_parameters_are_reported(undisturbed):
     sizes = tiny_run.report(undisturbed)["parameters"]["apprenticeship/assistant"]
-    # Rank 4 on the values of three layers: r * (inputs + outputs) each.
-    a_layer = 4 * (32 + 16)
-    assert sizes["trained"] == {"parameters": 3 * a_layer, "bytes": 4 * 3 * a_layer}
+    # Rank 4 on the values of three layers, from 32 to 16: r * (inputs + outputs) each.
+    count = 3 * 4 * (32 + 16)
+    assert sizes["trained"] == {"parameters": count, "bytes": 4 * count}
     assert sizes["frozen"]["bytes"] == 4 * sizes["frozen"]["parameters"] > 100_000
     student = tiny_run.report(undisturbed)["parameters"]["tutoring/student"]
     assert student["frozen"] == {"parameters": 0, "bytes": 0}

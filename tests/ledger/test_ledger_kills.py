@@ -45,7 +45,7 @@ def kill_at_random(process, log, starts, longest, rng):
 
 
 @pytest.mark.parametrize(
-    ("kills", "requests"), [(4, 1500), pytest.param(100, 20_000, marks=pytest.mark.slow)]
+    ("kills", "requests"), [(4, 1500), pytest.param(50, 10_000, marks=pytest.mark.slow)]
 )
 def test_killed_at_random_moments(tmp_path, kills, requests):
     path, log, rng = tmp_path / "ledger.sqlite", tmp_path / "log", random.Random(kills)

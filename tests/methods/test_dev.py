@@ -44,6 +44,7 @@ def measured(folder):
     return {r["step"]: (r["dev_loss"], r["dev_accuracy"]) for r in rows if "dev_loss" in r}
 
 
+@pytest.mark.slow
 def test_a_training_measures_loss_and_accuracy_and_trains_as_without(start):
     job = start(*MEASURED)
     out = one_stage.run_alone(job, STUDENT)

@@ -13,6 +13,7 @@ from bridge_jax.pipeline.files import read_rows
 from tests.launch import tiny_run
 
 
+@pytest.mark.slow
 def test_free_texts_have_a_mean_score_in_the_report(tmp_path):
     pytest.importorskip("tensorflow_text")
     path = tiny_run.write_config(tmp_path)

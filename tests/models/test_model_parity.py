@@ -102,6 +102,7 @@ def test_smollm2_has_the_kept_logits(smollm2):
         np.testing.assert_allclose(ours.mean(), row["mean"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
     golden = json.loads(GOLDEN.read_text())
     prompt = tokenizer.load(gguf_file.bundled_smollm2()).render_chat(golden["messages"])
@@ -147,6 +148,7 @@ def logits_of(theirs, ids):
         return theirs(torch.tensor([ids])).logits[0].numpy()
 
 
+@pytest.mark.slow
 def test_smollm2_goes_out_and_loads_in_transformers(smollm2, exported):
     from transformers import AutoTokenizer
 

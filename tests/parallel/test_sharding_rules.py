@@ -49,9 +49,23 @@ def test_unknown_axis_names_the_parameter(cube):
 
 
 def test_size_that_does_not_divide_names_the_parameter(cube):
-    message = r"parameter \['mlp'\]\['up'\]: axis 'mlp' of size 5 is not divided.*tensor=2"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as found:
         sharding.parameter_shardings(boxed(("embed", "mlp"), (4, 5)), cube)
+    assert str(found.value) == (
+        "parameter ['mlp']['up']: axis 'mlp' of size 5 is not divided by mesh tensor=2, in "
+        "the spec ('fsdp', 'tensor'); choose another mesh.tensor"
+    )
+
+
+def test_a_size_is_divided_by_all_the_mesh_axes_of_its_rule(cube):
+    placed = sharding.parameter_shardings(boxed(("batch", "norm"), (8, 3)), cube)
+    assert placed["mlp"]["up"].spec == PartitionSpec(("data", "fsdp"), None)
+    with pytest.raises(UserError) as found:
+        sharding.parameter_shardings(boxed(("batch", "norm"), (6, 3)), cube)
+    assert str(found.value) == (
+        "parameter ['mlp']['up']: axis 'batch' of size 6 is not divided by mesh data=2 x fsdp=2, "
+        "in the spec (('data', 'fsdp'), None); choose another mesh.data or mesh.fsdp"
+    )
 
 
 def test_mesh_sizes():

@@ -10,6 +10,7 @@ from bridge_jax.models import decoder
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan
+from bridge_jax.training.objectives.sft import SFT
 from configs import medical_7b
 
 pytest.importorskip("libtpu")
@@ -41,7 +42,7 @@ def gib(size):
 def test_full_fine_tuning_of_7b_on_16_chips():
     mesh, chip = topology("v5e:4x4")
     assistant = model(FULL, mesh)
-    found = memory.train_step(assistant, TRAIN, TARGETS, mesh)
+    found = memory.train_step(assistant, TRAIN, SFT(), TARGETS, mesh)
     count = decoder.count_parameters(assistant)
     assert count == 7_615_616_512
     assert gib(found.parameters) == pytest.approx(gib(4 * count / 16), rel=0.001)
@@ -55,7 +56,7 @@ def test_an_adapter_of_7b_on_4_chips():
     mesh, chip = topology("v5e:2x2")
     train = dataclasses.replace(TRAIN, accumulate=4)
     assistant = model(CONFIG.assistant, mesh)
-    found = memory.train_step(assistant, train, TARGETS, mesh)
+    found = memory.train_step(assistant, train, SFT(), TARGETS, mesh)
     adapter = 40_370_176
     # The base in bf16; of the adapter (f32) the side that is not cut is whole on every chip.
     base = 2 * (decoder.count_parameters(assistant) - adapter) / 4
@@ -69,7 +70,7 @@ def test_the_student_trains_in_full(where):
     mesh, chip = topology(where)
     train = dataclasses.replace(CONFIG.student_training, accumulate=4)
     student = model(CONFIG.student, mesh)
-    found = memory.train_step(student, train, TARGETS, mesh)
+    found = memory.train_step(student, train, SFT(), TARGETS, mesh)
     assert gib(found.parameters) == pytest.approx(gib(4 * 494_032_768 / 4), rel=0.001)
     assert found.total < FREE * chip.memory
 

@@ -340,7 +340,7 @@ def test_finished_stages_can_be_taken_as_they_are(calls):
     last, left = calls.stages()[3], calls.stages()[1]
     outcomes = list(calls.execution([left, last], as_they_are=["p/left"]).run())
     assert [(o.name, o.cached) for o in outcomes] == [("p/left", True), ("q/last", False)]
-    assert outcomes[0].why == "used as it is, although made with other data or settings"
+    assert outcomes[0].why == "used as it is, although it had other data or settings"
     assert calls.value("q/last") == [30, [2, [1]]]
 
 

@@ -91,13 +91,16 @@ def test_numbers(workdir):
     time = result["time"]
     assert time["total"] == 63.5
     assert time["compile"] == pytest.approx(12.7) and time["data"] == 0
-    assert time["goodput"] == pytest.approx(0.7)
+    assert time["dev"] == pytest.approx(3.175)
+    assert time["goodput"] == pytest.approx(0.65)
     assert (time["compilations"], time["restarts"]) == (6, 1)
     assert result["training"]["tutoring/student"] == pytest.approx(
         {"step_seconds": 1.0, "tokens_per_second": 2000.0, "mfu": 0.4}
     )
     assert words.speed(result["training"]["tutoring/student"]) == "2,000 tokens/s, 40% MFU"
-    said = "1 min 04 s; 20% compiling (6 programs), 10% saving; 1 restart"
+    said = (
+        "1 min 04 s; 20% compiling (6 programs), 5% measuring the dev split, 10% saving; 1 restart"
+    )
     assert words.time(time) == said
     assert result["warnings"] == []
 

@@ -16,9 +16,9 @@ from bridge_jax.config.io import override, to_json
 from bridge_jax.evaluation.metrics import GAPS
 from bridge_jax.methods import evaluation, tutoring
 from bridge_jax.pipeline import files
-from bridge_jax.pipeline.artifacts import TRAINED, Artifact
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact, Step
 from bridge_jax.pipeline.stages import Method
-from bridge_jax.report import page, words
+from bridge_jax.report import figures, page, words
 from bridge_jax.study import study_page
 from bridge_jax.study.study import StudyRun
 
@@ -65,6 +65,25 @@ def test_its_stages_and_models_are_in_the_report(run):
     assert "Drilled student <small>after its drill</small>" in html
     assert "<h3>Drilling the student</h3>" in html and "<th>Going for a walk</th>" in html
     assert "student_drilled writes" in html and "student_base writes" not in html
+
+
+def test_the_parts_of_its_loss_are_drawn(run):
+    parts = {"double_loss": 1.5, "far_off_loss": 0.5, "dev_loss": 9.0}
+    steps = [
+        {k: v for k, v in row.items() if k not in ("rationale_loss", "answer_loss")} | parts
+        for row in fake_run.read(run, DRILL, Step)
+    ]
+    fake_run.change(run, DRILL, Step, steps)
+    page.write(run)
+    html = (run / "report.html").read_text()
+    legend = re.findall(r'<i class="key line (l\d)"></i>([^<]+)<', html)
+    assert legend == [("l1", "whole loss"), ("l2", "double"), ("l3", "far off")]
+    lines = figures.loss_lines([steps])
+    assert figures.curve(steps, DRILL.name, lines) in html
+    # A training that has not logged these parts is drawn without them.
+    plain = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    assert "stroke: var(--accent)" in figures.curve(steps, DRILL.name, lines)
+    assert "stroke: var(--accent)" not in figures.curve(plain, "plain", lines)
 
 
 def test_its_models_are_in_the_terminal_and_on_the_card(run):

@@ -93,7 +93,7 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("count", "kills"), [(600, 6), pytest.param(3000, 100, marks=pytest.mark.slow)]
+    ("count", "kills"), [(600, 6), pytest.param(1500, 50, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("kind", vendors.KINDS[:2])
 def test_killed_again_and_again(kind, count, kills, tmp_path, monkeypatch):

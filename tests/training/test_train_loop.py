@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from bridge_jax import timing
 from bridge_jax.config import MeshConfig, ModelConfig, TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import decoder
@@ -251,6 +252,76 @@ def test_utilisation_is_logged_where_the_chip_is_known(
     for row in rows:
         # 2 rows of two sequences of 12 tokens.
         assert row["mfu"] * row["step_seconds"] == pytest.approx(48 * 1e3 / 1e9)
+
+
+class Clock:
+    """A clock that stands still until something takes time."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def taking(self, seconds, function):
+        """Returns the function, each call of which takes so many seconds."""
+
+        def call(*args, **options):
+            self.now += seconds
+            return function(*args, **options)
+
+        return call
+
+
+@dataclasses.dataclass
+class SlowLoss:
+    """The loss of a step that has been sent off: reading it takes a second."""
+
+    loss: jax.Array
+    clock: Clock
+
+    def __array__(self, dtype=None, copy=None):
+        self.clock.now += 1.0
+        return np.asarray(self.loss, dtype)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the recorder and of the spans; each step takes a second of it."""
+    clock, make = Clock(), loop.make_train_step
+
+    def make_slow(*args):
+        step_fn = make(*args)
+
+        def step(*args):
+            state, metrics = step_fn(*args)
+            return state, metrics | {"loss": SlowLoss(metrics["loss"], clock)}
+
+        return step
+
+    monkeypatch.setattr(loop, "make_train_step", make_slow)
+    monkeypatch.setattr(recorder, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
+
+
+def test_the_time_of_a_step_has_neither_measurements_nor_checkpoints(
+    tmp_path, tiny_model, one_device, clock, monkeypatch
+):
+    monkeypatch.setattr(recorder.chips, "peak_flops", lambda devices: 1e6)
+    save = loop.StateCheckpoints.save
+    monkeypatch.setattr(loop.StateCheckpoints, "save", clock.taking(1000, save))
+    measure = clock.taking(100, scripted([3.0, 2.0, 1.0], []))
+    spans, config = timing.Spans(), dataclasses.replace(CONFIG, dev_every=3)
+    options = {"measure": measure, "spans": spans, "flops_per_token": 1e3}
+    run(tmp_path / "out", tiny_model, one_device, config, **options)
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    # Measured after steps 3, 6 and 8; saved after 2, 4 and 6. 4 sequences of 12 tokens a step.
+    assert [row["step_seconds"] for row in rows] == [1.0] * 8
+    assert [row["tokens_per_second"] for row in rows] == [48.0] * 8
+    assert [row["mfu"] for row in rows] == pytest.approx([0.048] * 8)
+    assert spans.take()["spans"] == {"data": 0.0, "dev": 300.0, "checkpoint": 3000.0}
+    assert clock.now == 8 + 300 + 3000
 
 
 def scalars(folder):

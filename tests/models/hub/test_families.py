@@ -53,6 +53,7 @@ def test_f32_logits_and_greedy_tokens_are_those_of_transformers(shape, tmp_path,
 
 
 @pytest.mark.parametrize("shape", families.SHAPES)
+@pytest.mark.slow
 def test_bf16_logits_are_those_of_transformers(shape, tmp_path):
     theirs = families.make(shape, tmp_path, "bfloat16")
     config, params = checkpoint.load(ModelConfig(str(tmp_path)), dtype=jnp.bfloat16)
