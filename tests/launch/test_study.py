@@ -136,6 +136,9 @@ def test_killed_and_in_parallel_it_is_the_same_study(config, undisturbed, tmp_pa
     assert [state for _, state in requests(workdir)] == ["settled"] * len(requests(expected))
     ours, theirs = result(workdir), result(expected)
     assert ours["bill"]["usd"] == theirs["bill"]["usd"]
+    for one, other in zip(ours["points"], theirs["points"]):
+        for key in other:
+            assert one[key] == other[key], key
     assert ours == theirs
 
 
