@@ -133,6 +133,7 @@ def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
     others = spend.get("of_others", {})
     kinds = ("usd", "queries", "input_tokens", "output_tokens")
     cost = {kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds}
+    cost["usd"] = round(cost["usd"], 9)  # Nanodollars: the same, whoever of them paid.
     steps = [row for rows in run.curves.values() for row in rows]
     trained = sum(row["step_seconds"] * row["tokens_per_second"] for row in steps)
     cost["trained_tokens"] = round(trained)
