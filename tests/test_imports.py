@@ -1,4 +1,4 @@
-"""Imports point one way (DESIGN.md), and importing the package costs no optional library."""
+"""Imports point one way (docs/architecture.md); `import bridge_jax` needs no optional library."""
 
 import ast
 import graphlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# A part may import itself and those above it: DESIGN.md's list.
+# A part may import itself and those above it: docs/architecture.md has the list.
 LAYERS = [
     "errors", "shown", "atomic", "timing", "config", "parallel", "caches", "progress",
     "data", "models", "text", "training", "generation", "selection",

@@ -1,4 +1,4 @@
-"""A random Llama of some 30 thousand parameters with a real tokenizer, written in a second.
+"""A random Llama of about 30 thousand parameters with a real tokenizer, written in a second.
 
 The tensor names are spelled out here, apart from `bridge_jax.models.hub.families`, so that a test
 which loads the checkpoint would notice a wrong name there.

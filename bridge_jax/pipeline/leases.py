@@ -3,7 +3,7 @@
 The lock is the kernel's (`flock`): it ends with the process, however that ends, and nothing has to
 be cleaned up. Between hosts it holds where their disk passes it on: NFS (v3 with lockd, v4), Lustre
 mounted with `flock`, Filestore; not in a bucket that is mounted as a folder. When a host is lost,
-NFS v4 keeps its locks until the lease ends, some 90 seconds.
+NFS v4 keeps its locks until the lease ends, about 90 seconds.
 """
 
 import contextlib

@@ -11,8 +11,11 @@ from configs.quickstart import EPOCHS, POOL
 
 SEEDS = range(3)
 TRAININGS = (
-    *("warmup.train", "assistant_training", "instruct.train"),
-    *("student_training", "direct_training"),
+    "warmup.train",
+    "assistant_training",
+    "instruct.train",
+    "student_training",
+    "direct_training",
 )
 # Steps of the assistant's training, about, with up to 20%: after six it still wrote bare labels.
 STEPS = 10

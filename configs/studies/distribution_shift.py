@@ -4,6 +4,9 @@
 
 The pool has two domains, triage and deadlines, one step each. The assistant warms up on both or on
 one of them, and then scores all of the pool.
+
+9 runs. Took 12 min 25 s on two CPU cores, after other studies in the same workdir. No cost shows:
+44% after both domains, 52% after triage alone, 42% after deadlines alone.
 """
 
 from bridge_jax.study.study import Study
@@ -11,8 +14,11 @@ from configs.studies import common
 
 WARM_UPS = {"both domains": "", "triage alone": "triage", "deadlines alone": "deadlines"}
 TWO_DOMAINS = (
-    *("data.domains=triage,deadlines", "data.min_steps=1", "data.max_steps=1"),
-    *("max_prompt_tokens=64", "generation.max_new_tokens=24"),
+    "data.domains=triage,deadlines",
+    "data.min_steps=1",
+    "data.max_steps=1",
+    "max_prompt_tokens=64",
+    "generation.max_new_tokens=24",
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
     "assistant_training.row_tokens=88",
 )

@@ -4,13 +4,18 @@
 
 The answer is an explanation in a sentence; the score is its ROUGE-L with the gold one (extra
 `[tf-text]`). An answer that reaches 0.8 counts as right, for the filter and for the accuracy.
+
+15 runs. Took 13 min 36 s on two CPU cores, after other studies in the same workdir. The student has
+99% with an assistant, 67% without, and 99% with the labels alone.
 """
 
 from bridge_jax.study.study import Study
 from configs.studies import common
 
 OPEN = (
-    *("data.kind=text", "data.min_rouge=0.8", "generation.max_new_tokens=36"),
+    "data.kind=text",
+    "data.min_rouge=0.8",
+    "generation.max_new_tokens=36",
     "max_prompt_tokens=64",  # With the gold text that the assistant is shown.
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
     "assistant_training.row_tokens=104",

@@ -4,6 +4,9 @@
 
 Without labels the assistant warms up on the labeled quarter of the pool, is scored on its own
 answers, and its later rationales are used with whatever answers they end in.
+
+12 runs. Took 7 min 13 s on two CPU cores, after other studies in the same workdir. The student
+learns the assistant's guesses: 30 to 37%, against 78% with labels.
 """
 
 from bridge_jax.study.study import Study
@@ -11,8 +14,11 @@ from configs.studies import common
 
 UNLABELLED = (
     *common.share(5, modes=1),
-    *("data.labelled=false", "teacher.keep_wrong=true", "rationales.filter=none"),
-    *("selection.difficulty=entropy", "selection.within_labels=false"),
+    "data.labelled=false",
+    "teacher.keep_wrong=true",
+    "rationales.filter=none",
+    "selection.difficulty=entropy",
+    "selection.within_labels=false",
 )
 VARIANTS = {
     "labelled": common.share(5),

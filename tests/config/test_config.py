@@ -12,6 +12,7 @@ from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.teacher import selected_count
+from tests.config import docstrings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -218,7 +219,7 @@ def test_every_shipped_config_resolves(path):
     if config.data.source != "practice" and not config.data.path:
         config = config_io.override(config, ["data.path=data.jsonl"])
     assert validate(config) is config
-    assert "--config=" in path.read_text().split('"""')[1], "the docstring gives the command"
+    docstrings.check(path, f"--config={path.relative_to(ROOT).as_posix()}")
 
 
 def test_load_says_what_is_missing(tmp_path):

@@ -17,6 +17,7 @@ from bridge_jax.models.hub.hf_config import from_hf
 from bridge_jax.runs import Run
 from bridge_jax.study import study
 from configs import models
+from tests.config import docstrings
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,8 +85,7 @@ def test_every_study_resolves(path):
     assert len(found.runs) == len(seeds) * len({(c.variant, c.x) for c in found.runs})
     if not needs_data:
         study.check_tests(found)
-    command = f"--config=configs/studies/{path.name}"
-    assert command in path.read_text().split('"""')[1], "the docstring gives the command"
+    docstrings.check(path, f"--config=configs/studies/{path.name}")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -45,7 +45,7 @@ def test_a_changed_parameter_runs_its_readers_and_what_follows_them(calls, key, 
     assert calls.run() == (ALL, [])
 
 
-def test_an_equal_result_stops_the_wave(calls):
+def test_after_an_equal_result_no_later_stage_reruns(calls):
     calls.flat = {"left"}
     calls.run()
     calls.config["b"] = 10

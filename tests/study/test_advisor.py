@@ -80,7 +80,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_what_was_not_measured_is_called_so():
     advice = advisor.advise(*pilot(power(0.8, 0.5, 0.5), noise=0.002))
     assert advisor.accuracy_for(advice, 500)["status"] == "beyond"
-    assert advisor.budget_for(advice, 0.77)["status"] == "beyond"  # some 276 queries
+    assert advisor.budget_for(advice, 0.77)["status"] == "beyond"  # about 276 queries
     never = advisor.budget_for(advice, 0.95)
     assert (never["status"], never["queries"], never["high"]) == ("never", None, None)
 
@@ -95,7 +95,7 @@ def test_a_flat_curve_and_too_few_points_give_no_number():
         assert advisor.accuracy_for(advice, 10) == {"status": advice["status"]}
 
 
-def test_the_largest_budget_is_foretold_from_the_others():
+def test_the_largest_budget_is_predicted_from_the_others():
     held = advisor.advise(*pilot(power(0.8, 0.5, 0.5), noise=0.01))["held_out"]
     assert held["queries"] == 80
     assert held["inside"] and held["low"] < held["predicted"] < held["high"]

@@ -1,0 +1,17 @@
+"""Checks what the docstring of a config says of it: the command, and how long it takes."""
+
+import ast
+import re
+from pathlib import Path
+
+DURATION = re.compile(r"\b(min|minutes|hours?)\b")
+NOT_KNOWN = re.compile(r"\bnot (run|measured)\b", re.IGNORECASE)
+
+
+def check(path: Path, command: str) -> None:
+    """Fails if a config's docstring gives no command, or no duration and no reason for that."""
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+    assert command in text, "the docstring gives the command"
+    assert DURATION.search(text) or NOT_KNOWN.search(text), (
+        f'{path.name}: the docstring says neither how long it takes nor "not run" or "not measured"'
+    )
