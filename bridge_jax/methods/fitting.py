@@ -110,7 +110,7 @@ def fit(
                 model.mesh,
                 how.tensorboard,
                 out.spans,
-                dev_measure(how, model, reading, dev) if reading and dev else None,
+                dev_measure(how, model, reading, dev),
                 # For each token of a full row.
                 flops_per_token=flops / config.row_tokens,
             )
@@ -122,12 +122,16 @@ def fit(
         shutil.rmtree(out.path / STATE, ignore_errors=True)
 
 
-def dev_measure(how: Fit, model: Model, reading: Rendering, dev: Examples) -> Measure:
-    """Returns the function that measures parameters on the dev split.
+def dev_measure(
+    how: Fit, model: Model, reading: Rendering | None, dev: Examples | None
+) -> Measure | None:
+    """Returns the function that measures parameters on the dev split; None without a split.
 
     The loss is that of the gold answers without a rationale, in nats a token.
     """
     mode, generation = how.mode, how.generation
+    if reading is None or dev is None:
+        return None
     config, mesh, pad_id = model.config, model.mesh, model.tokenizer.pad_id
     rows = pack(reading.labelled(dev, dev.digest), how.train.row_tokens, pad_id)
 

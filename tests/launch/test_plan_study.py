@@ -87,8 +87,10 @@ def test_the_disk_is_that_of_the_models(configs, chip):
     size = 4 * decoder.count_parameters(student)
     assert one.stages["tutoring/student"].disk == one.stages["tutoring/instruct"].disk == size
     adapter = one.stages["apprenticeship/assistant"].disk
-    # Rank 4 on 3 layers: value, from 32 to 16.
-    assert adapter == 4 * 3 * 4 * (32 + 16)
+    # Rank 4 on 3 layers of width 32: query, key, value and out from and to 32, 16, 16 and 32; gate,
+    # up and down between 32 and 64.
+    ends = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)]
+    assert adapter == 4 * 3 * 4 * sum(a + b for a, b in ends)
     assert one.stages["tutoring/completions"].disk == 0
 
 
