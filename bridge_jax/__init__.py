@@ -6,6 +6,7 @@ The names below are imported when they are first used, so that `import bridge_ja
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bridge_jax.config import WarmupConfig as WarmupConfig
     from bridge_jax.data.example import Example as Example
     from bridge_jax.data.example import Splits as Splits
+    from bridge_jax.data.rows import BadRowsError as BadRowsError
     from bridge_jax.errors import UserError as UserError
     from bridge_jax.library import generate as generate
     from bridge_jax.library import is_right as is_right
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from bridge_jax.library import train as train
     from bridge_jax.pipeline.models import Model as Model
     from bridge_jax.selection.scores import Scores as Scores
+    from bridge_jax.training.objectives import Objective as Objective
 
 _HOMES = {
     "bridge_jax.config": (
@@ -45,15 +48,19 @@ _HOMES = {
         "TrainConfig WarmupConfig"
     ),
     "bridge_jax.data.example": "Example Splits",
+    "bridge_jax.data.rows": "BadRowsError",
     "bridge_jax.errors": "UserError",
     "bridge_jax.library": "generate is_right load_model read_data run save score select train",
     "bridge_jax.pipeline.models": "Model",
     "bridge_jax.selection.scores": "Scores",
+    "bridge_jax.training.objectives": "Objective",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("bridge-jax")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'bridge_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)

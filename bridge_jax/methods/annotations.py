@@ -128,7 +128,9 @@ def selected(chosen: Folder, pool: Examples) -> list[Example]:
     return [pool.by_id[key] for key in ids]
 
 
-def bought(annotated: Folder, pool: Examples, labelled: bool) -> list[tuple[Example, str, str]]:
+def kept_annotations(
+    annotated: Folder, pool: Examples, labelled: bool
+) -> list[tuple[Example, str, str]]:
     """Returns example, rationale and answer of the annotations that are kept.
 
     The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass. Where the

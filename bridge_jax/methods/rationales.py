@@ -16,7 +16,7 @@ from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_c
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
-from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.corruption import corrupt
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
@@ -134,7 +134,7 @@ def learn(
     An assistant that will explain gold answers learns each rationale twice: from the question
     alone, and from the question with its gold answer.
     """
-    paid = bought(annotated, pool, params.labelled)
+    paid = kept_annotations(annotated, pool, params.labelled)
     in_modes = [reading.sequences(paid, mode) for mode in params.modes]
     sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
     fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from bridge_jax.config import RunConfig
 from bridge_jax.data.example import Example
-from bridge_jax.methods.annotations import bought
+from bridge_jax.methods.annotations import kept_annotations
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import FILE
 from bridge_jax.pipeline.storage import Folder
@@ -65,7 +65,7 @@ class SFTTargets:
         return [found[example.id] for example in pool if example.id in found]
 
     def _of_teacher(self, pool: Examples, annotated: Folder) -> list[SFTTarget]:
-        return [SFTTarget(*kept) for kept in bought(annotated, pool, self.labelled)]
+        return [SFTTarget(*kept) for kept in kept_annotations(annotated, pool, self.labelled)]
 
     def sequences(
         self, targets: Sequence[SFTTarget], reading: Rendering

@@ -64,7 +64,7 @@ class StageOutcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Made:
+class _Finished:
     """A finished stage, as all processes agreed on it."""
 
     folder: str
@@ -103,7 +103,7 @@ class Execution:
         self._inputs, self._workdir, self._store = inputs, workdir, store
         self._hashes, self._as_they_are = hashes, as_they_are
         self._deep = deep
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, _Finished] = {}
         self._spans = Spans()
 
     def run(self) -> Iterator[StageOutcome]:
@@ -122,9 +122,9 @@ class Execution:
 
     def _run_or_skip(self, stage: Stage) -> Iterator[StageOutcome]:
         with _disk_errors(stage.name, self._workdir):
-            made = self._look(stage)
+            made = self._find_finished(stage)
             if made and not made.damage:
-                self._settle(stage, made)
+                self._link_result(stage, made)
         if made is None:
             yield from self._make(stage, self._unreadable(stage))
         elif made.damage:
@@ -147,7 +147,7 @@ class Execution:
           careful: check the files too, not the manifests alone, and mend damaged ones.
         """
         for stage in self._stages.values():
-            made = self._look(stage, careful)
+            made = self._find_finished(stage, careful)
             if made is None or made.damage:
                 return False
             self._made[stage.name] = made
@@ -157,7 +157,7 @@ class Execution:
         """Returns whether a stage may be finished; exact only if every stage before it is."""
         found = None
         for stage in self._stages.values():
-            found = self._look(stage, careful=False)
+            found = self._find_finished(stage, careful=False)
             if stage.name == name or found is None:
                 break
             self._made[stage.name] = found
@@ -194,18 +194,18 @@ class Execution:
         with lease as ours:
             if not hosts.agree(ours):
                 raise StageBusy(stage.name)
-            made = self._look(stage)  # It may have been finished since.
+            made = self._find_finished(stage)  # It may have been finished since.
             if made and not made.damage and not (made.dropped and needs_params):
-                self._settle(stage, made)
+                self._link_result(stage, made)
                 return StageOutcome(stage.name, True, made.seconds)
             # The same work on the same inputs: different rounding on another machine must neither
             # run later stages again nor select other questions to pay for. Only a teacher may
             # answer differently.
             is_same = made is not None and stage.artifact.work != "ask"
             seconds = self._run(stage, folder, made.content if made and is_same else "")
-        made = self._look(stage, careful=False)
+        made = self._find_finished(stage, careful=False)
         assert made, f"{stage.name} was run, but its folder is not found"
-        self._settle(stage, made)
+        self._link_result(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
         return StageOutcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
@@ -213,7 +213,7 @@ class Execution:
     def _shallow(self, stage: Stage) -> str:
         return key_of(stage, self._inputs, lambda name: self._made[name].content)
 
-    def _look(self, stage: Stage, careful: bool = True) -> _Made | None:
+    def _find_finished(self, stage: Stage, careful: bool = True) -> _Finished | None:
         """Returns the finished stage; None if it is not finished.
 
         The first process reads the disk, and sends the result to the others.
@@ -223,7 +223,7 @@ class Execution:
           careful: check its files too, and mend damaged ones if the stage can.
         """
         found = None
-        if hosts.is_first() and (place := self._place(stage)):
+        if hosts.is_first() and (place := self._find_folder(stage)):
             folder, made = place
             wrong = storage.damage(folder, made, self._hashes) if careful else {}
             if wrong and (mended := self._mend(stage, folder, set(wrong))):
@@ -237,9 +237,9 @@ class Execution:
                 "dropped": made.get("dropped", False),
             }
         found = hosts.agree(found)
-        return _Made(**found) if found else None
+        return _Finished(**found) if found else None
 
-    def _place(self, stage: Stage) -> tuple[Path, Manifest] | None:
+    def _find_folder(self, stage: Stage) -> tuple[Path, Manifest] | None:
         if stage.name in self._as_they_are:
             name = self._workdir / stage.name
             found = storage.manifest(name)
@@ -256,7 +256,7 @@ class Execution:
         storage.commit(place, kept, self._hashes)
         return storage.manifest(folder)
 
-    def _settle(self, stage: Stage, made: _Made) -> None:
+    def _link_result(self, stage: Stage, made: _Finished) -> None:
         self._made[stage.name] = made
         if hosts.is_first():
             storage.link(self._workdir, stage.name, Path(made.folder))

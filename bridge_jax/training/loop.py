@@ -123,14 +123,14 @@ def train(
                     kept = state.average if averaged else state.params
                     with record.paused(), spans.span("dev"):
                         values, is_best = dev.measured(lora.join(frozen, kept) if frozen else kept)
-                    record.rest(values)
+                    record.flush(values)
                     if is_best and config.keep_best:
                         state = state._replace(best=copy(kept))
-                    done = done or dev.is_over
+                    done = done or dev.out_of_patience
                 stop = not done and stop_asked()
                 # After the last step the parameters are saved instead.
                 if stop or (not done and checkpoints.is_due(step + 1)):
-                    record.rest()
+                    record.flush()
                     position = {"data": data.get_state(), "best": dev.best, "waited": dev.waited}
                     with record.paused(), spans.span("checkpoint"):
                         checkpoints.save(step + 1, state, position)
@@ -138,7 +138,7 @@ def train(
                     raise preemption.Preempted
                 if done:
                     break
-            record.rest()
+            record.flush()
         done = True
     finally:
         with spans.span("checkpoint"):
@@ -177,6 +177,6 @@ class _Dev:
         return {f"dev_{name}": value for name, value in found.items()}, is_best
 
     @property
-    def is_over(self) -> bool:
+    def out_of_patience(self) -> bool:
         """Whether the last `patience` measurements were no better than the best before."""
         return 0 < self._config.patience <= self.waited

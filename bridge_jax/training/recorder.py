@@ -60,7 +60,7 @@ class Recorder:
 
     def step(self, step: int, metrics: Parts) -> None:
         """Records the step before this one."""
-        self.rest()
+        self.flush()
         self._sent = step, metrics
 
     @contextlib.contextmanager
@@ -76,7 +76,7 @@ class Recorder:
         finally:
             self._began = time.perf_counter()
 
-    def rest(self, measured: Mapping[str, float] | None = None) -> None:
+    def flush(self, measured: Mapping[str, float] | None = None) -> None:
         """Records the last step, with what was measured after it.
 
         Raises:

@@ -1,6 +1,6 @@
 """Measures how large the assistant must be.
 
-    python -m launch.study --config=configs/studies/assistant_size.py --workdir=runs/assistant_size
+    python -m launch.study --config=configs/studies/assistant_size.py --workdir=runs/practice
 
 The assistant is SmolLM2-135M cut to 6 (as the student is), 12, 18, 24 or all of its 30 layers. The
 reference is the student trained on the same paid answers directly. A cut model is damaged as well

@@ -1,6 +1,6 @@
 """Measures what each part of the method adds: baselines and ablations at 5% of the pool.
 
-    python -m launch.study --config=configs/studies/baselines.py --workdir=runs/baselines
+    python -m launch.study --config=configs/studies/baselines.py --workdir=runs/practice
 
 docs/baselines.md defines each of them.
 

@@ -1,6 +1,6 @@
 """Measures what is lost if the labels are of other questions than the pool.
 
-    python -m launch.study --config=configs/studies/distribution_shift.py --workdir=runs/shift
+    python -m launch.study --config=configs/studies/distribution_shift.py --workdir=runs/practice
 
 The pool has two domains, triage and deadlines, one step each. The assistant warms up on both or on
 one of them, and then scores all of the pool.

@@ -1,6 +1,6 @@
 """Measures how much of the assistant's errors reaches the student, with and without a filter.
 
-    python -m launch.study --config=configs/studies/hallucination.py --workdir=runs/hallucination
+    python -m launch.study --config=configs/studies/hallucination.py --workdir=runs/practice
 
 Errors are added to 0, 20 or 50% of the rationales: another answer of the task, which the filter by
 gold answers finds, or the reasoning of another example before the right answer, which it cannot

@@ -1,6 +1,6 @@
 """Measures whether the student learns from rationales without instruction tuning.
 
-    python -m launch.study --config=configs/studies/instruction_alignment.py --workdir=runs/aligned
+    python -m launch.study --config=configs/studies/instruction_alignment.py --workdir=runs/practice
 
 The paper calls the failure without it instruction blindness; the page counts it.
 

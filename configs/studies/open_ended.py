@@ -1,6 +1,6 @@
 """Measures whether the method helps when the answer is free text.
 
-    python -m launch.study --config=configs/studies/open_ended.py --workdir=runs/open_ended
+    python -m launch.study --config=configs/studies/open_ended.py --workdir=runs/practice
 
 The answer is an explanation in a sentence; the score is its ROUGE-L with the gold one (extra
 `[tf-text]`). An answer that reaches 0.8 counts as right, for the filter and for the accuracy.

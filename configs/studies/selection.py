@@ -1,6 +1,6 @@
 """Compares all selection strategies with random questions, at 5% of the pool.
 
-    python -m launch.study --config=configs/studies/selection.py --workdir=runs/selection
+    python -m launch.study --config=configs/studies/selection.py --workdir=runs/practice
 
 21 runs. Took 13 min 27 s on two CPU cores, after `baselines` in the same workdir, whose two shared
 variants it does not count. No strategy is better than random questions: 70 to 80% against 83%.

@@ -1,6 +1,6 @@
 """Measures what is lost if the pool has no labels.
 
-    python -m launch.study --config=configs/studies/unlabelled.py --workdir=runs/unlabelled
+    python -m launch.study --config=configs/studies/unlabelled.py --workdir=runs/practice
 
 Without labels the assistant warms up on the labeled quarter of the pool, is scored on its own
 answers, and its later rationales are used with whatever answers they end in.

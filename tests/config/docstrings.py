@@ -1,4 +1,4 @@
-"""Checks what the docstring of a config says of it: the command, and how long it takes."""
+"""Checks what the docstring of a config says of it: the command, hardware, time and score."""
 
 import ast
 import re
@@ -12,6 +12,8 @@ def check(path: Path, command: str) -> None:
     """Fails if a config's docstring gives no command, or no duration and no reason for that."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
     assert command in text, "the docstring gives the command"
+    assert re.search(r"\b(CPU|TPU|GPU)\b", text), f"{path.name}: names no hardware"
+    assert re.search(r"\d%|\bscore\b", text), f"{path.name}: gives no score, nor says none is known"
     assert DURATION.search(text) or NOT_KNOWN.search(text), (
         f'{path.name}: the docstring says neither how long it takes nor "not run" or "not measured"'
     )

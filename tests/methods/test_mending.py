@@ -66,9 +66,11 @@ def compare(run):
     return annotations.mend(params, folder, set(), inputs.pool, chosen, inputs.count, run.workdir)
 
 
-def bought(run):
+def kept_annotations(run):
     """Returns what is learned from of what was paid for."""
-    return annotations.bought(one_stage.folder_of(run, ANNOTATIONS), run.inputs.pool, True)
+    return annotations.kept_annotations(
+        one_stage.folder_of(run, ANNOTATIONS), run.inputs.pool, True
+    )
 
 
 def file_of(run, name="annotations.jsonl"):
@@ -107,7 +109,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_written_again_from_the_ledger(make, vendor, monkeypatch, caplog, damage):
     run = make()
-    before, paid = file_of(run).read_bytes(), bought(run)
+    before, paid = file_of(run).read_bytes(), kept_annotations(run)
     assert len(paid) == 4
     file_of(run).write_bytes(damage(before))
     # Nobody could be asked: there is no key, and no server.
@@ -117,7 +119,7 @@ def test_a_damaged_file_is_written_again_from_the_ledger(make, vendor, monkeypat
     again = Run(run.config, run.workdir, phase="apprenticeship")
     assert annotate(again)
     assert file_of(run).read_bytes() == before
-    assert bought(again) == paid
+    assert kept_annotations(again) == paid
     (message,) = caplog.messages
     assert "annotations.jsonl: " in message and "and nobody is asked" in message
     caplog.clear()

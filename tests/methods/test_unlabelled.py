@@ -8,7 +8,7 @@ import pytest
 
 from bridge_jax.data import sources
 from bridge_jax.methods import apprenticeship
-from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTargets
@@ -110,8 +110,10 @@ def test_the_teachers_answer_stands_where_there_is_no_gold_one(config_path, tmp_
         one_stage.annotation(pool[2], rationale="Thus.", answer="said", kept=False),
     ]
     annotated.write_rows("annotations.jsonl", rows)
-    assert bought(annotated, pool, labelled=False) == [(pool[0], "Thus.", "said")]
-    assert bought(annotated, pool, labelled=True) == [(e, "Thus.", e.answer) for e in pool[:2]]
+    assert kept_annotations(annotated, pool, labelled=False) == [(pool[0], "Thus.", "said")]
+    assert kept_annotations(annotated, pool, labelled=True) == [
+        (e, "Thus.", e.answer) for e in pool[:2]
+    ]
 
 
 def test_what_depends_on_labels_runs_again(config_path, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.methods.annotations import ANNOTATIONS, bought
+from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.storage import Folder
 from tests.methods import one_stage
@@ -22,12 +22,12 @@ def annotated(tmp_path, *changes):
 def test_kept_answers_are_learned_with_gold_where_it_is_known(tmp_path):
     rejected = {"kept": False, "reason": "no rationale"}
     folder = annotated(tmp_path, {"answer": "7"}, rejected, {"answer": None}, {})
-    assert bought(folder, POOL, labelled=True) == [
+    assert kept_annotations(folder, POOL, labelled=True) == [
         (POOL[0], "As taught.", "0"),
         (POOL[2], "As taught.", "2"),
         (POOL[3], "As taught.", "3"),
     ]
-    assert [(e.id, answer) for e, _, answer in bought(folder, POOL, labelled=False)] == [
+    assert [(e.id, answer) for e, _, answer in kept_annotations(folder, POOL, labelled=False)] == [
         ("e0", "7"),
         ("e3", "3"),
     ]
@@ -41,4 +41,4 @@ def test_where_none_is_kept_the_reasons_are_counted(tmp_path):
         rf"They are in {tmp_path}/annotations\.jsonl; they stay paid, and a looser teacher\.keep_w"
     )
     with pytest.raises(UserError, match=message):
-        bought(folder, POOL, labelled=True)
+        kept_annotations(folder, POOL, labelled=True)
