@@ -288,10 +288,11 @@ def run(config: RunConfig | Path | str, workdir: Path | str) -> dict[str, Any]:
     from rich.console import Console
 
     from bridge_jax.config.io import load
+    from bridge_jax.pipeline import storage
     from bridge_jax.runs import Run
 
     made = config if isinstance(config, RunConfig) else load(str(config))
-    prepared = Run(made, Path(workdir))
+    prepared = Run(made, storage.local(str(workdir), "workdir"))
     return prepared.run(Console(highlight=False), prepared.heading)
 
 
