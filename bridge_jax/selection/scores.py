@@ -185,7 +185,7 @@ def _in_batches(
     """Returns the means from the sums and weights of `step`: f32[N, ...], in order."""
     targets = -(-max(len(s.answer) for s in sequences) // TARGETS) * TARGETS
     widths = [-(-s.length // BUCKET) * BUCKET for s in sequences]
-    order, parts = [], []
+    kept: Any = None
     for width in sorted(set(widths)):
         inside = [i for i, w in enumerate(widths) if w == width]
         rows = rows_a_batch(batch_tokens, width, mesh)
@@ -205,9 +205,13 @@ def _in_batches(
                 batch.target[row, : len(s.answer)] = s.answer
             with jax.set_mesh(mesh):
                 found = fetch(step(shard_batch(batch, mesh)))
-            parts.append(jax.tree.map(lambda sums, weights: sums / np.maximum(weights, 1), *found))
-            order += members + [-1] * (rows - len(members))
+            means = jax.tree.map(lambda sums, weights: sums / np.maximum(weights, 1), *found)
+            if kept is None:
+                kept = jax.tree.map(
+                    lambda a: np.zeros((len(sequences), *a.shape[1:]), a.dtype), means
+                )
+            for whole, part in zip(jax.tree.leaves(kept), jax.tree.leaves(means)):
+                whole[members] = part[: len(members)]  # The rest is padding.
             advance(len(members))
             preemption.stop_together()
-    kept = np.argsort(order)[-len(sequences) :]  # Rows of padding have -1.
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[kept], *parts)
+    return kept

@@ -1,5 +1,6 @@
 """Shares what teachers behind an API need: server, key, errors, and results of batch jobs."""
 
+import abc
 import contextlib
 import functools
 import logging
@@ -95,7 +96,7 @@ def worst_case(request: Request) -> tuple[int, int]:
     return inputs, request.max_output_tokens
 
 
-class ApiTeacher:
+class ApiTeacher(abc.ABC):
     """Base of the teachers behind an API.
 
     No key is read and nothing is opened before the first call. A vendor's class adds
@@ -147,7 +148,7 @@ class ApiTeacher:
 
     async def aclose(self) -> None:
         """Closes the connections of this event loop; asked again, it opens others."""
-        if client := self.__dict__.pop("client", None):
+        if client := vars(self).pop("client", None):
             await client.close()
 
     def explained(self, *unreadable: type[Exception]) -> contextlib.AbstractContextManager[None]:
@@ -158,9 +159,9 @@ class ApiTeacher:
         """
         return self.errors.boundary(self._refusal, unreadable)
 
+    @abc.abstractmethod
     def _refusal(self, error: Any) -> Refusal | None:
         """Returns the vendor's refusal that an error of its SDK carries; None for other errors."""
-        raise NotImplementedError
 
     def job_refused(self, job_id: str, said: Any) -> JobRefused:
         """Returns the error for a batch job that the vendor refused, with its reason."""
