@@ -1,11 +1,21 @@
-"""Writes completions of prompts: a jitted prefill and decode loop over length-bucketed batches.
+"""Writes completions of prompts: continuous batching over slots (Orca, OSDI 2022).
 
-Prompts are padded on the left, so every row writes the same cache slot at each step. The loop
-ends when all rows have ended. Left out: refilling finished rows (continuous batching).
+A slot writes one sequence. When a few have ended, they are refilled: what their next prompts share
+with a prompt that any slot of the chip holds (a task's instruction; the whole, for samples of one
+prompt) is copied or kept, the rest is prefilled in blocks, and decoding goes on. The scheduler is
+the same on all hosts: it sees what all devices have written and nothing else.
+
+A completion is a function of its prompt, its settings and its `stream`; neither slot nor order nor
+the other requests change it. Of prompts that are prefilled next to others, and on other numbers of
+slots, floats may be rounded differently, as everywhere.
+
+One call to the devices is always ahead: while the host reads what one has written, the next runs.
 """
 
+import collections
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +25,16 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import decoder
+from bridge_jax.generation import slots
+from bridge_jax.generation.slots import BLOCK, FORCED, Rows
+from bridge_jax.models import decoder, lora
+from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.hosts import fetch
-from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.parallel.sharding import batch_devices, shard_batch
 
-WIDTH_STEP = 16  # Tokens between the widths of short prompts.
+STEPS = 32  # Tokens that slots write in a call, at most.
+COPIES = 8  # Slots of a chip that are copied in a call, at most.
+LENGTH_STEP = 256  # Slots have a multiple of so many places; above 512, of twice as many.
 
 
 class Completion(NamedTuple):
@@ -28,13 +42,15 @@ class Completion(NamedTuple):
 
     Attributes:
       ids: the tokens, without the end token.
-      logprobs: nats, of each id and of the end token, if it was written.
+      logprobs: nats, of each id and of the end token, if it was written, under the model itself.
       end: the end token that was written; None if the completion was cut.
+      sampled_logprobs: likewise, under the tempered and cut distribution that was drawn from.
     """
 
     ids: list[int]
     logprobs: list[float]
     end: int | None
+    sampled_logprobs: list[float]
 
     @property
     def ended(self) -> bool:
@@ -42,173 +58,27 @@ class Completion(NamedTuple):
         return self.end is not None
 
 
-class Drawn(NamedTuple):
-    """The last token of each row, which is not in the cache yet, and what the next one needs.
+class Request(NamedTuple):
+    """A prompt, and how it is completed; what is None is as in the engine's settings.
 
     Attributes:
-      token: int32[B].
-      logprob: f32[B], nats.
-      position: int32[B], of the token.
-      key: random key for the tokens after it.
+      prompt: token ids.
+      limit: the most new tokens.
+      temperature, top_p: of sampling.
+      stream: makes its random numbers its own; None is its index in the call.
+      forced: tokens that are written instead of drawn ones,
+      force_at: after so many new tokens,
+      unless: if this token has not been written by then; None is no such token.
     """
 
-    token: jax.Array
-    logprob: jax.Array
-    position: jax.Array
-    key: jax.Array
-
-
-class _Loop(NamedTuple):
-    cache: decoder.KVCache
-    last: Drawn
-    done: jax.Array
-    tokens: jax.Array
-    logprobs: jax.Array
-    step: jax.Array
-
-
-def sample(
-    logits: jax.Array, key: jax.Array, temperature: float, top_p: float
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the token int32[B] and its log-probability f32[B] under the model itself.
-
-    The log-probability is that of the untempered, untruncated distribution, so that it can be
-    compared over sampling settings.
-
-    Args:
-      logits: f32[B, V].
-      key: random key; unused when greedy.
-      temperature: 0 takes the most probable token.
-      top_p: keeps the smallest set of tokens whose probability reaches it (nucleus, 1904.09751).
-    """
-    logprobs = jax.nn.log_softmax(logits)
-    if temperature == 0:
-        token = jnp.argmax(logits, -1)
-    else:
-        scaled = logits / temperature
-        if top_p < 1:
-            scaled = jnp.where(_nucleus(scaled, top_p), scaled, -jnp.inf)
-        token = jax.random.categorical(key, scaled)
-    return token, jnp.take_along_axis(logprobs, token[:, None], axis=1)[:, 0]
-
-
-def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
-    """Returns bool[B, V]: the tokens that top_p keeps, the most probable one always."""
-    probabilities = jax.nn.softmax(logits)
-    descending = jnp.sort(probabilities, descending=True)
-    before = jnp.cumsum(descending, -1) - descending
-    kept = jnp.where(before < top_p, descending, jnp.inf)
-    return probabilities >= kept.min(-1, keepdims=True)
-
-
-def prefill(
-    config: DecoderConfig,
-    params: Any,
-    prompts: jax.Array,
-    lengths: jax.Array,
-    key: jax.Array,
-    slots: int,
-    settings: GenerationConfig,
-) -> tuple[decoder.KVCache, Drawn]:
-    """Returns a cache that holds the prompts, and the first token after each.
-
-    Args:
-      config, params: the model.
-      prompts: int32[B, S], padded on the left.
-      lengths: int32[B], tokens of each prompt.
-      key: random key for sampling.
-      slots: of the cache: S and the tokens to be written, at least.
-      settings: of sampling.
-    """
-    batch, width = prompts.shape
-    pad = width - lengths
-    cache = decoder.init_cache(config, batch, slots)
-    cache = cache._replace(mask=(jnp.arange(slots) >= pad[:, None]))
-    positions = jnp.maximum(jnp.arange(width) - pad[:, None], 0)
-    return _forward(config, params, prompts, positions, cache, lengths, key, settings)
-
-
-def decode(
-    config: DecoderConfig,
-    params: Any,
-    cache: decoder.KVCache,
-    last: Drawn,
-    settings: GenerationConfig,
-) -> tuple[decoder.KVCache, Drawn]:
-    """Returns the cache with the last tokens in it, and the next ones."""
-    tokens, at = last.token[:, None], last.position
-    return _forward(config, params, tokens, at[:, None], cache, at + 1, last.key, settings)
-
-
-def _forward(
-    config: DecoderConfig,
-    params: Any,
-    tokens: jax.Array,
-    positions: jax.Array,
-    cache: decoder.KVCache,
-    next_position: jax.Array,
-    key: jax.Array,
-    settings: GenerationConfig,
-) -> tuple[decoder.KVCache, Drawn]:
-    """Applies the model to tokens int32[B, S], and draws the next one of each row."""
-    visible = decoder.in_cache(cache, tokens.shape[1])
-    out: Any = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
-    hidden, cache = out
-    logits = decoder.output_head(config, params).logits(hidden[:, -1])
-    key, used = jax.random.split(key)
-    token, logprob = sample(logits, used, settings.temperature, settings.top_p)
-    return cache, Drawn(token, logprob, next_position, key)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "settings"))
-def generate_batch(
-    config: DecoderConfig,
-    params: Any,
-    prompts: jax.Array,
-    lengths: jax.Array,
-    key: jax.Array,
-    settings: GenerationConfig,
-    end_ids: jax.typing.ArrayLike,
-) -> tuple[jax.Array, jax.Array]:
-    """Writes up to `settings.max_new_tokens` tokens for each row.
-
-    Args:
-      config, params: the model.
-      prompts: int32[B, S], padded on the left.
-      lengths: int32[B], tokens of each prompt; 0 marks a row that only fills the batch.
-      key: random key for sampling.
-      settings: of sampling, and the longest completion.
-      end_ids: int32[E], the tokens that end a completion; or one of them.
-
-    Returns:
-      int32[B, M] tokens (the first of `end_ids` after the end) and f32[B, M] log-probabilities (0
-      after it).
-    """
-    batch, width = prompts.shape
-    limit = settings.max_new_tokens
-    ends = jnp.atleast_1d(jnp.asarray(end_ids, jnp.int32))
-
-    def written(loop: _Loop) -> _Loop:
-        """Stores the token that was drawn."""
-        token, logprob = loop.last.token, loop.last.logprob
-        return loop._replace(
-            tokens=loop.tokens.at[:, loop.step].set(jnp.where(loop.done, ends[0], token)),
-            logprobs=loop.logprobs.at[:, loop.step].set(jnp.where(loop.done, 0.0, logprob)),
-            done=loop.done | (token[:, None] == ends).any(1),
-            step=loop.step + 1,
-        )
-
-    def advance(loop: _Loop) -> _Loop:
-        cache, last = decode(config, params, loop.cache, loop.last, settings)
-        return written(loop._replace(cache=cache, last=last))
-
-    cache, last = prefill(config, params, prompts, lengths, key, width + limit, settings)
-    out = jnp.full((batch, limit), ends[0], jnp.int32)
-    logprobs = jnp.zeros((batch, limit))
-    first = written(_Loop(cache, last, lengths == 0, out, logprobs, jnp.int32(0)))
-    # Nothing is computed after the last token.
-    loop = jax.lax.while_loop(lambda loop: (loop.step < limit) & ~loop.done.all(), advance, first)
-    return loop.tokens, loop.logprobs
+    prompt: Sequence[int]
+    limit: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stream: int | None = None
+    forced: Sequence[int] = ()
+    force_at: int = 0
+    unless: int | None = None
 
 
 def check_ids(prompt: Sequence[int], rows: int) -> None:
@@ -229,23 +99,68 @@ def check_context(prompt: int, new: int, context: int) -> None:
         )
 
 
-def padded_width(length: int) -> int:
-    """Returns how wide a batch is whose longest prompt has `length` tokens.
+def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
+    """Returns how many sequences are written together: `batch_size`, or few for few requests.
 
-    A multiple of 16, above 128 tokens of an eighth of the next power of two: few widths to compile,
-    and from 64 tokens on never more than a quarter of padding.
+    A multiple of the devices that share them; otherwise a power of two, so that tests and samples
+    of a few prompts compile few programs.
     """
-    step = max(WIDTH_STEP, (1 << (length - 1).bit_length()) // 8)
-    return -(-length // step) * step
+    few = 1 << max(0, requests - 1).bit_length()
+    parts = batch_devices(mesh)
+    return -(-max(1, min(settings.batch_size, few)) // parts) * parts
 
 
-def rows_a_batch(settings: GenerationConfig, count: int) -> int:
-    """Returns how many of `count` prompts are written together: all, where they fit a batch."""
-    return max(1, min(settings.batch_size, count))
+def slot_length(tokens: int) -> int:
+    """Returns the places of a slot for sequences of at most `tokens`."""
+    step = LENGTH_STEP if tokens <= 2 * LENGTH_STEP else 2 * LENGTH_STEP
+    return -(-tokens // step) * step
+
+
+def blocks_a_call(mesh: Mesh) -> int:
+    """Returns how many blocks of prompts are prefilled together: enough to keep a chip busy."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return (8 if on_cpu else 32) * batch_devices(mesh)
+
+
+def prepare(config: DecoderConfig, params: Any, mesh: Mesh) -> tuple[DecoderConfig, Any]:
+    """Returns the model as the engine uses it: adapter merged, compute dtype, placed on `mesh`.
+
+    One program does it all, so nothing is whole on one device that is not so on the mesh.
+    """
+    plain = dataclasses.replace(config, lora=None, param_dtype=config.dtype)
+    with jax.set_mesh(mesh):
+        return plain, _prepared(config, plain, mesh)(params)
+
+
+@functools.lru_cache(maxsize=4)  # Of assistant and student, as they are trained and as read.
+def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
+    def convert(params: Any) -> Any:
+        merged = lora.merged(config.lora, params) if config.lora else params
+        return decoder.unstacked(jax.tree.map(lambda a: a.astype(config.dtype), merged))
+
+    places = jax.tree.map(lambda a: a.sharding, decoder.abstract_unstacked(plain, mesh))
+    return jax.jit(convert, out_shardings=places)
+
+
+_NOTHING = np.zeros(0, np.int32)
+
+
+class _Slot:
+    """What the host knows of a slot: the request in it, since which call, and its prompt."""
+
+    def __init__(self) -> None:
+        self.request: int | None = None
+        self.since = 0
+        self.cached = _NOTHING  # Tokens of a prompt whose keys are in the cache.
 
 
 class Engine:
-    """Writes completions in batches, with one model."""
+    """Writes completions with one model.
+
+    Attributes:
+      slot_steps: steps of all slots so far, and
+      new_tokens: tokens that they wrote: the rest was idle.
+    """
 
     def __init__(
         self,
@@ -257,62 +172,308 @@ class Engine:
         mesh: Mesh,
         seed: int = 0,
     ):
-        """Takes the model, the tokens that end a completion, and one that fills the batches."""
-        self._config, self._params, self._mesh = config, params, mesh
-        self._end_ids, self._pad_id = np.asarray(end_ids, np.int32), pad_id
-        self._settings, self._key = settings, jax.random.key(seed)
+        """Takes the model, the tokens that end a completion, and one that fills the blocks."""
+        self._settings, self._mesh, self._pad_id = settings, mesh, pad_id
+        self._parts = batch_devices(mesh)
+        self._config, self._params = prepare(config, params, mesh)
+        self._key = jax.random.key(seed)
+        self._ends = jnp.asarray(end_ids, jnp.int32)
+        self._end_ids = set(end_ids)
+        self._state: slots.State | None = None
+        self._size = (0, 0, 0)
+        self._slots: list[_Slot] = []
+        self._none: Any = None  # No fresh requests.
+        self._calls = 0
+        self.slot_steps = self.new_tokens = 0
 
-    def plan(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Returns the prompts of each batch: similar lengths together, always the same way."""
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        size = rows_a_batch(self._settings, len(prompts))
-        return [order[i : i + size] for i in range(0, len(order), size)]
+    @property
+    def busy(self) -> float:
+        """The share of the slots' steps in which a token was written."""
+        return self.new_tokens / max(1, self.slot_steps)
 
     def complete(
-        self, prompts: Sequence[Sequence[int]], skip_batches: int = 0
+        self,
+        requests: Sequence[Sequence[int] | Request],
+        done: Collection[int] = (),
+        steps: int = STEPS,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Yields (index into `prompts`, completion) batch by batch, in the order of `plan`.
+        """Yields (index into `requests`, completion) of the requests that have ended, some a time.
 
         Args:
-          prompts: token ids of each prompt.
-          skip_batches: batches done in an earlier, interrupted call.
+          requests: prompts, as token ids; or with settings of their own.
+          done: indices that need not be written: an earlier call, interrupted, has.
+          steps: tokens that slots write in a call, at most.
 
         Raises:
           UserError: a prompt and its completion exceed the model's context, or a token has no row
-            in its embedding table.
+            in its embedding table. Raised before anything is written.
         """
-        limit, size = self._settings.max_new_tokens, rows_a_batch(self._settings, len(prompts))
-        for number, members in enumerate(self.plan(prompts)):
-            if number < skip_batches:
-                continue
-            longest = max(len(prompts[i]) for i in members)
-            check_context(longest, limit, self._config.max_positions)
-            width = padded_width(longest)
-            tokens = np.full((size, width), self._pad_id, np.int32)
-            lengths = np.zeros(size, np.int32)
-            for row, index in enumerate(members):
-                check_ids(prompts[index], self._config.vocab_size)
-                tokens[row, width - len(prompts[index]) :] = prompts[index]
-                lengths[row] = len(prompts[index])
-            with jax.set_mesh(self._mesh):
-                written, logprobs = fetch(
-                    generate_batch(
-                        self._config,
-                        self._params,
-                        *shard_batch((tokens, lengths), self._mesh),
-                        jax.random.fold_in(self._key, number),
-                        self._settings,
-                        self._end_ids,
-                    )
-                )
-            yield [
-                (index, self._completion(written[row], logprobs[row]))
-                for row, index in enumerate(members)
-            ]
+        asked = [self._request(request, index) for index, request in enumerate(requests)]
+        waiting = collections.deque(i for i in range(len(asked)) if i not in set(done))
+        if not waiting:
+            return
+        self._make_room(asked)
+        with jax.set_mesh(self._mesh):
+            yield from self._run(asked, waiting, steps)
 
-    def _completion(self, tokens: np.ndarray, logprobs: np.ndarray) -> Completion:
-        ends = np.flatnonzero(np.isin(tokens, self._end_ids))
-        if not len(ends):
-            return Completion(tokens.tolist(), logprobs.tolist(), None)
-        at = int(ends[0])
-        return Completion(tokens[:at].tolist(), logprobs[: at + 1].tolist(), int(tokens[at]))
+    def stream(self, request: Sequence[int] | Request) -> Iterator[int]:
+        """Yields the tokens of one completion as they are written, without the end token.
+
+        They are those that `complete` returns for it.
+        """
+        asked = [self._request(request, 0)]
+        self._make_room(asked)
+        with jax.set_mesh(self._mesh):
+            report, sent = self._call(self._fill(asked, [0]), 1), 0
+            slot = next(i for i, slot in enumerate(self._slots) if slot.request == 0)
+            try:
+                while True:
+                    ahead = self._call(None, 1)
+                    written = jax.tree.map(np.asarray, report)
+                    for token in written.tokens[slot, sent : written.count[slot]].tolist():
+                        if token in self._end_ids:
+                            return
+                        yield token
+                    sent, report = int(written.count[slot]), ahead
+                    if not written.active[slot]:
+                        return
+            finally:  # A process that ends while a step is computed may crash.
+                self._abandon()
+
+    def _request(self, request: Sequence[int] | Request, index: int) -> Request:
+        """Returns a request with nothing left open, checked."""
+        if not isinstance(request, Request):
+            request = Request(request)
+        how = self._settings
+        found = request._replace(
+            limit=how.max_new_tokens if request.limit is None else request.limit,
+            temperature=how.temperature if request.temperature is None else request.temperature,
+            top_p=how.top_p if request.top_p is None else request.top_p,
+            stream=index if request.stream is None else request.stream,
+        )
+        assert found.limit is not None
+        check_context(len(found.prompt), found.limit, self._config.max_positions)
+        check_ids(found.prompt, self._config.vocab_size)
+        if not found.prompt or found.limit < 1 or len(found.forced) > FORCED:
+            raise ValueError("a request has a prompt, a limit, and few forced tokens")
+        return found
+
+    def _make_room(self, asked: Sequence[Request]) -> None:
+        """Makes slots that hold the longest request, if those that are there do not."""
+        length = slot_length(max(len(r.prompt) + (r.limit or 0) for r in asked))
+        new = max(self._settings.max_new_tokens, max(r.limit or 0 for r in asked))
+        size = (slots_of(self._settings, len(asked), self._mesh), length, new)
+        if all(have >= want for have, want in zip(self._size, size)):
+            return
+        self._size = tuple(max(pair) for pair in zip(self._size, size))
+        ahead = blocks_a_call(self._mesh) // self._parts * BLOCK
+        with jax.set_mesh(self._mesh):
+            self._state = slots.init_state(self._config, *self._size, ahead)
+        count = self._size[0]
+        self._slots = [_Slot() for _ in range(count)]
+        self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
+
+    def _run(
+        self, asked: list[Request], waiting: collections.deque[int], steps: int
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        running, in_flight = 0, collections.deque()
+        try:
+            while waiting or running:
+                idle = sum(slot.request is None for slot in self._slots)
+                fresh = None
+                if waiting and (idle >= self._few or not running):
+                    now = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
+                    running += len(now)
+                    fresh = self._fill(asked, now)
+                report = self._call(fresh, steps, bool(waiting))
+                in_flight.append((self._calls, report))
+                if len(in_flight) > 1 or not running:
+                    ended = self._ended(*in_flight.popleft(), asked)
+                    running -= len(ended)
+                    if ended:
+                        yield ended
+            # The last calls were made ahead: they wrote nothing.
+        finally:
+            self._abandon()
+
+    @property
+    def _few(self) -> int:
+        """How many slots must be idle before they are refilled."""
+        return -(-len(self._slots) // 16)
+
+    def _call(self, fresh: tuple[Any, Rows] | None, steps: int, refill: bool = False) -> Any:
+        """Starts a call, on requests that are `fresh` in their slots, and returns its report."""
+        count = len(self._slots)
+        self._calls += 1
+        assert self._state is not None
+        placed = shard_batch(fresh, self._mesh) if fresh else self._none
+        self._state, report = slots.decode(
+            self._config,
+            self._params,
+            self._state,
+            *placed,
+            self._key,
+            self._ends,
+            np.int32(self._few if refill else count),
+            np.int32(steps),
+        )
+        return report
+
+    def _ended(
+        self, call: int, report: Any, asked: list[Request]
+    ) -> list[tuple[int, Completion]]:
+        """Returns the completions that have ended by a call, and frees their slots."""
+        written = jax.tree.map(np.asarray, report)
+        self.slot_steps += int(written.steps) * len(self._slots)
+        found = []
+        for at, slot in enumerate(self._slots):
+            if slot.request is None or slot.since > call or written.active[at]:
+                continue
+            count = int(written.count[at])
+            self.new_tokens += count
+            tokens = written.tokens[at, :count].tolist()
+            end = tokens.pop() if tokens[-1] in self._end_ids else None
+            logprobs = (written.logprobs, written.sampled_logprobs)
+            drawn, sampled = (values[at, :count].tolist() for values in logprobs)
+            found.append((slot.request, Completion(tokens, drawn, end, sampled)))
+            slot.request = None
+        return sorted(found)
+
+    def _abandon(self) -> None:
+        """Forgets the requests that are being written, after an interruption or at the end."""
+        if any(slot.request is not None for slot in self._slots):
+            assert self._state is not None
+            written = self._state.written
+            written = written._replace(active=jnp.zeros_like(written.active))
+            self._state = self._state._replace(written=written)
+            for slot in self._slots:
+                slot.request = None
+        jax.block_until_ready(self._state)
+
+    def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, Rows]:
+        """Puts requests into idle slots, and their prompts into the cache.
+
+        Those whose prompt begins like one that a slot of the chip holds already, or like an earlier
+        one of these, take that from there.
+        """
+        idle = [i for i, slot in enumerate(self._slots) if slot.request is None]
+        on_chip = len(self._slots) // self._parts
+        fresh, rows = np.zeros(len(self._slots), bool), _no_rows(len(self._slots))
+        first: list[tuple[int, np.ndarray]] = []  # Slots with prompts that others do not begin.
+        second: list[tuple[int, np.ndarray]] = []
+        for at, index in zip(idle, indices):
+            slot, request = self._slots[at], asked[index]
+            slot.request, slot.since = index, self._calls + 1
+            fresh[at] = True
+            _set(rows, at, request)
+            prompt = np.asarray(request.prompt[:-1], np.int32)
+            chip = at // on_chip
+            new = [self._shared(other, prompt) for i, other in first if i // on_chip == chip]
+            near = self._slots[chip * on_chip : (chip + 1) * on_chip]
+            old = [self._shared(other.cached, prompt) for other in near]
+            (second if max(new, default=0) > max(old) else first).append((at, prompt))
+        for group in (first, second):
+            self._prefill(group, on_chip)
+        if self._has_rings:  # Decoding overwrites the beginning.
+            for slot in self._slots:
+                slot.cached = _NOTHING
+        return fresh, rows
+
+    def _shared(self, cached: np.ndarray, prompt: np.ndarray) -> int:
+        """Returns how many tokens of a prompt can be taken from a slot: all of it, or blocks."""
+        most = min(len(cached), len(prompt))
+        differ = np.flatnonzero(cached[:most] != prompt[:most])
+        same = int(differ[0]) if len(differ) else most
+        if self._has_rings:  # They have forgotten how a longer prompt began.
+            return same if same == len(prompt) == len(cached) else 0
+        return same if same == len(prompt) else same // BLOCK * BLOCK
+
+    @property
+    def _has_rings(self) -> bool:
+        """Whether a layer has fewer places than sequences may have tokens."""
+        assert self._state is not None
+        return min(layer.keys.shape[2] for layer in self._state.cache) < self._size[1]
+
+    def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
+        """Copies and computes prompts into slots, and remembers that they are there."""
+        copies: list[tuple[int, int]] = []
+        blocks: list[tuple[int, int, np.ndarray]] = []
+        for at, prompt in group:
+            first = at // on_chip * on_chip
+            written = {to for _, to in copies}  # Their old prompts are gone when this is copied.
+            shared = {
+                i: self._shared(self._slots[i].cached, prompt)
+                for i in range(first, first + on_chip)
+                if i not in written
+            }
+            source = max(shared, key=lambda i: (shared[i], i == at))
+            if source != at and shared[source]:
+                copies.append((source, at))
+            starts = range(shared[source], len(prompt), BLOCK)
+            blocks += [(at, start, prompt[start : start + BLOCK]) for start in starts]
+        self._copy(copies, on_chip)
+        self._compute(blocks, on_chip)
+        for at, prompt in group:
+            self._slots[at].cached = prompt
+
+    def _copy(self, copies: list[tuple[int, int]], on_chip: int) -> None:
+        assert self._state is not None
+        for rows in _dealt(copies, [to // on_chip for _, to in copies], self._parts, COPIES):
+            sources, targets = np.full(len(rows), -1, np.int32), np.zeros(len(rows), np.int32)
+            for row, pair in enumerate(rows):
+                if pair:
+                    sources[row], targets[row] = pair[0] % on_chip, pair[1] % on_chip
+            placed = shard_batch((sources, targets), self._mesh)
+            self._state = self._state._replace(cache=slots.copy(self._state.cache, *placed))
+
+    def _compute(self, blocks: list[tuple[int, int, np.ndarray]], on_chip: int) -> None:
+        assert self._state is not None
+        chips = [at // on_chip for at, _, _ in blocks]
+        for rows in _dealt(blocks, chips, self._parts, blocks_a_call(self._mesh) // self._parts):
+            tokens = np.full((len(rows), BLOCK), self._pad_id, np.int32)
+            positions = np.zeros((len(rows), BLOCK), np.int32)
+            at, last = np.full(len(rows), on_chip, np.int32), np.full(len(rows), -1, np.int32)
+            ends: dict[int, int] = {}
+            for row, block in enumerate(rows):
+                if block:
+                    slot, start, piece = block
+                    tokens[row, : len(piece)] = piece
+                    positions[row] = start + np.arange(BLOCK)
+                    at[row] = slot % on_chip
+                    ends[slot] = start + BLOCK - 1
+            for row, block in enumerate(rows):
+                if block:
+                    last[row] = ends[block[0]]
+            placed: Any = shard_batch((tokens, Places(positions, at, last)), self._mesh)  # type: ignore[arg-type]
+            cache = slots.prefill(self._config, self._params, self._state.cache, *placed)
+            self._state = self._state._replace(cache=cache)
+
+
+def _dealt(
+    items: Sequence[Any], chips: Sequence[int], parts: int, size: int
+) -> list[list[Any]]:
+    """Returns the items of each call: `size` for each of `parts` chips, None where there is none."""
+    queues = [[item for item, chip in zip(items, chips) if chip == part] for part in range(parts)]
+    calls = -(-max(map(len, queues), default=0) // size)
+    found: list[list[Any]] = []
+    for start in range(0, calls * size, size):
+        taken = [queue[start : start + size] for queue in queues]
+        found.append([item for part in taken for item in [*part, *[None] * (size - len(part))]])
+    return found
+
+
+def _no_rows(count: int) -> Rows:
+    ints, floats = np.zeros(count, np.int32), np.zeros(count, np.float32)
+    columns = (ints.copy(), ints.copy(), ints.copy(), np.zeros(count, np.uint32))
+    forced = np.full((count, FORCED), -1, np.int32)
+    return Rows(*columns, floats.copy(), floats.copy(), forced, ints.copy(), ints.copy())
+
+
+def _set(rows: Rows, at: int, request: Request) -> None:
+    """Writes a request into the row of its slot."""
+    rows.length[at], rows.token[at] = len(request.prompt) - 1, request.prompt[-1]
+    rows.limit[at], rows.stream[at] = request.limit, request.stream
+    rows.temperature[at], rows.top_p[at] = request.temperature, request.top_p
+    rows.forced[at, : len(request.forced)] = request.forced
+    rows.force_at[at] = request.force_at
+    rows.unless[at] = -1 if request.unless is None else request.unless

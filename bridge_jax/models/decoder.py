@@ -3,8 +3,10 @@
 It returns the final hidden states. The head is applied by its users (`bridge_jax.models.head`) to
 the positions they need, in chunks of the vocabulary, so no B x S x V array exists.
 All families are one code path with switches in `DecoderConfig`; layers differ only in whether they
-are local, so one compiled body serves all. Left out: dropout outside of LoRA adapters (none of
-the supported checkpoints was trained with it).
+are local, so one compiled body serves all. Generation uses the same layers one by one (`extend`),
+each with its weights and its cache in arrays of their own: out of stacked arrays, a CPU or GPU
+would copy the weights of a layer at every token. Left out: dropout outside of LoRA adapters (none
+of the supported checkpoints was trained with it).
 
 Comments give the shape of what their line computes: B batch, S positions that are computed, T slots
 that are attended to (those of the cache, or S), D model, N query heads, K key and value heads,
@@ -13,12 +15,12 @@ H head, F mlp, V vocabulary, L layers.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.models import lora
 from bridge_jax.models.attention import (
@@ -29,41 +31,13 @@ from bridge_jax.models.attention import (
     rotate,
     rotation,
 )
+from bridge_jax.models.cache import LayerCache, Places, cached_attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
 from bridge_jax.models.lora import Projection, parameter
 from bridge_jax.parallel.sharding import constrain, parameter_shardings
 
 Params = Any
-
-
-class KVCache(NamedTuple):
-    """Keys and values of the tokens so far, filled up to slot `index`.
-
-    Attributes:
-      keys, values: f[L, B, K, T, H], as matrix products take them: a CPU transposes nothing.
-      mask: bool[B, T], the slots that hold a token; left padding is False.
-      index: int32[], the next slot to write.
-    """
-
-    keys: jax.Array
-    values: jax.Array
-    mask: jax.Array
-    index: jax.Array
-
-
-def init_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
-    """Returns an empty cache for `length` slots."""
-    shape = (config.num_layers, batch, config.num_kv_heads, length, config.head_dim)
-    zeros = jnp.zeros(shape, config.dtype)  # L B K T H
-    zeros = constrain(zeros, "layers", "batch", "kv_heads", None, "head_dim")
-    return KVCache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.int32(0))
-
-
-def in_cache(cache: KVCache, steps: int) -> Visible:
-    """Returns the slots that the `steps` tokens written from `cache.index` on attend to."""
-    batch = cache.mask.shape[0]
-    return Visible(jnp.ones((batch, steps), int), cache.mask.astype(int), cache.index)
 
 
 class RMSNorm(nn.Module):
@@ -99,20 +73,18 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         rotate_by: Rotation,
-        visible: Visible,
-        is_local: jax.Array,
-        cache: KVCache | None,
-        layer: jax.Array,
-    ) -> tuple[jax.Array, KVCache | None]:
-        """Returns f[B, S, D], and the cache with this layer's keys and values written.
+        visible: Visible | Places,
+        is_local: jax.Array | bool,
+        cache: LayerCache | None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Returns f[B, S, D], and the cache with the new keys and values.
 
         Args:
           x: f[B, S, D], normed.
           rotate_by: the rotation of each position.
-          visible: which keys each query attends to.
-          is_local: bool[], whether the sliding window applies in this layer.
-          cache: of all layers, while generating.
-          layer: int32[], the index of this layer in the cache.
+          visible: which keys each query attends to; with a cache, the places of the tokens in it.
+          is_local: bool[], whether the sliding window applies in this layer; with a cache, static.
+          cache: of this layer, while generating.
         """
         c = self.config
         n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
@@ -134,22 +106,17 @@ class Attention(nn.Module):
         query = on_heads(rotate(query, rotate_by), "heads")  # B S N H
         key = on_heads(rotate(key, rotate_by), "kv_heads")  # B S K H
         value = on_heads(value, "kv_heads")  # B S K H
-        if cache is not None:
-            # The cache is carried whole and updated in place: one slot is written, none copied.
-            start = (layer, 0, 0, cache.index, 0)
-            new_keys, new_values = (x.swapaxes(1, 2)[None] for x in (key, value))  # 1 B K S H
-            cache = cache._replace(
-                keys=jax.lax.dynamic_update_slice(cache.keys, new_keys, start),
-                values=jax.lax.dynamic_update_slice(cache.values, new_values, start),
-            )
-            key, value = (
-                jax.lax.dynamic_index_in_dim(x, layer, keepdims=False).swapaxes(1, 2)  # B T K H
-                for x in (cache.keys, cache.values)
-            )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
-        window = SlidingWindow(c.window, is_local) if c.window and any(c.local) else None
         softcap = c.attention_softcap
-        mixed = attention(query, key, value, visible, scale, softcap, window, c.kernel)  # B S N H
+        if isinstance(visible, Places):
+            assert cache is not None
+            size = c.window if is_local else None
+            mixed, cache = cached_attention(
+                query, key, value, cache, visible, scale, softcap, size
+            )  # B S N H
+        else:
+            window = SlidingWindow(c.window, is_local) if c.window and any(c.local) else None
+            mixed = attention(query, key, value, visible, scale, softcap, window, c.kernel)  # B S N H
         out = project("out", (*heads, "embed"), (c.model_dim,))(mixed)  # B S D
         return out, cache
 
@@ -182,22 +149,21 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: tuple[jax.Array, KVCache | None],
-        layer: jax.Array,
-        is_local: jax.Array,
+        x: jax.Array,
+        is_local: jax.Array | bool,
         rotations: tuple[Rotation, ...],
-        visible: Visible,
-    ) -> tuple[tuple[jax.Array, KVCache | None], None]:
-        """Returns the new (stream f[B, S, D], cache), as `nn.scan` wants its carry.
+        visible: Visible | Places,
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Returns the new stream f[B, S, D], and the layer's cache with these tokens in it.
 
         Args:
-          carry: the stream f[B, S, D] of the layer before, and the cache while generating.
-          layer: int32[], the index of this layer.
-          is_local: bool[], whether it is a local one.
+          x: f[B, S, D], the stream of the layer before.
+          is_local: bool[], whether it is a local one; with a cache, static.
           rotations: that of a layer; where local layers have another, that too.
-          visible: which keys each query attends to.
+          visible: which keys each query attends to, or the places of the tokens in the cache.
+          cache: of the tokens before, while generating.
         """
-        x, cache = carry
         c = self.config
 
         def norm(name: str, y: jax.Array) -> jax.Array:
@@ -210,13 +176,12 @@ class Layer(nn.Module):
                 lambda full, local: jnp.where(is_local, local, full), *rotations
             )
         mixed, cache = Attention(c, name="attention")(
-            norm("attention_norm", x), rotation, visible, is_local, cache, layer
+            norm("attention_norm", x), rotation, visible, is_local, cache
         )  # B S D
         x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)  # B S D
         mixed = MLP(c, name="mlp")(norm("mlp_norm", x))  # B S D
         x = x + (norm("mlp_post_norm", mixed) if c.post_norms else mixed)  # B S D
-        x = constrain(x, "batch", None, None)
-        return (x, cache), None
+        return constrain(x, "batch", None, None), cache
 
 
 class Decoder(nn.Module):
@@ -225,33 +190,19 @@ class Decoder(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        visible: Visible,
-        cache: KVCache | None = None,
-    ) -> tuple[jax.Array, KVCache | None]:
-        """Applies the decoder.
+    def __call__(self, tokens: jax.Array, positions: jax.Array, visible: Visible) -> jax.Array:
+        """Returns f[B, S, D] after the final norm.
 
         Args:
           tokens: int32[B, S].
           positions: int32[B, S], restarting at 0 for each packed segment.
           visible: which positions each token attends to.
-          cache: the tokens before, for generation; its `mask` already covers these S tokens.
-
-        Returns:
-          f[B, S, D] after the final norm, and the cache with S more slots filled.
         """
         c = self.config
         table = ("vocab", "embed"), (c.vocab_size, c.model_dim)
         embedding = parameter(self, "embedding", *table, c.param_dtype)  # V D
         if not c.tied:
             parameter(self, "head", *table, c.param_dtype)  # V D
-        x = jnp.take(embedding, tokens, axis=0).astype(c.dtype)  # B S D
-        x = constrain(x, "batch", None, None)
-        if c.scale_embedding:
-            x = x * jnp.asarray(c.model_dim**0.5, c.dtype)
         layer: Any = Layer
         if c.remat != "none":
             policies = jax.checkpoint_policies
@@ -261,20 +212,67 @@ class Decoder(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, 0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        rotations: tuple[Rotation, ...] = (rotation(c.rope, c.head_dim, positions),)
-        if c.local_rope is not None and any(c.local):
-            rotations = (*rotations, rotation(c.local_rope, c.head_dim, positions))
-        is_local = jnp.asarray(c.local or (False,) * c.num_layers)  # L
-        (x, cache), _ = layers(c, name="layers")(
-            (x, cache), jnp.arange(c.num_layers), is_local, rotations, visible
-        )  # x: B S D
-        if cache is not None:
-            cache = cache._replace(index=cache.index + tokens.shape[1])
-        return RMSNorm(c, name="final_norm")(x), cache
+        x, _ = layers(c, name="layers")(
+            _embed(c, embedding, tokens), jnp.asarray(_is_local(c)), _rotations(c, positions), visible
+        )  # B S D
+        return RMSNorm(c, name="final_norm")(x)
+
+
+def _embed(config: DecoderConfig, embedding: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns the stream f[B, S, D] before the first layer."""
+    x = jnp.take(embedding, tokens, axis=0).astype(config.dtype)
+    x = constrain(x, "batch", None, None)
+    return x * jnp.asarray(config.model_dim**0.5, config.dtype) if config.scale_embedding else x
+
+
+def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
+    """Returns the rotation of positions int32[B, S] in full layers, and in local ones if another."""
+    found = (rotation(config.rope, config.head_dim, positions),)
+    if config.local_rope is None or not any(config.local):
+        return found
+    return (*found, rotation(config.local_rope, config.head_dim, positions))
+
+
+def _is_local(config: DecoderConfig) -> tuple[bool, ...]:
+    return config.local or (False,) * config.num_layers
+
+
+def unstacked(params: Params) -> Params:
+    """Returns the parameters with a tree for each layer, as `extend` wants them."""
+    stacked = params["layers"]
+    count = len(jax.tree.leaves(stacked)[0])
+    layers = tuple(jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(count))
+    return {**params, "layers": layers}
+
+
+def extend(
+    config: DecoderConfig,
+    params: Params,
+    tokens: jax.Array,
+    places: Places,
+    cache: tuple[LayerCache, ...],
+) -> tuple[jax.Array, tuple[LayerCache, ...]]:
+    """Returns f[B, S, D] after the final norm, and the caches with these tokens in them.
+
+    Args:
+      config: of the decoder, without an adapter.
+      params: `unstacked`.
+      tokens: int32[B, S], S following tokens of a sequence in each row.
+      places: of the tokens in the cache.
+      cache: of each layer (`cache.init_cache`).
+    """
+    x, found = _embed(config, params["embedding"], tokens), []
+    rotations = _rotations(config, places.positions)
+    for layer, is_local, kept in zip(params["layers"], _is_local(config), cache, strict=True):
+        out: Any = Layer(config).apply({"params": layer}, x, is_local, rotations, places, kept)
+        x, kept = out
+        found.append(kept)
+    normed: Any = RMSNorm(config).apply({"params": params["final_norm"]}, x)
+    return normed, tuple(found)
 
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
@@ -291,6 +289,19 @@ def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
         nn.unbox(boxed),
         parameter_shardings(boxed, mesh),
     )
+
+
+def abstract_unstacked(config: DecoderConfig, mesh: Mesh) -> Params:
+    """Returns the parameters of `abstract` as `unstacked` has them."""
+    params = abstract(config, mesh)
+
+    def of_layer(a: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding: Any = a.sharding
+        place = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(a.shape[1:], a.dtype, sharding=place)
+
+    layer = jax.tree.map(of_layer, params["layers"])
+    return {**params, "layers": (layer,) * config.num_layers}
 
 
 def init_adapter(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
@@ -315,8 +326,8 @@ def hidden_states(
     """
     visible = Visible(segments, segments)
     rngs = None if dropout is None else {"dropout": dropout}
-    out: Any = Decoder(config).apply({"params": params}, tokens, positions, visible, rngs=rngs)
-    return out[0]
+    found: Any = Decoder(config).apply({"params": params}, tokens, positions, visible, rngs=rngs)
+    return found
 
 
 def output_head(config: DecoderConfig, params: Params) -> Head:

@@ -127,3 +127,15 @@ def merge(lora: LoraConfig, kernel: jax.Array, a: jax.Array, b: jax.Array) -> ja
     )
     merged = kernel.astype(jnp.float32) + lora_scale(lora) * change.reshape(kernel.shape)
     return merged.astype(kernel.dtype)
+
+
+def merged(lora: LoraConfig, params: Any) -> Any:
+    """Returns stacked parameters with their adapter merged into the kernels."""
+    adapter, base = split(params)
+    kernels = traverse_util.flatten_dict(base)
+    matrices = traverse_util.flatten_dict(adapter)
+    for path in {path[:-1] for path in matrices}:
+        a, b = (matrices[*path, name] for name in MATRICES)
+        kernel = (*path, "kernel")
+        kernels[kernel] = jax.vmap(functools.partial(merge, lora))(kernels[kernel], a, b)
+    return traverse_util.unflatten_dict(kernels)

@@ -1,0 +1,105 @@
+"""Draws the next token of each row, with the row's own temperature, nucleus and random key."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+BLOCK = 512  # Entries of the vocabulary that a token is drawn from, after the block is.
+
+
+class Sampled(NamedTuple):
+    """A token of each row.
+
+    Attributes:
+      token: int32[B].
+      logprob: f32[B], nats, under the model itself: it compares over settings.
+      sampled_logprob: f32[B], nats, under the tempered, cut distribution that was drawn from; 0 of
+        a greedy token.
+    """
+
+    token: jax.Array
+    logprob: jax.Array
+    sampled_logprob: jax.Array
+
+
+def sample(
+    logits: jax.Array,
+    keys: jax.Array,
+    temperature: jax.Array,
+    top_p: jax.Array,
+    forced: jax.Array | None = None,
+) -> Sampled:
+    """Draws a token for each row.
+
+    Args:
+      logits: f32[B, V].
+      keys: random keys [B]; unused by greedy rows.
+      temperature: f32[B]; 0 takes the most probable token.
+      top_p: f32[B]; the smallest set of tokens whose probability reaches it is kept (nucleus,
+        1904.09751), with those that are as probable as its last.
+      forced: int32[B], a token that is taken instead; -1 is none.
+    """
+    greedy = temperature <= 0
+    scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None]
+    cuts = (top_p < 1) & ~greedy
+    scaled = jax.lax.cond(cuts.any(), lambda: _nucleus(scaled, top_p), lambda: scaled)
+    likeliest = jnp.argmax(logits, -1).astype(jnp.int32)
+    token = jax.lax.cond(greedy.all(), lambda: likeliest, lambda: _draw(scaled, keys))
+    token = jnp.where(greedy, likeliest, token)
+    if forced is not None:
+        token = jnp.where(forced >= 0, forced, token)
+
+    def logprob(logits: jax.Array) -> jax.Array:
+        chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    return Sampled(token, logprob(logits), jnp.where(greedy, 0.0, logprob(scaled)))
+
+
+def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
+    """Returns the logits f32[B, V], -inf outside of the nucleus; the most probable token stays.
+
+    The lowest probability that is kept is found by bisection, which costs less than sorting: the
+    largest p such that the tokens of at least p reach `top_p` together. Floats of one sign are in
+    the order of their bits, so 30 halvings find it exactly.
+    """
+    probabilities = jax.nn.softmax(logits)
+    target = jnp.where(top_p < 1, top_p, 2.0)  # Nothing reaches 2: all tokens are kept.
+
+    def mass(bits: jax.Array) -> jax.Array:
+        least = jax.lax.bitcast_convert_type(bits, jnp.float32)[:, None]
+        return jnp.where(probabilities >= least, probabilities, 0.0).sum(-1)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds  # `low` reaches the target, `high` does not.
+        middle = (low + high) // 2
+        reaches = mass(middle) >= target
+        return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
+
+    highest = probabilities.max(-1)
+    low = jnp.zeros(highest.shape, jnp.int32)
+    high = jax.lax.bitcast_convert_type(highest, jnp.int32) + 1
+    low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
+    least = jax.lax.bitcast_convert_type(low, jnp.float32)[:, None]
+    return jnp.where(probabilities >= least, logits, -jnp.inf)
+
+
+def _draw(logits: jax.Array, keys: jax.Array) -> jax.Array:
+    """Returns int32[B]: first a block of the vocabulary is drawn, then a token of it.
+
+    Each draw takes the largest of logits with Gumbel noise. Two draws of few entries need few
+    random numbers, and their product is the probability of the token.
+    """
+    batch, vocab = logits.shape
+    padded = jnp.pad(logits, ((0, 0), (0, -vocab % BLOCK)), constant_values=-jnp.inf)
+    blocks = padded.reshape(batch, -1, BLOCK)
+    keys = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
+    block = _largest(jax.nn.logsumexp(blocks, axis=-1), keys[:, 0])
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    return block * BLOCK + _largest(inside, keys[:, 1])
+
+
+def _largest(logits: jax.Array, keys: jax.Array) -> jax.Array:
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
+    return jnp.argmax(logits + noise, -1).astype(jnp.int32)

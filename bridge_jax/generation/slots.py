@@ -1,0 +1,220 @@
+"""The programs of the engine: prefill, copy and decode, over slots that each hold one sequence.
+
+They are compiled once for a model, a number of slots and their length: prompts, limits,
+temperatures and forced tokens are arrays.
+
+The last token of a prompt is not prefilled: decoding starts with it, as it goes on with any token
+that was drawn. So prefill needs no head, and the samples of one prompt differ only in how they
+are decoded.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bridge_jax.generation.sampling import sample
+from bridge_jax.models import decoder
+from bridge_jax.models.cache import LayerCache, Places, copy_slots, init_cache
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import constrain
+
+BLOCK = 32  # Tokens of a prompt that are prefilled as one row.
+FORCED = 32  # Tokens that can be forced at one place.
+
+
+class Rows(NamedTuple):
+    """What each slot is to write: its request.
+
+    Attributes:
+      length: int32[B], tokens of the prompt that are in the cache: all but the last.
+      token: int32[B], the last one.
+      limit: int32[B], the most new tokens.
+      stream: uint32[B], makes the random numbers of the request its own.
+      temperature, top_p: f32[B], of sampling.
+      forced: int32[B, FORCED], tokens that are written instead of drawn ones; -1 after the last.
+      force_at: int32[B], how many new tokens come before them.
+      unless: int32[B], a token that, once written, prevents that; -1 is none.
+    """
+
+    length: Any
+    token: Any
+    limit: Any
+    stream: Any
+    temperature: Any
+    top_p: Any
+    forced: Any
+    force_at: Any
+    unless: Any
+
+
+class Written(NamedTuple):
+    """What each slot has written so far.
+
+    Attributes:
+      active: bool[B], whether it writes on.
+      count: int32[B], new tokens.
+      tokens: int32[B, M]; nothing has been written after the first `count`.
+      logprobs, sampled_logprobs: f32[B, M], nats (`sampling.Sampled`).
+      steps: int32[], decoding steps of the last call.
+    """
+
+    active: jax.Array
+    count: jax.Array
+    tokens: jax.Array
+    logprobs: jax.Array
+    sampled_logprobs: jax.Array
+    steps: jax.Array
+
+
+class State(NamedTuple):
+    """The slots: what they hold, what is asked of them, and what they have written."""
+
+    cache: tuple[LayerCache, ...]
+    rows: Rows
+    written: Written
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: int) -> State:
+    """Returns empty slots.
+
+    Args:
+      config: of the decoder.
+      slots: B.
+      length: tokens of a sequence, at most.
+      new: M.
+      ahead: tokens of a prompt that one call prefills, at most.
+    """
+    ints, floats = jnp.zeros(slots, jnp.int32), jnp.zeros(slots)
+    out, logprobs = jnp.zeros((slots, new), jnp.int32), jnp.zeros((slots, new))
+    forced = jnp.full((slots, FORCED), -1)
+    unsigned = jnp.zeros(slots, jnp.uint32)
+    rows = Rows(ints, ints, ints, unsigned, floats, floats, forced, ints, ints)
+    none = jnp.zeros(slots, bool)
+    written = Written(none, ints, out, logprobs, logprobs, jnp.int32(0))
+    return _placed(State(init_cache(config, slots, length, ahead), rows, written))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def prefill(
+    config: DecoderConfig,
+    params: Any,
+    cache: tuple[LayerCache, ...],
+    tokens: jax.Array,
+    places: Places,
+) -> tuple[LayerCache, ...]:
+    """Returns the caches with blocks of prompts in them.
+
+    Args:
+      config, params: of the model (`decoder.unstacked`).
+      cache: of each layer; donated.
+      tokens: int32[G, BLOCK]. Blocks of one prompt may follow each other. What a block has after
+        the end of its prompt is overwritten by what is decoded.
+      places: of the tokens.
+    """
+    return decoder.extend(config, params, tokens, places, cache)[1]
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def copy(
+    cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array
+) -> tuple[LayerCache, ...]:
+    """Copies slots to others on the same chip (`cache.copy_slots`); `cache` is donated."""
+    return copy_slots(cache, sources, targets)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def decode(
+    config: DecoderConfig,
+    params: Any,
+    state: State,
+    fresh: jax.Array,
+    rows: Rows,
+    key: jax.Array,
+    ends: jax.Array,
+    free: jax.Array,
+    steps: jax.Array,
+) -> tuple[State, Written]:
+    """Lets all active slots write, until enough of them have ended.
+
+    Args:
+      config, params: of the model (`decoder.unstacked`).
+      state: donated.
+      fresh: bool[B], slots that start on a new request,
+      rows: which is here; not read elsewhere.
+      key: random key. That of a token is made of it, the request's `stream` and the token's
+        position, so a sample depends on no slot and no other request.
+      ends: int32[E], tokens that end a sequence.
+      free: int32[], slots that write nothing; when there are so many, the call returns.
+      steps: int32[], the most steps.
+
+    Returns:
+      The state, and on all devices what has been written.
+    """
+    batch = jnp.arange(fresh.shape[0])
+
+    def fresh_or(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(fresh.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
+
+    rows = jax.tree.map(fresh_or, rows, state.rows)
+    written = state.written._replace(
+        active=state.written.active | fresh,
+        count=jnp.where(fresh, 0, state.written.count),
+        steps=jnp.int32(0),
+    )
+
+    def goes_on(state: State) -> jax.Array:
+        ended = (~state.written.active).sum()
+        return (state.written.steps < steps) & (ended < jnp.minimum(free, batch.size))
+
+    def step(state: State) -> State:
+        cache, rows, written = state
+        places = Places(rows.length[:, None], None, rows.length)
+        hidden, cache = decoder.extend(config, params, rows.token[:, None], places, cache)
+        logits = decoder.output_head(config, params).logits(hidden[:, -1])  # B V
+        keys = jax.vmap(lambda stream, at: jax.random.fold_in(jax.random.fold_in(key, stream), at))(
+            rows.stream, rows.length
+        )
+        at = written.count - rows.force_at
+        inside = (at >= 0) & (at < FORCED)
+        forced = jnp.where(inside, rows.forced[batch, jnp.clip(at, 0, FORCED - 1)], -1)
+        token, logprob, sampled = sample(logits, keys, rows.temperature, rows.top_p, forced)
+
+        def put(all_: jax.Array, new: jax.Array) -> jax.Array:
+            slot = jnp.where(written.active, written.count, all_.shape[1])
+            return all_.at[batch, slot].set(new, mode="drop")
+
+        count = written.count + written.active
+        ended = (token[:, None] == ends).any(1) | (count >= rows.limit)
+        never = (token == rows.unless) & (at < 0)
+        rows = rows._replace(
+            token=jnp.where(written.active, token, rows.token),
+            length=rows.length + written.active,
+            force_at=jnp.where(written.active & never, jnp.iinfo(jnp.int32).max, rows.force_at),
+        )
+        written = Written(
+            written.active & ~ended,
+            count,
+            put(written.tokens, token),
+            put(written.logprobs, logprob),
+            put(written.sampled_logprobs, sampled),
+            written.steps + 1,
+        )
+        return _placed(State(cache, rows, written))
+
+    state = jax.lax.while_loop(goes_on, step, _placed(State(state.cache, rows, written)))
+    everywhere = jax.tree.map(lambda a: constrain(a, *(None,) * a.ndim), state.written)
+    return state, everywhere
+
+
+def _placed(state: State) -> State:
+    """Places the rows of all slots with their slots."""
+
+    def place(a: jax.Array) -> jax.Array:
+        return constrain(a, "batch", *(None,) * (a.ndim - 1)) if a.ndim else a
+
+    return state._replace(
+        rows=jax.tree.map(place, state.rows), written=jax.tree.map(place, state.written)
+    )

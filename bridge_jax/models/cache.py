@@ -1,0 +1,235 @@
+"""The keys and values of the sequences that are generated, and attention over them.
+
+Each layer has a cache of its own, with a slot for each sequence. Position p of a sequence is in
+place p of its slot; in a local layer, whose window is shorter than the longest sequence, in place
+p modulo the places: a ring, which keeps the last positions alone. Nothing is padded on the left.
+
+Only the places that are filled are read, `CHUNK` at a time.
+
+Letters of shapes: G rows of tokens, S tokens in a row, B slots, T places of a slot, N query heads,
+K key and value heads, Q query heads to a key head, H head.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import BATCH, constrain
+
+CHUNK = 512  # Places that are read at once; longer slots are read in a loop.
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of a layer: f[K, B, T, H] each, as matrix products take them."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+class Places(NamedTuple):
+    """Where tokens are in a cache.
+
+    Attributes:
+      positions: int32[G, S], of each token in its sequence; those of a row follow each other.
+      slots: int32[G], of each row, counted on its own chip; B and more are written nowhere. None
+        if row g is in slot g.
+      last: int32[G], the highest position that the row's slot holds after this call.
+    """
+
+    positions: jax.Array
+    slots: jax.Array | None
+    last: jax.Array
+
+
+def places_of(config: DecoderConfig, length: int, ahead: int) -> tuple[int, ...]:
+    """Returns T of each layer.
+
+    Args:
+      config: of the decoder.
+      length: the longest sequence.
+      ahead: tokens of a sequence that are written before the first of them attends.
+    """
+    if not config.window or not any(config.local):
+        return (length,) * config.num_layers
+    ring = min(length, config.window + ahead)
+    return tuple(ring if local else length for local in config.local)
+
+
+def init_cache(
+    config: DecoderConfig, slots: int, length: int, ahead: int
+) -> tuple[LayerCache, ...]:
+    """Returns empty caches; the arguments are those of `places_of`."""
+
+    def empty(places: int) -> jax.Array:
+        shape = (config.num_kv_heads, slots, places, config.head_dim)
+        return constrain(jnp.zeros(shape, config.dtype), "kv_heads", "batch", None, "head_dim")
+
+    sizes = places_of(config, length, ahead)
+    return tuple(LayerCache(empty(size), empty(size)) for size in sizes)
+
+
+def copy_slots(
+    cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array
+) -> tuple[LayerCache, ...]:
+    """Copies slots; what a chip copies stays on it.
+
+    Args:
+      cache: of each layer.
+      sources, targets: int32[C], C for each chip, counted on it; copied one after the other. A
+        source of -1 copies nothing.
+    """
+
+    def copy(cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array):
+        def one(i: jax.Array, cache: tuple[LayerCache, ...]):
+            # Nothing is copied by copying a slot to itself.
+            to = jnp.where(sources[i] < 0, 0, targets[i])
+            at = jnp.where(sources[i] < 0, 0, sources[i])
+
+            def moved(a: jax.Array) -> jax.Array:
+                slot = jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1)
+                return jax.lax.dynamic_update_slice_in_dim(a, slot, to, axis=1)
+
+            return jax.tree.map(moved, cache)
+
+        count = (sources >= 0).sum()
+        return jax.lax.fori_loop(0, count, one, cache)
+
+    kv = _specs(cache[0].keys.shape[0])[1]
+    specs = jax.tree.map(lambda _: PartitionSpec(kv, BATCH), cache)
+    rows = PartitionSpec(BATCH)
+    return _on_each_chip(copy, (specs, rows, rows), specs)(cache, sources, targets)
+
+
+def cached_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    cache: LayerCache,
+    places: Places,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+) -> tuple[jax.Array, LayerCache]:
+    """Writes keys and values, and attends to all positions before, the query's own included.
+
+    All rows are written before any attends, so rows of one sequence may follow each other.
+
+    Args:
+      query: f[G, S, N, H].
+      key, value: f[G, S, K, H].
+      cache: of this layer.
+      places: of the tokens.
+      scale, softcap: as in `attention.attention`.
+      window: how many positions a query attends to, its own included; None is all.
+
+    Returns:
+      f[G, S, N, H], and the cache with these keys and values.
+    """
+    heads, kv = _specs(key.shape[2], query.shape[2])
+    run = functools.partial(
+        _attend, scale=scale, softcap=softcap, window=window, group=query.shape[2] // key.shape[2]
+    )
+    rows, kept = PartitionSpec(BATCH), PartitionSpec(kv, BATCH)
+    new, cached = PartitionSpec(BATCH, None, kv), LayerCache(kept, kept)
+    asked = PartitionSpec(BATCH, None, heads)
+    where = jax.tree.map(lambda _: rows, places)
+    return _on_each_chip(run, (asked, new, new, cached, where), (asked, cached))(
+        query, key, value, cache, places
+    )
+
+
+def _attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    cache: LayerCache,
+    places: Places,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    group: int,
+) -> tuple[jax.Array, LayerCache]:
+    """`cached_attention` on one chip; `group` is Q of the whole model."""
+    rows, steps, heads, dim = query.shape
+    size = cache.keys.shape[2]
+    positions, last = places.positions, places.last
+    slots = jnp.arange(rows) if places.slots is None else places.slots
+    at = (slots[:, None], positions % size)
+    cache = LayerCache(
+        *(
+            kept.at[:, *at].set(new.transpose(2, 0, 1, 3).astype(kept.dtype), mode="drop")
+            for kept, new in zip(cache, (key, value))
+        )
+    )
+    # Where tensor does not divide the key heads, each chip has them all and reads its own.
+    own = max(1, heads // group) if heads < group * key.shape[2] else key.shape[2]
+    first = jax.lax.axis_index("tensor") * heads // group if own < key.shape[2] else 0
+
+    def read(kept: jax.Array, start: Any, count: int) -> jax.Array:
+        """Returns f[own, G, count, H]."""
+        if own < kept.shape[0]:
+            kept = jax.lax.dynamic_slice_in_dim(kept, first, own)
+        if count < size:
+            kept = jax.lax.dynamic_slice_in_dim(kept, start, count, axis=2)
+        return kept if places.slots is None else jnp.take(kept, slots, axis=1, mode="clip")
+
+    asked = query.reshape(rows, steps, own, -1, dim).transpose(2, 0, 1, 3, 4)  # own G S Q H
+    asked = asked.reshape(own, rows, -1, dim) * jnp.asarray(scale, query.dtype)  # own G SQ H
+    found = jnp.zeros(asked.shape, jnp.float32)
+
+    def part(start: Any, state: Any, count: int) -> Any:
+        """Attends to the places from `start` on, too: streaming softmax."""
+        best, total, mixed = state
+        place = start + jnp.arange(count)
+        held = last[:, None] - (last[:, None] - place) % size  # G T, the position in each place
+        seen = (held[:, None] <= positions[..., None]) & (held[:, None] >= 0)  # G S T
+        if window is not None:
+            seen &= held[:, None] > positions[..., None] - window
+        keys, values = (read(kept, start, count) for kept in cache)
+        scores = jnp.einsum("KGXH,KGTH->KGXT", asked, keys, preferred_element_type=jnp.float32)
+        if softcap is not None:
+            scores = softcap * jnp.tanh(scores / softcap)
+        scores = scores.reshape(own, rows, steps, -1, count)  # own G S Q T
+        scores = jnp.where(seen[:, :, None], scores, -jnp.inf).reshape(own, rows, -1, count)
+        top = jnp.maximum(best, scores.max(-1, keepdims=True))
+        weights, shrink = jnp.exp(scores - top), jnp.exp(best - top)
+        new = jnp.einsum(
+            "KGXT,KGTH->KGXH",
+            weights.astype(values.dtype),
+            values,
+            preferred_element_type=jnp.float32,
+        )
+        return top, total * shrink + weights.sum(-1, keepdims=True), mixed * shrink + new
+
+    begin = jnp.full((*asked.shape[:-1], 1), -1e30), jnp.zeros((*asked.shape[:-1], 1)), found
+    if size <= CHUNK:
+        _, total, mixed = part(0, begin, size)
+    else:
+        # The last chunk would reach beyond the end: T is a multiple of the chunk.
+        count = CHUNK if size % CHUNK == 0 else size
+        filled = jnp.minimum(last.max() + 1, size)
+        parts = (filled + count - 1) // count
+        step = lambda i, state: part(i * count, state, count)  # noqa: E731
+        _, total, mixed = jax.lax.fori_loop(0, parts, step, begin)
+    # A row that is in no slot attends to nothing.
+    mixed = (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
+    return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape), cache
+
+
+def _specs(kv_heads: int, heads: int = 0) -> tuple[str | None, str | None]:
+    """Returns the mesh axis of the query heads and of the key heads: tensor where it divides."""
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else mesh.shape["tensor"]
+    return tuple("tensor" if count % parts == 0 else None for count in (heads, kv_heads))  # type: ignore[return-value]
+
+
+def _on_each_chip(function: Any, in_specs: Any, out_specs: Any) -> Any:
+    """Returns the function of one chip as that of all; on one chip it is itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
