@@ -92,7 +92,7 @@ def load() -> "tuple[ChatModel, Conversation]":
     config = dataclasses.replace(config, dtype=dtype)
     ends = read_end_ids(path, config.vocab_size)
     tokens = tokenizer.load(path, config.vocab_size, ends)
-    model = ChatModel(config, params, tokens, settings)
+    model = ChatModel(config, params, tokens, settings, _SEED.value)
     return model, Conversation(model.tokenizer, system_message(path), model.room)
 
 
@@ -125,11 +125,8 @@ def talk(
     interactive: bool,
 ) -> None:
     """Answers questions until there are no more."""
-    import jax
-
     from bridge_jax.generation.conversation import ChatReply
 
-    key = jax.random.key(_SEED.value)
     show = show_live if interactive and not out.is_dumb_terminal else show_plain
     for number, question in enumerate(questions(interactive)):
         if question == "/quit":
@@ -153,7 +150,7 @@ def talk(
             say(notes, f"the context is full: forgot the oldest {what}")
         reply = ChatReply()
         try:
-            show(model.write(prompt, jax.random.fold_in(key, number), reply), reply, out)
+            show(model.write(prompt, number, reply), reply, out)
         except KeyboardInterrupt:
             if not interactive:
                 raise

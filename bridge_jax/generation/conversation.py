@@ -1,87 +1,18 @@
-"""A conversation: renders the turns so far as a prompt, and streams the reply token by token.
-
-The same forward pass and choice of tokens as in `engine`, but each token leaves the device at
-once. Shapes are rounded up, so that the turns of a growing conversation rarely compile: prompts to
-32, 64, 128 ... tokens, caches to multiples of 512 slots.
-Left out: keeping the cache between turns; every turn reads its whole prompt.
-"""
+"""A conversation: renders the turns so far as a prompt, and streams the reply token by token."""
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
-
-import jax
-import numpy as np
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation import engine
-from bridge_jax.generation.engine import check_context, check_ids
+from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.text.tokenizer import Tokenizer
 
-SLOTS = 512
-
 _HALF = "\ufffd"  # Bytes that are no whole character decode to this.
-
-
-_prefill = jax.jit(engine.prefill, static_argnames=("config", "slots", "settings"))
-_step = jax.jit(engine.decode, static_argnames=("config", "settings"), donate_argnames="cache")
-
-
-def stream(
-    config: DecoderConfig,
-    params: Any,
-    prompt: Sequence[int],
-    key: jax.Array,
-    settings: GenerationConfig,
-    end_ids: Sequence[int],
-    pad_id: int,
-) -> Iterator[int]:
-    """Yields the tokens of a completion, without the end token.
-
-    They are those that `engine.generate_batch` writes for the same prompt and key; there are
-    `settings.max_new_tokens` of them only if the completion was cut.
-
-    Args:
-      config, params: the model.
-      prompt: token ids.
-      key: random key for sampling.
-      settings: how to write; `batch_size` has no meaning here.
-      end_ids: the tokens that end a completion.
-      pad_id: any token; it fills the prompt on the left and is not seen.
-
-    Raises:
-      UserError: prompt and completion exceed the model's context, or a token has no row in its
-        embedding table; raised at the first token.
-    """
-    check_context(len(prompt), settings.max_new_tokens, config.max_positions)
-    check_ids(prompt, config.vocab_size)
-    width = bucket(len(prompt))
-    slots = -(-(width + settings.max_new_tokens) // SLOTS) * SLOTS
-    tokens = np.full((1, width), pad_id, np.int32)
-    tokens[0, width - len(prompt) :] = prompt
-    length = np.asarray([len(prompt)], np.int32)
-    cache, last = _prefill(config, params, tokens, length, key, slots, settings)
-    try:
-        for left in reversed(range(settings.max_new_tokens)):
-            token = last.token
-            if left:
-                # Started before this token is read, so that the device is never idle; and the one
-                # compilation comes before the first token, not between two.
-                cache, last = _step(config, params, cache, last, settings)
-            written = int(token[0])
-            if written in end_ids:
-                return
-            yield written
-    finally:  # A process that ends while a step is computed may crash.
-        jax.block_until_ready(last.token)
-
-
-def bucket(length: int) -> int:
-    """Returns the width of a prompt of `length` tokens: a power of two, 32 at least."""
-    return max(32, 1 << (length - 1).bit_length())
 
 
 class Detokenizer:
@@ -183,25 +114,41 @@ class ChatReply:
         return (self.tokens - 1) / (self.last - self.first) if self.tokens > 1 else 0.0
 
 
-@dataclasses.dataclass
 class ChatModel:
-    """A model, its tokenizer, and the settings of its replies."""
+    """A model, its tokenizer, and the settings of its replies.
 
-    config: DecoderConfig
-    params: Any
-    tokenizer: Tokenizer
-    settings: GenerationConfig
+    A conversation's next prompt begins as the last one did, so only what is new is read.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        params: Any,
+        tokenizer: Tokenizer,
+        settings: GenerationConfig,
+        seed: int = 0,
+    ):
+        """Takes a model on the first device."""
+        self.config, self.tokenizer, self.settings = config, tokenizer, settings
+        mesh = make_mesh(devices=list(params["embedding"].devices()))
+        ends, pad_id = tokenizer.end_ids, tokenizer.pad_id
+        self._engine = Engine(config, params, ends, pad_id, settings, mesh, seed)
 
     @property
     def room(self) -> int:
         """Tokens that a prompt may have."""
         return self.config.max_positions - self.settings.max_new_tokens
 
-    def write(self, prompt: list[int], key: jax.Array, reply: ChatReply) -> Iterator[str]:
-        """Yields the text of a reply in pieces, and updates `reply`."""
+    def write(self, prompt: list[int], number: int, reply: ChatReply) -> Iterator[str]:
+        """Yields the text of a reply in pieces, and updates `reply`.
+
+        Args:
+          prompt: token ids.
+          number: of the question; it makes the random numbers of the reply its own.
+          reply: as far as it goes.
+        """
         words = Detokenizer(self.tokenizer)
-        end_ids, pad_id = self.tokenizer.end_ids, self.tokenizer.pad_id
-        for token in stream(self.config, self.params, prompt, key, self.settings, end_ids, pad_id):
+        for token in self._engine.stream(Request(prompt, stream=number)):
             reply.last = time.perf_counter()
             reply.first = reply.first or reply.last
             reply.tokens += 1

@@ -19,14 +19,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
-from bridge_jax.generation.slots import BLOCK, FORCED, Rows
+from bridge_jax.generation.slots import BLOCK, FORCED, Rows, Size
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
@@ -116,10 +115,13 @@ def slot_length(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def blocks_a_call(mesh: Mesh) -> int:
-    """Returns how many blocks of prompts are prefilled together: enough to keep a chip busy."""
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return (8 if on_cpu else 32) * batch_devices(mesh)
+def calls(mesh: Mesh) -> tuple[int, int]:
+    """Returns how many blocks of prompts are prefilled together, and how many slots are copied.
+
+    So many blocks keep a chip busy; small ones share a call.
+    """
+    blocks = 8 if mesh.devices.flat[0].platform == "cpu" else 32
+    return blocks * batch_devices(mesh), COPIES * batch_devices(mesh)
 
 
 def prepare(config: DecoderConfig, params: Any, mesh: Mesh) -> tuple[DecoderConfig, Any]:
@@ -158,8 +160,9 @@ class Engine:
     """Writes completions with one model.
 
     Attributes:
-      slot_steps: steps of all slots so far, and
-      new_tokens: tokens that they wrote: the rest was idle.
+      steps: of decoding so far, each of which could write a token in every slot.
+      new_tokens: tokens that were written.
+      blocks: of prompts that were computed; what slots share is not.
     """
 
     def __init__(
@@ -176,20 +179,22 @@ class Engine:
         self._settings, self._mesh, self._pad_id = settings, mesh, pad_id
         self._parts = batch_devices(mesh)
         self._config, self._params = prepare(config, params, mesh)
-        self._key = jax.random.key(seed)
-        self._ends = jnp.asarray(end_ids, jnp.int32)
         self._end_ids = set(end_ids)
+        ends = np.asarray(sorted(self._end_ids), np.int32)
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._key, self._ends = jax.device_put((jax.random.key(seed), ends), everywhere)
         self._state: slots.State | None = None
         self._size = (0, 0, 0)
+        self._programs: Any = None
         self._slots: list[_Slot] = []
         self._none: Any = None  # No fresh requests.
         self._calls = 0
-        self.slot_steps = self.new_tokens = 0
+        self.steps = self.new_tokens = self.blocks = 0
 
     @property
     def busy(self) -> float:
         """The share of the slots' steps in which a token was written."""
-        return self.new_tokens / max(1, self.slot_steps)
+        return self.new_tokens / max(1, self.steps * len(self._slots))
 
     def complete(
         self,
@@ -230,6 +235,7 @@ class Engine:
                 while True:
                     ahead = self._call(None, 1)
                     written = jax.tree.map(np.asarray, report)
+                    self.steps += int(written.steps)
                     for token in written.tokens[slot, sent : written.count[slot]].tolist():
                         if token in self._end_ids:
                             return
@@ -266,10 +272,10 @@ class Engine:
         if all(have >= want for have, want in zip(self._size, size)):
             return
         self._size = tuple(max(pair) for pair in zip(self._size, size))
-        ahead = blocks_a_call(self._mesh) // self._parts * BLOCK
-        with jax.set_mesh(self._mesh):
-            self._state = slots.init_state(self._config, *self._size, ahead)
         count = self._size[0]
+        compiled_for = Size(*self._size, *calls(self._mesh), len(self._ends))
+        self._programs = slots.compiled(self._config, self._mesh, compiled_for)
+        self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
         self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
 
@@ -307,8 +313,7 @@ class Engine:
         self._calls += 1
         assert self._state is not None
         placed = shard_batch(fresh, self._mesh) if fresh else self._none
-        self._state, report = slots.decode(
-            self._config,
+        self._state, report = self._programs.decode(
             self._params,
             self._state,
             *placed,
@@ -319,12 +324,10 @@ class Engine:
         )
         return report
 
-    def _ended(
-        self, call: int, report: Any, asked: list[Request]
-    ) -> list[tuple[int, Completion]]:
+    def _ended(self, call: int, report: Any, asked: list[Request]) -> list[tuple[int, Completion]]:
         """Returns the completions that have ended by a call, and frees their slots."""
         written = jax.tree.map(np.asarray, report)
-        self.slot_steps += int(written.steps) * len(self._slots)
+        self.steps += int(written.steps)
         found = []
         for at, slot in enumerate(self._slots):
             if slot.request is None or slot.since > call or written.active[at]:
@@ -344,7 +347,8 @@ class Engine:
         if any(slot.request is not None for slot in self._slots):
             assert self._state is not None
             written = self._state.written
-            written = written._replace(active=jnp.zeros_like(written.active))
+            none = jax.device_put(np.zeros(len(self._slots), bool), written.active.sharding)
+            written = written._replace(active=none)
             self._state = self._state._replace(written=written)
             for slot in self._slots:
                 slot.request = None
@@ -424,12 +428,15 @@ class Engine:
                 if pair:
                     sources[row], targets[row] = pair[0] % on_chip, pair[1] % on_chip
             placed = shard_batch((sources, targets), self._mesh)
-            self._state = self._state._replace(cache=slots.copy(self._state.cache, *placed))
+            self._state = self._state._replace(
+                cache=self._programs.copy(self._state.cache, *placed)
+            )
 
     def _compute(self, blocks: list[tuple[int, int, np.ndarray]], on_chip: int) -> None:
         assert self._state is not None
         chips = [at // on_chip for at, _, _ in blocks]
-        for rows in _dealt(blocks, chips, self._parts, blocks_a_call(self._mesh) // self._parts):
+        self.blocks += len(blocks)
+        for rows in _dealt(blocks, chips, self._parts, calls(self._mesh)[0] // self._parts):
             tokens = np.full((len(rows), BLOCK), self._pad_id, np.int32)
             positions = np.zeros((len(rows), BLOCK), np.int32)
             at, last = np.full(len(rows), on_chip, np.int32), np.full(len(rows), -1, np.int32)
@@ -445,14 +452,12 @@ class Engine:
                 if block:
                     last[row] = ends[block[0]]
             placed: Any = shard_batch((tokens, Places(positions, at, last)), self._mesh)  # type: ignore[arg-type]
-            cache = slots.prefill(self._config, self._params, self._state.cache, *placed)
+            cache = self._programs.prefill(self._params, self._state.cache, *placed)
             self._state = self._state._replace(cache=cache)
 
 
-def _dealt(
-    items: Sequence[Any], chips: Sequence[int], parts: int, size: int
-) -> list[list[Any]]:
-    """Returns the items of each call: `size` for each of `parts` chips, None where there is none."""
+def _dealt(items: Sequence[Any], chips: Sequence[int], parts: int, size: int) -> list[list[Any]]:
+    """Returns the items of each call: `size` for each of `parts` chips; None fills them up."""
     queues = [[item for item, chip in zip(items, chips) if chip == part] for part in range(parts)]
     calls = -(-max(map(len, queues), default=0) // size)
     found: list[list[Any]] = []

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.generation.sampling import sample
 from bridge_jax.models import decoder
 from bridge_jax.models.cache import LayerCache, Places, copy_slots, init_cache
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import constrain
+from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
 BLOCK = 32  # Tokens of a prompt that are prefilled as one row.
 FORCED = 32  # Tokens that can be forced at one place.
@@ -207,6 +208,77 @@ def decode(
     state = jax.lax.while_loop(goes_on, step, _placed(State(state.cache, rows, written)))
     everywhere = jax.tree.map(lambda a: constrain(a, *(None,) * a.ndim), state.written)
     return state, everywhere
+
+
+class Size(NamedTuple):
+    """What the programs are compiled for.
+
+    Attributes:
+      count: slots, B.
+      length: places of a slot: tokens of a sequence, at most.
+      new: new tokens of a sequence at most, M.
+      blocks: of prompts that are prefilled together, G.
+      copies: slots that are copied together.
+      ends: tokens that end a sequence, E.
+    """
+
+    count: int
+    length: int
+    new: int
+    blocks: int
+    copies: int
+    ends: int
+
+
+class Programs(NamedTuple):
+    """The programs, lowered or compiled, and the state as shapes and places.
+
+    Compiled, they are called as the functions are, without what was static.
+    """
+
+    init_state: Any
+    prefill: Any
+    copy: Any
+    decode: Any
+    state: State
+
+
+def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
+    """Lowers the programs for a mesh, whose devices may be those of another machine."""
+
+    def array(*shape: int, dtype: Any = jnp.int32, spec: Any = PartitionSpec(BATCH)) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+    params = decoder.abstract_unstacked(config, mesh)
+    count, blocks = size.count, size.blocks
+    with jax.set_mesh(mesh):
+        empty = init_state.lower(
+            config, count, size.length, size.new, blocks // batch_devices(mesh) * BLOCK
+        )
+        state: Any = jax.tree.map(
+            lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+            empty.out_info,
+            empty.compile().output_shardings,
+        )
+        tokens, one, copied = array(blocks, BLOCK), array(blocks), array(size.copies)
+        fresh, everywhere = array(count, dtype=bool), {"spec": PartitionSpec()}
+        scalar, ends = array(**everywhere), array(size.ends, **everywhere)
+        key = array(dtype=jax.random.key(0).dtype, **everywhere)
+        rest = fresh, state.rows, key, ends, scalar, scalar
+        return Programs(
+            empty,
+            prefill.lower(config, params, state.cache, tokens, Places(tokens, one, one)),
+            copy.lower(state.cache, copied, copied),
+            decode.lower(config, params, state, *rest),
+            state,
+        )
+
+
+@functools.lru_cache(maxsize=8)  # Of assistant and student, for many requests and for few.
+def compiled(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
+    """Returns the programs that run on a mesh; equal arguments compile once."""
+    *programs, state = lowered(config, mesh, size)
+    return Programs(*(program.compile() for program in programs), state)
 
 
 def _placed(state: State) -> State:

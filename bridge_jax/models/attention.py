@@ -58,20 +58,6 @@ def rotate(x: jax.Array, by: Rotation) -> jax.Array:
     return rotated.astype(x.dtype)
 
 
-class Visible(NamedTuple):
-    """The keys that each query attends to: those of its own segment, in its own slot and before.
-
-    Attributes:
-      query: int32[B, S], the segment of each query.
-      key: int32[B, T], the segment of each key; 0 is padding, which is always masked.
-      start: int32[], the slot of the first query; None for whole rows, where S is T.
-    """
-
-    query: jax.Array
-    key: jax.Array
-    start: jax.Array | None = None
-
-
 class SlidingWindow(NamedTuple):
     """Limits a query to the last `size` slots, its own included, if `applies` (bool[]) is true."""
 
@@ -79,23 +65,29 @@ class SlidingWindow(NamedTuple):
     applies: jax.Array
 
 
-def dense_mask(visible: Visible, window: SlidingWindow | None = None) -> jax.Array:
-    """Returns bool[B, 1, S, T]: which keys each query attends to."""
-    steps, slots = visible.query.shape[1], visible.key.shape[1]
-    start = 0 if visible.start is None else visible.start
-    ago = start + jnp.arange(steps)[:, None] - jnp.arange(slots)[None, :]
+def dense_mask(segments: jax.Array, window: SlidingWindow | None = None) -> jax.Array:
+    """Returns bool[B, 1, S, S]: which keys each query attends to.
+
+    Those of its own segment, in its own place and before.
+
+    Args:
+      segments: int32[B, S]; 0 is padding, which no query attends to.
+      window: how far back a query attends.
+    """
+    steps = segments.shape[1]
+    ago = jnp.arange(steps)[:, None] - jnp.arange(steps)[None, :]
     seen = ago >= 0
     if window is not None:
         seen &= (ago < window.size) | ~window.applies
-    same = visible.query[:, :, None] == visible.key[:, None, :]
-    return (same & seen & (visible.key > 0)[:, None, :])[:, None]
+    same = segments[:, :, None] == segments[:, None, :]
+    return (same & seen & (segments > 0)[:, None, :])[:, None]
 
 
 def attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    visible: Visible,
+    segments: jax.Array,
     scale: float,
     softcap: float | None = None,
     window: SlidingWindow | None = None,
@@ -105,19 +97,19 @@ def attention(
 
     Args:
       query: f[B, S, N, H].
-      key, value: f[B, T, K, H]; K divides N, and N / K query heads share a key head.
-      visible: which keys each query attends to.
+      key, value: f[B, S, K, H]; K divides N, and N / K query heads share a key head.
+      segments: int32[B, S], of packed rows; 0 is padding.
       scale: multiplies the scores.
       softcap: c * tanh(scores / c), before the mask (Gemma 2, 2408.00118).
       window: how far back a query attends, where it is not all the way.
-      kernel: computes whole rows of packed segments; shapes that it does not take, and rows that
-        are read from a cache, are computed plainly. The results are the same to rounding, except
-        at padding, which attends to nothing in the one and to other padding in the other.
+      kernel: computes it; shapes that it does not take are computed plainly. The results are the
+        same to rounding, except at padding, which attends to nothing in the one and to other
+        padding in the other.
     """
-    if kernel == "splash" and splash_takes(query, visible):
-        return splash(query, key, value, visible, scale, softcap, window)
-    mask = dense_mask(visible, window)
-    if kernel == "cudnn" and cudnn_takes(query, visible, softcap):
+    if kernel == "splash" and splash_takes(query):
+        return splash(query, key, value, segments, scale, softcap, window)
+    mask = dense_mask(segments, window)
+    if kernel == "cudnn" and cudnn_takes(query, softcap):
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask, scale=scale, implementation="cudnn"
         )
@@ -157,16 +149,16 @@ def _plain(
     return jnp.einsum("BKGST,BTKH->BSKGH", weights, value).reshape(query.shape)
 
 
-def splash_takes(query: jax.Array, visible: Visible) -> bool:
-    """Returns whether splash attention pays: for whole rows that are not short."""
-    return visible.start is None and query.shape[1] >= LANES
+def splash_takes(query: jax.Array) -> bool:
+    """Returns whether splash attention pays: for rows that are not short."""
+    return query.shape[1] >= LANES
 
 
 def splash(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    visible: Visible,
+    segments: jax.Array,
     scale: float,
     softcap: float | None,
     window: SlidingWindow | None,
@@ -177,7 +169,7 @@ def splash(
     query, key, value = (
         jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value)
     )
-    segments = jnp.pad(jnp.asarray(visible.query), ((0, 0), (0, missing)))
+    segments = jnp.pad(jnp.asarray(segments), ((0, 0), (0, missing)))
     steps = real + missing
 
     def attend(size: int | None):
@@ -195,12 +187,11 @@ def splash(
     return mixed.swapaxes(1, 2)[:, :real]
 
 
-def cudnn_takes(query: jax.Array, visible: Visible, softcap: float | None) -> bool:
+def cudnn_takes(query: jax.Array, softcap: float | None) -> bool:
     """Returns whether cuDNN can compute this, on cards since Ampere."""
     steps, dim = query.shape[1], query.shape[3]
     narrow = query.dtype in (jnp.bfloat16, jnp.float16)
-    whole = visible.start is None and steps % 2 == 0
-    return whole and narrow and softcap is None and dim <= 128 and dim % 8 == 0
+    return steps % 2 == 0 and narrow and softcap is None and dim <= 128 and dim % 8 == 0
 
 
 def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | None) -> Any:

@@ -216,7 +216,9 @@ def _attend(
         step = lambda i, state: part(i * count, state, count)  # noqa: E731
         _, total, mixed = jax.lax.fori_loop(0, parts, step, begin)
     # A row that is in no slot attends to nothing.
-    mixed = (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
+    mixed = (
+        (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
+    )
     return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape), cache
 
 

@@ -7,10 +7,11 @@ the chips. F = forward pass over the layers.
     training      F + head, its double backward (once for an adapter), F again where activations are
                   recomputed, and head again where there are more than `head.KEPT_LOGITS`
     scoring       F + head at the answer tokens
-    generation    F of the prompts + head, then F + head for each token but the first
+    generation    F of the prompts, then F + head for each token
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,22 +120,38 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
     return Cost(flops, traffic, between)
 
 
-def generation_step(config: DecoderConfig, rows: int, width: int, new: int, mesh: Any) -> Cost:
-    """Returns the cost of a batch: `rows` prompts of `width` tokens, `new` tokens after each."""
+def generation_step(
+    config: DecoderConfig, rows: int, width: int, new: int, prefilled: int, mesh: Any
+) -> Cost:
+    """Returns the cost of `rows` prompts of `width` tokens and `new` tokens after each.
+
+    Args:
+      config: of the model.
+      rows: sequences that are decoded together.
+      width: tokens of a prompt.
+      new: tokens that are decoded after it.
+      prefilled: tokens of prompts that are read together.
+      mesh: sizes of its axes.
+    """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
-    prefill = scoring_step(dataclasses.replace(config, kernel="plain"), rows, width, 1, mesh)
-    head = 2 * head_parameters(config) * rows
-    matrices = 2 * layer_parameters(config) * rows + head
-    slots = width + new  # the cache is read whole at every token
+    plain, size = dataclasses.replace(config, kernel="plain"), _bytes(config)
+    layers, tokens = layer_parameters(config), rows * width
+    calls = math.ceil(tokens / prefilled)
+    prefill = Cost(
+        _forward(config, tokens, width),
+        calls * data * fsdp * layers * size + _activations(plain, tokens, width, size),
+        calls * data * layers * size * (fsdp - 1) + 2 * _tensor_sums(config, tokens, mesh),
+    )
+    total, slots = layers + head_parameters(config), width + new
+    matrices = 2 * total * rows
+    # The cache is read whole at every token.
     attend = 4 * config.num_layers * config.num_heads * config.head_dim * slots * rows
-    total, size = layer_parameters(config) + head_parameters(config), _bytes(config)
-    cache = cache_bytes(config, rows, slots)
     a_token = Cost(
         matrices + attend,
-        data * fsdp * total * size + cache,
+        data * fsdp * total * size + cache_bytes(config, rows, slots),
         data * total * size * (fsdp - 1) + 2 * _tensor_sums(config, rows, mesh),
     )
-    return Cost(*(a + b for a, b in zip(prefill, a_token.times(new - 1))))
+    return Cost(*(a + b for a, b in zip(prefill, a_token.times(new))))
 
 
 def cache_bytes(config: DecoderConfig, rows: int, slots: int) -> int:

@@ -26,7 +26,6 @@ from bridge_jax.models import lora
 from bridge_jax.models.attention import (
     Rotation,
     SlidingWindow,
-    Visible,
     attention,
     rotate,
     rotation,
@@ -35,7 +34,7 @@ from bridge_jax.models.cache import LayerCache, Places, cached_attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
 from bridge_jax.models.lora import Projection, parameter
-from bridge_jax.parallel.sharding import constrain, parameter_shardings
+from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain, parameter_shardings
 
 Params = Any
 
@@ -73,7 +72,7 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         rotate_by: Rotation,
-        visible: Visible | Places,
+        context: jax.Array | Places,
         is_local: jax.Array | bool,
         cache: LayerCache | None,
     ) -> tuple[jax.Array, LayerCache | None]:
@@ -82,7 +81,7 @@ class Attention(nn.Module):
         Args:
           x: f[B, S, D], normed.
           rotate_by: the rotation of each position.
-          visible: which keys each query attends to; with a cache, the places of the tokens in it.
+          context: int32[B, S], the segments of packed rows; with a cache, the tokens' places in it.
           is_local: bool[], whether the sliding window applies in this layer; with a cache, static.
           cache: of this layer, while generating.
         """
@@ -108,15 +107,17 @@ class Attention(nn.Module):
         value = on_heads(value, "kv_heads")  # B S K H
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         softcap = c.attention_softcap
-        if isinstance(visible, Places):
+        if isinstance(context, Places):
             assert cache is not None
             size = c.window if is_local else None
             mixed, cache = cached_attention(
-                query, key, value, cache, visible, scale, softcap, size
+                query, key, value, cache, context, scale, softcap, size
             )  # B S N H
         else:
             window = SlidingWindow(c.window, is_local) if c.window and any(c.local) else None
-            mixed = attention(query, key, value, visible, scale, softcap, window, c.kernel)  # B S N H
+            mixed = attention(
+                query, key, value, context, scale, softcap, window, c.kernel
+            )  # B S N H
         out = project("out", (*heads, "embed"), (c.model_dim,))(mixed)  # B S D
         return out, cache
 
@@ -152,7 +153,7 @@ class Layer(nn.Module):
         x: jax.Array,
         is_local: jax.Array | bool,
         rotations: tuple[Rotation, ...],
-        visible: Visible | Places,
+        context: jax.Array | Places,
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns the new stream f[B, S, D], and the layer's cache with these tokens in it.
@@ -161,7 +162,7 @@ class Layer(nn.Module):
           x: f[B, S, D], the stream of the layer before.
           is_local: bool[], whether it is a local one; with a cache, static.
           rotations: that of a layer; where local layers have another, that too.
-          visible: which keys each query attends to, or the places of the tokens in the cache.
+          context: int32[B, S], the segments of packed rows; with a cache, the tokens' places in it.
           cache: of the tokens before, while generating.
         """
         c = self.config
@@ -176,7 +177,7 @@ class Layer(nn.Module):
                 lambda full, local: jnp.where(is_local, local, full), *rotations
             )
         mixed, cache = Attention(c, name="attention")(
-            norm("attention_norm", x), rotation, visible, is_local, cache
+            norm("attention_norm", x), rotation, context, is_local, cache
         )  # B S D
         x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)  # B S D
         mixed = MLP(c, name="mlp")(norm("mlp_norm", x))  # B S D
@@ -190,13 +191,13 @@ class Decoder(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, positions: jax.Array, visible: Visible) -> jax.Array:
+    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Returns f[B, S, D] after the final norm.
 
         Args:
           tokens: int32[B, S].
           positions: int32[B, S], restarting at 0 for each packed segment.
-          visible: which positions each token attends to.
+          segments: int32[B, S], those of packed rows; 0 is padding.
         """
         c = self.config
         table = ("vocab", "embed"), (c.vocab_size, c.model_dim)
@@ -217,20 +218,45 @@ class Decoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, _ = layers(c, name="layers")(
-            _embed(c, embedding, tokens), jnp.asarray(_is_local(c)), _rotations(c, positions), visible
+            _embed(c, embedding, tokens),
+            jnp.asarray(_is_local(c)),
+            _rotations(c, positions),
+            segments,
         )  # B S D
         return RMSNorm(c, name="final_norm")(x)
 
 
 def _embed(config: DecoderConfig, embedding: jax.Array, tokens: jax.Array) -> jax.Array:
     """Returns the stream f[B, S, D] before the first layer."""
-    x = jnp.take(embedding, tokens, axis=0).astype(config.dtype)
-    x = constrain(x, "batch", None, None)
+    x = constrain(_looked_up(embedding, tokens).astype(config.dtype), "batch", None, None)
     return x * jnp.asarray(config.model_dim**0.5, config.dtype) if config.scale_embedding else x
 
 
+def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns the rows f[B, S, D] of a table f[V, D].
+
+    Where `tensor` splits V, each chip looks up the rows that it has, and the others' are added: to
+    gather the table would move V rows for few.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else mesh.shape["tensor"]
+    if parts == 1 or len(table) % parts or len(tokens) % batch_devices(mesh):
+        return jnp.take(table, tokens, axis=0)
+
+    def on_chip(table: jax.Array, tokens: jax.Array) -> jax.Array:
+        at = tokens - jax.lax.axis_index("tensor") * len(table)
+        here = (at >= 0) & (at < len(table))
+        rows = jnp.take(table, jnp.where(here, at, 0), axis=0)
+        return jax.lax.psum(jnp.where(here[..., None], rows, 0), "tensor")
+
+    rows = PartitionSpec(BATCH)
+    return jax.shard_map(
+        on_chip, in_specs=(PartitionSpec("tensor"), rows), out_specs=rows, check_vma=False
+    )(table, tokens)
+
+
 def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
-    """Returns the rotation of positions int32[B, S] in full layers, and in local ones if another."""
+    """Returns the rotation of positions int32[B, S]; where local layers have another, that too."""
     found = (rotation(config.rope, config.head_dim, positions),)
     if config.local_rope is None or not any(config.local):
         return found
@@ -278,7 +304,7 @@ def extend(
 def init(config: DecoderConfig, key: jax.Array) -> Params:
     """Returns random parameters, boxed with their logical axis names."""
     tokens = jnp.zeros((1, 2), jnp.int32)
-    return Decoder(config).init(key, tokens, tokens, Visible(tokens, tokens))["params"]
+    return Decoder(config).init(key, tokens, tokens, tokens)["params"]
 
 
 def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
@@ -324,9 +350,8 @@ def hidden_states(
 
     `dropout` is the random key of the adapter's dropout, while training.
     """
-    visible = Visible(segments, segments)
     rngs = None if dropout is None else {"dropout": dropout}
-    found: Any = Decoder(config).apply({"params": params}, tokens, positions, visible, rngs=rngs)
+    found: Any = Decoder(config).apply({"params": params}, tokens, positions, segments, rngs=rngs)
     return found
 
 

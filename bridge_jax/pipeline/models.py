@@ -23,6 +23,8 @@ from bridge_jax.progress import track
 from bridge_jax.text import tokenizer
 from bridge_jax.training.checkpoints import load_params
 
+REQUEST = "request"  # Of a row that is being written: the index of its prompt.
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -111,10 +113,11 @@ def write_completions(
     prompts: Sequence[list[int]],
     to_row: Callable[[Example, Completion], dict[str, Any]],
 ) -> None:
-    """Writes a row for each example, batch by batch.
+    """Writes a row for each example.
 
-    A batch is written whole and then synced. After an interruption the whole batches are kept, and
-    the rest is generated in the same batches as before, so the completions are the same.
+    Rows are added as completions end, each with the index of its request. After an interruption
+    those are kept, and the others are generated: they are the same as without it. At the end the
+    rows are put in the order of the examples.
 
     Args:
       out: the folder of the stage.
@@ -125,16 +128,15 @@ def write_completions(
       prompts: token ids.
       to_row: returns the row of an example and its completion.
     """
-    rows = out.appended(file)
-    skip = kept = 0
-    for members in engine.plan(prompts):
-        if kept + len(members) > len(rows):
-            break
-        skip, kept = skip + 1, kept + len(members)
-    skip, kept = hosts.agree([skip, kept])
-    out.write_rows(file, rows[:kept])
-    with track(name, len(prompts) - kept, "examples") as advance:
-        for batch in engine.complete(prompts, skip_batches=skip):
-            out.append_rows(file, [to_row(examples[index], done) for index, done in batch])
-            advance(len(batch))
+    done = {row.get(REQUEST, line): row for line, row in enumerate(out.appended(file))}
+    kept = hosts.agree(sorted(done))
+    out.write_rows(file, [done[index] | {REQUEST: index} for index in kept if index in done])
+    with track(name, len(prompts) - len(kept), "examples") as advance:
+        for ended in engine.complete(prompts, done=kept):
+            new = {index: to_row(examples[index], completion) for index, completion in ended}
+            out.append_rows(file, [row | {REQUEST: index} for index, row in new.items()])
+            done |= new
+            advance(len(ended))
             preemption.stop_together()
+    rows = (done[index] for index in sorted(done))
+    out.write_rows(file, [{k: v for k, v in row.items() if k != REQUEST} for row in rows])

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import GenerationConfig, TrainConfig
-from bridge_jax.generation.engine import generate_batch
+from bridge_jax.generation import engine, slots
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.costs import cache_bytes
-from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
+from bridge_jax.parallel.sharding import BATCH, filled_rows
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives import Objective
@@ -103,18 +102,21 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
 def generation_step(
     config: DecoderConfig, settings: GenerationConfig, rows: int, width: int, mesh: Mesh
 ) -> Memory:
-    """Compiles the generation from `rows` prompts of `width` tokens; returns its memory."""
-    params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
-    count = filled_rows(rows, mesh)
-    prompts, lengths = _ints(mesh, count, width), _ints(mesh, count)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    with jax.set_mesh(mesh):
-        compiled = generate_batch.lower(
-            config, params, prompts, lengths, key, settings, 0
-        ).compile()
-    local = count // batch_devices(mesh)
-    cache = cache_bytes(config, local, width + settings.max_new_tokens) // mesh.shape["tensor"]
-    return _memory(compiled, local_bytes(params), 0, cache)
+    """Compiles what generates from prompts of `width` tokens in `rows` slots; returns its memory.
+
+    That of decoding or of prefilling, whichever needs more.
+    """
+    config = dataclasses.replace(config, param_dtype=config.dtype, lora=None)
+    length, new = engine.slot_length(width + settings.max_new_tokens), settings.max_new_tokens
+    size = slots.Size(rows, length, new, *engine.calls(mesh), 1)
+    programs = slots.lowered(config, mesh, size)
+    parameters = local_bytes(decoder.abstract_unstacked(config, mesh))
+    cache = local_bytes(programs.state.cache)
+    needs = (
+        _memory(program.compile(), parameters, 0, cache)
+        for program in (programs.prefill, programs.decode)
+    )
+    return max(needs, key=lambda memory: memory.total)
 
 
 def local_bytes(tree: Any) -> int:

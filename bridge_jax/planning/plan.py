@@ -22,6 +22,8 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.config import ModelConfig, RunConfig
+from bridge_jax.generation.engine import calls
+from bridge_jax.generation.slots import BLOCK
 from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig, computing_on
@@ -30,7 +32,7 @@ from bridge_jax.models.hub.checkpoint import kept_layers
 from bridge_jax.models.hub.files import is_hub_id, locate, read_hf_config
 from bridge_jax.models.hub.hf_config import cut, from_hf
 from bridge_jax.parallel.chips import GIB, Chip
-from bridge_jax.parallel.sharding import batch_devices, filled_rows
+from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.stages import Input, deep_keys, keyed_values
 from bridge_jax.planning import memory
@@ -132,8 +134,8 @@ def work_time(
         case ScoringWork():
             step = costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case GenerationWork():
-            rows, new = filled_rows(work.rows, mesh), work.settings.max_new_tokens
-            step = costs.generation_step(model, rows, work.width, new, mesh)
+            new, prefilled = work.settings.max_new_tokens, calls(mesh)[0] * BLOCK
+            step = costs.generation_step(model, work.rows, work.width, new, prefilled, mesh)
     cost = step.times(work.steps)
     rates = chip.flops, chip.bandwidth, chip.interconnect
     names = "compute", "memory", "interconnect"

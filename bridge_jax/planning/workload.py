@@ -68,7 +68,7 @@ class ScoringWork(NamedTuple):
 
 
 class GenerationWork(NamedTuple):
-    """Generation steps of `rows` prompts of `width` tokens, with the sampling settings."""
+    """Generation from prompts of at most `width` tokens, `rows` at a time, `steps` times."""
 
     stage: str
     role: Role
@@ -204,8 +204,8 @@ def workloads(
             found.append(ScoringWork(stage.name, role, *_scoring(stage.name, role, load, lengths)))
         else:
             settings, count = stage.params.generation, lengths.examples(load) * load.passes
-            rows = engine.rows_a_batch(settings, count)
-            width = engine.padded_width(max(lengths.prompts(role, load)))
+            rows = engine.slots_of(settings, count, lengths.inputs.mesh)
+            width = max(lengths.prompts(role, load))
             steps = math.ceil(count / rows)
             found.append(GenerationWork(stage.name, role, rows, width, steps, settings))
     return found

@@ -61,7 +61,7 @@ def test_a_reply_is_recorded_while_it_is_written(tiny_model, tiny_tokenizer):
     )
     assert writer.room == 503
     prompt, reply, pieces = rendered(tiny_tokenizer, "one"), ChatReply(), []
-    for piece in writer.write(prompt, jax.random.key(0), reply):
+    for piece in writer.write(prompt, 0, reply):
         pieces.append(piece)
         assert reply.text == "".join(pieces)
     assert reply.tokens == 9
@@ -75,9 +75,7 @@ def test_a_reply_ends_at_every_end_token(tiny_model, tiny_tokenizer, checkpoint)
 
     def write(tok):
         reply = ChatReply()
-        text = "".join(
-            ChatModel(*tiny_model, tok, settings).write(prompt, jax.random.key(0), reply)
-        )
+        text = "".join(ChatModel(*tiny_model, tok, settings).write(prompt, 0, reply))
         return text, reply
 
     whole, _ = write(tiny_tokenizer)

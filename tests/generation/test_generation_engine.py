@@ -7,98 +7,210 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation import engine
+from bridge_jax.generation.engine import BLOCK, Engine, Request, slot_length, slots_of
 from bridge_jax.models import decoder
+from bridge_jax.timing import Spans
 
 RNG = np.random.default_rng(0)
-PROMPTS = [RNG.integers(3, 500, n).tolist() for n in (5, 31, 12, 40, 1, 17)]
-SETTINGS = GenerationConfig(max_new_tokens=10, batch_size=3)
+PROMPTS = [RNG.integers(3, 500, n).tolist() for n in (5, 31, 12, 40, 1, 17, 33, 65, 2)]
+SETTINGS = GenerationConfig(max_new_tokens=10, batch_size=4)
+SAMPLING = dataclasses.replace(SETTINGS, temperature=0.8, top_p=0.9)
 
 
-def complete(model, prompts, mesh, settings=SETTINGS, end_ids=(-1,), seed=0, skip=0):
-    made = engine.Engine(*model, end_ids, 2, settings, mesh, seed)
-    return {i: c for batch in made.complete(prompts, skip) for i, c in batch}
+def make(model, mesh, settings=SETTINGS, end_ids=(-1,), seed=0):
+    return Engine(*model, end_ids, 2, settings, mesh, seed)
 
 
-def teacher_forced(model, ids):
-    """Returns log p of every next token, f32[len(ids), V], without a cache."""
-    config, params = model
-    tokens = jnp.asarray([ids + [0] * (64 - len(ids))])
-    at = jnp.arange(64)[None]
-    hidden = _hidden(config, params, tokens, at, (at < len(ids)).astype(int))
-    return np.asarray(jax.nn.log_softmax(decoder.output_head(config, params).logits(hidden[0])))
+def complete(model, requests, mesh, settings=SETTINGS, end_ids=(-1,), seed=0, done=()):
+    engine = make(model, mesh, settings, end_ids, seed)
+    return dict(pair for ended in engine.complete(requests, done) for pair in ended)
 
 
-_hidden = jax.jit(decoder.hidden_states, static_argnums=0)
+@jax.jit
+def _best(params, tokens, lengths):
+    """Returns the most probable next token of each row and its log-probability."""
+    at = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    segments = (at < lengths[:, None]).astype(int)
+    hidden = decoder.hidden_states(_best.config, params, tokens, at, segments)
+    hidden = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    logprobs = jax.nn.log_softmax(decoder.output_head(_best.config, params).logits(hidden))
+    return logprobs.argmax(-1), logprobs.max(-1)
 
 
-def test_cached_decoding_is_the_uncached_argmax_step_by_step(tiny_model, one_device):
-    done = complete(tiny_model, PROMPTS, one_device)
-    assert sorted(done) == list(range(len(PROMPTS)))
-    for i, prompt in enumerate(PROMPTS):
-        ids = list(prompt)
-        for written, logprob in zip(done[i].ids, done[i].logprobs, strict=True):
-            logprobs = teacher_forced(tiny_model, ids)[len(ids) - 1]
-            assert written == logprobs.argmax()
-            np.testing.assert_allclose(logprob, logprobs.max(), atol=1e-5)
-            ids.append(written)
-        assert len(done[i].ids) == 10 and not done[i].ended
+def simply(model, prompts, new):
+    """Returns greedy tokens and log-probabilities [N, new]: everything is read at each step."""
+    _best.config, params = model
+    lengths = np.array([len(prompt) for prompt in prompts])
+    tokens = np.zeros((len(prompts), lengths.max() + new), np.int32)
+    for row, prompt in zip(tokens, prompts):
+        row[: len(prompt)] = prompt
+    logprobs = []
+    for _ in range(new):
+        best, logprob = _best(params, tokens, lengths)
+        tokens[np.arange(len(prompts)), lengths] = best
+        logprobs.append(logprob)
+        lengths += 1
+    ids = [row[n - new : n].tolist() for row, n in zip(tokens, lengths)]
+    return ids, np.stack(logprobs, 1)
 
 
-def test_batch_and_padding_do_not_change_a_completion(tiny_model, one_device):
-    together = complete(tiny_model, PROMPTS, one_device)
-    for size, order in ((6, [3, 0, 5, 1, 4, 2]), (1, [1, 4, 0])):
-        settings = dataclasses.replace(SETTINGS, batch_size=size)
-        other = complete(tiny_model, [PROMPTS[i] for i in order], one_device, settings)
-        for position, index in enumerate(order):
-            assert other[position].ids == together[index].ids
-            np.testing.assert_allclose(
-                other[position].logprobs, together[index].logprobs, atol=1e-5
-            )
+def test_greedy_tokens_of_500_ragged_prompts_are_the_simple_generators(tiny_model, one_device):
+    task = RNG.integers(3, 500, 37).tolist()  # An instruction that half of them begin with.
+    lengths = RNG.integers(1, 40, 500)
+    prompts = [
+        task[: 37 * (i % 2)] + RNG.integers(3, 500, n).tolist() for i, n in enumerate(lengths)
+    ]
+    limits = RNG.integers(1, 9, 500).tolist()
+    settings = GenerationConfig(max_new_tokens=8, batch_size=64)
+    requests = [Request(p, limit=n) for p, n in zip(prompts, limits)]
+    done = complete(tiny_model, requests, one_device, settings)
+    ids, logprobs = simply(tiny_model, prompts, 8)
+    for i, limit in enumerate(limits):
+        assert done[i].ids == ids[i][:limit] and not done[i].ended
+        np.testing.assert_allclose(done[i].logprobs, logprobs[i, :limit], atol=1e-5)
 
 
-def test_fewer_prompts_than_a_batch_are_no_larger_batch(tiny_model, one_device, monkeypatch):
-    shard_batch, seen = engine.shard_batch, []
+@pytest.mark.parametrize("settings", [SETTINGS, SAMPLING], ids=["greedy", "sampled"])
+def test_a_completion_depends_on_its_request_alone_to_the_bit(tiny_model, one_device, settings):
+    """Not on order, slot, refill, or what was written before."""
+    engine = make(tiny_model, one_device, settings)
+    requests = [Request(p, limit=3 + i, stream=i) for i, p in enumerate(PROMPTS)]
+    first = dict(pair for ended in engine.complete(requests) for pair in ended)
+    assert len({tuple(c.ids) for c in first.values()}) > 5
+    for order in (RNG.permutation(len(PROMPTS)), range(len(PROMPTS) - 1, -1, -1)):
+        again = engine.complete([requests[i] for i in order])
+        assert {order[at]: c for ended in again for at, c in ended} == first
 
-    def spied(batch, mesh):
-        seen.append(batch[0].shape)
-        return shard_batch(batch, mesh)
 
-    monkeypatch.setattr(engine, "shard_batch", spied)
-    assert len(complete(tiny_model, PROMPTS[:2], one_device)) == 2
-    assert len(complete(tiny_model, PROMPTS[:4], one_device)) == 4
-    assert seen == [(2, 32), (3, 32), (3, 48)]
+def test_the_number_of_slots_changes_roundings_alone(tiny_model, one_device):
+    few, many = (
+        complete(tiny_model, PROMPTS, one_device, dataclasses.replace(SAMPLING, batch_size=n))
+        for n in (1, 8)
+    )
+    for i, completion in few.items():
+        assert completion.ids == many[i].ids
+        np.testing.assert_allclose(completion.logprobs, many[i].logprobs, atol=1e-5)
 
 
-def test_a_completion_ends_at_the_end_token(tiny_model, one_device):
-    free = complete(tiny_model, PROMPTS, one_device)
-    end_id = free[1].ids[4]
-    ended = complete(tiny_model, PROMPTS, one_device, end_ids=(end_id,))
-    for i, completion in free.items():
-        if end_id in completion.ids:
-            at = completion.ids.index(end_id)
-            assert ended[i].ids == completion.ids[:at] and ended[i].ended
-            # The end token's own probability is the last.
-            np.testing.assert_allclose(ended[i].logprobs, completion.logprobs[: at + 1], atol=1e-5)
-        else:
-            assert ended[i].ids == completion.ids and not ended[i].ended
+def test_what_is_done_is_not_written_again_and_the_rest_is_the_same(tiny_model, one_device):
+    whole = complete(tiny_model, PROMPTS, one_device, SAMPLING)
+    rest = complete(tiny_model, PROMPTS, one_device, SAMPLING, done=[0, 5, 7])
+    assert sorted(rest) == [1, 2, 3, 4, 6, 8]
+    assert all(rest[i] == whole[i] for i in rest)
+    assert complete(tiny_model, PROMPTS, one_device, done=range(9)) == {}
+
+
+def test_an_engine_that_was_left_in_the_middle_starts_afresh(tiny_model, one_device):
+    engine = make(tiny_model, one_device)
+    whole = dict(pair for ended in engine.complete(PROMPTS) for pair in ended)
+    next(engine.complete(PROMPTS[::-1], steps=1))
+    assert dict(pair for ended in engine.complete(PROMPTS) for pair in ended) == whole
+
+
+def test_samples_follow_the_seed_and_report_both_logprobs(tiny_model, one_device):
+    requests = [Request(PROMPTS[3], temperature=t) for t in (0.5, 1.0, 1.0, 0.0)]
+    runs = [complete(tiny_model, requests, one_device, seed=s) for s in (0, 0, 1)]
+    assert runs[0] == runs[1]
+    assert runs[0][1].ids != runs[2][1].ids and runs[0][1].ids != runs[0][2].ids
+    assert runs[0][3].ids == runs[2][3].ids and set(runs[0][3].sampled_logprobs) == {0.0}
+    config, params = tiny_model
+    for at, temperature in ((0, 0.5), (1, 1.0)):
+        written = runs[0][at]
+        ids = jnp.asarray([PROMPTS[3] + written.ids])
+        places = jnp.arange(ids.shape[1])[None]
+        hidden = decoder.hidden_states(config, params, ids, places, jnp.ones_like(ids))
+        logits = decoder.output_head(config, params).logits(hidden[0, len(PROMPTS[3]) - 1 : -1])
+        for scale, found in ((1, written.logprobs), (temperature, written.sampled_logprobs)):
+            logprobs = jax.nn.log_softmax(logits / scale)
+            expected = logprobs[np.arange(10), np.asarray(written.ids)]
+            np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_completion_ends_at_the_first_of_several_end_tokens(tiny_model, one_device):
     free = complete(tiny_model, PROMPTS, one_device)
     ends = (free[1].ids[6], free[3].ids[2], free[1].ids[4])
     ended = complete(tiny_model, PROMPTS, one_device, end_ids=ends)
-    assert complete(tiny_model, PROMPTS, one_device, end_ids=ends[::-1]) == ended
     seen = set()
     for i, completion in free.items():
         at = next((n for n, t in enumerate(completion.ids) if t in ends), None)
         if at is None:
-            assert ended[i] == completion
+            assert ended[i] == completion and not ended[i].ended
             continue
         seen.add(completion.ids[at])
         assert (ended[i].ids, ended[i].end) == (completion.ids[:at], completion.ids[at])
-        np.testing.assert_allclose(ended[i].logprobs, completion.logprobs[: at + 1], atol=1e-5)
+        # The end token's own probability is the last.
+        assert ended[i].logprobs == completion.logprobs[: at + 1]
     assert len(seen) > 1
+
+
+def test_forced_tokens_are_written_unless_another_was(tiny_model, one_device):
+    prompt, how = PROMPTS[0], {"temperature": 1.0, "stream": 3}
+    free = complete(tiny_model, [Request(prompt, **how)], one_device)[0].ids
+    assert len(set(free)) == 10
+    how |= {"forced": [7, 8, 9], "force_at": 4}
+    requests = [
+        Request(prompt, **how),
+        Request(prompt, unless=free[3], **how),
+        Request(prompt, unless=free[4], **how),  # It comes too late.
+        Request([*prompt, *free[:4], 7, 8, 9], 3, 1.0, stream=3),
+    ]
+    done = complete(tiny_model, requests, one_device)
+    assert done[0].ids == [*free[:4], 7, 8, 9, *done[3].ids]
+    assert done[1].ids == free
+    assert done[2].ids == done[0].ids
+    ended = complete(tiny_model, requests[:1], one_device, end_ids=(8,))[0]
+    assert ended.ids == [*free[:4], 7] and ended.end == 8
+
+
+def test_what_prompts_share_is_read_once(tiny_model, one_device):
+    task = RNG.integers(3, 500, 3 * BLOCK).tolist()
+    engine = make(tiny_model, one_device, dataclasses.replace(SAMPLING, batch_size=8))
+    samples = dict(pair for ended in engine.complete([task] * 8) for pair in ended)
+    assert engine.blocks == 3  # all of the prompt but its last token
+    alone = complete(tiny_model, [Request(task, stream=5)], one_device, SAMPLING)[0]
+    assert samples[5].ids == alone.ids
+    engine = make(tiny_model, one_device, dataclasses.replace(SETTINGS, batch_size=8))
+    prompts = [task + [i] * (2 + i) for i in range(3, 23)]
+    list(engine.complete(prompts))
+    assert engine.blocks == 3 + len(prompts)
+
+
+def test_three_programs_whatever_is_asked(tiny_model, one_device):
+    settings = GenerationConfig(max_new_tokens=41, batch_size=4)
+    engine, spans = make(tiny_model, one_device, settings), Spans()
+    with spans.compilations():
+        for lengths in ((5,) * 20, (3, 200), (90, 91, 92)):
+            requests = [
+                Request(RNG.integers(3, 500, n).tolist(), 1 + n % 40, 0.1 * i, 1 - 0.01 * i)
+                for i, n in enumerate(lengths)
+            ]
+            list(engine.complete([*requests, requests[0]]))
+            list(engine.stream(requests[0]))
+    assert 0 < spans.take()["compilations"] <= 4  # with that of the empty slots
+
+
+def test_slots_are_refilled(tiny_model, one_device):
+    limits = RNG.integers(2, 60, 150).tolist()
+    settings = GenerationConfig(max_new_tokens=60, batch_size=16)
+    engine = make(tiny_model, one_device, settings)
+    requests = [Request(PROMPTS[i % 9], limit=n) for i, n in enumerate(limits)]
+    assert sum(len(ended) for ended in engine.complete(requests)) == 150
+    assert engine.new_tokens == sum(limits)
+    batches = sum(16 * max(limits[i : i + 16]) for i in range(0, 150, 16))
+    assert engine.busy > 0.85 and 16 * engine.steps < 0.7 * batches
+
+
+def test_few_requests_take_few_slots(one_device):
+    sizes = [slots_of(SETTINGS, count, one_device) for count in (1, 2, 3, 4, 5, 100)]
+    assert sizes == [1, 2, 4, 4, 4, 4]
+    assert [slot_length(n) for n in (1, 256, 257, 512, 513, 1025)] == [
+        256,
+        256,
+        512,
+        512,
+        1024,
+        1536,
+    ]
 
 
 def test_a_prompt_beyond_the_embedding_table(tiny_model, one_device):
@@ -106,66 +218,8 @@ def test_a_prompt_beyond_the_embedding_table(tiny_model, one_device):
         complete(tiny_model, [PROMPTS[0], [511, 512, 7]], one_device)
 
 
-def test_the_loop_stops_when_all_rows_have_ended(tiny_model):
-    config, params = tiny_model
-    prompt = jnp.asarray([PROMPTS[1] + [7]])
-    length, key = jnp.asarray([32]), jax.random.key(0)
-    args = (config, params, prompt, length, key)
-    first = int(engine.generate_batch(*args, SETTINGS, -1)[0][0, 0])
-    tokens, logprobs = engine.generate_batch(*args, SETTINGS, first)
-    assert (tokens == first).all()
-    assert logprobs[0, 0] < 0 and not logprobs[0, 1:].any()
-
-
-def test_sampling_follows_the_seed_and_reports_the_models_logprobs(tiny_model, one_device):
-    settings = dataclasses.replace(SETTINGS, temperature=0.8, top_p=0.9)
-    runs = [complete(tiny_model, PROMPTS, one_device, settings, seed=s) for s in (0, 0, 1)]
-    assert runs[0] == runs[1]
-    assert [c.ids for c in runs[0].values()] != [c.ids for c in runs[2].values()]
-    ids = PROMPTS[0] + runs[0][0].ids
-    logprobs = teacher_forced(tiny_model, ids)
-    at = np.arange(len(PROMPTS[0]) - 1, len(ids) - 1)
-    np.testing.assert_allclose(
-        runs[0][0].logprobs, logprobs[at, np.asarray(ids)[at + 1]], atol=1e-5
-    )
-
-
-def test_skipped_batches_leave_the_others_as_they_were(tiny_model, one_device):
-    settings = dataclasses.replace(SETTINGS, temperature=1.0)
-    whole = complete(tiny_model, PROMPTS, one_device, settings)
-    rest = complete(tiny_model, PROMPTS, one_device, settings, skip=1)
-    assert sorted(rest) == [1, 3, 5]  # the three longest
-    assert all(rest[i] == whole[i] for i in rest)
-
-
-@pytest.mark.parametrize(
-    ("length", "width"),
-    [(1, 16), (16, 16), (17, 32), (49, 64), (128, 128), (129, 160), (257, 320), (1025, 1280)],
-)
-def test_how_wide_a_batch_is(length, width):
-    assert engine.padded_width(length) == width
-
-
-def test_few_widths_and_little_padding():
-    widths = {length: engine.padded_width(length) for length in range(1, 2049)}
-    assert len(set(widths.values())) == 8 + 4 * 4
-    assert all(length <= width < 1.25 * length for length, width in widths.items() if length > 64)
-
-
-def test_three_widths_compile_three_times(tiny_model, one_device):
-    lengths = [3, 9, 10, 16, 17, 20, 31, 32, 33, 40, 45, 48]
-    prompts = [RNG.integers(3, 500, n).tolist() for n in lengths]
-    settings = GenerationConfig(max_new_tokens=3, batch_size=2)
-    before = engine.generate_batch._cache_size()
-    complete(tiny_model, prompts, one_device, settings)
-    assert engine.generate_batch._cache_size() - before == 3
-    complete(tiny_model, prompts[::-1], one_device, settings, seed=5)
-    assert engine.generate_batch._cache_size() - before == 3
-
-
 def test_prompts_beyond_the_context(tiny_model, one_device):
-    settings = GenerationConfig(max_new_tokens=508, batch_size=1)
     with pytest.raises(
         UserError, match=r"a prompt of 5 tokens and generation.max_new_tokens=508.*of 512"
     ):
-        complete(tiny_model, PROMPTS[:1], one_device, settings)
+        complete(tiny_model, [Request(PROMPTS[0], 508)], one_device)

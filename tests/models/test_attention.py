@@ -11,7 +11,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import attention as module
-from bridge_jax.models.attention import SlidingWindow, Visible, attention, cudnn_takes, splash_takes
+from bridge_jax.models.attention import SlidingWindow, attention, cudnn_takes, splash_takes
 from bridge_jax.models.config import best_kernel
 from bridge_jax.parallel.sharding import make_mesh
 
@@ -35,7 +35,7 @@ def inputs(batch=B, steps=S):
     at = np.arange(steps)
     segments = 1 + (at >= ends[:, :1]) + (at >= ends[:, 1:2])
     segments = jnp.asarray(np.where(at < ends[:, 2:], segments, 0), jnp.int32)
-    return query, key, value, Visible(segments, segments)
+    return query, key, value, segments
 
 
 CASES = {
@@ -53,11 +53,11 @@ on_cases = pytest.mark.parametrize(
 
 def value_and_gradients(kernel, case):
     """Returns what comes out where there is no padding, and the gradients of its square."""
-    query, key, value, visible = inputs()
-    real = (visible.query > 0)[:, :, None, None]
+    query, key, value, segments = inputs()
+    real = (segments > 0)[:, :, None, None]
 
     def loss(query, key, value):
-        mixed = attention(query, key, value, visible, H**-0.5, kernel=kernel, **CASES[case]) * real
+        mixed = attention(query, key, value, segments, H**-0.5, kernel=kernel, **CASES[case]) * real
         return (mixed**2).sum(), mixed
 
     grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
@@ -67,7 +67,7 @@ def value_and_gradients(kernel, case):
 
 @on_cases
 def test_splash_attention_gives_the_plain_result(case, interpreted):
-    assert splash_takes(inputs()[0], inputs()[3])
+    assert splash_takes(inputs()[0])
     expected = value_and_gradients("plain", case)
     assert np.abs(expected[0]).max() > 1
     found = value_and_gradients("splash", case)
@@ -77,11 +77,11 @@ def test_splash_attention_gives_the_plain_result(case, interpreted):
 
 @pytest.mark.parametrize("kernel", ["splash", "plain"])
 def test_rows_that_are_no_whole_blocks_or_chunks(kernel, interpreted, monkeypatch):
-    query, key, value, visible = inputs(steps=200)
-    expected = attention(query, key, value, visible, 0.2)
+    query, key, value, segments = inputs(steps=200)
+    expected = attention(query, key, value, segments, 0.2)
     monkeypatch.setattr(module, "CHUNK", 64)
-    found = attention(query, key, value, visible, 0.2, kernel=kernel)
-    real = np.asarray(visible.query > 0)
+    found = attention(query, key, value, segments, 0.2, kernel=kernel)
+    real = np.asarray(segments > 0)
     np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=2e-5)
 
 
@@ -119,18 +119,15 @@ def test_chunks_hold_fewer_scores(monkeypatch):
 
 
 def test_what_the_kernels_take():
-    query, _, _, visible = inputs()
-    short = query[:, :100]  # less than a block
-    cached = visible._replace(start=jnp.int32(0))
-    assert splash_takes(query, visible)
-    assert not splash_takes(short, visible)
-    assert not splash_takes(query, cached)
+    query = inputs()[0]
+    assert splash_takes(query)
+    assert not splash_takes(query[:, :100])  # less than a block
     narrow = query.astype(jnp.bfloat16)
-    assert cudnn_takes(narrow, visible, None)
-    assert not cudnn_takes(query, visible, None)  # f32
-    assert not cudnn_takes(narrow, visible, 30.0)
-    assert not cudnn_takes(narrow, cached, None)
-    assert not cudnn_takes(jnp.concatenate([narrow] * 5, -1), visible, None)  # 160 wide
+    assert cudnn_takes(narrow, None)
+    assert not cudnn_takes(query, None)  # f32
+    assert not cudnn_takes(narrow, 30.0)
+    assert not cudnn_takes(narrow[:, :201], None)  # an odd number of rows
+    assert not cudnn_takes(jnp.concatenate([narrow] * 5, -1), None)  # 160 wide
 
 
 def test_cudnn_forward_and_backward_are_what_a_gpu_gets(monkeypatch):
@@ -138,12 +135,12 @@ def test_cudnn_forward_and_backward_are_what_a_gpu_gets(monkeypatch):
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91002)
-    query, key, value, visible = inputs()
+    query, key, value, segments = inputs()
     narrow = [x.astype(jnp.bfloat16) for x in (query, key, value)]
 
     def loss(query, key, value):
         window = SlidingWindow(37, jnp.asarray(True))
-        mixed = attention(query, key, value, visible, 0.1, window=window, kernel="cudnn")
+        mixed = attention(query, key, value, segments, 0.1, window=window, kernel="cudnn")
         return (mixed.astype(jnp.float32) ** 2).sum()
 
     traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*narrow)

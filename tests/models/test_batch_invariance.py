@@ -1,4 +1,4 @@
-"""Left padding, packing and the rest of the batch do not change an example's logits."""
+"""Packing, a cache and the rest of the batch do not change an example's logits."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bridge_jax.models import decoder
+from bridge_jax.models.cache import Places, init_cache, places_of
 from bridge_jax.models.config import DecoderConfig, Rope
 
 LLAMA = DecoderConfig(97, 32, 3, 4, 2, 8, 48, rope=Rope(500_000.0, 8.0, 32), tied=False)
@@ -46,24 +47,19 @@ def _packed(config, params, tokens, positions, segments):
     return decoder.output_head(config, params).logits(hidden)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _padded(config, params, tokens, lengths):
-    width = tokens.shape[1]
-    pad = (width - lengths)[:, None]
-    cache = decoder.init_cache(config, len(tokens), width)
-    cache = cache._replace(mask=jnp.arange(width) >= pad)
-    positions = jnp.maximum(jnp.arange(width) - pad, 0)
-    visible = decoder.in_cache(cache, width)
-    hidden, _ = decoder.Decoder(config).apply({"params": params}, tokens, positions, visible, cache)
-    return decoder.output_head(config, params).logits(hidden)
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _cached(config, params, tokens, places, size):
+    """Returns the logits of rows int32[G, S], in the blocks and slots of `places`."""
+    cache = init_cache(config, *size)
+    found = []
+    for block in zip(tokens, *places):
+        hidden, cache = decoder.extend(config, params, block[0], Places(*block[1:]), cache)
+        found.append(decoder.output_head(config, params).logits(hidden))
+    return jnp.stack(found)
 
 
 def packed_logits(config, *row):
     return _packed(config, params_of(config), *row)
-
-
-def padded_logits(config, *batch):
-    return _padded(config, params_of(config), *batch)
 
 
 def row(*texts):
@@ -96,11 +92,25 @@ def test_every_example_has_the_logits_it_has_alone(config):
             close(logits[r, at : at + length], expected[index])
             at += length
 
-    lengths = np.array([len(text) for text in TEXTS])
-    padded = np.zeros((len(TEXTS), 32), np.int32)
-    for r, text in enumerate(TEXTS):
-        padded[r, 32 - len(text) :] = text
-    for order in ([0, 1, 2, 3], [3, 1], [2]):
-        logits = padded_logits(config, padded[order], lengths[order])
-        for r, index in enumerate(order):
-            close(logits[r, 32 - len(TEXTS[index]) :], expected[index])
+
+@pytest.mark.parametrize("config", [LLAMA, GEMMA, QWEN], ids=["llama", "gemma", "qwen"])
+def test_a_cache_gives_the_same_logits_in_any_slots(config):
+    """Each text is read in blocks of four, three a call: two of one text and one of another."""
+    calls = [[(1, 0), (1, 4), (0, 0)], [(0, 4), (1, 8), (1, 12)], [(1, 16), (1, 20), (0, 8)]]
+    slots, size = {0: 4, 1: 1}, (5, 24, 8)
+    tokens, positions, at, last = [], [], [], []
+    for call in calls:
+        padded = {i: np.pad(TEXTS[i], (0, 24 - len(TEXTS[i]))) for i in slots}
+        tokens.append([padded[i][start : start + 4] for i, start in call])
+        positions.append([np.arange(start, start + 4) for _, start in call])
+        at.append([slots[i] for i, _ in call])
+        last.append([max(s for j, s in call if j == i) + 3 for i, _ in call])
+    places = [jnp.asarray(np.array(part), jnp.int32) for part in (positions, at, last)]
+    params = decoder.unstacked(params_of(config))
+    logits = _cached(config, params, jnp.asarray(np.array(tokens)), places, size)
+    assert (min(places_of(config, 24, 8)) < 24) == bool(config.window)  # a ring
+    for call, found in zip(calls, np.asarray(logits)):
+        for (index, start), block in zip(call, found):
+            real = len(TEXTS[index]) - start
+            expected = alone(config, TEXTS[index])[start : start + 4]
+            np.testing.assert_allclose(block[:real], expected, rtol=0, atol=1e-5)

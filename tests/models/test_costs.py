@@ -9,6 +9,7 @@ import pytest
 
 from bridge_jax.config import LoraConfig, MeshConfig, TrainConfig
 from bridge_jax.models import costs, decoder
+from bridge_jax.models.cache import init_cache
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection.scores import ScoreBatch, score_batch
@@ -52,12 +53,16 @@ def test_flops_of_training(one_device, monkeypatch):
     assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 4 * head
 
 
-def test_the_last_token_of_a_completion_is_not_read(one_device):
-    prompts = costs.scoring_step(CONFIG, 4, 6, 1, one_device).flops
-    assert costs.generation_step(CONFIG, 4, 6, 1, one_device).flops == prompts
-    # Four rows: the layers, the head, and attention to 6 + 3 slots in 2 layers of 2 heads.
+def test_prompts_have_no_head_and_each_token_has_one(one_device):
+    # Four prompts of 6 tokens, attending in 2 layers of 2 heads of 4.
+    prompts = 2 * LAYERS * 24 + 4 * 2 * 2 * 4 * 6 * 24
+    # Four rows: the layers, the head, and attention to 6 + 3 slots.
     a_token = 4 * (2 * LAYERS + 2 * HEAD + 4 * 2 * 2 * 4 * 9)
-    assert costs.generation_step(CONFIG, 4, 6, 3, one_device).flops == prompts + 2 * a_token
+    found = costs.generation_step(CONFIG, 4, 6, 3, 8, one_device)
+    assert found.flops == prompts + 3 * a_token
+    # 8 tokens of prompts a call: three calls read the layers, as three tokens do.
+    fewer = costs.generation_step(CONFIG, 4, 6, 3, 24, one_device)
+    assert found.bytes - fewer.bytes == 2 * LAYERS * 4
 
 
 def test_model_flops_count_nothing_twice(one_device):
@@ -81,7 +86,7 @@ def test_a_kernel_leaves_the_scores_on_the_chip(one_device):
 def test_one_device_sends_nothing(one_device):
     assert costs.train_step(CONFIG, TRAIN, 5, one_device).collective_bytes == 0
     assert costs.scoring_step(CONFIG, 4, 6, 2, one_device).collective_bytes == 0
-    assert costs.generation_step(CONFIG, 4, 6, 3, one_device).collective_bytes == 0
+    assert costs.generation_step(CONFIG, 4, 6, 3, 8, one_device).collective_bytes == 0
 
 
 def test_what_eight_devices_send():
@@ -94,7 +99,8 @@ def test_what_eight_devices_send():
 
 
 def test_the_cache():
-    assert costs.cache_bytes(CONFIG, 3, 7) == decoder.init_cache(CONFIG, 3, 7).keys.nbytes * 2
+    layers = init_cache(CONFIG, 3, 7, 1)
+    assert costs.cache_bytes(CONFIG, 3, 7) == sum(a.nbytes for a in jax.tree.leaves(layers))
 
 
 ONE = DecoderConfig(512, 64, 1, 4, 2, 16, 256)

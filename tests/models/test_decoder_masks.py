@@ -2,16 +2,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.models import decoder
-from bridge_jax.models.attention import SlidingWindow, Visible, dense_mask, rotate, rotation
-from bridge_jax.models.config import DecoderConfig, Rope
-
-CONFIG = DecoderConfig(16, 8, 1, 1, 1, 8, 8)
+from bridge_jax.models.attention import SlidingWindow, dense_mask, rotate, rotation
+from bridge_jax.models.config import Rope
 
 
 def test_segment_mask_of_a_packed_row():
     segments = jnp.asarray([[1, 1, 2, 2, 2, 0]])
-    mask = dense_mask(Visible(segments, segments))
+    mask = dense_mask(segments)
     assert mask.shape == (1, 1, 6, 6)
     expected = [
         [1, 0, 0, 0, 0, 0],
@@ -24,35 +21,13 @@ def test_segment_mask_of_a_packed_row():
     np.testing.assert_array_equal(np.asarray(mask[0, 0], int), expected)
 
 
-def left_padded(index):
-    # Prompts of 3 and 1 tokens in 3 slots, then 2 slots to write.
-    cache = decoder.init_cache(CONFIG, batch=2, length=5)
-    filled = jnp.asarray([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], bool)
-    return cache._replace(mask=filled, index=jnp.int32(index))
-
-
-def test_cache_mask_of_the_prefill():
-    mask = np.asarray(dense_mask(decoder.in_cache(left_padded(0), 3)), int)
-    assert mask.shape == (2, 1, 3, 5)
-    np.testing.assert_array_equal(mask[0, 0], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
-    np.testing.assert_array_equal(mask[1, 0], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 0, 0]])
-
-
-def test_cache_mask_of_a_decoding_step():
-    mask = np.asarray(dense_mask(decoder.in_cache(left_padded(3), 1)), int)
-    np.testing.assert_array_equal(mask[:, 0, 0], [[1, 1, 1, 1, 0], [0, 0, 1, 1, 0]])
-
-
 @pytest.mark.parametrize("applies", [True, False])
-def test_window_of_a_packed_row_and_of_a_decoding_step(applies):
+def test_window_of_a_packed_row(applies):
     window = SlidingWindow(2, jnp.asarray(applies))
     segments = jnp.ones((1, 4), int)
-    mask = np.asarray(dense_mask(Visible(segments, segments), window), int)[0, 0]
+    mask = np.asarray(dense_mask(segments, window), int)[0, 0]
     near = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
     np.testing.assert_array_equal(mask, near if applies else np.tril(np.ones((4, 4))))
-    mask = dense_mask(decoder.in_cache(left_padded(3), 1), window)
-    expected = [0, 0, 1, 1, 0] if applies else [1, 1, 1, 1, 0]
-    np.testing.assert_array_equal(np.asarray(mask, int)[0, 0, 0], expected)
 
 
 def test_rope_by_hand():

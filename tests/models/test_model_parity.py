@@ -58,7 +58,8 @@ def exactly_summed_logits(config, params, tokens):
 
 def greedy(config, params, prompts, count, mesh, end_ids=(-1,)):
     settings = GenerationConfig(max_new_tokens=count, batch_size=len(prompts))
-    done = dict(next(Engine(config, params, end_ids, 0, settings, mesh).complete(prompts)))
+    engine = Engine(config, params, end_ids, 0, settings, mesh)
+    done = dict(pair for ended in engine.complete(prompts) for pair in ended)
     return [done[i].ids for i in range(len(prompts))]
 
 

@@ -1,4 +1,4 @@
-"""Completions survive a kill between any two batches, and in the middle of a line."""
+"""Completions survive a kill between any two of them, and in the middle of a line."""
 
 import json
 
@@ -12,27 +12,23 @@ from bridge_jax.pipeline.storage import Folder
 
 EXAMPLES = [Example(f"e{i}", "q" * (1 + i * 5 % 7), "1", "numeric") for i in range(8)]
 PROMPTS = [list(range(len(e.question))) for e in EXAMPLES]
+ENDED = [[3, 0], [7], [1, 2, 6], [5, 4]]  # in this order
 
 
 class FakeEngine:
-    """Batches of three, shortest first; the completion depends on the batch's number, as sampling
-    does."""
+    """Completions end in another order than they are asked for, and depend on their request."""
 
     def __init__(self, stop_after=None):
-        self.stop_after, self.skipped = stop_after, None
+        self.stop_after, self.written = stop_after, []
 
-    def plan(self, prompts):
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        return [order[i : i + 3] for i in range(0, len(order), 3)]
-
-    def complete(self, prompts, skip_batches=0):
-        self.skipped = skip_batches
-        for number, members in enumerate(self.plan(prompts)):
-            if number < skip_batches:
-                continue
+    def complete(self, prompts, done=()):
+        for number, members in enumerate(ENDED):
             if number == self.stop_after:
                 raise KeyboardInterrupt
-            yield [(i, Completion([number, i], [-0.5, -0.25], 2)) for i in members]
+            new = [i for i in members if i not in done]
+            self.written += new
+            if new:
+                yield [(i, Completion([len(prompts[i]), i], [-0.5], 2, [-0.5])) for i in new]
 
 
 def to_row(example, completion):
@@ -43,7 +39,7 @@ def write(path, **kwargs):
     engine = FakeEngine(**kwargs)
     folder = Folder(path.parent, STUDENT)
     write_completions(folder, path.name, "test", engine, EXAMPLES, PROMPTS, to_row)
-    return engine
+    return engine.written
 
 
 @pytest.fixture
@@ -52,29 +48,29 @@ def undisturbed(tmp_path):
     return (tmp_path / "whole.jsonl").read_text()
 
 
-def test_every_example_has_its_row(undisturbed):
+def test_every_example_has_its_row_in_the_order_of_examples(undisturbed):
     rows = [json.loads(line) for line in undisturbed.split("\n")[:-1]]
-    assert sorted(row["id"] for row in rows) == [e.id for e in EXAMPLES]
-    assert {row["id"]: row["ids"][1] for row in rows} == {f"e{i}": i for i in range(8)}
+    assert [row["id"] for row in rows] == [e.id for e in EXAMPLES]
+    assert [row["ids"][1] for row in rows] == list(range(8))
+    assert list(rows[0]) == ["id", "ids", "text"]
 
 
-@pytest.mark.parametrize("batches", [0, 1, 2])
-@pytest.mark.parametrize(
-    "rest", ["", '{"id": "e', '{"id": "x"}', '{"id": "x"}\n', '{"id": "x"}\n{']
-)
-def test_an_interrupted_file_ends_as_an_undisturbed_one(tmp_path, undisturbed, batches, rest):
+@pytest.mark.parametrize("calls", [0, 1, 3])
+@pytest.mark.parametrize("rest", ["", '{"id": "e', '{"request": 6, "id": "x"'])
+def test_an_interrupted_file_ends_as_an_undisturbed_one(tmp_path, undisturbed, calls, rest):
     path = tmp_path / "rows.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        write(path, stop_after=batches)
-    assert len(path.read_text().split("\n")) == batches * 3 + 1
-    with path.open("a") as file:  # what a kill leaves of the next batch
+        write(path, stop_after=calls)
+    done = [i for members in ENDED[:calls] for i in members]
+    assert len(path.read_text().split("\n")) == len(done) + 1
+    with path.open("a") as file:  # what a kill leaves of the next row
         file.write(rest)
-    assert write(path).skipped == batches
+    assert write(path) == [i for members in ENDED[calls:] for i in members]
     assert path.read_text() == undisturbed
 
 
 def test_a_whole_file_is_left_as_it_is(tmp_path, undisturbed):
     path = tmp_path / "rows.jsonl"
     path.write_text(undisturbed)
-    assert write(path).skipped == 3
+    assert write(path) == []
     assert path.read_text() == undisturbed
