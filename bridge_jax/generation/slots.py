@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.generation.sampling import sample
 from bridge_jax.models import decoder
-from bridge_jax.models.cache import LayerCache, Places, copy_slots, init_cache
+from bridge_jax.models.cache import LayerCache, Places, cache_spec, copy_slots, init_cache
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
@@ -77,7 +77,6 @@ class State(NamedTuple):
     written: Written
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: int) -> State:
     """Returns empty slots.
 
@@ -98,7 +97,6 @@ def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: 
     return _placed(State(init_cache(config, slots, length, ahead), rows, written))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def prefill(
     config: DecoderConfig,
     params: Any,
@@ -110,7 +108,7 @@ def prefill(
 
     Args:
       config, params: of the model (`decoder.unstacked`).
-      cache: of each layer; donated.
+      cache: of each layer.
       tokens: int32[G, BLOCK]. Blocks of one prompt may follow each other. What a block has after
         the end of its prompt is overwritten by what is decoded.
       places: of the tokens.
@@ -118,15 +116,6 @@ def prefill(
     return decoder.extend(config, params, tokens, places, cache)[1]
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def copy(
-    cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array
-) -> tuple[LayerCache, ...]:
-    """Copies slots to others on the same chip (`cache.copy_slots`); `cache` is donated."""
-    return copy_slots(cache, sources, targets)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def decode(
     config: DecoderConfig,
     params: Any,
@@ -142,7 +131,7 @@ def decode(
 
     Args:
       config, params: of the model (`decoder.unstacked`).
-      state: donated.
+      state: of the slots.
       fresh: bool[B], slots that start on a new request,
       rows: which is here; not read elsewhere.
       key: random key. That of a token is made of it, the request's `stream` and the token's
@@ -152,7 +141,7 @@ def decode(
       steps: int32[], the most steps.
 
     Returns:
-      The state, and on all devices what has been written.
+      The state, and what has been written.
     """
     batch = jnp.arange(fresh.shape[0])
 
@@ -206,8 +195,7 @@ def decode(
         return _placed(State(cache, rows, written))
 
     state = jax.lax.while_loop(goes_on, step, _placed(State(state.cache, rows, written)))
-    everywhere = jax.tree.map(lambda a: constrain(a, *(None,) * a.ndim), state.written)
-    return state, everywhere
+    return state, state.written
 
 
 class Size(NamedTuple):
@@ -233,7 +221,8 @@ class Size(NamedTuple):
 class Programs(NamedTuple):
     """The programs, lowered or compiled, and the state as shapes and places.
 
-    Compiled, they are called as the functions are, without what was static.
+    Compiled, they are called as the functions are, without the config. Cache and state are donated;
+    what has been written comes back on all devices.
     """
 
     init_state: Any
@@ -245,31 +234,42 @@ class Programs(NamedTuple):
 
 def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
     """Lowers the programs for a mesh, whose devices may be those of another machine."""
+    by_rows = NamedSharding(mesh, PartitionSpec(BATCH))
+    everywhere = NamedSharding(mesh, PartitionSpec())
 
-    def array(*shape: int, dtype: Any = jnp.int32, spec: Any = PartitionSpec(BATCH)) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+    def array(*shape: int, dtype: Any = jnp.int32, sharding: Any = by_rows) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     params = decoder.abstract_unstacked(config, mesh)
-    count, blocks = size.count, size.blocks
+    count, ahead = size.count, size.blocks // batch_devices(mesh) * BLOCK
+    key = array(dtype=jax.eval_shape(lambda: jax.random.key(0)).dtype, sharding=everywhere)
     with jax.set_mesh(mesh):
-        empty = init_state.lower(
-            config, count, size.length, size.new, blocks // batch_devices(mesh) * BLOCK
-        )
+        start = functools.partial(init_state, config, count, size.length, size.new, ahead)
+        shapes = jax.eval_shape(start)
+        places = jax.tree.map(lambda a: by_rows if a.ndim else everywhere, shapes)
+        kept = NamedSharding(mesh, cache_spec(config.num_kv_heads))
+        places = places._replace(cache=jax.tree.map(lambda _: kept, shapes.cache))
         state: Any = jax.tree.map(
-            lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
-            empty.out_info,
-            empty.compile().output_shardings,
+            lambda a, place: array(*a.shape, dtype=a.dtype, sharding=place), shapes, places
         )
-        tokens, one, copied = array(blocks, BLOCK), array(blocks), array(size.copies)
-        fresh, everywhere = array(count, dtype=bool), {"spec": PartitionSpec()}
-        scalar, ends = array(**everywhere), array(size.ends, **everywhere)
-        key = array(dtype=jax.random.key(0).dtype, **everywhere)
-        rest = fresh, state.rows, key, ends, scalar, scalar
+        empty = jax.jit(start, out_shardings=places).lower()
+        # What is donated comes back in its place, so that each program is compiled once.
+        cached = places.cache
+        read = jax.jit(functools.partial(prefill, config), donate_argnums=1, out_shardings=cached)
+        copy = jax.jit(copy_slots, donate_argnums=0, out_shardings=cached)
+        write = jax.jit(
+            functools.partial(decode, config),
+            donate_argnums=1,
+            out_shardings=(places, jax.tree.map(lambda _: everywhere, places.written)),
+        )
+        tokens, one, copied = array(size.blocks, BLOCK), array(size.blocks), array(size.copies)
+        scalar, ends = array(sharding=everywhere), array(size.ends, sharding=everywhere)
+        fresh = array(count, dtype=bool)
         return Programs(
             empty,
-            prefill.lower(config, params, state.cache, tokens, Places(tokens, one, one)),
+            read.lower(params, state.cache, tokens, Places(tokens, one, one)),
             copy.lower(state.cache, copied, copied),
-            decode.lower(config, params, state, *rest),
+            write.lower(params, state, fresh, state.rows, key, ends, scalar, scalar),
             state,
         )
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import BATCH, constrain
+from bridge_jax.parallel.sharding import BATCH
 
 CHUNK = 512  # Places that are read at once; longer slots are read in a loop.
 
@@ -65,11 +65,15 @@ def init_cache(
     """Returns empty caches; the arguments are those of `places_of`."""
 
     def empty(places: int) -> jax.Array:
-        shape = (config.num_kv_heads, slots, places, config.head_dim)
-        return constrain(jnp.zeros(shape, config.dtype), "kv_heads", "batch", None, "head_dim")
+        return jnp.zeros((config.num_kv_heads, slots, places, config.head_dim), config.dtype)
 
     sizes = places_of(config, length, ahead)
     return tuple(LayerCache(empty(size), empty(size)) for size in sizes)
+
+
+def cache_spec(kv_heads: int) -> PartitionSpec:
+    """Returns how keys and values are split over the mesh that is set."""
+    return PartitionSpec(_specs(kv_heads)[1], BATCH)
 
 
 def copy_slots(
@@ -98,8 +102,8 @@ def copy_slots(
         count = (sources >= 0).sum()
         return jax.lax.fori_loop(0, count, one, cache)
 
-    kv = _specs(cache[0].keys.shape[0])[1]
-    specs = jax.tree.map(lambda _: PartitionSpec(kv, BATCH), cache)
+    spec = cache_spec(cache[0].keys.shape[0])
+    specs = jax.tree.map(lambda _: spec, cache)
     rows = PartitionSpec(BATCH)
     return _on_each_chip(copy, (specs, rows, rows), specs)(cache, sources, targets)
 
@@ -133,7 +137,7 @@ def cached_attention(
     run = functools.partial(
         _attend, scale=scale, softcap=softcap, window=window, group=query.shape[2] // key.shape[2]
     )
-    rows, kept = PartitionSpec(BATCH), PartitionSpec(kv, BATCH)
+    rows, kept = PartitionSpec(BATCH), cache_spec(key.shape[2])
     new, cached = PartitionSpec(BATCH, None, kv), LayerCache(kept, kept)
     asked = PartitionSpec(BATCH, None, heads)
     where = jax.tree.map(lambda _: rows, places)

@@ -1,6 +1,5 @@
 import itertools
 
-import jax
 import pytest
 
 from bridge_jax.config import GenerationConfig
