@@ -128,15 +128,18 @@ class GenerationConfig:
 
     Attributes:
       max_new_tokens: completion length at most.
-      batch_size: prompts decoded together, at most.
+      batch_size: sequences that are written together, at most; when some end, others begin.
       temperature: 0 is greedy.
       top_p: nucleus sampling, with temperature > 0.
+      cache: in what keys and values are kept: `compute`, as they are computed; `bf16`; or `int8`,
+        with a scale for each, in about half the memory of bf16, and less exact.
     """
 
     max_new_tokens: Size = 96
     batch_size: Size = 64
     temperature: NotNegative = 0.0
     top_p: Annotated[float, Range(above=0, most=1)] = 1.0
+    cache: Literal["compute", "bf16", "int8"] = "compute"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,12 +124,21 @@ def calls(mesh: Mesh) -> tuple[int, int]:
     return blocks * batch_devices(mesh), COPIES * batch_devices(mesh)
 
 
-def prepare(config: DecoderConfig, params: Any, mesh: Mesh) -> tuple[DecoderConfig, Any]:
+def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
+    """Returns the config of a model in the engine: without adapter, in the compute dtype."""
+    return dataclasses.replace(
+        config, lora=None, param_dtype=config.dtype, remat="none", kernel="plain", cache=cache
+    )
+
+
+def prepare(
+    config: DecoderConfig, params: Any, mesh: Mesh, cache: str = "compute"
+) -> tuple[DecoderConfig, Any]:
     """Returns the model as the engine uses it: adapter merged, compute dtype, placed on `mesh`.
 
     One program does it all, so nothing is whole on one device that is not so on the mesh.
     """
-    plain = dataclasses.replace(config, lora=None, param_dtype=config.dtype)
+    plain = as_generated(config, cache)
     with jax.set_mesh(mesh):
         return plain, _prepared(config, plain, mesh)(params)
 
@@ -178,7 +187,7 @@ class Engine:
         """Takes the model, the tokens that end a completion, and one that fills the blocks."""
         self._settings, self._mesh, self._pad_id = settings, mesh, pad_id
         self._parts = batch_devices(mesh)
-        self._config, self._params = prepare(config, params, mesh)
+        self._config, self._params = prepare(config, params, mesh, settings.cache)
         self._end_ids = set(end_ids)
         ends = np.asarray(sorted(self._end_ids), np.int32)
         everywhere = NamedSharding(mesh, PartitionSpec())

@@ -67,6 +67,7 @@ PSEUDO_LABELS = Artifact(
     "generate",
     "assistant",
     (rows("pseudo_labels.jsonl", PseudoLabel),),
+    version=2,  # each row has random numbers of its own, and rows are in order
 )
 SCORES = Artifact(
     "apprenticeship/scores",

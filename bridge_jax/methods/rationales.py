@@ -90,6 +90,7 @@ COMPLETIONS = Artifact(
     "generate",
     "assistant",
     (rows("completions.jsonl", Written),),
+    version=2,  # each row has random numbers of its own, and rows are in order
 )
 SAMPLES = Artifact(
     "tutoring/samples",
@@ -97,6 +98,7 @@ SAMPLES = Artifact(
     "generate",
     "student",
     (rows("samples.jsonl", Sampled),),
+    version=2,  # each row has random numbers of its own, and rows are in order
 )
 RATIONALES = Artifact(
     "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)

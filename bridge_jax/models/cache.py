@@ -24,10 +24,17 @@ CHUNK = 512  # Places that are read at once; longer slots are read in a loop.
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of a layer: f[K, B, T, H] each, as matrix products take them."""
+    """Keys and values of a layer, as matrix products take them.
+
+    Attributes:
+      keys, values: [K, B, T, H] each: of the compute dtype, bf16 or int8 (`DecoderConfig.cache`).
+      key_scales, value_scales: f32[K, B, T], which int8 is multiplied by; otherwise None.
+    """
 
     keys: jax.Array
     values: jax.Array
+    key_scales: jax.Array | None = None
+    value_scales: jax.Array | None = None
 
 
 class Places(NamedTuple):
@@ -64,11 +71,15 @@ def init_cache(
 ) -> tuple[LayerCache, ...]:
     """Returns empty caches; the arguments are those of `places_of`."""
 
-    def empty(places: int) -> jax.Array:
-        return jnp.zeros((config.num_kv_heads, slots, places, config.head_dim), config.dtype)
+    dtypes = {"compute": config.dtype, "bf16": jnp.bfloat16, "int8": jnp.int8}
 
-    sizes = places_of(config, length, ahead)
-    return tuple(LayerCache(empty(size), empty(size)) for size in sizes)
+    def empty(places: int) -> LayerCache:
+        shape = (config.num_kv_heads, slots, places, config.head_dim)
+        values = jnp.zeros(shape, dtypes[config.cache])
+        scales = jnp.zeros(shape[:-1]) if config.cache == "int8" else None
+        return LayerCache(values, values, scales, scales)
+
+    return tuple(empty(size) for size in places_of(config, length, ahead))
 
 
 def cache_spec(kv_heads: int) -> PartitionSpec:
@@ -137,8 +148,8 @@ def cached_attention(
     run = functools.partial(
         _attend, scale=scale, softcap=softcap, window=window, group=query.shape[2] // key.shape[2]
     )
-    rows, kept = PartitionSpec(BATCH), cache_spec(key.shape[2])
-    new, cached = PartitionSpec(BATCH, None, kv), LayerCache(kept, kept)
+    rows, spec = PartitionSpec(BATCH), cache_spec(key.shape[2])
+    new, cached = PartitionSpec(BATCH, None, kv), jax.tree.map(lambda _: spec, cache)
     asked = PartitionSpec(BATCH, None, heads)
     where = jax.tree.map(lambda _: rows, places)
     return _on_each_chip(run, (asked, new, new, cached, where), (asked, cached))(
@@ -163,18 +174,22 @@ def _attend(
     positions, last = places.positions, places.last
     slots = jnp.arange(rows) if places.slots is None else places.slots
     at = (slots[:, None], positions % size)
-    cache = LayerCache(
-        *(
-            kept.at[:, *at].set(new.transpose(2, 0, 1, 3).astype(kept.dtype), mode="drop")
-            for kept, new in zip(cache, (key, value))
-        )
+    new = [x.transpose(2, 0, 1, 3) for x in (key, value)]  # K G S H
+    scales: list[Any] = [None, None]
+    if cache.key_scales is not None:
+        scales = [jnp.abs(x).max(-1).astype(jnp.float32) / 127 for x in new]  # K G S
+        new = [jnp.round(x / jnp.maximum(scale, 1e-30)[..., None]) for x, scale in zip(new, scales)]
+    cache = jax.tree.map(
+        lambda kept, x: kept.at[:, *at].set(x.astype(kept.dtype), mode="drop"),
+        cache,
+        LayerCache(*new, *scales),
     )
     # Where tensor does not divide the key heads, each chip has them all and reads its own.
     own = max(1, heads // group) if heads < group * key.shape[2] else key.shape[2]
     first = jax.lax.axis_index("tensor") * heads // group if own < key.shape[2] else 0
 
     def read(kept: jax.Array, start: Any, count: int) -> jax.Array:
-        """Returns f[own, G, count, H]."""
+        """Returns [own, G, count, ...]."""
         if own < kept.shape[0]:
             kept = jax.lax.dynamic_slice_in_dim(kept, first, own)
         if count < size:
@@ -189,25 +204,28 @@ def _attend(
         """Attends to the places from `start` on, too: streaming softmax."""
         best, total, mixed = state
         place = start + jnp.arange(count)
-        held = last[:, None] - (last[:, None] - place) % size  # G T, the position in each place
-        seen = (held[:, None] <= positions[..., None]) & (held[:, None] >= 0)  # G S T
+        # The position that is in each place.
+        there = last[:, None, None] - (last[:, None, None] - place) % size  # G 1 T
+        seen = (there <= positions[..., None]) & (there >= 0)  # G S T
         if window is not None:
-            seen &= held[:, None] > positions[..., None] - window
-        keys, values = (read(kept, start, count) for kept in cache)
+            seen &= there > positions[..., None] - window
+        held = jax.tree.map(lambda kept: read(kept, start, count), cache)
+        keys, values = held.keys.astype(asked.dtype), held.values.astype(asked.dtype)
         scores = jnp.einsum("KGXH,KGTH->KGXT", asked, keys, preferred_element_type=jnp.float32)
+        if held.key_scales is not None:
+            scores *= held.key_scales[:, :, None]
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
         scores = scores.reshape(own, rows, steps, -1, count)  # own G S Q T
         scores = jnp.where(seen[:, :, None], scores, -jnp.inf).reshape(own, rows, -1, count)
         top = jnp.maximum(best, scores.max(-1, keepdims=True))
         weights, shrink = jnp.exp(scores - top), jnp.exp(best - top)
-        new = jnp.einsum(
-            "KGXT,KGTH->KGXH",
-            weights.astype(values.dtype),
-            values,
-            preferred_element_type=jnp.float32,
-        )
-        return top, total * shrink + weights.sum(-1, keepdims=True), mixed * shrink + new
+        total = total * shrink + weights.sum(-1, keepdims=True)
+        if held.value_scales is not None:
+            weights *= held.value_scales[:, :, None]
+        weights = weights.astype(values.dtype)
+        more = jnp.einsum("KGXT,KGTH->KGXH", weights, values, preferred_element_type=jnp.float32)
+        return top, total, mixed * shrink + more
 
     begin = jnp.full((*asked.shape[:-1], 1), -1e30), jnp.zeros((*asked.shape[:-1], 1)), found
     if size <= CHUNK:

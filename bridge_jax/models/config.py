@@ -58,6 +58,7 @@ class DecoderConfig:
       dtype: of activations and matrix products; norms, softmax and losses are f32.
       kernel: of attention (`bridge_jax.models.attention`).
       remat: what of a layer the backward pass recomputes (`TrainConfig.remat`).
+      cache: in what the keys and values of a generation are kept (`GenerationConfig.cache`).
     """
 
     vocab_size: int
@@ -88,6 +89,7 @@ class DecoderConfig:
     dtype: Any = jnp.float32
     kernel: Kernel = "plain"
     remat: Literal["full", "dots", "none"] = "none"
+    cache: Literal["compute", "bf16", "int8"] = "compute"
 
 
 def compute_dtype(device: Any = None) -> Any:

@@ -157,7 +157,9 @@ def generation_step(
 def cache_bytes(config: DecoderConfig, rows: int, slots: int) -> int:
     """Returns the bytes of the keys and values of `rows` sequences of `slots` tokens."""
     c = config
-    return 2 * c.num_layers * rows * slots * c.num_kv_heads * c.head_dim * _bytes(c)
+    size = {"compute": _bytes(c), "bf16": 2, "int8": 1}[c.cache]
+    scale = F32 if c.cache == "int8" else 0
+    return 2 * c.num_layers * rows * slots * c.num_kv_heads * (c.head_dim * size + scale)
 
 
 def _forward(config: DecoderConfig, tokens: int, context: int) -> float:

@@ -106,7 +106,7 @@ def generation_step(
 
     That of decoding or of prefilling, whichever needs more.
     """
-    config = dataclasses.replace(config, param_dtype=config.dtype, lora=None)
+    config = engine.as_generated(config, settings.cache)
     length, new = engine.slot_length(width + settings.max_new_tokens), settings.max_new_tokens
     size = slots.Size(rows, length, new, *engine.calls(mesh), 1)
     programs = slots.lowered(config, mesh, size)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.config import ModelConfig, RunConfig
-from bridge_jax.generation.engine import calls
+from bridge_jax.generation.engine import as_generated, calls
 from bridge_jax.generation.slots import BLOCK
 from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
@@ -135,7 +135,8 @@ def work_time(
             step = costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case GenerationWork():
             new, prefilled = work.settings.max_new_tokens, calls(mesh)[0] * BLOCK
-            step = costs.generation_step(model, work.rows, work.width, new, prefilled, mesh)
+            written = as_generated(model, work.settings.cache)
+            step = costs.generation_step(written, work.rows, work.width, new, prefilled, mesh)
     cost = step.times(work.steps)
     rates = chip.flops, chip.bandwidth, chip.interconnect
     names = "compute", "memory", "interconnect"

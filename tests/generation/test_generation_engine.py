@@ -7,8 +7,9 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.engine import BLOCK, Engine, Request, slot_length, slots_of
-from bridge_jax.models import decoder
+from bridge_jax.generation.engine import BLOCK, Engine, Request, as_generated, slot_length, slots_of
+from bridge_jax.models import costs, decoder
+from bridge_jax.models.cache import init_cache
 from bridge_jax.timing import Spans
 
 RNG = np.random.default_rng(0)
@@ -198,6 +199,27 @@ def test_slots_are_refilled(tiny_model, one_device):
     assert engine.new_tokens == sum(limits)
     batches = sum(16 * max(limits[i : i + 16]) for i in range(0, 150, 16))
     assert engine.busy > 0.85 and 16 * engine.steps < 0.7 * batches
+
+
+@pytest.mark.parametrize("cache, atol", [("bf16", 0.02), ("int8", 0.05)])
+def test_a_smaller_cache_is_less_exact(tiny_model, one_device, cache, atol):
+    exact = complete(tiny_model, PROMPTS, one_device)
+    settings = dataclasses.replace(SETTINGS, cache=cache)
+    found = complete(tiny_model, PROMPTS, one_device, settings)
+    errors = []
+    for i, completion in exact.items():
+        pairs = list(zip(completion.ids, found[i].ids))
+        same = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        errors += [abs(a - b) for a, b in zip(completion.logprobs[:same], found[i].logprobs)]
+    assert len(errors) > 60 and 1e-5 < max(errors) < atol
+    made = as_generated(tiny_model[0], cache)
+    kept = init_cache(made, 2, 8, 1)[0]
+    wide = made.head_dim
+    assert kept.keys.dtype == {"bf16": jnp.bfloat16, "int8": jnp.int8}[cache]
+    size = sum(a.nbytes for a in jax.tree.leaves(kept))
+    assert size == 2 * made.num_kv_heads * 2 * 8 * {"bf16": 2 * wide, "int8": wide + 4}[cache]
+    layers = jax.tree.leaves(init_cache(made, 2, 8, 1))
+    assert costs.cache_bytes(made, 2, 8) == sum(a.nbytes for a in layers)
 
 
 def test_few_requests_take_few_slots(one_device):
