@@ -55,10 +55,19 @@ class RoleModel:
       role: the role, assistant or student.
       selected: which checkpoint, and what is kept of it.
       mesh: where it will lie.
+      generation_mesh: where what it generates with will lie; by default there too.
     """
 
-    def __init__(self, role: Role, selected: ModelConfig, mesh: Mesh, seed: int):
+    def __init__(
+        self,
+        role: Role,
+        selected: ModelConfig,
+        mesh: Mesh,
+        seed: int,
+        generation_mesh: Mesh | None = None,
+    ):
         self.role, self.selected, self.mesh, self._seed = role, selected, mesh, seed
+        self.generation_mesh = generation_mesh or mesh
 
     @functools.cached_property
     def config(self) -> DecoderConfig:

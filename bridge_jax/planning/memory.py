@@ -1,7 +1,6 @@
 """Compiles each step for its mesh and reports the memory per chip."""
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +11,8 @@ from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.costs import cache_bytes
-from bridge_jax.parallel.sharding import BATCH, batch_devices, filled_rows
+from bridge_jax.models.layouts import cache_bytes, generated_with, in_training
+from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives import Objective
@@ -84,11 +83,6 @@ def train_step(
     return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
 
 
-def in_training(config: DecoderConfig) -> DecoderConfig:
-    """Returns the config with the dtype of training: f32, or the compute dtype if frozen."""
-    return dataclasses.replace(config, param_dtype=config.dtype if config.lora else jnp.float32)
-
-
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Mesh) -> Memory:
     """Compiles the scoring of a batch and returns its memory."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
@@ -104,7 +98,8 @@ def generation_step(
     config: DecoderConfig, settings: GenerationConfig, rows: int, width: int, mesh: Mesh
 ) -> Memory:
     """Compiles the generation from `rows` prompts of `width` tokens; returns its memory."""
-    params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
+    params = generated_with(config, mesh)
+    config = dataclasses.replace(config, lora=None)
     count = filled_rows(rows, mesh)
     prompts, lengths = _ints(mesh, count, width), _ints(mesh, count)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -112,17 +107,8 @@ def generation_step(
         compiled = generate_batch.lower(
             config, params, prompts, lengths, key, settings, 0
         ).compile()
-    local = count // batch_devices(mesh)
-    cache = cache_bytes(config, local, width + settings.max_new_tokens) // mesh.shape["tensor"]
+    cache = cache_bytes(config, mesh, rows, width + settings.max_new_tokens)
     return _memory(compiled, local_bytes(params), 0, cache)
-
-
-def local_bytes(tree: Any) -> int:
-    """Returns the bytes of abstract arrays on one chip."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 def _memory(compiled: Any, parameters: int, optimizer: int, cache: int) -> Memory:

@@ -6,6 +6,7 @@ import pytest
 
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.config import io as config_io
+from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
@@ -70,7 +71,7 @@ def test_the_table_and_where_each_parameter_lies(tiny_config):
     code, out, err = planned(f"--config={tiny_config}", "--shardings", *ON_A_MESH)
     assert code == 0, err
     said = " ".join(out.split())
-    assert "empty rows: generation.batch_size=10 to a multiple of 4; larger" in said
+    assert "empty rows: generation.batch_size=10 to a multiple of 8; larger" in said
     assert "Nothing was run or paid." in out
     assert "tutoring/completions" in out
     rows = [" ".join(line.split()) for line in out.splitlines()]
@@ -189,12 +190,12 @@ def test_the_largest_batch_is_found_from_two(one_device):
 
 
 def test_a_published_model_needs_no_download(one_device):
-    model = plan.decoder_config(RunConfig().assistant, one_device)
+    model = planned_config(RunConfig().assistant)
     assert model.num_layers == 30
     assert model.lora is not None
     from configs.models import PAIRS
 
-    big = plan.decoder_config(PAIRS["qwen2.5-7b to qwen2.5-0.5b"].assistant, one_device)
+    big = planned_config(PAIRS["qwen2.5-7b to qwen2.5-0.5b"].assistant)
     assert (big.num_layers, big.model_dim, big.num_kv_heads) == (28, 3584, 4)
 
 

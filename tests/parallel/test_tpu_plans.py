@@ -7,9 +7,10 @@ import pytest
 
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
+from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.planning import memory, plan
+from bridge_jax.planning import memory
 from bridge_jax.training.objectives.sft import SFT
 from configs import medical_7b
 
@@ -32,7 +33,7 @@ def topology(name):
 
 
 def model(config, mesh):
-    return plan.decoder_config(config, mesh)
+    return planned_config(config, mesh.devices.flat[0])
 
 
 def gib(size):
