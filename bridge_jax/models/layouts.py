@@ -113,7 +113,9 @@ def layouts(
     training = axis_sizes(wanted, devices, slices, config.model_dim, cut)
     notes = []
     within = f" and the {devices // slices} chips of a slice" if slices > 1 else ""
-    divides_heads = f"divides its {config.num_heads} heads, its MLP of {config.mlp_dim:,}{within}"
+    divides_heads = (
+        f"divides its {config.num_heads} heads and its MLP of {config.mlp_dim:,}{within}"
+    )
     if training.tensor < asked.tensor:
         notes.append(f"mesh.tensor={asked.tensor} becomes {training.tensor}, which {divides_heads}")
     if training.fsdp < asked.fsdp:

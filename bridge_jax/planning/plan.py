@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from bridge_jax import shown
-from bridge_jax.config import RunConfig
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig
@@ -98,16 +98,32 @@ class StagePlan:
 def plan_stages(
     config: RunConfig, works: list[Work], meshes: Mapping[Role, Meshes], chip: Chip
 ) -> Iterator[StagePlan]:
-    """Plans each stage on its mesh; steps of the same shape are compiled once."""
+    """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest."""
     compiled = functools.cache(_memory)
+    targets: dict[Work, int] = {}
+    for work in works:
+        targets[_program(work)] = max(getattr(work, "targets", 0), targets.get(_program(work), 0))
     for work in works:
         mesh = mesh_of(work, meshes[work.role])
         model = decoder_config(config, work.role, mesh)
-        # The name of a stage and its number of steps do not matter to the compiler.
-        shape = work._replace(stage="", steps=0)
         cost, seconds, bound_by = work_time(work, model, mesh, chip)
-        needs = compiled(shape, model, mesh)
+        program = _program(work)
+        if not isinstance(program, GenerationWork):
+            program = program._replace(targets=targets[program])
+        needs = compiled(program, model, mesh)
         yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
+
+
+def _program(work: Work) -> Work:
+    """Returns the work without what changes no array, and without its number of targets."""
+    work = work._replace(stage="", steps=0)
+    if isinstance(work, GenerationWork):
+        return work
+    if isinstance(work, TrainingWork):
+        named = ("batch_rows", "row_tokens", "accumulate", "remat", "ema_decay", "keep_best")
+        train = TrainConfig(**{name: getattr(work.train, name) for name in named})
+        work = work._replace(train=train)
+    return work._replace(targets=0)
 
 
 def mesh_of(work: Work, meshes: Meshes) -> Mesh:

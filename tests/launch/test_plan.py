@@ -6,6 +6,7 @@ import pytest
 
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.config import io as config_io
+from bridge_jax.methods import checks
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
@@ -98,7 +99,7 @@ def test_without_data_the_limits_of_the_config_are_planned():
     # modes, in 250 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 16 * 3
     assert by_stage["tutoring/completions"].width == 512
-    assert by_stage["tutoring/completions"].steps == 79
+    assert by_stage["tutoring/completions"].steps == 20
     assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
 
 
@@ -216,3 +217,31 @@ def test_chips_are_found_by_what_devices_call_themselves():
         assert chips.local(Device(kind)) == chips.CHIPS[name], kind
     assert chips.local(Device("NVIDIA H100 80GB HBM3")).flops == 989e12
     assert chips.local(Device("NVIDIA A100-SXM4-40GB", 40e9)).memory == 40e9
+
+
+def test_steps_that_differ_little_are_compiled_once(monkeypatch):
+    from configs import medical_7b
+
+    config, compiled = medical_7b.get_config(), []
+    stages, lengths = workload.opened(config)
+    works, meshes = workload.workloads(stages, lengths), checks.meshes_of(stages, lengths.inputs)
+
+    def remember(work, model, mesh):
+        compiled.append((work.role, type(work).__name__, mesh))
+        assert getattr(work, "targets", 0) == max(
+            getattr(w, "targets", 0) for w in works if (w.role, type(w)) == (work.role, type(work))
+        )
+        return memory.Memory(1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(plan, "_memory", remember)
+    planned = list(plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"]))
+    assert [stage.work for stage in planned] == works and planned[0].memory.total == 15
+    # Eleven stages; two trainings of each model differ in their steps and rates alone.
+    assert len(works) == 11
+    assert compiled == [
+        ("assistant", "TrainingWork", meshes["assistant"].training),
+        ("assistant", "ScoringWork", meshes["assistant"].training),
+        ("student", "TrainingWork", meshes["student"].training),
+        ("assistant", "GenerationWork", meshes["assistant"].generation),
+        ("student", "GenerationWork", meshes["student"].generation),
+    ]

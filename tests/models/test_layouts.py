@@ -126,8 +126,8 @@ def test_what_falls_back_is_said():
     found = chosen(math.inf, MeshConfig(tensor=4), devices=16, slices=2, config=model)
     assert sizes(found.training) == (2, 4, 2)
     assert found.notes[0] == (
-        "mesh.tensor=4 becomes 2, which divides its 14 heads, its MLP of 4,864 and the 8 chips of "
-        "a slice"
+        "mesh.tensor=4 becomes 2, which divides its 14 heads and its MLP of 4,864 and the 8 chips "
+        "of a slice"
     )
     assert chosen(math.inf, MeshConfig(tensor=2), devices=16, config=model).notes == ()
     odd = dataclasses.replace(SMALL, vocab_size=101)
