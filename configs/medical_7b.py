@@ -16,7 +16,6 @@ from bridge_jax.config import (
     EvaluationConfig,
     GenerationConfig,
     InstructConfig,
-    MeshConfig,
     RunConfig,
     SelectionConfig,
     TrainConfig,
@@ -46,7 +45,6 @@ def get_config() -> RunConfig:
         # Two chips hold the 7B in bf16: the eight pairs of the 16 write 32 answers each.
         generation=GenerationConfig(max_new_tokens=256, batch_size=256),
         evaluation=EvaluationConfig(),
-        mesh=MeshConfig(),
     )
 
 

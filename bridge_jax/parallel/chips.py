@@ -1,6 +1,5 @@
 """Speed and memory of the accelerators: their makers' figures, for one chip."""
 
-import contextlib
 import math
 import os
 import time
@@ -92,13 +91,15 @@ def local(device: Any) -> Chip:
 def memory(device: Any) -> float:
     """Returns the bytes of memory of a device; infinity if they are not known.
 
-    The device may be that of another machine. Those of a CPU share its memory.
+    The device may be that of another host: the first one of its kind here answers for it, so all
+    hosts are told the same. Those of a CPU share its memory.
     """
     if device.platform == "cpu":
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return total / jax.local_device_count()
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # It is not here.
-        if limit := (device.memory_stats() or {}).get("bytes_limit"):  # An A100 may have 40 GB.
+    for here in jax.local_devices():
+        limit = (here.memory_stats() or {}).get("bytes_limit")
+        if here.device_kind == device.device_kind and limit:  # An A100 may have 40 GB.
             return limit
     chip = _of_kind(device.device_kind)
     return chip.memory if chip else math.inf
