@@ -39,7 +39,8 @@ from bridge_jax.methods.fitting import Fit, dev_measure
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.models import lora
 from bridge_jax.models.hub import checkpoint, export
-from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.models.hub.checkpoint import planned_config
+from bridge_jax.models.layouts import choose
 from bridge_jax.pipeline.models import Model, RoleModel
 from bridge_jax.selection import scores, strategies
 from bridge_jax.selection.scores import Scores
@@ -74,16 +75,19 @@ def load_model(
     Args:
       checkpoint: a folder, a .gguf file, an id on the hub or `smollm2-135m`; or a `ModelConfig`,
         which may keep some of the layers and add an adapter.
-      mesh: how the parameters are split over the devices; by default FSDP over all of them.
+      mesh: how the parameters are split over the devices; by default FSDP over all of them. Sizes
+        that the model cannot use are made smaller.
       seed: of a new adapter.
 
     Raises:
-      UserError: the checkpoint is missing, of a family that is not supported, or does not fit the
-        mesh.
+      UserError: the checkpoint is missing, of a family that is not supported, or `mesh` takes
+        another number of devices.
     """
     selected = ModelConfig(checkpoint) if isinstance(checkpoint, str) else checkpoint
     check(selected)
-    loader = RoleModel("student", selected, make_mesh(mesh), seed)
+    config = planned_config(selected)
+    meshes = choose(config, mesh or MeshConfig())
+    loader = RoleModel("student", selected, meshes.training, seed, meshes.generation)
     return loader.trainable() if selected.lora.rank else loader.load()
 
 

@@ -21,7 +21,6 @@ from bridge_jax.methods import checks, teacher
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.parallel import hosts
-from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
@@ -117,6 +116,7 @@ class Run:
             splits = self.inputs.splits
             checks.compare_hosts(self._plan, self.inputs, self.deep)
         _list_bad_rows(self.workdir, splits.bad)
+        checks.check_meshes(self.config, self._plan, self.inputs)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
         checks.check_inputs(self.config, to_run if self._as_they_are else self._plan, self.inputs)
         self._hashes.save()
@@ -201,8 +201,8 @@ class Run:
 
     def notes(self) -> Iterator[str]:
         """Yields notes on the data and the prompts, for the user to read before the run begins."""
-        if note := checks.idle_rows(self.config, self._plan, batch_devices(self.inputs.mesh)):
-            yield note
+        meshes = checks.meshes_of(self._plan, self.inputs)
+        yield from checks.notes_on(self.config, self._plan, meshes)
         for note, roles in self._of_prompts().items():
             yield f"{' and '.join(roles)}: {note}"
         splits, instruct = self.inputs.splits, self.config.instruct

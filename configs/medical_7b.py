@@ -16,7 +16,6 @@ from bridge_jax.config import (
     EvaluationConfig,
     GenerationConfig,
     InstructConfig,
-    MeshConfig,
     RunConfig,
     SelectionConfig,
     TrainConfig,
@@ -43,10 +42,9 @@ def get_config() -> RunConfig:
         instruct=InstructConfig(2000, _training(epochs=1, learning_rate=2e-5)),
         student_training=_training(epochs=3, learning_rate=2e-5),
         direct_training=_training(epochs=20, learning_rate=2e-5),
-        generation=GenerationConfig(max_new_tokens=256, batch_size=64),
+        # Two chips hold the 7B in bf16: the eight pairs of the 16 write 32 answers each.
+        generation=GenerationConfig(max_new_tokens=256, batch_size=256),
         evaluation=EvaluationConfig(),
-        # Two chips hold the 7B in bf16, so no weights are transferred during generation.
-        mesh=MeshConfig(data=-1, fsdp=1, tensor=2),
     )
 
 

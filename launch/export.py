@@ -36,7 +36,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.config import io as config_io
     from bridge_jax.models.hub import checkpoint, export
-    from bridge_jax.parallel.sharding import make_mesh
+    from bridge_jax.models.layouts import choose
     from bridge_jax.pipeline import storage
     from bridge_jax.pipeline.artifacts import Role
     from bridge_jax.pipeline.models import RoleModel
@@ -72,7 +72,8 @@ def main(assignments: list[str]) -> None:
     hf_config = checkpoint.cut_hf_config(selected)
     with export.folder(out) as folder:
         left = storage.Folder(workdir / made.name, made.artifact)
-        loaded = RoleModel(role, selected, make_mesh(config.mesh), config.seed)
+        meshes = choose(checkpoint.planned_config(selected), config.mesh)
+        loaded = RoleModel(role, selected, meshes.training, config.seed)
         model = loaded.load(left, jnp.float32)  # rounded once, when it is written
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)

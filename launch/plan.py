@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _CONFIG = flags.DEFINE_string(
     "config", None, "A Python file with get_config() or get_study().", required=True
 )
-_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to plan for, e.g. v5e:4x4; default: local.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "TPU to plan for, e.g. v5e:4x4, or 2*v5e:4x4 for two slices; default: local."
+)
 _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
 _PROPOSE = flags.DEFINE_bool("propose", False, "Find the largest batches that fit (slow).")
 _SHARDINGS = flags.DEFINE_bool("shardings", False, "Also print the placement of each parameter.")
@@ -41,9 +43,8 @@ def main(assignments: list[str]) -> None:
     from rich.console import Console
 
     from bridge_jax import shown
-    from bridge_jax.methods.checks import idle_rows, validate
+    from bridge_jax.methods.checks import meshes_of, notes_on, validate
     from bridge_jax.parallel.chips import GIB
-    from bridge_jax.parallel.sharding import batch_devices
     from bridge_jax.planning import plan
     from bridge_jax.planning.workload import TrainingWork, expected, opened, workloads
 
@@ -51,11 +52,12 @@ def main(assignments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
     stages, lengths = opened(config, devices)
-    mesh, works = lengths.inputs.mesh, workloads(stages, lengths)
+    works = workloads(stages, lengths)
+    meshes = meshes_of(stages, lengths.inputs)
     spending = expected(stages, lengths)
     console = Console(highlight=False, stderr=_JSON.value)
     with console.status("compiling the steps"):
-        planned = list(plan.plan_stages(config, works, mesh, chip))
+        planned = list(plan.plan_stages(config, works, meshes, chip))
     resident = plan.resident(planned) if devices[0].platform == "cpu" else None
     if _JSON.value:
         result = {
@@ -66,17 +68,17 @@ def main(assignments: list[str]) -> None:
         }
         print(json.dumps(result, indent=2))
     else:
-        plan.show(console, config, mesh, planned, spending, name, resident)
-    if note := idle_rows(config, stages, batch_devices(mesh)):
+        plan.show(console, config, meshes, planned, spending, name, resident)
+    for note in notes_on(config, stages, meshes):
         shown.say(console, note)
     if _SHARDINGS.value:
-        for role in ("assistant", "student"):
-            model = plan.decoder_config(getattr(config, role), mesh)
-            plan.show_shardings(console, role, model, mesh)
+        for role, (mesh, _, _) in meshes.items():
+            plan.show_shardings(console, role, plan.decoder_config(config, role, mesh), mesh)
     if _PROPOSE.value:
         for stage in planned:
             if isinstance(stage.work, TrainingWork):
-                model = plan.decoder_config(getattr(config, stage.work.role), mesh)
+                mesh = meshes[stage.work.role].training
+                model = plan.decoder_config(config, stage.work.role, mesh)
                 plan.show_proposal(console, stage, plan.propose(model, stage.work, mesh, chip))
 
 

@@ -74,18 +74,23 @@ class ModelConfig:
 class MeshConfig:
     """The layout of the devices. At most one size is -1: all devices that the others leave.
 
-    No result depends on it, up to rounding.
+    No result depends on it, up to rounding. A model that an axis does not divide gets a smaller
+    one, and the devices that are left go to `data` (`models.layouts`). Of several slices, which
+    only the network connects, each has copies: `data` is a multiple of their number.
 
     Attributes:
       data: copies of the parameters; each sees its part of the batch.
       fsdp: parts that parameters, gradients and moments are cut into (ZeRO-3, 1910.02054); each
         sees its part of the batch.
       tensor: parts that heads, hidden layers and vocabulary are cut into (1909.08053).
+      generation_tensor: `tensor` while a model writes, with all other devices in `data`; 0 is the
+        smallest whose weights fit the memory of a chip.
     """
 
     data: Axis = 1
     fsdp: Axis = -1
     tensor: Axis = 1
+    generation_tensor: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ One call to the devices is always ahead: while the host reads what one has writt
 """
 
 import collections
-import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from bridge_jax.generation.slots import BLOCK, FORCED, Rows, Size
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.layouts import as_generated
 from bridge_jax.parallel.sharding import batch_devices, shard_batch
 
 STEPS = 32  # Tokens that slots write in a call, at most.
@@ -124,19 +124,12 @@ def calls(mesh: Mesh) -> tuple[int, int]:
     return blocks * batch_devices(mesh), COPIES * batch_devices(mesh)
 
 
-def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
-    """Returns the config of a model in the engine: without adapter, in the compute dtype."""
-    return dataclasses.replace(
-        config, lora=None, param_dtype=config.dtype, remat="none", kernel="plain", cache=cache
-    )
-
-
 def prepare(
     config: DecoderConfig, params: Any, mesh: Mesh, cache: str = "compute"
 ) -> tuple[DecoderConfig, Any]:
     """Returns the model as the engine uses it: adapter merged, compute dtype, placed on `mesh`.
 
-    One program does it all, so nothing is whole on one device that is not so on the mesh.
+    One program does it all, from the mesh where the parameters are to this one.
     """
     plain = as_generated(config, cache)
     with jax.set_mesh(mesh):

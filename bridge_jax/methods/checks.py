@@ -8,6 +8,7 @@ from bridge_jax.config import (
     API_TEACHERS,
     PROJECTIONS,
     LoraConfig,
+    ModelConfig,
     RunConfig,
     TeacherConfig,
     TrainConfig,
@@ -22,7 +23,11 @@ from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.parallel import hosts
+from bridge_jax.models.hub.checkpoint import planned_config
+from bridge_jax.models.layouts import Meshes, state_bytes
+from bridge_jax.parallel import chips, hosts
+from bridge_jax.parallel.chips import GIB
+from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.selection.strategies import noise_count
@@ -37,21 +42,56 @@ def fits(stages: Sequence[Stage]) -> Iterator[tuple[Stage, Fit]]:
             yield stage, stage.params if isinstance(stage.params, Fit) else stage.params.how
 
 
-def idle_rows(config: RunConfig, stages: Sequence[Stage], parts: int) -> str:
-    """Returns a note on batches that data x fsdp = `parts` devices do not divide; "" if none."""
-    sizes = {"generation.batch_size": (config.generation.batch_size, parts)}
-    for _, fit in fits(stages):
-        step = parts * fit.train.accumulate
-        sizes[f"{fit.setting}.batch_rows"] = (fit.train.batch_rows, step)
+def meshes_of(stages: Sequence[Stage], inputs: Inputs) -> dict[Role, Meshes]:
+    """Returns the meshes of each role that has a model in a run."""
+    return {role: inputs.meshes(role) for role in roles(stages)}
+
+
+def notes_on(
+    config: RunConfig, stages: Sequence[Stage], meshes: Mapping[Role, Meshes]
+) -> Iterator[str]:
+    """Yields notes on what of `config.mesh` a role cannot use, and on batches with empty rows."""
+    rows = config.generation.batch_size
+    sizes = {}
+    for role, (training, generation, notes) in meshes.items():
+        if notes:
+            yield f"{role}: {'; '.join(notes)}"
+        if rows % batch_devices(generation):
+            sizes["generation.batch_size"] = rows, batch_devices(generation)
+        for stage, fit in fits(stages):
+            if stage.artifact.role == role:
+                step = batch_devices(training) * fit.train.accumulate
+                sizes[f"{fit.setting}.batch_rows"] = fit.train.batch_rows, step
     uneven = [
         f"{n}={rows} to a multiple of {step}" for n, (rows, step) in sizes.items() if rows % step
     ]
-    if not uneven:
-        return ""
-    return (
-        f"{parts} devices do not divide these batches, which are filled up with empty rows: "
-        f"{', '.join(uneven)}; larger batches or fewer devices would do the same for less"
-    )
+    if uneven:
+        yield (
+            "the devices do not divide these batches, which are filled up with empty rows: "
+            f"{', '.join(uneven)}; larger batches or fewer devices would do the same for less"
+        )
+
+
+def check_meshes(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
+    """Checks that each role's model fits its meshes; nothing is loaded.
+
+    Raises:
+      UserError: what a training keeps does not fit a device.
+    """
+    memory = chips.memory(inputs.devices[0])
+    trained = {stage.artifact.role for stage, _ in fits(stages)}
+    for role, (mesh, _, _) in meshes_of(stages, inputs).items():
+        selected: ModelConfig = getattr(config, role)
+        model = planned_config(selected, mesh.devices.flat[0])
+        needed = state_bytes(model, mesh)
+        if role in trained and needed > memory:
+            axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+            adapter = "" if selected.lora.rank else f", or train an adapter ({role}.lora.rank)"
+            raise UserError(
+                f"{role}: its parameters and moments take {needed / GIB:.1f} GiB of each device "
+                f"on the mesh {axes}, which has {memory / GIB:.1f}; cut them into more parts "
+                f"(mesh.fsdp, mesh.tensor), take more devices{adapter}"
+            )
 
 
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:

@@ -12,15 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bridge_jax.config import DataConfig, RunConfig
+import jax
+
+from bridge_jax.config import DataConfig, MeshConfig, RunConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.data import sources
 from bridge_jax.data.example import Example, Splits, with_task_text
 from bridge_jax.data.practice.instructions import generate_instructions
 from bridge_jax.data.sources import Instructions, read_instructions
 from bridge_jax.errors import UserError
+from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.models.hub.files import locate
-from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.models.layouts import Meshes, Use, choose
+from bridge_jax.parallel.sharding import axis_sizes, make_mesh
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.models import RoleModel
@@ -76,9 +80,10 @@ class Inputs:
       workdir: of the run.
       cache: the folder for what was read and rendered; None keeps nothing.
       hashes: of files.
-      devices: of the mesh, by default all.
+      devices: of the meshes, by default all.
 
     Attributes:
+      devices: of the meshes.
       table: name -> input.
     """
 
@@ -92,13 +97,14 @@ class Inputs:
     ):
         config = dataclasses.replace(config, data=with_task_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
-        self.mesh = make_mesh(config.mesh, devices)
-        self._models = {
-            role: RoleModel(role, getattr(config, role), self.mesh, config.seed) for role in ROLES
-        }
+        self.devices = list(jax.devices() if devices is None else devices)
+        axis_sizes(config.mesh, len(self.devices))  # A wrong size is reported first.
+        self._meshes: dict[Role, Meshes] = {}
+        self._models: dict[Role, RoleModel] = {}
         self._renderings: dict[Role, Rendering] = {}
         self.table = {
-            MESH: Input(lambda: self.mesh),
+            # A pool is split over all devices.
+            MESH: Input(lambda: make_mesh(MeshConfig(data=-1, fsdp=1), self.devices)),
             WORKDIR: Input(lambda: workdir),
             POOL: Input(lambda: self.pool, lambda: self.digests["pool"], self._data_files),
             DEV: Input(lambda: self.dev, lambda: self.digests["dev"], self._data_files),
@@ -146,8 +152,32 @@ class Inputs:
         return Examples(self.splits.test, self.digests["test"])
 
     def model(self, role: Role) -> RoleModel:
-        """Returns the model of a role."""
+        """Returns the model of a role, not yet loaded."""
+        if role not in self._models:
+            selected, meshes = getattr(self._config, role), self.meshes(role)
+            seed = self._config.seed
+            self._models[role] = RoleModel(role, selected, meshes.training, seed, meshes.generation)
         return self._models[role]
+
+    def meshes(self, role: Role) -> Meshes:
+        """Returns the meshes of a role's model; no weights are opened."""
+        if role not in self._meshes:
+            config = self._config
+            model = planned_config(getattr(config, role), self.devices[0])
+            trainings = (
+                config.warmup.train,
+                config.assistant_training,
+                config.instruct.train,
+                config.student_training,
+                config.direct_training,
+            )
+            use = Use(
+                config.generation.batch_size,
+                config.max_prompt_tokens + config.generation.max_new_tokens,
+                any(train.dev_every and train.dev_metric == "accuracy" for train in trainings),
+            )
+            self._meshes[role] = choose(model, config.mesh, self.devices, use)
+        return self._meshes[role]
 
     def rendering(self, role: Role) -> Rendering:
         """Returns the rendering of examples for a role."""
@@ -235,7 +265,7 @@ class Inputs:
 
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
         """Returns the identity of a role's checkpoint: a commit of the hub, or hashes of files."""
-        path = locate(self.model(role).selected.checkpoint)
+        path = locate(getattr(self._config, role).checkpoint)
         repository, snapshots, name = ("", "", *path.parts)[-3:]
         is_of_hub = repository.startswith("models--") and snapshots == "snapshots"
         if is_of_hub and _COMMIT.fullmatch(name):  # The hub's cache names folders by commit.
@@ -246,11 +276,11 @@ class Inputs:
         return [[name, digest] for name, digest in found.items() if keep(name)]
 
     def _model_files(self, role: Role) -> dict[str, str]:
-        path = locate(self.model(role).selected.checkpoint)
+        path = locate(getattr(self._config, role).checkpoint)
         return _files(str(path), self._hashes, _OF_MODELS)
 
     def _model_key(self, role: Role) -> str:
-        return of_value([keyed_values(self.model(role).selected), self._content(role)])
+        return of_value([keyed_values(getattr(self._config, role)), self._content(role)])
 
     def _tokenizer_key(self, role: Role) -> str:
         return of_value(self._content(role, lambda name: not name.endswith(_WEIGHTS)))

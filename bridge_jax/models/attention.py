@@ -219,10 +219,20 @@ def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | 
     )
 
 
-def _on_each_chip(function: Any, *inputs: jax.Array) -> jax.Array:
-    """Runs a kernel for one chip on each chip's rows and heads."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return function(*inputs)
+def _on_each_chip(
+    function: Any, query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array
+) -> jax.Array:
+    """Runs a kernel for one chip on each chip's rows and heads.
+
+    Where `tensor` does not divide the KV heads, each chip gets copies of those that its query heads
+    share.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function(query, key, value, segments)
+    copies = math.lcm(key.shape[2], mesh.shape["tensor"]) // key.shape[2]
+    if copies > 1:
+        key, value = (jnp.repeat(x, copies, axis=2) for x in (key, value))
     rows = PartitionSpec(RULES["batch"])
     places = PartitionSpec(RULES["batch"], None, RULES["heads"])
     return jax.shard_map(
@@ -230,4 +240,4 @@ def _on_each_chip(function: Any, *inputs: jax.Array) -> jax.Array:
         in_specs=(places, places, places, rows),
         out_specs=PartitionSpec(RULES["batch"], RULES["heads"]),
         check_vma=False,
-    )(*inputs)
+    )(query, key, value, segments)

@@ -1,5 +1,6 @@
 """Speed and memory of the accelerators: their makers' figures, for one chip."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -44,19 +45,25 @@ _KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p
 
 
 def topology(name: str) -> tuple[list[Any], Chip]:
-    """Returns the devices of a TPU topology that need not be there, such as "v5e:4x4".
+    """Returns the devices of a TPU topology that need not be there.
+
+    Args:
+      name: such as "v5e:4x4", or "2*v5e:4x4" for two slices.
 
     Raises:
       UserError: libtpu is missing, or it has no such topology.
     """
     from jax.experimental import topologies
 
-    kind = name.partition(":")[0]
+    slices, _, of_slice = name.rpartition("*")
+    kind = of_slice.partition(":")[0]
     if kind not in CHIPS or kind.startswith("NVIDIA"):
         known = ", ".join(chip for chip in CHIPS if not chip.startswith("NVIDIA"))
         raise UserError(f"--topology={name}: a TPU as in v5e:4x4; known are {known}")
     try:
-        return topologies.get_topology_desc(name, platform="tpu").devices, CHIPS[kind]
+        several = {"num_slices": int(slices)} if slices else {}
+        described = topologies.get_topology_desc(of_slice, platform="tpu", **several)
+        return described.devices, CHIPS[kind]
     except Exception as error:  # The plugin raises many kinds.
         raise UserError(
             f"--topology={name}: {str(error).splitlines()[0][:200]}; compiling for a TPU needs "
@@ -73,14 +80,36 @@ def local(device: Any) -> Chip:
     if device.platform == "cpu":
         share = jax.local_device_count()
         flops, bandwidth = _measure()
+        return Chip(memory(device), flops / share, bandwidth / share, bandwidth / share)
+    if chip := _of_kind(device.device_kind):
+        return chip._replace(memory=memory(device))
+    raise UserError(
+        f"device {device.device_kind!r} is not known to bridge_jax.parallel.chips; add its figures"
+    )
+
+
+def memory(device: Any) -> float:
+    """Returns the bytes of memory of a device; infinity if they are not known.
+
+    The device may be that of another host: the first one of its kind here answers for it, so all
+    hosts are told the same. Those of a CPU share its memory.
+    """
+    if device.platform == "cpu":
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Chip(total / share, flops / share, bandwidth / share, bandwidth / share)
-    kind = device.device_kind
+        return total / jax.local_device_count()
+    for here in jax.local_devices():
+        limit = (here.memory_stats() or {}).get("bytes_limit")
+        if here.device_kind == device.device_kind and limit:  # An A100 may have 40 GB.
+            return limit
+    chip = _of_kind(device.device_kind)
+    return chip.memory if chip else math.inf
+
+
+def _of_kind(kind: str) -> Chip | None:
     for start, name in (_KINDS | {name: name for name in CHIPS}).items():
         if kind.startswith(start):
-            limit = (device.memory_stats() or {}).get("bytes_limit")  # An A100 may have 40 GB.
-            return CHIPS[name]._replace(memory=limit) if limit else CHIPS[name]
-    raise UserError(f"device {kind!r} is not known to bridge_jax.parallel.chips; add its figures")
+            return CHIPS[name]
+    return None
 
 
 def peak_flops(devices: Sequence[Any]) -> float | None:

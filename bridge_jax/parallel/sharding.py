@@ -1,5 +1,10 @@
-"""The device mesh and where each array lives on it."""
+"""The device mesh and where each array lives on it.
 
+A model may be on two meshes of the same devices, one to train it and one to generate with it
+(`bridge_jax.models.layouts`).
+"""
+
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import MeshConfig
 from bridge_jax.errors import UserError
@@ -29,38 +34,131 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "norm": None,
 }
+# Axes of parameters that are replicated where the mesh does not divide them: grouped heads are few,
+# and a padded table would have rows that no checkpoint, sampler or export knows.
+REPLICABLE = ("kv_heads", "vocab")
 
 
-def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+def axis_sizes(
+    wanted: MeshConfig, devices: int, slices: int = 1, model_dim: int = 0, heads: int = 0
+) -> MeshConfig:
+    """Returns the sizes of the axes that a model can use; devices that are left go to `data`.
+
+    `fsdp` and `tensor` stay inside of a slice, whose chips are connected better than the slices.
+
+    Args:
+      wanted: the sizes that were asked for.
+      devices: their number.
+      slices: how many slices they form.
+      model_dim: the size that `fsdp` has to divide; 0 is any.
+      heads: the size that `tensor` has to divide; 0 is any.
+
+    Raises:
+      UserError: the sizes do not match the number of devices.
+    """
+    asked = {axis: getattr(wanted, axis) for axis in AXES}
+    given = math.prod(size for size in asked.values() if size != -1)
+    left = devices // given
+    if devices % given or (left != 1 and -1 not in asked.values()):
+        multiple = "a multiple of " if -1 in asked.values() else ""
+        raise UserError(
+            f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} takes "
+            f"{multiple}{given} devices, there are {devices}"
+            "; change mesh.data, mesh.fsdp or mesh.tensor (-1 takes what is left)"
+        )
+    inside = devices // slices
+    tensor = math.gcd(left if wanted.tensor == -1 else wanted.tensor, heads, inside)
+    fsdp = wanted.fsdp
+    if fsdp == -1:
+        fsdp = devices // (wanted.data * tensor)
+    fsdp = math.gcd(fsdp, model_dim, inside // tensor)
+    return MeshConfig(devices // (fsdp * tensor), fsdp, tensor)
+
+
+def make_mesh(
+    config: MeshConfig | None = None, devices: Sequence[Any] | None = None, together: int = 1
+) -> Mesh:
     """Returns the mesh of `config`; neighbours on it are neighbours in the hardware.
 
     Args:
       config: the sizes of the axes; all devices on fsdp by default.
-      devices: all of them by default.
+      devices: all of them by default. Those of several slices are parts of `data`.
+      together: so many devices in a row are neighbours as well, for `regrouped`.
 
     Raises:
       UserError: the sizes do not match the devices.
     """
-    config = config or MeshConfig()
-    devices = jax.devices() if devices is None else devices
-    asked = {axis: getattr(config, axis) for axis in AXES}
-    given = math.prod(size for size in asked.values() if size != -1)
-    sizes = {axis: len(devices) // given if size == -1 else size for axis, size in asked.items()}
-    if math.prod(sizes.values()) != len(devices):
-        multiple = "a multiple of " if -1 in asked.values() else ""
-        raise UserError(
-            f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} takes "
-            f"{multiple}{given} devices, there are {len(devices)}"
-            "; change mesh.data, mesh.fsdp or mesh.tensor (-1 takes what is left)"
-        )
+    devices = list(jax.devices() if devices is None else devices)
+    slices = slice_count(devices)
+    sizes = axis_sizes(config or MeshConfig(), len(devices), slices)
+    shape = _nested(len(devices) // slices, sizes.fsdp * sizes.tensor, together, sizes.tensor)
     # `jax.make_mesh` splits a physical axis on v5e alone, and refuses tensor=2 on a 4x4 of v6e.
-    grid = mesh_utils.create_device_mesh(
-        tuple(sizes.values()), list(devices), allow_split_physical_axes=True
-    )
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    if slices > 1:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            shape, (slices, *[1] * (len(shape) - 1)), devices, allow_split_physical_axes=True
+        )
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return _mesh(grid, sizes)
 
 
-def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
+def regrouped(mesh: Mesh, sizes: MeshConfig) -> Mesh:
+    """Returns a mesh of other sizes, with the devices in the same order.
+
+    One jitted function can therefore read from the one and write to the other.
+    """
+    return _mesh(mesh.devices, sizes)
+
+
+def abstract_mesh(sizes: MeshConfig) -> AbstractMesh:
+    """Returns a mesh without devices, to see where arrays would lie."""
+    return AbstractMesh(tuple(getattr(sizes, axis) for axis in AXES), AXES)
+
+
+def slice_count(devices: Sequence[Any]) -> int:
+    """Returns how many slices the devices form: groups that are connected by the network alone."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def _mesh(grid: np.ndarray, sizes: MeshConfig) -> Mesh:
+    shape = tuple(getattr(sizes, axis) for axis in AXES)
+    return Mesh(grid.reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _nested(*sizes: int) -> tuple[int, ...]:
+    """Returns the shape of a grid that has groups of each of these sizes, in a row, as blocks.
+
+    The first is the number of devices; one that does not divide a larger one is left out.
+    """
+    chain = [sizes[0]]
+    for size in sorted(set(sizes[1:]), reverse=True):
+        if chain[-1] % size == 0:
+            chain.append(size)
+    return (*(a // b for a, b in itertools.pairwise(chain)), chain[-1])
+
+
+def spec_for(
+    names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
+    """Returns where an array lies: each axis on the mesh axes of its rule that divide its size.
+
+    Args:
+      names: of the array's axes; None is replicated.
+      shape: of the array.
+      mesh: the mesh.
+    """
+    places: list[str | tuple[str, ...] | None] = []
+    for name, size in zip(names, shape, strict=True):
+        rule = RULES[name] if name else None
+        used: tuple[str, ...] = ()
+        for axis in (rule,) if isinstance(rule, str) else rule or ():
+            if size % math.prod(mesh.shape[part] for part in (*used, axis)) == 0:
+                used = (*used, axis)
+        places.append(used[0] if len(used) == 1 else used or None)
+    return PartitionSpec(*places)
+
+
+def parameter_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Returns the `NamedSharding` of each parameter.
 
     Args:
@@ -68,26 +166,27 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
       mesh: the mesh.
 
     Raises:
-      UserError: an axis has no rule, or its size is not divided by the mesh axes of the rule.
+      UserError: an axis has no rule, or is not `REPLICABLE` and the mesh axes of its rule do not
+        divide its size.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
-        names = leaf.names if isinstance(leaf, nn.Partitioned) else ()
+        if not isinstance(leaf, nn.Partitioned):
+            return NamedSharding(mesh, PartitionSpec())
         where = jax.tree_util.keystr(path)
-        rules = []
-        for name in names:
+        for name in leaf.names:
             if name not in RULES:
                 raise UserError(f"parameter {where}: axis {name!r} has no rule in RULES")
-            rules.append(RULES[name])
-        spec = PartitionSpec(*rules)
-        for name, size, rule in zip(names, leaf.value.shape, rules):
+        spec = spec_for(leaf.names, leaf.value.shape, mesh)
+        for name, size, used in zip(leaf.names, leaf.value.shape, spec):
+            rule = RULES[str(name)]
             axes = (rule,) if isinstance(rule, str) else rule or ()
-            if size % math.prod(mesh.shape[axis] for axis in axes):
+            if used != rule and name not in REPLICABLE:
                 parts = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
                 settings = " or ".join(f"mesh.{axis}" for axis in axes)
                 raise UserError(
                     f"parameter {where}: axis {name!r} of size {size} is not divided by mesh "
-                    f"{parts}, in the spec {tuple(spec)}; choose another {settings}"
+                    f"{parts}; choose another {settings}"
                 )
         return NamedSharding(mesh, spec)
 
@@ -96,15 +195,23 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     )
 
 
+def local_bytes(tree: Any) -> int:
+    """Returns the bytes of abstract arrays on one device of their meshes."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Returns `x`, inside of jit, with its axes placed by the rules of their names.
 
     Outside of `jax.set_mesh` it returns `x` unchanged.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    spec = PartitionSpec(*(name and RULES[name] for name in names))
-    return jax.lax.with_sharding_constraint(x, spec)
+    return jax.lax.with_sharding_constraint(x, spec_for(names, x.shape, mesh))
 
 
 def shard_batch(batch: Any, mesh: Mesh, accumulate: int = 1) -> Any:
@@ -123,12 +230,12 @@ def shard_batch(batch: Any, mesh: Mesh, accumulate: int = 1) -> Any:
     return jax.tree.map(place, batch)
 
 
-def filled_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> int:
+def filled_rows(rows: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> int:
     """Returns how many rows a batch of `rows` has on the mesh, empty ones included."""
     parts = batch_devices(mesh) * accumulate
     return -(-rows // parts) * parts
 
 
-def batch_devices(mesh: Mesh) -> int:
+def batch_devices(mesh: Mesh | AbstractMesh) -> int:
     """Returns how many parts a batch is split into."""
     return math.prod(mesh.shape[axis] for axis in BATCH)

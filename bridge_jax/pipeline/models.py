@@ -35,6 +35,7 @@ class Model:
       params: on the mesh.
       tokenizer: of its checkpoint.
       mesh: where the parameters are.
+      generation_mesh: where what it generates with goes.
       selected: the checkpoint that it came from.
     """
 
@@ -42,12 +43,13 @@ class Model:
     params: Any
     tokenizer: tokenizer.Tokenizer
     mesh: Mesh
+    generation_mesh: Mesh
     selected: ModelConfig
 
     def engine(self, settings: GenerationConfig, seed: int) -> Engine:
         """Returns the engine that generates completions with the model."""
-        tok = self.tokenizer
-        return Engine(self.config, self.params, tok.end_ids, tok.pad_id, settings, self.mesh, seed)
+        ends, pad_id, mesh = self.tokenizer.end_ids, self.tokenizer.pad_id, self.generation_mesh
+        return Engine(self.config, self.params, ends, pad_id, settings, mesh, seed)
 
 
 class RoleModel:
@@ -57,10 +59,19 @@ class RoleModel:
       role: the role, assistant or student.
       selected: which checkpoint, and what is kept of it.
       mesh: where it will lie.
+      generation_mesh: where what it generates with will lie; by default there too.
     """
 
-    def __init__(self, role: Role, selected: ModelConfig, mesh: Mesh, seed: int):
+    def __init__(
+        self,
+        role: Role,
+        selected: ModelConfig,
+        mesh: Mesh,
+        seed: int,
+        generation_mesh: Mesh | None = None,
+    ):
         self.role, self.selected, self.mesh, self._seed = role, selected, mesh, seed
+        self.generation_mesh = generation_mesh or mesh
 
     @functools.cached_property
     def config(self) -> DecoderConfig:
@@ -91,7 +102,7 @@ class RoleModel:
             config = dataclasses.replace(self.config, param_dtype=dtype)
             params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
         config = computing_on(config, selected.attention)
-        return Model(config, params, self.tokenizer, mesh, selected)
+        return Model(config, params, self.tokenizer, mesh, self.generation_mesh, selected)
 
     def trainable(self, made: Folder | None = None) -> Model:
         """Returns `load` with what is trained in f32: all of it, or an adapter, new at first."""

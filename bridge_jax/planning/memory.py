@@ -1,7 +1,6 @@
 """Compiles each step for its mesh and reports the memory per chip."""
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +11,17 @@ from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation import engine, slots
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import BATCH, filled_rows
+from bridge_jax.models.layouts import as_generated, in_training
+from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import abstract_state, make_train_step
+
+# XLA does not look for the fastest program, and is done in a quarter of the time; it fits memory as
+# usual.
+QUICKLY: Any = {"exec_time_optimization_effort": -1.0}
 
 
 class Memory(NamedTuple):
@@ -79,13 +83,8 @@ def train_step(
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):
-        compiled = step.lower(state, frozen, rows, rate).compile()
+        compiled = step.lower(state, frozen, rows, rate).compile(QUICKLY)
     return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
-
-
-def in_training(config: DecoderConfig) -> DecoderConfig:
-    """Returns the config with the dtype of training: f32, or the compute dtype if frozen."""
-    return dataclasses.replace(config, param_dtype=config.dtype if config.lora else jnp.float32)
 
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Mesh) -> Memory:
@@ -95,7 +94,7 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
         _ints(mesh, rows, width), _ints(mesh, rows), _ints(mesh, rows), _ints(mesh, rows, targets)
     )
     with jax.set_mesh(mesh):
-        compiled = score_batch.lower(config, params, batch).compile()
+        compiled = score_batch.lower(config, params, batch).compile(QUICKLY)
     return _memory(compiled, local_bytes(params), 0, 0)
 
 
@@ -106,25 +105,17 @@ def generation_step(
 
     That of decoding or of prefilling, whichever needs more.
     """
-    config = engine.as_generated(config, settings.cache)
+    config = as_generated(config, settings.cache)
     length, new = engine.slot_length(width + settings.max_new_tokens), settings.max_new_tokens
     size = slots.Size(rows, length, new, *engine.calls(mesh), 1)
     programs = slots.lowered(config, mesh, size)
     parameters = local_bytes(decoder.abstract_unstacked(config, mesh))
     cache = local_bytes(programs.state.cache)
     needs = (
-        _memory(program.compile(), parameters, 0, cache)
+        _memory(program.compile(QUICKLY), parameters, 0, cache)
         for program in (programs.prefill, programs.decode)
     )
     return max(needs, key=lambda memory: memory.total)
-
-
-def local_bytes(tree: Any) -> int:
-    """Returns the bytes of abstract arrays on one chip."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 def _memory(compiled: Any, parameters: int, optimizer: int, cache: int) -> Memory:

@@ -21,18 +21,17 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from bridge_jax import shown
-from bridge_jax.config import ModelConfig, RunConfig
-from bridge_jax.generation.engine import as_generated, calls
+from bridge_jax.config import RunConfig, TrainConfig
+from bridge_jax.generation.engine import calls
 from bridge_jax.generation.slots import BLOCK
 from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
-from bridge_jax.models.config import DecoderConfig, computing_on
-from bridge_jax.models.hub import presets
-from bridge_jax.models.hub.checkpoint import kept_layers
-from bridge_jax.models.hub.files import is_hub_id, locate, read_hf_config
-from bridge_jax.models.hub.hf_config import cut, from_hf
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.hub.checkpoint import planned_config
+from bridge_jax.models.layouts import Meshes, as_generated, in_training
 from bridge_jax.parallel.chips import GIB, Chip
-from bridge_jax.parallel.sharding import batch_devices
+from bridge_jax.parallel.sharding import batch_devices, local_bytes
+from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.stages import Input, deep_keys, keyed_values
 from bridge_jax.planning import memory
@@ -99,17 +98,44 @@ class StagePlan:
 
 
 def plan_stages(
-    config: RunConfig, works: list[Work], mesh: Mesh, chip: Chip
+    config: RunConfig, works: list[Work], meshes: Mapping[Role, Meshes], chip: Chip
 ) -> Iterator[StagePlan]:
-    """Plans each stage; steps of the same shape are compiled once."""
+    """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest."""
     compiled = functools.cache(_memory)
+    targets: dict[Work, int] = {}
     for work in works:
-        model = decoder_config(getattr(config, work.role), mesh)
-        # The name of a stage and its number of steps do not matter to the compiler.
-        shape = work._replace(stage="", steps=0)
+        targets[_program(work)] = max(getattr(work, "targets", 0), targets.get(_program(work), 0))
+    for work in works:
+        mesh = mesh_of(work, meshes[work.role])
+        model = decoder_config(config, work.role, mesh)
         cost, seconds, bound_by = work_time(work, model, mesh, chip)
-        needs = compiled(shape, model, mesh)
+        program = _program(work)
+        if not isinstance(program, GenerationWork):
+            program = program._replace(targets=targets[program])
+        needs = compiled(program, model, mesh)
         yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
+
+
+def _program(work: Work) -> Work:
+    """Returns the work without what changes no array, and without its number of targets."""
+    work = work._replace(stage="", steps=0)
+    if isinstance(work, GenerationWork):
+        return work
+    if isinstance(work, TrainingWork):
+        named = ("batch_rows", "row_tokens", "accumulate", "remat", "ema_decay", "keep_best")
+        train = TrainConfig(**{name: getattr(work.train, name) for name in named})
+        work = work._replace(train=train)
+    return work._replace(targets=0)
+
+
+def mesh_of(work: Work, meshes: Meshes) -> Mesh:
+    """Returns the mesh that a stage runs on, of those of its model."""
+    return meshes.generation if isinstance(work, GenerationWork) else meshes.training
+
+
+def decoder_config(config: RunConfig, role: Role, mesh: Mesh) -> DecoderConfig:
+    """Returns the config of a role's model, on the devices of a mesh."""
+    return planned_config(getattr(config, role), mesh.devices.flat[0])
 
 
 def _memory(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
@@ -144,16 +170,6 @@ def work_time(
         (total / rate / mesh.size, name) for total, rate, name in zip(cost, rates, names)
     )
     return cost, seconds, bound_by
-
-
-def decoder_config(model: ModelConfig, mesh: Mesh) -> DecoderConfig:
-    """Returns a checkpoint's config, read from its files or, for a hub id, from the presets."""
-    name = model.checkpoint
-    published = is_hub_id(name) and not Path(name).exists() and name in presets.PRESETS
-    hf = presets.hf_config(name) if published else read_hf_config(locate(name))
-    config = from_hf(cut(hf, kept_layers(model, from_hf(hf))))
-    config = dataclasses.replace(config, lora=model.lora if model.lora.rank else None)
-    return computing_on(config, model.attention, mesh.devices.flat[0])
 
 
 def propose(
@@ -193,15 +209,18 @@ def resident(stages: list[StagePlan]) -> float | None:
 def show(
     console: Console,
     config: RunConfig,
-    mesh: Mesh,
+    meshes: Mapping[Role, Meshes],
     stages: list[StagePlan],
     spending: Spending,
     topology: str,
     resident: float | None,
 ) -> None:
     """Prints the plan."""
-    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    shown.say(console, (config.name, "bold"), f" on {topology}, mesh {axes}\n")
+    shown.say(console, (config.name, "bold"), f" on {topology}")
+    for role, (training, generation, _) in meshes.items():
+        where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
+        shown.say(console, f"{role}: {where}")
+    console.print()
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
                         "GiB a chip", "of", "fits", "at least", "bound by")  # fmt: skip
@@ -230,6 +249,10 @@ def show(
     console.print("Nothing was run or paid.")
 
 
+def _axes(mesh: Mesh) -> str:
+    return " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+
+
 def _gib(size: float) -> str:
     gib = size / GIB
     return "-" if gib == 0 else f"{gib:.{2 if gib < 10 else 1}f}" if math.isfinite(gib) else "?"
@@ -248,7 +271,7 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
 def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
     """Prints each parameter's sharding in training: its axes, the mesh axes that cut them, MiB."""
     table = shown.table("parameter", "shape", "cut by", "MiB a chip", words=3)
-    params = decoder.abstract(memory.in_training(model), mesh)
+    params = decoder.abstract(in_training(model), mesh)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         spec = leaf.sharding.spec
         cuts = [
@@ -260,7 +283,7 @@ def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh
             jax.tree_util.keystr(path, simple=True, separator="/"),
             " x ".join(f"{size:,}" for size in leaf.shape),
             ", ".join(cuts) or "on every chip",
-            f"{memory.local_bytes(leaf) / 2**20:,.2f}",
+            f"{local_bytes(leaf) / 2**20:,.2f}",
         )
     shown.say(console, f"\n{role}")
     console.print(table)
@@ -338,11 +361,12 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
     hashes = Hashes()
     for config in configs:
         stages, lengths = opened(config, devices, hashes)
-        mesh, table = lengths.inputs.mesh, _inputs(lengths)
+        table = _inputs(lengths)
         deep = deep_keys(stages, table)
         new = {name for name, key in deep.items() if (name, key) not in known}
         for work in workloads(stages, lengths, new):
-            model = decoder_config(getattr(config, work.role), mesh)
+            mesh = mesh_of(work, lengths.inputs.meshes(work.role))
+            model = decoder_config(config, work.role, mesh)
             _, seconds, _ = work_time(work, model, mesh, chip)
             known[work.stage, deep[work.stage]] = seconds
             total = totals.setdefault(work.stage, StageTotal())

@@ -213,15 +213,16 @@ def workloads(
 
 def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[int, int, int, int]:
     """Returns the rows, width and targets of a batch, and the number of batches."""
+    mesh = lengths.inputs.meshes(role).training
     match load.batch:
         case Packed() as shape:
             targets, steps = _packed(shape, role, load, lengths)
-            return filled_rows(shape.rows, lengths.inputs.mesh), shape.tokens, targets, steps
+            return filled_rows(shape.rows, mesh), shape.tokens, targets, steps
         case Padded() as shape:
             sequences = lengths.sequences(role, load)
             targets = _up(max(s.targets for s in sequences), scores.TARGETS)
             width = _up(max(s.length for s in sequences), scores.BUCKET)
-            rows = scores.rows_a_batch(shape.tokens, width, lengths.inputs.mesh)
+            rows = scores.rows_a_batch(shape.tokens, width, mesh)
             mean = np.mean([_up(s.length, scores.BUCKET) for s in sequences])
             steps = math.ceil(lengths.examples(load) * load.passes * mean / (rows * width))
             return rows, width, targets, steps

@@ -7,9 +7,10 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.engine import BLOCK, Engine, Request, as_generated, slot_length, slots_of
+from bridge_jax.generation.engine import BLOCK, Engine, Request, slot_length, slots_of
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.cache import init_cache
+from bridge_jax.models.layouts import as_generated
 from bridge_jax.timing import Spans
 
 RNG = np.random.default_rng(0)

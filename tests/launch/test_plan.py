@@ -6,6 +6,8 @@ import pytest
 
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.config import io as config_io
+from bridge_jax.methods import checks
+from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan, workload
@@ -70,7 +72,7 @@ def test_the_table_and_where_each_parameter_lies(tiny_config):
     code, out, err = planned(f"--config={tiny_config}", "--shardings", *ON_A_MESH)
     assert code == 0, err
     said = " ".join(out.split())
-    assert "empty rows: generation.batch_size=10 to a multiple of 4; larger" in said
+    assert "empty rows: generation.batch_size=10 to a multiple of 8; larger" in said
     assert "Nothing was run or paid." in out
     assert "tutoring/completions" in out
     rows = [" ".join(line.split()) for line in out.splitlines()]
@@ -97,7 +99,7 @@ def test_without_data_the_limits_of_the_config_are_planned():
     # modes, in 250 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 16 * 3
     assert by_stage["tutoring/completions"].width == 512
-    assert by_stage["tutoring/completions"].steps == 79
+    assert by_stage["tutoring/completions"].steps == 20
     assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
 
 
@@ -189,12 +191,12 @@ def test_the_largest_batch_is_found_from_two(one_device):
 
 
 def test_a_published_model_needs_no_download(one_device):
-    model = plan.decoder_config(RunConfig().assistant, one_device)
+    model = planned_config(RunConfig().assistant)
     assert model.num_layers == 30
     assert model.lora is not None
     from configs.models import PAIRS
 
-    big = plan.decoder_config(PAIRS["qwen2.5-7b to qwen2.5-0.5b"].assistant, one_device)
+    big = planned_config(PAIRS["qwen2.5-7b to qwen2.5-0.5b"].assistant)
     assert (big.num_layers, big.model_dim, big.num_kv_heads) == (28, 3584, 4)
 
 
@@ -215,3 +217,31 @@ def test_chips_are_found_by_what_devices_call_themselves():
         assert chips.local(Device(kind)) == chips.CHIPS[name], kind
     assert chips.local(Device("NVIDIA H100 80GB HBM3")).flops == 989e12
     assert chips.local(Device("NVIDIA A100-SXM4-40GB", 40e9)).memory == 40e9
+
+
+def test_steps_that_differ_little_are_compiled_once(monkeypatch):
+    from configs import medical_7b
+
+    config, compiled = medical_7b.get_config(), []
+    stages, lengths = workload.opened(config)
+    works, meshes = workload.workloads(stages, lengths), checks.meshes_of(stages, lengths.inputs)
+
+    def remember(work, model, mesh):
+        compiled.append((work.role, type(work).__name__, mesh))
+        assert getattr(work, "targets", 0) == max(
+            getattr(w, "targets", 0) for w in works if (w.role, type(w)) == (work.role, type(work))
+        )
+        return memory.Memory(1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(plan, "_memory", remember)
+    planned = list(plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"]))
+    assert [stage.work for stage in planned] == works and planned[0].memory.total == 15
+    # Eleven stages; two trainings of each model differ in their steps and rates alone.
+    assert len(works) == 11
+    assert compiled == [
+        ("assistant", "TrainingWork", meshes["assistant"].training),
+        ("assistant", "ScoringWork", meshes["assistant"].training),
+        ("student", "TrainingWork", meshes["student"].training),
+        ("assistant", "GenerationWork", meshes["assistant"].generation),
+        ("student", "GenerationWork", meshes["student"].generation),
+    ]

@@ -55,7 +55,7 @@ def test_a_run_alone_is_planned_as_by_its_own_config(configs, chip):
     run, mesh = workload.opened(configs[0], jax.devices()[:1]), make_mesh(devices=jax.devices()[:1])
     stages = {}
     for work in workload.workloads(*run):
-        model = plan.decoder_config(getattr(configs[0], work.role), mesh)
+        model = plan.decoder_config(configs[0], work.role, mesh)
         stages[work.stage] = plan.work_time(work, model, mesh, chip)[1]
     one = plan_of(configs[:1], chip)
     assert {name: total.seconds for name, total in one.stages.items()} == pytest.approx(stages)
@@ -83,7 +83,7 @@ def test_the_disk_is_that_of_the_models(configs, chip):
     lora = dataclasses.replace(configs[0].assistant.lora, targets=LoraConfig().targets)
     assistant = dataclasses.replace(configs[0].assistant, lora=lora)
     one = plan_of([dataclasses.replace(configs[0], assistant=assistant)], chip)
-    student = plan.decoder_config(configs[0].student, make_mesh(devices=jax.devices()[:1]))
+    student = plan.decoder_config(configs[0], "student", make_mesh(devices=jax.devices()[:1]))
     size = 4 * decoder.count_parameters(student)
     assert one.stages["tutoring/student"].disk == one.stages["tutoring/instruct"].disk == size
     adapter = one.stages["apprenticeship/assistant"].disk

@@ -123,6 +123,7 @@ FIELDS = {
     "mesh.data": (2, NOTHING),
     "mesh.fsdp": (8, NOTHING),
     "mesh.tensor": (2, NOTHING),
+    "mesh.generation_tensor": (2, NOTHING),
 }
 SPEED_OF_TRAINING = {"checkpoint_every": 7, "remat": "none"}
 TRAINING = {

@@ -85,10 +85,10 @@ def test_rows_that_are_no_whole_blocks_or_chunks(kernel, interpreted, monkeypatc
     np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=2e-5)
 
 
-def test_splash_attention_on_a_mesh(interpreted):
-    mesh = make_mesh(MeshConfig(2, 2, 2))
+@pytest.mark.parametrize("tensor", [2, 4])  # there are 2 KV heads
+def test_splash_attention_on_a_mesh(tensor, interpreted):
     expected = value_and_gradients("plain", "window")
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(make_mesh(MeshConfig(2, -1, tensor))):
         found = value_and_gradients("splash", "window")
     for a, b in zip(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)

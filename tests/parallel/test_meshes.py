@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, LoraConfig, MeshConfig, SelectionConfig
 from bridge_jax.generation.engine import Engine
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, layouts, lora
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.selection.scores import score
@@ -37,6 +40,9 @@ MODELS = {
         tied=False,
     ),
     "adapter": dataclasses.replace(PLAIN, lora=LoraConfig(rank=4)),
+    # 2 KV heads, and 258 rows of the table: 4 devices of `tensor` divide neither.
+    "grouped": dataclasses.replace(PLAIN, num_kv_heads=2, qkv_bias=True, vocab_size=258),
+    "adapted": dataclasses.replace(PLAIN, num_kv_heads=2, lora=LoraConfig(rank=4)),
 }
 MESHES = {
     "8x1x1": MeshConfig(8, 1, 1),
@@ -53,6 +59,25 @@ def on_meshes(*names):
         *((name, "2x2x2") for name in names),
         *(pytest.param(names[-1], mesh, marks=pytest.mark.slow) for mesh in others),
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class InSlice:
+    """A device of this machine in a slice that the machine does not have."""
+
+    real: Any
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+
+
+def on_slices(config):
+    """Returns a mesh over two slices; every second device is in the same."""
+    devices: Any = [InSlice(device, i % 2) for i, device in enumerate(jax.devices())]
+    mesh = make_mesh(config, devices)
+    for slice_index, part in enumerate(np.split(mesh.devices, 2)):
+        assert {device.slice_index for device in part.flat} == {slice_index}
+    return Mesh(np.vectorize(lambda device: device.real)(mesh.devices), mesh.axis_names)
 
 
 def sequences(count, seed=0):
@@ -100,6 +125,34 @@ def test_losses_and_gradients(model, mesh, one_device):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, expected)
 
 
+@pytest.mark.parametrize("model", ["grouped", pytest.param("adapted", marks=pytest.mark.slow)])
+def test_fewer_kv_heads_than_devices(model, one_device):
+    expected = gradients(MODELS[model], one_device)
+    found = gradients(MODELS[model], make_mesh(MeshConfig(1, 2, 4)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, expected)
+
+
+def test_losses_and_gradients_on_two_slices(one_device):
+    expected = gradients(MODELS["grouped"], one_device)
+    found = gradients(MODELS["grouped"], on_slices(MeshConfig(fsdp=2, tensor=-1)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, expected)
+
+
+def test_what_is_trained_moves_to_where_it_generates(one_device):
+    """One jitted function reads from the one mesh and writes to the other."""
+    config = dataclasses.replace(MODELS["grouped"], dtype=jnp.bfloat16, param_dtype=jnp.float32)
+    wanted = MeshConfig(fsdp=4, tensor=2, generation_tensor=4)
+    training, generation, _ = layouts.choose(config, wanted)
+    assert dict(generation.shape) == {"data": 2, "fsdp": 1, "tensor": 4}
+    places = jax.tree.map(lambda a: a.sharding, layouts.generated_with(config, generation))
+    moved = jax.jit(
+        lambda params: jax.tree.map(lambda a: a.astype(config.dtype), params), out_shardings=places
+    )(placed(config, training))
+    for leaf, place, one in zip(*map(jax.tree.leaves, (moved, places, placed(config, one_device)))):
+        assert leaf.sharding.is_equivalent_to(place, leaf.ndim) and leaf.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(one).astype(jnp.bfloat16))
+
+
 @functools.cache
 def written(config, mesh, temperature):
     config = dataclasses.replace(config, remat="none")
@@ -121,11 +174,26 @@ def test_generation(mesh, temperature, one_device):
         np.testing.assert_allclose(found[i].logprobs, done.logprobs, rtol=0, atol=1e-5)
 
 
+def test_generation_on_its_own_mesh(one_device):
+    expected = written(MODELS["grouped"], one_device, 0.0)
+    found = written(MODELS["grouped"], make_mesh(MeshConfig(2, 1, 4)), 0.0)
+    assert {i: done.ids for i, done in found.items()} == {
+        i: done.ids for i, done in expected.items()
+    }
+
+
 @functools.cache
 def scored(config, mesh):
     config = dataclasses.replace(config, remat="none")
     found = [Sequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]
     return score(config, placed(config, mesh), found, 512, PAD, mesh)
+
+
+def test_scores_with_fewer_kv_heads_than_devices(one_device):
+    expected = scored(MODELS["grouped"], one_device)
+    for mesh in (make_mesh(MeshConfig(1, 2, 4)), on_slices(MeshConfig(fsdp=1, tensor=4, data=-1))):
+        for a, b in zip(scored(MODELS["grouped"], mesh), expected):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("model", "mesh"), on_meshes("windowed"))

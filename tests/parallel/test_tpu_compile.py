@@ -137,6 +137,19 @@ def test_scoring_step(config, step, mesh):
         check(step.lower(config, params, batch), kernel=True)
 
 
+def test_fewer_kv_heads_than_chips(mesh):
+    """Compiles 2 KV heads over 4 chips: no chip gathers the scores, the heads or the matrices."""
+    four = make_mesh(MeshConfig(1, 1, 4), mesh.devices.ravel())
+    params, row = decoder.abstract(CONFIG, four), array(four, B)
+    batch = ScoreBatch(array(four, B, S), row, row, array(four, B, T))  # type: ignore[arg-type]
+    with jax.set_mesh(four):
+        compiled = score_batch.lower(CONFIG, params, batch).compile(compiler_options=QUICKLY)
+    text = compiled.as_text()
+    assert "splash" in text
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather", text)
+    assert all(math.prod(map(int, shape.split(","))) <= B * S for shape in gathered)
+
+
 @pytest.fixture(scope="module")
 def pool(mesh):
     """Embeddings, split over two of the chips."""

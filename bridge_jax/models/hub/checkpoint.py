@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import einops
@@ -20,9 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bridge_jax.config import ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import decoder
-from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.config import DecoderConfig, computing_on
+from bridge_jax.models.hub import presets
 from bridge_jax.models.hub.families import Tensor, named_tensors
-from bridge_jax.models.hub.files import Source, locate, open_source, read_hf_config
+from bridge_jax.models.hub.files import Source, is_hub_id, locate, open_source, read_hf_config
 from bridge_jax.models.hub.hf_config import cut, from_hf
 from bridge_jax.parallel.sharding import make_mesh
 
@@ -72,6 +74,21 @@ def read_config(model: ModelConfig) -> DecoderConfig:
       UserError: as by `load`.
     """
     return _open(model)[1]
+
+
+def planned_config(model: ModelConfig, device: Any = None) -> DecoderConfig:
+    """Returns the config with which a checkpoint is trained on a device; no weights are opened.
+
+    The device is the first by default.
+
+    A hub id whose config is published (`presets`) need not have been downloaded.
+    """
+    name = model.checkpoint
+    published = is_hub_id(name) and not Path(name).exists() and name in presets.PRESETS
+    hf = presets.hf_config(name) if published else read_hf_config(locate(name))
+    config = from_hf(cut(hf, kept_layers(model, from_hf(hf))))
+    config = dataclasses.replace(config, lora=model.lora if model.lora.rank else None)
+    return computing_on(config, model.attention, device)
 
 
 def cut_hf_config(model: ModelConfig) -> dict[str, Any]:

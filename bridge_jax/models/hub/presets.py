@@ -2,7 +2,7 @@
 
 With them a run is planned, counted and tested without downloading anything, gated models included:
 `hf_config.from_hf(presets.hf_config("Qwen/Qwen2.5-7B-Instruct"))`. A run itself reads the
-config.json beside the weights, never this file.
+config.json beside the weights; only the sizes of its meshes may come from here.
 
 Left out is what equals the default of its class (`families`), what `from_hf` does not read (token
 ids, initializers, dropout), and the window that Qwen2.5 names but does not use. `torch_dtype` is

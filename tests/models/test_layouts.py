@@ -1,0 +1,216 @@
+"""Where each model lies: decided from sizes alone, and built without a device."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from bridge_jax.config import LoraConfig, MeshConfig, ModelConfig
+from bridge_jax.models import decoder, layouts
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.hub.checkpoint import planned_config
+from bridge_jax.models.layouts import Use
+from bridge_jax.parallel import chips
+from bridge_jax.parallel.sharding import (
+    abstract_mesh,
+    axis_sizes,
+    local_bytes,
+    slice_count,
+    spec_for,
+)
+from configs.models import PAIRS
+
+# One layer of 12 heads, 6 of them of keys. In bf16 its matrices take 2 x (2 x 48 x 4 x 18 of the
+# heads + 3 x 48 x 96) bytes, its norms 2 x 3 x 48, the table 2 x 100 x 48.
+SMALL = DecoderConfig(100, 48, 1, 12, 6, 4, 96, dtype=jnp.bfloat16)
+HEADS, KV, MLP, NORMS, TABLE = 2 * 2 * 48 * 48, 2 * 2 * 48 * 24, 2 * 3 * 48 * 96, 288, 9600
+USE = Use(rows=8, slots=10)
+CACHE = 2 * 2 * 8 * 10 * 24  # keys and values of 8 rows
+
+
+def sizes(config):
+    return config.data, config.fsdp, config.tensor
+
+
+def chosen(memory, wanted=None, devices=8, slices=1, config=SMALL, use=USE):
+    return layouts.layouts(config, wanted or MeshConfig(), devices, slices, memory, use)
+
+
+def test_bytes_by_hand():
+    whole = HEADS + KV + MLP + NORMS + TABLE
+    one = abstract_mesh(MeshConfig(8, 1, 1))
+    assert local_bytes(layouts.generated_with(SMALL, one)) == whole
+    assert layouts.cache_bytes(SMALL, one, 8, 10) == CACHE // 8
+    # 4 do not divide 6: keys and values are whole on each chip. They divide the 100 tokens.
+    four = abstract_mesh(MeshConfig(2, 1, 4))
+    cut = (HEADS + MLP + TABLE) // 4 + KV + NORMS
+    assert local_bytes(layouts.generated_with(SMALL, four)) == cut
+    assert layouts.cache_bytes(SMALL, four, 8, 10) == CACHE // 2
+    # Three rows for every four devices are filled up.
+    assert layouts.cache_bytes(SMALL, one, 6, 10) == CACHE // 8
+    # f32 and two moments, cut by fsdp but for the norms.
+    train = abstract_mesh(MeshConfig(1, 8, 1))
+    assert layouts.state_bytes(SMALL, train) == 6 * ((whole - NORMS) // 8 + NORMS)
+
+
+def test_generation_takes_the_smallest_tensor_that_fits():
+    whole = HEADS + KV + MLP + NORMS + TABLE
+    held = (whole - NORMS) // 8 + NORMS  # what lies there to be trained or scored with
+    needs = held + whole + CACHE // 8
+    assert sizes(chosen(needs / 0.8 + 1).generation) == (8, 1, 1)
+    assert sizes(chosen(needs / 0.8 - 1).generation) == (4, 1, 2)
+    two = held + (HEADS + KV + MLP + TABLE) // 2 + NORMS + CACHE // 8
+    assert sizes(chosen(two / 0.8 + 1).generation) == (4, 1, 2)
+    found = chosen(two / 0.8 - 1)
+    assert sizes(found.generation) == (2, 1, 4)
+    assert found.notes == (
+        "tensor=4 does not divide its 6 KV heads, which are whole on every chip",
+    )
+    assert sizes(found.training) == (1, 8, 1)
+    # Neither fits: it is cut as for training.
+    found = chosen(held)
+    assert found.generation == found.training
+    assert "gathers its weights at every token" in found.notes[0]
+    # Moments lie there too while a training measures what the model writes.
+    beside = layouts.state_bytes(SMALL, abstract_mesh(MeshConfig(1, 8, 1))) - held
+    trained = USE._replace(in_training=True)
+    assert sizes(chosen((needs + beside) / 0.8 + 1, use=trained).generation) == (8, 1, 1)
+    assert sizes(chosen((needs + beside) / 0.8 - 1, use=trained).generation) == (4, 1, 2)
+
+
+def test_generation_tensor_is_a_wish():
+    wish = MeshConfig(generation_tensor=2)
+    assert sizes(chosen(math.inf, wish).generation) == (4, 1, 2)
+    found = chosen(math.inf, MeshConfig(generation_tensor=8))
+    assert sizes(found.generation) == (2, 1, 4)
+    assert found.notes[0].startswith("mesh.generation_tensor=8 becomes 4, which divides its 12 h")
+    found = chosen(1000, MeshConfig(generation_tensor=1))
+    assert sizes(found.generation) == (8, 1, 1)
+    assert found.notes[0].startswith("generation takes about 0.0 GiB at tensor=1, of a chip's 0.0")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "devices", "slices", "expected"),
+    [
+        # 48 = 16 x 3: of 64 devices, 16 cut it and 4 hold copies.
+        (MeshConfig(), 64, 1, (4, 16, 1)),
+        (MeshConfig(data=2), 64, 1, (4, 16, 1)),
+        # 12 heads: 4 of 8. What tensor leaves goes to fsdp if that takes what is left.
+        (MeshConfig(tensor=8), 8, 1, (1, 2, 4)),
+        (MeshConfig(fsdp=1, tensor=8), 8, 1, (2, 1, 4)),
+        (MeshConfig(fsdp=1, tensor=-1), 8, 1, (2, 1, 4)),
+        (MeshConfig(data=-1, fsdp=2, tensor=2), 8, 1, (2, 2, 2)),
+        # Nothing but data crosses slices.
+        (MeshConfig(), 8, 2, (2, 4, 1)),
+        (MeshConfig(data=2), 8, 2, (2, 4, 1)),
+        (MeshConfig(fsdp=2, tensor=4), 8, 4, (4, 1, 2)),
+        (MeshConfig(data=3), 12, 2, (6, 2, 1)),
+    ],
+)
+def test_what_a_model_cannot_use_holds_copies(wanted, devices, slices, expected):
+    assert sizes(chosen(math.inf, wanted, devices, slices).training) == expected
+
+
+def test_what_falls_back_is_said():
+    model = planned_config(ModelConfig("Qwen/Qwen2.5-0.5B-Instruct"))
+    found = chosen(math.inf, devices=256, config=model)
+    assert found.notes == (
+        "mesh.fsdp=256 becomes 128, which divides its width of 896",
+        "the devices that are left hold copies, mesh.data=2",
+    )
+    found = chosen(math.inf, MeshConfig(tensor=4), devices=16, slices=2, config=model)
+    assert sizes(found.training) == (2, 4, 2)
+    assert found.notes[0] == (
+        "mesh.tensor=4 becomes 2, which divides its 14 heads and its MLP of 4,864 and the 8 chips "
+        "of a slice"
+    )
+    assert chosen(math.inf, MeshConfig(tensor=2), devices=16, config=model).notes == ()
+    odd = dataclasses.replace(SMALL, vocab_size=101)
+    assert chosen(math.inf, MeshConfig(tensor=2), config=odd).notes == (
+        "tensor=2 does not divide its 101 tokens, whose table it does not cut",
+    )
+
+
+@given(
+    *(st.sampled_from([-1, 1, 2, 3, 4, 8]) for _ in range(3)),
+    st.sampled_from([4, 8, 24, 48]), st.sampled_from([1, 2, 4]),
+    st.sampled_from([48, 896, 7]), st.sampled_from([1, 2, 12, 14]),
+)  # fmt: skip
+def test_any_model_lies_on_any_devices(data, fsdp, tensor, devices, slices, width, cut):
+    wanted, stated = MeshConfig(data, fsdp, tensor), [s for s in (data, fsdp, tensor) if s != -1]
+    assume(len(stated) == 2 and devices % math.prod(stated) == 0)
+    found = axis_sizes(wanted, devices, slices, width, cut)
+    assert found.data * found.fsdp * found.tensor == devices
+    assert width % found.fsdp == 0 and cut % found.tensor == 0
+    assert devices // slices % (found.fsdp * found.tensor) == 0
+    asked = axis_sizes(wanted, devices)
+    assert found.data % asked.data == 0 and asked.tensor % found.tensor == 0
+
+
+def models():
+    pairs = [model for pair in PAIRS.values() for model in pair]
+    return list(dict.fromkeys(pairs))
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.checkpoint.split("/")[-1])
+@pytest.mark.parametrize("where", ["v5e:2x2", "v5e:4x4", "v5e:16x16", "2*v5e:4x4"])
+def test_every_shipped_model_has_its_place(model, where):
+    """Builds what is trained, what generates, and the cache, on meshes without devices."""
+    devices, slices = {"v5e:2x2": (4, 1), "v5e:4x4": (16, 1), "v5e:16x16": (256, 1)}.get(
+        where, (32, 2)
+    )
+    memory = chips.CHIPS["v5e"].memory
+    config = dataclasses.replace(planned_config(model), dtype=jnp.bfloat16)
+    found = chosen(memory, devices=devices, slices=slices, config=config, use=Use(64, 768))
+    train, write = abstract_mesh(found.training), abstract_mesh(found.generation)
+    assert train.size == write.size == devices
+    assert found.training.data % slices == found.generation.data % slices == 0
+    assert found.generation.fsdp == 1
+    params = decoder.abstract(layouts.in_training(config), train)
+    everything = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    # All but norms, biases and one side of an adapter is cut.
+    parts = found.training.fsdp * found.training.tensor
+    assert everything / parts <= local_bytes(params) < everything / parts + 0.02 * everything
+    weights, tensor = layouts.generated_with(config, write), found.generation.tensor
+    total = sum(leaf.size * 2 for leaf in jax.tree.leaves(weights))
+    assert total / tensor <= local_bytes(weights) < 1.01 * total / tensor
+    shape = config.num_layers, 64, config.num_kv_heads, 768, config.head_dim
+    cache = spec_for(("layers", "batch", "kv_heads", None, "head_dim"), shape, write)
+    assert cache[1] is not None or write.shape["data"] > 64
+    assert local_bytes(weights) + layouts.cache_bytes(config, write, 64, 768) < 0.8 * memory
+    # A 9B with its cache of 344 kB a token takes four chips only where these train it too.
+    large = {"Qwen2.5-7B-Instruct": 2, "Llama-3.1-8B-Instruct": 2, "gemma-2-9b-it": 2}
+    expected = large.get(model.checkpoint.split("/")[-1], 1)
+    assert tensor == (4 if "gemma-2-9b" in model.checkpoint and devices == 4 else expected)
+
+
+def test_neighbours_on_both_meshes():
+    """Finds the pairs of `tensor` next to each other in hardware, and slices inside of `data`."""
+    pytest.importorskip("libtpu")
+    assistant = PAIRS["qwen2.5-7b to qwen2.5-0.5b"].assistant
+    for name in ("v5e:4x4", "2*v5e:4x4", "v5e:16x16"):
+        devices, _ = chips.topology(name)
+        config = planned_config(assistant, devices[0])
+        training, generation, _ = layouts.choose(config, MeshConfig(), devices, Use(64, 768))
+        assert list(training.devices.flat) == list(generation.devices.flat)
+        assert generation.shape["tensor"] == 2
+        for first, second in generation.devices.reshape(-1, 2):
+            assert np.abs(np.subtract(first.coords, second.coords)).sum() == 1
+            assert slice_count([first, second]) == 1
+        for mesh in (training, generation):
+            assert {slice_count(part.ravel()) for part in mesh.devices} == {1}  # of data
+
+
+def test_an_adapter_is_merged_before_generation():
+    config = dataclasses.replace(SMALL, lora=LoraConfig(rank=2))
+    mesh = abstract_mesh(MeshConfig(8, 1, 1))
+    assert layouts.generated_with(config, mesh) == layouts.generated_with(SMALL, mesh)
+    base = HEADS + KV + MLP + NORMS + TABLE
+    # Of query, key, value and out, gate, up and down.
+    widths = (48 + 48) + 2 * (48 + 24) + (48 + 48) + 3 * (48 + 96)
+    assert layouts.state_bytes(config, mesh) == base + 3 * 4 * 2 * widths
