@@ -110,7 +110,8 @@ def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) ->
         programs = len(set(shapes)) * batch_tokens
         return programs + sum(s.tokens * (1 + s.width / EQUAL) for s in shapes)
 
-    choices = [[rounded(times * longest)] for times in range(1, max(1, SHORT // longest) + 1)]
+    share = min(SHORT, batch_tokens // parts) // longest
+    choices = [[rounded(times * longest)] for times in range(1, max(1, share) + 1)]
     choices += [[rounded(longest * part / 8) for part in each] for each in EIGHTHS]
 
     def planned(widths: list[int]) -> list[Planned]:

@@ -10,6 +10,7 @@ from bridge_jax.models import decoder
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan
+from bridge_jax.selection.batches import Shape
 from bridge_jax.training.objectives.sft import SFT
 from configs import medical_7b
 
@@ -87,7 +88,7 @@ def test_the_student_writes_on_v5p():
 def test_scoring_and_generation_on_16_chips(role):
     mesh, chip = topology("v5e:4x4")
     config = model(getattr(CONFIG, role), mesh)
-    scoring = memory.scoring_step(config, 64, 512, 16, mesh)
+    scoring = memory.scoring_step(config, Shape(16, 4, 512, 64, 8), mesh)
     assert scoring.total < FREE * chip.memory
     writing = memory.generation_step(config, CONFIG.generation, 64, 512, mesh)
     # Keys and values of 4 rows of 768 slots, in bf16.
