@@ -143,7 +143,8 @@ class Shards:
         number = max((int(Path(name).stem) + 1 for name in self._names()), default=0)
         path = self._path / f"{number:06d}.npz"
         with atomic.written(path, atomic.part_of(path), sync=True, mode="xb") as file:
-            np.savez(file, **part)
+            arrays: Any = part
+            np.savez(file, **arrays)
 
     def clear(self) -> None:
         """Removes all parts."""

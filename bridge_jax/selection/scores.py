@@ -83,7 +83,8 @@ def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> Scores
     where = jnp.where(in_prompt, _of_parts(batch.segments, batch), 0)
     embeddings = _means(hidden, where, batch)  # P G D
     norms = jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
-    found = Scores(*jnp.moveaxis(means, -1, 0), embeddings / jnp.maximum(norms, 1e-12))
+    nll, entropy, margin = jnp.moveaxis(means, -1, 0)
+    found = Scores(nll, entropy, margin, embeddings / jnp.maximum(norms, 1e-12))
     return jax.tree.map(_everywhere, found)
 
 
@@ -107,9 +108,7 @@ def gradient_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> jax
     return _everywhere(_means(gradients, batch.target_of, batch))
 
 
-def _states(
-    config: DecoderConfig, params: Any, batch: ScoreBatch
-) -> tuple[jax.Array, jax.Array]:
+def _states(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[jax.Array, jax.Array]:
     """Returns the final hidden states f[P, RS / P, D], and those that predict f[P, T, D]."""
     hidden = decoder.hidden_states(config, params, batch.tokens, batch.positions, batch.segments)
     hidden = hidden.reshape(batch.target.shape[0], -1, hidden.shape[-1])
@@ -222,8 +221,7 @@ def _of_all(
         take(part)
         unsaved.append(part)
         if shards and time.monotonic() - saved_at >= SHARD_SECONDS:
-            names = unsaved[0]
-            shards.write({name: np.concatenate([p[name] for p in unsaved]) for name in names})
+            shards.write(jax.tree.map(lambda *each: np.concatenate(each), *unsaved))
             unsaved, saved_at = [], time.monotonic()
         preemption.stop_together()
     return whole

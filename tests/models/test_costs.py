@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from bridge_jax.config import LoraConfig, MeshConfig, TrainConfig

@@ -20,8 +20,8 @@ from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import clusters, greedy
-from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.batches import Shape, empty
+from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import gradient_batch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives.sft import SFT
