@@ -22,10 +22,10 @@ from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Padded, Stage
+from bridge_jax.pipeline.stages import ByLength, Load, Stage
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.progress import track
-from bridge_jax.selection.scores import gradients, score
+from bridge_jax.selection.scores import Scores, gradients, score
 from bridge_jax.selection.strategies import select
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
@@ -211,20 +211,32 @@ def score_pool(
 ) -> None:
     """Scores every example with the warmed-up assistant, or writes its gradient embedding.
 
-    The stage of gradients, which only `badge` uses, differs in what is computed.
+    The stage of gradients, which only `badge` uses, differs in what is computed. Shards are written
+    on the way, and an interrupted stage goes on after the last one.
     """
     sequences = labels_to_score(pool, reading, pseudo_labels)
     model = assistant.load(warmed)
     is_score = out.artifact == SCORES
     function, name = (score, "scores") if is_score else (gradients, "gradients")
     with track(name, len(sequences), "examples") as advance:
-        pad_id, mesh = model.tokenizer.pad_id, model.mesh
         found: Any = function(
-            model.config, model.params, sequences, params.batch_tokens, pad_id, mesh, advance
+            model.config,
+            model.params,
+            sequences,
+            params.batch_tokens,
+            model.tokenizer.pad_id,
+            model.mesh,
+            advance,
+            out.shards,
         )
-    if not is_score:
+    if is_score:
+        write_scores(out, pool, found)
+    else:
         out.write_array("gradients.npy", found)
-        return
+
+
+def write_scores(out: Folder, pool: Examples, found: Scores) -> None:
+    """Writes the embeddings, and a row for each example."""
     out.write_array("embeddings.npy", found.embeddings)
     measures = {"nll": found.nll, "entropy": found.entropy, "margin": found.margin}
     out.write_rows(
@@ -319,7 +331,7 @@ def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
             plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, params, to_scores, load))
             to_scores = to_scores | {"pseudo_labels": PSEUDO_LABELS.name}
         params = PoolScoring(how.batch_tokens)
-        load = Load("pool", text="answer", batch=Padded(how.batch_tokens))
+        load = Load("pool", text="answer", batch=ByLength(how.batch_tokens))
         plan.append(Stage(SCORES, score_pool, params, to_scores, load))
         if how.strategy != "random":
             reads["scored"] = SCORES.name

@@ -55,10 +55,17 @@ def agree(value: Any) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """Returns arrays of a mesh, whole, as NumPy's on every process."""
-    if jax.process_count() > 1:
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
+    """Returns arrays of a mesh, whole, as NumPy's on every process.
+
+    Where every device has the whole array, no process waits for another.
+    """
+
+    def whole(array: jax.Array) -> np.ndarray:
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.asarray(array)
+        return multihost_utils.process_allgather(array, tiled=True)
+
+    return jax.tree.map(whole, tree)
 
 
 def gather(value: Any) -> list[Any]:

@@ -13,9 +13,11 @@ A stage goes on from the first of these that is there:
    after the last saved step (`training.loop`).
 4. In such a folder, whole batches of completions: these are kept, and the others are generated
    (`pipeline.models`).
-5. In such a folder, anything else: it is computed again. The teacher's replies are on the ledger,
+5. In such a folder, shards of scores: these are kept, and the other batches are computed
+   (`selection.scores`).
+6. In such a folder, anything else: it is computed again. The teacher's replies are on the ledger,
    so none is paid for twice.
-6. Otherwise, or if its own folder was whole and is damaged, the folder is emptied, and the stage
+7. Otherwise, or if its own folder was whole and is damaged, the folder is emptied, and the stage
    begins anew.
 """
 

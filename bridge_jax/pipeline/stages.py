@@ -39,8 +39,8 @@ class Input:
 
 
 @dataclasses.dataclass(frozen=True)
-class Padded:
-    """Batches of sequences of similar length, padded: `tokens` in each, at most."""
+class ByLength:
+    """Batches of rows whose width follows from the lengths: `tokens` in each, at most."""
 
     tokens: int
 
@@ -77,7 +77,7 @@ class Load:
     samples: int = 1
     soft: int = 0
     share: float = 1.0
-    batch: Padded | Packed | None = None
+    batch: ByLength | Packed | None = None
 
     @property
     def passes(self) -> int:

@@ -11,12 +11,14 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from bridge_jax import atomic
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import content, files
@@ -27,6 +29,7 @@ from bridge_jax.timing import Spans
 STAGES = "stages"
 MANIFEST = "manifest.json"
 STARTED = "started.json"
+SHARDS = "shards"
 CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
 WAY_OUT = "run the same command again: it finds what is damaged, and runs that stage again"
 _LONGEST = 1e9  # Seconds; some thirty years.
@@ -110,6 +113,54 @@ class Folder:
         if hosts.is_first():
             np.save(self.path / name, value)
 
+    @property
+    def shards(self) -> "Shards":
+        """The parts of a result that is still being computed."""
+        return Shards(self.path / SHARDS)
+
+
+class Shards:
+    """The parts of a result that is still being computed, one file each: some arrays by name.
+
+    An interrupted stage goes on after the last one. `commit` removes them.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def read(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the parts that every process can read."""
+        for name in hosts.agree(self._names()):
+            found = self._load(name)
+            if all(hosts.gather(found is not None)) and found is not None:
+                yield found
+
+    def write(self, part: Mapping[str, np.ndarray]) -> None:
+        """Adds a part, whole or not at all, and waits until it is on the disk."""
+        if not hosts.is_first():
+            return
+        self._path.mkdir(exist_ok=True)
+        number = max((int(Path(name).stem) + 1 for name in self._names()), default=0)
+        path = self._path / f"{number:06d}.npz"
+        with atomic.written(path, atomic.part_of(path), sync=True, mode="xb") as file:
+            arrays: Any = part
+            np.savez(file, **arrays)
+
+    def clear(self) -> None:
+        """Removes all parts."""
+        if hosts.is_first() and self._path.is_dir():
+            shutil.rmtree(self._path)
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._path.glob("[0-9]*.npz"))
+
+    def _load(self, name: str) -> dict[str, np.ndarray] | None:
+        try:
+            with np.load(self._path / name, allow_pickle=False) as found:
+                return dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+
 
 def manifest(folder: Path) -> Manifest | None:
     """Returns the manifest of a folder; None where there is none, or a damaged one."""
@@ -157,10 +208,15 @@ def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
       OSError: a declared result is not there.
     """
     there = hashes.of_files(folder.path)
-    found = {name: there[name] for name in there if name not in (MANIFEST, STARTED)}
+    found = {
+        name: there[name]
+        for name in there
+        if name not in (MANIFEST, STARTED) and not name.startswith(f"{SHARDS}/")
+    }
     result = {"content": manifest.get("content") or content_of(folder), "files": found}
     files.write_json(folder.path / MANIFEST, {**manifest, **result})
     (folder.path / STARTED).unlink(missing_ok=True)
+    folder.shards.clear()
 
 
 def content_of(folder: Folder) -> str:

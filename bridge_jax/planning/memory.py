@@ -13,7 +13,8 @@ from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.layouts import as_generated, in_training
 from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
-from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.selection.batches import Shape, empty
+from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.optimizer import make_optimizer
@@ -87,12 +88,10 @@ def train_step(
     return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
 
 
-def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Mesh) -> Memory:
+def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
     """Compiles the scoring of a batch and returns its memory."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
-    batch: Any = ScoreBatch(
-        _ints(mesh, rows, width), _ints(mesh, rows), _ints(mesh, rows), _ints(mesh, rows, targets)
-    )
+    batch: Any = jax.tree.map(lambda a: _ints(mesh, *a.shape), empty(shape))
     with jax.set_mesh(mesh):
         compiled = score_batch.lower(config, params, batch).compile(QUICKLY)
     return _memory(compiled, local_bytes(params), 0, 0)

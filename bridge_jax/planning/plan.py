@@ -145,7 +145,7 @@ def _memory(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
                 model, work.train, work.objective, work.targets, mesh, work.soft
             )
         case ScoringWork():
-            return memory.scoring_step(model, work.rows, work.width, work.targets, mesh)
+            return memory.scoring_step(model, work.shape, mesh)
         case GenerationWork():
             return memory.generation_step(model, work.settings, work.rows, work.width, mesh)
 

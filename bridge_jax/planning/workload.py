@@ -27,11 +27,12 @@ from bridge_jax.methods import teacher
 from bridge_jax.methods.checks import fits
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.teacher import Asking
-from bridge_jax.parallel.sharding import filled_rows
+from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.stages import Load, Packed, Padded, Stage
-from bridge_jax.selection import scores
+from bridge_jax.pipeline.stages import ByLength, Load, Packed, Stage
+from bridge_jax.selection import batches
+from bridge_jax.selection.batches import Shape
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode, Sequence
 from bridge_jax.training.objectives import Objective
@@ -57,14 +58,27 @@ class TrainingWork(NamedTuple):
 
 
 class ScoringWork(NamedTuple):
-    """Scoring steps of int32[rows, width] with `targets` targets each."""
+    """Scoring steps of one shape, that of the largest batch; smaller ones count as parts of it."""
 
     stage: str
     role: Role
-    rows: int
-    width: int
-    targets: int
+    shape: Shape
     steps: int
+
+    @property
+    def rows(self) -> int:
+        """The rows of a batch, on all devices."""
+        return self.shape.parts * self.shape.rows
+
+    @property
+    def width(self) -> int:
+        """The tokens of a row."""
+        return self.shape.width
+
+    @property
+    def targets(self) -> int:
+        """The targets of a row; on average, rounded up."""
+        return math.ceil(self.shape.targets / self.shape.rows)
 
 
 class GenerationWork(NamedTuple):
@@ -204,28 +218,30 @@ def workloads(
             found.append(ScoringWork(stage.name, role, *_scoring(stage.name, role, load, lengths)))
         else:
             settings, count = stage.params.generation, lengths.examples(load) * load.passes
-            rows = engine.slots_of(settings, count, lengths.inputs.mesh)
+            rows = engine.slots_of(settings, count, lengths.inputs.meshes(role).generation)
             width = max(lengths.prompts(role, load))
             steps = math.ceil(count / rows)
             found.append(GenerationWork(stage.name, role, rows, width, steps, settings))
     return found
 
 
-def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[int, int, int, int]:
-    """Returns the rows, width and targets of a batch, and the number of batches."""
+def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[Shape, int]:
+    """Returns the shape of the largest batch, and the number of such batches."""
     mesh = lengths.inputs.meshes(role).training
     match load.batch:
         case Packed() as shape:
             targets, steps = _packed(shape, role, load, lengths)
-            return filled_rows(shape.rows, mesh), shape.tokens, targets, steps
-        case Padded() as shape:
-            sequences = lengths.sequences(role, load)
-            targets = _up(max(s.targets for s in sequences), scores.TARGETS)
-            width = _up(max(s.length for s in sequences), scores.BUCKET)
-            rows = scores.rows_a_batch(shape.tokens, width, mesh)
-            mean = np.mean([_up(s.length, scores.BUCKET) for s in sequences])
-            steps = math.ceil(lengths.examples(load) * load.passes * mean / (rows * width))
-            return rows, width, targets, steps
+            parts = batch_devices(mesh)
+            rows = math.ceil(shape.rows / parts)
+            return Shape(parts, rows, shape.tokens, targets * rows, rows), steps
+        case ByLength() as shape:
+            found, count = lengths.sequences(role, load), lengths.examples(load) * load.passes
+            read = [found[i % len(found)] for i in range(min(count, 10 * SAMPLE))]
+            lengths_of, targets_of = [s.length for s in read], [len(s.answer) for s in read]
+            shapes = [b.shape for b in batches.plan(lengths_of, targets_of, shape.tokens, mesh)]
+            largest = max(shapes, key=lambda s: (s.tokens, s.width))
+            tokens = sum(s.tokens for s in shapes) * count / len(read)
+            return largest, math.ceil(tokens / largest.tokens)
         case None:
             raise ValueError(f"{stage}: its load does not say how it forms batches")
 
@@ -236,10 +252,6 @@ def _packed(shape: Packed, role: Role, load: Load, lengths: Lengths) -> tuple[in
     rows = pack(sequences, shape.tokens, 0)
     number = math.ceil(len(rows.tokens) * count / len(sequences))
     return rows.target.shape[1], math.ceil(number / shape.rows)
-
-
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
 
 
 class Spending(NamedTuple):

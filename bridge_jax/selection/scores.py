@@ -1,15 +1,17 @@
 """Difficulty and embeddings of every example, by free local inference.
 
-Each example is the answer-only prompt followed by its gold answer. Batches are bucketed by length,
-and one jitted step is compiled for each shape of a batch.
+Each example is the answer-only prompt followed by its gold answer. Examples share packed rows, and
+one jitted step is compiled for each shape of a batch (`selection.batches`).
 
 Gradient embeddings cost a second pass through the vocabulary head, so they are computed separately
 and only for the strategy that needs them.
 """
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +22,17 @@ from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
-from bridge_jax.parallel.sharding import batch_devices, shard_batch
+from bridge_jax.parallel.sharding import constrain, shard_batch
+from bridge_jax.selection.batches import Planned, ScoreBatch, fill, plan
 from bridge_jax.text import prompts
 
 Array = Any  # A NumPy array outside of jit, a JAX array inside.
+Arrays = dict[str, Any]
 Advance = Callable[[int], None]
+Step = Callable[[ScoreBatch], Arrays]
 
-BUCKET = 32  # Lengths are rounded up to multiples of this.
-TARGETS = 8  # The number of answer tokens is rounded up to multiples of this.
+AHEAD = 1  # Batches that are sent before the last one is fetched.
+SHARD_SECONDS = 30.0  # A kill loses no more work than this. Our default.
 
 
 class Scores(NamedTuple):
@@ -47,58 +52,50 @@ class Scores(NamedTuple):
     embeddings: Array
 
 
-class ScoreBatch(NamedTuple):
-    """A batch of B padded sequences.
+class Shards(Protocol):
+    """Keeps parts of the results, so that an interrupted scoring goes on after the last one."""
 
-    Attributes:
-      tokens: int32[B, S].
-      length, prompt_length: int32[B], of the whole sequence and of its prompt.
-      target: int32[B, T], the answer tokens.
-    """
+    def read(self) -> Iterable[Arrays]:
+        """Returns the parts that were written before."""
+        ...
 
-    tokens: Array
-    length: Array
-    prompt_length: Array
-    target: Array
+    def write(self, part: Arrays) -> None:
+        """Adds a part."""
+        ...
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[Scores, Scores]:
-    """Returns sums over the tokens of each of B examples, and the weights to divide them by.
+def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> Scores:
+    """Returns the scores of the sequences of a batch, [P, G] each, on every device.
 
     Besides the model, the largest array in memory is one chunk of the logits.
     """
-    hidden, picked, weight = _answer_states(config, params, batch)
+    hidden, picked = _states(config, params, batch)
     stats = head.token_statistics(
         picked.reshape(-1, picked.shape[-1]),
         decoder.output_head(config, params),
         batch.target.reshape(-1),
     )
-    in_prompt = (jnp.arange(hidden.shape[1]) < batch.prompt_length[:, None]).astype(jnp.float32)
-
-    def over_answer(values: jax.Array) -> jax.Array:
-        return (values.reshape(weight.shape) * weight).sum(1)
-
-    sums = Scores(
-        over_answer(stats.nll),
-        over_answer(stats.entropy),
-        over_answer(stats.margin),
-        jnp.einsum("BSD,BS->BD", hidden.astype(jnp.float32), in_prompt),
-    )
-    tokens = weight.sum(1)
-    return sums, Scores(tokens, tokens, tokens, in_prompt.sum(1, keepdims=True))
+    values = jnp.stack([stats.nll, stats.entropy, stats.margin], -1)  # PT 3
+    means = _means(values.reshape(*batch.target.shape, 3), batch.target_of, batch)  # P G 3
+    prompt = jnp.take_along_axis(batch.prompt_length, _of_parts(batch.segments, batch), axis=1)
+    in_prompt = _of_parts(batch.positions, batch) < prompt  # P RS/P
+    where = jnp.where(in_prompt, _of_parts(batch.segments, batch), 0)
+    embeddings = _means(hidden, where, batch)  # P G D
+    norms = jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
+    nll, entropy, margin = jnp.moveaxis(means, -1, 0)
+    found = Scores(nll, entropy, margin, embeddings / jnp.maximum(norms, 1e-12))
+    return jax.tree.map(_everywhere, found)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def gradient_batch(
-    config: DecoderConfig, params: Any, batch: ScoreBatch
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the sums of the answer tokens' gradients, f32[B, D], and their numbers, f32[B, 1].
+def gradient_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> jax.Array:
+    """Returns the means of the answer tokens' gradients, f32[P, G, D], on every device.
 
     The gradient is that of -log p(y) with respect to the final hidden state, sum_v p_v W_v - W_y,
     where y is the model's own prediction (BADGE, 1906.03671, eq. 1). The gold answer is not used.
     """
-    _, picked, weight = _answer_states(config, params, batch)
+    _, picked = _states(config, params, batch)
     table = decoder.output_head(config, params)
     flat = picked.reshape(-1, picked.shape[-1]).astype(jnp.float32)
     predicted = head.token_statistics(flat, table, batch.target.reshape(-1)).predicted
@@ -108,24 +105,39 @@ def gradient_batch(
         return head.token_statistics(hidden, table, predicted).nll.sum()
 
     gradients = jax.grad(loss)(flat).reshape(picked.shape)
-    return jnp.einsum("BTD,BT->BD", gradients, weight), weight.sum(1, keepdims=True)
+    return _everywhere(_means(gradients, batch.target_of, batch))
 
 
-def _answer_states(
-    config: DecoderConfig, params: Any, batch: ScoreBatch
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the final hidden states, those that predict the answer, and the latter's weights.
+def _states(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[jax.Array, jax.Array]:
+    """Returns the final hidden states f[P, RS / P, D], and those that predict f[P, T, D]."""
+    hidden = decoder.hidden_states(config, params, batch.tokens, batch.positions, batch.segments)
+    hidden = hidden.reshape(batch.target.shape[0], -1, hidden.shape[-1])
+    hidden = constrain(hidden, "batch", None, None)
+    return hidden, jnp.take_along_axis(hidden, batch.target_at[..., None], axis=1)
 
-    The shapes are f[B, S, D], f[B, T, D] and f32[B, T]; the weight is 0 for padding.
+
+def _of_parts(values: Array, batch: ScoreBatch) -> jax.Array:
+    """Returns [P, RS / P] from [R, S]."""
+    return jnp.asarray(values).reshape(batch.target.shape[0], -1)
+
+
+def _means(values: jax.Array, numbers: jax.Array, batch: ScoreBatch) -> jax.Array:
+    """Returns f32[P, G, D], the mean of each sequence's values f[P, N, D].
+
+    `numbers` int32[P, N] says whose each one is; 0 is nobody's. The means of sequences without any
+    are 0.
     """
-    rows, width = batch.tokens.shape
-    slots = jnp.broadcast_to(jnp.arange(width), (rows, width))
-    segments = (slots < batch.length[:, None]).astype(jnp.int32)
-    hidden = decoder.hidden_states(config, params, batch.tokens, slots, segments)
-    at = batch.prompt_length[:, None] - 1 + jnp.arange(batch.target.shape[1])
-    weight = (at + 1 < batch.length[:, None]).astype(jnp.float32)
-    picked = jnp.take_along_axis(hidden, jnp.minimum(at, width - 1)[..., None], axis=1)
-    return hidden, picked, weight
+    sequences = 1 + jnp.arange(batch.prompt_length.shape[1] - 1)
+    member = numbers[..., None] == sequences  # P N G
+    # With this precision a TPU rounds no f32 to bf16.
+    exact: Any = {"precision": "highest", "preferred_element_type": jnp.float32}
+    sums = jnp.einsum("PND,PNG->PGD", values, member.astype(values.dtype), **exact)
+    return sums / jnp.maximum(member.sum(1), 1)[..., None]
+
+
+def _everywhere(x: jax.Array) -> jax.Array:
+    """Puts a small result on every device, so that each host can fetch it by itself."""
+    return constrain(x, *[None] * x.ndim)
 
 
 def score(
@@ -136,8 +148,9 @@ def score(
     pad_id: int,
     mesh: Mesh,
     advance: Advance = lambda n: None,
+    shards: Shards | None = None,
 ) -> Scores:
-    """Scores all `sequences`; those of similar length share a batch.
+    """Scores all `sequences`.
 
     Args:
       config: of the (warmed-up) assistant.
@@ -147,11 +160,13 @@ def score(
       pad_id: the token that fills the batches.
       mesh: the rows of a batch are split over it.
       advance: called after each batch with its number of sequences.
+      shards: what was computed before, and where the rest is kept as it is computed.
     """
-    step = functools.partial(score_batch, config, params)
-    found = _in_batches(step, sequences, batch_tokens, pad_id, mesh, advance)
-    norms = np.linalg.norm(found.embeddings, axis=1, keepdims=True)
-    return found._replace(embeddings=found.embeddings / np.maximum(norms, 1e-12))
+
+    def step(batch: ScoreBatch) -> Arrays:
+        return score_batch(config, params, batch)._asdict()
+
+    return Scores(**_of_all(step, sequences, batch_tokens, pad_id, mesh, advance, shards))
 
 
 def gradients(
@@ -162,56 +177,80 @@ def gradients(
     pad_id: int,
     mesh: Mesh,
     advance: Advance = lambda n: None,
+    shards: Shards | None = None,
 ) -> np.ndarray:
     """Returns f32[N, D]: the gradient embeddings of all `sequences`; arguments as in `score`."""
-    step = functools.partial(gradient_batch, config, params)
-    return _in_batches(step, sequences, batch_tokens, pad_id, mesh, advance)
+
+    def step(batch: ScoreBatch) -> Arrays:
+        return {"gradients": gradient_batch(config, params, batch)}
+
+    found = _of_all(step, sequences, batch_tokens, pad_id, mesh, advance, shards)
+    return found["gradients"]
 
 
-def rows_a_batch(batch_tokens: int, width: int, mesh: Mesh) -> int:
-    """Returns the number of sequences of `width` tokens in a batch, a multiple of the devices."""
-    parts = batch_devices(mesh)
-    return max(1, batch_tokens // width // parts) * parts
-
-
-def _in_batches(
-    step: Callable[[ScoreBatch], Any],
+def _of_all(
+    step: Step,
     sequences: Sequence[prompts.Sequence],
     batch_tokens: int,
     pad_id: int,
     mesh: Mesh,
     advance: Advance,
-) -> Any:
-    """Returns the means from the sums and weights of `step`: f32[N, ...], in order."""
-    targets = -(-max(len(s.answer) for s in sequences) // TARGETS) * TARGETS
-    widths = [-(-s.length // BUCKET) * BUCKET for s in sequences]
-    kept: Any = None
-    for width in sorted(set(widths)):
-        inside = [i for i, w in enumerate(widths) if w == width]
-        rows = rows_a_batch(batch_tokens, width, mesh)
-        for start in range(0, len(inside), rows):
-            members = inside[start : start + rows]
-            batch = ScoreBatch(
-                np.full((rows, width), pad_id, np.int32),
-                np.zeros(rows, np.int32),
-                np.ones(rows, np.int32),
-                np.zeros((rows, targets), np.int32),
-            )
-            for row, index in enumerate(members):
-                s = sequences[index]
-                batch.tokens[row, : s.length] = s.prompt + s.rationale + s.answer
-                batch.length[row] = s.length
-                batch.prompt_length[row] = s.length - len(s.answer)
-                batch.target[row, : len(s.answer)] = s.answer
-            with jax.set_mesh(mesh):
-                found = fetch(step(shard_batch(batch, mesh)))
-            means = jax.tree.map(lambda sums, weights: sums / np.maximum(weights, 1), *found)
-            if kept is None:
-                kept = jax.tree.map(
-                    lambda a: np.zeros((len(sequences), *a.shape[1:]), a.dtype), means
-                )
-            for whole, part in zip(jax.tree.leaves(kept), jax.tree.leaves(means)):
-                whole[members] = part[: len(members)]  # The rest is padding.
-            advance(len(members))
-            preemption.stop_together()
-    return kept
+    shards: Shards | None,
+) -> Arrays:
+    """Returns the results of `step` for all N sequences, [N, ...] each, in order."""
+    whole: Arrays = {}
+    known = np.zeros(len(sequences), bool)
+
+    def take(part: Arrays) -> None:
+        index = part["index"]
+        for name, values in part.items():
+            if name != "index":
+                if name not in whole:
+                    whole[name] = np.zeros((len(sequences), *values.shape[1:]), values.dtype)
+                whole[name][index] = values
+        known[index] = True
+        advance(len(index))
+
+    for part in shards.read() if shards else ():
+        take(part)
+    targets = [len(s.answer) for s in sequences]
+    planned = plan([s.length for s in sequences], targets, batch_tokens, mesh)
+    missing = [b for b in planned if not all(known[i] for part in b.members for i in part)]
+    unsaved, saved_at = [], time.monotonic()
+    for part in _computed(step, missing, sequences, pad_id, mesh):
+        take(part)
+        unsaved.append(part)
+        if shards and time.monotonic() - saved_at >= SHARD_SECONDS:
+            shards.write(jax.tree.map(lambda *each: np.concatenate(each), *unsaved))
+            unsaved, saved_at = [], time.monotonic()
+        preemption.stop_together()
+    return whole
+
+
+def _computed(
+    step: Step,
+    batches: Sequence[Planned],
+    sequences: Sequence[prompts.Sequence],
+    pad_id: int,
+    mesh: Mesh,
+) -> Iterator[Arrays]:
+    """Yields the results of each batch, and the `index` of its sequences.
+
+    The devices compute the next batch while this one is fetched.
+    """
+    sent: collections.deque[tuple[Planned, Arrays]] = collections.deque()
+    for batch in batches:
+        with jax.set_mesh(mesh):
+            sent.append((batch, step(shard_batch(fill(batch, sequences, pad_id), mesh))))
+        if len(sent) > AHEAD:
+            yield _fetched(*sent.popleft())
+    while sent:
+        yield _fetched(*sent.popleft())
+
+
+def _fetched(batch: Planned, results: Arrays) -> Arrays:
+    members = batch.members
+    part = np.repeat(np.arange(len(members)), [len(m) for m in members])
+    number = np.concatenate([np.arange(len(m)) for m in members])
+    found = {name: values[part, number] for name, values in fetch(results).items()}
+    return {"index": np.concatenate(members).astype(np.int64)} | found

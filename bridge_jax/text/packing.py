@@ -1,4 +1,4 @@
-"""Packs training sequences into rows of one static shape."""
+"""Packs sequences into rows: for training of one static shape, for scoring of a few widths."""
 
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
@@ -68,6 +68,32 @@ def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
         while node > 1:
             node //= 2
             room[node] = max(room[2 * node], room[2 * node + 1])
+    return rows
+
+
+def best_fit(lengths: Seq[int], widths: Seq[int]) -> dict[int, list[list[int]]]:
+    """Returns width -> the sequences of each row of that width; widths without rows are left out.
+
+    The longest sequence that is left goes to the row with the least room that is enough, and where
+    there is none, to a new row of the narrowest width that holds it: short ones fill the rows of
+    long ones, and otherwise share short rows. One of `widths` holds the longest.
+    """
+    rows: dict[int, list[list[int]]] = {}
+    by_room: dict[int, list[list[int]]] = {}
+    there = 0  # Bit i is set where a row has room for i tokens.
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if enough := there >> lengths[index]:
+            room = lengths[index] + (enough & -enough).bit_length() - 1
+            row = by_room[room].pop()
+            if not by_room[room]:
+                there ^= 1 << room
+        else:
+            room, row = min(width for width in widths if width >= lengths[index]), []
+            rows.setdefault(room, []).append(row)
+        row.append(index)
+        if left := room - lengths[index]:
+            by_room.setdefault(left, []).append(row)
+            there |= 1 << left
     return rows
 
 

@@ -9,7 +9,10 @@ import pytest
 from bridge_jax.config import io as config_io
 from bridge_jax.errors import UserError
 from bridge_jax.methods.apprenticeship import SELECTION as CHOSEN
+from bridge_jax.parallel.preemption import Preempted
+from bridge_jax.pipeline.storage import Shards
 from bridge_jax.runs import Run
+from bridge_jax.selection import scores
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -84,3 +87,46 @@ def test_scores_without_the_measure_say_what_to_do(base):
     # The run itself notices that the file has changed, and scores the pool again.
     assert run(base)[0] == [SCORES]
     assert path.read_text() == whole
+
+
+def test_a_stopped_scoring_loses_what_came_after_the_last_shard(base, monkeypatch):
+    batches, shards, stop_after = [], [], [100]
+    compute, write = scores.score_batch, Shards.write
+
+    def counted(config, params, batch):
+        batches.append(batch)
+        return compute(config, params, batch)
+
+    def written(self, part):
+        write(self, part)
+        shards.append(len(part["index"]))
+        if len(shards) == stop_after[0]:
+            raise Preempted
+
+    monkeypatch.setattr(scores, "score_batch", counted)
+    monkeypatch.setattr(scores, "SHARD_SECONDS", 0.0)
+    monkeypatch.setattr(Shards, "write", written)
+    run(base)
+    folder = base[1] / SCORES
+
+    def again():
+        """Scores the damaged pool in small batches; returns the files as they were."""
+        (folder / "scores.jsonl").write_text("")
+        del batches[:], shards[:]
+        assert run(base, batch_tokens=64)[0] == [SCORES]
+        return {path.name: path.read_bytes() for path in folder.glob("[!m]*")}
+
+    whole, total = again(), len(batches)
+    assert sorted(whole) == ["embeddings.npy", "scores.jsonl"]
+    assert total >= 3 and sum(shards) == 24
+    stop_after[0] = 2
+    with pytest.raises(Preempted):
+        again()
+    assert len(list((folder / "shards").iterdir())) == 2
+    stop_after[0], done = 100, sum(shards)
+    assert again() == whole
+    assert len(batches) == total - 2
+    assert sum(shards) == 24 - done
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["restarts"] == 1
+    assert sorted(manifest["files"]) == sorted(whole)

@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from bridge_jax.config import LoraConfig, MeshConfig, TrainConfig
@@ -12,7 +11,8 @@ from bridge_jax.models import costs, decoder
 from bridge_jax.models.cache import init_cache
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.selection.batches import Shape, empty
+from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.objectives.sft import SFT
@@ -108,10 +108,7 @@ ONE = DecoderConfig(512, 64, 1, 4, 2, 16, 256)
 
 def test_scoring_is_what_xla_counts(one_device):
     """With one layer and one chunk of the vocabulary, XLA counts the body of each scan right."""
-    batch = ScoreBatch(
-        np.zeros((8, 64), np.int32), np.full(8, 64, np.int32), np.full(8, 56, np.int32),
-        np.zeros((8, 8), np.int32),
-    )  # fmt: skip
+    batch = empty(Shape(1, 8, 64, 8 * 8, 8))
     params = decoder.abstract(ONE, one_device)
     counted = score_batch.lower(ONE, params, batch).compile().cost_analysis()["flops"]
     assert costs.scoring_step(ONE, 8, 64, 8, one_device).flops == pytest.approx(counted, rel=0.1)

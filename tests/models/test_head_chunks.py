@@ -9,7 +9,8 @@ import pytest
 from bridge_jax.config import TrainConfig
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.selection.scores import ScoreBatch, score_batch
+from bridge_jax.selection.batches import Shape, empty
+from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.optimizer import make_optimizer
@@ -133,8 +134,7 @@ def train_jaxpr():
 
 
 def score_jaxpr():
-    row = abstract((ROWS,))
-    batch = ScoreBatch(abstract((ROWS, WIDTH)), row, row, abstract((ROWS, TARGETS)))
+    batch = empty(Shape(1, ROWS, WIDTH, ROWS * TARGETS, ROWS))
     return jax.make_jaxpr(score_batch, static_argnums=0)(BIG, big_params(), batch)
 
 

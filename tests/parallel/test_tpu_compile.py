@@ -20,8 +20,9 @@ from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import clusters, greedy
+from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.pool import PoolRows
-from bridge_jax.selection.scores import ScoreBatch, gradient_batch, score_batch
+from bridge_jax.selection.scores import gradient_batch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
@@ -130,8 +131,9 @@ def test_train_step_and_soft_targets(mesh):
 
 @pytest.mark.parametrize("config, step", [(CONFIG, score_batch), (WINDOWED, gradient_batch)])
 def test_scoring_step(config, step, mesh):
-    row = array(mesh, B)
-    batch = ScoreBatch(array(mesh, B, S), row, row, array(mesh, B, T))  # type: ignore[arg-type]
+    parts = 2
+    shape = Shape(parts, B // parts, S, B // parts * T, 2 * B)
+    batch: Any = jax.tree.map(lambda a: array(mesh, *a.shape), empty(shape))
     params = decoder.abstract(config, mesh)
     with jax.set_mesh(mesh):
         check(step.lower(config, params, batch), kernel=True)

@@ -8,6 +8,7 @@ from bridge_jax.models import decoder, layouts
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.parallel import chips
 from bridge_jax.planning import memory
+from bridge_jax.selection.batches import Shape
 from bridge_jax.training.objectives.sft import SFT
 from configs import medical_7b
 
@@ -79,7 +80,7 @@ def test_the_student_writes_on_v5p():
 @pytest.mark.parametrize("role", ["assistant", "student"])
 def test_scoring_and_generation_on_16_chips(role):
     config, meshes, chip = opened("v5e:4x4", getattr(CONFIG, role))
-    scoring = memory.scoring_step(config, 64, 512, 16, meshes.training)
+    scoring = memory.scoring_step(config, Shape(16, 4, 512, 64, 8), meshes.training)
     assert scoring.total < FREE * chip.memory
     writing = memory.generation_step(config, CONFIG.generation, 256, 512, meshes.generation)
     # Keys and values in bf16, of 768 slots: of 32 rows on each pair of chips, or of 16 on each.

@@ -12,7 +12,7 @@ from bridge_jax.methods.fitting import Fit, fit_of
 from bridge_jax.methods.teacher import asking
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
-from bridge_jax.pipeline.stages import Load, Method, Packed, Padded, Stage
+from bridge_jax.pipeline.stages import ByLength, Load, Method, Packed, Stage
 from bridge_jax.planning import plan, workload
 from bridge_jax.planning.workload import ScoringWork, expected, opened, workloads
 from bridge_jax.text.packing import pack
@@ -46,7 +46,7 @@ def toy_stages(config):
     rows = [
         ("toy/read", "train", "student", fit, Load("pool", text="answer")),
         ("toy/learn", "train", "assistant", Learning(fit), Load("pool", text="both", soft=3)),
-        ("toy/look", "score", "student", None, Load("pool", text="answer", batch=Padded(512))),
+        ("toy/look", "score", "student", None, Load("pool", text="answer", batch=ByLength(512))),
         ("toy/weigh", "score", "assistant", None, Load("pool", samples=2, batch=Packed(8, 192))),
         (
             *("toy/write", "generate", "student", Writing(GenerationConfig(5, 6))),

@@ -10,9 +10,12 @@ import pytest
 
 from bridge_jax.models import decoder, head
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.preemption import Preempted
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import scores
+from bridge_jax.selection.batches import plan
 from bridge_jax.text.prompts import Sequence
+from bridge_jax.timing import Spans
 
 CONFIG = DecoderConfig(
     vocab_size=61,
@@ -25,6 +28,7 @@ CONFIG = DecoderConfig(
     tied=False,
 )
 PAD = 3
+ONE = make_mesh(devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,7 @@ def dense(config, params, sequence):
     return scores.Scores(nll, entropy, (1 - top + second).mean(), mean / np.linalg.norm(mean))
 
 
-def run(model, found, batch_tokens, mesh=None):
-    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+def run(model, found, batch_tokens, mesh=ONE):
     return scores.score(*model, found, batch_tokens, PAD, mesh)
 
 
@@ -100,16 +103,124 @@ def test_all_devices_give_the_same_scores(model):
 def test_advance_is_told_of_every_sequence_once(model):
     told = []
     found = sequences(LENGTHS)
-    scores.score(*model, found, 64, PAD, make_mesh(devices=jax.devices()[:1]), told.append)
+    scores.score(*model, found, 64, PAD, ONE, told.append)
     assert sum(told) == len(found)
 
 
-def test_few_shapes_are_compiled(model):
+def test_sequences_that_share_a_row_do_not_see_each_other(model):
+    found = sequences([(8, 0, 2), (10, 0, 3), (7, 0, 1)])
+    planned = plan([s.length for s in found], [len(s.answer) for s in found], 64, ONE)
+    assert [len(batch.parts[0][0]) for batch in planned] == [3]
+    before = run(model, found, 64)
+    found[1] = found[1]._replace(prompt=[(i + 1) % CONFIG.vocab_size for i in found[1].prompt])
+    for one, other in zip(before, run(model, found, 64)):
+        np.testing.assert_array_equal(one[[0, 2]], other[[0, 2]])
+        assert np.abs(one[1] - other[1]).max() > 1e-3
+
+
+def ragged(count):
+    rng = np.random.default_rng(0)
+    prompts, answers = rng.integers(10, 1501, count), rng.integers(1, 61, count)
+    return [Sequence([1] * int(p), [], [2] * int(a)) for p, a in zip(prompts, answers)]
+
+
+def test_few_programs_score_a_ragged_pool(model):
+    """Computes two batches of each shape of the plan."""
+    found = ragged(5000)
+    config = dataclasses.replace(CONFIG, num_layers=1)
+    params = model[1] | {"layers": jax.tree.map(lambda a: a[:1], model[1]["layers"])}
+    batches = {}
+    for batch in plan([s.length for s in found], [len(s.answer) for s in found], 2048, ONE):
+        batches.setdefault(batch.shape, []).append(batch)
+    assert 1 < len(batches) <= 6
+
+    def step(batch):
+        return scores.score_batch(config, params, batch)._asdict()
+
     scores.score_batch.clear_cache()
-    lengths = np.random.default_rng(0).integers(2, 60, 40)
-    run(model, sequences([(int(n), 0, 1 + i % 8) for i, n in enumerate(lengths)]), 128)
-    buckets = 3  # 32, 64 and 96 tokens hold 2 + 1 to 59 + 8
-    assert scores.score_batch._cache_size() <= buckets
+    spans = Spans()
+    with spans.compilations():
+        two = [batch for each in batches.values() for batch in each[:2]]
+        parts = list(scores._computed(step, two, found, PAD, ONE))
+    assert sum(len(part["index"]) for part in parts) > len(two)
+    assert spans.take()["compilations"] == scores.score_batch._cache_size() == len(batches)
+
+
+def test_a_batch_is_sent_before_the_last_one_is_fetched(model, monkeypatch):
+    log = []
+
+    def step(batch):
+        log.append("sent")
+        return scores.score_batch(*model, batch)._asdict()
+
+    def fetch(tree):
+        log.append("fetched")
+        return jax.tree.map(np.asarray, tree)
+
+    monkeypatch.setattr(scores, "fetch", fetch)
+    found = sequences([(30, 0, 2)] * 6)
+    scores._of_all(step, found, 64, PAD, ONE, lambda n: None, None)
+    assert log == ["sent", *["sent", "fetched"] * 2, "fetched"]
+
+
+class Kept:
+    """Shards in memory. Stops after `most` of them."""
+
+    def __init__(self, most=100):
+        self.parts, self.most = [], most
+
+    def read(self):
+        return list(self.parts)
+
+    def write(self, part):
+        self.parts.append(part)
+        if len(self.parts) == self.most:
+            raise Preempted
+
+
+@pytest.mark.parametrize("function", ["score", "gradients"])
+def test_a_stopped_scoring_goes_on_after_the_last_shard(model, monkeypatch, function):
+    monkeypatch.setattr(scores, "SHARD_SECONDS", 0.0)
+    compute, step = getattr(scores, function), f"{function.removesuffix('s')}_batch"
+    found, told, batches = sequences([(30 + i, 0, 1 + i % 4) for i in range(12)]), [], []
+    original = getattr(scores, step)
+    whole = compute(*model, found, 64, PAD, ONE)
+
+    def counted(config, params, batch):
+        batches.append(batch)
+        return original(config, params, batch)
+
+    monkeypatch.setattr(scores, step, counted)
+    kept = Kept(most=2)
+    with pytest.raises(Preempted):
+        compute(*model, found, 64, PAD, ONE, shards=kept)
+    total = len(plan([s.length for s in found], [len(s.answer) for s in found], 64, ONE))
+    assert total > 4 and len(kept.parts) == 2
+    assert len(batches) == 2 + scores.AHEAD
+    batches.clear()
+    kept.most = 100
+    again = compute(*model, found, 64, PAD, ONE, told.append, kept)
+    assert len(batches) == total - 2
+    assert sum(told) == len(found)
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    # All is known now, in other batches too.
+    batches.clear()
+    for batch_tokens in (64, 512):
+        done = compute(*model, found, batch_tokens, PAD, ONE, shards=kept)
+        jax.tree.map(np.testing.assert_array_equal, done, whole)
+    assert not batches
+
+
+def test_shards_of_other_batches_are_used_where_they_hold_a_whole_batch(model, monkeypatch):
+    monkeypatch.setattr(scores, "SHARD_SECONDS", 0.0)
+    found, kept = sequences([(30 + i, 0, 1 + i % 4) for i in range(12)]), Kept(most=3)
+    with pytest.raises(Preempted):
+        scores.score(*model, found, 64, PAD, ONE, shards=kept)
+    kept.most = 100
+    for one, other in zip(
+        scores.score(*model, found, 512, PAD, make_mesh(), shards=kept), run(model, found, 64)
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def dense_gradient(config, params, sequence):
@@ -145,8 +256,7 @@ def test_gradient_embeddings_do_not_look_at_the_gold_answer(model):
     # The first answer token is predicted by the prompt alone.
     one, other = sequences([(9, 0, 1)])[0], sequences([(9, 0, 1)])[0]
     other = other._replace(answer=[(other.answer[0] + 1) % CONFIG.vocab_size])
-    mesh = make_mesh(devices=jax.devices()[:1])
-    first, second = scores.gradients(*model, [one, other], 64, PAD, mesh)
+    first, second = scores.gradients(*model, [one, other], 64, PAD, ONE)
     np.testing.assert_array_equal(first, second)
 
 

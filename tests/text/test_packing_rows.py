@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_jax.errors import UserError
-from bridge_jax.text.packing import first_fit, pack
+from bridge_jax.text.packing import best_fit, first_fit, pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.batches import batches, steps_per_epoch
 
@@ -107,3 +107,27 @@ def test_order_depends_on_seed_and_epoch_only():
     assert order(0) == order(0)
     assert order(0) != order(1)
     assert order(0)[:8] != order(0)[8:]
+
+
+def test_short_sequences_fill_the_rows_of_long_ones():
+    # 9 leaves no room for 3 in a row of 10; 6 has a row of 10 too, with room for 4 or 3.
+    lengths = [3, 9, 6, 4, 2]
+    assert best_fit(lengths, [5, 10]) == {10: [[1], [2, 3]], 5: [[0, 4]]}
+
+
+@given(st.lists(st.integers(1, 40), max_size=80), st.sets(st.integers(1, 40), max_size=3))
+def test_no_two_rows_of_the_best_fit_could_be_one(lengths, widths):
+    rows = best_fit(lengths, [*widths, 40])
+    assert sorted(i for found in rows.values() for row in found for i in row) == [
+        *range(len(lengths))
+    ]
+    filled = []
+    for width, found in rows.items():
+        for row in found:
+            total = sum(lengths[i] for i in row)
+            assert total <= width
+            # It is the narrowest that holds the longest of them, which came first.
+            assert width == min(w for w in [*widths, 40] if w >= lengths[row[0]])
+            filled.append((width - total, total))
+    for i, (room, _) in enumerate(filled):
+        assert all(total > room for j, (_, total) in enumerate(filled) if i != j)
