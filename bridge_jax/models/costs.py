@@ -5,7 +5,7 @@ products and attention are counted; norms, rotations and softmax are not. All fi
 the chips. F = forward pass over the layers.
 
     training      F + head, its double backward (once for an adapter), F again where activations are
-                  recomputed, and head again where there are more than `head.KEPT_LOGITS`
+                  recomputed, and head again where a chip has more than `head.KEPT_LOGITS`
     scoring       F + head at the answer tokens
     generation    F of the prompts + head, then F + head for each token but the first
 """
@@ -74,7 +74,8 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     backward = 1 if config.lora else 2
     again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
     flops = model_flops(config, rows, steps, targets) + body * again
-    if rows * targets // train.accumulate * config.vocab_size > KEPT_LOGITS:
+    logits = rows * targets // train.accumulate * config.vocab_size
+    if logits // (data * fsdp * mesh.shape["tensor"]) > KEPT_LOGITS:  # of a chip
         flops += head  # Chunk by chunk, it computes its logits twice.
 
     width = _bytes(config)
