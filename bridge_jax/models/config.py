@@ -87,7 +87,7 @@ class DecoderConfig:
     param_dtype: Any = jnp.float32
     dtype: Any = jnp.float32
     kernel: Kernel = "plain"
-    remat: Literal["full", "dots", "none"] = "none"
+    remat: Literal["full", "attention", "dots", "none"] = "none"
 
 
 def compute_dtype(device: Any = None) -> Any:

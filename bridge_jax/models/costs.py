@@ -72,8 +72,10 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     body = _forward(config, rows * steps, steps)
     head = 2 * head_parameters(config) * rows * targets
     backward = 1 if config.lora else 2
-    again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
+    again = {"full": 1.0, "attention": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
     flops = model_flops(config, rows, steps, targets) + body * again
+    if train.remat == "attention" and config.kernel == "splash":
+        flops -= _scores(config, rows * steps, steps)
     logits = rows * targets // train.accumulate * config.vocab_size
     if logits // (data * fsdp * mesh.shape["tensor"]) > KEPT_LOGITS:  # of a chip
         flops += head  # Chunk by chunk, it computes its logits twice.
@@ -146,8 +148,11 @@ def cache_bytes(config: DecoderConfig, rows: int, slots: int) -> int:
 
 def _forward(config: DecoderConfig, tokens: int, context: int) -> float:
     matrices = 2 * (layer_parameters(config) + adapter_parameters(config)) * tokens
-    scores = 4 * config.num_layers * config.num_heads * config.head_dim * context * tokens
-    return matrices + scores
+    return matrices + _scores(config, tokens, context)
+
+
+def _scores(config: DecoderConfig, tokens: int, context: int) -> float:
+    return 4 * config.num_layers * config.num_heads * config.head_dim * context * tokens
 
 
 def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -> float:

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.models import lora
 from bridge_jax.models.attention import (
+    RESIDUALS,
     Rotation,
     SlidingWindow,
     Visible,
@@ -255,7 +256,11 @@ class Decoder(nn.Module):
         layer: Any = Layer
         if c.remat != "none":
             policies = jax.checkpoint_policies
-            kept = policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
+            kept = {
+                "dots": policies.dots_with_no_batch_dims_saveable,
+                "attention": policies.save_only_these_names(RESIDUALS),
+                "full": None,
+            }[c.remat]
             layer = nn.remat(Layer, prevent_cse=False, policy=kept)
         layers = nn.scan(
             layer,
