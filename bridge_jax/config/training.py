@@ -45,7 +45,7 @@ class TrainConfig:
         to the end.
       checkpoint_every: steps between checkpoints.
       remat: what the backward pass recomputes instead of keeping it: the `full` layer, all but
-        its matrix products (`dots`), or `none`.
+        the TPU's attention kernel (`attention`), all but matrix products (`dots`), or `none`.
     """
 
     epochs: Size = 3
@@ -63,7 +63,7 @@ class TrainConfig:
     keep_best: bool = False
     patience: Count = 0
     checkpoint_every: Annotated[Size, UNKEYED] = 50
-    remat: Annotated[Literal["full", "dots", "none"], UNKEYED] = "full"
+    remat: Annotated[Literal["full", "attention", "dots", "none"], UNKEYED] = "full"
 
 
 @dataclasses.dataclass(frozen=True)

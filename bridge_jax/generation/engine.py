@@ -273,10 +273,11 @@ class Engine:
         size = (slots_of(self._settings, len(asked), self._mesh), length, new)
         if all(have >= want for have, want in zip(self._size, size)):
             return
-        self._size = tuple(max(pair) for pair in zip(self._size, size))
-        count = self._size[0]
-        compiled_for = Size(*self._size, *calls(self._mesh), len(self._ends))
-        self._programs = slots.compiled(self._config, self._mesh, compiled_for)
+        count, length, new = (max(pair) for pair in zip(self._size, size))
+        self._size = count, length, new
+        blocks, copies = calls(self._mesh)
+        made_for = Size(count, length, new, blocks, copies, len(self._ends))
+        self._programs = slots.compiled(self._config, self._mesh, made_for)
         self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
         self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
@@ -296,7 +297,8 @@ class Engine:
                 report = self._call(fresh, steps, bool(waiting))
                 in_flight.append((self._calls, report))
                 if len(in_flight) > 1 or not running:
-                    ended = self._ended(*in_flight.popleft(), asked)
+                    call, report = in_flight.popleft()
+                    ended = self._ended(call, report, asked)
                     running -= len(ended)
                     if ended:
                         yield ended

@@ -277,8 +277,9 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
 @functools.lru_cache(maxsize=8)  # Of assistant and student, for many requests and for few.
 def compiled(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
     """Returns the programs that run on a mesh; equal arguments compile once."""
-    *programs, state = lowered(config, mesh, size)
-    return Programs(*(program.compile() for program in programs), state)
+    made = lowered(config, mesh, size)
+    steps = {name: program.compile() for name, program in made._asdict().items() if name != "state"}
+    return made._replace(**steps)
 
 
 def _placed(state: State) -> State:

@@ -19,6 +19,7 @@ from bridge_jax.parallel.sharding import RULES
 CHUNK = 512  # Queries whose scores exist at once, where there are more and no kernel is used.
 LANES = 128  # A block of splash attention is a multiple of this,
 BLOCK = 512  # and at most this: its inputs must fit in a core's memory together.
+RESIDUALS = "attention"  # Names what the kernel keeps: its output, and the sums of its softmax.
 
 
 class Rotation(NamedTuple):
@@ -211,6 +212,7 @@ def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | 
             use_fused_bwd_kernel=True,
         ),
         attn_logits_soft_cap=softcap,
+        residual_checkpoint_name=RESIDUALS,
         head_shards=1,
         q_seq_shards=1,
     )  # fmt: skip

@@ -88,7 +88,7 @@ class DecoderConfig:
     param_dtype: Any = jnp.float32
     dtype: Any = jnp.float32
     kernel: Kernel = "plain"
-    remat: Literal["full", "dots", "none"] = "none"
+    remat: Literal["full", "attention", "dots", "none"] = "none"
     cache: Literal["compute", "bf16", "int8"] = "compute"
 
 

@@ -5,7 +5,7 @@ products and attention are counted; norms, rotations and softmax are not. All fi
 the chips. F = forward pass over the layers.
 
     training      F + head, its double backward (once for an adapter), F again where activations are
-                  recomputed, and head again where there are more than `head.KEPT_LOGITS`
+                  recomputed, and head again where a chip has more than `head.KEPT_LOGITS`
     scoring       F + head at the answer tokens
     generation    F of the prompts, then F + head for each token
 """
@@ -73,9 +73,12 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     body = _forward(config, rows * steps, steps)
     head = 2 * head_parameters(config) * rows * targets
     backward = 1 if config.lora else 2
-    again = {"full": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
+    again = {"full": 1.0, "attention": 1.0, "dots": 0.0, "none": 0.0}[train.remat]
     flops = model_flops(config, rows, steps, targets) + body * again
-    if rows * targets // train.accumulate * config.vocab_size > KEPT_LOGITS:
+    if train.remat == "attention" and config.kernel == "splash":
+        flops -= _scores(config, rows * steps, steps)
+    logits = rows * targets // train.accumulate * config.vocab_size
+    if logits // (data * fsdp * mesh.shape["tensor"]) > KEPT_LOGITS:  # of a chip
         flops += head  # Chunk by chunk, it computes its logits twice.
 
     width = _bytes(config)
@@ -164,8 +167,11 @@ def cache_bytes(config: DecoderConfig, rows: int, slots: int) -> int:
 
 def _forward(config: DecoderConfig, tokens: int, context: int) -> float:
     matrices = 2 * (layer_parameters(config) + adapter_parameters(config)) * tokens
-    scores = 4 * config.num_layers * config.num_heads * config.head_dim * context * tokens
-    return matrices + scores
+    return matrices + _scores(config, tokens, context)
+
+
+def _scores(config: DecoderConfig, tokens: int, context: int) -> float:
+    return 4 * config.num_layers * config.num_heads * config.head_dim * context * tokens
 
 
 def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -> float:

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.models import lora
 from bridge_jax.models.attention import (
+    RESIDUALS,
     Rotation,
     SlidingWindow,
     attention,
@@ -114,7 +115,8 @@ class Attention(nn.Module):
                 query, key, value, cache, context, scale, softcap, size
             )  # B S N H
         else:
-            window = SlidingWindow(c.window, is_local) if c.window and any(c.local) else None
+            applies = jnp.asarray(is_local)
+            window = SlidingWindow(c.window, applies) if c.window and any(c.local) else None
             mixed = attention(
                 query, key, value, context, scale, softcap, window, c.kernel
             )  # B S N H
@@ -207,7 +209,11 @@ class Decoder(nn.Module):
         layer: Any = Layer
         if c.remat != "none":
             policies = jax.checkpoint_policies
-            kept = policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
+            kept = {
+                "dots": policies.dots_with_no_batch_dims_saveable,
+                "attention": policies.save_only_these_names(RESIDUALS),
+                "full": None,
+            }[c.remat]
             layer = nn.remat(Layer, prevent_cse=False, policy=kept)
         layers = nn.scan(
             layer,

@@ -1,24 +1,36 @@
-"""The vocabulary head in chunks: statistics of each token, without a large N x V array.
+"""The vocabulary head as one stream over its table: what is predicted, without N x V logits.
 
-For logits z, the streaming sums m = max z, s = sum exp(z - m), t = sum exp(z - m) z give
-lse = m + log s, NLL = lse - z[target] and entropy = lse - t / s (in nats). With the second
-highest logit m2 the two likeliest tokens have the probabilities 1 / s and exp(m2 - m) / s.
+For logits z the streaming sums m = max z, s = sum exp(z - m) and w = sum exp(z - m) (z - m) give
+lse = m + log s, log-probabilities z - lse and the entropy log s - w / s, in nats. The gradient of
+the logits of a row, for the cotangents g of log p at some ids and h of the entropy H, is
 
-The backward pass recomputes each chunk's logits, so its memory is bounded as well; where there is
-one chunk, of no more than `KEPT_LOGITS`, it is kept.
+    dz = onehot(ids) g - p (sum g + h (log p + H)),    p = exp(z - lse),
+
+and needs neither the sums nor the order of the chunks: the backward pass streams as well. It reads
+the logits of the forward pass where they were kept, and computes those of a chunk again otherwise.
+
+On a mesh every chip streams its own rows of the table: what they found is combined over the axis of
+the vocabulary, which takes a few numbers for each prediction. The width of a chunk is gathered.
 """
 
+import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 
-from bridge_jax.parallel.sharding import constrain
+from bridge_jax.parallel.sharding import RULES
 
-CHUNK = 8192  # Entries of the vocabulary.
-# Up to so many logits (64 MiB) are computed at once and kept for the backward pass. Our default.
-KEPT_LOGITS = 1 << 24
+# Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK` columns.
+CHUNK_LOGITS = 1 << 24
+CHUNK = 1024
+# Up to so many logits on a chip (f32, 512 MiB) are kept for the backward pass. Our default.
+KEPT_LOGITS = 1 << 27
 
 
 class Head(NamedTuple):
@@ -45,7 +57,6 @@ class TokenStatistics(NamedTuple):
     Attributes:
       nll, entropy: f32[N], nats.
       margin: f32[N], 1 - (p1 - p2) of the two likeliest tokens: 1 where they are equally likely.
-        It has no gradient.
       predicted: int32[N], the likeliest token, the first of equals.
     """
 
@@ -67,20 +78,32 @@ class Top(NamedTuple):
     logprobs: jax.Array
 
 
-class _Sums(NamedTuple):
-    """The streaming sums m, s and t, f32[N] each."""
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """How a head is streamed; the results are the same to rounding.
 
-    top: jax.Array
-    total: jax.Array
-    weighted: jax.Array
+    Attributes:
+      chunk: columns of logits that exist at once on a chip; by `CHUNK_LOGITS` if it is None.
+      kept: the most logits that are kept for the backward pass on a chip.
+    """
 
-    @property
-    def logsumexp(self) -> jax.Array:
-        return self.top + jnp.log(self.total)
+    chunk: int | None = None
+    kept: int = KEPT_LOGITS
+
+    def columns(self, rows: int, vocab: int) -> int:
+        """Returns the size of a chunk, of `rows` predictions and `vocab` entries on a chip."""
+        return min(vocab, self.chunk or max(CHUNK, CHUNK_LOGITS // rows // CHUNK * CHUNK))
+
+    def keeps(self, rows: int, vocab: int) -> bool:
+        """Returns whether the logits are kept for the backward pass."""
+        return rows * vocab <= self.kept
+
+
+STREAM = Stream()
 
 
 def token_statistics(
-    hidden: jax.Array, head: Head, targets: jax.Array, chunk: int | None = None
+    hidden: jax.Array, head: Head, targets: jax.Array, stream: Stream = STREAM
 ) -> TokenStatistics:
     """Returns the NLL of `targets`, and the entropy, margin and arg-max of every prediction.
 
@@ -88,23 +111,16 @@ def token_statistics(
       hidden: f[N, D], after the final norm.
       head: of V logits.
       targets: int32[N].
-      chunk: vocabulary entries at a time; the largest array is N x chunk. None is all of them
-        where N x V is no more than `KEPT_LOGITS`, otherwise `CHUNK`.
+      stream: how.
     """
-
-    def see(found: tuple[jax.Array, ...], ids: jax.Array, logits: jax.Array):
-        target = found[0] + jnp.where(ids == targets[:, None], logits, 0.0).sum(-1)
-        return target, *_likeliest(jax.lax.stop_gradient(logits), ids, *found[1:])
-
-    zeros = jnp.zeros(hidden.shape[0], jnp.float32)
-    start = zeros, zeros - 1e30, zeros - 1e30, jnp.zeros_like(targets)
-    sums, (target, first, second, predicted) = _over_chunks(hidden, head, chunk, start, see)
-    lse = sums.logsumexp
-    margin = 1 - (1 - jnp.exp(second - first)) / jax.lax.stop_gradient(sums.total)
-    return TokenStatistics(lse - target, lse - sums.weighted / sums.total, margin, predicted)
+    wanted = _Wanted(head.softcap, 2, None, stream)
+    found: Any = _predict(hidden, head.table, targets[:, None], wanted)
+    first, second = jnp.exp(found.top.logprobs).T
+    margin = 1 - (first - second)
+    return TokenStatistics(-found.logprobs[:, 0], found.entropy, margin, found.top.ids[:, 0])
 
 
-def top(hidden: jax.Array, head: Head, k: int, among: int, chunk: int | None = None) -> Top:
+def top(hidden: jax.Array, head: Head, k: int, among: int, stream: Stream = STREAM) -> Top:
     """Returns the `k` most probable of the first `among` tokens at every position.
 
     Args:
@@ -112,24 +128,15 @@ def top(hidden: jax.Array, head: Head, k: int, among: int, chunk: int | None = N
       head: of V logits.
       k: K, at most `among`.
       among: ids from here on are left out, though not from the probabilities.
-      chunk: as in `token_statistics`.
+      stream: how.
     """
-
-    def see(found: Top, ids: jax.Array, logits: jax.Array) -> Top:
-        allowed = jnp.where(ids < among, logits, -jnp.inf)
-        values = jnp.concatenate([found.logprobs, allowed], axis=1)
-        names = jnp.concatenate([found.ids, jnp.broadcast_to(ids, logits.shape)], axis=1)
-        values, at = jax.lax.top_k(values, k)
-        return Top(jnp.take_along_axis(names, at, axis=1), values)
-
-    count = hidden.shape[0]
-    start = Top(jnp.zeros((count, k), jnp.int32), jnp.full((count, k), -jnp.inf))
-    sums, found = _over_chunks(hidden, head, chunk, start, see)
-    return found._replace(logprobs=found.logprobs - sums.logsumexp[:, None])
+    none = jnp.zeros((hidden.shape[0], 0), jnp.int32)
+    found: Any = _predict(hidden, head.table, none, _Wanted(head.softcap, k, among, stream))
+    return found.top
 
 
 def logprobs_at(
-    hidden: jax.Array, head: Head, ids: jax.Array, chunk: int | None = None
+    hidden: jax.Array, head: Head, ids: jax.Array, stream: Stream = STREAM
 ) -> jax.Array:
     """Returns f32[N, K], the log-probabilities of tokens int32[N, K], in nats.
 
@@ -137,58 +144,266 @@ def logprobs_at(
       hidden: f[N, D], after the final norm.
       head: of V logits.
       ids: int32[N, K].
-      chunk: as in `token_statistics`.
+      stream: how.
     """
-
-    def see(found: jax.Array, of_chunk: jax.Array, logits: jax.Array) -> jax.Array:
-        at = ids - of_chunk[0]
-        inside = (at >= 0) & (at < len(of_chunk))
-        values = jnp.take_along_axis(logits, jnp.where(inside, at, 0), axis=1)
-        return found + jnp.where(inside, values, 0.0)
-
-    sums, found = _over_chunks(hidden, head, chunk, jnp.zeros(ids.shape, jnp.float32), see)
-    return found - sums.logsumexp[:, None]
+    found: Any = _predict(hidden, head.table, ids, _Wanted(head.softcap, 0, None, stream))
+    return found.logprobs
 
 
-def _likeliest(
-    logits: jax.Array, ids: jax.Array, first: jax.Array, second: jax.Array, predicted: jax.Array
-) -> tuple[jax.Array, ...]:
-    """Returns the highest logit f32[N] so far, the second, and the token int32[N] of the first."""
-    top, at = logits.max(-1), ids[0] + logits.argmax(-1)
-    others = jnp.where(ids == at[:, None], -jnp.inf, logits).max(-1)
-    second = jnp.maximum(jnp.minimum(top, first), jnp.maximum(others, second))
-    return jnp.maximum(top, first), second, jnp.where(top > first, at, predicted)
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """The soft cap; the `k` likeliest of the first `among` ids; and how the table is streamed."""
+
+    softcap: float | None
+    k: int
+    among: int | None
+    stream: Stream
 
 
-def _over_chunks(
-    hidden: jax.Array,
-    head: Head,
-    chunk: int | None,
-    start: Any,
-    see: Callable[[Any, jax.Array, jax.Array], Any],
-) -> tuple[_Sums, Any]:
-    """Returns the sums, and the state after `see(state, ids int32[C], logits f32[N, C])` of all."""
-    vocab, dim = head.table.shape
-    few = hidden.shape[0] * vocab <= KEPT_LOGITS
-    chunk = min(chunk or (vocab if few else CHUNK), vocab)
-    chunks = -(-vocab // chunk)
-    hidden = constrain(hidden, "batch", None)
-    padded = jnp.pad(head.table, ((0, chunks * chunk - vocab), (0, 0))).reshape(chunks, chunk, dim)
+class _Predictions(NamedTuple):
+    """Log-probabilities at the ids f32[N, K], entropies f32[N], and the likeliest tokens."""
 
-    def step(run: tuple[_Sums, Any], inputs: tuple[jax.Array, jax.Array]):
-        (sums, state), (index, rows) = run, inputs
-        rows = constrain(rows, "vocab", None)  # Gathered: partial logits would be larger to add up.
-        ids = index * chunk + jnp.arange(chunk)
-        logits = jnp.where(ids < vocab, Head(rows, head.softcap).logits(hidden), -jnp.inf)
-        # The maximum only keeps exp in range: its gradient cancels.
-        top = jax.lax.stop_gradient(jnp.maximum(sums.top, logits.max(-1)))
-        scale, weights = jnp.exp(sums.top - top), jnp.exp(logits - top[:, None])
-        weighted = (weights * jnp.where(ids < vocab, logits, 0.0)).sum(-1)
-        sums = _Sums(top, sums.total * scale + weights.sum(-1), sums.weighted * scale + weighted)
-        return (sums, see(state, ids, logits)), None
+    logprobs: jax.Array
+    entropy: jax.Array
+    top: Top
 
-    if chunks > 1 or not few:
-        step = jax.checkpoint(step, prevent_cse=False)
-    zeros = jnp.zeros(hidden.shape[0], jnp.float32)
-    begin = _Sums(zeros - 1e30, zeros, zeros), start
-    return jax.lax.scan(step, begin, (jnp.arange(chunks), padded))[0]
+
+class _Sums(NamedTuple):
+    """The streaming sums m, s and w, f32[N] each."""
+
+    most: jax.Array
+    total: jax.Array
+    weighted: jax.Array
+
+    def below(self, most: jax.Array) -> "_Sums":
+        """Returns the same sums for a larger m."""
+        less = self.most - most
+        scale = jnp.exp(less)
+        return _Sums(most, scale * self.total, scale * (self.weighted + less * self.total))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Residuals:
+    """What the backward pass reads; without `trains_table` the table gets no gradient."""
+
+    hidden: jax.Array
+    table: jax.Array
+    ids: jax.Array
+    top_ids: jax.Array
+    logsumexp: jax.Array
+    entropy: jax.Array
+    logits: jax.Array | None
+    trains_table: bool = dataclasses.field(metadata={"static": True})
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _predict(hidden: jax.Array, table: jax.Array, ids: jax.Array, wanted: _Wanted) -> _Predictions:
+    return _stream(hidden, table, ids, wanted, keep=False)[0]
+
+
+def _forward(hidden: Any, table: Any, ids: Any, wanted: _Wanted):
+    """Takes `CustomVJPPrimal`s, which say whether anything is differentiated by them."""
+    found, logsumexp, logits = _stream(hidden.value, table.value, ids.value, wanted, keep=True)
+    return found, _Residuals(
+        hidden.value, table.value, ids.value, found.top.ids, logsumexp, found.entropy, logits,
+        table.perturbed,
+    )  # fmt: skip
+
+
+def _stream(
+    hidden: jax.Array, table: jax.Array, ids: jax.Array, wanted: _Wanted, keep: bool
+) -> tuple[_Predictions, jax.Array, jax.Array | None]:
+    """Returns the predictions, the lse f32[N], and the logits f32[N, V] if they are kept."""
+    axes = _axes(table)
+
+    def on_chip(hidden: jax.Array, table: jax.Array, ids: jax.Array):
+        count, vocab = hidden.shape[0], table.shape[0]
+        first = _first(axes, vocab)
+
+        def see(run: tuple[_Sums, jax.Array, Top], logits: jax.Array, start: Any):
+            (sums, at_ids, best), size = run, logits.shape[1]
+            most = jnp.maximum(sums.most, logits.max(-1))
+            sums = sums.below(most)
+            # Both sums in one loop would write exp(z - m) to memory on a CPU, which takes longer
+            # than to compute it twice: the barrier hides that it is the same.
+            less = logits - jax.lax.optimization_barrier(most)[:, None]
+            total = sums.total + jnp.exp(logits - most[:, None]).sum(-1)
+            weighted = sums.weighted + (jnp.exp(less) * less).sum(-1)
+            at = ids - first - start
+            inside = (at >= 0) & (at < size)
+            values = jnp.take_along_axis(logits, jnp.where(inside, at, 0), axis=1)
+            at_ids += jnp.where(inside, values, 0.0)
+            if wanted.k:
+                if wanted.among is not None:
+                    named = first + start + jnp.arange(size)
+                    logits = jnp.where(named < wanted.among, logits, -jnp.inf)
+                values, at = jax.lax.top_k(logits, min(wanted.k, size))
+                best = _best(wanted.k, best, Top(first + start + at, values))
+            return _Sums(most, total, weighted), at_ids, best
+
+        zeros = jnp.zeros(count)
+        nothing = jnp.zeros((count, wanted.k), jnp.int32), jnp.full((count, wanted.k), -jnp.inf)
+        run = _Sums(zeros - 1e30, zeros, zeros), jnp.zeros(ids.shape), Top(*nothing)
+        # Chunks of logits are faster to compute on a CPU than all of them at once.
+        logits = jnp.zeros((count, vocab)) if keep and wanted.stream.keeps(count, vocab) else None
+
+        def step(run: Any, start: Any, size: int) -> Any:
+            found, logits = run
+            chunk, _ = _logits(hidden, table, start, size, wanted, axes)
+            if logits is not None:
+                logits = jax.lax.dynamic_update_slice_in_dim(logits, chunk, start, axis=1)
+            return see(found, chunk, start), logits
+
+        size = wanted.stream.columns(count, vocab)
+        run, logits = _over_chunks(step, (run, logits), vocab, size)
+        sums, at_ids, best = run
+        if axes.vocab:
+            sums = sums.below(jax.lax.pmax(sums.most, axes.vocab))
+            total, weighted, at_ids = jax.lax.psum((*sums[1:], at_ids), axes.vocab)
+            sums = _Sums(sums.most, total, weighted)
+            best = _best(wanted.k, jax.lax.all_gather(best, axes.vocab, axis=1, tiled=True))
+        lse = sums.most + jnp.log(sums.total)
+        best = best._replace(logprobs=best.logprobs - lse[:, None])
+        entropy = jnp.log(sums.total) - sums.weighted / sums.total
+        return _Predictions(at_ids - lse[:, None], entropy, best), lse, logits
+
+    rows = PartitionSpec(axes.rows)
+    return _on_each_chip(
+        on_chip,
+        (hidden, table, ids),
+        (rows, PartitionSpec(axes.vocab, axes.embed), rows),
+        (rows, rows, PartitionSpec(axes.rows, axes.vocab)),
+    )
+
+
+def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
+    """Returns the gradients of hidden states and table, and None for the ids."""
+    axes = _axes(kept.table)
+    pairs = (kept.ids, cotangents.logprobs), (kept.top_ids, cotangents.top.logprobs)
+    pairs = [(ids, g) for ids, g in pairs if not isinstance(g, SymbolicZero)]
+    none = jnp.zeros((len(kept.hidden), 0))
+    ids = jnp.concatenate([none.astype(jnp.int32), *(ids for ids, _ in pairs)], axis=1)
+    by_ids = jnp.concatenate([none, *(g for _, g in pairs)], axis=1)
+    h = None if isinstance(cotangents.entropy, SymbolicZero) else cotangents.entropy
+
+    def on_chip(kept: _Residuals, ids: jax.Array, by_ids: jax.Array, h: jax.Array | None):
+        hidden, table, logits, lse = kept.hidden, kept.table, kept.logits, kept.logsumexp
+        count, vocab = hidden.shape[0], table.shape[0]
+        first = _first(axes, vocab)
+
+        def step(run: tuple[jax.Array, jax.Array | None], start: Any, size: int):
+            by_hidden, by_table = run
+            if logits is None:
+                z, rows = _logits(hidden, table, start, size, wanted, axes)
+            else:
+                z = jax.lax.dynamic_slice_in_dim(logits, start, size, axis=1)
+                rows = _rows(table, start, size, hidden.dtype, axes)
+            logprobs = z - lse[:, None]
+            factor = -by_ids.sum(-1, keepdims=True)
+            if h is not None:
+                factor -= h[:, None] * (logprobs + kept.entropy[:, None])
+            by_logits = jnp.exp(logprobs) * factor
+            at = ids - first - start
+            at = jnp.where(at < 0, size, at)  # Negative indices would count from the end.
+            by_logits = by_logits.at[jnp.arange(count)[:, None], at].add(by_ids, mode="drop")
+            if wanted.softcap is not None:
+                by_logits *= 1 - (z / wanted.softcap) ** 2
+            by_logits = by_logits.astype(hidden.dtype)
+            by_hidden += _product("NC,CD->ND", by_logits, rows)
+            if by_table is not None:
+                part = _product("NC,ND->CD", by_logits, hidden)
+                if axes.embed:
+                    part = jax.lax.psum_scatter(part, axes.embed, scatter_dimension=1, tiled=True)
+                part = part.astype(by_table.dtype)
+                by_table = jax.lax.dynamic_update_slice_in_dim(by_table, part, start, axis=0)
+            return by_hidden, by_table
+
+        run = jnp.zeros(hidden.shape), jnp.zeros_like(table) if kept.trains_table else None
+        size = wanted.stream.columns(count, vocab)
+        by_hidden, by_table = _over_chunks(step, run, vocab, size)
+        others = tuple(axis for axis in axes.rows if axis not in axes.embed)
+        if axes.vocab:
+            by_hidden = jax.lax.psum(by_hidden, axes.vocab)
+        if by_table is not None and others:
+            by_table = jax.lax.psum(by_table, others)
+        return by_hidden.astype(hidden.dtype), by_table
+
+    rows, places = PartitionSpec(axes.rows), PartitionSpec(axes.vocab, axes.embed)
+    of_logits: Any = PartitionSpec(axes.rows, axes.vocab)
+    specs = _Residuals(rows, places, rows, rows, rows, rows, of_logits, kept.trains_table)  # type: ignore[arg-type]
+    by_hidden, by_table = _on_each_chip(
+        on_chip, (kept, ids, by_ids, h), (specs, rows, rows, rows), (rows, places)
+    )
+    return by_hidden, by_table, None
+
+
+_predict.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+class _Axes(NamedTuple):
+    """The mesh axes of predictions, vocabulary and width; none outside of a mesh."""
+
+    rows: tuple[str, ...] = ()
+    vocab: tuple[str, ...] = ()
+    embed: tuple[str, ...] = ()
+
+
+def _axes(table: jax.Array) -> _Axes:
+    """Returns the axes by the rules; a side of the table that they do not divide is not split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return _Axes()
+
+    def names(name: str, size: int = 0) -> tuple[str, ...]:
+        rule = RULES[name] or ()
+        axes = (rule,) if isinstance(rule, str) else rule
+        return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
+
+    return _Axes(names("batch"), names("vocab", table.shape[0]), names("embed", table.shape[1]))
+
+
+def _on_each_chip(function: Any, inputs: Any, in_specs: Any, out_specs: Any) -> Any:
+    if jax.sharding.get_abstract_mesh().empty:
+        return function(*inputs)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*inputs)
+
+
+def _first(axes: _Axes, vocab: int) -> Any:
+    """Returns the id of the first of the `vocab` rows of the table that this chip has."""
+    return jax.lax.axis_index(axes.vocab) * vocab if axes.vocab else 0
+
+
+def _rows(table: jax.Array, start: Any, size: int, dtype: Any, axes: _Axes) -> jax.Array:
+    """Returns rows of this chip's table, of the whole width: f[C, D]."""
+    rows = jax.lax.dynamic_slice_in_dim(table, start, size).astype(dtype)
+    return jax.lax.all_gather(rows, axes.embed, axis=1, tiled=True) if axes.embed else rows
+
+
+def _logits(
+    hidden: jax.Array, table: jax.Array, start: Any, size: int, wanted: _Wanted, axes: _Axes
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the logits f32[N, C] of a chunk, and its rows of the table."""
+    rows = _rows(table, start, size, hidden.dtype, axes)
+    return Head(rows, wanted.softcap).logits(hidden), rows
+
+
+def _over_chunks(step: Callable[[Any, Any, int], Any], run: Any, vocab: int, size: int) -> Any:
+    """Returns the last state of `run = step(run, start, size)`; the last chunk may be shorter."""
+    whole, rest = divmod(vocab, size)
+    if whole == 1:
+        run = step(run, 0, size)
+    else:
+        run = jax.lax.fori_loop(0, whole, lambda i, run: step(run, i * size, size), run)
+    return step(run, whole * size, rest) if rest else run
+
+
+def _best(k: int, *found: Top) -> Top:
+    """Returns the `k` best of all that were found; of equals, the first."""
+    ids, values = (jnp.concatenate(parts, axis=1) for parts in zip(*found))
+    values, at = jax.lax.top_k(values, k)
+    return Top(jnp.take_along_axis(ids, at, axis=1), values)
+
+
+def _product(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(letters, a, b, preferred_element_type=jnp.float32)

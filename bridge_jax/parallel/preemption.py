@@ -8,6 +8,7 @@ they stop together, at a point that all of them reach.
 The state is global because a process has one handler of a signal.
 """
 
+import collections
 import contextlib
 import signal
 import threading
@@ -15,8 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here.
 _notices: list[int] = []  # Signals that arrived while several processes run.
@@ -59,12 +62,31 @@ def alone() -> Iterator[None]:
 
 def stop_together() -> None:
     """Raises `Preempted` on all processes if one of them got SIGTERM; all must call it."""
-    if jax.process_count() > 1 and _any_noticed():
+    if jax.process_count() == 1:
+        return
+    if multihost_utils.process_allgather(np.int32(len(_notices))).any():
         raise Preempted
 
 
-def _any_noticed() -> bool:
-    return bool(multihost_utils.process_allgather(np.int32(len(_notices))).any())
+def _late_votes() -> Callable[[], bool]:
+    """Returns `asked()`, which starts a vote of all processes and returns what the last one found.
+
+    The devices compute a vote after the step that was sent before it. So whoever asks waits for
+    the step before that one alone, and the devices have the next one to compute meanwhile. All
+    processes read the same vote at the same step.
+    """
+    mesh = Mesh(np.asarray(jax.devices()), ("all",))
+    split, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["all"], []))
+    most = jax.jit(jnp.max, out_shardings=everywhere)
+    votes: collections.deque[Any] = collections.deque([0])
+
+    def asked() -> bool:
+        mine = np.full(jax.local_device_count(), len(_notices), np.int32)
+        with jax.set_mesh(mesh):
+            votes.append(most(jax.make_array_from_process_local_data(split, mine)))
+        return bool(votes.popleft())
+
+    return asked
 
 
 @contextlib.contextmanager
@@ -72,14 +94,14 @@ def deferred() -> Iterator[Callable[[], bool]]:
     """Delays SIGTERM until the end of the block, and of the block around it, if there is one.
 
     Yields:
-      `asked()`: whether to save and stop after this step. Of several processes all must call it,
-        and it returns the same on all.
+      `asked()`: whether to save and stop after this step. Of several processes all must call it
+        after every step; it returns the same on all, one step after the notice.
 
     Raises:
       Preempted: the notice came, and the block has ended.
     """
     if jax.process_count() > 1:
-        yield _any_noticed
+        yield _late_votes()
     elif threading.current_thread() is not threading.main_thread():
         yield lambda: False
     else:

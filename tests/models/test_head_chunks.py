@@ -41,7 +41,7 @@ def test_chunks_equal_the_dense_softmax(chunk):
     hidden, table, targets = inputs()
 
     def chunked(hidden, table, targets):
-        return head.token_statistics(hidden, head.Head(table), targets, chunk=chunk)
+        return head.token_statistics(hidden, head.Head(table), targets, head.Stream(chunk, 0))
 
     for a, b in zip(chunked(hidden, table, targets), dense(hidden, table, targets)):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
@@ -60,7 +60,7 @@ def test_chunks_equal_the_dense_softmax(chunk):
 
 def test_uniform_prediction_by_hand():
     stats = head.token_statistics(
-        jnp.zeros((1, D)), head.Head(jnp.ones((V, D))), jnp.zeros(1, int), chunk=16
+        jnp.zeros((1, D)), head.Head(jnp.ones((V, D))), jnp.zeros(1, int), head.Stream(16)
     )
     np.testing.assert_allclose(stats.nll, np.log(V), rtol=1e-6)
     np.testing.assert_allclose(stats.entropy, np.log(V), rtol=1e-6)
@@ -73,46 +73,83 @@ def test_the_two_likeliest_are_found_in_whatever_chunks_they_are(places):
     probabilities = np.full(V, 0.3 / (V - 2))
     probabilities[list(places)] = 0.5, 0.2
     table = jnp.log(jnp.asarray(probabilities))[:, None]
-    stats = head.token_statistics(jnp.ones((1, 1)), head.Head(table), jnp.zeros(1, int), chunk=4)
+    stream, targets = head.Stream(4), jnp.zeros(1, int)
+    stats = head.token_statistics(jnp.ones((1, 1)), head.Head(table), targets, stream)
     np.testing.assert_allclose(stats.margin, 1 - (0.5 - 0.2), rtol=1e-5)
     assert stats.predicted.tolist() == [places[0]]
 
 
-def test_training_computes_no_margin():
+def products(function, *arguments):
+    """Returns how many matrix products are traced."""
+    traced = jax.make_jaxpr(function)(*arguments)
+    names = [equation.primitive.name for _, equation in sizes(traced.jaxpr)]
+    return names.count("dot_general")
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(N * V, (1, 3, 2)), (N * V - 1, (1, 4, 3))])
+def test_kept_logits_and_a_frozen_table_each_save_a_product(kept, expected):
+    def loss(hidden, table, targets):
+        stream = head.Stream(8, kept)
+        return head.token_statistics(hidden, head.Head(table), targets, stream).nll.sum()
+
+    functions = loss, jax.grad(loss, (0, 1)), jax.grad(loss)
+    # Logits, and the gradients of both factors; logits that are not kept are computed twice.
+    assert tuple(products(function, *inputs()) for function in functions) == expected
+
+
+def test_what_is_not_read_is_not_computed():
     def compiled(function):
         shapes = abstract((N, D), jnp.float32), abstract((V, D), jnp.float32), abstract((N,))
         return jax.jit(function).lower(*shapes).compile().as_text()
 
     def statistics(hidden, table, targets):
-        return head.token_statistics(hidden, head.Head(table), targets, chunk=16)
+        return head.token_statistics(hidden, head.Head(table), targets, head.Stream(16))
 
     def loss(hidden, table, targets):
         return statistics(hidden, table, targets).nll.sum()
 
-    assert "_likeliest" in compiled(statistics)
-    assert "_likeliest" not in compiled(jax.grad(loss, (0, 1)))
+    assert "TopK" in compiled(statistics)
+    assert "TopK" not in compiled(jax.grad(loss, (0, 1)))
+    # The sum for the entropy is a second exponential of each logit.
+    exponentials = [
+        compiled(function).count(" exponential(")
+        for function in (lambda *args: statistics(*args)[:2], lambda *args: statistics(*args).nll)
+    ]
+    assert exponentials[0] > exponentials[1]
 
 
-@pytest.mark.parametrize(("chunk", "products"), [(None, 3), (16, 4)])
-def test_few_logits_are_kept_for_the_backward_pass(chunk, products):
+def memory(function, *shapes):
+    """Returns the bytes that a compiled function needs beside its arguments and results."""
+    return jax.jit(function).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_vocabulary():
+    rows, width = 512, 16
+
+    def statistics(hidden, table, targets):
+        return head.token_statistics(hidden, head.Head(table), targets, head.Stream(1024, 0))
+
     def loss(hidden, table, targets):
-        return head.token_statistics(hidden, head.Head(table), targets, chunk=chunk).nll.sum()
+        return statistics(hidden, table, targets).nll.sum()
 
-    traced = jax.make_jaxpr(jax.grad(loss, (0, 1)))(*inputs())
-    # Logits, and the gradients of both factors; the logits of a chunk are computed twice.
-    names = [equation.primitive.name for _, equation in sizes(traced.jaxpr)]
-    assert names.count("dot_general") == products
+    used = []
+    for vocab in (8_192 + 496, 150_000):  # The last chunk is of one size.
+        shapes = (rows, width), (vocab, width)
+        arrays = (*(abstract(shape, jnp.float32) for shape in shapes), abstract((rows,)))
+        used.append((memory(statistics, *arrays), memory(jax.grad(loss, (0, 1)), *arrays)))
+    for few, many in zip(*used):
+        assert 4 * rows * 1024 <= few <= many <= 1.1 * few
 
 
 def test_extreme_logits_stay_finite():
-    table = jnp.eye(V, D) * 1e4
-    stats = head.token_statistics(jnp.ones((1, D)), head.Head(-table), jnp.asarray([0]), chunk=16)
+    table, hidden = jnp.eye(V, D) * 1e4, jnp.ones((1, D))
+    stats = head.token_statistics(hidden, head.Head(-table), jnp.asarray([0]), head.Stream(16))
     np.testing.assert_allclose(stats.nll, 1e4 + np.log(V - D), rtol=1e-5)
     np.testing.assert_allclose(stats.entropy, np.log(V - D), rtol=1e-4)
 
 
 BIG = DecoderConfig(100_000, 16, 2, 2, 1, 8, 32)
-ROWS, WIDTH, TARGETS = 8, 64, 32  # N = 256 targets: N x V is 25.6 million numbers
+ROWS, WIDTH, TARGETS = 64, 64, 32  # N = 2,048 targets: N x V is 205 million numbers
 
 
 def abstract(shape, dtype=jnp.int32):
@@ -144,6 +181,6 @@ def test_no_array_of_all_logits_exists(trace):
     found = list(sizes(trace().jaxpr))
     assert any("scan" in str(equation.primitive) for _, equation in found)
     largest, equation = max(found, key=lambda pair: pair[0])
-    # The largest is a chunk of logits, N x 8192, or the embedding, V x D.
-    assert largest <= ROWS * TARGETS * 8192 < limit, equation
+    # The largest is a chunk of logits, or the embedding, V x D.
+    assert largest <= head.CHUNK_LOGITS < head.KEPT_LOGITS < limit, equation
     assert largest >= BIG.vocab_size * BIG.model_dim  # the walk has seen the inner jaxprs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridge_jax.models import head
-from bridge_jax.models.head import Head
+from bridge_jax.models.head import Head, Stream
 
 N, V, D, K = 6, 40, 8, 5
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -21,7 +21,7 @@ def dense(hidden=HIDDEN, table=TABLE, softcap=None):
 @pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39, 3])  # less than K, too
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_the_most_probable_tokens(chunk, softcap):
-    found = head.top(HIDDEN, Head(TABLE, softcap), K, V, chunk)
+    found = head.top(HIDDEN, Head(TABLE, softcap), K, V, Stream(chunk))
     whole = dense(softcap=softcap)
     highest, ids = jax.lax.top_k(whole, K)
     np.testing.assert_allclose(found.logprobs, highest, rtol=1e-5, atol=1e-5)
@@ -35,7 +35,7 @@ def test_the_most_probable_tokens(chunk, softcap):
 
 
 def test_ids_from_the_limit_on_are_left_out_but_keep_their_probability():
-    found = head.top(HIDDEN, Head(TABLE), 20, 20, chunk=8)
+    found = head.top(HIDDEN, Head(TABLE), 20, 20, Stream(8))
     assert sorted(found.ids[0].tolist()) == list(range(20))
     inside = np.exp(dense())[:, :20].sum(1)
     np.testing.assert_allclose(np.exp(found.logprobs).sum(1), inside, rtol=1e-5)
@@ -45,7 +45,7 @@ def test_ids_from_the_limit_on_are_left_out_but_keep_their_probability():
 @pytest.mark.parametrize("chunk", [8, 64, 7])
 def test_log_probabilities_of_given_tokens_and_their_gradients(chunk):
     def chunked(hidden, table):
-        return head.logprobs_at(hidden, Head(table), IDS, chunk)
+        return head.logprobs_at(hidden, Head(table), IDS, Stream(chunk, 0))
 
     def whole(hidden, table):
         return jnp.take_along_axis(dense(hidden, table), IDS, axis=1)
@@ -62,10 +62,10 @@ def test_log_probabilities_of_given_tokens_and_their_gradients(chunk):
 
 def test_no_array_of_all_logits_exists():
     def best(hidden, table):
-        return head.top(hidden, Head(table), K, V, 8).logprobs.sum()
+        return head.top(hidden, Head(table), K, V, Stream(8)).logprobs.sum()
 
     def given(hidden, table):
-        return head.logprobs_at(hidden, Head(table), IDS, 8).sum()
+        return head.logprobs_at(hidden, Head(table), IDS, Stream(8, 0)).sum()
 
     programs = best, jax.grad(given, argnums=(0, 1)), lambda h, t: dense(h, t).sum()
     texts = [str(jax.make_jaxpr(program)(HIDDEN, TABLE)) for program in programs]

@@ -2,9 +2,13 @@
 
 import signal
 
+import jax
 import pytest
 
+from bridge_jax.config import MeshConfig
+from bridge_jax.parallel import preemption
 from bridge_jax.parallel.preemption import Preempted, deferred
+from bridge_jax.parallel.sharding import make_mesh
 
 
 def test_a_notice_in_the_last_step_stops_behind_what_is_saved_then():
@@ -37,3 +41,13 @@ def test_without_a_notice_nothing_happens():
     with deferred() as asked:
         pass
     assert not asked()
+
+
+def test_the_vote_of_several_processes_is_read_one_step_late(monkeypatch):
+    notices = []
+    monkeypatch.setattr(preemption, "_notices", notices)
+    with jax.set_mesh(make_mesh(MeshConfig(2, 2, 2))):  # that of the training
+        asked = preemption._late_votes()
+        assert [asked(), asked()] == [False, False]
+        notices.append(signal.SIGTERM)
+        assert [asked(), asked(), asked()] == [False, True, True]

@@ -142,8 +142,8 @@ def test_scoring_step(config, step, mesh):
 def test_fewer_kv_heads_than_chips(mesh):
     """Compiles 2 KV heads over 4 chips: no chip gathers the scores, the heads or the matrices."""
     four = make_mesh(MeshConfig(1, 1, 4), mesh.devices.ravel())
-    params, row = decoder.abstract(CONFIG, four), array(four, B)
-    batch = ScoreBatch(array(four, B, S), row, row, array(four, B, T))  # type: ignore[arg-type]
+    params, shape = decoder.abstract(CONFIG, four), Shape(1, B, S, B * T, 2 * B)
+    batch: Any = jax.tree.map(lambda a: array(four, *a.shape), empty(shape))
     with jax.set_mesh(four):
         compiled = score_batch.lower(CONFIG, params, batch).compile(compiler_options=QUICKLY)
     text = compiled.as_text()

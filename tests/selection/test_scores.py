@@ -265,6 +265,8 @@ def test_the_gradient_by_hand():
     hidden, table = jnp.log(jnp.array([[2.0, 1.0, 1.0]])), jnp.eye(3)
 
     def nll(hidden):
-        return head.token_statistics(hidden, head.Head(table), jnp.zeros(1, int), 2).nll.sum()
+        return head.token_statistics(
+            hidden, head.Head(table), jnp.zeros(1, int), head.Stream(2)
+        ).nll.sum()
 
     np.testing.assert_allclose(jax.grad(nll)(hidden), [[-0.5, 0.25, 0.25]], atol=1e-6)

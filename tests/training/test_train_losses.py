@@ -59,7 +59,7 @@ def test_accumulation_equals_one_batch(tiny_model):
     close(*(compute(config, params, rows, 0.3, n) for n in (1, 4)))
 
 
-@pytest.mark.parametrize("policy", ["full", "dots"])
+@pytest.mark.parametrize("policy", ["full", "attention", "dots"])
 def test_recomputation_changes_nothing(tiny_model, policy):
     config, params = tiny_model
     rows = pack(SEQUENCES, 24, 2)

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bridge_jax.models import decoder, head
+from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.head import Head
+from bridge_jax.models.head import Head, logprobs_at
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Parts
 
@@ -46,7 +46,7 @@ class SFT:
     ) -> tuple[Parts, Parts]:
         """Returns the sums of the NLL in nats, and the number of tokens without padding."""
         hidden, output, target = at_targets(model, params, batch, dropout)
-        return part_sums(head.token_statistics(hidden, output, target).nll, batch)
+        return part_sums(-logprobs_at(hidden, output, target[:, None])[:, 0], batch)
 
 
 def at_targets(
