@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks import side_by_side
-from benchmarks.result import spread
-from benchmarks.side_by_side import BASE, DEVICE, Figures, Setup, Twins, Variant, Way, by_dtype, cut
+from benchmarks.result import BASE, spread
+from benchmarks.side_by_side import DEVICE, Figures, Setup, Twins, Variant, Way, by_dtype, cut
 from bridge_jax.config import SelectionConfig
 from bridge_jax.models import costs, decoder, head
 from bridge_jax.models.config import DecoderConfig

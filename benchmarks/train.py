@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks import side_by_side
-from benchmarks.side_by_side import BASE, DEVICE, Figures, Setup, Twins, Variant, Way, cut
+from benchmarks.result import BASE
+from benchmarks.side_by_side import DEVICE, Figures, Setup, Twins, Variant, Way, cut
 from bridge_jax.config import TrainConfig
 from bridge_jax.models import costs
 from bridge_jax.models.costs import Cost

@@ -10,9 +10,9 @@ pytest.importorskip("torch")
 
 import torch
 
-from benchmarks import generate, score, side_by_side, train
+from benchmarks import generate, page, score, side_by_side, train
+from benchmarks.result import BASE
 from benchmarks.side_by_side import (
-    BASE,
     DifferError,
     Figures,
     Found,
@@ -46,12 +46,15 @@ def one_variant(monkeypatch):
     monkeypatch.setattr(side_by_side, "variants", lambda quick: two)
 
 
+def test_the_page_has_every_case():
+    cases = {name: list(module.CASES) for name, module in BENCHMARKS.items()}
+    assert cases == {name: list(rows) for name, rows in page.ROWS.items()}
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_smoke_run_prints_the_result(name, monkeypatch, capsys):
     cases = ",".join(RATIOS[name])
-    monkeypatch.setattr(
-        sys, "argv", [name, "--json", "--quick", "--pairs=2", f"--cases={cases}"]
-    )
+    monkeypatch.setattr(sys, "argv", [name, "--json", "--quick", "--pairs=2", f"--cases={cases}"])
     side_by_side.main(name, "About.", BENCHMARKS[name].CASES)
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"name", "machine", "ratios", "absolute", "peak"}
