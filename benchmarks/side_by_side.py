@@ -125,6 +125,7 @@ def set_up_torch(quick: bool) -> None:
     """
     torch.set_num_threads(1 if quick else len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high")
+    torch._dynamo.config.recompile_limit = 64  # After eight shapes it would compile no more.
     transformers.utils.logging.disable_progress_bar()
 
 
@@ -198,6 +199,7 @@ def compare(setup: Setup, ours: Way, theirs: Mapping[str, Way]) -> Found:
     Raises:
       DifferError: one of theirs computed something else.
     """
+    torch.compiler.reset()  # of what the case before compiled
     expected, left_out, tried = ours.first(), {}, {}
     ours.run()
     for name, way in theirs.items():
