@@ -1,4 +1,4 @@
-# make quickstart | seeds | test | check | plans. Everything is installed into .venv.
+# make quickstart | seeds | test | check | plans | benchmarks. Everything is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ WORKDIR ?= runs/quickstart
 # Huge pages for what XLA allocates on a CPU: a training step here took 11 to 16% less time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test check seeds plans clean
+.PHONY: quickstart test check seeds plans benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=$(WORKDIR) $(ARGS)
@@ -21,6 +21,15 @@ test: $(VENV)/.installed-test check
 plans: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m plans
 	$(BIN)/python -m benchmarks.plans docs/plans.md
+
+# Beside transformers, for hours, on a machine that does nothing else.
+benchmarks: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[parity]'
+	mkdir -p runs/benchmarks
+	for name in train score generate; do \
+	  $(BIN)/python -m benchmarks.$$name --json $(ARGS) > runs/benchmarks/$$name.json || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.page docs/performance.md runs/benchmarks/*.json
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

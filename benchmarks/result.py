@@ -6,10 +6,15 @@ import os
 import platform
 import resource
 import statistics
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 Say = Callable[[str], None]
+# Transformers' default attention on a CPU, and the ratios that a case beside transformers has.
+BASE = "sdpa f32"
+BASE_RATIO, BEST_RATIO = f"{BASE} / ours", "best torch / ours"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:
@@ -19,17 +24,30 @@ def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:
 
 
 def result(
-    name: str, ratios: dict[str, Any], absolute: dict[str, Any], devices: str = ""
+    name: str,
+    ratios: dict[str, Any],
+    absolute: dict[str, Any],
+    devices: str = "",
+    peak: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the result of a benchmark, with the machine and the memory that it took."""
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+    machine = f"{_processor()}, {os.cpu_count()} CPUs"
     return {
         "name": name,
         "machine": f"{machine}, {devices}" if devices else machine,
         "ratios": ratios,
         "absolute": absolute,
-        "peak": {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024},
+        "peak": {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        | (peak or {}),
     }
+
+
+def _processor() -> str:
+    """Returns the name of the processor: Linux tells it in a file alone."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def run(about: str, measure: Callable[[argparse.Namespace, Say], dict], **defaults: Any) -> None:
@@ -38,15 +56,16 @@ def run(about: str, measure: Callable[[argparse.Namespace, Say], dict], **defaul
     Args:
       about: the benchmark's docstring.
       measure: from the options, and from what tells how far it is, to the result.
-      **defaults: of its options; None is a text that may be left out.
+      **defaults: of its options; None is a text that may be left out, False a switch.
     """
     parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else"
+        "--json", action="store_true", help="print one JSON object; progress goes to stderr"
     )
     for name, default in defaults.items():
         kind = str if default is None else type(default)
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"default: {default}")
+        how: Any = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
+        parser.add_argument(f"--{name}", help=f"default: {default}", **how)
     options = parser.parse_args()
-    found = measure(options, (lambda _: None) if options.json else print)
+    found = measure(options, lambda text: print(text, file=sys.stderr, flush=True))
     print(json.dumps(found, indent=2) if options.json else found["ratios"])

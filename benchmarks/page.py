@@ -1,0 +1,108 @@
+"""Puts results into docs/performance.md: `python -m benchmarks.page docs/performance.md RESULT...`.
+
+A result is a file of what `train`, `score` or `generate` print with `--json`. Its table replaces
+what stands between `<!-- STEM -->` and `<!-- /STEM -->`, where STEM is the file's name without
+`.json`: so one page has the tables of several machines, and text beside them that is kept.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO
+from bridge_jax.errors import UserError
+
+
+class Row(NamedTuple):
+    """A case of a benchmark.
+
+    Attributes:
+      about: what it is.
+      target: the least ratio to sdpa f32, or what its only ratio should be.
+      what: its only ratio, where transformers is not beside it.
+    """
+
+    about: str
+    target: str
+    what: str = ""
+
+
+ROWS = {
+    "train": {
+        "30M": Row("30M, 8 x 256 tokens", "1.1"),
+        "135M": Row("135M, 8 x 256 tokens", "1.2; limit 80%"),
+        "ragged": Row("30M, ragged", "2"),
+    },
+    "score": {
+        "30M": Row("30M, 16 x 256 tokens", ""),
+        "135M": Row("135M, 16 x 256 tokens", "2"),
+        "ragged-64": Row("30M, 64 ragged prompts", "2.6"),
+        "ragged-256": Row("30M, 256 ragged prompts", "2.6"),
+        "memory": Row("memory, 150,000 / 8,192 tokens", "1.1 at most", "150,000 / 8,192 tokens"),
+    },
+    "generate": {
+        "30M-1": Row("30M, batch 1", "2.5; limit 70%"),
+        "30M-16": Row("30M, batch 16", "1.8"),
+        "135M-16": Row("135M, batch 16", "1 to the best"),
+        "ragged": Row("30M, ragged", "3"),
+        "samples": Row("eight prompts / eight samples", "1.5", "eight prompts / ours"),
+        "busy": Row("busy slots", "0.9", "share of slots and steps"),
+    },
+}
+HEAD = f"| case | ratio to {BASE} | ratio to best torch | target | limit |\n|---|--:|--:|--:|--:|"
+OPEN = "to be measured"
+
+
+def put(page: str, stem: str, found: dict[str, Any]) -> str:
+    """Returns the page with the table of a result in its place.
+
+    Raises:
+      UserError: the page has no place for it.
+    """
+    place = re.compile(f"(<!-- {re.escape(stem)} -->\n).*?(<!-- /{re.escape(stem)} -->)", re.DOTALL)
+    if not place.search(page):
+        raise UserError(f"the page has no <!-- {stem} --> with a <!-- /{stem} --> after it")
+    return place.sub(lambda match: f"{match[1]}{table(found)}\n{match[2]}", page)
+
+
+def table(found: dict[str, Any]) -> str:
+    """Returns a result as Markdown: the machine, what it can do, and a line for each case."""
+    peak = found["peak"]
+    machine = (
+        f"{found['machine']}: {peak['flops_per_second'] / 1e9:,.0f} GFLOP/s and "
+        f"{peak['bytes_per_second'] / 1e9:,.1f} GB/s at most. The process took up to "
+        f"{peak['rss_mib']:,} MiB for both sides of all cases.\n"
+    )
+    return "\n".join([machine, HEAD, *(_line(*row, found) for row in ROWS[found["name"]].items())])
+
+
+def _line(case: str, row: Row, found: dict[str, Any]) -> str:
+    def ratio(what: str) -> str:
+        if not (value := found["ratios"].get(f"{case}: {what}")):
+            return OPEN
+        if value["low"] == value["high"]:
+            return f"{value['median']:.2f}"
+        return f"{value['median']:.2f} [{value['low']:.2f}-{value['high']:.2f}]"
+
+    if row.what:
+        return f"| {row.about} | {ratio(row.what)} | | {row.target} | |"
+    base, best = ratio(BASE_RATIO), ratio(BEST_RATIO)
+    if which := found["absolute"].get(f"{case}: best torch"):
+        best += f" ({which})"
+    share = found["absolute"].get(f"{case}: share of the limit")
+    limit = "" if share is None else f"{share:.0%}"
+    return f"| {row.about} | {base} | {best} | {row.target} | {limit} |"
+
+
+def main(page: Path, results: list[Path]) -> None:
+    """Rewrites the page."""
+    text = page.read_text()
+    for path in results:
+        text = put(text, path.stem, json.loads(path.read_text()))
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]])

@@ -1,0 +1,351 @@
+"""What the comparisons with Hugging Face transformers (torch) share.
+
+Both sides have the same random weights, the same inputs and the same cores or GPU. Before they are
+timed, what each way of theirs computes is compared with what ours computes. Then all take turns in
+one process, so a ratio is of neighbours in time. A way of theirs that took over `SLOW` times as
+long as their fastest when it was tried is not timed again; sdpa in f32 always is.
+"""
+
+import argparse
+import copy
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+# JAX takes memory of a GPU as it needs it, and leaves torch the rest. Read when JAX starts.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+from jax.sharding import Mesh
+
+from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO, Say, result, run, spread
+from bridge_jax.config import ModelConfig
+from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
+from bridge_jax.models.costs import Cost
+from bridge_jax.models.hub import checkpoint, presets
+from bridge_jax.parallel.sharding import make_mesh
+
+_SMOLLM2 = presets.hf_config("HuggingFaceTB/SmolLM2-135M-Instruct") | {"torch_dtype": "float32"}
+
+
+def _smaller(layers: int, width: int, heads: int, kv_heads: int, mlp: int) -> dict[str, Any]:
+    return _SMOLLM2 | {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": mlp,
+    }
+
+
+# SmolLM2-135M's config.json, and smaller models of its family. All have heads of 64 and tied heads.
+SHAPES = {
+    "135M": _SMOLLM2,
+    "30M": _smaller(7, 384, 6, 2, 1024),  # 29.9 million, 18.9 of them in the embedding
+    "tiny": _smaller(2, 128, 2, 1, 256) | {"vocab_size": 512},
+}
+OURS = "ours"
+SLOW = 1.5
+F32, BF16 = 1e-4, 5e-2  # Nats by which both sides may differ, by the dtype that they compute in.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class DifferError(Exception):
+    """Both sides should compute the same thing and do not."""
+
+
+class Twins(NamedTuple):
+    """One model twice.
+
+    Attributes:
+      config, params, mesh: ours, on one device, computing in the dtype that a run has there.
+      model: transformers' own, f32, on torch's device.
+    """
+
+    config: DecoderConfig
+    params: Any
+    mesh: Mesh
+    model: Any
+
+
+def twins(shape: str) -> Twins:
+    """Returns a Llama of random weights; ours are read from the files that theirs wrote."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SHAPES[shape])
+    model: Any = transformers.LlamaForCausalLM(config).float()
+    model.generation_config.eos_token_id = None  # Nothing ends a text before its limit.
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        ours, params = checkpoint.load(ModelConfig(folder), mesh)
+    return Twins(computing_on(ours), params, mesh, model.to(DEVICE).eval())
+
+
+def by_dtype(model: Any) -> dict[torch.dtype, Any]:
+    """Returns transformers' model in both dtypes."""
+    return {torch.float32: model, torch.bfloat16: copy.deepcopy(model).bfloat16()}
+
+
+class Variant(NamedTuple):
+    """A way to run transformers' model: kernel of attention, dtype, and compiled or not."""
+
+    attention: str
+    dtype: torch.dtype
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in the results, such as "compiled sdpa bf16"."""
+        dtype = {torch.float32: "f32", torch.bfloat16: "bf16"}[self.dtype]
+        return f"{'compiled ' if self.compiled else ''}{self.attention} {dtype}"
+
+    @property
+    def tolerance(self) -> float:
+        """Nats by which its results may differ from ours."""
+        return F32 if self.dtype == torch.float32 and DEVICE == "cpu" else BF16
+
+
+def variants(quick: bool) -> list[Variant]:
+    """Returns all variants; a smoke run compiles nothing."""
+    both = torch.float32, torch.bfloat16
+    found = [Variant(attention, dtype) for attention in ("sdpa", "eager") for dtype in both]
+    return found if quick else [*found, *(Variant("sdpa", dtype, True) for dtype in both)]
+
+
+def set_up_torch(quick: bool) -> None:
+    """Gives torch the cores that the process may use, as JAX has them; one in a smoke run.
+
+    On a GPU both multiply f32 in TF32, which is JAX's default.
+    """
+    torch.set_num_threads(1 if quick else len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("high")
+    torch._dynamo.config.recompile_limit = 64  # After eight shapes it would compile no more.
+    transformers.utils.logging.disable_progress_bar()
+
+
+class Setup(NamedTuple):
+    """How a case is measured.
+
+    Attributes:
+      case: its name.
+      quick: a smoke run: a tiny model, few tokens, nothing compiled by torch.
+      pairs: how often each way is timed.
+      peak: what the machine can do.
+      say: is told how far it is.
+    """
+
+    case: str
+    quick: bool
+    pairs: int
+    peak: "Peak"
+    say: Say
+
+
+class Figures(NamedTuple):
+    """The ratios and the absolute figures of a case, by their names."""
+
+    ratios: dict[str, dict[str, float]]
+    absolute: dict[str, Any]
+
+
+class Way(NamedTuple):
+    """One way to do a case.
+
+    Attributes:
+      first: does it once, compiling what is needed, and returns what is compared: f32[...].
+      run: what is timed; it returns when all is done.
+      tolerance: by which what it returns may differ from ours.
+    """
+
+    first: Callable[[], Any]
+    run: Callable[[], Any]
+    tolerance: float = 0.0
+
+
+class Found(NamedTuple):
+    """Seconds of each way, in turns; and why ways were left out."""
+
+    seconds: dict[str, list[float]]
+    left_out: dict[str, str]
+
+    @property
+    def best(self) -> str:
+        """Their fastest way, by the median."""
+        theirs = {n: np.median(s) for n, s in self.seconds.items() if n != OURS}
+        return min(theirs, key=lambda name: theirs[name])
+
+    def ratio(self, name: str) -> dict[str, float]:
+        """Returns how many times as long as ours a way of theirs took."""
+        return spread([b / a for a, b in zip(self.seconds[OURS], self.seconds[name])])
+
+
+def check_same(what: str, ours: Any, theirs: Any, tolerance: float) -> None:
+    """Raises a `DifferError` unless f[...] and f[...] are equal within `tolerance`."""
+    ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
+    off = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else float("inf")
+    if not off <= tolerance:  # a NaN is not
+        raise DifferError(f"{what}: differs from ours by {off:.2g}, more than {tolerance}")
+
+
+def compare(setup: Setup, ours: Way, theirs: Mapping[str, Way]) -> Found:
+    """Checks and times the ways to do a case; of theirs, all but `BASE` may fail.
+
+    Raises:
+      DifferError: one of theirs computed something else.
+    """
+    torch.compiler.reset()  # of what the case before compiled
+    expected, left_out, tried = ours.first(), {}, {}
+    ours.run()
+    for name, way in theirs.items():
+        setup.say(f"{setup.case}: trying {name}")
+        try:
+            began = time.perf_counter()
+            value = way.first()
+            tried[name] = min(time.perf_counter() - began, _seconds(way.run))
+        except Exception as error:
+            if name == BASE:
+                raise
+            left_out[name] = f"{type(error).__name__}: {str(error)[:200]}"
+            continue
+        check_same(f"{setup.case}, {name}", expected, value, way.tolerance)
+    limit = SLOW * min(tried.values())
+    slow = [name for name, took in tried.items() if took > limit and name != BASE]
+    left_out |= {name: f"took {tried[name]:.3g} s when tried" for name in slow}
+    kept = {OURS: ours} | {n: way for n, way in theirs.items() if n in tried and n not in slow}
+    return Found(take_turns(setup, {name: way.run for name, way in kept.items()}), left_out)
+
+
+def take_turns(setup: Setup, ways: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Returns the seconds of every run: each way once, and all of it `setup.pairs` times."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(setup.pairs):
+        for name, way in ways.items():
+            seconds[name].append(_seconds(way))
+        last = ", ".join(f"{name} {found[-1]:.3g} s" for name, found in seconds.items())
+        setup.say(f"{setup.case}: {last}")
+    return seconds
+
+
+def figures(setup: Setup, found: Found, tokens: int, phases: Sequence[Cost] = ()) -> Figures:
+    """Returns the figures of a case.
+
+    Args:
+      setup: of the case.
+      found: its times.
+      tokens: those that count as done, without padding.
+      phases: the least that has to be computed and moved, one phase after another; empty if it is
+        not known.
+    """
+    case, mine = setup.case, float(np.median(found.seconds[OURS]))
+    absolute: dict[str, Any] = {
+        f"{case}: seconds": {name: spread(s, 4) for name, s in found.seconds.items()},
+        f"{case}: tokens_per_second": round(tokens / mine, 1),
+        f"{case}: best torch": found.best,
+        f"{case}: left out": found.left_out,
+    }
+    if phases:
+        absolute |= {
+            f"{case}: flops_per_second": round(sum(phase.flops for phase in phases) / mine),
+            f"{case}: bytes_per_second": round(sum(phase.bytes for phase in phases) / mine),
+            f"{case}: share of the limit": round(sum(map(setup.peak.seconds, phases)) / mine, 3),
+        }
+    ratios = {BASE_RATIO: found.ratio(BASE), BEST_RATIO: found.ratio(found.best)}
+    return Figures({f"{case}: {what}": value for what, value in ratios.items()}, absolute)
+
+
+def cut(items: Sequence[Any], size: int) -> list[Any]:
+    """Returns slices of `size`, the last one as long as it is."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class Peak(NamedTuple):
+    """What this machine can do at most in a second, as it was measured: FLOPs, and bytes moved."""
+
+    flops: float
+    bytes: float
+
+    def seconds(self, cost: Cost) -> float:
+        """Returns the least seconds that a cost can take."""
+        return max(cost.flops / self.flops, cost.bytes / self.bytes)
+
+
+def measured_peak(quick: bool) -> Peak:
+    """Returns the better of JAX and torch: a square product, and reading or copying an array.
+
+    The product is of f32 on a CPU and of bf16 on a GPU.
+    """
+    side, count, repeats = (256, 1 << 20, 1) if quick else (4096, 1 << 27, 5)
+    dtype = torch.float32 if DEVICE == "cpu" else torch.bfloat16
+    square = torch.randn(side, side, device=DEVICE, dtype=dtype)
+    line, there = (torch.zeros(count, device=DEVICE) for _ in range(2))
+    mine = jnp.asarray(square.float().cpu().numpy(), compute_dtype())
+    row = jnp.zeros(count, jnp.float32)
+    product, total, copy = jax.jit(jnp.matmul), jax.jit(jnp.sum), jax.jit(jnp.negative)
+
+    def best(*ways: Callable[[], Any]) -> float:
+        for way in ways:
+            way()
+        return min(_seconds(way) for _ in range(repeats) for way in ways)
+
+    multiplied = best(
+        lambda: product(mine, mine).block_until_ready(), lambda: _synced(square @ square)
+    )
+    read = best(lambda: total(row).block_until_ready(), lambda: _synced(line.sum()))
+    copied = best(lambda: copy(row).block_until_ready(), lambda: _synced(there.copy_(line)))
+    size = 4 * count
+    return Peak(2 * side**3 / multiplied, max(size / read, 2 * size / copied))
+
+
+def peak_result(peak: Peak) -> dict[str, Any]:
+    """Returns what a benchmark's `peak` says besides the memory of the process."""
+    found: dict[str, Any] = {
+        "flops_per_second": round(peak.flops),
+        "bytes_per_second": round(peak.bytes),
+    }
+    if stats := jax.devices()[0].memory_stats():
+        found["jax_device_mib"] = stats["peak_bytes_in_use"] >> 20
+    if DEVICE == "cuda":
+        found["torch_device_mib"] = torch.cuda.max_memory_allocated() >> 20
+    return found
+
+
+def main(name: str, about: str, cases: Mapping[str, Callable[[Setup], Figures]]) -> None:
+    """Measures the cases that `--cases` names, all by default, and prints.
+
+    Args:
+      name: of the benchmark.
+      about: its docstring.
+      cases: what measures each.
+    """
+
+    def measure(options: argparse.Namespace, say: Say) -> dict:
+        set_up_torch(options.quick)
+        peak, ratios, absolute = Peak(0, 0), {}, {}
+        for case in options.cases.split(",") if options.cases else cases:
+            # The best so far: other processes can only slow it down.
+            peak = Peak(*map(max, peak, measured_peak(options.quick)))
+            found = cases[case](Setup(case, options.quick, options.pairs, peak, say))
+            ratios |= found.ratios
+            absolute |= found.absolute
+        devices = f"{jax.devices()[0].device_kind}, torch on {DEVICE}"
+        return result(name, ratios, absolute, devices, peak_result(peak))
+
+    run(about, measure, cases="", pairs=5, quick=False)
+
+
+def _synced(tensor: torch.Tensor) -> torch.Tensor:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return tensor
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
