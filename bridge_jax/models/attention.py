@@ -16,7 +16,9 @@ from jax.sharding import PartitionSpec
 from bridge_jax.models.config import Kernel, Rope
 from bridge_jax.parallel.sharding import RULES
 
-CHUNK = 512  # Queries whose scores exist at once, where there are more and no kernel is used.
+# Without a kernel:
+CHUNK = 512  # Queries whose scores exist at once, where there are more.
+PARTS, PART = 4, 64  # Parts of a row that is no longer, at most, and queries of one, at least.
 LANES = 128  # A block of splash attention is a multiple of this,
 BLOCK = 512  # and at most this: its inputs must fit in a core's memory together.
 RESIDUALS = "attention"  # Names what the kernel keeps: its output, and the sums of its softmax.
@@ -116,7 +118,13 @@ def attention(
         )
     batch, steps, heads, dim = query.shape
     if steps <= CHUNK:
-        return _plain(query, key, value, mask, scale, softcap)
+        parts = []
+        size = max(PART, -(-steps // PARTS))
+        for start in range(0, steps, size):  # They see no key that comes after them.
+            end = min(start + size, steps)
+            seen = key[:, :end], value[:, :end], mask[:, :, start:end, :end]
+            parts.append(_plain(query[:, start:end], *seen, scale, softcap))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
     missing = -steps % CHUNK
     query = jnp.pad(query, ((0, 0), (0, missing), (0, 0), (0, 0)))
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, missing), (0, 0)))
@@ -139,15 +147,25 @@ def _plain(
     scale: float,
     softcap: float | None,
 ) -> jax.Array:
-    if softcap is None:
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, scale=scale)
-    batch, steps, _, dim = query.shape
-    grouped = query.reshape(batch, steps, key.shape[2], -1, dim)
-    scores = jnp.einsum("BSKGH,BTKH->BKGST", grouped, key, preferred_element_type=jnp.float32)
-    scores = softcap * jnp.tanh(scores * scale / softcap)
+    """Returns f[B, S, N, H]; the query heads that share a key head are rows of one product."""
+    batch, steps, heads, dim = query.shape
+    slots, kv_heads = key.shape[1], key.shape[2]
+    grouped = (query * jnp.asarray(scale, query.dtype)).reshape(batch, steps, kv_heads, -1, dim)
+    grouped = grouped.transpose(0, 2, 3, 1, 4)  # B K G S H
+    shape = grouped.shape[:4]
+    rows = grouped.reshape(batch, kv_heads, -1, dim)  # B K GS H
+    scores = jnp.einsum("BKXH,BTKH->BKXT", rows, key, preferred_element_type=jnp.float32)
+    scores = scores.reshape(*shape, slots)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
     scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("BKGST,BTKH->BSKGH", weights, value).reshape(query.shape)
+    # The maximum only keeps exp in range. Dividing after the product divides fewer numbers.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1)[..., None]  # B K G S 1
+    weights = weights.astype(value.dtype).reshape(batch, kv_heads, -1, slots)
+    mixed = jnp.einsum("BKXT,BTKH->BKXH", weights, value, preferred_element_type=jnp.float32)
+    mixed = (mixed.reshape(*shape, dim) / total).astype(value.dtype)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, steps, heads, dim)
 
 
 def splash_takes(query: jax.Array) -> bool:
