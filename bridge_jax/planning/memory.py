@@ -11,7 +11,7 @@ from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation.engine import generate_batch
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.layouts import cache_bytes, generated_with, in_training
+from bridge_jax.models.layouts import cache_bytes, generation_weights, in_training
 from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
 from bridge_jax.selection.scores import ScoreBatch, score_batch
 from bridge_jax.text.packing import Rows, SoftRows
@@ -102,7 +102,7 @@ def generation_step(
     config: DecoderConfig, settings: GenerationConfig, rows: int, width: int, mesh: Mesh
 ) -> Memory:
     """Compiles the generation from `rows` prompts of `width` tokens; returns its memory."""
-    params = generated_with(config, mesh)
+    params = generation_weights(config, mesh)
     config = dataclasses.replace(config, lora=None)
     count = filled_rows(rows, mesh)
     prompts, lengths = _ints(mesh, count, width), _ints(mesh, count)
