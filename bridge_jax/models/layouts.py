@@ -108,54 +108,38 @@ def layouts(
     Raises:
       UserError: the sizes do not match the number of devices.
     """
-    asked = axis_sizes(wanted, devices)
+    asked, inside = axis_sizes(wanted, devices), devices // slices
     cut = math.gcd(config.num_heads, config.mlp_dim)
     training = axis_sizes(wanted, devices, slices, config.model_dim, cut)
+    within = f" and the {inside} chips of a slice" if slices > 1 else ""
+    divided = f"its {config.num_heads} heads and its MLP of {config.mlp_dim:,}{within}"
     notes = []
-    within = f" and the {devices // slices} chips of a slice" if slices > 1 else ""
-    divides_heads = (
-        f"divides its {config.num_heads} heads and its MLP of {config.mlp_dim:,}{within}"
-    )
     if training.tensor < asked.tensor:
-        notes.append(f"mesh.tensor={asked.tensor} becomes {training.tensor}, which {divides_heads}")
+        notes.append(f"mesh.tensor={asked.tensor} becomes {training.tensor}, to divide {divided}")
     if training.fsdp < asked.fsdp:
         notes.append(
-            f"mesh.fsdp={asked.fsdp} becomes {training.fsdp}, which divides its width of "
+            f"mesh.fsdp={asked.fsdp} becomes {training.fsdp}, to divide its width of "
             f"{config.model_dim:,}{within}"
         )
     if training.data > asked.data:
         notes.append(f"the devices that are left hold copies, mesh.data={training.data}")
 
-    most = math.gcd(cut, devices // slices)
+    most, wish = math.gcd(cut, inside), wanted.generation_tensor
     tensors = [size for size in range(1, most + 1) if most % size == 0]
-    if wanted.generation_tensor:
-        tensors = [math.gcd(wanted.generation_tensor, most)]
-        if tensors[0] < wanted.generation_tensor:
-            notes.append(
-                f"mesh.generation_tensor={wanted.generation_tensor} becomes {tensors[0]}, which "
-                f"{divides_heads}"
-            )
-    held = _held(config, training, use)
-    needs = {}
-    for tensor in tensors:
-        mesh = abstract_mesh(MeshConfig(devices // tensor, 1, tensor))
-        cache = cache_bytes(config, mesh, use.rows, use.slots)
-        needs[tensor] = held + local_bytes(generated_with(config, mesh)) + cache
-    fitting = [tensor for tensor, need in needs.items() if need <= ROOM * memory]
-    if fitting or wanted.generation_tensor:
-        tensor = fitting[0] if fitting else tensors[0]
-        generation = MeshConfig(devices // tensor, 1, tensor)
-    else:
-        generation = dataclasses.replace(training)
-    if not fitting:
-        gathers = ""
-        if generation.fsdp > 1:
-            gathers = "; it keeps the mesh of training, and gathers its weights at every token"
+    if wish:
+        tensors = [math.gcd(wish, most)]
+        if tensors[0] < wish:
+            notes.append(f"mesh.generation_tensor={wish} becomes {tensors[0]}, to divide {divided}")
+    whole = [MeshConfig(devices // tensor, 1, tensor) for tensor in tensors]
+    among = whole if wish else [*whole, training]
+    generation, need = _with_room(config, among, training, ROOM * memory, use)
+    if need > ROOM * memory:
         notes.append(
-            f"generation takes about {min(needs.values()) / chips.GIB:.1f} GiB at "
-            f"tensor={min(needs, key=needs.__getitem__)}, of a chip's {memory / chips.GIB:.1f}"
-            f"{gathers}"
+            f"generation takes about {need / chips.GIB:.1f} GiB of a chip's "
+            f"{memory / chips.GIB:.1f}"
         )
+    if generation.fsdp > 1:
+        notes.append("generation gathers weights at every token: no chips hold all of them")
     for tensor in sorted({training.tensor, generation.tensor}):
         if config.num_kv_heads % tensor:
             notes.append(
@@ -177,7 +161,31 @@ def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig
     )
 
 
-def generated_with(config: DecoderConfig, mesh: Any) -> decoder.Params:
+def _with_room(
+    config: DecoderConfig, among: list[MeshConfig], training: MeshConfig, room: float, use: Use
+) -> tuple[MeshConfig, int]:
+    """Returns the sizes to generate with, and the bytes that they take of a chip.
+
+    The first of `among` that have room, else what takes least.
+    """
+    mesh = abstract_mesh(training)
+    # The arrays of training stay where they are.
+    held = (
+        state_bytes(config, mesh)
+        if use.in_training
+        else local_bytes(generation_weights(config, mesh))
+    )
+    needs = {}
+    for sizes in among:
+        mesh = abstract_mesh(sizes)
+        cache = cache_bytes(config, mesh, use.rows, use.slots)
+        needs[sizes] = held + local_bytes(generation_weights(config, mesh)) + cache
+    fitting = [sizes for sizes, need in needs.items() if need <= room]
+    found = fitting[0] if fitting else min(needs, key=needs.__getitem__)
+    return found, needs[found]
+
+
+def generation_weights(config: DecoderConfig, mesh: Any) -> decoder.Params:
     """Returns the parameters that generation reads, each with its place on the generation mesh."""
     return decoder.abstract(as_generated(config), mesh)
 
@@ -199,11 +207,3 @@ def state_bytes(config: DecoderConfig, mesh: Any) -> int:
     params = decoder.abstract(in_training(config), mesh)
     trained, frozen = lora.split(params) if config.lora else (params, {})
     return 3 * local_bytes(trained) + local_bytes(frozen)
-
-
-def _held(config: DecoderConfig, training: MeshConfig, use: Use) -> int:
-    """Returns the bytes on a chip of the training mesh's arrays, which stay in generation."""
-    mesh = abstract_mesh(training)
-    return (
-        state_bytes(config, mesh) if use.in_training else local_bytes(generated_with(config, mesh))
-    )

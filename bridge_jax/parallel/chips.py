@@ -1,5 +1,6 @@
 """Speed and memory of the accelerators: their makers' figures, for one chip."""
 
+import contextlib
 import math
 import os
 import time
@@ -97,10 +98,12 @@ def memory(device: Any) -> float:
     if device.platform == "cpu":
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return total / jax.local_device_count()
-    for here in jax.local_devices():
-        limit = (here.memory_stats() or {}).get("bytes_limit")
-        if here.device_kind == device.device_kind and limit:  # An A100 may have 40 GB.
-            return limit
+    for asked in (device, *jax.local_devices()):
+        if asked.device_kind != device.device_kind:
+            continue
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # It is not here.
+            if limit := (asked.memory_stats() or {}).get("bytes_limit"):  # Of an A100 40 or 80 GB.
+                return limit
     chip = _of_kind(device.device_kind)
     return chip.memory if chip else math.inf
 

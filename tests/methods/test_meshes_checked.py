@@ -47,9 +47,9 @@ def test_what_a_role_cannot_use_is_one_line(monkeypatch):
     config, stages, inputs = opened(mesh=MeshConfig(fsdp=1, tensor=8))
     said = list(checks.notes_on(config, stages, checks.meshes_of(stages, inputs)))
     assert said[:2] == [
-        "assistant: mesh.tensor=8 becomes 4, which divides its 28 heads and its MLP of 18,944; the "
+        "assistant: mesh.tensor=8 becomes 4, to divide its 28 heads and its MLP of 18,944; the "
         "devices that are left hold copies, mesh.data=2",
-        "student: mesh.tensor=8 becomes 2, which divides its 14 heads and its MLP of 4,864; the "
+        "student: mesh.tensor=8 becomes 2, to divide its 14 heads and its MLP of 4,864; the "
         "devices that are left hold copies, mesh.data=4",
     ]
 

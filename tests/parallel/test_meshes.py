@@ -144,7 +144,7 @@ def test_what_is_trained_moves_to_where_it_generates(one_device):
     wanted = MeshConfig(fsdp=4, tensor=2, generation_tensor=4)
     training, generation, _ = layouts.choose(config, wanted)
     assert dict(generation.shape) == {"data": 2, "fsdp": 1, "tensor": 4}
-    places = jax.tree.map(lambda a: a.sharding, layouts.generated_with(config, generation))
+    places = jax.tree.map(lambda a: a.sharding, layouts.generation_weights(config, generation))
     moved = jax.jit(
         lambda params: jax.tree.map(lambda a: a.astype(config.dtype), params), out_shardings=places
     )(placed(config, training))
