@@ -39,7 +39,7 @@ from benchmarks.side_by_side import (
     cut,
 )
 from bridge_jax.config import GenerationConfig
-from bridge_jax.generation.engine import Engine
+from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models import costs
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.costs import Cost
@@ -64,18 +64,19 @@ class Written(NamedTuple):
 
 
 def ours(model: Twins, asked: Sequence[Asked], slots: int) -> Written:
-    """Writes with our engine, `slots` texts at a time."""
-    each = [request for request in asked for _ in range(request.samples)]
-    longest = max(request.limit for request in each)
-    settings = GenerationConfig(longest, slots, asked[0].temperature)
+    """Writes with our engine, `slots` texts at a time; what it makes of the weights counts."""
+    each = [
+        Request(request.prompt, request.limit, request.temperature)
+        for request in asked
+        for _ in range(request.samples)
+    ]
+    settings = GenerationConfig(max(request.limit for request in asked), slots)
     engine = Engine(model.config, model.params, [-1], 0, settings, model.mesh)
     tokens: list[list[int]] = [[] for _ in each]
-    steps = 0
-    for batch in engine.complete([request.prompt for request in each]):
-        steps += longest
-        for index, done in batch:
-            tokens[index] = done.ids[: each[index].limit]
-    return Written(tokens, sum(map(len, tokens)) / (steps * slots))
+    for ended in engine.complete(each):
+        for index, done in ended:
+            tokens[index] = done.ids
+    return Written(tokens, engine.busy)
 
 
 def theirs(
