@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
@@ -182,9 +182,8 @@ class Engine:
         self._parts = batch_devices(mesh)
         self._config, self._params = prepare(config, params, mesh, settings.cache)
         self._end_ids = set(end_ids)
-        ends = np.asarray(sorted(self._end_ids), np.int32)
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        self._key, self._ends = jax.device_put((jax.random.key(seed), ends), everywhere)
+        self._ends = np.asarray(sorted(self._end_ids), np.int32)
+        self._seed = np.uint32(seed)
         self._state: slots.State | None = None
         self._size = (0, 0, 0)
         self._programs: Any = None
@@ -321,7 +320,7 @@ class Engine:
             self._params,
             self._state,
             *placed,
-            self._key,
+            self._seed,
             self._ends,
             np.int32(self._few if refill else count),
             np.int32(steps),
@@ -351,8 +350,7 @@ class Engine:
         if any(slot.request is not None for slot in self._slots):
             assert self._state is not None
             written = self._state.written
-            none = jax.device_put(np.zeros(len(self._slots), bool), written.active.sharding)
-            written = written._replace(active=none)
+            written = written._replace(active=shard_batch(np.zeros(len(self._slots), bool), self._mesh))
             self._state = self._state._replace(written=written)
             for slot in self._slots:
                 slot.request = None

@@ -122,7 +122,7 @@ def decode(
     state: State,
     fresh: jax.Array,
     rows: Rows,
-    key: jax.Array,
+    seed: jax.Array,
     ends: jax.Array,
     free: jax.Array,
     steps: jax.Array,
@@ -134,8 +134,8 @@ def decode(
       state: of the slots.
       fresh: bool[B], slots that start on a new request,
       rows: which is here; not read elsewhere.
-      key: random key. That of a token is made of it, the request's `stream` and the token's
-        position, so a sample depends on no slot and no other request.
+      seed: uint32[]. The random key of a token is made of it, the request's `stream` and the
+        token's position, so a sample depends on no slot and no other request.
       ends: int32[E], tokens that end a sequence.
       free: int32[], slots that write nothing; when there are so many, the call returns.
       steps: int32[], the most steps.
@@ -155,6 +155,9 @@ def decode(
         steps=jnp.int32(0),
     )
 
+    def random_key(stream: jax.Array, position: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), position)
+
     def goes_on(state: State) -> jax.Array:
         ended = (~state.written.active).sum()
         return (state.written.steps < steps) & (ended < jnp.minimum(free, batch.size))
@@ -164,9 +167,7 @@ def decode(
         places = Places(rows.length[:, None], None, rows.length)
         hidden, cache = decoder.extend(config, params, rows.token[:, None], places, cache)
         logits = decoder.output_head(config, params).logits(hidden[:, -1])  # B V
-        keys = jax.vmap(lambda stream, at: jax.random.fold_in(jax.random.fold_in(key, stream), at))(
-            rows.stream, rows.length
-        )
+        keys = jax.vmap(random_key)(rows.stream, rows.length)
         at = written.count - rows.force_at
         inside = (at >= 0) & (at < FORCED)
         forced = jnp.where(inside, rows.forced[batch, jnp.clip(at, 0, FORCED - 1)], -1)
@@ -242,7 +243,6 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
 
     params = decoder.abstract_unstacked(config, mesh)
     count, ahead = size.count, size.blocks // batch_devices(mesh) * BLOCK
-    key = array(dtype=jax.eval_shape(lambda: jax.random.key(0)).dtype, sharding=everywhere)
     with jax.set_mesh(mesh):
         start = functools.partial(init_state, config, count, size.length, size.new, ahead)
         shapes = jax.eval_shape(start)
@@ -264,12 +264,12 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
         )
         tokens, one, copied = array(size.blocks, BLOCK), array(size.blocks), array(size.copies)
         scalar, ends = array(sharding=everywhere), array(size.ends, sharding=everywhere)
-        fresh = array(count, dtype=bool)
+        fresh, seed = array(count, dtype=bool), array(dtype=jnp.uint32, sharding=everywhere)
         return Programs(
             empty,
             read.lower(params, state.cache, tokens, Places(tokens, one, one)),
             copy.lower(state.cache, copied, copied),
-            write.lower(params, state, fresh, state.rows, key, ends, scalar, scalar),
+            write.lower(params, state, fresh, state.rows, seed, ends, scalar, scalar),
             state,
         )
 

@@ -11,7 +11,7 @@ A stage goes on from the first of these that is there:
    is over, and only the rest of the stage is done (`methods.fitting`).
 3. In such a folder, the state of a training with its position in the data: training continues
    after the last saved step (`training.loop`).
-4. In such a folder, whole batches of completions: these are kept, and the others are generated
+4. In such a folder, completions: these are kept, and the others are generated
    (`pipeline.models`).
 5. In such a folder, shards of scores: these are kept, and the other batches are computed
    (`selection.scores`).

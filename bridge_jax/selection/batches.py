@@ -25,10 +25,10 @@ Array = Any  # A NumPy array outside of jit, a JAX array inside.
 EIGHTHS = ((8, 6, 4, 3, 2, 1), (8, 4, 2))
 BUCKET = 32  # Widths are rounded up to multiples of this, on a TPU to blocks of its kernel.
 ROUND = 8  # Numbers of targets and of sequences are rounded up to multiples of this.
-SHORT = 256  # Where several of the longest sequences fit into so many tokens, they may share rows.
+SHORT = 512  # Where several of the longest sequences fit into so many tokens, they may share rows.
 # In a row of so many tokens, attention costs a token as much as the rest of the model: measured
 # with 30M parameters on a CPU. It is more in a wider model, but serves only to compare widths.
-EQUAL = 750
+EQUAL = 1200
 STEP = 1 / 16  # The fixed cost of a batch, as a share of a full one. Our default.
 
 
