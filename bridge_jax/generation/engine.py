@@ -49,7 +49,7 @@ class Completion(NamedTuple):
     ids: list[int]
     logprobs: list[float]
     end: int | None
-    sampled_logprobs: list[float]
+    sampled_logprobs: Sequence[float] = ()
 
     @property
     def ended(self) -> bool:
@@ -347,10 +347,14 @@ class Engine:
 
     def _abandon(self) -> None:
         """Forgets the requests that are being written, after an interruption or at the end."""
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
+            # Interrupted while the state was given to a call: the next request makes a new one.
+            self._state, self._size, self._slots = None, (0, 0, 0), []
+            return
+        assert self._state is not None
         if any(slot.request is not None for slot in self._slots):
-            assert self._state is not None
-            written = self._state.written
-            written = written._replace(active=shard_batch(np.zeros(len(self._slots), bool), self._mesh))
+            none = shard_batch(np.zeros(len(self._slots), bool), self._mesh)
+            written = self._state.written._replace(active=none)
             self._state = self._state._replace(written=written)
             for slot in self._slots:
                 slot.request = None

@@ -54,7 +54,9 @@ def sample(
         chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
-    return Sampled(token, logprob(logits), jnp.where(greedy, 0.0, logprob(scaled)))
+    # The most probable token is not drawn from a distribution.
+    drawn = jax.lax.cond(greedy.all(), lambda: jnp.zeros(len(token)), lambda: logprob(scaled))
+    return Sampled(token, logprob(logits), jnp.where(greedy, 0.0, drawn))
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:

@@ -102,30 +102,35 @@ def plan_stages(
 ) -> Iterator[StagePlan]:
     """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest."""
     compiled = functools.cache(_memory)
-    targets: dict[Work, int] = {}
+    largest: dict[Work, Work] = {}
     for work in works:
-        targets[_program(work)] = max(getattr(work, "targets", 0), targets.get(_program(work), 0))
+        program = _program(work)
+        if _targets(work) >= _targets(largest.get(program)):
+            largest[program] = work._replace(stage="", steps=0)
     for work in works:
         mesh = mesh_of(work, meshes[work.role])
         model = decoder_config(config, work.role, mesh)
         cost, seconds, bound_by = work_time(work, model, mesh, chip)
-        program = _program(work)
-        if not isinstance(program, GenerationWork):
-            program = program._replace(targets=targets[program])
-        needs = compiled(program, model, mesh)
+        needs = compiled(largest[_program(work)], model, mesh)
         yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
+
+
+def _targets(work: Work | None) -> int:
+    return 0 if work is None or isinstance(work, GenerationWork) else work.targets
 
 
 def _program(work: Work) -> Work:
     """Returns the work without what changes no array, and without its number of targets."""
     work = work._replace(stage="", steps=0)
-    if isinstance(work, GenerationWork):
-        return work
-    if isinstance(work, TrainingWork):
-        named = ("batch_rows", "row_tokens", "accumulate", "remat", "ema_decay", "keep_best")
-        train = TrainConfig(**{name: getattr(work.train, name) for name in named})
-        work = work._replace(train=train)
-    return work._replace(targets=0)
+    match work:
+        case GenerationWork():
+            return work
+        case ScoringWork():
+            return work._replace(shape=work.shape._replace(targets=0, sequences=0))
+        case TrainingWork():
+            named = ("batch_rows", "row_tokens", "accumulate", "remat", "ema_decay", "keep_best")
+            train = TrainConfig(**{name: getattr(work.train, name) for name in named})
+            return work._replace(train=train, targets=0)
 
 
 def mesh_of(work: Work, meshes: Meshes) -> Mesh:

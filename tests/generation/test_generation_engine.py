@@ -109,6 +109,17 @@ def test_an_engine_that_was_left_in_the_middle_starts_afresh(tiny_model, one_dev
     assert dict(pair for ended in engine.complete(PROMPTS) for pair in ended) == whole
 
 
+def test_an_interruption_in_a_call_loses_the_slots_and_no_more(tiny_model, one_device):
+    engine = make(tiny_model, one_device)
+    whole = list(engine.stream(PROMPTS[3]))
+    interrupted = engine.stream(PROMPTS[3])
+    next(interrupted)
+    # As Ctrl-C leaves it while a call has taken the state and not returned it.
+    jax.tree.map(lambda a: a.delete(), jax.block_until_ready(engine._state))
+    interrupted.close()
+    assert list(engine.stream(PROMPTS[3])) == whole
+
+
 def test_samples_follow_the_seed_and_report_both_logprobs(tiny_model, one_device):
     requests = [Request(PROMPTS[3], temperature=t) for t in (0.5, 1.0, 1.0, 0.0)]
     runs = [complete(tiny_model, requests, one_device, seed=s) for s in (0, 0, 1)]

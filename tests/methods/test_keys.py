@@ -119,6 +119,7 @@ FIELDS = {
     "generation.batch_size": (3, OF_GENERATION),
     "generation.temperature": (0.5, (COMPLETIONS, *TESTS)),  # Samples have one of their own.
     "generation.top_p": (0.9, OF_GENERATION),
+    "generation.cache": ("int8", OF_GENERATION),
     "evaluation.assistant_examples": (2, OF_ASSISTANT),
     "mesh.data": (2, NOTHING),
     "mesh.fsdp": (8, NOTHING),

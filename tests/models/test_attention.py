@@ -115,7 +115,7 @@ def test_chunks_hold_fewer_scores(monkeypatch):
 
     in_chunks = peak()
     monkeypatch.setattr(module, "CHUNK", 4096)
-    assert in_chunks < peak() / 3
+    assert in_chunks < peak() / 2
 
 
 def test_what_the_kernels_take():

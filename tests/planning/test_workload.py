@@ -82,10 +82,10 @@ def test_a_new_method_is_planned_by_what_its_stages_say(toy):
     look = found["toy/look"]
     assert (look.role, look.rows, look.width, look.steps) == ("student", 8, 128, 3)
     assert (weigh.rows, weigh.width) == (8, 192)
-    # A quarter of 24 questions, in two modes, three times each; six at a time.
+    # A quarter of 24 questions, in two modes, three times each; one at a time on each device.
     write = found["toy/write"]
-    assert (write.rows, write.steps, write.settings) == (6, 6, GenerationConfig(5, 6))
-    assert (found["toy/test"].rows, found["toy/test"].steps) == (6, 2)
+    assert (write.rows, write.steps, write.settings) == (8, 5, GenerationConfig(5, 6))
+    assert (found["toy/test"].rows, found["toy/test"].steps) == (8, 2)
 
 
 def test_the_bill_is_of_what_the_stages_ask(toy):
