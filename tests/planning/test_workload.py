@@ -85,7 +85,7 @@ def test_a_new_method_is_planned_by_what_its_stages_say(toy):
     # A quarter of 24 questions, in two modes, three times each; one at a time on each device.
     write = found["toy/write"]
     assert (write.rows, write.steps, write.settings) == (8, 5, GenerationConfig(5, 6))
-    assert (found["toy/test"].rows, found["toy/test"].steps) == (8, 2)
+    assert (found["toy/test"].rows, found["toy/test"].steps) == (8, 1)
 
 
 def test_the_bill_is_of_what_the_stages_ask(toy):
