@@ -1,6 +1,7 @@
 """Speed and memory of the accelerators: their makers' figures, for one chip."""
 
 import contextlib
+import ctypes
 import math
 import os
 import time
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from bridge_jax.errors import UserError
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # Of malloc.h.
 GIB = 2**30
 
 
@@ -140,3 +142,17 @@ def _measure() -> tuple[float, float]:
         return min(times)
 
     return 2 * size**3 / best(multiply, square, square), 2 * long.nbytes / best(copy, long)
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep up to 2 GiB that it has freed, where glibc allocates.
+
+    A step on a CPU allocates hundreds of MiB and frees them. By default glibc gives them back to
+    the kernel, which clears every page again for the next step: that takes as long as the rest.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)  # Large arrays come from the heap,
+        mallopt(
+            _M_TRIM_THRESHOLD, 2**31 - 1
+        )  # which shrinks when so many bytes are free at its end.
