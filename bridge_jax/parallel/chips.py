@@ -152,7 +152,6 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)  # Large arrays come from the heap,
-        mallopt(
-            _M_TRIM_THRESHOLD, 2**31 - 1
-        )  # which shrinks when so many bytes are free at its end.
+        # Large arrays come from the heap, which shrinks when so many bytes are free at its end.
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
