@@ -111,13 +111,15 @@ class ChatReply:
     @property
     def rate(self) -> float:
         """Tokens per second after the first, which took the prompt; 0 if there are none."""
-        return (self.tokens - 1) / (self.last - self.first) if self.tokens > 1 else 0.0
+        seconds = self.last - self.first
+        return (self.tokens - 1) / seconds if seconds > 0 else 0.0
 
 
 class ChatModel:
     """A model, its tokenizer, and the settings of its replies.
 
-    A conversation's next prompt begins as the last one did, so only what is new is read.
+    A conversation's next prompt begins as the last one did: without windowed layers, only the last
+    reply and the new question are read.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class ChatModel:
         settings: GenerationConfig,
         seed: int = 0,
     ):
-        """Takes a model on the first device."""
+        """Takes a model; it generates on the devices where its parameters are."""
         self.config, self.tokenizer, self.settings = config, tokenizer, settings
         mesh = make_mesh(devices=list(params["embedding"].devices()))
         ends, pad_id = tokenizer.end_ids, tokenizer.pad_id

@@ -1,15 +1,15 @@
 """Writes completions of prompts: continuous batching over slots (Orca, OSDI 2022).
 
-A slot writes one sequence. When a few have ended, they are refilled: what their next prompts share
-with a prompt that any slot of the chip holds (a task's instruction; the whole, for samples of one
-prompt) is copied or kept, the rest is prefilled in blocks, and decoding goes on. The scheduler is
-the same on all hosts: it sees what all devices have written and nothing else.
+A slot writes one sequence. When a few sequences have ended, their slots take new requests. Of a new
+prompt, the prefix that a slot of the same chip has cached is copied (a task's instruction; all of
+it, for samples of one prompt), and the rest is prefilled in blocks. Every host makes the same
+decisions, because it reads replicated results alone.
 
 A completion is a function of its prompt, its settings and its `stream`; neither slot nor order nor
-the other requests change it. Of prompts that are prefilled next to others, and on other numbers of
-slots, floats may be rounded differently, as everywhere.
+the other requests change it. The number of slots can change roundings.
 
-One call to the devices is always ahead: while the host reads what one has written, the next runs.
+One call to the devices is always ahead: while the host reads what one has written, the next runs,
+unless slots are to be refilled.
 """
 
 import collections
@@ -37,7 +37,7 @@ LENGTH_STEP = 256  # Slots have a multiple of so many places; above 512, of twic
 
 
 class Completion(NamedTuple):
-    """The tokens that a model wrote for a prompt.
+    """Holds the tokens that a model wrote for a prompt.
 
     Attributes:
       ids: the tokens, without the end token.
@@ -58,7 +58,7 @@ class Completion(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A prompt, and how it is completed; what is None is as in the engine's settings.
+    """Describes a prompt and its sampling; None takes the engine's setting.
 
     Attributes:
       prompt: token ids.
@@ -101,8 +101,8 @@ def check_context(prompt: int, new: int, context: int) -> None:
 def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
     """Returns how many sequences are written together: `batch_size`, or few for few requests.
 
-    A multiple of the devices that share them; otherwise a power of two, so that tests and samples
-    of a few prompts compile few programs.
+    Few are rounded up to a power of two, so that tests and samples of a few prompts compile few
+    programs; all are rounded up to a multiple of the devices that share them.
     """
     few = 1 << max(0, requests - 1).bit_length()
     parts = batch_devices(mesh)
@@ -118,7 +118,7 @@ def slot_length(tokens: int) -> int:
 def calls(mesh: Mesh) -> tuple[int, int]:
     """Returns how many blocks of prompts are prefilled together, and how many slots are copied.
 
-    So many blocks keep a chip busy; small ones share a call.
+    Enough blocks to keep a chip busy; those of short prompts share a call.
     """
     blocks = 8 if mesh.devices.flat[0].platform == "cpu" else 32
     return blocks * batch_devices(mesh), COPIES * batch_devices(mesh)
@@ -150,7 +150,7 @@ _NOTHING = np.zeros(0, np.int32)
 
 
 class _Slot:
-    """What the host knows of a slot: the request in it, since which call, and its prompt."""
+    """Tracks the request in a slot, the first call that decodes it, and the prompt in its cache."""
 
     def __init__(self) -> None:
         self.request: int | None = None
@@ -187,15 +187,17 @@ class Engine:
         self._state: slots.State | None = None
         self._size = (0, 0, 0)
         self._programs: Any = None
+        self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
+        self._run_number = 0
         self._slots: list[_Slot] = []
         self._none: Any = None  # No fresh requests.
         self._calls = 0
-        self.steps = self.new_tokens = self.blocks = 0
+        self.steps = self.new_tokens = self.blocks = self._slot_steps = 0
 
     @property
     def busy(self) -> float:
         """The share of the slots' steps in which a token was written."""
-        return self.new_tokens / max(1, self.steps * len(self._slots))
+        return self.new_tokens / max(1, self._slot_steps)
 
     def complete(
         self,
@@ -203,11 +205,11 @@ class Engine:
         done: Collection[int] = (),
         steps: int = STEPS,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Yields (index into `requests`, completion) of the requests that have ended, some a time.
+        """Yields (index into `requests`, completion) of requests that have ended, a few at a time.
 
         Args:
           requests: prompts, as token ids; or with settings of their own.
-          done: indices that need not be written: an earlier call, interrupted, has.
+          done: indices that an interrupted call has already completed.
           steps: tokens that slots write in a call, at most.
 
         Raises:
@@ -215,12 +217,33 @@ class Engine:
             in its embedding table. Raised before anything is written.
         """
         asked = [self._request(request, index) for index, request in enumerate(requests)]
-        waiting = collections.deque(i for i in range(len(asked)) if i not in set(done))
+        finished = set(done)
+        waiting = collections.deque(i for i in range(len(asked)) if i not in finished)
         if not waiting:
             return
-        self._make_room(asked)
-        with jax.set_mesh(self._mesh):
-            yield from self._run(asked, waiting, steps)
+        run = self._begin(asked)
+        in_flight: collections.deque[tuple[int, Any]] = collections.deque()
+        running = 0
+        try:
+            while waiting or running:
+                self._check_run(run)
+                with jax.set_mesh(self._mesh):
+                    idle = sum(slot.request is None for slot in self._slots)
+                    fresh = None
+                    if waiting and idle >= self._few:
+                        now = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
+                        running += len(now)
+                        fresh = self._fill(asked, now)
+                    in_flight.append(self._call(fresh, max(1, steps), bool(waiting)))
+                    if len(in_flight) == 1:
+                        continue
+                    ended = self._ended(*in_flight.popleft())
+                running -= len(ended)
+                if ended:
+                    yield ended
+            # The last call was made ahead: it wrote nothing.
+        finally:
+            self._abandon(run)
 
     def stream(self, request: Sequence[int] | Request) -> Iterator[int]:
         """Yields the tokens of one completion as they are written, without the end token.
@@ -228,27 +251,40 @@ class Engine:
         They are those that `complete` returns for it.
         """
         asked = [self._request(request, 0)]
-        self._make_room(asked)
-        with jax.set_mesh(self._mesh):
-            report, sent = self._call(self._fill(asked, [0]), 1), 0
-            slot = next(i for i, slot in enumerate(self._slots) if slot.request == 0)
-            try:
-                while True:
-                    ahead = self._call(None, 1)
-                    written = jax.tree.map(np.asarray, report)
-                    self.steps += int(written.steps)
-                    for token in written.tokens[slot, sent : written.count[slot]].tolist():
-                        if token in self._end_ids:
-                            return
-                        yield token
-                    sent, report = int(written.count[slot]), ahead
-                    if not written.active[slot]:
+        run = self._begin(asked)
+        try:
+            with jax.set_mesh(self._mesh):
+                _, report = self._call(self._fill(asked, [0]), 1)
+            at = next(i for i, slot in enumerate(self._slots) if slot.request == 0)
+            sent, goes_on = 0, True
+            while goes_on:
+                self._check_run(run)
+                with jax.set_mesh(self._mesh):
+                    _, ahead = self._call(None, 1)
+                written = self._read(report)
+                count, goes_on = int(written.count[at]), bool(written.active[at])
+                self.new_tokens += count - sent
+                for token in written.tokens[at, sent:count].tolist():
+                    if token in self._end_ids:
                         return
-            finally:  # A process that ends while a step is computed may crash.
-                self._abandon()
+                    yield token
+                sent, report = count, ahead
+        finally:
+            self._abandon(run)
+
+    def _begin(self, asked: Sequence[Request]) -> int:
+        """Makes room for requests, and returns the number of their run; an earlier run is over."""
+        self._abandon(self._run_number)
+        self._run_number += 1
+        self._make_room(asked)
+        return self._run_number
+
+    def _check_run(self, run: int) -> None:
+        if run != self._run_number:
+            raise RuntimeError("the engine has begun to write something else since")
 
     def _request(self, request: Sequence[int] | Request, index: int) -> Request:
-        """Returns a request with nothing left open, checked."""
+        """Fills in the defaults of a request and checks it."""
         if not isinstance(request, Request):
             request = Request(request)
         how = self._settings
@@ -273,47 +309,27 @@ class Engine:
         if all(have >= want for have, want in zip(self._size, size)):
             return
         count, length, new = (max(pair) for pair in zip(self._size, size))
-        self._size = count, length, new
+        # The old slots go first: there may be no room for both.
+        self._state, self._size, self._slots = None, (0, 0, 0), []
         blocks, copies = calls(self._mesh)
         made_for = Size(count, length, new, blocks, copies, len(self._ends))
         self._programs = slots.compiled(self._config, self._mesh, made_for)
+        self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
         self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
-        self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
-
-    def _run(
-        self, asked: list[Request], waiting: collections.deque[int], steps: int
-    ) -> Iterator[list[tuple[int, Completion]]]:
-        running, in_flight = 0, collections.deque()
-        try:
-            while waiting or running:
-                idle = sum(slot.request is None for slot in self._slots)
-                fresh = None
-                if waiting and (idle >= self._few or not running):
-                    now = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
-                    running += len(now)
-                    fresh = self._fill(asked, now)
-                report = self._call(fresh, steps, bool(waiting))
-                in_flight.append((self._calls, report))
-                if len(in_flight) > 1 or not running:
-                    call, report = in_flight.popleft()
-                    ended = self._ended(call, report, asked)
-                    running -= len(ended)
-                    if ended:
-                        yield ended
-            # The last calls were made ahead: they wrote nothing.
-        finally:
-            self._abandon()
+        places = (layer.keys.shape[2] for layer in self._programs.state.cache)
+        self._has_rings = min(places) < length
+        self._size = count, length, new
 
     @property
     def _few(self) -> int:
         """How many slots must be idle before they are refilled."""
         return -(-len(self._slots) // 16)
 
-    def _call(self, fresh: tuple[Any, Rows] | None, steps: int, refill: bool = False) -> Any:
-        """Starts a call, on requests that are `fresh` in their slots, and returns its report."""
-        count = len(self._slots)
-        self._calls += 1
+    def _call(
+        self, fresh: tuple[Any, Rows] | None, steps: int, refill: bool = False
+    ) -> tuple[int, Any]:
+        """Starts a call, on requests that are `fresh` in their slots; returns number and report."""
         assert self._state is not None
         placed = shard_batch(fresh, self._mesh) if fresh else self._none
         self._state, report = self._programs.decode(
@@ -322,15 +338,22 @@ class Engine:
             *placed,
             self._seed,
             self._ends,
-            np.int32(self._few if refill else count),
+            np.int32(self._few if refill else len(self._slots)),
             np.int32(steps),
         )
-        return report
+        self._calls += 1
+        return self._calls, report
 
-    def _ended(self, call: int, report: Any, asked: list[Request]) -> list[tuple[int, Completion]]:
-        """Returns the completions that have ended by a call, and frees their slots."""
+    def _read(self, report: Any) -> Any:
+        """Returns a report on the host, and counts its steps."""
         written = jax.tree.map(np.asarray, report)
         self.steps += int(written.steps)
+        self._slot_steps += int(written.steps) * len(self._slots)
+        return written
+
+    def _ended(self, call: int, report: Any) -> list[tuple[int, Completion]]:
+        """Returns the completions that have ended by a call, and frees their slots."""
+        written = self._read(report)
         found = []
         for at, slot in enumerate(self._slots):
             if slot.request is None or slot.since > call or written.active[at]:
@@ -345,20 +368,23 @@ class Engine:
             slot.request = None
         return sorted(found)
 
-    def _abandon(self) -> None:
-        """Forgets the requests that are being written, after an interruption or at the end."""
+    def _abandon(self, run: int) -> None:
+        """Forgets what a run is writing, after an interruption or at its end."""
+        if run != self._run_number or self._state is None:
+            return
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
             # Interrupted while the state was given to a call: the next request makes a new one.
             self._state, self._size, self._slots = None, (0, 0, 0), []
             return
-        assert self._state is not None
         if any(slot.request is not None for slot in self._slots):
             none = shard_batch(np.zeros(len(self._slots), bool), self._mesh)
             written = self._state.written._replace(active=none)
             self._state = self._state._replace(written=written)
             for slot in self._slots:
                 slot.request = None
-        jax.block_until_ready(self._state)
+                if slot.since > self._calls:  # Never decoded: idle steps write into its prompt.
+                    slot.cached = _NOTHING
+        jax.block_until_ready(self._state)  # A process that ends in a step may crash.
 
     def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, Rows]:
         """Puts requests into idle slots, and their prompts into the cache.
@@ -394,15 +420,9 @@ class Engine:
         most = min(len(cached), len(prompt))
         differ = np.flatnonzero(cached[:most] != prompt[:most])
         same = int(differ[0]) if len(differ) else most
-        if self._has_rings:  # They have forgotten how a longer prompt began.
+        if self._has_rings:  # A ring has overwritten the beginning of a longer prompt.
             return same if same == len(prompt) == len(cached) else 0
         return same if same == len(prompt) else same // BLOCK * BLOCK
-
-    @property
-    def _has_rings(self) -> bool:
-        """Whether a layer has fewer places than sequences may have tokens."""
-        assert self._state is not None
-        return min(layer.keys.shape[2] for layer in self._state.cache) < self._size[1]
 
     def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
         """Copies and computes prompts into slots, and remembers that they are there."""
@@ -421,6 +441,8 @@ class Engine:
                 copies.append((source, at))
             starts = range(shared[source], len(prompt), BLOCK)
             blocks += [(at, start, prompt[start : start + BLOCK]) for start in starts]
+        for at, _ in group:  # An interruption may leave them half written.
+            self._slots[at].cached = _NOTHING
         self._copy(copies, on_chip)
         self._compute(blocks, on_chip)
         for at, prompt in group:

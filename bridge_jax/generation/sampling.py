@@ -15,7 +15,7 @@ class Sampled(NamedTuple):
       token: int32[B].
       logprob: f32[B], nats, under the model itself: it compares over settings.
       sampled_logprob: f32[B], nats, under the tempered, cut distribution that was drawn from; 0 of
-        a greedy token.
+        a greedy token, -inf of a forced one that could not be drawn.
     """
 
     token: jax.Array
@@ -64,7 +64,7 @@ def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
 
     The lowest probability that is kept is found by bisection, which costs less than sorting: the
     largest p such that the tokens of at least p reach `top_p` together. Floats of one sign are in
-    the order of their bits, so 30 halvings find it exactly.
+    the order of their bits, so 31 halvings find it exactly.
     """
     probabilities = jax.nn.softmax(logits)
     target = jnp.where(top_p < 1, top_p, 2.0)  # Nothing reaches 2: all tokens are kept.

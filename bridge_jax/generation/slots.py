@@ -26,7 +26,7 @@ FORCED = 32  # Tokens that can be forced at one place.
 
 
 class Rows(NamedTuple):
-    """What each slot is to write: its request.
+    """Describes the request of each slot.
 
     Attributes:
       length: int32[B], tokens of the prompt that are in the cache: all but the last.
@@ -51,12 +51,12 @@ class Rows(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What each slot has written so far.
+    """Holds what each slot has written so far.
 
     Attributes:
       active: bool[B], whether it writes on.
       count: int32[B], new tokens.
-      tokens: int32[B, M]; nothing has been written after the first `count`.
+      tokens: int32[B, M]; what comes after the first `count` is of earlier requests.
       logprobs, sampled_logprobs: f32[B, M], nats (`sampling.Sampled`).
       steps: int32[], decoding steps of the last call.
     """
@@ -132,12 +132,12 @@ def decode(
     Args:
       config, params: of the model (`decoder.unstacked`).
       state: of the slots.
-      fresh: bool[B], slots that start on a new request,
-      rows: which is here; not read elsewhere.
+      fresh: bool[B], slots that start on a new request.
+      rows: the requests of the fresh slots; other rows are ignored.
       seed: uint32[]. The random key of a token is made of it, the request's `stream` and the
         token's position, so a sample depends on no slot and no other request.
       ends: int32[E], tokens that end a sequence.
-      free: int32[], slots that write nothing; when there are so many, the call returns.
+      free: int32[]; the call returns once so many slots are inactive.
       steps: int32[], the most steps.
 
     Returns:
@@ -222,8 +222,8 @@ class Size(NamedTuple):
 class Programs(NamedTuple):
     """The programs, lowered or compiled, and the state as shapes and places.
 
-    Compiled, they are called as the functions are, without the config. Cache and state are donated;
-    what has been written comes back on all devices.
+    Compiled, they are called as the functions are, without the config and sizes. Cache and state
+    are donated; what has been written comes back on all devices.
     """
 
     init_state: Any

@@ -4,7 +4,7 @@ Each layer has a cache of its own, with a slot for each sequence. Position p of 
 place p of its slot; in a local layer, whose window is shorter than the longest sequence, in place
 p modulo the places: a ring, which keeps the last positions alone. Nothing is padded on the left.
 
-Only the places that are filled are read, `CHUNK` at a time.
+Of slots longer than `CHUNK`, only the chunks up to the fullest one's end are read.
 
 Letters of shapes: G rows of tokens, S tokens in a row, B slots, T places of a slot, N query heads,
 K key and value heads, Q query heads to a key head, H head.
@@ -69,7 +69,7 @@ def places_of(config: DecoderConfig, length: int, ahead: int) -> tuple[int, ...]
 def init_cache(
     config: DecoderConfig, slots: int, length: int, ahead: int
 ) -> tuple[LayerCache, ...]:
-    """Returns empty caches; the arguments are those of `places_of`."""
+    """Returns empty caches of `slots` slots; the other arguments are those of `places_of`."""
 
     dtypes = {"compute": config.dtype, "bf16": jnp.bfloat16, "int8": jnp.int8}
 
@@ -185,13 +185,19 @@ def _attend(
         LayerCache(*new, *scales),
     )
     # Where tensor does not divide the key heads, each chip has them all and reads its own.
-    own = max(1, heads // group) if heads < group * key.shape[2] else key.shape[2]
-    first = jax.lax.axis_index("tensor") * heads // group if own < key.shape[2] else 0
+    kv_heads = key.shape[2]
+    is_whole = heads < group * kv_heads
+    straddles = is_whole and heads % group and group % heads
+    own = max(1, heads // group) if is_whole else kv_heads
+    own = heads if straddles else own  # One for each query head.
+    first = jax.lax.axis_index("tensor") * heads if is_whole else 0
 
     def read(kept: jax.Array, start: Any, count: int) -> jax.Array:
         """Returns [own, G, count, ...]."""
-        if own < kept.shape[0]:
-            kept = jax.lax.dynamic_slice_in_dim(kept, first, own)
+        if straddles:
+            kept = jnp.take(kept, (first + jnp.arange(heads)) // group, axis=0)
+        elif is_whole:
+            kept = jax.lax.dynamic_slice_in_dim(kept, first // group, own)
         if count < size:
             kept = jax.lax.dynamic_slice_in_dim(kept, start, count, axis=2)
         return kept if places.slots is None else jnp.take(kept, slots, axis=1, mode="clip")
@@ -201,7 +207,7 @@ def _attend(
     found = jnp.zeros(asked.shape, jnp.float32)
 
     def part(start: Any, state: Any, count: int) -> Any:
-        """Attends to the places from `start` on, too: streaming softmax."""
+        """Adds the places from `start` on to a streaming softmax."""
         best, total, mixed = state
         place = start + jnp.arange(count)
         # The position that is in each place.
@@ -231,7 +237,7 @@ def _attend(
     if size <= CHUNK:
         _, total, mixed = part(0, begin, size)
     else:
-        # The last chunk would reach beyond the end: T is a multiple of the chunk.
+        # In chunks only if they divide T: the last one would reach beyond the end.
         count = CHUNK if size % CHUNK == 0 else size
         filled = jnp.minimum(last.max() + 1, size)
         parts = (filled + count - 1) // count

@@ -127,8 +127,8 @@ def write_completions(
     """Writes a row for each example.
 
     Rows are added as completions end, each with the index of its request. After an interruption
-    those are kept, and the others are generated: they are the same as without it. At the end the
-    rows are put in the order of the examples.
+    those are kept, and the others are generated; the result is the same as without it. At the end
+    the rows are put in the order of the examples.
 
     Args:
       out: the folder of the stage.

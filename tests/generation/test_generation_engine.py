@@ -257,3 +257,13 @@ def test_prompts_beyond_the_context(tiny_model, one_device):
         UserError, match=r"a prompt of 5 tokens and generation.max_new_tokens=508.*of 512"
     ):
         complete(tiny_model, [Request(PROMPTS[0], 508)], one_device)
+
+
+def test_a_run_that_was_left_suspended_is_over_when_another_begins(tiny_model, one_device):
+    engine = make(tiny_model, one_device)
+    whole = dict(pair for ended in engine.complete(PROMPTS) for pair in ended)
+    suspended = engine.complete(PROMPTS[::-1])
+    next(suspended)
+    assert dict(pair for ended in engine.complete(PROMPTS) for pair in ended) == whole
+    with pytest.raises(RuntimeError, match="begun to write something else"):
+        next(suspended)

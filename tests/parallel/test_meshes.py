@@ -182,6 +182,17 @@ def test_generation_on_its_own_mesh(one_device):
     }
 
 
+@pytest.mark.parametrize("kv_heads", [2, 6])
+def test_generation_with_key_heads_that_chips_share(kv_heads, one_device):
+    """Of 12 query heads each of 4 chips has 3: half of a key head's six, or one and a half pairs."""
+    config = DecoderConfig(VOCAB, 48, 1, 12, kv_heads, 4, 96)
+    expected = written(config, one_device, 0.7)
+    found = written(config, make_mesh(MeshConfig(2, 1, 4)), 0.7)
+    assert {i: done.ids for i, done in found.items()} == {
+        i: done.ids for i, done in expected.items()
+    }
+
+
 @functools.cache
 def scored(config, mesh):
     config = dataclasses.replace(config, remat="none")
