@@ -184,7 +184,7 @@ def test_generation_on_its_own_mesh(one_device):
 
 @pytest.mark.parametrize("kv_heads", [2, 6])
 def test_generation_with_key_heads_that_chips_share(kv_heads, one_device):
-    """Of 12 query heads each of 4 chips has 3: half of a key head's six, or one and a half pairs."""
+    """Of 12 query heads each of 4 chips has 3: half of a key head's six, or a pair and a half."""
     config = DecoderConfig(VOCAB, 48, 1, 12, kv_heads, 4, 96)
     expected = written(config, one_device, 0.7)
     found = written(config, make_mesh(MeshConfig(2, 1, 4)), 0.7)
