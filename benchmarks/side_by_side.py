@@ -1,4 +1,4 @@
-"""What the comparisons with Hugging Face transformers (torch) share.
+"""Compares ways to compute the same thing, ours and those of transformers (torch), in turns.
 
 Both sides have the same random weights, the same inputs and the same cores or GPU. Before they are
 timed, what each way of theirs computes is compared with what ours computes. Then all take turns in
@@ -265,7 +265,7 @@ def cut(items: Sequence[Any], size: int) -> list[Any]:
 
 
 class Peak(NamedTuple):
-    """What this machine can do at most in a second, as it was measured: FLOPs, and bytes moved."""
+    """Holds the peak rates of this machine, as measured: FLOPs and bytes moved in a second."""
 
     flops: float
     bytes: float

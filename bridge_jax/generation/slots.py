@@ -200,7 +200,7 @@ def decode(
 
 
 class Size(NamedTuple):
-    """What the programs are compiled for.
+    """Holds the sizes that the programs are compiled for.
 
     Attributes:
       count: slots, B.

@@ -38,7 +38,7 @@ class LayerCache(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where tokens are in a cache.
+    """Locates tokens in a cache.
 
     Attributes:
       positions: int32[G, S], of each token in its sequence; those of a row follow each other.
@@ -94,24 +94,19 @@ def copy_slots(
 
     Args:
       cache: of each layer.
-      sources, targets: int32[C], C for each chip, counted on it; copied one after the other. A
-        source of -1 copies nothing.
+      sources, targets: int32[C], C for each chip, counted on it; copied one after the other up to
+        the first source of -1.
     """
 
     def copy(cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array):
         def one(i: jax.Array, cache: tuple[LayerCache, ...]):
-            # Nothing is copied by copying a slot to itself.
-            to = jnp.where(sources[i] < 0, 0, targets[i])
-            at = jnp.where(sources[i] < 0, 0, sources[i])
-
             def moved(a: jax.Array) -> jax.Array:
-                slot = jax.lax.dynamic_slice_in_dim(a, at, 1, axis=1)
-                return jax.lax.dynamic_update_slice_in_dim(a, slot, to, axis=1)
+                slot = jax.lax.dynamic_slice_in_dim(a, sources[i], 1, axis=1)
+                return jax.lax.dynamic_update_slice_in_dim(a, slot, targets[i], axis=1)
 
             return jax.tree.map(moved, cache)
 
-        count = (sources >= 0).sum()
-        return jax.lax.fori_loop(0, count, one, cache)
+        return jax.lax.fori_loop(0, jnp.argmax(jnp.append(sources, -1) < 0), one, cache)
 
     spec = cache_spec(cache[0].keys.shape[0])
     specs = jax.tree.map(lambda _: spec, cache)

@@ -185,7 +185,7 @@ class _Sums(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Residuals:
-    """What the backward pass reads; without `trains_table` the table gets no gradient."""
+    """Holds what the backward pass reads; without `trains_table` the table gets no gradient."""
 
     hidden: jax.Array
     table: jax.Array

@@ -37,7 +37,7 @@ ROOM = 0.8
 
 
 class Use(NamedTuple):
-    """What a model does, as far as its layout depends on it.
+    """Describes the use of a model, as far as its layout depends on it.
 
     Attributes:
       rows, slots: of the cache in generation: completions at a time, and tokens of each, its
