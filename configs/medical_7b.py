@@ -4,7 +4,7 @@
     python -m launch.run --config=configs/medical_7b.py --workdir=DIR --data.path=DATA.jsonl
 
 Hardware: 16 chips of TPU v5e. Planned and compiled for them, not run: the plan says at least 2 min
-5 s of work and at most $5.12; no score is known. Lengths fit PubMedQA: an abstract of 300 to 400
+10 s of work and at most $5.12; no score is known. Lengths fit PubMedQA: an abstract of 300 to 400
 tokens as the question, a rationale of about 200. The pool has 5,000 questions, of which 250 (5%)
 are paid for; for a smaller data set lower `data.pool` and `budget.queries`.
 """
