@@ -71,8 +71,9 @@ def table(found: dict[str, Any]) -> str:
     """Returns a result as Markdown: the machine, what it can do, and a line for each case."""
     peak = found["peak"]
     machine = (
-        f"{found['machine']}: {peak['flops_per_second'] / 1e9:,.0f} GFLOP/s and "
-        f"{peak['bytes_per_second'] / 1e9:,.1f} GB/s at most. The process took up to "
+        f"{found['machine']}: products of matrices at {peak['jax_flops_per_second'] / 1e9:,.0f} "
+        f"GFLOP/s in JAX and {peak['torch_flops_per_second'] / 1e9:,.0f} in torch, and "
+        f"{peak['bytes_per_second'] / 1e9:,.1f} GB/s. The process took up to "
         f"{peak['rss_mib']:,} MiB for both sides of all cases.\n"
     )
     return "\n".join([machine, HEAD, *(_line(*row, found) for row in ROWS[found["name"]].items())])

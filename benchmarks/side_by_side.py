@@ -52,6 +52,7 @@ SHAPES = {
 }
 OURS = "ours"
 SLOW = 1.5
+REST = 0.5  # Seconds before a way: threads of the one before may still wait for work, busily.
 F32, BF16 = 1e-4, 5e-2  # Nats by which both sides may differ, by the dtype that they compute in.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -226,6 +227,7 @@ def take_turns(setup: Setup, ways: Mapping[str, Callable[[], Any]]) -> dict[str,
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(setup.pairs):
         for name, way in ways.items():
+            time.sleep(REST)
             seconds[name].append(_seconds(way))
         last = ", ".join(f"{name} {found[-1]:.3g} s" for name, found in seconds.items())
         setup.say(f"{setup.case}: {last}")
@@ -265,10 +267,17 @@ def cut(items: Sequence[Any], size: int) -> list[Any]:
 
 
 class Peak(NamedTuple):
-    """Holds the peak rates of this machine, as measured: FLOPs and bytes moved in a second."""
+    """Holds the peak rates of this machine, as measured: FLOPs and bytes moved in a second.
+
+    Attributes:
+      flops, bytes: the better of JAX and torch.
+      jax_flops, torch_flops: of each.
+    """
 
     flops: float
     bytes: float
+    jax_flops: float = 0.0
+    torch_flops: float = 0.0
 
     def seconds(self, cost: Cost) -> float:
         """Returns the least seconds that a cost can take."""
@@ -293,19 +302,21 @@ def measured_peak(quick: bool) -> Peak:
             way()
         return min(_seconds(way) for _ in range(repeats) for way in ways)
 
-    multiplied = best(
-        lambda: product(mine, mine).block_until_ready(), lambda: _synced(square @ square)
-    )
+    by_jax = best(lambda: product(mine, mine).block_until_ready())
+    by_torch = best(lambda: _synced(square @ square))
     read = best(lambda: total(row).block_until_ready(), lambda: _synced(line.sum()))
     copied = best(lambda: copy(row).block_until_ready(), lambda: _synced(there.copy_(line)))
     size = 4 * count
-    return Peak(2 * side**3 / multiplied, max(size / read, 2 * size / copied))
+    rates = 2 * side**3 / by_jax, 2 * side**3 / by_torch
+    return Peak(max(rates), max(size / read, 2 * size / copied), *rates)
 
 
 def peak_result(peak: Peak) -> dict[str, Any]:
     """Returns what a benchmark's `peak` says besides the memory of the process."""
     found: dict[str, Any] = {
         "flops_per_second": round(peak.flops),
+        "jax_flops_per_second": round(peak.jax_flops),
+        "torch_flops_per_second": round(peak.torch_flops),
         "bytes_per_second": round(peak.bytes),
     }
     if stats := jax.devices()[0].memory_stats():

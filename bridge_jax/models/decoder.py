@@ -210,7 +210,7 @@ class Decoder(nn.Module):
         if c.remat != "none":
             policies = jax.checkpoint_policies
             kept = {
-                "dots": policies.dots_with_no_batch_dims_saveable,
+                "dots": policies.save_only_these_names(lora.PRODUCTS),
                 "attention": policies.save_only_these_names(RESIDUALS),
                 "full": None,
             }[c.remat]

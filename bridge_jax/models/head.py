@@ -29,6 +29,7 @@ from bridge_jax.parallel.sharding import RULES
 # Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK` columns.
 CHUNK_LOGITS = 1 << 24
 CHUNK = 1024
+BLOCK = 128  # Logits of which the largest is found first, where the k largest are wanted.
 # Up to so many logits on a chip (f32, 512 MiB) are kept for the backward pass. Our default.
 KEPT_LOGITS = 1 << 27
 
@@ -185,7 +186,11 @@ class _Sums(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Residuals:
-    """Holds what the backward pass reads; without `trains_table` the table gets no gradient."""
+    """Holds what the backward pass reads.
+
+    `logits` are those of each chunk, f32[N, C], if they are kept. Without `trains_table` the table
+    gets no gradient.
+    """
 
     hidden: jax.Array
     table: jax.Array
@@ -193,7 +198,7 @@ class _Residuals:
     top_ids: jax.Array
     logsumexp: jax.Array
     entropy: jax.Array
-    logits: jax.Array | None
+    logits: tuple[jax.Array, ...] | None
     trains_table: bool = dataclasses.field(metadata={"static": True})
 
 
@@ -213,8 +218,8 @@ def _forward(hidden: Any, table: Any, ids: Any, wanted: _Wanted):
 
 def _stream(
     hidden: jax.Array, table: jax.Array, ids: jax.Array, wanted: _Wanted, keep: bool
-) -> tuple[_Predictions, jax.Array, jax.Array | None]:
-    """Returns the predictions, the lse f32[N], and the logits f32[N, V] if they are kept."""
+) -> tuple[_Predictions, jax.Array, tuple[jax.Array, ...] | None]:
+    """Returns the predictions, the lse f32[N], and the logits of each chunk if they are kept."""
     axes = _axes(table)
 
     def on_chip(hidden: jax.Array, table: jax.Array, ids: jax.Array):
@@ -238,25 +243,28 @@ def _stream(
                 if wanted.among is not None:
                     named = first + start + jnp.arange(size)
                     logits = jnp.where(named < wanted.among, logits, -jnp.inf)
-                values, at = jax.lax.top_k(logits, min(wanted.k, size))
+                values, at = _top_k(logits, min(wanted.k, size))
                 best = _best(wanted.k, best, Top(first + start + at, values))
             return _Sums(most, total, weighted), at_ids, best
 
         zeros = jnp.zeros(count)
         nothing = jnp.zeros((count, wanted.k), jnp.int32), jnp.full((count, wanted.k), -jnp.inf)
         run = _Sums(zeros - 1e30, zeros, zeros), jnp.zeros(ids.shape), Top(*nothing)
-        # Chunks of logits are faster to compute on a CPU than all of them at once.
-        logits = jnp.zeros((count, vocab)) if keep and wanted.stream.keeps(count, vocab) else None
 
-        def step(run: Any, start: Any, size: int) -> Any:
-            found, logits = run
+        def step(run: Any, start: Any, size: int) -> tuple[Any, jax.Array]:
             chunk, _ = _logits(hidden, table, start, size, wanted, axes)
-            if logits is not None:
-                logits = jax.lax.dynamic_update_slice_in_dim(logits, chunk, start, axis=1)
-            return see(found, chunk, start), logits
+            return see(run, chunk, start), chunk
 
-        size = wanted.stream.columns(count, vocab)
-        run, logits = _over_chunks(step, (run, logits), vocab, size)
+        size, logits = wanted.stream.columns(count, vocab), None
+        if keep and wanted.stream.keeps(count, vocab):
+            # Few chunks, in arrays of their own: one for all would be cleared first, and copied.
+            chunks = []
+            for start in range(0, vocab, size):
+                run, chunk = step(run, start, min(size, vocab - start))
+                chunks.append(chunk)
+            logits = tuple(chunks)
+        else:
+            run = _over_chunks(lambda *at: step(*at)[0], run, vocab, size)
         sums, at_ids, best = run
         if axes.vocab:
             sums = sums.below(jax.lax.pmax(sums.most, axes.vocab))
@@ -292,13 +300,9 @@ def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
         count, vocab = hidden.shape[0], table.shape[0]
         first = _first(axes, vocab)
 
-        def step(run: tuple[jax.Array, jax.Array | None], start: Any, size: int):
-            by_hidden, by_table = run
-            if logits is None:
-                z, rows = _logits(hidden, table, start, size, wanted, axes)
-            else:
-                z = jax.lax.dynamic_slice_in_dim(logits, start, size, axis=1)
-                rows = _rows(table, start, size, hidden.dtype, axes)
+        def step(rows: jax.Array, z: jax.Array, start: Any) -> tuple[jax.Array, Any]:
+            """Returns what a chunk adds to the gradient of the hidden states, and its table's."""
+            size = z.shape[1]
             logprobs = z - lse[:, None]
             factor = -by_ids.sum(-1, keepdims=True)
             if h is not None:
@@ -310,18 +314,35 @@ def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
             if wanted.softcap is not None:
                 by_logits *= 1 - (z / wanted.softcap) ** 2
             by_logits = by_logits.astype(hidden.dtype)
-            by_hidden += _product("NC,CD->ND", by_logits, rows)
-            if by_table is not None:
-                part = _product("NC,ND->CD", by_logits, hidden)
-                if axes.embed:
-                    part = jax.lax.psum_scatter(part, axes.embed, scatter_dimension=1, tiled=True)
-                part = part.astype(by_table.dtype)
-                by_table = jax.lax.dynamic_update_slice_in_dim(by_table, part, start, axis=0)
-            return by_hidden, by_table
+            by_hidden = _product("NC,CD->ND", by_logits, rows)
+            if not kept.trains_table:
+                return by_hidden, None
+            by_rows = _product("NC,ND->CD", by_logits, hidden)
+            if axes.embed:
+                by_rows = jax.lax.psum_scatter(by_rows, axes.embed, scatter_dimension=1, tiled=True)
+            return by_hidden, by_rows.astype(table.dtype)
 
-        run = jnp.zeros(hidden.shape), jnp.zeros_like(table) if kept.trains_table else None
-        size = wanted.stream.columns(count, vocab)
-        by_hidden, by_table = _over_chunks(step, run, vocab, size)
+        def again(run: tuple[jax.Array, jax.Array | None], start: Any, size: int):
+            z, rows = _logits(hidden, table, start, size, wanted, axes)
+            more, by_rows = step(rows, z, start)
+            by_hidden, by_table = run
+            if by_table is not None:
+                by_table = jax.lax.dynamic_update_slice_in_dim(by_table, by_rows, start, axis=0)
+            return by_hidden + more, by_table
+
+        by_hidden, by_table = jnp.zeros(hidden.shape), None
+        if logits is None:
+            run = by_hidden, jnp.zeros_like(table) if kept.trains_table else None
+            size = wanted.stream.columns(count, vocab)
+            by_hidden, by_table = _over_chunks(again, run, vocab, size)
+        else:
+            start, parts = 0, []
+            for z in logits:
+                rows = _rows(table, start, z.shape[1], hidden.dtype, axes)
+                more, by_rows = step(rows, z, start)
+                by_hidden, start = by_hidden + more, start + z.shape[1]
+                parts.append(by_rows)
+            by_table = jnp.concatenate(parts) if kept.trains_table else None
         others = tuple(axis for axis in axes.rows if axis not in axes.embed)
         if axes.vocab:
             by_hidden = jax.lax.psum(by_hidden, axes.vocab)
@@ -350,7 +371,10 @@ class _Axes(NamedTuple):
 
 
 def _axes(table: jax.Array) -> _Axes:
-    """Returns the axes by the rules; a side of the table that they do not divide is not split."""
+    """Returns the axes by the rules, without those of one device.
+
+    A side of the table that they do not divide is not split.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return _Axes()
@@ -358,6 +382,7 @@ def _axes(table: jax.Array) -> _Axes:
     def names(name: str, size: int = 0) -> tuple[str, ...]:
         rule = RULES[name] or ()
         axes = (rule,) if isinstance(rule, str) else rule
+        axes = tuple(axis for axis in axes if mesh.shape[axis] > 1)
         return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
     return _Axes(names("batch"), names("vocab", table.shape[0]), names("embed", table.shape[1]))
@@ -396,6 +421,23 @@ def _over_chunks(step: Callable[[Any, Any, int], Any], run: Any, vocab: int, siz
     else:
         run = jax.lax.fori_loop(0, whole, lambda i, run: step(run, i * size, size), run)
     return step(run, whole * size, rest) if rest else run
+
+
+def _top_k(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the k largest of f32[N, C] and their places, as `jax.lax.top_k`.
+
+    They are in the k blocks of the largest maxima, so only those are searched. In the order of
+    their places: of equal logits, the first ones are found.
+    """
+    count, size = logits.shape
+    if size % BLOCK or 4 * k * BLOCK > size:
+        return jax.lax.top_k(logits, k)
+    blocks = logits.reshape(count, -1, BLOCK)
+    chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1])
+    values = jnp.take_along_axis(blocks, chosen[..., None], axis=1).reshape(count, -1)
+    places = (chosen[..., None] * BLOCK + jnp.arange(BLOCK)).reshape(count, -1)
+    values, at = jax.lax.top_k(values, k)
+    return values, jnp.take_along_axis(places, at, axis=1)
 
 
 def _best(k: int, *found: Top) -> Top:

@@ -10,10 +10,12 @@ import pytest
 
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.engine import Engine
+from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models import decoder
 from bridge_jax.models.hub import checkpoint, export, gguf_file
+from bridge_jax.selection.scores import score
 from bridge_jax.text import tokenizer
+from bridge_jax.text.prompts import Sequence
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
 
@@ -113,7 +115,18 @@ def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
     assert len(written) == 64
     after = usual(smollm2, prompt + written)[len(prompt) - 1 : -1]
     assert after.argmax(-1).tolist() == written
-    assert greedy(*smollm2, [prompt], 16, one_device) == [written[:16]]
+    settings = GenerationConfig(max_new_tokens=16, batch_size=2)
+    engine = Engine(*smollm2, (-1,), 0, settings, one_device)
+    requests = [Request(prompt), Request(prompt, temperature=1.0)]
+    done = dict(pair for ended in engine.complete(requests) for pair in ended)
+    assert done[0].ids == written[:16] != done[1].ids
+    for completion in done.values():
+        ids = completion.ids
+        logprobs = jax.nn.log_softmax(usual(smollm2, prompt + ids)[len(prompt) - 1 : -1])
+        expected = np.asarray(logprobs)[np.arange(16), ids]
+        np.testing.assert_allclose(completion.logprobs, expected, rtol=0, atol=1e-4)
+        scored = score(*smollm2, [Sequence(prompt, [], ids)], 512, 0, one_device)
+        np.testing.assert_allclose(scored.nll, [-expected.mean()], rtol=0, atol=1e-4)
 
 
 def test_smollm2_has_the_kept_perplexity(smollm2):
