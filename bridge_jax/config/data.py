@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from bridge_jax.config.fields import Count, OneOf, Place, Range, Share
 
-Domain = Literal["dosing", "deadlines", "fees", "triage"]
-Steps = Annotated[int, Range(least=1, most=5)]
+Domain = Literal["dosing", "deadlines", "fees", "triage", "samples", "filings", "invoices"]
+Steps = Annotated[int, Range(least=1, most=12)]
 
 # Our fields that a file may have a column for (`data.rows`).
 COLUMNS = (

@@ -207,3 +207,9 @@ def test_one_domain():
 def test_wrong_arguments(domains, low, high, message):
     with pytest.raises(UserError, match=re.escape(message)):
         generate(0, 5, 0, 5, domains, low, high)
+
+
+def test_kinds_of_problem_that_all_take_fewer_steps_are_an_error():
+    with pytest.raises(UserError, match="families=2: none of these kinds of deadlines takes 5"):
+        generate(0, 5, 1, 1, ("deadlines",), 1, 5, families=2)
+    assert len(generate(0, 5, 1, 1, ("deadlines",), 1, 4, families=2).pool) == 5

@@ -1,8 +1,8 @@
 """Practice tasks, made by a program that knows the rationale: no download and no key.
 
-Dosing, deadlines and fees are arithmetic in words; triage is rules to be known, which even a small
-student can learn from a hundred rationales. They are invented: never use them for a patient, a
-contract or an account.
+Dosing, deadlines and fees are arithmetic in words. Triage is rules to be known, which labels tell
+as well as rationales do. Check digits (samples, filings, invoices) are rules and a procedure, which
+only rationales tell. All are invented: never use them for a patient, a contract or an account.
 """
 
 import dataclasses
@@ -12,12 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge_jax.data.example import Example, Splits
-from bridge_jax.data.practice import deadlines, dosing, fees, triage
+from bridge_jax.data.practice import checkdigits, deadlines, dosing, fees, triage
 from bridge_jax.data.practice.chain import LABEL_OPS, Chain, Excerpt, Problem, draw, excerpts
 from bridge_jax.errors import UserError
 
 CHAINS = {"dosing": dosing.CHAINS, "deadlines": deadlines.CHAINS, "fees": fees.CHAINS}
-MAX_STEPS = {**dict.fromkeys(CHAINS, 5), "triage": len(triage.ANSWERS)}
+MAX_STEPS = {
+    **dict.fromkeys(CHAINS, 5),
+    "triage": len(triage.ANSWERS),
+    **dict.fromkeys(checkdigits.KINDS, checkdigits.MOST),
+}
 WORDS = {"dosing": dosing.WORDS, "deadlines": deadlines.WORDS, "fees": fees.WORDS}
 
 # Share of the fees questions that list options. Our choice: few answers can be guessed.
@@ -25,9 +29,10 @@ CHOICE_SHARE = 0.3
 
 
 class _Table(NamedTuple):
-    """The chains that questions are drawn from, and the share of labels."""
+    """The chains and codes that questions are drawn from, and the share of labels."""
 
     chains: Mapping[str, Sequence[Chain]]
+    codes: Mapping[str, checkdigits.Code]
     label_share: float
 
 
@@ -55,10 +60,11 @@ def generate(
       pool: how many examples of the pool.
       dev: of dev.
       test: of test.
-      domains: of `dosing`, `deadlines`, `fees`, `triage`.
+      domains: of `MAX_STEPS`.
       min_steps: steps of reasoning at least, 1 or more.
-      max_steps: at most, up to 5 (triage: 3).
-      families: kinds of problem per domain of arithmetic, the first of each list; 0 is all.
+      max_steps: at most, up to 5 (triage: 3, check digits: 12).
+      families: kinds of problem per domain of arithmetic, or of item per domain of check digits,
+        the first of each list; 0 is all.
       label_share: share of questions with a label as answer, in domains that have such.
 
     Raises:
@@ -73,10 +79,23 @@ def generate(
             f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= {most} "
             f"for data.domains={','.join(domains)}"
         )
+    if 0 < families < max_steps and any(domain in checkdigits.KINDS for domain in domains):
+        raise UserError(
+            f"data.max_steps={max_steps}, data.families={families}: a question of check digits has "
+            "no item twice; raise data.families, or set it to 0, which is all kinds"
+        )
     cells = [(name, steps) for name in domains for steps in range(min_steps, max_steps + 1)]
     table = _Table(
-        {name: chains[: families or None] for name, chains in CHAINS.items()}, label_share
+        {name: chains[: families or None] for name, chains in CHAINS.items()},
+        {name: checkdigits.code(seed, name, families) for name in checkdigits.KINDS},
+        label_share,
     )
+    for name, steps in cells:
+        if name in CHAINS and not excerpts(table.chains[name], steps):
+            raise UserError(
+                f"data.families={families}: none of these kinds of {name} takes {steps} steps; "
+                "raise data.families, or lower data.max_steps"
+            )
     seen: set[str] = set()
     splits: dict[str, tuple[Example, ...]] = {}
     for name, size in (("test", test), ("dev", dev), ("pool", pool)):
@@ -144,6 +163,8 @@ def _skeleton(
     """Returns what draws questions of one kind, None where the numbers are not friendly."""
     if domain == "triage":
         return functools.partial(triage.draw, rng, steps)
+    if domain in table.codes:
+        return functools.partial(checkdigits.draw, rng, table.codes[domain], steps)
     excerpt = _excerpt(rng, table.chains[domain], steps, table.label_share)
     return functools.partial(draw, rng, excerpt, WORDS[domain])
 

@@ -1,0 +1,93 @@
+import collections
+import re
+
+import pytest
+
+from bridge_jax.data import answers
+from bridge_jax.data.practice import checkdigits, generate
+from bridge_jax.data.practice.checkdigits import COMMON, KINDS, VALUES
+from bridge_jax.errors import UserError
+
+QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
+STEP = re.compile(r"A (\w+) is (\d): (\d)\+(\d)=(\d+), so (\d)\.")
+LONG = re.compile(r"of a (\w+) is (\d)\. We have (\d) and add (\d), which makes (\d+);.*? (\d)\.")
+
+
+def splits_of(seed=0, pool=400, test=100, domains=("filings",), steps=(2, 4), **more):
+    return generate(seed, pool, 20, test, domains, *steps, **more)
+
+
+def everything(splits):
+    return (*splits.pool, *splits.dev, *splits.test)
+
+
+def items(example):
+    found = QUESTION.fullmatch(example.question)
+    assert found, example.question
+    return int(found[1]), re.findall(r"a (\w+)", found[2])
+
+
+@pytest.mark.parametrize("domain", KINDS)
+def test_each_step_of_a_rationale_holds_and_the_last_one_is_the_answer(domain):
+    values = {}
+    for example in everything(splits_of(domains=(domain,))):
+        digit, named = items(example)
+        for length, form in (("medium", STEP), ("long", LONG)):
+            steps = form.findall(example.rationales[length])
+            assert [step[0] for step in steps] == named
+            now = digit
+            for kind, value, before, added, total, after in steps:
+                assert (int(before), added) == (now, value)
+                assert int(total) == now + int(value) and after == total[-1]
+                assert values.setdefault(kind, value) == value  # everywhere the same
+                now = int(after)
+            assert example.answer == str(now)
+        assert example.kind == "numeric" and not example.choices
+        told = "; ".join(f"{step[0]} {step[1]}, {step[5]}" for step in steps)
+        assert example.rationales["short"] == f"{told}."
+        for text in example.rationales.values():
+            assert answers.answer_in_recorded_text(text, example) == (text, example.answer)
+    assert set(values) == set(KINDS[domain])
+
+
+def test_half_of_the_items_are_of_the_six_common_kinds_and_none_is_named_twice():
+    pool = splits_of(pool=2000, test=1, steps=(3, 3)).pool
+    named = [items(example)[1] for example in pool]
+    assert all(len(set(kinds)) == 3 for kinds in named)
+    counts = collections.Counter(kind for kinds in named for kind in kinds)
+    common = sum(counts[kind] for kind in KINDS["filings"][:COMMON])
+    assert 0.4 < common / (3 * 2000) < 0.5  # Half of what is drawn; common ones are drawn again.
+    rare = [counts[kind] for kind in KINDS["filings"][COMMON:]]
+    assert min(rare) > 50 and max(rare) < 150
+
+
+def test_values_are_drawn_by_seed_and_domain_about_as_often_each():
+    first, other = checkdigits.code(0, "filings"), checkdigits.code(1, "filings")
+    assert first != other == checkdigits.code(1, "filings")
+    for values in (first.values, checkdigits.code(0, "samples").values):
+        counts = collections.Counter(values.values())
+        assert set(counts) == set(VALUES) and set(counts.values()) <= {8, 9}
+    assert list(first.values.values()) != list(checkdigits.code(0, "samples").values.values())
+
+
+def test_no_question_is_in_two_splits_and_the_test_does_not_depend_on_the_pool():
+    small, large = splits_of(pool=50, steps=(1, 2)), splits_of(pool=500, steps=(1, 2))
+    assert small.test == large.test and small.dev == large.dev
+    questions = [example.question for example in everything(large)]
+    assert len(set(questions)) == len(questions)
+
+
+def test_a_domain_has_42_kinds_whose_article_is_a():
+    for kinds in KINDS.values():
+        assert len(set(kinds)) == 42 and not any(kind[0] in "aeiou" for kind in kinds)
+
+
+def test_fewer_kinds_and_longer_questions():
+    longest = splits_of(pool=30, test=5, steps=(12, 12), families=12).pool
+    assert {kind for example in longest for kind in items(example)[1]} == set(KINDS["filings"][:12])
+    few = splits_of(pool=20, test=10, steps=(2, 2), families=3)
+    assert {kind for example in few.pool for kind in items(example)[1]} == {"map", "copy", "letter"}
+    with pytest.raises(UserError, match="families=3: a question of check digits has no item"):
+        splits_of(steps=(2, 4), families=3)
+    with pytest.raises(UserError, match="1 <= min <= max <= 5"):
+        splits_of(domains=("filings", "fees"), steps=(1, 6))
