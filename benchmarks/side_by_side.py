@@ -8,7 +8,10 @@ long as their fastest when it was tried is not timed again; sdpa in f32 always i
 
 import argparse
 import copy
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +32,7 @@ from bridge_jax.config import ModelConfig
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.costs import Cost
 from bridge_jax.models.hub import checkpoint, presets
+from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 
 _SMOLLM2 = presets.hf_config("HuggingFaceTB/SmolLM2-135M-Instruct") | {"torch_dtype": "float32"}
@@ -119,11 +123,12 @@ def variants(quick: bool) -> list[Variant]:
     return found if quick else [*found, *(Variant("sdpa", dtype, True) for dtype in both)]
 
 
-def set_up_torch(quick: bool) -> None:
-    """Gives torch the cores that the process may use, as JAX has them; one in a smoke run.
+def set_up(quick: bool) -> None:
+    """Keeps freed memory, as a run does, and gives torch the cores that JAX has; one if `quick`.
 
     On a GPU both multiply f32 in TF32, which is JAX's default.
     """
+    chips.keep_freed_memory()
     torch.set_num_threads(1 if quick else len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.recompile_limit = 64  # After eight shapes it would compile no more.
@@ -329,6 +334,8 @@ def peak_result(peak: Peak) -> dict[str, Any]:
 def main(name: str, about: str, cases: Mapping[str, Callable[[Setup], Figures]]) -> None:
     """Measures the cases that `--cases` names, all by default, and prints.
 
+    Each of several has a process of its own: the memory that one took would slow the next.
+
     Args:
       name: of the benchmark.
       about: its docstring.
@@ -336,18 +343,36 @@ def main(name: str, about: str, cases: Mapping[str, Callable[[Setup], Figures]])
     """
 
     def measure(options: argparse.Namespace, say: Say) -> dict:
-        set_up_torch(options.quick)
-        peak, ratios, absolute = Peak(0, 0), {}, {}
-        for case in options.cases.split(",") if options.cases else cases:
-            # The best so far: other processes can only slow it down.
-            peak = Peak(*map(max, peak, measured_peak(options.quick)))
-            found = cases[case](Setup(case, options.quick, options.pairs, peak, say))
-            ratios |= found.ratios
-            absolute |= found.absolute
+        names = options.cases.split(",") if options.cases else list(cases)
+        if len(names) > 1:
+            return joined([_alone(name, case, options) for case in names])
+        set_up(options.quick)
+        peak = measured_peak(options.quick)
+        ratios, absolute = cases[names[0]](Setup(names[0], options.quick, options.pairs, peak, say))
         devices = f"{jax.devices()[0].device_kind}, torch on {DEVICE}"
         return result(name, ratios, absolute, devices, peak_result(peak))
 
     run(about, measure, cases="", pairs=5, quick=False)
+
+
+def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the results of cases of one benchmark as one, with the largest of each peak.
+
+    Other processes can only slow a machine down, so the largest peak is the nearest to its own.
+    """
+    one = dict(results[0])
+    for part in "ratios", "absolute":
+        one[part] = {name: value for found in results for name, value in found[part].items()}
+    one["peak"] = {name: max(found["peak"][name] for found in results) for name in one["peak"]}
+    return one
+
+
+def _alone(name: str, case: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the result of one case, measured in a process of its own."""
+    command = ["-m", f"benchmarks.{name}", f"--cases={case}", f"--pairs={options.pairs}", "--json"]
+    command += ["--quick"] if options.quick else []
+    done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
 
 
 def _synced(tensor: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,7 @@ from bridge_jax.models import lora
 from bridge_jax.models.hub import checkpoint, export
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.models.layouts import choose
+from bridge_jax.parallel import chips
 from bridge_jax.pipeline.models import Model, RoleModel
 from bridge_jax.selection import scores, strategies
 from bridge_jax.selection.scores import Scores
@@ -83,6 +84,7 @@ def load_model(
       UserError: the checkpoint is missing, of a family that is not supported, or `mesh` takes
         another number of devices.
     """
+    chips.keep_freed_memory()
     selected = ModelConfig(checkpoint) if isinstance(checkpoint, str) else checkpoint
     check(selected)
     config = planned_config(selected)

@@ -27,11 +27,14 @@ _LOST = flags.DEFINE_integer("lost_timeout", 100, "Seconds without a heartbeat b
 
 
 def join() -> None:
-    """Starts `jax.distributed` if this is one process of several.
+    """Prepares JAX's memory, and starts `jax.distributed` if this is one process of several.
 
     Raises:
       UserError: the flags are incomplete, or a process did not come in time.
     """
+    from bridge_jax.parallel import chips
+
+    chips.keep_freed_memory()
     explicit = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if any(value is not None for value in explicit):
         if None in explicit:

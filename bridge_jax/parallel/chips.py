@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import importlib.metadata
+import importlib.util
 import math
 import os
 import time
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 
 from bridge_jax.errors import UserError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # Of malloc.h.
 GIB = 2**30
 
 
@@ -145,13 +147,25 @@ def _measure() -> tuple[float, float]:
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep up to 2 GiB that it has freed, where glibc allocates.
+    """Lets this process keep memory that it has freed, where it computes on a CPU with glibc.
 
-    A step on a CPU allocates hundreds of MiB and frees them. By default glibc gives them back to
-    the kernel, which clears every page again for the next step: that takes as long as the rest.
+    A step on a CPU allocates gigabytes and frees them. By default glibc gives them back to the
+    kernel, which clears every page again for the next step, on one core. To be called before JAX
+    has devices: what its threads allocate is kept only if they start after this.
     """
+    if not _computes_on_cpu():
+        return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        # Large arrays come from the heap, which shrinks when so many bytes are free at its end.
+        # All threads allocate from one heap, large arrays too, and it does not shrink.
+        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def _computes_on_cpu() -> bool:
+    """Returns whether JAX will compute on the CPU, without starting it."""
+    if platforms := jax.config.values["jax_platforms"]:
+        return platforms.split(",")[0] == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not plugins and importlib.util.find_spec("libtpu") is None

@@ -1,6 +1,7 @@
 """The comparisons with transformers: what they print, and that they find a difference."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -53,10 +54,15 @@ def test_the_page_has_every_case():
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_smoke_run_prints_the_result(name, monkeypatch, capsys):
-    cases = ",".join(RATIOS[name])
-    monkeypatch.setattr(sys, "argv", [name, "--json", "--quick", "--pairs=2", f"--cases={cases}"])
-    side_by_side.main(name, "About.", BENCHMARKS[name].CASES)
-    found = json.loads(capsys.readouterr().out)
+    results = []
+    for case in RATIOS[name]:
+        options = ["--json", "--quick", "--pairs=2", f"--cases={case}"]
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        side_by_side.main(name, "About.", BENCHMARKS[name].CASES)
+        results.append(json.loads(capsys.readouterr().out))
+    found = side_by_side.joined(results)
+    for peak in found["peak"]:
+        assert found["peak"][peak] == max(result["peak"][peak] for result in results)
     assert set(found) == {"name", "machine", "ratios", "absolute", "peak"}
     assert found["name"] == name
     assert {"rss_mib", "flops_per_second", "bytes_per_second"} <= set(found["peak"])
@@ -136,3 +142,25 @@ def test_ratios_are_of_neighbours_and_the_limit_is_of_every_phase():
     assert found.absolute["case: tokens_per_second"] == 25.0
     # 0.6 s of computing, then 0.2 s of reading, of the 2 s that it took.
     assert found.absolute["case: share of the limit"] == 0.4
+
+
+def test_each_of_several_cases_has_a_process_of_its_own(monkeypatch, capsys):
+    commands = []
+
+    def alone(command, **how):
+        commands.append(command)
+        case = command[3].removeprefix("--cases=")
+        found = {"ratios": {case: 1}, "absolute": {}, "peak": {"rss_mib": len(commands)}}
+        return subprocess.CompletedProcess(command, 0, json.dumps(found))
+
+    monkeypatch.setattr(subprocess, "run", alone)
+    monkeypatch.setattr(sys, "argv", ["train", "--json", "--pairs=7"])
+    side_by_side.main("train", "About.", dict.fromkeys("ab", train.fixed_case))
+    assert json.loads(capsys.readouterr().out) == {
+        "ratios": {"a": 1, "b": 1},
+        "absolute": {},
+        "peak": {"rss_mib": 2},
+    }
+    assert [command[1:] for command in commands] == [
+        ["-m", "benchmarks.train", f"--cases={case}", "--pairs=7", "--json"] for case in "ab"
+    ]

@@ -26,7 +26,6 @@ from bridge_jax.models.hub import presets
 from bridge_jax.models.hub.families import Tensor, named_tensors
 from bridge_jax.models.hub.files import Source, is_hub_id, locate, open_source, read_hf_config
 from bridge_jax.models.hub.hf_config import cut, from_hf
-from bridge_jax.parallel.chips import keep_freed_memory
 from bridge_jax.parallel.sharding import make_mesh
 
 # Harmless extras: constants that older exports kept, and the copy of a tied embedding.
@@ -50,8 +49,6 @@ def load(
         shapes than its config promises (all are listed).
     """
     mesh = mesh or make_mesh(devices=jax.devices()[:1])
-    if mesh.devices.flat[0].platform == "cpu":
-        keep_freed_memory()
     source, config, layers = _open(model)
     config = dataclasses.replace(config, param_dtype=dtype)
     abstract = decoder.abstract(config, mesh)
