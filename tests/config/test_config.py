@@ -109,7 +109,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("selection.noise_fraction=-0.1", "selection.noise_fraction=-0.1"),
         ("selection.difficulty_weight=2", "selection.difficulty_weight=2.0: 0 to 1"),
         ("selection.clusters=-1", "selection.clusters=-1: 0 or more"),
-        ("data.min_steps=0", "data.min_steps=0: 1 to 5"),
+        ("data.min_steps=0", "data.min_steps=0: 1 to 12"),
         ("data.min_steps=4 data.max_steps=3", "data.min_steps=4 is above data.max_steps=3"),
         ("data.source=jsonl teacher.kind=replay", "data.path is empty, but data.source=jsonl"),
         ("teacher.kind=replay", "nothing recorded for practice tasks"),

@@ -105,7 +105,7 @@ def test_the_walk_finds_fields_of_every_part():
         ("data.pool=-3", "=-3: 0 or more"),
         ("data.families=-1", "=-1: 0 or more"),
         ("data.label_share=2", "=2.0: 0 to 1"),
-        ("data.max_steps=6", "=6: 1 to 5"),
+        ("data.max_steps=13", "=13: 1 to 12"),
         ("selection.batch_tokens=0", "=0: 1 or more"),
         ("generation.top_p=2", "=2.0: above 0, 1 at most"),
         ("generation.top_p=0", "=0.0: above 0, 1 at most"),
