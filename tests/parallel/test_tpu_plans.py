@@ -83,10 +83,11 @@ def test_scoring_and_generation_on_16_chips(role):
     scoring = memory.scoring_step(config, Shape(16, 4, 512, 64, 8), meshes.training)
     assert scoring.total < FREE * chip.memory
     writing = memory.generation_step(config, CONFIG.generation, 256, 512, meshes.generation)
-    # Keys and values in bf16, of 768 slots: of 32 rows on each pair of chips, or of 16 on each.
+    # Keys and values in bf16, of slots with 1,024 places for 768: of 32 rows on each pair of chips,
+    # or of 16 on each.
     tensor = {"assistant": 2, "student": 1}[role]
     heads = config.num_kv_heads * config.head_dim
-    assert writing.cache == 2 * config.num_layers * 16 * tensor * 768 * heads * 2 // tensor
+    assert writing.cache == 2 * config.num_layers * 16 * tensor * 1024 * heads * 2 // tensor
     biases_and_norms = 0.001
     parameters = decoder.count_parameters(dataclasses.replace(config, lora=None))
     assert writing.parameters == pytest.approx(2 * parameters / tensor, rel=biases_and_norms)
