@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
-# Huge pages: fewer page faults in processes that do not keep what they free, as those of the tests.
+# Huge pages for what XLA allocates on a CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: quickstart test check seeds plans benchmarks clean

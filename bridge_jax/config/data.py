@@ -60,8 +60,8 @@ class DataConfig:
       on_bad_row: malformed rows are an error, or are skipped and counted; `bad_rows.jsonl` in the
         workdir lists them.
       domains, min_steps, max_steps, families, label_share: practice only: the mix, the steps of
-        reasoning, the kinds of problem per domain (0 is all), and the share of questions with a
-        label as answer where a domain has such.
+        reasoning, the kinds of problem or item per domain (0 is all), and the share of questions
+        with a label as answer where a domain has such.
     """
 
     source: Literal["practice", "jsonl", "hf"] = "practice"

@@ -2,7 +2,8 @@
 
 Dosing, deadlines and fees are arithmetic in words. Triage is rules to be known, which labels tell
 as well as rationales do. Check digits (samples, filings, invoices) are rules and a procedure, which
-only rationales tell. All are invented: never use them for a patient, a contract or an account.
+rationales tell and labels do not say. All are invented: never use them for a patient, a contract or
+an account.
 """
 
 import dataclasses

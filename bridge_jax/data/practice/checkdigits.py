@@ -1,8 +1,9 @@
 """Check digits: each item that is named has a value, and the last digits of a sum are carried on.
 
-The labels do not tell the procedure: an answer is one digit of ten, and depends on every item. A
-rationale tells the value of each item and each step of the sum. Kinds of items have a long tail, as
-real data have: some are in many questions, most in few, so a budget is how many are told.
+A label is one digit of ten, and depends on every item: it says neither the values nor the
+procedure, which a student can only infer from many labels. A rationale tells both. Kinds of items
+have a long tail, as real data have: some are in many questions, most in few, so a budget is how
+many are told.
 """
 
 import random
