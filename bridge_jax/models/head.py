@@ -92,8 +92,17 @@ class Stream:
     kept: int = KEPT_LOGITS
 
     def columns(self, rows: int, vocab: int) -> int:
-        """Returns the size of a chunk, of `rows` predictions and `vocab` entries on a chip."""
-        return min(vocab, self.chunk or max(CHUNK, CHUNK_LOGITS // rows // CHUNK * CHUNK))
+        """Returns the size of a chunk, of `rows` predictions and `vocab` entries on a chip.
+
+        Without `chunk` it is the one that leaves the smallest rest, of half to all that may be.
+        """
+        if self.chunk:
+            return min(vocab, self.chunk)
+        most = max(CHUNK, CHUNK_LOGITS // rows // CHUNK * CHUNK)
+        if vocab <= most:
+            return vocab
+        # What is left for the last chunk has logits of its own beside those of the others.
+        return min(range(most, most // 2, -BLOCK), key=lambda size: vocab % size)
 
     def keeps(self, rows: int, vocab: int) -> bool:
         """Returns whether the logits are kept for the backward pass."""
