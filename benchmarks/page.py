@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO
+from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO, ON_GPU
 from bridge_jax.errors import UserError
 
 
@@ -34,6 +34,7 @@ ROWS = {
         "30M": Row("30M, 8 x 256 tokens", "1.1"),
         "135M": Row("135M, 8 x 256 tokens", "1.2; limit 80%"),
         "ragged": Row("30M, ragged", "2"),
+        "1B": Row("1B, 2 x 2,048 tokens", "limit 50%"),
     },
     "score": {
         "30M": Row("30M, 16 x 256 tokens", ""),
@@ -41,6 +42,7 @@ ROWS = {
         "ragged-64": Row("30M, 64 ragged prompts", "2.6"),
         "ragged-256": Row("30M, 256 ragged prompts", "2.6"),
         "memory": Row("memory, 150,000 / 8,192 tokens", "1.1 at most", "150,000 / 8,192 tokens"),
+        "1B": Row("1B, 8 x 2,048 tokens", "limit 60%"),
     },
     "generate": {
         "30M-1": Row("30M, batch 1", "2.5; limit 70%"),
@@ -49,6 +51,8 @@ ROWS = {
         "ragged": Row("30M, ragged", "3"),
         "samples": Row("eight prompts / eight samples", "1.5", "eight prompts / ours"),
         "busy": Row("busy slots", "0.9", "share of slots and steps"),
+        "1B-1": Row("1B, batch 1", "limit 60%"),
+        "1B-64": Row("1B, batch 64", "1 to the best"),
     },
 }
 HEAD = f"| case | ratio to {BASE} | ratio to best torch | target | limit |\n|---|--:|--:|--:|--:|"
@@ -76,7 +80,9 @@ def table(found: dict[str, Any]) -> str:
         f"{peak['bytes_per_second'] / 1e9:,.1f} GB/s. The process took up to "
         f"{peak['rss_mib']:,} MiB for both sides of all cases.\n"
     )
-    return "\n".join([machine, HEAD, *(_line(*row, found) for row in ROWS[found["name"]].items())])
+    on_gpu = found["machine"].endswith("cuda")
+    rows = [row for row in ROWS[found["name"]].items() if (row[0] in ON_GPU) == on_gpu]
+    return "\n".join([machine, HEAD, *(_line(*row, found) for row in rows)])
 
 
 def _line(case: str, row: Row, found: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ Say = Callable[[str], None]
 # Transformers' default attention on a CPU, and the ratios that a case beside transformers has.
 BASE = "sdpa f32"
 BASE_RATIO, BEST_RATIO = f"{BASE} / ours", "best torch / ours"
+ON_GPU = {"1B", "1B-1", "1B-64"}  # Cases that are measured on a GPU, and no others there.
 
 
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:

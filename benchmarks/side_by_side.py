@@ -27,7 +27,7 @@ import torch
 import transformers
 from jax.sharding import Mesh
 
-from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO, Say, result, run, spread
+from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO, ON_GPU, Say, result, run, spread
 from bridge_jax.config import ModelConfig
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.costs import Cost
@@ -48,10 +48,12 @@ def _smaller(layers: int, width: int, heads: int, kv_heads: int, mlp: int) -> di
     }
 
 
-# SmolLM2-135M's config.json, and smaller models of its family. All have heads of 64 and tied heads.
+# SmolLM2-135M's config.json, smaller models of its family, and the sizes of Llama 3.2 1B, for a
+# GPU. All have heads of 64 and a tied embedding.
 SHAPES = {
     "135M": _SMOLLM2,
     "30M": _smaller(7, 384, 6, 2, 1024),  # 29.9 million, 18.9 of them in the embedding
+    "1B": _smaller(16, 2048, 32, 8, 8192) | {"vocab_size": 128_256},  # 1.24 billion
     "tiny": _smaller(2, 128, 2, 1, 256) | {"vocab_size": 512},
 }
 OURS = "ours"
@@ -83,7 +85,8 @@ def twins(shape: str) -> Twins:
     """Returns a Llama of random weights; ours are read from the files that theirs wrote."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SHAPES[shape])
-    model: Any = transformers.LlamaForCausalLM(config).float()
+    with torch.device(DEVICE):
+        model: Any = transformers.LlamaForCausalLM(config).float()
     model.generation_config.eos_token_id = None  # Nothing ends a text before its limit.
     mesh = make_mesh(devices=jax.devices()[:1])
     with tempfile.TemporaryDirectory() as folder:
@@ -117,9 +120,10 @@ class Variant(NamedTuple):
 
 
 def variants(quick: bool) -> list[Variant]:
-    """Returns all variants; a smoke run compiles nothing."""
+    """Returns all variants; a smoke run compiles nothing, and eager is too slow for a GPU."""
     both = torch.float32, torch.bfloat16
-    found = [Variant(attention, dtype) for attention in ("sdpa", "eager") for dtype in both]
+    kernels = ("sdpa", "eager") if DEVICE == "cpu" else ("sdpa",)
+    found = [Variant(attention, dtype) for attention in kernels for dtype in both]
     return found if quick else [*found, *(Variant("sdpa", dtype, True) for dtype in both)]
 
 
@@ -295,6 +299,8 @@ def measured_peak(quick: bool) -> Peak:
     The product is of f32 on a CPU and of bf16 on a GPU.
     """
     side, count, repeats = (256, 1 << 20, 1) if quick else (4096, 1 << 27, 5)
+    if DEVICE == "cuda" and not quick:
+        side, count = 2 * side, 4 * count
     dtype = torch.float32 if DEVICE == "cpu" else torch.bfloat16
     square = torch.randn(side, side, device=DEVICE, dtype=dtype)
     line, there = (torch.zeros(count, device=DEVICE) for _ in range(2))
@@ -339,11 +345,12 @@ def main(name: str, about: str, cases: Mapping[str, Callable[[Setup], Figures]])
     Args:
       name: of the benchmark.
       about: its docstring.
-      cases: what measures each.
+      cases: what measures each; by default those of the device that torch finds.
     """
 
     def measure(options: argparse.Namespace, say: Say) -> dict:
-        names = options.cases.split(",") if options.cases else list(cases)
+        here = [case for case in cases if (case in ON_GPU) == (DEVICE == "cuda")]
+        names = options.cases.split(",") if options.cases else here
         if len(names) > 1:
             return joined([_alone(name, case, options) for case in names])
         set_up(options.quick)

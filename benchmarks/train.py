@@ -4,6 +4,7 @@ python -m benchmarks.train --json        (long; --quick for a smoke run, --cases
 
 A step is forward, backward, clipping and AdamW, with the same rate, moments and decay. The cases:
 - 30M, 135M: 8 rows of 256 tokens, all of them learned. The losses of three steps are compared.
+- 1B, on a GPU: so 2 rows of 2,048, which leaves theirs in f32 room.
 - ragged: an epoch of sequences of 32 to 512 tokens, the second half of each learned, with the 30M.
   Ours are packed. Theirs are padded, in batches sorted by length; beside it unsorted, and packed,
   with positions that restart. The loss of all sequences is compared. Useful tokens are no padding.
@@ -165,7 +166,7 @@ def fixed_case(setup: Setup) -> Figures:
     """Returns the figures of steps on one batch, with the model that the case names."""
     model = side_by_side.twins("tiny" if setup.quick else setup.case)
     mine, theirs = Ours(model), Theirs(model.model)
-    rows, width = (2, 32) if setup.quick else (8, 256)
+    rows, width = (2, 32) if setup.quick else (2, 2048) if setup.case == "1B" else (8, 256)
     batch, inputs = fixed(model.config.vocab_size, rows, width)
 
     def first(variant: Variant) -> list[float]:
@@ -208,7 +209,7 @@ def ragged_case(setup: Setup) -> Figures:
     return side_by_side.figures(setup, found, sum(e.length for e in examples))
 
 
-CASES = {"30M": fixed_case, "135M": fixed_case, "ragged": ragged_case}
+CASES = {"30M": fixed_case, "135M": fixed_case, "ragged": ragged_case, "1B": fixed_case}
 
 if __name__ == "__main__":
     side_by_side.main("train", __doc__ or "", CASES)

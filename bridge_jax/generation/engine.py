@@ -102,11 +102,13 @@ def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
     """Returns how many sequences are written together: `batch_size`, or few for few requests.
 
     Few are rounded up to a power of two, so that tests and samples of a few prompts compile few
-    programs; all are rounded up to a multiple of the devices that share them.
+    programs; all are rounded up to a multiple of the devices that share them. On a GPU there are
+    two at least: XLA has fast matrix products for two rows, and slow reductions for one.
     """
     few = 1 << max(0, requests - 1).bit_length()
     parts = batch_devices(mesh)
-    return -(-max(1, min(settings.batch_size, few)) // parts) * parts
+    least = 2 if mesh.devices.flat[0].platform == "gpu" else 1
+    return -(-max(least, min(settings.batch_size, few)) // parts) * parts
 
 
 def slot_length(tokens: int) -> int:
@@ -146,16 +148,40 @@ def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
     return jax.jit(convert, out_shardings=places)
 
 
-_NOTHING = np.zeros(0, np.int32)
-
-
 class _Slot:
-    """Tracks the request in a slot, the first call that decodes it, and the prompt in its cache."""
+    """Tracks the request in a slot, and the first call that decodes it."""
 
     def __init__(self) -> None:
         self.request: int | None = None
         self.since = 0
-        self.cached = _NOTHING  # Tokens of a prompt whose keys are in the cache.
+
+
+class _Prompts:
+    """Holds a prompt for each slot, to compare another one with all of them at once."""
+
+    def __init__(self, count: int, length: int):
+        self._tokens = np.zeros((count, length), np.int32)
+        self._lengths = np.zeros(count, np.int64)
+
+    def put(self, at: int, prompt: np.ndarray) -> None:
+        self._tokens[at, : len(prompt)] = prompt
+        self._lengths[at] = len(prompt)
+
+    def drop(self, at: int | slice) -> None:
+        self._lengths[at] = 0
+
+    def shared(self, prompt: np.ndarray, whole: bool) -> np.ndarray:
+        """Returns int[count]: how many tokens of a prompt can be taken from each slot.
+
+        That is all of it, or blocks; where slots have rings (`whole`), all of an equal prompt: a
+        ring has overwritten the beginning of a longer one.
+        """
+        same = self._tokens[:, : len(prompt)] == prompt
+        ends = np.pad(same, ((0, 0), (0, 1))).argmin(1)  # The first place that differs.
+        count = np.minimum(ends, self._lengths)
+        if whole:
+            return np.where((count == len(prompt)) & (self._lengths == len(prompt)), count, 0)
+        return np.where(count == len(prompt), count, count // BLOCK * BLOCK)
 
 
 class Engine:
@@ -190,6 +216,7 @@ class Engine:
         self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
         self._run_number = 0
         self._slots: list[_Slot] = []
+        self._prompts = _Prompts(0, 0)  # Whose keys are in the cache.
         self._none: Any = None  # No fresh requests.
         self._calls = 0
         self.steps = self.new_tokens = self.blocks = self._slot_steps = 0
@@ -317,6 +344,7 @@ class Engine:
         self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
         self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
+        self._prompts = _Prompts(count, length)
         places = (layer.keys.shape[2] for layer in self._programs.state.cache)
         self._has_rings = min(places) < length
         self._size = count, length, new
@@ -380,10 +408,10 @@ class Engine:
             none = shard_batch(np.zeros(len(self._slots), bool), self._mesh)
             written = self._state.written._replace(active=none)
             self._state = self._state._replace(written=written)
-            for slot in self._slots:
+            for at, slot in enumerate(self._slots):
                 slot.request = None
                 if slot.since > self._calls:  # Never decoded: idle steps write into its prompt.
-                    slot.cached = _NOTHING
+                    self._prompts.drop(at)
         jax.block_until_ready(self._state)  # A process that ends in a step may crash.
 
     def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, Rows]:
@@ -397,56 +425,49 @@ class Engine:
         fresh, rows = np.zeros(len(self._slots), bool), _no_rows(len(self._slots))
         first: list[tuple[int, np.ndarray]] = []  # Slots with prompts that others do not begin.
         second: list[tuple[int, np.ndarray]] = []
+        firsts = _Prompts(len(self._slots), self._size[1])
         for at, index in zip(idle, indices):
             slot, request = self._slots[at], asked[index]
             slot.request, slot.since = index, self._calls + 1
             fresh[at] = True
             _set(rows, at, request)
             prompt = np.asarray(request.prompt[:-1], np.int32)
-            chip = at // on_chip
-            new = [self._shared(other, prompt) for i, other in first if i // on_chip == chip]
-            near = self._slots[chip * on_chip : (chip + 1) * on_chip]
-            old = [self._shared(other.cached, prompt) for other in near]
-            (second if max(new, default=0) > max(old) else first).append((at, prompt))
+            start = at // on_chip * on_chip
+            new, old = (
+                prompts.shared(prompt, self._has_rings)[start : start + on_chip].max()
+                for prompts in (firsts, self._prompts)
+            )
+            if new > old:
+                second.append((at, prompt))
+            else:
+                first.append((at, prompt))
+                firsts.put(at, prompt)
         for group in (first, second):
             self._prefill(group, on_chip)
         if self._has_rings:  # Decoding overwrites the beginning.
-            for slot in self._slots:
-                slot.cached = _NOTHING
+            self._prompts.drop(slice(None))
         return fresh, rows
-
-    def _shared(self, cached: np.ndarray, prompt: np.ndarray) -> int:
-        """Returns how many tokens of a prompt can be taken from a slot: all of it, or blocks."""
-        most = min(len(cached), len(prompt))
-        differ = np.flatnonzero(cached[:most] != prompt[:most])
-        same = int(differ[0]) if len(differ) else most
-        if self._has_rings:  # A ring has overwritten the beginning of a longer prompt.
-            return same if same == len(prompt) == len(cached) else 0
-        return same if same == len(prompt) else same // BLOCK * BLOCK
 
     def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
         """Copies and computes prompts into slots, and remembers that they are there."""
         copies: list[tuple[int, int]] = []
         blocks: list[tuple[int, int, np.ndarray]] = []
         for at, prompt in group:
-            first = at // on_chip * on_chip
-            written = {to for _, to in copies}  # Their old prompts are gone when this is copied.
-            shared = {
-                i: self._shared(self._slots[i].cached, prompt)
-                for i in range(first, first + on_chip)
-                if i not in written
-            }
-            source = max(shared, key=lambda i: (shared[i], i == at))
+            start = at // on_chip * on_chip
+            shared = self._prompts.shared(prompt, self._has_rings)
+            shared[[to for _, to in copies]] = -1  # Their old prompts are gone when it is copied.
+            near = shared[start : start + on_chip]
+            source = at if shared[at] == near.max() else start + int(near.argmax())
             if source != at and shared[source]:
                 copies.append((source, at))
-            starts = range(shared[source], len(prompt), BLOCK)
+            starts = range(int(shared[source]), len(prompt), BLOCK)
             blocks += [(at, start, prompt[start : start + BLOCK]) for start in starts]
         for at, _ in group:  # An interruption may leave them half written.
-            self._slots[at].cached = _NOTHING
+            self._prompts.drop(at)
         self._copy(copies, on_chip)
         self._compute(blocks, on_chip)
         for at, prompt in group:
-            self._slots[at].cached = prompt
+            self._prompts.put(at, prompt)
 
     def _copy(self, copies: list[tuple[int, int]], on_chip: int) -> None:
         assert self._state is not None

@@ -41,22 +41,31 @@ def sample(
       forced: int32[B], a token that is taken instead; -1 is none.
     """
     greedy = temperature <= 0
-    scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None]
-    cuts = (top_p < 1) & ~greedy
-    scaled = jax.lax.cond(cuts.any(), lambda: _nucleus(scaled, top_p), lambda: scaled)
     likeliest = jnp.argmax(logits, -1).astype(jnp.int32)
-    token = jax.lax.cond(greedy.all(), lambda: likeliest, lambda: _draw(scaled, keys))
-    token = jnp.where(greedy, likeliest, token)
-    if forced is not None:
-        token = jnp.where(forced >= 0, forced, token)
 
-    def logprob(logits: jax.Array) -> jax.Array:
-        chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
+    def or_forced(token: jax.Array) -> jax.Array:
+        return token if forced is None else jnp.where(forced >= 0, forced, token)
 
-    # The most probable token is not drawn from a distribution.
-    drawn = jax.lax.cond(greedy.all(), lambda: jnp.zeros(len(token)), lambda: logprob(scaled))
-    return Sampled(token, logprob(logits), jnp.where(greedy, 0.0, drawn))
+    def draw() -> tuple[jax.Array, jax.Array]:
+        scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None]
+        cuts = (top_p < 1) & ~greedy
+        scaled = jax.lax.cond(cuts.any(), lambda: _nucleus(scaled, top_p), lambda: scaled)
+        token = or_forced(jnp.where(greedy, likeliest, _draw(scaled, keys)))
+        # The most probable token is not drawn from a distribution.
+        return token, jnp.where(greedy, 0.0, _logprob(scaled, token))
+
+    def take() -> tuple[jax.Array, jax.Array]:
+        return or_forced(likeliest), jnp.zeros(greedy.shape)
+
+    # One decision for all of it: a GPU waits for the host at each.
+    token, sampled = jax.lax.cond(greedy.all(), take, draw)
+    return Sampled(token, _logprob(logits, token), sampled)
+
+
+def _logprob(logits: jax.Array, token: jax.Array) -> jax.Array:
+    """Returns f32[B], of tokens int32[B] under logits f32[B, V]."""
+    chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:

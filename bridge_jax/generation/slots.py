@@ -23,6 +23,13 @@ from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
 BLOCK = 32  # Tokens of a prompt that are prefilled as one row.
 FORCED = 32  # Tokens that can be forced at one place.
+# A GPU runs the whole loop of decoding as one graph (XLA's command buffer): hundreds of small
+# kernels a token are launched one by one otherwise.
+ON_GPU = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
+    "DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
+    "xla_gpu_graph_min_graph_size": 1,
+}
 
 
 class Rows(NamedTuple):
@@ -278,7 +285,12 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
 def compiled(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
     """Returns the programs that run on a mesh; equal arguments compile once."""
     made = lowered(config, mesh, size)
-    steps = {name: program.compile() for name, program in made._asdict().items() if name != "state"}
+    how = ON_GPU if mesh.devices.flat[0].platform == "gpu" else None
+    steps = {
+        name: program.compile(compiler_options=how)
+        for name, program in made._asdict().items()
+        if name != "state"
+    }
     return made._replace(**steps)
 
 

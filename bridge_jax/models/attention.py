@@ -17,7 +17,7 @@ from bridge_jax.models.config import Kernel, Rope
 from bridge_jax.parallel.sharding import RULES
 
 # Without a kernel:
-CHUNK = 512  # Queries whose scores exist at once, where there are more.
+LONG, CHUNK = 1024, 512  # In a longer row, queries whose scores exist at once, at most.
 PARTS, PART = 4, 64  # Parts of a row that is no longer, at most, and queries of one, at least.
 LANES = 128  # A block of splash attention is a multiple of this,
 BLOCK = 512  # and at most this: its inputs must fit in a core's memory together.
@@ -114,10 +114,10 @@ def attention(
     mask = dense_mask(segments, window)
     if kernel == "cudnn" and cudnn_takes(query, softcap):
         return jax.nn.dot_product_attention(
-            query, key, value, mask=mask, scale=scale, implementation="cudnn"
+            query, key, value, mask=mask, is_causal=True, scale=scale, implementation="cudnn"
         )
     batch, steps, heads, dim = query.shape
-    if steps <= CHUNK:
+    if steps <= LONG:
         parts = []
         size = max(PART, -(-steps // PARTS))
         for start in range(0, steps, size):  # They see no key that comes after them.
@@ -125,7 +125,9 @@ def attention(
             seen = key[:, :end], value[:, :end], mask[:, :, start:end, :end]
             parts.append(_plain(query[:, start:end], *seen, scale, softcap))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
-    missing = -steps % CHUNK
+    count = -(-steps // CHUNK)
+    size = -(-steps // count)
+    missing = count * size - steps
     query = jnp.pad(query, ((0, 0), (0, missing), (0, 0), (0, 0)))
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, missing), (0, 0)))
 
@@ -133,8 +135,8 @@ def attention(
     def part(_: None, chunk: tuple[jax.Array, jax.Array]):
         return None, _plain(chunk[0], key, value, chunk[1], scale, softcap)
 
-    queries = query.reshape(batch, -1, CHUNK, heads, dim).swapaxes(0, 1)
-    masks = mask.reshape(batch, 1, -1, CHUNK, mask.shape[-1]).transpose(2, 0, 1, 3, 4)
+    queries = query.reshape(batch, count, size, heads, dim).swapaxes(0, 1)
+    masks = mask.reshape(batch, 1, count, size, mask.shape[-1]).transpose(2, 0, 1, 3, 4)
     mixed = jax.lax.scan(part, None, (queries, masks))[1]
     return mixed.swapaxes(0, 1).reshape(query.shape)[:, :steps]
 

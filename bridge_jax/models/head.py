@@ -29,6 +29,7 @@ from bridge_jax.parallel.sharding import RULES
 # Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK` columns.
 CHUNK_LOGITS = 1 << 24
 CHUNK = 1024
+FEW = 2  # Largest values that are searched one after the other.
 BLOCK = 128  # Logits of which the largest is found first, where the k largest are wanted.
 # Up to so many logits on a chip (f32, 512 MiB) are kept for the backward pass. Our default.
 KEPT_LOGITS = 1 << 27
@@ -440,19 +441,35 @@ def _top_k(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """
     count, size = logits.shape
     if size % BLOCK or 4 * k * BLOCK > size:
-        return jax.lax.top_k(logits, k)
+        return _largest(logits, k)
     blocks = logits.reshape(count, -1, BLOCK)
-    chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1])
+    chosen = jnp.sort(_largest(blocks.max(-1), k)[1])
     values = jnp.take_along_axis(blocks, chosen[..., None], axis=1).reshape(count, -1)
     places = (chosen[..., None] * BLOCK + jnp.arange(BLOCK)).reshape(count, -1)
-    values, at = jax.lax.top_k(values, k)
+    values, at = _largest(values, k)
     return values, jnp.take_along_axis(places, at, axis=1)
+
+
+def _largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the k largest of f32[N, C] and their places, as `jax.lax.top_k`.
+
+    Few are searched one after the other: a GPU sorts whole rows otherwise.
+    """
+    if not 0 < k <= FEW:
+        return jax.lax.top_k(values, k)
+    found, places, row = [], [], jnp.arange(len(values))
+    for _ in range(k):
+        place = jnp.argmax(values, -1)
+        found.append(values[row, place])
+        places.append(place.astype(jnp.int32))
+        values = values.at[row, place].set(-jnp.inf)
+    return jnp.stack(found, -1), jnp.stack(places, -1)
 
 
 def _best(k: int, *found: Top) -> Top:
     """Returns the `k` best of all that were found; of equals, the first."""
     ids, values = (jnp.concatenate(parts, axis=1) for parts in zip(*found))
-    values, at = jax.lax.top_k(values, k)
+    values, at = _largest(values, k)
     return Top(jnp.take_along_axis(ids, at, axis=1), values)
 
 

@@ -79,6 +79,7 @@ def test_splash_attention_gives_the_plain_result(case, interpreted):
 def test_rows_that_are_no_whole_blocks_or_chunks(kernel, interpreted, monkeypatch):
     query, key, value, segments = inputs(steps=200)
     expected = attention(query, key, value, segments, 0.2)
+    monkeypatch.setattr(module, "LONG", 64)
     monkeypatch.setattr(module, "CHUNK", 64)
     found = attention(query, key, value, segments, 0.2, kernel=kernel)
     real = np.asarray(segments > 0)
@@ -97,6 +98,7 @@ def test_splash_attention_on_a_mesh(tensor, interpreted):
 @on_cases
 def test_chunks_of_queries_give_the_whole_result(case, monkeypatch):
     expected = value_and_gradients("plain", case)
+    monkeypatch.setattr(module, "LONG", 64)
     monkeypatch.setattr(module, "CHUNK", 64)
     found = value_and_gradients("plain", case)
     for a, b in zip(found, expected):
