@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, RunConfig, SelectionConfig
 from bridge_jax.config.fields import UNKEYED
+from bridge_jax.data.answers import ANSWER_MARK
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
@@ -41,7 +42,7 @@ class PseudoLabel(TypedDict):
 
 
 class Score(TypedDict):
-    """The difficulty of an example for the warmed-up assistant, in nats."""
+    """The difficulty of an example for the warmed-up assistant, in nats a token of its answer."""
 
     id: str
     domain: str
@@ -75,6 +76,7 @@ SCORES = Artifact(
     "score",
     "assistant",
     (rows("scores.jsonl", Score), array("embeddings.npy")),
+    version=2,  # of the answer's own tokens
 )
 GRADIENTS = Artifact(
     "apprenticeship/gradients",
@@ -82,6 +84,7 @@ GRADIENTS = Artifact(
     "score",
     "assistant",
     (array("gradients.npy"),),
+    version=2,  # of the answer's own tokens
 )
 SELECTION = Artifact(
     "apprenticeship/selection",
@@ -187,10 +190,28 @@ def labels_to_score(
       pseudo_labels: the folder of pseudo-labels; None takes the gold labels.
     """
     if pseudo_labels is None:
-        return reading.labelled(pool, pool.digest)
+        return _OwnAnswers(reading.labelled(pool, pool.digest), reading)
     written = {row["id"]: row["ids"] for row in pseudo_labels.rows("pseudo_labels.jsonl")}
     asked = reading.prompts(pool, pool.digest, "answer")
-    return [prompts.Sequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
+    found = [prompts.Sequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
+    return _OwnAnswers(found, reading)
+
+
+class _OwnAnswers(Sequence[prompts.Sequence]):
+    """Sequences of which the tokens of the answer itself are scored (`Sequence.own_answer`)."""
+
+    def __init__(self, sequences: Sequence[prompts.Sequence], reading: Rendering):
+        self._sequences, self._end = sequences, reading.tokenizer.end_id
+        self._mark = reading.tokenizer.encode(ANSWER_MARK)
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._sequences[index]
+        if isinstance(index, slice):
+            return [one.own_answer(self._mark, self._end) for one in found]
+        return found.own_answer(self._mark, self._end)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,7 +157,7 @@ def empty(shape: Shape, pad_id: int = 0) -> ScoreBatch:
 
 
 def fill(planned: Planned, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
-    """Returns the batch with its sequences; a rationale, if there is one, counts as prompt."""
+    """Returns the batch with its sequences; a rationale, if there is one, is read alone."""
     batch, shape = empty(planned.shape, pad_id), planned.shape
     for p, part in enumerate(planned.parts):
         number = done = 0
@@ -175,7 +175,7 @@ def fill(planned: Planned, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
                 batch.target_at[p, slots] = np.arange(first, first + answer)
                 batch.target[p, slots] = s.answer
                 batch.target_of[p, slots] = number
-                batch.prompt_length[p, number] = prompt
+                batch.prompt_length[p, number] = len(s.prompt)
                 start, done = start + s.length, done + answer
     return batch
 

@@ -155,7 +155,7 @@ def score(
     Args:
       config: of the (warmed-up) assistant.
       params: of the same model.
-      sequences: prompt and gold answer; a rationale, if there is one, counts as prompt.
+      sequences: prompt and gold answer; a rationale, if there is one, is read and not scored.
       batch_tokens: the most tokens in a batch, padding included.
       pad_id: the token that fills the batches.
       mesh: the rows of a batch are split over it.

@@ -75,6 +75,19 @@ class Sequence(NamedTuple):
         """The sequence without its answer: the end token follows the rationale."""
         return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
 
+    def own_answer(self, mark: Seq[int], end: int) -> "Sequence":
+        """Returns the sequence with the answer's own tokens as the answer.
+
+        The `mark` before it goes to the rationale, and the `end` token goes: every answer has them,
+        so they say nothing about this one. A sequence in which nothing else is left stays.
+        """
+        start = len(mark) if self.answer[: len(mark)] == list(mark) else 0
+        own = self.answer[start:]
+        own = own[:-1] if own[-1:] == [end] else own
+        if not own:
+            return self
+        return Sequence(self.prompt, [*self.rationale, *self.answer[:start]], own)
+
 
 class DrawnInstructions(NamedTuple):
     """Generic instructions for the student's warm-up.

@@ -14,6 +14,7 @@ from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
+from bridge_jax.text.prompts import Sequence
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -82,15 +83,30 @@ def test_gold_answers_outside_of_the_warm_up_change_nothing(config_path, tmp_pat
 def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
     job = Run(tiny_run.settings(config_path, *UNLABELLED), tmp_path)
     pool, reading = job.inputs.pool, job.inputs.rendering("assistant")
-    rows = [apprenticeship.PseudoLabel(id=e.id, ids=[7, i + 10, 1]) for i, e in enumerate(pool)]
+    tokenizer = job.inputs.model("assistant").tokenizer
+    # The mark and the end token are those of every answer; one that was cut has no end token.
+    mark, end = tokenizer.encode("Answer:"), [tokenizer.end_id]
+    rows = [
+        apprenticeship.PseudoLabel(id=e.id, ids=[*mark, 7, i + 10, *(end if i else [])])
+        for i, e in enumerate(pool)
+    ]
     folder = one_stage.folder_of(job, PSEUDO_LABELS)
     folder.write_rows("pseudo_labels.jsonl", rows[::-1])
     found = apprenticeship.labels_to_score(pool, reading, folder)
-    assert [s.answer for s in found] == [[7, i + 10, 1] for i in range(12)]
-    assert found[0].prompt == reading.sequence(pool[0], None).prompt
-    gold = pool[0].answer
-    answer = apprenticeship.labels_to_score(pool, reading, None)[0].answer
-    assert job.inputs.model("assistant").tokenizer.decode(answer) == f"Answer: {gold}"
+    assert [s.answer for s in found] == [[7, i + 10] for i in range(12)]
+    assert found[:2] == [found[0], found[1]]
+    gold = apprenticeship.labels_to_score(pool, reading, None)
+    for sequences in (found, gold):
+        assert sequences[0].prompt == reading.sequence(pool[0], None).prompt
+        assert sequences[0].rationale == mark
+    assert tokenizer.decode(gold[0].answer).strip() == pool[0].answer
+
+
+def test_an_answer_without_tokens_of_its_own_stays():
+    frame = Sequence([5], [], [1, 2, 3])
+    assert frame.own_answer([1, 2], 3) == frame
+    assert frame.own_answer([1], 3) == Sequence([5], [1], [2])
+    assert frame.own_answer([9], 3) == Sequence([5], [], [1, 2])
 
 
 def test_an_unlabelled_pool_is_scored_on_pseudo_labels(config_path, tmp_path):

@@ -97,7 +97,7 @@ def test_a_batch_by_hand():
     np.testing.assert_array_equal(batch.target_at, [[1, 2, 5, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(batch.target, [[1, 2, 7, 0], [3, 0, 0, 0]])
     np.testing.assert_array_equal(batch.target_of, [[1, 1, 2, 0], [1, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.prompt_length, [[0, 2, 2, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(batch.prompt_length, [[0, 1, 2, 0], [0, 1, 0, 0]])
     assert Planned(shape, [[[1, 0]], [[2]]]).members == [[1, 0], [2]]
 
 

@@ -62,7 +62,7 @@ def dense(config, params, sequence):
     nll = -predictions[np.arange(len(sequence.answer)), ids[first:]].mean()
     entropy = -(np.exp(predictions) * predictions).sum(-1).mean()
     second, top = np.sort(np.exp(predictions), -1)[:, -2:].T
-    mean = np.asarray(hidden, np.float64)[:first].mean(0)
+    mean = np.asarray(hidden, np.float64)[: len(sequence.prompt)].mean(0)
     return scores.Scores(nll, entropy, (1 - top + second).mean(), mean / np.linalg.norm(mean))
 
 
