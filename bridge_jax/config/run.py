@@ -130,6 +130,7 @@ class RunConfig:
     assistant_training: TrainConfig = TrainConfig(epochs=8)
     instruct: InstructConfig = dataclasses.field(default_factory=InstructConfig)
     rationales: RationalesConfig = RationalesConfig()
+    round_training: TrainConfig = TrainConfig()
     logits: LogitsConfig = LogitsConfig()
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()

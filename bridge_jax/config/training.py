@@ -158,6 +158,14 @@ class RationalesConfig:
         assistant learns each of the teacher's answers in both modes, to reason and to explain.
         Without, it has to find the answers of the pool itself, as it does when it is tested; an
         epoch of its training is then half as long.
+      retries: more answers of the assistant to a question whose rationale is rejected; the first
+        that the filter lets pass is taken (rejection sampling, as in 2308.01825). Where gold
+        answers filter, an answer that was guessed right tells something that no teacher was paid
+        for.
+      retry_temperature: with which they are sampled.
+      rounds: how often the assistant is trained again on those of its own rationales that are kept,
+        before it writes the ones that the student learns (STaR; ReST, 2308.08998). STaR trains the
+        base model anew in each round; here it goes on from the round before (`round_training`).
       min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
         Our default.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
@@ -172,6 +180,9 @@ class RationalesConfig:
 
     filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
     show_gold: bool = True
+    retries: Count = 0
+    retry_temperature: NotNegative = 1.0
+    rounds: Annotated[int, Range(least=0, most=3)] = 0
     min_mean_logprob: LogProbability = -0.5
     min_step_logprob: LogProbability = -1.0
     samples: Size = 4

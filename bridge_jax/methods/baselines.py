@@ -49,7 +49,8 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
     return [
         apprenticeship.warmup(config),
         *tutoring.instruction_warmup(config),
-        *rationales.stages(config, by, "reason", tutoring.instructed(config)),
+        *rationales.samples(config, tutoring.instructed(config)),
+        *rationales.stages(config, by, "reason"),
         *logits.stages(config, by, "reason", {}),
         tutoring.student(config, {}),
         *evaluation.of_student(config, tutoring.student_mode(config)),

@@ -1,7 +1,7 @@
 """BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, who teaches the student."""
 
 from bridge_jax.config import RunConfig
-from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, tutoring
+from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, rounds, tutoring
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
 from bridge_jax.pipeline.stages import Method, Stage
 from bridge_jax.text.prompts import Mode
@@ -11,16 +11,19 @@ def stages(config: RunConfig) -> list[Stage]:
     """Returns the steps of the paper, in order."""
     modes = _modes(config)
     annotated = {"annotated": ANNOTATIONS.name}
-    by = rationales.ASSISTANT
+    by = rounds.last(config)
     plan = [
         # Phase 1, apprenticeship.
         apprenticeship.warmup(config),
         *apprenticeship.selection(config),
         annotations(config, apprenticeship.SELECTION),
         rationales.assistant(config, modes),
-        # Phase 2, tutoring.
+        # The student's samples may filter the assistant's rationales, in rounds too.
         *tutoring.instruction_warmup(config),
-        *rationales.stages(config, by, modes[-1], tutoring.instructed(config)),
+        *rationales.samples(config, tutoring.instructed(config)),
+        *rounds.stages(config, modes),
+        # Phase 2, tutoring.
+        *rationales.stages(config, by, modes[-1]),
         *logits.stages(config, by, modes[-1], annotated),
     ]
     if config.compare_direct:
@@ -46,7 +49,7 @@ def _tests(config: RunConfig) -> list[Stage]:
     return [
         *evaluation.of_student(config, mode, direct),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
-        evaluation.test_of(config, evaluation.ASSISTANT, rationales.ASSISTANT),
+        evaluation.test_of(config, evaluation.ASSISTANT, rounds.last(config)),
     ]
 
 
@@ -57,6 +60,7 @@ METHOD = Method(
         *apprenticeship.UP_TO_SELECTION,
         ANNOTATIONS,
         rationales.ASSISTANT,
+        *rounds.ALL,
         tutoring.INSTRUCT,
         *rationales.ALL,
         logits.LOGITS,

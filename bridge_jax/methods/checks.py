@@ -14,7 +14,7 @@ from bridge_jax.config import (
     TrainConfig,
     fields,
 )
-from bridge_jax.data.answers import load_tensorflow_text
+from bridge_jax.data.answers import answer_in_recorded_text, load_tensorflow_text
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
@@ -217,6 +217,19 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
         yield f"rationales.samples={samples}: 2 or more"
     if config.rationales.filter == "consistency" and temperature <= 0:
         yield f"rationales.temperature={temperature}: above 0, or all samples are the same"
+    how = config.rationales
+    if how.retries and how.retry_temperature <= 0:
+        yield (
+            f"rationales.retry_temperature={how.retry_temperature}: above 0, or all retries are "
+            "the same as the first answer"
+        )
+    if how.retries and how.corruption:
+        yield (
+            f"rationales.corruption={how.corruption}: a retry would replace what the error was put "
+            "into; set rationales.retries=0"
+        )
+    if how.rounds and config.method != "bridge":
+        yield f"rationales.rounds={how.rounds}: method={config.method} has none; set it to 0"
     if not config.data.labelled:
         yield from _faults_of_unlabelled(config, stages)
     weight = config.logits.weight
@@ -297,7 +310,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
       UserError: the budget exceeds the pool; a prompt exceeds max_prompt_tokens or, with its
         completion, the model's context; a chat template does not write what it is given; a token
         has no row in the embedding table; the warm-up's domains are not in the pool; the
-        instructions are too few or too long; a checkpoint is missing or lacks a layer to keep; or
+        instructions are too few or too long; a recorded teacher has no rationale, or none with an
+        answer; a checkpoint is missing or lacks a layer to keep; or
         the library of TensorBoard or of ROUGE is not installed.
     """
     by_name = {stage.name: stage for stage in stages}
@@ -324,6 +338,9 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         _ = inputs.instructions
     if logits.LOGITS.name in by_name:
         logits.check(config, inputs)
+    is_recorded = config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from
+    if asking(stages) and is_recorded:
+        _check_recorded(config, pool)
 
 
 def _check_size(config: RunConfig, pool: int) -> None:
@@ -333,6 +350,27 @@ def _check_size(config: RunConfig, pool: int) -> None:
         size = config.selection.size
         name = f"selection.size={size}" if size else f"budget.queries={selected}"
         raise UserError(f"{name} exceeds the pool of {pool:,} examples{less}; lower it or add data")
+
+
+def _check_recorded(config: RunConfig, pool: Examples) -> None:
+    """Checks that the examples have the teacher's rationales, and that these have answers."""
+    name, kind = config.data.rationale, config.teacher.kind
+    recorded = [example for example in pool if name in example.rationales]
+    if not recorded:
+        others = sorted({other for example in pool for other in example.rationales})
+        way_out = f"set data.rationale to {' or '.join(others)}" if others else "record some"
+        raise UserError(
+            f"teacher.kind={kind}: no example of the pool has a recorded rationale {name!r}; "
+            f"{way_out}, or ask a teacher"
+        )
+    if kind == "replay" and not any(
+        answer_in_recorded_text(example.rationales[name], example)[1] for example in recorded
+    ):
+        raise UserError(
+            f"teacher.kind=replay: none of the {len(recorded):,} recorded rationales {name!r} ends "
+            "in an answer, so none would be kept; if a column of the file has the teacher's "
+            "answers, name it: --config.data.columns=teacher_answer:COLUMN"
+        )
 
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:

@@ -8,8 +8,8 @@ import bisect
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
 from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_completion
@@ -23,7 +23,7 @@ from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
-from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.models import Model, RoleModel, write_completions
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
@@ -62,12 +62,14 @@ class Judged(Written):
     """A rationale that the assistant wrote, and whether the student learns from it.
 
     Attributes:
+      retry: which answer to the question it is, if it is not the first.
       corruption: the kind of error that was put in, if one was.
       agreement: the share of the student's samples with this answer.
       gold, correct: for the report alone.
       kept, reason: whether it is learned from, and why not.
     """
 
+    retry: NotRequired[int]
     corruption: str | None
     agreement: NotRequired[float]
     gold: str
@@ -103,7 +105,14 @@ SAMPLES = Artifact(
 RATIONALES = Artifact(
     "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)
 )
-ALL = (COMPLETIONS, SAMPLES, RATIONALES)  # In the order of reports.
+RETRIES = Artifact(
+    "tutoring/retries",
+    "Asking the assistant again",
+    "generate",
+    "assistant",
+    (rows("completions.jsonl", Written),),
+)
+ALL = (SAMPLES, COMPLETIONS, RETRIES, RATIONALES)  # In the order of reports.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,9 +181,16 @@ class Writing:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling(Writing):
-    """Parameters of the student's samples, `samples` of each example."""
+    """Parameters of several completions of one prompt: `samples` of each example."""
 
     samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrying(Sampling):
+    """Parameters of the assistant's further answers to a question; `how` rejects the first one."""
+
+    how: RationalesConfig
 
 
 def write(
@@ -187,7 +203,44 @@ def write(
 ) -> None:
     """Writes a rationale for every example of the pool with the assistant of stage `by`."""
     asked = reading.prompts(pool, pool.digest, params.mode)
-    model = assistant.load(by)
+    _write(params, out, "rationales", pool, asked, assistant.load(by))
+
+
+def retry(
+    params: Retrying,
+    out: Folder,
+    pool: Examples,
+    assistant: RoleModel,
+    reading: Rendering,
+    by: Folder,
+    completed: Folder,
+    sampled: Folder | None = None,
+) -> None:
+    """Writes more rationales, sampled ones, for every example whose first one is rejected."""
+    at = {example.id: i for i, example in enumerate(pool)}
+    rejected = [
+        at[row["id"]]
+        for row in _with_agreement(completed.rows("completions.jsonl"), sampled)
+        if why_rejected(row, pool.by_id[row["id"]], params.how)
+    ]
+    asked = reading.prompts(pool, pool.digest, params.mode)
+    again = [i for i in rejected for _ in range(params.samples)]
+    if not again:
+        out.write_rows("completions.jsonl", [])
+        return
+    examples, prompts = [pool[i] for i in again], [asked[i] for i in again]
+    _write(params, out, "more rationales", examples, prompts, assistant.load(by))
+
+
+def _write(
+    params: Writing,
+    out: Folder,
+    name: str,
+    examples: Sequence[Example],
+    asked: Sequence[list[int]],
+    model: Model,
+) -> None:
+    """Writes a rationale for each example, which may be there more than once."""
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
         text = model.tokenizer.decode(completion.ids)
@@ -208,7 +261,7 @@ def write(
         }
 
     engine = model.engine(params.generation, params.seed)
-    write_completions(out, "completions.jsonl", "rationales", engine, pool, asked, to_row)
+    write_completions(out, "completions.jsonl", name, engine, examples, asked, to_row)
 
 
 def step_logprobs(completion: Completion, tokenizer: Tokenizer) -> list[float]:
@@ -272,23 +325,41 @@ def judge(
     pool: Examples,
     completed: Folder,
     sampled: Folder | None = None,
+    retried: Folder | None = None,
 ) -> None:
-    """Writes for each rationale whether the student learns from it, and why not."""
+    """Writes for each example whether the student learns from its rationale, and why not.
+
+    That is the first one that is kept; where none is, the first one.
+    """
     config, found = params.how, []
-    written = completed.rows("completions.jsonl")
-    said: dict[str, list[str | None]] = {row["id"]: [] for row in written}
-    for row in sampled.rows("samples.jsonl") if sampled else ():
-        said[row["id"]].append(row["answer"])
-    for row in corrupt(written, pool.by_id, config, params.seed):
+    again = retried.rows("completions.jsonl") if retried else []
+    retries: dict[str, list[dict[str, Any]]] = {}
+    for row in _with_agreement(again, sampled):
+        retries.setdefault(row["id"], []).append(row)
+    written = corrupt(completed.rows("completions.jsonl"), pool.by_id, config, params.seed)
+    for row in _with_agreement(written, sampled):
         example = pool.by_id[row["id"]]
-        if samples := said[example.id]:
-            same = samples.count(row["answer"]) if row["answer"] is not None else 0
-            row["agreement"] = same / len(samples)
         reason = why_rejected(row, example, config)
+        for number, other in enumerate(retries.get(example.id, ()) if reason else (), start=1):
+            if not why_rejected(other, example, config):
+                row, reason = other | {"retry": number, "corruption": None}, None
+                break
         # For the report alone, whichever filter decides.
         truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
     out.write_rows(FILE, found)
+
+
+def _with_agreement(written: list[dict[str, Any]], sampled: Folder | None) -> list[dict[str, Any]]:
+    """Adds to each completion the share of the student's samples that agree with its answer."""
+    said: dict[str, list[str | None]] = {}
+    for row in sampled.rows("samples.jsonl") if sampled else ():
+        said.setdefault(row["id"], []).append(row["answer"])
+    for row in written:
+        if answers := said.get(row["id"]):
+            same = answers.count(row["answer"]) if row["answer"] is not None else 0
+            row["agreement"] = same / len(answers)
+    return written
 
 
 def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesConfig) -> str | None:
@@ -314,8 +385,24 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
     return next((f"{name} below {at}" for name, at in bounds.items() if row[name] < at), None)
 
 
+class Writings(NamedTuple):
+    """The stages that write rationales, ask again where one was rejected, and filter them."""
+
+    completions: Artifact = COMPLETIONS
+    retries: Artifact = RETRIES
+    rationales: Artifact = RATIONALES
+
+
+_FOR_STUDENT = Writings()
+# Settings that change no verdict of the filter.
+_OF_OTHERS = "show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"
+
+
 def stages(
-    config: RunConfig, by: Artifact, mode: Mode, instructed: Mapping[str, str]
+    config: RunConfig,
+    by: Artifact,
+    mode: Mode,
+    into: Writings = _FOR_STUDENT,
 ) -> list[Stage]:
     """Returns the stages that write and filter the rationales.
 
@@ -323,23 +410,37 @@ def stages(
       config: of the run.
       by: the stage that trained the assistant.
       mode: the prompt with which it is asked.
-      instructed: argument -> stage of the student's instruction warm-up, if there is one.
+      into: the stages of this round.
     """
+    how, default = config.rationales, RationalesConfig()
+    # The keys leave out what other stages read: how rationales are asked for and sampled.
+    filtering = dataclasses.replace(how, **{name: getattr(default, name) for name in _OF_OTHERS})
     writing = Writing(config.generation, mode, config.seed)
     to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
-    plan = [Stage(COMPLETIONS, write, writing, to_assistant, Load("pool", modes=(mode,)))]
-    reads = {"pool": inputs.POOL, "completed": COMPLETIONS.name}
-    how = config.rationales
+    plan = [Stage(into.completions, write, writing, to_assistant, Load("pool", modes=(mode,)))]
+    reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
-        generation = dataclasses.replace(config.generation, temperature=how.temperature)
-        to_student = {**inputs.POOL_TO_STUDENT, **instructed}
-        sampling = Sampling(generation, "reason", config.seed, how.samples)
-        load = Load("pool", samples=how.samples)
-        plan.append(Stage(SAMPLES, sample, sampling, to_student, load))
         reads["sampled"] = SAMPLES.name
-    # The key leaves out what other stages read: how rationales are asked for and sampled.
-    default = RationalesConfig()
-    how = dataclasses.replace(
-        how, show_gold=default.show_gold, samples=default.samples, temperature=default.temperature
-    )
-    return [*plan, Stage(RATIONALES, judge, Judging(how, config.seed), reads)]
+    if how.retries:
+        generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)
+        params = Retrying(generation, mode, config.seed, how.retries, filtering)
+        load = Load("pool", modes=(mode,), samples=how.retries)
+        plan.append(Stage(into.retries, retry, params, to_assistant | reads, load))
+        reads["retried"] = into.retries.name
+    return [*plan, Stage(into.rationales, judge, Judging(filtering, config.seed), reads)]
+
+
+def samples(config: RunConfig, instructed: Mapping[str, str]) -> list[Stage]:
+    """Returns the stage of the student's samples, if the filter reads them.
+
+    Args:
+      config: of the run.
+      instructed: argument -> stage of the student's instruction warm-up, if there is one.
+    """
+    how = config.rationales
+    if how.filter != "consistency":
+        return []
+    generation = dataclasses.replace(config.generation, temperature=how.temperature)
+    to_student = {**inputs.POOL_TO_STUDENT, **instructed}
+    params = Sampling(generation, "reason", config.seed, how.samples)
+    return [Stage(SAMPLES, sample, params, to_student, Load("pool", samples=how.samples))]

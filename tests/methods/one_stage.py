@@ -13,6 +13,7 @@ from bridge_jax.methods import (
     checks,
     evaluation,
     rationales,
+    rounds,
     tutoring,
 )
 from bridge_jax.methods.annotations import Annotation
@@ -81,7 +82,7 @@ def taught(patch: pytest.MonkeyPatch) -> dict[str, list[Sequence]]:
         seen[name] = list(sequences)
 
     patch.setattr(RoleModel, "trainable", lambda *_: None)
-    for module in (apprenticeship, rationales, tutoring):
+    for module in (apprenticeship, rationales, rounds, tutoring):
         patch.setattr(module, "fit", fit)
     return seen
 

@@ -32,6 +32,7 @@ SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"
 SELECTION, ANNOTATIONS = "apprenticeship/selection", "apprenticeship/annotations"
 ASSISTANT, INSTRUCT = "apprenticeship/assistant", "tutoring/instruct"
 COMPLETIONS, SAMPLES = "tutoring/completions", "tutoring/samples"
+RETRIES = "tutoring/retries"
 RATIONALES, LOGITS = "tutoring/rationales", "tutoring/logits"
 STUDENT, DIRECT = "tutoring/student", "baselines/direct"
 OF_ASSISTANT = ("evaluation/assistant_base", "evaluation/assistant")
@@ -40,13 +41,14 @@ OF_STUDENT = tuple(
     for name in ("student_base", "student_instruct", "student_direct", "student")
 )
 TESTS = (*OF_STUDENT, *OF_ASSISTANT)
-READ_BY_ASSISTANT = (WARMUP, SCORES, GRADIENTS, ASSISTANT, COMPLETIONS, LOGITS, *OF_ASSISTANT)
+READ_BY_ASSISTANT = (WARMUP, SCORES, GRADIENTS, ASSISTANT, COMPLETIONS, RETRIES, LOGITS)
+READ_BY_ASSISTANT += OF_ASSISTANT
 READ_BY_STUDENT = (INSTRUCT, SAMPLES, STUDENT, DIRECT, LOGITS, *OF_STUDENT)
 OF_POOL = (
     *(WARMUP, SCORES, GRADIENTS, SELECTION, ANNOTATIONS, ASSISTANT, COMPLETIONS, SAMPLES),
-    *(RATIONALES, LOGITS, STUDENT, DIRECT),
+    *(RETRIES, RATIONALES, LOGITS, STUDENT, DIRECT),
 )
-OF_GENERATION = (COMPLETIONS, SAMPLES, *TESTS)
+OF_GENERATION = (COMPLETIONS, RETRIES, SAMPLES, *TESTS)
 NOTHING = ()
 
 # Field -> (another value, the stages that read it). What follows those in turn is found below.
@@ -63,7 +65,10 @@ FIELDS = {
     # Practice tasks are drawn one after the other: another number is other tasks in all splits.
     "data.dev": (3, OF_POOL),
     "data.test": (9, (*OF_POOL, *TESTS)),
-    "data.labelled": (False, (SCORES, GRADIENTS, SELECTION, ASSISTANT, COMPLETIONS, DIRECT)),
+    "data.labelled": (
+        False,
+        (SCORES, GRADIENTS, SELECTION, ASSISTANT, COMPLETIONS, RETRIES, DIRECT),
+    ),
     "data.instruction": ("Say it.", (*OF_POOL, *TESTS)),
     "data.on_bad_row": ("skip", NOTHING),
     "data.max_steps": (2, (*OF_POOL, *TESTS)),
@@ -102,15 +107,17 @@ FIELDS = {
     "instruct.examples": (5, (INSTRUCT,)),
     "instruct.train.epochs": (2, (INSTRUCT,)),
     "instruct.train.row_tokens": (512, (INSTRUCT,)),
-    "rationales.filter": ("none", (RATIONALES, LOGITS, STUDENT)),
-    "rationales.show_gold": (False, (ASSISTANT, COMPLETIONS, LOGITS)),
-    "rationales.min_mean_logprob": (-9.0, (RATIONALES,)),
-    "rationales.min_step_logprob": (-9.0, (RATIONALES,)),
+    "rationales.filter": ("none", (RETRIES, RATIONALES, LOGITS, STUDENT)),
+    "rationales.show_gold": (False, (ASSISTANT, COMPLETIONS, RETRIES, LOGITS)),
+    "rationales.min_mean_logprob": (-9.0, (RETRIES, RATIONALES)),
+    "rationales.min_step_logprob": (-9.0, (RETRIES, RATIONALES)),
+    "rationales.retries": (3, (RETRIES,)),
+    "rationales.retry_temperature": (0.3, (RETRIES,)),
     "rationales.samples": (3, (SAMPLES,)),
     "rationales.temperature": (0.3, (SAMPLES,)),
-    "rationales.min_agreement": (0.9, (RATIONALES,)),
-    "rationales.corruption": (0.2, (RATIONALES,)),
-    "rationales.corruption_kind": ("wrong_reasoning", (RATIONALES,)),
+    "rationales.min_agreement": (0.9, (RETRIES, RATIONALES)),
+    "rationales.corruption": (0.2, (RETRIES, RATIONALES)),
+    "rationales.corruption_kind": ("wrong_reasoning", (RETRIES, RATIONALES)),
     "logits.weight": (0.25, (STUDENT,)),
     "logits.top_k": (4, (LOGITS,)),
     "direct_training.epochs": (2, (DIRECT,)),
@@ -153,6 +160,10 @@ TRAININGS = {
 for key, stage in TRAININGS.items():
     FIELDS |= {f"{key}.{name}": (value, (stage,)) for name, value in TRAINING.items()}
     FIELDS |= {f"{key}.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()}
+# Of the rounds, which are in a test of their own.
+ROUND_TRAINING = {f"round_training.{name}": value for name, value in TRAINING.items()}
+FIELDS |= {name: (value, NOTHING) for name, value in ROUND_TRAINING.items()}
+FIELDS |= {f"round_training.{n}": (value, NOTHING) for n, value in SPEED_OF_TRAINING.items()}
 for role, readers in (("assistant", READ_BY_ASSISTANT), ("student", READ_BY_STUDENT)):
     lora = {"rank": 2, "alpha": 3.0, "dropout": 0.5, "targets": ("mlp/*",), "rslora": True}
     FIELDS |= {f"{role}.lora.{name}": (value, readers) for name, value in lora.items()}
@@ -195,6 +206,7 @@ FIELDS |= {
 ALONE = {
     "method": "test_methods_share_what_they_do_alike",
     "compare_direct": "test_methods_share_what_they_do_alike",
+    "rationales.rounds": "test_a_round_comes_before_what_the_student_learns",
     "selection.strategy": "test_another_strategy_changes_the_selection_and_leaves_the_scores",
     "teacher.kind": "test_another_kind_of_teacher_is_asked_anew",
     "teacher.replay_from": "test_a_replay_is_known_by_its_content",
@@ -226,7 +238,7 @@ def base(checkpoint):
         assistant_training=train,
         student_training=train,
         direct_training=train,
-        rationales=RationalesConfig(filter="consistency"),
+        rationales=RationalesConfig(filter="consistency", retries=2),
         logits=LogitsConfig(weight=0.5, top_k=8),
         generation=GenerationConfig(max_new_tokens=4, batch_size=8),
     )
@@ -313,6 +325,19 @@ def test_methods_share_what_they_do_alike(base, tmp_path):
     without = keys_of(with_value(base, "compare_direct", False), tmp_path)
     assert bridge.keys() - without.keys() == {DIRECT, "evaluation/student_direct"}
     assert not changed(bridge, without)
+
+
+def test_a_round_comes_before_what_the_student_learns(base, tmp_path):
+    rounds = [with_value(base, "rationales.rounds", count) for count in (1, 2)]
+    none, one, two = (keys_of(config, tmp_path) for config in (base, *rounds))
+    of_round = ("completions", "retries", "rationales", "assistant")
+    assert one.keys() - none.keys() == {f"apprenticeship/{name}_1" for name in of_round}
+    assert two.keys() - one.keys() == {f"apprenticeship/{name}_2" for name in of_round}
+    expected = {COMPLETIONS, RETRIES, RATIONALES, LOGITS, STUDENT, OF_ASSISTANT[1], OF_STUDENT[3]}
+    assert changed(none, one) == changed(one, two) == expected
+    for field, value in ROUND_TRAINING.items():
+        other = keys_of(with_value(rounds[0], field, value), tmp_path)
+        assert changed(one, other) == expected | {"apprenticeship/assistant_1"}
 
 
 def test_an_api_is_known_by_its_server(base, tmp_path):

@@ -13,6 +13,8 @@ OPTIONS = (
     ["data.labelled=true", "data.labelled=false"],
     ["selection.strategy=random", "selection.strategy=coverage", "selection.strategy=badge"],
     ["rationales.filter=gold", "rationales.filter=consistency"],
+    ["rationales.retries=0", "rationales.retries=2"],
+    ["rationales.rounds=0", "rationales.rounds=3"],
     ["logits.weight=0", "logits.weight=0.5"],
     ["instruct.examples=0", "instruct.examples=5"],
     ["compare_direct=false", "compare_direct=true"],

@@ -1,0 +1,104 @@
+"""Asking the assistant again where a rationale was rejected, and training it on its own."""
+
+import pytest
+
+from bridge_jax.config import RationalesConfig, RunConfig
+from bridge_jax.methods import rationales
+from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, RETRIES
+from bridge_jax.methods.rounds import ROUNDS
+from bridge_jax.runs import Run
+from tests.launch import tiny_run
+from tests.methods import one_stage
+
+SETTINGS = ("data.pool=4", "generation.max_new_tokens=6", "rationales.show_gold=false")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_run.write_config(tmp_path_factory.mktemp("rounds"))
+
+
+def opened(path, workdir, *settings):
+    """Returns a run whose assistant wrote right, wrong, wrong and no answer."""
+    job = Run(tiny_run.settings(path, *SETTINGS, *settings), workdir)
+    answers = [job.inputs.pool[0].answer, "-1", "-2", None]
+    rows = [
+        one_stage.written(example, answer=answer, rationale=f"First {i}.")
+        for i, (example, answer) in enumerate(zip(job.inputs.pool, answers))
+    ]
+    one_stage.folder_of(job, COMPLETIONS).write_rows("completions.jsonl", rows)
+    return job
+
+
+def test_only_what_was_rejected_is_asked_again(path, tmp_path, monkeypatch):
+    job, asked = opened(path, tmp_path, "rationales.retries=3"), one_stage.asked(monkeypatch)
+    one_stage.run_alone(job, RETRIES, by=None)
+    again = [example for example in job.inputs.pool[1:] for _ in range(3)]
+    assert [example.id for example, _ in asked] == [example.id for example in again]
+    reading = job.inputs.rendering("assistant")
+    assert [ids for _, ids in asked] == [reading.prompt(example, "reason") for example in again]
+
+
+def test_retries_are_sampled(path, tmp_path):
+    job = opened(path, tmp_path, "rationales.retries=4", "rationales.retry_temperature=1.5")
+    rows = one_stage.run_alone(job, RETRIES, by=None).rows("completions.jsonl")
+    said = [{r["completion"] for r in rows if r["id"] == e.id} for e in job.inputs.pool]
+    assert [len(texts) > 1 for texts in said] == [False, True, True, True]
+
+
+def test_nothing_is_asked_again_where_all_are_kept(path, tmp_path):
+    job = opened(path, tmp_path, "rationales.retries=3")
+    rows = [one_stage.written(example) for example in job.inputs.pool]
+    one_stage.folder_of(job, COMPLETIONS).write_rows("completions.jsonl", rows)
+    assert one_stage.run_alone(job, RETRIES, by=None).rows("completions.jsonl") == []
+
+
+def test_the_first_retry_that_is_right_is_taken(path, tmp_path):
+    job = opened(path, tmp_path, "rationales.retries=3")
+    pool = job.inputs.pool
+    again = [
+        one_stage.written(pool[1], answer="-5", rationale="Wrong."),
+        one_stage.written(pool[1], ended=False, rationale="Cut."),
+        one_stage.written(pool[1], rationale="Right."),
+        *(one_stage.written(pool[2], answer="-6", rationale="Wrong again.") for _ in range(3)),
+        one_stage.written(pool[3], rationale="Right at once."),
+        one_stage.written(pool[3], rationale="Right twice."),
+        one_stage.written(pool[3], answer="-7", rationale="Wrong."),
+    ]
+    one_stage.folder_of(job, RETRIES).write_rows("completions.jsonl", again)
+    rows = one_stage.run_alone(job, RATIONALES).rows("rationales.jsonl")
+    assert [(row["rationale"], row["kept"], row.get("retry")) for row in rows] == [
+        ("First 0.", True, None),
+        ("Right.", True, 3),
+        ("First 2.", False, None),
+        ("Right at once.", True, 1),
+    ]
+    assert [row["correct"] for row in rows] == [True, True, False, True]
+
+
+def test_a_round_trains_on_the_teachers_rationales_and_on_its_own(path, tmp_path, monkeypatch):
+    job = opened(path, tmp_path, "rationales.rounds=1")
+    pool, taught = job.inputs.pool, one_stage.taught(monkeypatch)
+    judged = [
+        one_stage.judged(pool[0], rationale="Mine."),
+        one_stage.judged(pool[1], rationale="Wrong.", kept=False),
+        one_stage.judged(pool[2], rationale="Mine, and taught."),
+        one_stage.judged(pool[3], rationale="Wrong.", kept=False),
+    ]
+    writings, assistant = ROUNDS[0]
+    one_stage.folder_of(job, writings.rationales).write_rows("rationales.jsonl", judged)
+    said = [one_stage.annotation(pool[2])]
+    one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", said)
+    one_stage.run_alone(job, assistant)
+    decode = job.inputs.model("assistant").tokenizer.decode
+    assert [decode(s.rationale) for s in taught["assistant"]] == ["Mine.", "As taught."]
+    reads = one_stage.stage_of(job, assistant).reads
+    assert reads["before"] == rationales.ASSISTANT.name
+    assert one_stage.stage_of(job, COMPLETIONS).reads["by"] == assistant.name
+
+
+def test_the_defaults_add_no_stage():
+    names = {stage.name for stage in rationales.stages(RunConfig(), RETRIES, "reason")}
+    assert names == {COMPLETIONS.name, RATIONALES.name}
+    assert RationalesConfig().rounds == 0
