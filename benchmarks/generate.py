@@ -26,6 +26,7 @@ from transformers import CompileConfig
 from benchmarks import side_by_side
 from benchmarks.result import spread
 from benchmarks.side_by_side import (
+    BF16,
     DEVICE,
     F32,
     OURS,
@@ -45,7 +46,8 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.costs import Cost
 
 CHECKED = 32
-CLOSE = 0.5  # Nats, in bf16: among 64 x 128 tokens of random models some are that close.
+# Nats, in bf16: on a GPU, where 64 x 128 tokens are written, some of random models are that close.
+CLOSE = BF16 if DEVICE == "cpu" else 0.5
 
 
 class Asked(NamedTuple):

@@ -1,8 +1,8 @@
 """Puts results into docs/performance.md: `python -m benchmarks.page docs/performance.md RESULT...`.
 
 A result is a file of what `train`, `score` or `generate` print with `--json`. Its table replaces
-what stands between `<!-- STEM -->` and `<!-- /STEM -->`, where STEM is the file's name without
-`.json`: so one page has the tables of several machines, and text beside them that is kept.
+what stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is that of the benchmark, and
+ends in `-gpu` if it ran on one: so one page has the tables of both, and text beside them is kept.
 """
 
 import json
@@ -59,15 +59,16 @@ HEAD = f"| case | ratio to {BASE} | ratio to best torch | target | limit |\n|---
 OPEN = "to be measured"
 
 
-def put(page: str, stem: str, found: dict[str, Any]) -> str:
+def put(page: str, found: dict[str, Any]) -> str:
     """Returns the page with the table of a result in its place.
 
     Raises:
       UserError: the page has no place for it.
     """
-    place = re.compile(f"(<!-- {re.escape(stem)} -->\n).*?(<!-- /{re.escape(stem)} -->)", re.DOTALL)
+    name = found["name"] + ("-gpu" if found["on_gpu"] else "")
+    place = re.compile(f"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
     if not place.search(page):
-        raise UserError(f"the page has no <!-- {stem} --> with a <!-- /{stem} --> after it")
+        raise UserError(f"the page has no <!-- {name} --> with a <!-- /{name} --> after it")
     return place.sub(lambda match: f"{match[1]}{table(found)}\n{match[2]}", page)
 
 
@@ -80,8 +81,11 @@ def table(found: dict[str, Any]) -> str:
         f"{peak['bytes_per_second'] / 1e9:,.1f} GB/s. The process took up to "
         f"{peak['rss_mib']:,} MiB for both sides of all cases.\n"
     )
-    on_gpu = found["machine"].endswith("cuda")
-    rows = [row for row in ROWS[found["name"]].items() if (row[0] in ON_GPU) == on_gpu]
+    rows = [
+        (case, row)
+        for case, row in ROWS[found["name"]].items()
+        if (case in ON_GPU) == found["on_gpu"]
+    ]
     return "\n".join([machine, HEAD, *(_line(*row, found) for row in rows)])
 
 
@@ -107,7 +111,7 @@ def main(page: Path, results: list[Path]) -> None:
     """Rewrites the page."""
     text = page.read_text()
     for path in results:
-        text = put(text, path.stem, json.loads(path.read_text()))
+        text = put(text, json.loads(path.read_text()))
     page.write_text(text)
 
 

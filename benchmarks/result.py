@@ -30,11 +30,13 @@ def result(
     absolute: dict[str, Any],
     devices: str = "",
     peak: dict[str, Any] | None = None,
+    on_gpu: bool = False,
 ) -> dict[str, Any]:
     """Returns the result of a benchmark, with the machine and the memory that it took."""
     machine = f"{_processor()}, {os.cpu_count()} CPUs"
     return {
         "name": name,
+        "on_gpu": on_gpu,
         "machine": f"{machine}, {devices}" if devices else machine,
         "ratios": ratios,
         "absolute": absolute,

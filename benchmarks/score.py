@@ -4,7 +4,7 @@ python -m benchmarks.score --json        (long; --quick for a smoke run, --cases
 
 Ours is `selection.scores.score`, which also returns margins and embeddings. The cases:
 - 30M, 135M: 16 sequences of 256 tokens, all but the first of them the answer.
-- 1B, on a GPU: so 8 sequences of 2,048.
+- 1B (GPU): likewise, 8 sequences of 2,048.
 - ragged-64, ragged-256: so many prompts of 32 to 512 tokens with answers of 1 to 8, with the 30M.
   Theirs are padded, in batches of 8 sorted by length, and compute the logits of all tokens; beside
   it those of the answers alone (`logits_to_keep`), and so in packed rows.
@@ -36,6 +36,7 @@ from bridge_jax.text.packing import first_fit, pack
 from bridge_jax.text.prompts import Sequence as Example
 
 BATCH_TOKENS = SelectionConfig.batch_tokens
+SIZES = {"30M": (16, 256), "135M": (16, 256), "1B": (8, 2048)}  # sequences and tokens
 TOGETHER = 8  # of theirs, of up to 512 tokens: as many tokens as a batch of ours has
 
 
@@ -145,7 +146,7 @@ def _way(run: Callable[[], np.ndarray], variant: Variant) -> Way:
 def fixed_case(setup: Setup) -> Figures:
     """Returns the figures of one batch, with the model that the case names."""
     model = side_by_side.twins("tiny" if setup.quick else setup.case)
-    rows, width = (2, 32) if setup.quick else (8, 2048) if setup.case == "1B" else (16, 256)
+    rows, width = (2, 32) if setup.quick else SIZES[setup.case]
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (rows, width)).tolist()
     examples = [Example([row[0]], [], row[1:]) for row in tokens]
     models, batches, order = by_dtype(model.model), [padded(examples, False)], range(rows)

@@ -357,7 +357,8 @@ def main(name: str, about: str, cases: Mapping[str, Callable[[Setup], Figures]])
         peak = measured_peak(options.quick)
         ratios, absolute = cases[names[0]](Setup(names[0], options.quick, options.pairs, peak, say))
         devices = f"{jax.devices()[0].device_kind}, torch on {DEVICE}"
-        return result(name, ratios, absolute, devices, peak_result(peak))
+        on_gpu = DEVICE == "cuda"
+        return result(name, ratios, absolute, devices, peak_result(peak), on_gpu)
 
     run(about, measure, cases="", pairs=5, quick=False)
 

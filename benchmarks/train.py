@@ -4,7 +4,7 @@ python -m benchmarks.train --json        (long; --quick for a smoke run, --cases
 
 A step is forward, backward, clipping and AdamW, with the same rate, moments and decay. The cases:
 - 30M, 135M: 8 rows of 256 tokens, all of them learned. The losses of three steps are compared.
-- 1B, on a GPU: so 2 rows of 2,048, which leaves theirs in f32 room.
+- 1B (GPU): 2 rows of 2,048, so that their model in f32 fits beside ours.
 - ragged: an epoch of sequences of 32 to 512 tokens, the second half of each learned, with the 30M.
   Ours are packed. Theirs are padded, in batches sorted by length; beside it unsorted, and packed,
   with positions that restart. The loss of all sequences is compared. Useful tokens are no padding.
@@ -34,6 +34,7 @@ from bridge_jax.training.step import copy, init_state, loss_sums, make_train_ste
 
 # All matrix products are kept, as torch keeps them; only what is between them is computed again.
 SETTINGS = TrainConfig(learning_rate=1e-3, remat="dots")
+SIZES = {"30M": (8, 256), "135M": (8, 256), "1B": (2, 2048)}  # rows and tokens
 IGNORED = -100  # a label without loss
 Inputs = dict[str, torch.Tensor]
 
@@ -166,7 +167,7 @@ def fixed_case(setup: Setup) -> Figures:
     """Returns the figures of steps on one batch, with the model that the case names."""
     model = side_by_side.twins("tiny" if setup.quick else setup.case)
     mine, theirs = Ours(model), Theirs(model.model)
-    rows, width = (2, 32) if setup.quick else (2, 2048) if setup.case == "1B" else (8, 256)
+    rows, width = (2, 32) if setup.quick else SIZES[setup.case]
     batch, inputs = fixed(model.config.vocab_size, rows, width)
 
     def first(variant: Variant) -> list[float]:

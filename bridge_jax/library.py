@@ -106,9 +106,11 @@ def score(
       batch_tokens: tokens a batch at most, padding included.
 
     Returns:
-      nll, entropy (nats) and margin, f32[N], and embeddings, f32[N, D], L2-normalised.
+      nll, entropy (nats) and margin, f32[N], means over the answer's own tokens, without the
+      "Answer:" before it and the end token; and embeddings, f32[N, D], L2-normalised.
     """
-    sequences = _rendering(model).labelled(examples, "")
+    reading = _rendering(model)
+    sequences = reading.own_answers(reading.labelled(examples, ""))
     pad_id = model.tokenizer.pad_id
     return scores.score(model.config, model.params, sequences, batch_tokens, pad_id, model.mesh)
 

@@ -112,7 +112,8 @@ class SelectionConfig:
         every cluster (TypiClust, 2202.02794); `badge`, k-means++ on gradient embeddings
         (1906.03671); `herding` (Welling 2009).
       difficulty: `nll` of the gold answer, or, for pools without one, `entropy` of the predictions
-        over it or their `margin`, 1 - (p1 - p2) of the two likeliest tokens.
+        over it or their `margin`, 1 - (p1 - p2) of the two likeliest tokens; each a mean over the
+        answer's own tokens.
       within_labels: compare the difficulty of an example only with those of the same gold label
         (`rank_within`; where the answers are labels).
       clusters: of `coverage` and `typicality`; 0 is one for every 100 examples of the pool, 1,000

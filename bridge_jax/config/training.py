@@ -142,6 +142,9 @@ class GenerationConfig:
     cache: Literal["compute", "bf16", "int8"] = "compute"
 
 
+MOST_ROUNDS = 3
+
+
 @dataclasses.dataclass(frozen=True)
 class RationalesConfig:
     """Settings of the assistant's rationales: how they are generated, and which ones are kept.
@@ -158,14 +161,13 @@ class RationalesConfig:
         assistant learns each of the teacher's answers in both modes, to reason and to explain.
         Without, it has to find the answers of the pool itself, as it does when it is tested; an
         epoch of its training is then half as long.
-      retries: more answers of the assistant to a question whose rationale is rejected; the first
-        that the filter lets pass is taken (rejection sampling, as in 2308.01825). Where gold
-        answers filter, an answer that was guessed right tells something that no teacher was paid
-        for.
+      retries: completions that are sampled for a question whose rationale is rejected; the first
+        that passes the filter is kept (rejection sampling, as in 2308.01825). A blind guess among r
+        possible answers passes `gold` with probability 1 - (1 - 1/r)^retries.
       retry_temperature: with which they are sampled.
-      rounds: how often the assistant is trained again on those of its own rationales that are kept,
-        before it writes the ones that the student learns (STaR; ReST, 2308.08998). STaR trains the
-        base model anew in each round; here it goes on from the round before (`round_training`).
+      rounds: how often the assistant is trained on its own kept rationales before it writes for the
+        student, 3 times at most (STaR; ReST, 2308.08998). STaR restarts from the base model each
+        time; here training continues (`round_training`).
       min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
         Our default.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
@@ -182,7 +184,7 @@ class RationalesConfig:
     show_gold: bool = True
     retries: Count = 0
     retry_temperature: NotNegative = 1.0
-    rounds: Annotated[int, Range(least=0, most=3)] = 0
+    rounds: Annotated[int, Range(least=0, most=MOST_ROUNDS)] = 0
     min_mean_logprob: LogProbability = -0.5
     min_step_logprob: LogProbability = -1.0
     samples: Size = 4

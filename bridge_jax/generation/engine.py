@@ -103,7 +103,7 @@ def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
 
     Few are rounded up to a power of two, so that tests and samples of a few prompts compile few
     programs; all are rounded up to a multiple of the devices that share them. On a GPU there are
-    two at least: XLA has fast matrix products for two rows, and slow reductions for one.
+    two at least: XLA computes one row with slow reductions, and two with matrix products.
     """
     few = 1 << max(0, requests - 1).bit_length()
     parts = batch_devices(mesh)
@@ -157,7 +157,7 @@ class _Slot:
 
 
 class _Prompts:
-    """Holds a prompt for each slot, to compare another one with all of them at once."""
+    """Stores the prompt that is in the cache of each slot."""
 
     def __init__(self, count: int, length: int):
         self._tokens = np.zeros((count, length), np.int32)
@@ -216,7 +216,7 @@ class Engine:
         self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
         self._run_number = 0
         self._slots: list[_Slot] = []
-        self._prompts = _Prompts(0, 0)  # Whose keys are in the cache.
+        self._prompts = _Prompts(0, 0)  # Those whose keys are in the cache.
         self._none: Any = None  # No fresh requests.
         self._calls = 0
         self.steps = self.new_tokens = self.blocks = self._slot_steps = 0
@@ -455,7 +455,7 @@ class Engine:
         for at, prompt in group:
             start = at // on_chip * on_chip
             shared = self._prompts.shared(prompt, self._has_rings)
-            shared[[to for _, to in copies]] = -1  # Their old prompts are gone when it is copied.
+            shared[[to for _, to in copies]] = -1  # Already overwritten when this copy runs.
             near = shared[start : start + on_chip]
             source = at if shared[at] == near.max() else start + int(near.argmax())
             if source != at and shared[source]:

@@ -57,7 +57,7 @@ def sample(
     def take() -> tuple[jax.Array, jax.Array]:
         return or_forced(likeliest), jnp.zeros(greedy.shape)
 
-    # One decision for all of it: a GPU waits for the host at each.
+    # One branch for the token and its log-probability: each costs a GPU a synchronization.
     token, sampled = jax.lax.cond(greedy.all(), take, draw)
     return Sampled(token, _logprob(logits, token), sampled)
 

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, RunConfig, SelectionConfig
 from bridge_jax.config.fields import UNKEYED
-from bridge_jax.data.answers import ANSWER_MARK
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
@@ -42,7 +41,10 @@ class PseudoLabel(TypedDict):
 
 
 class Score(TypedDict):
-    """The difficulty of an example for the warmed-up assistant, in nats a token of its answer."""
+    """The difficulty of an example for the warmed-up assistant.
+
+    `nll` and `entropy` are in nats per token of the answer, `margin` is 0 to 1.
+    """
 
     id: str
     domain: str
@@ -76,7 +78,7 @@ SCORES = Artifact(
     "score",
     "assistant",
     (rows("scores.jsonl", Score), array("embeddings.npy")),
-    version=2,  # of the answer's own tokens
+    version=2,  # the mark and the end token are left out
 )
 GRADIENTS = Artifact(
     "apprenticeship/gradients",
@@ -84,7 +86,7 @@ GRADIENTS = Artifact(
     "score",
     "assistant",
     (array("gradients.npy"),),
-    version=2,  # of the answer's own tokens
+    version=2,  # the mark and the end token are left out
 )
 SELECTION = Artifact(
     "apprenticeship/selection",
@@ -190,28 +192,11 @@ def labels_to_score(
       pseudo_labels: the folder of pseudo-labels; None takes the gold labels.
     """
     if pseudo_labels is None:
-        return _OwnAnswers(reading.labelled(pool, pool.digest), reading)
+        return reading.own_answers(reading.labelled(pool, pool.digest))
     written = {row["id"]: row["ids"] for row in pseudo_labels.rows("pseudo_labels.jsonl")}
     asked = reading.prompts(pool, pool.digest, "answer")
     found = [prompts.Sequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
-    return _OwnAnswers(found, reading)
-
-
-class _OwnAnswers(Sequence[prompts.Sequence]):
-    """Sequences of which the tokens of the answer itself are scored (`Sequence.own_answer`)."""
-
-    def __init__(self, sequences: Sequence[prompts.Sequence], reading: Rendering):
-        self._sequences, self._end = sequences, reading.tokenizer.end_id
-        self._mark = reading.tokenizer.encode(ANSWER_MARK)
-
-    def __len__(self) -> int:
-        return len(self._sequences)
-
-    def __getitem__(self, index: Any) -> Any:
-        found = self._sequences[index]
-        if isinstance(index, slice):
-            return [one.own_answer(self._mark, self._end) for one in found]
-        return found.own_answer(self._mark, self._end)
+    return reading.own_answers(found)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Checks a run before anything is trained or paid: its config, its data and models, its hosts."""
 
+import asyncio
+import collections
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from bridge_jax.config import (
     TrainConfig,
     fields,
 )
-from bridge_jax.data.answers import answer_in_recorded_text, load_tensorflow_text
+from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
@@ -22,7 +24,14 @@ from bridge_jax.methods import apprenticeship, asking, logits, named
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
-from bridge_jax.methods.teacher import selected_count
+from bridge_jax.methods.teacher import (
+    Asking,
+    CountTokens,
+    make_request,
+    make_teacher,
+    rules_of,
+    selected_count,
+)
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.models.layouts import Meshes, state_bytes
 from bridge_jax.parallel import chips, hosts
@@ -31,6 +40,8 @@ from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.selection.strategies import noise_count
+from bridge_jax.teachers.protocol import TeacherError
+from bridge_jax.teachers.replies import annotation
 from bridge_jax.text.prompts import Mode
 from bridge_jax.training import recorder
 
@@ -212,24 +223,7 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
                 f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
                 f"generation.max_new_tokens={config.generation.max_new_tokens}"
             )
-    samples, temperature = config.rationales.samples, config.rationales.temperature
-    if config.rationales.filter == "consistency" and samples < 2:
-        yield f"rationales.samples={samples}: 2 or more"
-    if config.rationales.filter == "consistency" and temperature <= 0:
-        yield f"rationales.temperature={temperature}: above 0, or all samples are the same"
-    how = config.rationales
-    if how.retries and how.retry_temperature <= 0:
-        yield (
-            f"rationales.retry_temperature={how.retry_temperature}: above 0, or all retries are "
-            "the same as the first answer"
-        )
-    if how.retries and how.corruption:
-        yield (
-            f"rationales.corruption={how.corruption}: a retry would replace what the error was put "
-            "into; set rationales.retries=0"
-        )
-    if how.rounds and config.method != "bridge":
-        yield f"rationales.rounds={how.rounds}: method={config.method} has none; set it to 0"
+    yield from _faults_of_rationales(config, stages)
     if not config.data.labelled:
         yield from _faults_of_unlabelled(config, stages)
     weight = config.logits.weight
@@ -259,6 +253,35 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
                 f"{setting}.dev_every={train.dev_every}: the dev split does not measure what this "
                 "training is for; leave it at 0"
             )
+
+
+def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
+    how = config.rationales
+    if how.filter == "consistency" and how.samples < 2:
+        yield f"rationales.samples={how.samples}: 2 or more"
+    if how.filter == "consistency" and how.temperature <= 0:
+        yield f"rationales.temperature={how.temperature}: above 0, or all samples are the same"
+    if how.retries and how.retry_temperature <= 0:
+        yield (
+            f"rationales.retry_temperature={how.retry_temperature}: above 0, or all retries are "
+            "the same"
+        )
+    if how.corruption and (how.retries or how.rounds):
+        name = "retries" if how.retries else "rounds"
+        yield (
+            f"rationales.corruption={how.corruption}: {name} would change what the corrupted "
+            f"rationales do; set rationales.{name}=0"
+        )
+    if how.retries and RATIONALES.name not in {stage.name for stage in stages}:
+        yield (
+            f"rationales.retries={how.retries}: method={config.method} has no assistant that "
+            "writes; set it to 0"
+        )
+    if how.rounds and config.method != "bridge":
+        yield (
+            f"rationales.rounds={how.rounds}: method={config.method} trains no assistant in "
+            "rounds; set it to 0"
+        )
 
 
 def faults_of_training(train: TrainConfig, prefix: str = "") -> Iterator[str]:
@@ -310,9 +333,9 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
       UserError: the budget exceeds the pool; a prompt exceeds max_prompt_tokens or, with its
         completion, the model's context; a chat template does not write what it is given; a token
         has no row in the embedding table; the warm-up's domains are not in the pool; the
-        instructions are too few or too long; a recorded teacher has no rationale, or none with an
-        answer; a checkpoint is missing or lacks a layer to keep; or
-        the library of TensorBoard or of ROUGE is not installed.
+        instructions are too few or too long; no recorded rationale would be kept; a checkpoint is
+        missing or lacks a layer to keep; or the library of TensorBoard or of ROUGE is not
+        installed.
     """
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
@@ -338,9 +361,9 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         _ = inputs.instructions
     if logits.LOGITS.name in by_name:
         logits.check(config, inputs)
-    is_recorded = config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from
-    if asking(stages) and is_recorded:
-        _check_recorded(config, pool)
+    asks = asking(stages)
+    if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
+        _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
 
 
 def _check_size(config: RunConfig, pool: int) -> None:
@@ -352,25 +375,41 @@ def _check_size(config: RunConfig, pool: int) -> None:
         raise UserError(f"{name} exceeds the pool of {pool:,} examples{less}; lower it or add data")
 
 
-def _check_recorded(config: RunConfig, pool: Examples) -> None:
-    """Checks that the examples have the teacher's rationales, and that these have answers."""
-    name, kind = config.data.rationale, config.teacher.kind
+def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled: bool) -> None:
+    """Checks that the pool has a recorded rationale which the student would learn from.
+
+    Raises:
+      UserError: there is none.
+    """
+    name, kind = params.variant, params.teacher.kind
     recorded = [example for example in pool if name in example.rationales]
     if not recorded:
         others = sorted({other for example in pool for other in example.rationales})
-        way_out = f"set data.rationale to {' or '.join(others)}" if others else "record some"
+        way_out = f"set data.rationale to {' or '.join(others)}" if others else "add a column"
         raise UserError(
             f"teacher.kind={kind}: no example of the pool has a recorded rationale {name!r}; "
             f"{way_out}, or ask a teacher"
         )
-    if kind == "replay" and not any(
-        answer_in_recorded_text(example.rationales[name], example)[1] for example in recorded
-    ):
-        raise UserError(
-            f"teacher.kind=replay: none of the {len(recorded):,} recorded rationales {name!r} ends "
-            "in an answer, so none would be kept; if a column of the file has the teacher's "
-            "answers, name it: --config.data.columns=teacher_answer:COLUMN"
-        )
+    teacher, rules = make_teacher(params, pool, count), rules_of(params.teacher, count)
+    reasons: collections.Counter[str] = collections.Counter()
+    with asyncio.Runner() as loop:
+        for example in recorded:
+            try:
+                reply = loop.run(teacher.ask(make_request(params, example)))
+            except TeacherError as error:
+                reasons[str(error)] += 1
+                continue
+            row = annotation(example, [reply] * rules.samples, rules)
+            if row["kept"] and (labelled or row["answer"] is not None):
+                return
+            reasons[row["reason"] or "no answer that parses"] += 1
+    why = "; ".join(f"{number:,} x {reason}" for reason, number in reasons.most_common(2))
+    raise UserError(
+        f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} would be "
+        f"kept ({why}); if a column of the file has the teacher's answers, name it "
+        "(--config.data.columns=teacher_answer:COLUMN), or keep rationales whatever their answer "
+        "(--config.teacher.keep_wrong=true)"
+    )
 
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:

@@ -51,7 +51,7 @@ def measured(name: str, role: Role, title: str, note: str, is_before: bool = Fal
 ASSISTANT_BASE = measured(
     "assistant_base", "assistant", "Assistant before", "as downloaded", is_before=True
 )
-ASSISTANT = measured("assistant", "assistant", "Assistant", "after the teacher's answers")
+ASSISTANT = measured("assistant", "assistant", "Assistant", "after its apprenticeship")
 STUDENT_BASE = measured("student_base", "student", "Student before", "as cut", is_before=True)
 STUDENT_INSTRUCT = measured(
     "student_instruct",

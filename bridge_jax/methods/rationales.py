@@ -8,13 +8,14 @@ import bisect
 import dataclasses
 import itertools
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
 from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_completion
 from bridge_jax.data.example import Example
-from bridge_jax.generation.engine import Completion
+from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.apprenticeship import WARMUP
@@ -62,7 +63,7 @@ class Judged(Written):
     """A rationale that the assistant wrote, and whether the student learns from it.
 
     Attributes:
-      retry: which answer to the question it is, if it is not the first.
+      retry: the number of the retry that was taken, from 1; not there for the first completion.
       corruption: the kind of error that was put in, if one was.
       agreement: the share of the student's samples with this answer.
       gold, correct: for the report alone.
@@ -86,12 +87,13 @@ ASSISTANT = Artifact(
     TRAINED,
     is_last=True,
 )
+COMPLETED = rows("completions.jsonl", Written)
 COMPLETIONS = Artifact(
     "tutoring/completions",
     "Writing rationales",
     "generate",
     "assistant",
-    (rows("completions.jsonl", Written),),
+    (COMPLETED,),
     version=2,  # each row has random numbers of its own, and rows are in order
 )
 SAMPLES = Artifact(
@@ -110,7 +112,7 @@ RETRIES = Artifact(
     "Asking the assistant again",
     "generate",
     "assistant",
-    (rows("completions.jsonl", Written),),
+    (COMPLETED,),
 )
 ALL = (SAMPLES, COMPLETIONS, RETRIES, RATIONALES)  # In the order of reports.
 
@@ -181,15 +183,25 @@ class Writing:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling(Writing):
-    """Parameters of several completions of one prompt: `samples` of each example."""
+    """Parameters of the student's samples, `samples` of each example."""
 
     samples: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrying(Sampling):
-    """Parameters of the assistant's further answers to a question; `how` rejects the first one."""
+class Retrying:
+    """Parameters of the retries.
 
+    Attributes:
+      generation, mode, seed: as of `Writing`.
+      samples: of each example.
+      how: the filter that rejects the first completion.
+    """
+
+    generation: GenerationConfig
+    mode: Mode
+    seed: int
+    samples: int
     how: RationalesConfig
 
 
@@ -216,7 +228,7 @@ def retry(
     completed: Folder,
     sampled: Folder | None = None,
 ) -> None:
-    """Writes more rationales, sampled ones, for every example whose first one is rejected."""
+    """Samples more rationales for each example whose first one is rejected."""
     at = {example.id: i for i, example in enumerate(pool)}
     rejected = [
         at[row["id"]]
@@ -224,12 +236,15 @@ def retry(
         if why_rejected(row, pool.by_id[row["id"]], params.how)
     ]
     asked = reading.prompts(pool, pool.digest, params.mode)
-    again = [i for i in rejected for _ in range(params.samples)]
+    # The random numbers of a retry depend on no other example's verdict.
+    again = [(i, i * params.samples + number) for i in rejected for number in range(params.samples)]
     if not again:
         out.write_rows("completions.jsonl", [])
         return
-    examples, prompts = [pool[i] for i in again], [asked[i] for i in again]
-    _write(params, out, "more rationales", examples, prompts, assistant.load(by))
+    requests = [Request(asked[i], stream=stream) for i, stream in again]
+    examples = [pool[i] for i, _ in again]
+    writing = Writing(params.generation, params.mode, params.seed)
+    _write(writing, out, "more rationales", examples, requests, assistant.load(by))
 
 
 def _write(
@@ -237,10 +252,10 @@ def _write(
     out: Folder,
     name: str,
     examples: Sequence[Example],
-    asked: Sequence[list[int]],
+    asked: Sequence[list[int] | Request],
     model: Model,
 ) -> None:
-    """Writes a rationale for each example, which may be there more than once."""
+    """Writes a rationale for each example, which may occur more than once."""
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
         text = model.tokenizer.decode(completion.ids)
@@ -327,9 +342,10 @@ def judge(
     sampled: Folder | None = None,
     retried: Folder | None = None,
 ) -> None:
-    """Writes for each example whether the student learns from its rationale, and why not.
+    """Judges the rationale of every example.
 
-    That is the first one that is kept; where none is, the first one.
+    It is the first completion that the filter keeps, retries included; if none is kept, the first
+    one, with the reason.
     """
     config, found = params.how, []
     again = retried.rows("completions.jsonl") if retried else []
@@ -340,10 +356,11 @@ def judge(
     for row in _with_agreement(written, sampled):
         example = pool.by_id[row["id"]]
         reason = why_rejected(row, example, config)
-        for number, other in enumerate(retries.get(example.id, ()) if reason else (), start=1):
-            if not why_rejected(other, example, config):
-                row, reason = other | {"retry": number, "corruption": None}, None
-                break
+        if reason:
+            for number, other in enumerate(retries.get(example.id, ()), start=1):
+                if not why_rejected(other, example, config):
+                    row, reason = other | {"retry": number, "corruption": None}, None
+                    break
         # For the report alone, whichever filter decides.
         truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
@@ -385,16 +402,16 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
     return next((f"{name} below {at}" for name, at in bounds.items() if row[name] < at), None)
 
 
-class Writings(NamedTuple):
-    """The stages that write rationales, ask again where one was rejected, and filter them."""
+class RationaleStages(NamedTuple):
+    """Names the stages that write rationales, retry rejected ones, and filter them."""
 
     completions: Artifact = COMPLETIONS
     retries: Artifact = RETRIES
     rationales: Artifact = RATIONALES
 
 
-_FOR_STUDENT = Writings()
-# Settings that change no verdict of the filter.
+_FOR_STUDENT = RationaleStages()
+# Settings that only other stages read; they are left out of the filter's key.
 _OF_OTHERS = "show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"
 
 
@@ -402,18 +419,17 @@ def stages(
     config: RunConfig,
     by: Artifact,
     mode: Mode,
-    into: Writings = _FOR_STUDENT,
+    into: RationaleStages = _FOR_STUDENT,
 ) -> list[Stage]:
-    """Returns the stages that write and filter the rationales.
+    """Returns the stages that write rationales, retry rejected ones, and filter them.
 
     Args:
       config: of the run.
       by: the stage that trained the assistant.
       mode: the prompt with which it is asked.
-      into: the stages of this round.
+      into: the names of these stages: a round's, or those for the student.
     """
     how, default = config.rationales, RationalesConfig()
-    # The keys leave out what other stages read: how rationales are asked for and sampled.
     filtering = dataclasses.replace(how, **{name: getattr(default, name) for name in _OF_OTHERS})
     writing = Writing(config.generation, mode, config.seed)
     to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
@@ -423,7 +439,10 @@ def stages(
         reads["sampled"] = SAMPLES.name
     if how.retries:
         generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)
-        params = Retrying(generation, mode, config.seed, how.retries, filtering)
+        # Random numbers of their own: a sampled first completion is not written again.
+        seed = zlib.crc32(f"{into.retries.name} {config.seed}".encode())
+        rejects = dataclasses.replace(filtering, corruption=0.0, corruption_kind="wrong_answer")
+        params = Retrying(generation, mode, seed, how.retries, rejects)
         load = Load("pool", modes=(mode,), samples=how.retries)
         plan.append(Stage(into.retries, retry, params, to_assistant | reads, load))
         reads["retried"] = into.retries.name

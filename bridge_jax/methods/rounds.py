@@ -1,20 +1,19 @@
-"""Trains the assistant again on its own rationales, before it writes those the student learns.
+"""Trains the assistant further on its own rationales, before it writes for the student.
 
-A round writes rationales for the pool, filters them, and goes on training the assistant on those
-that are kept, beside the teacher's (STaR, 2203.14465; ReST, 2308.08998). What an assistant learned
-from few paid answers grows in this way, at no price: a guess that a gold answer confirms is a fact
-that the teacher was not asked for.
+Each round writes rationales for the pool, filters them, and continues training on those that are
+kept, together with the teacher's (STaR, 2203.14465; ReST, 2308.08998). It costs no teacher queries.
+A right answer may follow wrong reasoning: `filter=gold` compares answers alone.
 """
 
 import dataclasses
 from typing import NamedTuple
 
-from bridge_jax.config import RunConfig
+from bridge_jax.config import MOST_ROUNDS, RunConfig
 from bridge_jax.methods import inputs, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.fitting import dev_of, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.methods.rationales import Learning, Writings
+from bridge_jax.methods.rationales import RationaleStages
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
@@ -23,43 +22,53 @@ from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 
-MOST = 3
-
 
 class Round(NamedTuple):
-    """The stages of a round."""
+    """Names the stages of a round."""
 
-    writings: Writings
+    rationales: RationaleStages
     assistant: Artifact
 
 
 def _round(number: int) -> Round:
-    def of(artifact: Artifact) -> Artifact:
-        name = artifact.name.rpartition("/")[2]
+    def in_round(artifact: Artifact) -> Artifact:
         return dataclasses.replace(
             artifact,
-            name=f"apprenticeship/{name}_{number}",
+            name=f"apprenticeship/{artifact.name.rpartition('/')[2]}_{number}",
             title=f"{artifact.title}, round {number}",
             is_last=False,
         )
 
-    return Round(Writings(*map(of, Writings())), of(rationales.ASSISTANT))
+    stages = RationaleStages(
+        completions=in_round(rationales.COMPLETIONS),
+        retries=in_round(rationales.RETRIES),
+        rationales=in_round(rationales.RATIONALES),
+    )
+    return Round(stages, in_round(rationales.ASSISTANT))
 
 
-ROUNDS = tuple(_round(number) for number in range(1, MOST + 1))
+ROUNDS = tuple(_round(number) for number in range(1, MOST_ROUNDS + 1))
 # In the order of reports.
-ALL = tuple(artifact for each in ROUNDS for artifact in (*each.writings, each.assistant))
+ALL = tuple(artifact for each in ROUNDS for artifact in (*each.rationales, each.assistant))
 
 
 @dataclasses.dataclass(frozen=True)
-class LearningAgain(Learning):
-    """Parameters of a round's training; `targets` are what is learned."""
+class ContinuedTraining:
+    """Parameters of a round's training.
 
+    Attributes:
+      how: it is trained.
+      modes: in which it learns each rationale.
+      targets: the rationales.
+    """
+
+    how: Fit
+    modes: tuple[Mode, ...]
     targets: SFTTargets
 
 
-def learn_again(
-    params: LearningAgain,
+def continue_training(
+    params: ContinuedTraining,
     out: Folder,
     pool: Examples,
     assistant: RoleModel,
@@ -69,7 +78,11 @@ def learn_again(
     judged: Folder,
     dev: Examples | None = None,
 ) -> None:
-    """Goes on training an assistant, on the teacher's rationales and on its own that are kept."""
+    """Continues training the assistant on the kept rationales, the teacher's and its own.
+
+    Raises:
+      UserError: none of the teacher's is kept.
+    """
     targets = params.targets.of_pool(pool, judged, annotated)
     items = [target for target in targets if target.rationale]
     in_modes = [reading.sequences(items, mode) for mode in params.modes]
@@ -81,19 +94,19 @@ def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
     """Returns the stages of all rounds; the assistant is asked in the last of its modes."""
     plan: list[Stage] = []
     by = rationales.ASSISTANT
-    for writings, assistant in ROUNDS[: config.rationales.rounds]:
-        plan += rationales.stages(config, by, modes[-1], writings)
+    for writing, assistant in ROUNDS[: config.rationales.rounds]:
+        plan += rationales.stages(config, by, modes[-1], writing)
         how = fit_of(config, "round_training", "reason")
         targets = dataclasses.replace(SFTTargets.of(config), form="chain")
-        params = LearningAgain(how, modes, config.data.labelled, targets)
+        params = ContinuedTraining(how, modes, targets)
         reads = {
             "before": by.name,
             "annotated": ANNOTATIONS.name,
-            "judged": writings.rationales.name,
+            "judged": writing.rationales.name,
         }
         load = Load("pool", modes=modes)
         reads = inputs.POOL_TO_ASSISTANT | reads | dev_of(how)
-        plan.append(Stage(assistant, learn_again, params, reads, load))
+        plan.append(Stage(assistant, continue_training, params, reads, load))
         by = assistant
     return plan
 

@@ -17,8 +17,9 @@ from bridge_jax.models.config import Kernel, Rope
 from bridge_jax.parallel.sharding import RULES
 
 # Without a kernel:
-LONG, CHUNK = 1024, 512  # In a longer row, queries whose scores exist at once, at most.
-PARTS, PART = 4, 64  # Parts of a row that is no longer, at most, and queries of one, at least.
+LONG = 1024  # Rows up to this length are computed in parts, longer ones in chunks.
+PARTS, PART = 4, 64  # Parts of a row, at most, and queries of a part, at least.
+CHUNK = 512  # Queries of a chunk, at most; the backward pass computes its scores again.
 LANES = 128  # A block of splash attention is a multiple of this,
 BLOCK = 512  # and at most this: its inputs must fit in a core's memory together.
 RESIDUALS = "attention"  # Names what the kernel keeps: its output, and the sums of its softmax.

@@ -29,7 +29,8 @@ from bridge_jax.parallel.sharding import RULES
 # Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK` columns.
 CHUNK_LOGITS = 1 << 24
 CHUNK = 1024
-FEW = 2  # Largest values that are searched one after the other.
+# The k largest of so few are found by repeated arg-max: `top_k` sorts whole rows on a GPU.
+FEW = 2
 BLOCK = 128  # Logits of which the largest is found first, where the k largest are wanted.
 # Up to so many logits on a chip (f32, 512 MiB) are kept for the backward pass. Our default.
 KEPT_LOGITS = 1 << 27
@@ -95,14 +96,14 @@ class Stream:
     def columns(self, rows: int, vocab: int) -> int:
         """Returns the size of a chunk, of `rows` predictions and `vocab` entries on a chip.
 
-        Without `chunk` it is the one that leaves the smallest rest, of half to all that may be.
+        By default, the size between half the most and the most that leaves the smallest last chunk.
         """
         if self.chunk:
             return min(vocab, self.chunk)
         most = max(CHUNK, CHUNK_LOGITS // rows // CHUNK * CHUNK)
         if vocab <= most:
             return vocab
-        # What is left for the last chunk has logits of its own beside those of the others.
+        # XLA allocates a second buffer for the logits of a shorter last chunk.
         return min(range(most, most // 2, -BLOCK), key=lambda size: vocab % size)
 
     def keeps(self, rows: int, vocab: int) -> bool:
@@ -242,7 +243,10 @@ def _stream(
             sums = sums.below(most)
             # Both sums in one loop would write exp(z - m) to memory on a CPU, which takes longer
             # than to compute it twice: the barrier hides that it is the same.
-            less = logits - jax.lax.optimization_barrier(most)[:, None]
+            apart = jax.lax.platform_dependent(
+                most, cpu=jax.lax.optimization_barrier, default=lambda most: most
+            )
+            less = logits - apart[:, None]
             total = sums.total + jnp.exp(logits - most[:, None]).sum(-1)
             weighted = sums.weighted + (jnp.exp(less) * less).sum(-1)
             at = ids - first - start
@@ -252,7 +256,8 @@ def _stream(
             if wanted.k:
                 if wanted.among is not None:
                     named = first + start + jnp.arange(size)
-                    logits = jnp.where(named < wanted.among, logits, -jnp.inf)
+                    # Not -inf, which marks what was taken already.
+                    logits = jnp.where(named < wanted.among, logits, jnp.finfo(jnp.float32).min)
                 values, at = _top_k(logits, min(wanted.k, size))
                 best = _best(wanted.k, best, Top(first + start + at, values))
             return _Sums(most, total, weighted), at_ids, best

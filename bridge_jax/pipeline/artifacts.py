@@ -146,7 +146,8 @@ class Artifact:
       role: whose model it works with; None where it runs none.
       files: its output files.
       version: raised when the files change their meaning.
-      is_last: of a training: whether it leaves the role's final model.
+      is_last: of a training: whether the report says how much of the role's model it trains; of
+        trainings of the same model, one.
       measured: of an evaluation: the model.
     """
 

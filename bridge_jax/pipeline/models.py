@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.data.example import Example
-from bridge_jax.generation.engine import Completion, Engine
+from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
 from bridge_jax.models.hub import checkpoint
@@ -121,7 +121,7 @@ def write_completions(
     name: str,
     engine: Engine,
     examples: Sequence[Example],
-    prompts: Sequence[list[int]],
+    prompts: Sequence[list[int] | Request],
     to_row: Callable[[Example, Completion], dict[str, Any]],
 ) -> None:
     """Writes a row for each example.
@@ -136,7 +136,7 @@ def write_completions(
       name: for the progress bar.
       engine: that generates.
       examples: one for each prompt.
-      prompts: token ids.
+      prompts: token ids, or requests with settings of their own.
       to_row: returns the row of an example and its completion.
     """
     done = {row.get(REQUEST, line): row for line, row in enumerate(out.appended(file))}

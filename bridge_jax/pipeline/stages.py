@@ -63,7 +63,7 @@ class Load:
       text: what is read beside the prompt: an `answer`, a `rationale` with its answer, or in `both`
         passes each by itself.
       modes: how the model is asked; each example once in each mode.
-      samples: of each example.
+      samples: of each example; of retries, at most.
       soft: the most probable tokens of another model beside each target.
       share: fraction of the examples, where their number follows from the data; at least one.
       batch: how a scoring forms its batches. A training has its `Fit` for that, and a generation

@@ -17,7 +17,7 @@ from bridge_jax.methods.annotations import Annotation, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.inputs import CACHE
-from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.methods.rationales import COMPLETED, RATIONALES, Judged, Written
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
 from bridge_jax.pipeline.content import Hashes
@@ -43,6 +43,7 @@ class Run:
       annotations: the teacher's answers.
       spend: the bill for them.
       rationales: the assistant's rationales for the pool.
+      written_tokens: of all its completions, those that were not taken and those of rounds too.
       predictions: name of a measured model -> rows on the test questions.
       curves: training stage -> rows of losses by step.
       parameters: training stage -> how much of the model was trained.
@@ -59,6 +60,7 @@ class Run:
     annotations: list[Annotation]
     spend: Bill | None
     rationales: list[Judged]
+    written_tokens: int
     predictions: dict[str, list[Prediction]]
     curves: dict[str, list[Step]]
     parameters: dict[str, Sizes]
@@ -108,6 +110,12 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         annotations=_content(folders, asking, Annotation) or [],
         spend=_content(folders, asking, Bill),
         rationales=_content(folders, RATIONALES.name, Judged) or [],
+        written_tokens=sum(
+            row["tokens"]
+            for name, folder in folders.items()
+            if COMPLETED in folder.artifact.files
+            for row in _content(folders, name, Written) or []
+        ),
         predictions={name: rows for name, rows in predictions.items() if rows},
         curves={name: rows for name, rows in curves.items() if rows},
         parameters={name: sizes for name, sizes in parameters.items() if sizes},

@@ -157,7 +157,7 @@ def empty(shape: Shape, pad_id: int = 0) -> ScoreBatch:
 
 
 def fill(planned: Planned, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
-    """Returns the batch with its sequences; a rationale, if there is one, is read alone."""
+    """Returns the batch with its sequences; a rationale is neither scored nor embedded."""
     batch, shape = empty(planned.shape, pad_id), planned.shape
     for p, part in enumerate(planned.parts):
         number = done = 0
@@ -165,13 +165,13 @@ def fill(planned: Planned, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
             start = 0
             for index in row:
                 s, number = sequences[index], number + 1
-                prompt, answer = s.length - len(s.answer), len(s.answer)
+                before, answer = s.length - len(s.answer), len(s.answer)
                 where = p * shape.rows + r, slice(start, start + s.length)
                 batch.tokens[where] = s.prompt + s.rationale + s.answer
                 batch.positions[where] = np.arange(s.length)
                 batch.segments[where] = number
                 slots = slice(done, done + answer)
-                first = r * shape.width + start + prompt - 1
+                first = r * shape.width + start + before - 1
                 batch.target_at[p, slots] = np.arange(first, first + answer)
                 batch.target[p, slots] = s.answer
                 batch.target_of[p, slots] = number

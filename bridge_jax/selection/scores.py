@@ -1,7 +1,8 @@
 """Difficulty and embeddings of every example, by free local inference.
 
-Each example is the answer-only prompt followed by its gold answer. Examples share packed rows, and
-one jitted step is compiled for each shape of a batch (`selection.batches`).
+Each example is the answer-only prompt followed by its gold answer, of which a run scores the
+answer's own tokens alone (`prompts.Sequence.own_answer`). Examples share packed rows, and one
+jitted step is compiled for each shape of a batch (`selection.batches`).
 
 Gradient embeddings cost a second pass through the vocabulary head, so they are computed separately
 and only for the strategy that needs them.

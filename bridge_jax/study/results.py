@@ -137,7 +137,7 @@ def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
     steps = [row for rows in run.curves.values() for row in rows]
     trained = sum(row["step_seconds"] * row["tokens_per_second"] for row in steps)
     cost["trained_tokens"] = round(trained)
-    cost["written_tokens"] = sum(row["tokens"] for row in run.rationales)
+    cost["written_tokens"] = run.written_tokens
     stages = {name: (made["key"], made["seconds"]) for name, made in run.manifests.items()}
     return FinishedRun(report, scores, cost, stages)
 

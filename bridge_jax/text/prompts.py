@@ -75,15 +75,16 @@ class Sequence(NamedTuple):
         """The sequence without its answer: the end token follows the rationale."""
         return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
 
-    def own_answer(self, mark: Seq[int], end: int) -> "Sequence":
-        """Returns the sequence with the answer's own tokens as the answer.
+    def own_answer(self, mark: list[int], ends: Seq[int]) -> "Sequence":
+        """Returns the sequence with only the answer's own tokens as `answer`.
 
-        The `mark` before it goes to the rationale, and the `end` token goes: every answer has them,
-        so they say nothing about this one. A sequence in which nothing else is left stays.
+        A leading `mark` (ids) moves to `rationale`, and one of the tokens `ends` at the end is
+        dropped: every answer has both. If nothing is left, the sequence stays as it is. `soft` is
+        dropped.
         """
-        start = len(mark) if self.answer[: len(mark)] == list(mark) else 0
+        start = len(mark) if self.answer[: len(mark)] == mark else 0
         own = self.answer[start:]
-        own = own[:-1] if own[-1:] == [end] else own
+        own = own[:-1] if own and own[-1] in ends else own
         if not own:
             return self
         return Sequence(self.prompt, [*self.rationale, *self.answer[:start]], own)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bridge_jax import caches, progress
-from bridge_jax.data.answers import format_completion
+from bridge_jax.data.answers import ANSWER_MARK, format_completion
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.text import prompts
@@ -130,6 +130,22 @@ class Labelled(Seq[Sequence]):
         return Sequence(self.prompts[index], [], self.answers[index])
 
 
+class OwnAnswers(Seq[Sequence]):
+    """Sequences with only the answers' own tokens as answers (`Sequence.own_answer`)."""
+
+    def __init__(self, sequences: Seq[Sequence], mark: list[int], ends: Seq[int]):
+        self._sequences, self._mark, self._ends = sequences, mark, ends
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._sequences[index]
+        if isinstance(index, slice):
+            return [sequence.own_answer(self._mark, self._ends) for sequence in found]
+        return found.own_answer(self._mark, self._ends)
+
+
 @dataclasses.dataclass(eq=False)
 class Rendering:
     """Renders examples for one model, and keeps the ids.
@@ -196,6 +212,11 @@ class Rendering:
     def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
         """Returns the training sequences of gold answers alone; raises as the two above."""
         return Labelled(self.prompts(examples, digest, "answer"), self.answers(examples, digest))
+
+    def own_answers(self, sequences: Seq[Sequence]) -> OwnAnswers:
+        """Returns sequences of answers alone as they are scored: without mark and end token."""
+        mark = self.tokenizer.encode(ANSWER_MARK)
+        return OwnAnswers(sequences, mark, self.tokenizer.end_ids)
 
     def prompt(self, example: Example, mode: Mode) -> list[int]:
         """Returns the ids that ask the model about `example`.

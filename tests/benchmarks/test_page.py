@@ -11,6 +11,7 @@ from bridge_jax.errors import UserError
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 FOUND = {
     "name": "generate",
+    "on_gpu": False,
     "machine": "Abacus, 2 CPUs",
     "ratios": {
         "30M-1: sdpa f32 / ours": {"median": 2.5, "low": 2.04, "high": 2.6},
@@ -40,6 +41,14 @@ def test_a_table_has_what_was_measured():
     assert "| 30M, batch 16 | to be measured | to be measured | 1.8 |  |" in lines
 
 
+def test_a_gpu_has_rows_and_a_place_of_its_own():
+    lines = page.table(FOUND | {"on_gpu": True}).splitlines()
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| 1B, batch 1", "| 1B, batch 64"]
+    text = "<!-- generate -->\n<!-- /generate --><!-- generate-gpu -->\n<!-- /generate-gpu -->"
+    found = page.put(text, FOUND | {"on_gpu": True})
+    assert found.startswith("<!-- generate -->\n<!-- /generate --><!-- generate-gpu -->\nAbacus")
+
+
 def test_a_result_replaces_the_table_of_its_file_alone(tmp_path):
     text = PAGE.read_text()
     out, result = tmp_path / "page.md", tmp_path / "generate.json"
@@ -51,4 +60,4 @@ def test_a_result_replaces_the_table_of_its_file_alone(tmp_path):
     assert after.partition("<!-- /generate -->")[2] == text.partition("<!-- /generate -->")[2]
     assert page.table(FOUND) in after
     with pytest.raises(UserError, match="no <!-- h100 -->"):
-        page.put(text, "h100", FOUND)
+        page.put(text, FOUND | {"name": "h100"})

@@ -63,7 +63,7 @@ def test_a_smoke_run_prints_the_result(name, monkeypatch, capsys):
     found = side_by_side.joined(results)
     for peak in found["peak"]:
         assert found["peak"][peak] == max(result["peak"][peak] for result in results)
-    assert set(found) == {"name", "machine", "ratios", "absolute", "peak"}
+    assert set(found) == {"name", "on_gpu", "machine", "ratios", "absolute", "peak"}
     assert found["name"] == name
     assert {"rss_mib", "flops_per_second", "bytes_per_second"} <= set(found["peak"])
     expected = {f"{case}: {what}" for case, whats in RATIOS[name].items() for what in whats}

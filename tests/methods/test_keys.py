@@ -116,8 +116,8 @@ FIELDS = {
     "rationales.samples": (3, (SAMPLES,)),
     "rationales.temperature": (0.3, (SAMPLES,)),
     "rationales.min_agreement": (0.9, (RETRIES, RATIONALES)),
-    "rationales.corruption": (0.2, (RETRIES, RATIONALES)),
-    "rationales.corruption_kind": ("wrong_reasoning", (RETRIES, RATIONALES)),
+    "rationales.corruption": (0.2, (RATIONALES,)),
+    "rationales.corruption_kind": ("wrong_reasoning", (RATIONALES,)),
     "logits.weight": (0.25, (STUDENT,)),
     "logits.top_k": (4, (LOGITS,)),
     "direct_training.epochs": (2, (DIRECT,)),
@@ -224,7 +224,7 @@ ALONE = {
 
 @pytest.fixture(scope="module")
 def base(checkpoint):
-    """A run that has every stage but the pseudo-labels."""
+    """A run that has every stage but the pseudo-labels and the rounds."""
     train = TrainConfig(row_tokens=256)
     return RunConfig(
         compare_direct=True,

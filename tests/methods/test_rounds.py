@@ -1,12 +1,14 @@
 """Asking the assistant again where a rationale was rejected, and training it on its own."""
 
+from typing import Any
+
 import pytest
 
 from bridge_jax.config import RationalesConfig, RunConfig
-from bridge_jax.methods import rationales
+from bridge_jax.methods import bridge, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, RETRIES
-from bridge_jax.methods.rounds import ROUNDS
+from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, RETRIES, SAMPLES
+from bridge_jax.methods.rounds import ALL, ROUNDS
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -37,7 +39,10 @@ def test_only_what_was_rejected_is_asked_again(path, tmp_path, monkeypatch):
     again = [example for example in job.inputs.pool[1:] for _ in range(3)]
     assert [example.id for example, _ in asked] == [example.id for example in again]
     reading = job.inputs.rendering("assistant")
-    assert [ids for _, ids in asked] == [reading.prompt(example, "reason") for example in again]
+    prompts = [reading.prompt(example, "reason") for example in again]
+    requests: list[Any] = [request for _, request in asked]
+    assert [request.prompt for request in requests] == prompts
+    assert [request.stream for request in requests] == list(range(3, 12))
 
 
 def test_retries_are_sampled(path, tmp_path):
@@ -86,8 +91,8 @@ def test_a_round_trains_on_the_teachers_rationales_and_on_its_own(path, tmp_path
         one_stage.judged(pool[2], rationale="Mine, and taught."),
         one_stage.judged(pool[3], rationale="Wrong.", kept=False),
     ]
-    writings, assistant = ROUNDS[0]
-    one_stage.folder_of(job, writings.rationales).write_rows("rationales.jsonl", judged)
+    names, assistant = ROUNDS[0]
+    one_stage.folder_of(job, names.rationales).write_rows("rationales.jsonl", judged)
     said = [one_stage.annotation(pool[2])]
     one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", said)
     one_stage.run_alone(job, assistant)
@@ -98,7 +103,69 @@ def test_a_round_trains_on_the_teachers_rationales_and_on_its_own(path, tmp_path
     assert one_stage.stage_of(job, COMPLETIONS).reads["by"] == assistant.name
 
 
+@pytest.mark.parametrize(("filter_", "answer"), [("gold", "gold"), ("none", "-1")])
+def test_a_round_learns_the_answers_that_the_filter_stands_for(
+    path, tmp_path, monkeypatch, filter_, answer
+):
+    settings = ("rationales.rounds=1", f"rationales.filter={filter_}", "rationales.show_gold=true")
+    job = opened(path, tmp_path, *settings)
+    pool, taught = job.inputs.pool, one_stage.taught(monkeypatch)
+    names, assistant = ROUNDS[0]
+    judged = [one_stage.judged(pool[0], rationale="Mine.", answer="-1")]
+    one_stage.folder_of(job, names.rationales).write_rows("rationales.jsonl", judged)
+    said = [one_stage.annotation(pool[2])]
+    one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", said)
+    one_stage.run_alone(job, assistant)
+    reading = job.inputs.rendering("assistant")
+    expected = pool[0].answer if answer == "gold" else answer
+    # An assistant that is shown gold answers learns to reason and to explain.
+    own = [reading.sequence(pool[0], "Mine.", expected, mode) for mode in ("reason", "explain")]
+    assert taught["assistant"][:2] == own
+    assert len(taught["assistant"]) == 4
+
+
+def test_agreement_filters_retries_too(path, tmp_path):
+    settings = ("rationales.retries=1", "rationales.filter=consistency")
+    job = opened(path, tmp_path, *settings, "rationales.min_agreement=0.5")
+    pool = job.inputs.pool
+    said = {0: ["0"], 1: ["-5", "-5"], 2: ["-6", None, None], 3: [None]}
+    samples = [
+        rationales.Sampled(id=pool[i].id, answer=answer)
+        for i, answers in said.items()
+        for answer in answers
+    ]
+    one_stage.folder_of(job, SAMPLES).write_rows("samples.jsonl", samples)
+    again = [
+        one_stage.written(pool[1], answer="-5", rationale="Agreed."),
+        one_stage.written(pool[2], answer="-6", rationale="Not agreed."),
+    ]
+    one_stage.folder_of(job, RETRIES).write_rows("completions.jsonl", again)
+    rows = one_stage.run_alone(job, RATIONALES).rows("rationales.jsonl")
+    assert [row["rationale"] for row in rows[1:3]] == ["Agreed.", "First 2."]
+    assert rows[1]["agreement"] == 1.0
+
+
+def test_retries_have_random_numbers_of_their_own(path, tmp_path):
+    settings = ("generation.temperature=1.5", "rationales.retry_temperature=1.5")
+    job = opened(path, tmp_path, "rationales.retries=1", *settings)
+    one_stage.run_alone(job, COMPLETIONS, by=None)
+    first = one_stage.folder_of(job, COMPLETIONS).rows("completions.jsonl")
+    again = one_stage.run_alone(job, RETRIES, by=None).rows("completions.jsonl")
+    texts = {row["id"]: row["completion"] for row in first}
+    assert all(row["completion"] != texts[row["id"]] for row in again)
+    # Those of an example are the same, whatever else is rejected.
+    kept = next(row["id"] for row in again)
+    pool = job.inputs.pool.by_id
+    rows = [r if r["id"] == kept else one_stage.written(pool[r["id"]]) for r in first]
+    one_stage.folder_of(job, COMPLETIONS).write_rows("completions.jsonl", rows)
+    (job.workdir / RETRIES.name / "completions.jsonl").unlink()  # Or it would go on with it.
+    alone = one_stage.run_alone(job, RETRIES, by=None).rows("completions.jsonl")
+    assert alone == [row for row in again if row["id"] == kept]
+
+
 def test_the_defaults_add_no_stage():
-    names = {stage.name for stage in rationales.stages(RunConfig(), RETRIES, "reason")}
-    assert names == {COMPLETIONS.name, RATIONALES.name}
-    assert RationalesConfig().rounds == 0
+    names = {stage.name for stage in bridge.stages(RunConfig())}
+    added = {RETRIES.name, *(artifact.name for artifact in ALL)}
+    assert not names & added
+    chosen = RunConfig(rationales=RationalesConfig(retries=1, rounds=3))
+    assert added <= {stage.name for stage in bridge.stages(chosen)}

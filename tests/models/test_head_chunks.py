@@ -198,3 +198,28 @@ def test_the_largest_logits_are_those_of_top_k_in_its_order_of_equals(k, values)
     assert found.ids.tolist() == ids.tolist()
     lse = jax.nn.logsumexp(jnp.asarray(table.T), axis=1, keepdims=True)
     np.testing.assert_allclose(found.logprobs, logits - lse, rtol=1e-5, atol=1e-5)
+
+
+def test_the_likeliest_of_few_allowed_tokens_are_different_ones():
+    """As few as fill one block of a chunk, whose other blocks have no allowed token."""
+    vocab, among = 16 * head.BLOCK, head.BLOCK
+    hidden = jax.random.normal(jax.random.key(0), (5, D))
+    table = jax.random.normal(jax.random.key(1), (vocab, D))
+    found = head.top(hidden, head.Head(table), 2, among)
+    expected = jax.lax.top_k((hidden @ table.T)[:, :among], 2)[1]
+    np.testing.assert_array_equal(found.ids, expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "vocab", "size", "rest"),
+    [
+        (4096, 49152, 4096, 0),
+        (4096, 150000, 3840, 240),  # 4,096 would leave 2,544
+        (2048, 8192, 8192, 0),
+        (1 << 20, 151936, 640, 256),
+    ],
+)
+def test_chunks_leave_a_small_rest(rows, vocab, size, rest):
+    assert head.STREAM.columns(rows, vocab) == size
+    assert vocab % size == rest
+    assert head.Stream(1000).columns(rows, vocab) == 1000
