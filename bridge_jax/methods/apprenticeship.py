@@ -86,7 +86,7 @@ GRADIENTS = Artifact(
     "score",
     "assistant",
     (array("gradients.npy"),),
-    version=2,  # the mark and the end token are left out
+    version=2,  # of the head's table, and the mark and the end token are left out
 )
 SELECTION = Artifact(
     "apprenticeship/selection",

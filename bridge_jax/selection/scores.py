@@ -10,6 +10,7 @@ and only for the strategy that needs them.
 
 import collections
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -32,6 +33,7 @@ Arrays = dict[str, Any]
 Advance = Callable[[int], None]
 Step = Callable[[ScoreBatch], Arrays]
 
+PROJECTED = 512  # Numbers of a projected gradient, K. Our default.
 AHEAD = 1  # Batches that are sent before the last one is fetched.
 SHARD_SECONDS = 30.0  # A kill loses no more work than this. Our default.
 
@@ -91,22 +93,39 @@ def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> Scores
 
 @functools.partial(jax.jit, static_argnames="config")
 def gradient_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> jax.Array:
-    """Returns the means of the answer tokens' gradients, f32[P, G, D], on every device.
+    """Returns the means of the answer tokens' projected gradients, f32[P, G, K], on every device.
 
-    The gradient is that of -log p(y) with respect to the final hidden state, sum_v p_v W_v - W_y,
-    where y is the model's own prediction (BADGE, 1906.03671, eq. 1). The gold answer is not used.
+    The gradient is that of -log p(y) with respect to the head's table, the outer product of p - e_y
+    (times the slope of a soft cap) and the hidden state h, f[V, D], where y is the model's own
+    prediction (BADGE, 1906.03671, eq. 1). The gold answer is not used. It is projected to K =
+    `PROJECTED` numbers, ((p - e_y) R) * (h S) / sqrt(K) with random signs R and S, whose distances
+    are those of the gradients in expectation.
     """
     _, picked = _states(config, params, batch)
     table = decoder.output_head(config, params)
     flat = picked.reshape(-1, picked.shape[-1]).astype(jnp.float32)
     predicted = head.token_statistics(flat, table, batch.target.reshape(-1)).predicted
+    of_vocab, of_width = projections(*table.table.shape)
+    wide = head.Head(jnp.concatenate([table.table, of_vocab], axis=1), table.softcap)
 
-    def loss(hidden: jax.Array) -> jax.Array:
-        # The backward pass of the head goes through the chunks too.
-        return head.token_statistics(hidden, table, predicted).nll.sum()
+    def loss(more: jax.Array) -> jax.Array:
+        # With zeros for `more` the logits are the same, and its gradient is (p - e_y) R.
+        hidden = jnp.concatenate([flat, more], axis=1)
+        return head.token_statistics(hidden, wide, predicted).nll.sum()
 
-    gradients = jax.grad(loss)(flat).reshape(picked.shape)
-    return _everywhere(_means(gradients, batch.target_of, batch))
+    by_logits = jax.grad(loss)(jnp.zeros((len(flat), PROJECTED)))
+    projected = by_logits * (flat @ of_width) / math.sqrt(PROJECTED)
+    projected = projected.reshape(*picked.shape[:-1], PROJECTED)
+    return _everywhere(_means(projected, batch.target_of, batch))
+
+
+def projections(vocab: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the random signs of the projection, f32[V, K] and f32[D, K]; always the same."""
+    first, second = jax.random.split(jax.random.key(0))
+    return tuple(
+        jax.random.rademacher(key, (size, PROJECTED), jnp.float32)
+        for key, size in ((first, vocab), (second, width))
+    )  # type: ignore[return-value]
 
 
 def _states(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[jax.Array, jax.Array]:
@@ -180,7 +199,7 @@ def gradients(
     advance: Advance = lambda n: None,
     shards: Shards | None = None,
 ) -> np.ndarray:
-    """Returns f32[N, D]: the gradient embeddings of all `sequences`; arguments as in `score`."""
+    """Returns f32[N, K]: the gradient embeddings of all `sequences`; arguments as in `score`."""
 
     def step(batch: ScoreBatch) -> Arrays:
         return {"gradients": gradient_batch(config, params, batch)}

@@ -58,7 +58,7 @@ def select(
       seed: of the random order, of k-means and of BADGE's draws.
       labels: the gold label of each example; with `within_labels`, examples of the same label are
         compared with each other.
-      gradients: f32[N, D], gradient embeddings; `badge` needs them.
+      gradients: f32[N, K], gradient embeddings; `badge` needs them.
       mesh: its data axes share the pool; all devices by default.
 
     Raises:

@@ -1,6 +1,7 @@
 """Scores against a direct computation with the whole softmax, whatever shares the batch."""
 
 import dataclasses
+import itertools
 
 import flax.linen as nn
 import jax
@@ -224,20 +225,27 @@ def test_shards_of_other_batches_are_used_where_they_hold_a_whole_batch(model, m
 
 
 def dense_gradient(config, params, sequence):
-    """Returns the gradient of the mean NLL of the predicted tokens, by jax.grad of a softmax."""
+    """Returns f32[V, D]: the gradient of the mean NLL of the predicted tokens, by the head."""
     ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
     one = jnp.ones((1, len(ids)), jnp.int32)
     hidden = decoder.hidden_states(config, params, ids[None], jnp.arange(len(ids))[None], one)[0]
     states = hidden[len(ids) - len(sequence.answer) - 1 : -1]
-    table, cap = params["head"], config.final_softcap
+    cap = config.final_softcap
 
-    def nll(states, shift):  # the same shift for all answer tokens: its gradient is their mean's
-        logits = (states + shift) @ table.T
+    def nll(table):
+        logits = states @ table.T
         logits = cap * jnp.tanh(logits / cap) if cap else logits
         predicted = jax.lax.stop_gradient(logits.argmax(-1))
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), predicted[:, None], 1).mean()
 
-    return jax.grad(nll, 1)(states, jnp.zeros(config.model_dim))
+    return jax.grad(nll)(params["head"])
+
+
+def projected(gradient):
+    """Returns f32[K], by the definition: an element is (r^T G s) / sqrt(K) for signs r and s."""
+    rows, columns = scores.projections(*gradient.shape)
+    products = jnp.einsum("VD,VK,DK->K", gradient, rows, columns)
+    return products / np.sqrt(scores.PROJECTED)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -247,9 +255,20 @@ def test_gradient_embeddings_are_the_gradient_of_the_loss(model, batch_tokens, s
     found = sequences(LENGTHS)
     mesh = make_mesh()  # all devices
     result = scores.gradients(config, params, found, batch_tokens, PAD, mesh)
-    expected = np.stack([dense_gradient(config, params, s) for s in found])
+    expected = np.stack([projected(dense_gradient(config, params, s)) for s in found])
     assert np.linalg.norm(expected, axis=1).min() > 0.05
     np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5)
+
+
+def test_a_projection_keeps_distances():
+    """The variance of a squared distance of outer products is at most 8 / K of its square."""
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(6, 50)), rng.normal(size=(6, 40))
+    gradients = np.einsum("NV,ND->NVD", left, right)
+    small = np.stack([projected(jnp.asarray(gradient)) for gradient in gradients])
+    for a, b in itertools.combinations(range(6), 2):
+        exact = ((gradients[a] - gradients[b]) ** 2).sum()
+        assert ((small[a] - small[b]) ** 2).sum() == pytest.approx(exact, rel=0.5)
 
 
 def test_gradient_embeddings_do_not_look_at_the_gold_answer(model):

@@ -74,7 +74,8 @@ def write_run(run, one, by_role, shared, store):
     paid["of_others"] = part(queries - queries // 2)
     stage(ANNOTATIONS, 1.0, {Annotation: asked, Bill: paid, Answered: Answered(keys=[])})
     written = [fake_run.rationale(f"p{i}", "fees", kept=True, tokens=20) for i in range(10)]
-    stage(COMPLETIONS, 0.0, {Written: written})
+    completed = [{k: v for k, v in row.items() if k in Written.__annotations__} for row in written]
+    stage(COMPLETIONS, 0.0, {Written: completed})
     stage(RATIONALES, 30.0, {Judged: written})
     stage(STUDENT, 40.0, fake_run.trained(steps))
     for role, said in by_role.items():
