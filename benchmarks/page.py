@@ -5,6 +5,7 @@ what stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is that of 
 ends in `-gpu` if it ran on one: so one page has the tables of both, and text beside them is kept.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -107,13 +108,37 @@ def _line(case: str, row: Row, found: dict[str, Any]) -> str:
     return f"| {row.about} | {base} | {best} | {row.target} | {limit} |"
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Returns a result.
+
+    Raises:
+      UserError: the file is not what one of the benchmarks of the page prints.
+    """
+    try:
+        found = json.loads(path.read_text())
+        table(found)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a result of benchmarks.train, score or generate with --json "
+            f"({type(error).__name__}: {error}); measure it again"
+        ) from error
+    return found
+
+
 def main(page: Path, results: list[Path]) -> None:
     """Rewrites the page."""
     text = page.read_text()
     for path in results:
-        text = put(text, json.loads(path.read_text()))
+        text = put(text, read(path))
     page.write_text(text)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("page", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
+    options = parser.parse_args()
+    try:
+        main(options.page, options.results)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -108,7 +108,12 @@ def score(
     Returns:
       nll, entropy (nats) and margin, f32[N], means over the answer's own tokens, without the
       "Answer:" before it and the end token; and embeddings, f32[N, D], L2-normalised.
+
+    Raises:
+      UserError: there are no examples, or a prompt cannot be rendered.
     """
+    if not examples:
+        raise UserError("there are no examples to score")
     reading = _rendering(model)
     sequences = reading.own_answers(reading.labelled(examples, ""))
     pad_id = model.tokenizer.pad_id
@@ -132,9 +137,12 @@ def select(
       seed: of random orders and draws.
 
     Raises:
-      UserError: the budget exceeds the pool, or the strategy needs gradients (`badge`).
+      UserError: the budget is below 1 or exceeds the pool, or the strategy needs gradients
+        (`badge`).
     """
     settings = settings or SelectionConfig()
+    if budget < 1:
+        raise UserError(f"budget={budget}: 1 or more examples")
     check(settings)
     if settings.strategy == "badge":
         raise UserError("strategy='badge': needs gradients, which only a run computes")

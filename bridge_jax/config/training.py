@@ -161,9 +161,9 @@ class RationalesConfig:
         assistant learns each of the teacher's answers in both modes, to reason and to explain.
         Without, it has to find the answers of the pool itself, as it does when it is tested; an
         epoch of its training is then half as long.
-      retries: completions that are sampled for a question whose rationale is rejected; the first
-        that passes the filter is kept (rejection sampling, as in 2308.01825). A blind guess among r
-        possible answers passes `gold` with probability 1 - (1 - 1/r)^retries.
+      retries: completions that are sampled for a question whose rationale is rejected, 64 at most;
+        the first that passes the filter is kept (rejection sampling, as in 2308.01825). A blind
+        guess among r possible answers passes `gold` with probability 1 - (1 - 1/r)^retries.
       retry_temperature: with which they are sampled.
       rounds: how often the assistant is trained on its own kept rationales before it writes for the
         student, 3 times at most (STaR; ReST, 2308.08998). STaR restarts from the base model each
@@ -182,7 +182,7 @@ class RationalesConfig:
 
     filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
     show_gold: bool = True
-    retries: Count = 0
+    retries: Annotated[int, Range(least=0, most=64)] = 0
     retry_temperature: NotNegative = 1.0
     rounds: Annotated[int, Range(least=0, most=MOST_ROUNDS)] = 0
     min_mean_logprob: LogProbability = -0.5

@@ -1,7 +1,6 @@
 """Checks a run before anything is trained or paid: its config, its data and models, its hosts."""
 
 import asyncio
-import collections
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -391,24 +390,29 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
             f"{way_out}, or ask a teacher"
         )
     teacher, rules = make_teacher(params, pool, count), rules_of(params.teacher, count)
-    reasons: collections.Counter[str] = collections.Counter()
+    first, has_answer = "", False
     with asyncio.Runner() as loop:
         for example in recorded:
             try:
                 reply = loop.run(teacher.ask(make_request(params, example)))
+                row = annotation(example, [reply] * rules.samples, rules)
             except TeacherError as error:
-                reasons[str(error)] += 1
-                continue
-            row = annotation(example, [reply] * rules.samples, rules)
+                row = {"kept": False, "answer": "", "reason": str(error)}
             if row["kept"] and (labelled or row["answer"] is not None):
                 return
-            reasons[row["reason"] or "no answer that parses"] += 1
-    why = "; ".join(f"{number:,} x {reason}" for reason, number in reasons.most_common(2))
+            first = first or f"that of {example.id!r}: {row['reason'] or 'no answer that parses'}"
+            has_answer = has_answer or row["answer"] is not None
+    way_out = "mend the data, or loosen the settings of `teacher` that reject them"
+    if not has_answer:
+        way_out = (
+            "if a column of the file has the teacher's answers, name it with "
+            "--config.data.columns=teacher_answer:COLUMN"
+        )
+        if labelled and not params.teacher.keep_wrong:
+            way_out += "; or learn them with the gold answers (--config.teacher.keep_wrong=true)"
     raise UserError(
-        f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} would be "
-        f"kept ({why}); if a column of the file has the teacher's answers, name it "
-        "(--config.data.columns=teacher_answer:COLUMN), or keep rationales whatever their answer "
-        "(--config.teacher.keep_wrong=true)"
+        f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} of the "
+        f"pool would be kept ({first}); {way_out}"
     )
 
 

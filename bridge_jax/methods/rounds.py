@@ -6,11 +6,13 @@ A right answer may follow wrong reasoning: `filter=gold` compares answers alone.
 """
 
 import dataclasses
+import logging
 from typing import NamedTuple
 
 from bridge_jax.config import MOST_ROUNDS, RunConfig
+from bridge_jax.data.answers import is_correct
 from bridge_jax.methods import inputs, rationales
-from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import RationaleStages
@@ -21,6 +23,8 @@ from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
+
+_log = logging.getLogger(__name__)
 
 
 class Round(NamedTuple):
@@ -83,10 +87,21 @@ def continue_training(
     Raises:
       UserError: none of the teacher's is kept.
     """
-    targets = params.targets.of_pool(pool, judged, annotated)
-    items = [target for target in targets if target.rationale]
-    in_modes = [reading.sequences(items, mode) for mode in params.modes]
-    sequences = [sequence for of_one in zip(*in_modes) for sequence in of_one]
+    items = [t for t in params.targets.of_pool(pool, judged, annotated) if t.rationale]
+    taught = {example.id for example, _, _ in kept_annotations(annotated, pool, labelled=True)}
+    if all(target.example.id in taught for target in items):
+        _log.warning(
+            "%s: none of the assistant's own rationales is kept, so this round trains on the "
+            "teacher's again",
+            out.path,
+        )
+    # A prompt to explain shows the gold answer: after it no other one is learned.
+    explained = [t for t in items if is_correct(t.answer, t.example)]
+    sequences = [
+        sequence
+        for mode in params.modes
+        for sequence in reading.sequences(explained if mode == "explain" else items, mode)
+    ]
     fit(out, "assistant", assistant.trainable(before), sequences, params.how, reading, dev)
 
 

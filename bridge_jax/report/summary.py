@@ -71,6 +71,8 @@ def summarise(run: Run) -> Json:
         report["annotations"] = _kept(run.annotations, "answered")
     if run.rationales:
         report["rationales"] = _kept(run.rationales, "written")
+        if retried := sum("retry" in row for row in run.rationales):
+            report["rationales"]["from_retries"] = retried
         report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
     report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])

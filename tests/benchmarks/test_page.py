@@ -61,3 +61,15 @@ def test_a_result_replaces_the_table_of_its_file_alone(tmp_path):
     assert page.table(FOUND) in after
     with pytest.raises(UserError, match="no <!-- h100 -->"):
         page.put(text, FOUND | {"name": "h100"})
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", json.dumps(FOUND | {"peak": {}}), '{"name": "ledger"}']
+)
+def test_a_file_that_is_no_result_is_named(tmp_path, text):
+    out, result = tmp_path / "page.md", tmp_path / "result.json"
+    out.write_text("as it was")
+    result.write_text(text)
+    with pytest.raises(UserError, match="not a result of benchmarks"):
+        page.main(out, [result])
+    assert out.read_text() == "as it was"

@@ -117,11 +117,27 @@ def test_a_round_learns_the_answers_that_the_filter_stands_for(
     one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", said)
     one_stage.run_alone(job, assistant)
     reading = job.inputs.rendering("assistant")
-    expected = pool[0].answer if answer == "gold" else answer
-    # An assistant that is shown gold answers learns to reason and to explain.
-    own = [reading.sequence(pool[0], "Mine.", expected, mode) for mode in ("reason", "explain")]
-    assert taught["assistant"][:2] == own
-    assert len(taught["assistant"]) == 4
+    learned = pool[0].answer if answer == "gold" else answer
+    # An assistant that is shown gold answers learns to reason and, after those, to explain.
+    own = [reading.sequence(pool[0], "Mine.", learned, mode) for mode in ("reason", "explain")]
+    taught_too = [
+        reading.sequence(pool[2], "As taught.", mode=mode) for mode in ("reason", "explain")
+    ]
+    expected = [own[0], taught_too[0], *(own[1:] if filter_ == "gold" else []), taught_too[1]]
+    assert taught["assistant"] == expected
+
+
+def test_a_round_without_rationales_of_its_own_is_told(path, tmp_path, monkeypatch, caplog):
+    job = opened(path, tmp_path, "rationales.rounds=1")
+    one_stage.taught(monkeypatch)
+    names, assistant = ROUNDS[0]
+    pool = job.inputs.pool
+    judged = [one_stage.judged(pool[0], kept=False), one_stage.judged(pool[2])]
+    one_stage.folder_of(job, names.rationales).write_rows("rationales.jsonl", judged)
+    said = [one_stage.annotation(pool[2])]
+    one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", said)
+    one_stage.run_alone(job, assistant)
+    assert "none of the assistant's own rationales is kept" in caplog.text
 
 
 def test_agreement_filters_retries_too(path, tmp_path):
