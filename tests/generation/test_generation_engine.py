@@ -1,4 +1,6 @@
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -237,6 +239,10 @@ def test_a_smaller_cache_is_less_exact(tiny_model, one_device, cache, atol):
 def test_few_requests_take_few_slots(one_device):
     sizes = [slots_of(SETTINGS, count, one_device) for count in (1, 2, 3, 4, 5, 100)]
     assert sizes == [1, 2, 4, 4, 4, 4]
+    gpu: Any = SimpleNamespace(
+        shape=one_device.shape, devices=np.array([SimpleNamespace(platform="gpu")])
+    )
+    assert [slots_of(SETTINGS, count, gpu) for count in (1, 2, 3, 100)] == [2, 2, 4, 4]
     assert [slot_length(n) for n in (1, 256, 257, 512, 513, 1025)] == [
         256,
         256,

@@ -68,6 +68,15 @@ def test_the_nucleus_is_that_of_sorting(seed, top_p, spread):
     assert set(np.flatnonzero(np.isfinite(found.sampled_logprob))) == kept
 
 
+def test_a_forced_token_is_written_where_all_rows_are_greedy():
+    logits = jnp.asarray([[0.0, 2.0, 1.0]] * 2)
+    keys, zeros = jax.random.split(jax.random.key(1), 2), jnp.zeros(2)
+    found = draw(logits, keys, zeros, zeros + 1, jnp.asarray([2, -1]))
+    assert found.token.tolist() == [2, 1]
+    lse = np.log(np.exp([0, 2, 1]).sum())
+    np.testing.assert_allclose(found.logprob, [1 - lse, 2 - lse], rtol=1e-6)
+
+
 def test_each_row_has_its_own_settings():
     logits = jnp.asarray([[0.0, 2.0, 1.0]] * 4)
     keys = jax.random.split(jax.random.key(1), 4)
