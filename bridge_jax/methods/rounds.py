@@ -88,20 +88,18 @@ def continue_training(
       UserError: none of the teacher's is kept.
     """
     items = [t for t in params.targets.of_pool(pool, judged, annotated) if t.rationale]
-    taught = {example.id for example, _, _ in kept_annotations(annotated, pool, labelled=True)}
-    if all(target.example.id in taught for target in items):
+    said = kept_annotations(annotated, pool, params.targets.labelled)
+    if {target.example.id for target in items} <= {example.id for example, _, _ in said}:
         _log.warning(
             "%s: none of the assistant's own rationales is kept, so this round trains on the "
             "teacher's again",
             out.path,
         )
-    # A prompt to explain shows the gold answer: after it no other one is learned.
-    explained = [t for t in items if is_correct(t.answer, t.example)]
-    sequences = [
-        sequence
-        for mode in params.modes
-        for sequence in reading.sequences(explained if mode == "explain" else items, mode)
-    ]
+    sequences = []
+    for mode in params.modes:
+        if mode == "explain":  # The prompt shows the gold answer: after it no other one is learned.
+            items = [t for t in items if is_correct(t.answer, t.example)]
+        sequences += reading.sequences(items, mode)
     fit(out, "assistant", assistant.trainable(before), sequences, params.how, reading, dev)
 
 

@@ -235,7 +235,10 @@ def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[Shap
             rows = math.ceil(shape.rows / parts)
             return Shape(parts, rows, shape.tokens, targets * rows, rows), steps
         case ByLength() as shape:
-            found, count = lengths.sequences(role, load), lengths.examples(load) * load.passes
+            found: Seq[Sequence] = lengths.sequences(role, load)
+            if lengths.pool:  # As it is scored.
+                found = lengths.inputs.rendering(role).own_answers(found)
+            count = lengths.examples(load) * load.passes
             read = [found[i % len(found)] for i in range(min(count, 10 * SAMPLE))]
             lengths_of, targets_of = [s.length for s in read], [len(s.answer) for s in read]
             shapes = [b.shape for b in batches.plan(lengths_of, targets_of, shape.tokens, mesh)]
