@@ -3,8 +3,8 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Takes three to five minutes on two CPU cores, and 7 GiB. The student answered 75% correctly when it
-was last run, the direct one 57% (seed 0; over three seeds before, 78% and 47%).
+Takes three to five and a half minutes on two CPU cores, and 7 GiB. The student answered 75%
+correctly when it was last run, the direct one 57% (seed 0; over three seeds before, 78% and 47%).
 
 The pool has 104 questions of triage and the test another 104. The teacher, the program that
 generates them, is asked 6. The assistant is the whole of SmolLM2-135M: with layers removed, it
