@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bridge_jax.config import RationalesConfig, RunConfig
-from bridge_jax.methods import bridge, rationales
+from bridge_jax.methods import bridge, rationales, rounds
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, RETRIES, SAMPLES
 from bridge_jax.methods.rounds import ALL, ROUNDS
@@ -125,6 +125,25 @@ def test_a_round_learns_the_answers_that_the_filter_stands_for(
     ]
     expected = [own[0], taught_too[0], *(own[1:] if filter_ == "gold" else []), taught_too[1]]
     assert taught["assistant"] == expected
+
+
+def test_a_round_over_a_pool_without_labels_compares_with_none(path, tmp_path, monkeypatch):
+    def compared(*_):
+        raise AssertionError("a gold answer was read")
+
+    settings = ("data.labelled=false", "rationales.filter=none", "teacher.keep_wrong=true")
+    job = opened(path, tmp_path, "rationales.rounds=1", *settings)
+    taught = one_stage.taught(monkeypatch)
+    monkeypatch.setattr(rounds, "is_correct", compared)
+    names, assistant = ROUNDS[0]
+    pool = job.inputs.pool
+    judged = [one_stage.judged(pool[0], rationale="Mine.", answer="-1")]
+    one_stage.folder_of(job, names.rationales).write_rows("rationales.jsonl", judged)
+    said = [one_stage.annotation(pool[2], answer="-2")]
+    one_stage.folder_of(job, ANNOTATIONS).write_rows("annotations.jsonl", said)
+    one_stage.run_alone(job, assistant)
+    decode = job.inputs.model("assistant").tokenizer.decode
+    assert [decode(s.answer).strip() for s in taught["assistant"]] == ["Answer: -1", "Answer: -2"]
 
 
 def test_a_round_without_rationales_of_its_own_is_told(path, tmp_path, monkeypatch, caplog):
