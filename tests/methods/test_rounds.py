@@ -132,6 +132,7 @@ def test_a_round_over_a_pool_without_labels_compares_with_none(path, tmp_path, m
         raise AssertionError("a gold answer was read")
 
     settings = ("data.labelled=false", "rationales.filter=none", "teacher.keep_wrong=true")
+    settings += ("selection.difficulty=entropy",)
     job = opened(path, tmp_path, "rationales.rounds=1", *settings)
     taught = one_stage.taught(monkeypatch)
     monkeypatch.setattr(rounds, "is_correct", compared)
