@@ -52,8 +52,8 @@ def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(bas
     new, badge = run(base, strategy="badge")
     assert new == [GRADIENTS, SELECTION]
     gradients = np.load(base[1] / GRADIENTS / "gradients.npy")
-    embeddings = np.load(base[1] / SCORES / "embeddings.npy")
-    assert gradients.shape == embeddings.shape and np.linalg.norm(gradients, axis=1).min() > 0
+    assert gradients.shape == (base[0].data.pool, scores.PROJECTED)
+    assert np.linalg.norm(gradients, axis=1).min() > 0
     rows = [json.loads(row) for row in (base[1] / SCORES / "scores.jsonl").open()]
     ids = [row["id"] for row in rows]
     kept = [i for i, id_ in enumerate(ids) if id_ not in badge["set_aside"]]
