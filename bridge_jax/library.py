@@ -247,6 +247,7 @@ def train(
         writes = settings.dev_metric == "accuracy"
         how = Fit(settings, seed, objective, mode, GenerationConfig() if writes else None)
         measure = dev_measure(how, model, reading, Examples(dev, digest=""))
+    steps = batches.steps_of(rows, settings)
     with tempfile.TemporaryDirectory(prefix="bridge-jax-") as temporary:
         out = Path(folder or temporary)
         out.mkdir(parents=True, exist_ok=True)
@@ -256,8 +257,8 @@ def train(
             config,
             params,
             objective,
-            batches.batches(rows, settings.batch_rows, settings.epochs, seed),
-            batches.steps_per_epoch(rows, settings.batch_rows) * settings.epochs,
+            batches.batches(rows, settings.batch_rows, steps, seed),
+            steps,
             settings,
             seed,
             model.mesh,

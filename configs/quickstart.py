@@ -3,66 +3,76 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Takes three to five and a half minutes on two CPU cores, and 7 GiB. The student answered 75%
-correctly when it was last run, the direct one 57% (seed 0; over three seeds before, 78% and 47%).
+TIME
 
-The pool has 104 questions of triage and the test another 104. The teacher, the program that
-generates them, is asked 6. The assistant is the whole of SmolLM2-135M: with layers removed, it
-would first have to learn to write again, from a handful of answers. The student has 6 of its 30
-layers and is trained for two epochs; the direct student is trained on the 6 answers alone, for
-about as many steps.
+A question names a digit and three kinds of laboratory samples ("Check digit from 4: a smear, a
+drop, a dish?"). Each kind has a value from 1 to 9; the values are added up, and each time the last
+digit is carried on. The answer is one digit. So labels tell neither the values nor the procedure,
+and a rationale tells both: "smear 4+2=6; drop 6+4=10; dish 0+6=6, so 6." With values from 2 to 6
+or fewer items, labels suffice if they are read long enough: the task is chosen for what they cannot
+tell. In `configs/triage.py` they tell all.
 
-Prompts are at most 44 tokens long (with a gold answer shown 46, instructions 53), rationales with
-their answers 18, so a row of the student holds at least three examples, a row of the assistant one.
-Memory suffices to generate in one batch and to keep all activations during training.
+The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
+generates them, is asked 30. The assistant is the whole of SmolLM2-135M: with layers removed, it
+would first have to learn to write again, from a handful of answers. It is shown no gold answers:
+it answers the pool by itself, and what it gets wrong is rejected. The student has 6 of its 30
+layers. Beside it two others are trained for as many steps: on the 30 answers alone, and on the
+labels of the whole pool.
+
+Prompts are at most 39 tokens long (instructions 54), rationales with their answers 38, so a row of
+the student holds three examples, as does one of labels. A row of the assistant holds one, and so
+does one of the direct student, for whom it makes no difference: it has read its 30 answers 15
+times. Memory suffices to keep all activations during training.
 """
 
 from bridge_jax.config import (
     BudgetConfig,
     DataConfig,
+    EvaluationConfig,
     GenerationConfig,
     InstructConfig,
     ModelConfig,
+    RationalesConfig,
     RunConfig,
+    SelectionConfig,
     TrainConfig,
     WarmupConfig,
 )
 
-POOL, QUERIES, EPOCHS = 104, 6, 2
+POOL, QUERIES, STEPS = 600, 30, 450
 
 
 def get_config() -> RunConfig:
     """Returns the config."""
     return RunConfig(
         name="quickstart",
-        compare_direct=True,
-        max_prompt_tokens=56,
+        compare=("direct", "labels"),
+        max_prompt_tokens=54,
         data=DataConfig(
             pool=POOL,
-            dev=10,
-            test=104,
-            domains=("triage",),
-            min_steps=2,
-            max_steps=2,
-            label_share=1.0,
+            dev=20,
+            test=200,
+            domains=("samples",),
+            min_steps=3,
+            max_steps=3,
+            families=24,
+            rationale="short",
         ),
         budget=BudgetConfig(queries=QUERIES, usd=0.05),
         assistant=ModelConfig(),  # trained in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
-        warmup=WarmupConfig(0.25, _training(epochs=1, learning_rate=5e-5)),
-        assistant_training=_training(epochs=1, learning_rate=1e-4, row_tokens=80),
-        instruct=InstructConfig(120, _training(epochs=1, learning_rate=5e-4)),
-        student_training=_training(epochs=EPOCHS, learning_rate=1e-3),
-        direct_training=_training(epochs=round(EPOCHS * POOL / QUERIES), learning_rate=1e-3),
-        generation=GenerationConfig(max_new_tokens=20, batch_size=104),
+        warmup=WarmupConfig(0.02, _training(192, learning_rate=5e-5, epochs=1)),
+        selection=SelectionConfig(strategy="diversity"),
+        assistant_training=_training(92, learning_rate=1e-4, epochs=4),
+        instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
+        rationales=RationalesConfig(show_gold=False),
+        student_training=_training(230, learning_rate=1e-3, steps=STEPS),
+        direct_training=_training(92, learning_rate=1e-3, steps=STEPS),
+        labels_training=_training(138, learning_rate=1e-3, steps=STEPS),
+        generation=GenerationConfig(max_new_tokens=38, batch_size=100),
+        evaluation=EvaluationConfig(assistant_examples=60, student_before=False),
     )
 
 
-def _training(epochs: int, learning_rate: float, row_tokens: int = 192) -> TrainConfig:
-    return TrainConfig(
-        epochs=epochs,
-        batch_rows=1,
-        row_tokens=row_tokens,
-        learning_rate=learning_rate,
-        remat="none",
-    )
+def _training(row_tokens: int, **how: float) -> TrainConfig:
+    return TrainConfig(batch_rows=1, row_tokens=row_tokens, remat="none", **how)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Uses Gemini as the teacher, for questions about contract deadlines.
+"""Uses Gemini as the teacher, for complaints that are to be sorted by kind.
 
     pip install -e '.[gemini]'
     export GEMINI_API_KEY=...
@@ -10,10 +10,8 @@ included, the 24 cost $0.04; with replies of the maximum length, $0.13. The caps
 and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
 Hardware: two CPU cores suffice. Not run yet against the vendor: neither time nor score is known.
 
-The quickstart asks for the rules of an invented practice, which no vendor's model knows; here one
-step of reasoning leads to a label. Arithmetic over several steps
-(`data.domains=dosing,deadlines,fees data.max_steps=3 data.label_share=0.4`) is too hard for a
-student of 8 layers.
+The quickstart asks for values that are invented, which no vendor's model knows. Here a question
+names a complaint, and the answer is its kind of twelve, which are listed (*triage*, one step).
 """
 
 from bridge_jax.config import (
@@ -47,18 +45,16 @@ def get_config() -> RunConfig:
 
 
 def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
-    """Returns a run that asks `teacher` about contract deadlines, for at most `usd` US dollars.
+    """Returns a run that asks `teacher` what kind a complaint is of, for at most `usd` US dollars.
 
     16 questions are asked, with room for 8 retries. A vendor's rationales are longer than those of
     the practice tasks; the default rows hold them.
     """
     return RunConfig(
         name=f"quickstart with {name}",
-        compare_direct=True,
+        compare=("direct", "labels"),
         max_prompt_tokens=120,
-        data=DataConfig(
-            pool=320, dev=10, test=150, domains=("deadlines",), max_steps=1, label_share=1.0
-        ),
+        data=DataConfig(pool=320, dev=10, test=150, domains=("triage",), max_steps=1),
         teacher=teacher,
         selection=SelectionConfig(size=16),
         budget=BudgetConfig(queries=24, usd=usd),
@@ -69,6 +65,7 @@ def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
         instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-4)),
         student_training=TrainConfig(epochs=3, batch_rows=2, learning_rate=5e-4),
         direct_training=TrainConfig(epochs=10, batch_rows=2, learning_rate=5e-4),
+        labels_training=TrainConfig(epochs=6, batch_rows=2, learning_rate=5e-4),
         generation=GenerationConfig(max_new_tokens=128, batch_size=64),
         evaluation=EvaluationConfig(assistant_examples=64),
     )

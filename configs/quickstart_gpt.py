@@ -1,4 +1,4 @@
-r"""Uses GPT, or any server that speaks its protocol, as the teacher, for questions about deadlines.
+r"""Uses GPT, or any server that speaks its protocol, as the teacher, for complaints to be sorted.
 
     pip install -e '.[openai]'
     export OPENAI_API_KEY=...

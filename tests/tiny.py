@@ -110,7 +110,7 @@ def write_tokenizer(folder: Path, vocab: int) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    drawn = practice.generate(99, 40, 0, 0, ("dosing", "deadlines", "fees"), 1, 3)
+    drawn = practice.generate(99, 40, 0, 0, ("triage", "fees", "samples"), 1, 3)
     bpe.train_from_iterator([e.question for e in drawn.pool], trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=bpe,

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from bridge_jax.config.fields import Count, OneOf, Place, Range, Share
+from bridge_jax.config.fields import Count, OneOf, Place, Range
 
-Domain = Literal["dosing", "deadlines", "fees", "triage", "samples", "filings", "invoices"]
+Domain = Literal["triage", "fees", "samples", "filings", "invoices"]
 Steps = Annotated[int, Range(least=1, most=12)]
 
 # Our fields that a file may have a column for (`data.rows`).
@@ -59,9 +59,8 @@ class DataConfig:
         selected, filtered or trained by them. They are still counted in the report.
       on_bad_row: malformed rows are an error, or are skipped and counted; `bad_rows.jsonl` in the
         workdir lists them.
-      domains, min_steps, max_steps, families, label_share: practice only: the mix, the steps of
-        reasoning, the kinds of problem or item per domain (0 is all), and the share of questions
-        with a label as answer where a domain has such.
+      domains, min_steps, max_steps, families: practice only: the mix, the steps of reasoning, and
+        the kinds of item per domain (0 is all).
     """
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
@@ -84,8 +83,7 @@ class DataConfig:
     test: Count = 200
     labelled: bool = True
     on_bad_row: Literal["error", "skip"] = "error"
-    domains: tuple[Domain, ...] = ("dosing", "deadlines", "fees")
+    domains: tuple[Domain, ...] = ("samples", "filings", "invoices")
     min_steps: Steps = 1
-    max_steps: Steps = 5
+    max_steps: Steps = 4
     families: Count = 0
-    label_share: Share = 0.4

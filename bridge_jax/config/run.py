@@ -106,7 +106,8 @@ class RunConfig:
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
       seed: of data, selection, batch order and sampling.
-      compare_direct: train the direct student too, for the report (with method `bridge`).
+      compare: other students that are trained beside, for the report (with method `bridge`):
+        `direct`, on the teacher's answers alone, and `labels`, on the gold answers of the pool.
       max_prompt_tokens: the context left for prompts.
       on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
       tensorboard: write the curves of training for TensorBoard too (`--logdir` is the workdir).
@@ -116,7 +117,7 @@ class RunConfig:
     method: str = "bridge"
     form: Literal["chain", "two_pass"] = "chain"
     seed: Count = 0
-    compare_direct: bool = False
+    compare: tuple[Literal["direct", "labels"], ...] = ()
     max_prompt_tokens: Size = 160
     on_long_prompt: Literal["error", "truncate"] = "error"
     tensorboard: bool = False
@@ -134,6 +135,19 @@ class RunConfig:
     logits: LogitsConfig = LogitsConfig()
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()
+    labels_training: TrainConfig = TrainConfig()
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     mesh: MeshConfig = MeshConfig()
+
+    def trainings(self) -> dict[str, TrainConfig]:
+        """Returns all trainings by their keys in the config."""
+        return {
+            "warmup.train": self.warmup.train,
+            "assistant_training": self.assistant_training,
+            "instruct.train": self.instruct.train,
+            "round_training": self.round_training,
+            "student_training": self.student_training,
+            "direct_training": self.direct_training,
+            "labels_training": self.labels_training,
+        }

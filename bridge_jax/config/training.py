@@ -27,6 +27,7 @@ class TrainConfig:
 
     Attributes:
       epochs: passes over the rows.
+      steps: so many steps in place of `epochs`, over the rows again and again; 0 is `epochs`.
       batch_rows: packed rows a step.
       row_tokens: tokens a packed row; a longer sequence is an error.
       accumulate: micro-batches a step; divides batch_rows.
@@ -49,6 +50,7 @@ class TrainConfig:
     """
 
     epochs: Size = 3
+    steps: Count = 0
     batch_rows: Size = 8
     row_tokens: Size = 256
     accumulate: Size = 1
@@ -201,6 +203,8 @@ class EvaluationConfig:
     Attributes:
       assistant_examples: test examples put to the assistant, which is slower than the student;
         0 is all.
+      student_before: test the student as cut and after its instruction warm-up too.
     """
 
     assistant_examples: Count = 0
+    student_before: bool = True

@@ -41,7 +41,7 @@ SPLITS = {
 }
 
 # Fields of the config that practice tasks are made from.
-_PRACTICE = ("domains", "min_steps", "max_steps", "families", "label_share")
+_PRACTICE = ("domains", "min_steps", "max_steps", "families")
 
 _PARTS = ("pool", "dev", "test")
 _FILE = "examples.jsonl"

@@ -28,13 +28,14 @@ class Gap(NamedTuple):
     in_study: bool = True
 
 
-# The gap from teacher to student, its two parts, and the gaps to the student without an assistant.
+# The gap from teacher to student, its two parts, and the gaps to the students without an assistant.
 GAPS = (
     Gap("teacher_assistant", "teacher", "assistant"),
     Gap("assistant_student", "assistant", "student"),
     Gap("teacher_student", "teacher", "student", in_run=False),
     Gap("teacher_student_direct", "teacher", "student_direct", in_study=False),
     Gap("student_student_direct", "student", "student_direct", in_study=False),
+    Gap("student_student_labels", "student", "student_labels", in_study=False),
 )
 
 

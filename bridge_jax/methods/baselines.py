@@ -83,7 +83,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     """
     return [
         *tutoring.instruction_warmup(config),
-        tutoring.labels(config),
+        tutoring.labels(config, tutoring.STUDENT),
         *evaluation.of_student(config, "answer"),
     ]
 

@@ -1,6 +1,7 @@
 """BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, who teaches the student."""
 
 from bridge_jax.config import RunConfig
+from bridge_jax.errors import require
 from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, rounds, tutoring
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
 from bridge_jax.pipeline.stages import Method, Stage
@@ -26,8 +27,10 @@ def stages(config: RunConfig) -> list[Stage]:
         *rationales.stages(config, by, modes[-1]),
         *logits.stages(config, by, modes[-1], annotated),
     ]
-    if config.compare_direct:
+    if "direct" in config.compare:
         plan.append(tutoring.direct(config))
+    if "labels" in config.compare:
+        plan.append(tutoring.labels(config))
     plan.append(tutoring.student(config, annotated))
     return plan + _tests(config)
 
@@ -43,14 +46,25 @@ def _modes(config: RunConfig) -> tuple[Mode, ...]:
 
 def _tests(config: RunConfig) -> list[Stage]:
     mode = tutoring.student_mode(config)
-    direct = []
-    if config.compare_direct:
-        direct.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
+    others = []
+    if "direct" in config.compare:
+        others.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
+    if "labels" in config.compare:
+        labels = evaluation.STUDENT_LABELS, tutoring.LABELS, "answer"
+        others.append(evaluation.test_of(config, *labels))
     return [
-        *evaluation.of_student(config, mode, direct),
+        *evaluation.of_student(config, mode, others),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
         evaluation.test_of(config, evaluation.ASSISTANT, rounds.last(config)),
     ]
+
+
+def _check(config: RunConfig) -> None:
+    """Raises a `UserError` for a comparison with labels that are not known."""
+    require(
+        config.data.labelled or "labels" not in config.compare,
+        "data.labelled=false: compare=labels trains on gold answers; leave it out of compare",
+    )
 
 
 METHOD = Method(
@@ -66,11 +80,14 @@ METHOD = Method(
         logits.LOGITS,
         tutoring.STUDENT,
         tutoring.DIRECT,
+        tutoring.LABELS,
         *evaluation.OF_ASSISTANT,
         evaluation.STUDENT_BASE,
         evaluation.STUDENT_INSTRUCT,
         evaluation.STUDENT_DIRECT,
+        evaluation.STUDENT_LABELS,
         evaluation.STUDENT,
     ),
     stages,
+    check=_check,
 )

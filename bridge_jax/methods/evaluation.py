@@ -63,6 +63,9 @@ STUDENT_INSTRUCT = measured(
 STUDENT_DIRECT = measured(
     "student_direct", "student", "Student, direct", "trained on the teacher's answers alone"
 )
+STUDENT_LABELS = measured(
+    "student_labels", "student", "Student, labels", "trained on the labels of the pool alone"
+)
 STUDENT = measured("student", "student", "Student", "after the assistant's rationales")
 OF_ASSISTANT = (ASSISTANT_BASE, ASSISTANT)
 OF_STUDENT = (STUDENT_BASE, STUDENT_INSTRUCT, STUDENT)
@@ -145,14 +148,16 @@ def test_of(
 
 
 def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
-    """Returns the tests of the student: as cut, after its instruction warm-up, and as trained.
+    """Returns the tests of the student: as trained, and before where the config asks for it.
 
     Args:
       config: of the run.
       mode: how all are asked.
       others: the tests of other students, before that of the trained one.
     """
-    tests = [test_of(config, STUDENT_BASE, None, mode)]
-    if config.instruct.examples:
-        tests.append(test_of(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
+    tests = []
+    if config.evaluation.student_before:
+        tests.append(test_of(config, STUDENT_BASE, None, mode))
+        if config.instruct.examples:
+            tests.append(test_of(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
     return [*tests, *others, test_of(config, STUDENT, tutoring.STUDENT, mode)]

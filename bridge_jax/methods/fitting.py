@@ -22,7 +22,7 @@ from bridge_jax.text import prompts
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.batches import batches, batches_in_order, steps_per_epoch
+from bridge_jax.training.batches import batches, batches_in_order, steps_of
 from bridge_jax.training.checkpoints import STATE, save_params
 from bridge_jax.training.loop import Measure, train
 from bridge_jax.training.objectives import Objective
@@ -95,6 +95,7 @@ def fit(
     if not hosts.agree(path.is_dir()):
         config = how.train
         rows = pack(sequences, config.row_tokens, model.tokenizer.pad_id)
+        steps = steps_of(rows, config)
         flops = costs.model_flops(model.config, 1, config.row_tokens, rows.target.shape[1])
         with preemption.deferred():  # A notice in the last step waits for the parameters.
             params = train(
@@ -103,8 +104,8 @@ def fit(
                 model.config,
                 model.params,
                 how.objective,
-                batches(rows, config.batch_rows, config.epochs, how.seed),
-                steps_per_epoch(rows, config.batch_rows) * config.epochs,
+                batches(rows, config.batch_rows, steps, how.seed),
+                steps,
                 config,
                 how.seed,
                 model.mesh,

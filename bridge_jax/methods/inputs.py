@@ -164,13 +164,7 @@ class Inputs:
         if role not in self._meshes:
             config = self._config
             model = planned_config(getattr(config, role), self.devices[0])
-            trainings = (
-                config.warmup.train,
-                config.assistant_training,
-                config.instruct.train,
-                config.student_training,
-                config.direct_training,
-            )
+            trainings = config.trainings().values()
             use = Use(
                 config.generation.batch_size,
                 config.max_prompt_tokens + config.generation.max_new_tokens,

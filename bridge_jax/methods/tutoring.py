@@ -31,6 +31,7 @@ STUDENT = Artifact(
     "tutoring/student", "Training the student", "train", "student", TRAINED, is_last=True
 )
 DIRECT = Artifact("baselines/direct", "Training the direct student", "train", "student", TRAINED)
+LABELS = Artifact("baselines/labels", "Training on the labels", "train", "student", TRAINED)
 
 
 def instruct(params: Fit, out: Folder, student: RoleModel, drawn: DrawnInstructions) -> None:
@@ -98,7 +99,7 @@ def teach_labels(
 ) -> None:
     """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline."""
     sequences = reading.labelled(pool, pool.digest)
-    fit(out, "student", student.trainable(instructed), sequences, params, reading, dev)
+    fit(out, "labels student", student.trainable(instructed), sequences, params, reading, dev)
 
 
 def student_mode(config: RunConfig) -> Mode:
@@ -130,10 +131,11 @@ def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     return Stage(artifact, teach, params, reads, load)
 
 
-def labels(config: RunConfig) -> Stage:
-    """Returns the student's training on labels."""
-    params = fit_of(config, "student_training", "answer")
-    return Stage(STUDENT, teach_labels, params, _reads(config, params), Load("pool", text="answer"))
+def labels(config: RunConfig, artifact: Artifact = LABELS) -> Stage:
+    """Returns a student's training on labels, for comparison or as the run's own student."""
+    params = fit_of(config, "labels_training", "answer")
+    load = Load("pool", text="answer")
+    return Stage(artifact, teach_labels, params, _reads(config, params), load)
 
 
 def _reads(config: RunConfig, how: Fit) -> dict[str, str]:

@@ -211,7 +211,7 @@ def workloads(
             ((_, fit),) = fits([stage])
             shape = Packed(fit.train.batch_rows, fit.train.row_tokens)
             targets, batches = _packed(shape, role, load, lengths)
-            steps = batches * fit.train.epochs
+            steps = fit.train.steps or batches * fit.train.epochs
             minimised = fit.train, fit.objective
             found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
         elif stage.artifact.work == "score":

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from bridge_jax import methods, shown
 from bridge_jax.atomic import replace
 from bridge_jax.config import ModelConfig, RunConfig
+from bridge_jax.data.practice import checkdigits
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import Judged
@@ -104,6 +105,7 @@ def _page(run: Run, report: Json) -> str:
             for stage, rows in run.curves.items()
         ],
         losses=losses,
+        kinds_of_errors=checkdigits.ERRORS,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
+from bridge_jax.data.practice import checkdigits
 from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods.annotations import Bill
@@ -74,6 +75,8 @@ def summarise(run: Run) -> Json:
         if retried := sum("retry" in row for row in run.rationales):
             report["rationales"]["from_retries"] = retried
         report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
+    if errors := _errors(run):
+        report["errors"] = errors
     report["parameters"] = run.parameters
     report["gaps"], report["gaps_interval"] = _gaps(run, report["accuracy"])
     report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}
@@ -102,6 +105,35 @@ def _metrics(run: Run) -> dict[str, Json]:
 
 def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
     return {role: found[metric] for role, found in results.items() if metric in found}
+
+
+def _errors(run: Run) -> dict[str, dict[str, int]]:
+    """Counts where wrong rationales about check digits first go wrong, by model.
+
+    The program that makes these questions knows each step. Models that were asked for the answer
+    alone have no steps, and models before their training hardly ever.
+    """
+    data, seed = run.config.get("data", {}), run.config.get("seed", 0)
+    if data.get("source") != "practice" or data.get("kind") == "text":
+        return {}
+    rules = {
+        domain: checkdigits.code(seed, domain, data["families"])
+        for domain in data["domains"]
+        if domain in checkdigits.KINDS
+    }
+    told = set[str]()  # No kind is in two domains.
+    for row in run.annotations:
+        told.update(checkdigits.items(row["question"]) if row["kept"] else ())
+    found = {}
+    for role in ("assistant", "student_direct", "student"):
+        wrong = Counter(
+            checkdigits.error(row["question"], row["completion"], rules[row["domain"]], told)
+            for row in run.predictions.get(role, ())
+            if row["domain"] in rules and not row["correct"]
+        )
+        if wrong:
+            found[role] = {name: wrong[name] for name in checkdigits.ERRORS}
+    return found
 
 
 def _kept(rows: Sequence[Any], whole: str) -> Json:

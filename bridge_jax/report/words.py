@@ -80,12 +80,12 @@ def headline(report: Json) -> str:
         n = report["questions"][role]
         return f"{percent(accuracy[role])} of {count(n, 'test question')} correctly"
 
-    if "student" in accuracy and "student_direct" in accuracy:
-        same = answers if kept is None else f"the same {answers}"
-        return (
-            f"The student answers {answered('student')}; trained directly on {same} "
-            f"it answers {percent(accuracy['student_direct'])}."
-        )
+    same = answers if kept is None else f"the same {answers}"
+    taught = {"student_direct": f"directly on {same}", "student_labels": "on the labels alone"}
+    others = {how: percent(accuracy[role]) for role, how in taught.items() if role in accuracy}
+    if "student" in accuracy and others:
+        told = " and ".join(f"trained {how} it answers {share}" for how, share in others.items())
+        return f"The student answers {answered('student')}; {told}."
     if role := tested_student(accuracy):
         how = f"Trained directly on {answers}, the" if role == "student_direct" else "The"
         sentence = f"{how} student answers {answered(role)}"
@@ -113,17 +113,22 @@ def tested_student(accuracy: Mapping[str, float]) -> str | None:
 
 
 def comparison(report: Json) -> str:
-    """Returns the difference from the direct student with its interval; "" if there is none."""
-    bounds = report["gaps_interval"].get("student_student_direct")
-    if bounds is None:
-        return ""
-    low, high = (points(bound) for bound in bounds)
-    difference = points(report["gaps"]["student_student_direct"])
-    verdict = "" if bounds[0] > 0 or bounds[1] < 0 else ", so the two cannot be told apart"
-    return (
-        f"The difference is {difference} percentage points on the same questions, "
-        f"with 95% confidence between {low} and {high}{verdict}."
-    )
+    """Returns the differences from the students without an assistant, "" if there are none.
+
+    With their intervals.
+    """
+    told = []
+    for other, name in (("student_direct", "direct student"), ("student_labels", "labels alone")):
+        gap = f"student_{other}"
+        if bounds := report["gaps_interval"].get(gap):
+            low, high = (points(bound) for bound in bounds)
+            verdict = "" if bounds[0] > 0 or bounds[1] < 0 else ", so the two cannot be told apart"
+            told.append(
+                f"The difference from the {name} is {points(report['gaps'][gap])} percentage "
+                f"points on the same questions, with 95% confidence between {low} and "
+                f"{high}{verdict}."
+            )
+    return " ".join(told)
 
 
 def spend_rows(spend: Json) -> list[Json]:

@@ -4,6 +4,7 @@ The batch of a step is a function of (rows, seed, step). Every process makes the
 `shard_batch` places its part.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import grain
 import jax
 import numpy as np
 
+from bridge_jax.config import TrainConfig
 from bridge_jax.text.packing import Rows
 
 
@@ -30,14 +32,15 @@ class BatchIterator(Protocol):
         ...
 
 
-def steps_per_epoch(rows: Rows, batch_rows: int) -> int:
-    """Returns how many batches cover all rows; the last is filled with empty rows."""
-    return -(-len(rows.tokens) // batch_rows)
+def steps_of(rows: Rows, how: TrainConfig) -> int:
+    """Returns how many batches a training takes; the last of an epoch has empty rows too."""
+    return how.steps or math.ceil(len(rows.tokens) / how.batch_rows) * how.epochs
 
 
-def batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> grain.DatasetIterator[Rows]:
-    """Returns the batches of all epochs, `Rows` of `batch_rows` rows each."""
+def batches(rows: Rows, batch_rows: int, steps: int, seed: int) -> grain.DatasetIterator[Rows]:
+    """Returns at least `steps` batches, in whole epochs: `Rows` of `batch_rows` rows each."""
     padded = _filled(rows, batch_rows)
+    epochs = math.ceil(steps * batch_rows / len(padded.tokens))
 
     def assemble(indices: Any) -> Any:
         return jax.tree.map(lambda a: a[np.asarray(indices)], padded)

@@ -4,9 +4,9 @@
 
 docs/baselines.md defines each of them.
 
-36 runs. Took 13 min 52 s on two CPU cores, after `direct_vs_bridge` in the same workdir, whose
-three shared variants it does not count. The student has 78% with the method, 32% if the assistant
-is not shown the gold answers, and 47% with the teacher's answers directly.
+36 runs. Took 13 min 52 s on two CPU cores, not counting three variants that were there. The student
+has 78% with the method, 32% if the assistant is not shown the gold answers, and 47% with the
+teacher's answers directly.
 """
 
 from bridge_jax.study.study import Study

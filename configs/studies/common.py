@@ -1,4 +1,4 @@
-"""Defines what the studies on practice tasks share, based on the quickstart. Not a study itself."""
+"""Defines what the studies on triage share (`configs.triage`). Not a study itself."""
 
 import dataclasses
 import math
@@ -6,17 +6,11 @@ import math
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override
 from bridge_jax.study.study import StudyRun
-from configs import quickstart
-from configs.quickstart import EPOCHS, POOL
+from configs import triage
+from configs.triage import EPOCHS, POOL
 
 SEEDS = range(3)
-TRAININGS = (
-    "warmup.train",
-    "assistant_training",
-    "instruct.train",
-    "student_training",
-    "direct_training",
-)
+TRAININGS = tuple(RunConfig().trainings())
 # Steps of the assistant's training, about, with up to 20%: after six it still wrote bare labels.
 STEPS = 10
 ROW = 80  # Tokens of one of the assistant's sequences, at most.
@@ -31,7 +25,7 @@ def layers(count: int) -> str:
 def base() -> RunConfig:
     """Returns the config that the runs of a study vary."""
     return override(
-        dataclasses.replace(quickstart.get_config(), compare_direct=False),
+        dataclasses.replace(triage.get_config(), compare=()),
         ["budget.usd=1.0", f"evaluation.assistant_examples={POOL // 8}"],
     )
 

@@ -1,26 +1,25 @@
-"""Compares an assistant and 5% of the teacher's answers with the teacher's answers alone.
+"""Compares an assistant and 5% of the teacher's answers with those answers alone, and with labels.
 
-    python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/direct
+    python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/seeds
 
-The direct student is trained on the teacher's answers to 5% of the pool (the same ones that the
-assistant is trained on), 10% and 100%, each for about as many steps as the student. Another student
-has all labels of the pool and no teacher. It measures what answers without reasons are worth, in as
-many epochs as the student and, as labels are short, in as many steps. It and the student are also
-trained for twice as many epochs.
+The runs are the quickstart's: check digits, whose labels tell neither the values nor the procedure.
+The direct students are trained on the teacher's answers to 5% of the pool (the same ones that the
+assistant is trained on) and to all of it, other students on all labels of the pool without a
+teacher: each for as many steps as the student, and one on labels for four times as many.
 
-`make seeds` runs it: the quickstart over three seeds, each with other questions, another selection
-and another order of the batches.
+`make seeds` runs it, over five seeds, each with other questions, values, selection and order of the
+batches.
 
-24 runs. Took 17 minutes on two CPU cores. The student has 78% with an assistant and 47% without;
-with the labels alone, in as many steps, it has 95%.
+TIME
 """
 
+from bridge_jax.config.io import override
 from bridge_jax.study.study import Study, StudyRun
-from configs.quickstart import EPOCHS
-from configs.studies import common
+from configs import quickstart
+from configs.quickstart import POOL, STEPS
 
-BRIDGE, LONGER = "bridge, 5%", "twice as long"
-TWICE = f"student_training.epochs={2 * EPOCHS}"
+SEEDS = range(5)
+BRIDGE = "bridge, 5%"
 
 
 def get_study() -> Study:
@@ -28,26 +27,31 @@ def get_study() -> Study:
     return Study(
         "direct_vs_bridge",
         "Does 5% with an assistant beat the teacher’s answers alone?",
-        tuple(run for seed in common.SEEDS for run in _runs(seed)),
+        # All seeds of a variant, then those of the next.
+        tuple(run for runs in zip(*map(_runs, SEEDS)) for run in runs),
         reference=BRIDGE,
     )
 
 
 def _runs(seed: int) -> list[StudyRun]:
-    def direct(percent: float, *changes: str) -> StudyRun:
-        asked = common.share(percent)
-        return common.run(f"direct, {percent:g}%", seed, "method=direct", *asked, *changes)
-
-    def labels(variant: str, *changes: str) -> StudyRun:
-        return common.run(variant, seed, *common.share(5), "method=labels", *changes)
+    def run(variant: str, *changes: str) -> StudyRun:
+        settings = [f"seed={seed}", f"name={variant}", "compare=", "budget.usd=1", *changes]
+        return StudyRun(variant, override(quickstart.get_config(), settings))
 
     return [
-        common.run(BRIDGE, seed, *common.share(5)),
-        common.run(f"{BRIDGE}, {LONGER}", seed, *common.share(5), TWICE),
-        direct(5),
-        direct(10),
-        direct(100, "selection.strategy=random"),  # All are asked: there is nothing to choose.
-        labels("labels alone"),
-        labels("labels alone, as many steps", f"student_training.epochs={3 * EPOCHS // 2}"),
-        labels(f"labels alone, {LONGER}", TWICE),
+        run(BRIDGE),
+        run("direct, 5%", "method=direct"),
+        run("labels alone", "method=labels"),
+        run(
+            "direct, 100%",
+            "method=direct",
+            f"budget.queries={POOL}",
+            "selection.strategy=random",  # All are asked: there is nothing to choose.
+            "direct_training.row_tokens=230",  # As many examples a step as the student.
+        ),
+        run(
+            "labels alone, four times as long",
+            "method=labels",
+            f"labels_training.steps={4 * STEPS}",
+        ),
     ]

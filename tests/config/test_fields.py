@@ -104,7 +104,6 @@ def test_the_walk_finds_fields_of_every_part():
         ("student_training.warmup_fraction=1.5", "=1.5: 0 to 1"),
         ("data.pool=-3", "=-3: 0 or more"),
         ("data.families=-1", "=-1: 0 or more"),
-        ("data.label_share=2", "=2.0: 0 to 1"),
         ("data.max_steps=13", "=13: 1 to 12"),
         ("selection.batch_tokens=0", "=0: 1 or more"),
         ("generation.top_p=2", "=2.0: above 0, 1 at most"),

@@ -5,7 +5,8 @@ import pytest
 
 from bridge_jax.data import answers
 from bridge_jax.data.practice import checkdigits, generate
-from bridge_jax.data.practice.checkdigits import COMMON, KINDS, VALUES
+from bridge_jax.data.practice.checkdigits import KINDS, VALUES
+from bridge_jax.data.practice.problem import COMMON
 from bridge_jax.errors import UserError
 
 QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
@@ -43,8 +44,11 @@ def test_each_step_of_a_rationale_holds_and_the_last_one_is_the_answer(domain):
                 now = int(after)
             assert example.answer == str(now)
         assert example.kind == "numeric" and not example.choices
-        told = "; ".join(f"{step[0]} {step[1]}, {step[5]}" for step in steps)
-        assert example.rationales["short"] == f"{told}."
+        told = "; ".join(
+            f"{kind} {before}+{value}={int(before) + int(value)}"
+            for kind, value, before, *_ in steps
+        )
+        assert example.rationales["short"] == f"{told}, so {example.answer}."
         for text in example.rationales.values():
             assert answers.answer_in_recorded_text(text, example) == (text, example.answer)
     assert set(values) == set(KINDS[domain])
@@ -66,7 +70,7 @@ def test_values_are_drawn_by_seed_and_domain_about_as_often_each():
     assert first != other == checkdigits.code(1, "filings")
     for values in (first.values, checkdigits.code(0, "samples").values):
         counts = collections.Counter(values.values())
-        assert set(counts) == set(VALUES) and set(counts.values()) <= {8, 9}
+        assert set(counts) == set(VALUES) and set(counts.values()) <= {4, 5}
     assert list(first.values.values()) != list(checkdigits.code(0, "samples").values.values())
 
 
@@ -87,7 +91,39 @@ def test_fewer_kinds_and_longer_questions():
     assert {kind for example in longest for kind in items(example)[1]} == set(KINDS["filings"][:12])
     few = splits_of(pool=20, test=10, steps=(2, 2), families=3)
     assert {kind for example in few.pool for kind in items(example)[1]} == {"map", "copy", "letter"}
-    with pytest.raises(UserError, match="families=3: a question of check digits has no item"):
+    with pytest.raises(UserError, match="families=3: no question names a kind of item twice"):
         splits_of(steps=(2, 4), families=3)
-    with pytest.raises(UserError, match="1 <= min <= max <= 5"):
+    with pytest.raises(UserError, match="1 <= min <= max <= 4"):
         splits_of(domains=("filings", "fees"), steps=(1, 6))
+
+
+RULES = checkdigits.Code(("map", "copy"), {"map": 3, "copy": 4})
+ASKED = "Check digit from 9: a map, a copy?"
+
+
+@pytest.mark.parametrize(
+    ("written", "error"),
+    [
+        ("map 9+5=14; copy 4+4=8, so 8.\nAnswer: 8", "unknown"),
+        ("map 9+3=12; copy 2+5=7, so 7.\nAnswer: 7", "forgotten"),
+        ("map 9+3=11; copy 1+4=5, so 5.\nAnswer: 5", "sum"),
+        ("map 9+3=12; copy 2+4=6, so 6.\nAnswer: 7", "answer"),
+        ("A map is 3: 9+3=12, so 2. A copy is 5: 2+5=7, so 7. Answer: 7", "forgotten"),
+        ("map 9+3=12; letter 2+4=6, so 6.\nAnswer: 7", "form"),
+        ("Answer: 7", "form"),
+    ],
+)
+def test_where_a_rationale_first_goes_wrong(written, error):
+    assert checkdigits.error(ASKED, written, RULES, {"copy"}) == error
+    assert error in checkdigits.ERRORS
+
+
+@pytest.mark.parametrize("length", ["short", "medium", "long"])
+def test_all_lengths_are_read(length):
+    rules = checkdigits.code(0, "filings")
+    for example in splits_of(pool=20, test=1).pool:
+        text = example.rationales[length]
+        assert checkdigits.error(example.question, text, rules, ()) == "answer"
+        changed = {kind: value % 9 + 1 for kind, value in rules.values.items()}
+        other = checkdigits.Code(rules.kinds, changed)
+        assert checkdigits.error(example.question, text, other, ()) == "unknown"

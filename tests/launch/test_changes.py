@@ -190,7 +190,8 @@ CHANGES = {
     "selection.strategy=badge": "apprenticeship/gradients",
     "rationales.filter=consistency": "tutoring/samples",
     "logits.weight=0.5": "tutoring/logits",
-    "compare_direct=true": "baselines/direct",
+    "compare=direct": "baselines/direct",
+    "compare=direct,labels": "baselines/labels",
     "warmup.fraction=0.3": "apprenticeship/warmup",
     "data.labelled=false": "apprenticeship/pseudo_labels",
 }

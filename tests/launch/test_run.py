@@ -163,7 +163,7 @@ MISTAKES = {
     "--student.keep_layers=0,7": "keep_layers=[7]",
     "--student_training.row_tokens=128": "student_training.row_tokens=128 is too short",
     "--assistant_training.row_tokens=128": "assistant_training.row_tokens=128 is too short",
-    "--config.compare_direct=true --direct_training.row_tokens=128": "direct_training.row_tokens=",
+    "--config.compare=direct --direct_training.row_tokens=128": "direct_training.row_tokens=",
     f"--generation.max_new_tokens=500 {LONG_ROWS}": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",

@@ -40,6 +40,7 @@ def get_config():
         instruct=InstructConfig(8, train),
         student_training=train,
         direct_training=train,
+        labels_training=train,
         generation=GenerationConfig(max_new_tokens=4, batch_size=8),
     )
 """

@@ -20,7 +20,7 @@ from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import INSTRUCTIONS
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
-from configs import quickstart
+from configs import triage
 from configs.studies import baselines
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -169,8 +169,8 @@ def test_a_whole_run_in_two_passes(tiny, tmp_path):
 
 
 def test_two_passes_change_the_student_and_how_it_is_tested(tiny, tmp_path):
-    chain = Run(tiny("compare_direct=true"), tmp_path)
-    passes = Run(tiny("compare_direct=true", "form=two_pass"), tmp_path)
+    chain = Run(tiny("compare=direct"), tmp_path)
+    passes = Run(tiny("compare=direct", "form=two_pass"), tmp_path)
     assert list(chain.deep) == list(passes.deep)
     assert one_stage.differing(chain, passes) == {
         "tutoring/student",
@@ -229,7 +229,7 @@ def documented():
 
 @pytest.mark.parametrize("assignments", documented(), ids=" ".join)
 def test_what_is_documented_is_a_config(assignments):
-    config = override(quickstart.get_config(), [a for a in assignments if not a.endswith("...")])
+    config = override(triage.get_config(), [a for a in assignments if not a.endswith("...")])
     if config.data.source == "practice":
         assert validate(config) is config
 

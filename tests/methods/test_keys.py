@@ -35,18 +35,20 @@ COMPLETIONS, SAMPLES = "tutoring/completions", "tutoring/samples"
 RETRIES = "tutoring/retries"
 RATIONALES, LOGITS = "tutoring/rationales", "tutoring/logits"
 STUDENT, DIRECT = "tutoring/student", "baselines/direct"
+BY_LABELS = "baselines/labels"
 OF_ASSISTANT = ("evaluation/assistant_base", "evaluation/assistant")
 OF_STUDENT = tuple(
     f"evaluation/{name}"
-    for name in ("student_base", "student_instruct", "student_direct", "student")
+    for name in ("student_base", "student_instruct", "student_direct", "student_labels", "student")
 )
+OF_LABELS = "evaluation/student_labels"
 TESTS = (*OF_STUDENT, *OF_ASSISTANT)
 READ_BY_ASSISTANT = (WARMUP, SCORES, GRADIENTS, ASSISTANT, COMPLETIONS, RETRIES, LOGITS)
 READ_BY_ASSISTANT += OF_ASSISTANT
-READ_BY_STUDENT = (INSTRUCT, SAMPLES, STUDENT, DIRECT, LOGITS, *OF_STUDENT)
+READ_BY_STUDENT = (INSTRUCT, SAMPLES, STUDENT, DIRECT, BY_LABELS, LOGITS, *OF_STUDENT)
 OF_POOL = (
     *(WARMUP, SCORES, GRADIENTS, SELECTION, ANNOTATIONS, ASSISTANT, COMPLETIONS, SAMPLES),
-    *(RETRIES, RATIONALES, LOGITS, STUDENT, DIRECT),
+    *(RETRIES, RATIONALES, LOGITS, STUDENT, DIRECT, BY_LABELS),
 )
 OF_GENERATION = (COMPLETIONS, RETRIES, SAMPLES, *TESTS)
 NOTHING = ()
@@ -55,7 +57,8 @@ NOTHING = ()
 # Of trainings, one stands for all.
 FIELDS = {
     "name": ("other", NOTHING),
-    "form": ("two_pass", (LOGITS, STUDENT, DIRECT, *OF_STUDENT)),
+    # One that learned labels is asked for the answer in either form.
+    "form": ("two_pass", (LOGITS, STUDENT, DIRECT, *(set(OF_STUDENT) - {OF_LABELS}))),
     "seed": (1, (*OF_POOL, INSTRUCT, *TESTS)),
     "max_prompt_tokens": (144, (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
     "on_long_prompt": ("truncate", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
@@ -72,7 +75,7 @@ FIELDS = {
     "data.instruction": ("Say it.", (*OF_POOL, *TESTS)),
     "data.on_bad_row": ("skip", NOTHING),
     "data.max_steps": (2, (*OF_POOL, *TESTS)),
-    "data.families": (1, (*OF_POOL, *TESTS)),
+    "data.families": (20, (*OF_POOL, *TESTS)),
     "budget.queries": (8, (SELECTION,)),
     "budget.usd": (2.0, NOTHING),
     "teacher.model": ("another", (ANNOTATIONS,)),
@@ -101,7 +104,7 @@ FIELDS = {
     "student.keep_layers": ((0, 1), READ_BY_STUDENT),
     "student.attention": ("plain", NOTHING),
     "warmup.fraction": (0.5, (WARMUP,)),
-    "warmup.domains": (("fees",), (WARMUP,)),
+    "warmup.domains": (("samples",), (WARMUP,)),
     "warmup.train.epochs": (2, (WARMUP,)),
     "assistant_training.epochs": (2, (ASSISTANT,)),
     "instruct.examples": (5, (INSTRUCT,)),
@@ -120,7 +123,6 @@ FIELDS = {
     "rationales.corruption_kind": ("wrong_reasoning", (RATIONALES,)),
     "logits.weight": (0.25, (STUDENT,)),
     "logits.top_k": (4, (LOGITS,)),
-    "direct_training.epochs": (2, (DIRECT,)),
     "student_training.epochs": (2, (STUDENT,)),
     "generation.max_new_tokens": (5, OF_GENERATION),
     "generation.batch_size": (3, OF_GENERATION),
@@ -128,6 +130,7 @@ FIELDS = {
     "generation.top_p": (0.9, OF_GENERATION),
     "generation.cache": ("int8", OF_GENERATION),
     "evaluation.assistant_examples": (2, OF_ASSISTANT),
+    "evaluation.student_before": (False, NOTHING),
     "mesh.data": (2, NOTHING),
     "mesh.fsdp": (8, NOTHING),
     "mesh.tensor": (2, NOTHING),
@@ -136,6 +139,7 @@ FIELDS = {
 SPEED_OF_TRAINING = {"checkpoint_every": 7, "remat": "none"}
 TRAINING = {
     "epochs": 2,
+    "steps": 5,
     "batch_rows": 4,
     "row_tokens": 512,
     "accumulate": 2,
@@ -156,6 +160,7 @@ TRAININGS = {
     "instruct.train": INSTRUCT,
     "student_training": STUDENT,
     "direct_training": DIRECT,
+    "labels_training": BY_LABELS,
 }
 for key, stage in TRAININGS.items():
     FIELDS |= {f"{key}.{name}": (value, (stage,)) for name, value in TRAINING.items()}
@@ -188,7 +193,6 @@ FIELDS |= {
 # Of a practice run; what a file changes is below.
 FIELDS |= {
     "data.domains": (("fees",), (*OF_POOL, *TESTS)),
-    "data.label_share": (1.0, (*OF_POOL, *TESTS)),
     "data.kind": ("text", (*OF_POOL, *TESTS)),
     "data.choices": (("a", "b"), NOTHING),
     "data.answer_is": ("text", NOTHING),
@@ -205,7 +209,7 @@ FIELDS |= {
 # What each of these does is in a test of its own.
 ALONE = {
     "method": "test_methods_share_what_they_do_alike",
-    "compare_direct": "test_methods_share_what_they_do_alike",
+    "compare": "test_methods_share_what_they_do_alike",
     "rationales.rounds": "test_a_round_comes_before_what_the_student_learns",
     "selection.strategy": "test_another_strategy_changes_the_selection_and_leaves_the_scores",
     "teacher.kind": "test_another_kind_of_teacher_is_asked_anew",
@@ -227,7 +231,7 @@ def base(checkpoint):
     """A run that has every stage but the pseudo-labels and the rounds."""
     train = TrainConfig(row_tokens=256)
     return RunConfig(
-        compare_direct=True,
+        compare=("direct", "labels"),
         data=DataConfig(pool=24, dev=2, test=8, max_steps=1, rationale="short"),
         budget=dataclasses.replace(RunConfig().budget, queries=10),
         assistant=ModelConfig(str(checkpoint), lora=LoraConfig(rank=4)),
@@ -238,6 +242,7 @@ def base(checkpoint):
         assistant_training=train,
         student_training=train,
         direct_training=train,
+        labels_training=train,
         rationales=RationalesConfig(filter="consistency", retries=2),
         logits=LogitsConfig(weight=0.5, top_k=8),
         generation=GenerationConfig(max_new_tokens=4, batch_size=8),
@@ -322,8 +327,11 @@ def test_methods_share_what_they_do_alike(base, tmp_path):
     unlogged = with_value(base, "logits.weight", 0.0)
     own = with_value(with_value(unlogged, "method", "self"), "data.labelled", True)
     assert keys_of(own, tmp_path)[WARMUP] == bridge[WARMUP]
-    without = keys_of(with_value(base, "compare_direct", False), tmp_path)
+    without = keys_of(with_value(base, "compare", ("labels",)), tmp_path)
     assert bridge.keys() - without.keys() == {DIRECT, "evaluation/student_direct"}
+    assert not changed(bridge, without)
+    without = keys_of(with_value(base, "compare", ("direct",)), tmp_path)
+    assert bridge.keys() - without.keys() == {BY_LABELS, "evaluation/student_labels"}
     assert not changed(bridge, without)
 
 
@@ -333,7 +341,7 @@ def test_a_round_comes_before_what_the_student_learns(base, tmp_path):
     of_round = ("completions", "retries", "rationales", "assistant")
     assert one.keys() - none.keys() == {f"apprenticeship/{name}_1" for name in of_round}
     assert two.keys() - one.keys() == {f"apprenticeship/{name}_2" for name in of_round}
-    expected = {COMPLETIONS, RETRIES, RATIONALES, LOGITS, STUDENT, OF_ASSISTANT[1], OF_STUDENT[3]}
+    expected = {COMPLETIONS, RETRIES, RATIONALES, LOGITS, STUDENT, OF_ASSISTANT[1], OF_STUDENT[-1]}
     assert changed(none, one) == changed(one, two) == expected
     for field, value in ROUND_TRAINING.items():
         other = keys_of(with_value(rounds[0], field, value), tmp_path)

@@ -79,7 +79,7 @@ def recorded(tmp_path_factory):
         rationale="rationale",
     )
     config = dataclasses.replace(
-        config, data=data, teacher=TeacherConfig(kind="replay"), compare_direct=True
+        config, data=data, teacher=TeacherConfig(kind="replay"), compare=("direct", "labels")
     )
     config = tiny_run.override(
         config,

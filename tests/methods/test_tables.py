@@ -17,7 +17,7 @@ OPTIONS = (
     ["rationales.rounds=0", "rationales.rounds=3"],
     ["logits.weight=0", "logits.weight=0.5"],
     ["instruct.examples=0", "instruct.examples=5"],
-    ["compare_direct=false", "compare_direct=true"],
+    ["compare=", "compare=direct", "compare=direct,labels"],
     ["form=chain", "form=two_pass"],
 )
 

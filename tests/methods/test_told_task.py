@@ -94,7 +94,7 @@ def test_teacher_assistant_and_student_are_told_the_same(kind, make, monkeypatch
         vendor.answer = gold.__getitem__
         url = f"{vendor.url}/v1" if kind == "openai" else vendor.url
         teacher = (f"teacher.kind={kind}", f"teacher.base_url={url}", "teacher.timeout=5")
-        job = make(*teacher, "compare_direct=true")
+        job = make(*teacher, "compare=direct,labels")
         chosen = SelectionRecord(
             strategy="random", size=2, ids=["t0", "t1"], clusters=None, set_aside=[]
         )

@@ -35,21 +35,24 @@ def test_without_domains_it_is_a_random_part_of_the_pool(make):
 
 
 def test_a_shift_takes_as_many_examples_of_some_domains_alone(make):
-    job = make("warmup.domains=fees")
+    job = make("warmup.domains=samples")
     found = drawn(job)
     assert len(found) == 12
-    assert {example.domain for example in found} == {"fees"}
-    assert {example.domain for example in job.inputs.pool} == {"fees", "dosing", "deadlines"}
+    assert {example.domain for example in found} == {"samples"}
+    assert {example.domain for example in job.inputs.pool} == {"samples", "filings", "invoices"}
     # Those of the domain that come first in the order of all.
     shuffled = drawn(make("warmup.fraction=1"))
-    assert found == [example for example in shuffled if example.domain == "fees"][:12]
+    assert found == [example for example in shuffled if example.domain == "samples"][:12]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (["warmup.domains=law"], "warmup.domains=law: 0 examples of the pool, where warmup.frac"),
-        (["warmup.domains=fees", "warmup.fraction=0.5"], "asks for 30; the pool has deadlines, do"),
+        (
+            ["warmup.domains=samples", "warmup.fraction=0.5"],
+            "asks for 30; the pool has filings, in",
+        ),
     ],
 )
 def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
@@ -63,7 +66,7 @@ def test_domains_that_do_not_have_enough_are_found_before_anything_is_run(
 
 def test_the_examples_of_the_warm_up_are_those_that_are_drawn(make, checkpoint, monkeypatch):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
-    job = make("warmup.domains=fees", *models, "max_prompt_tokens=300")
+    job = make("warmup.domains=samples", *models, "max_prompt_tokens=300")
     taught = one_stage.taught(monkeypatch)
     one_stage.run_alone(job, WARMUP)
     reading = job.inputs.rendering("assistant")
@@ -85,6 +88,6 @@ def test_instructions_that_are_too_long_are_found_before_anything_is_run(make, c
 
 def test_the_domains_are_read_by_the_warm_up(make, checkpoint):
     models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
-    changed = one_stage.differing(make(*models), make(*models, "warmup.domains=fees"))
+    changed = one_stage.differing(make(*models), make(*models, "warmup.domains=samples"))
     assert WARMUP.name in changed
     assert not changed & {"tutoring/instruct", "evaluation/student_base"}

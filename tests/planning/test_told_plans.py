@@ -6,6 +6,7 @@ import json
 import jax
 import pytest
 
+from bridge_jax.config import RunConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
@@ -19,10 +20,7 @@ LABELS = {
     "sign in": "passwords and locked accounts",
     "shipping": "late or lost parcels",
 }
-TRAININGS = (
-    *("warmup.train", "assistant_training", "instruct.train"),
-    *("student_training", "direct_training"),
-)
+TRAININGS = RunConfig().trainings()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from rich.console import Console
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
+from bridge_jax.methods import evaluation
 from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
@@ -68,6 +69,24 @@ def test_the_direct_student_is_tested_before_the_other(workdir):
         "correctly; before training it answered 0%."
     ) in html
     assert "Trained directly on 3" in words.headline(result)
+
+
+def test_a_student_beside_that_learned_the_labels_alone(workdir):
+    """Eight of ten questions right, of which the student had five."""
+    rows = fake_run.read(workdir, evaluation.STUDENT, evaluation.Prediction)
+    for i, row in enumerate(rows):
+        row["correct"] = i < 8
+    fake_run.finish(workdir, evaluation.STUDENT_LABELS, {evaluation.Prediction: rows})
+    result = page.write(workdir)
+    assert result["accuracy"]["student_labels"] == 0.8
+    assert result["gaps"]["student_student_labels"] == pytest.approx(-0.3)
+    assert words.headline(result) == (
+        "The student answers 50% of 10 test questions correctly; trained directly on the same 3 "
+        "teacher answers it answers 20% and trained on the labels alone it answers 80%."
+    )
+    told = words.comparison(result)
+    assert "The difference from the direct student is 30 percentage points" in told
+    assert "The difference from the labels alone is −30 percentage points" in told
 
 
 def test_the_direct_method(workdir):

@@ -2,17 +2,17 @@
 
 A label is one digit of ten, and depends on every item: it says neither the values nor the
 procedure, which a student can only infer from many labels. A rationale tells both. Kinds of items
-have a long tail, as real data have: some are in many questions, most in few, so a budget is how
-many are told.
+have a long tail, so a budget is how many of them are told.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from bridge_jax.data.practice.chain import Problem
+from bridge_jax.data.practice.problem import Problem, different
 
-# Kinds of items, each one token of SmolLM2; the first `COMMON` are the common ones.
+# Kinds of items, each one token of SmolLM2; the first few are common (`problem.COMMON`).
 KINDS = {
     "samples": (
         "tube", "dish", "slide", "swab", "smear", "culture",
@@ -36,9 +36,24 @@ KINDS = {
         "curtain", "bench", "stool", "drawer", "fence", "saw", "heater",
     ),
 }  # fmt: skip
-COMMON, RARE_SHARE = 6, 0.5
-VALUES = (2, 3, 4, 5, 6)
+VALUES = tuple(range(1, 10))
 MOST = 12  # items of a question
+
+_QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
+# A step in a rationale of any length: the kind, its value, the digit after it.
+_STEP = re.compile(
+    r"(\w+) \d\+(\d)=\d?(\d)\b"
+    r"|A (\w+) is (\d): \d\+\d=\d+, so (\d)"
+    r"|of a (\w+) is (\d)\. We have \d and add \d, which makes \d+; its last digit is (\d)"
+)
+# Where a rationale first goes wrong, in the order of reports.
+ERRORS = {
+    "unknown": "a value that no answer of the teacher told",
+    "forgotten": "a value that one told",
+    "sum": "a sum",
+    "answer": "the answer, after right steps",
+    "form": "no steps that can be read",
+}
 
 
 class Code(NamedTuple):
@@ -67,35 +82,57 @@ def code(seed: int, domain: str, families: int = 0) -> Code:
     return Code(kinds, dict(zip(kinds, values)))
 
 
-def draw(rng: random.Random, of: Code, steps: int) -> Problem:
+def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
     """Returns a question about `steps` different kinds of items, 1 to 12."""
     start = digit = rng.randrange(10)
-    items: list[str] = []
-    while len(items) < steps:
-        common, rare = of.kinds[:COMMON], of.kinds[COMMON:]
-        item = rng.choice(rare if rare and rng.random() < RARE_SHARE else common)
-        if item not in items:
-            items.append(item)
-    short, medium, long, digits = [], [], [], [start]
+    items = different(rng, rules.kinds, steps)
+    short, medium, long = [], [], []
     for item in items:
-        value, before = of.values[item], digit
+        value, before = rules.values[item], digit
         total, digit = before + value, (before + value) % 10
-        short.append(f"{item} {value}, {digit}")
+        short.append(f"{item} {before}+{value}={total}")
         medium.append(f"A {item} is {value}: {before}+{value}={total}, so {digit}.")
         long.append(
             f"The value of a {item} is {value}. We have {before} and add {value}, which makes "
             f"{total}; its last digit is {digit}."
         )
-        digits.append(digit)
     named = ", ".join(f"a {item}" for item in items)
     return Problem(
         question=f"Check digit from {start}: {named}?",
         answer=str(digit),
         labels=(),
         rationales={
-            "short": "; ".join(short) + ".",
+            "short": f"{'; '.join(short)}, so {digit}.",
             "medium": " ".join(medium),
             "long": " ".join(long),
         },
-        values=tuple(digits),
     )
+
+
+def items(question: str) -> list[str]:
+    """Returns the kinds that a question of `draw` names; none of another task's question."""
+    found = _QUESTION.fullmatch(question)
+    return [named.removeprefix("a ") for named in found[2].split(", ")] if found else []
+
+
+def error(question: str, written: str, rules: Code, told: Collection[str]) -> str:
+    """Returns where a rationale with a wrong answer first goes wrong: a key of `ERRORS`.
+
+    Args:
+      question: of `draw`.
+      written: the rationale and its answer.
+      rules: of the question's domain.
+      told: the kinds whose values the teacher's answers tell.
+    """
+    asked = _QUESTION.fullmatch(question)
+    steps = [[part for part in found if part] for found in _STEP.findall(written)]
+    if not asked or [step[0] for step in steps] != items(question):
+        return "form"
+    digit = int(asked[1])
+    for kind, value, after in steps:
+        if int(value) != rules.values[kind]:
+            return "forgotten" if kind in told else "unknown"
+        digit = (digit + int(value)) % 10
+        if int(after) != digit:
+            return "sum"
+    return "answer"

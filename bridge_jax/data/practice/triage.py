@@ -7,7 +7,7 @@ a rule for each step that its question takes, so a budget is how many of the rul
 
 import random
 
-from bridge_jax.data.practice.chain import Problem, capital
+from bridge_jax.data.practice.problem import Problem, capital
 
 COMPLAINTS = {
     "skin": ("a rash", "an itch"),
@@ -87,5 +87,4 @@ def draw(rng: random.Random, steps: int) -> Problem:
                 ]
             ),
         },
-        values=(),
     )
