@@ -99,7 +99,8 @@ def teach_labels(
 ) -> None:
     """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline."""
     sequences = reading.labelled(pool, pool.digest)
-    fit(out, "labels student", student.trainable(instructed), sequences, params, reading, dev)
+    name = "student" if out.artifact == STUDENT else "labels student"
+    fit(out, name, student.trainable(instructed), sequences, params, reading, dev)
 
 
 def student_mode(config: RunConfig) -> Mode:

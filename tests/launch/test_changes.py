@@ -203,6 +203,7 @@ BESIDE = {
         "rationales.min_agreement=0",
     ),
     "data.labelled=false": (
+        "compare=direct",
         "teacher.keep_wrong=true",
         "selection.difficulty=entropy",
         "rationales.corruption_kind=wrong_reasoning",

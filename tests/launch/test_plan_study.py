@@ -118,8 +118,9 @@ def test_launch_plan_tells_a_study_from_a_run(path):
 def test_without_data_runs_share_what_they_have_in_common(configs, chip, missing):
     """Nothing is read: neither the data nor the model of a role that no stage has."""
     settings = (*missing, "data.choices=a,b", "data.kind=label", "data.source=jsonl")
+    training = "labels_training" if "method=labels" in missing else "student_training"
     without = [
-        config_io.override(config, [*settings, f"student_training.epochs={epochs}"])
+        config_io.override(config, [*settings, f"{training}.epochs={epochs}"])
         for config in configs[:2]
         for epochs in (1, 2)
     ]

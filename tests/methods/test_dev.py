@@ -17,7 +17,7 @@ from bridge_jax.models import decoder
 from bridge_jax.runs import Run
 from tests.methods import one_stage
 
-MEASURED = ("student_training.dev_every=3", "student_training.dev_metric=accuracy")
+MEASURED = ("labels_training.dev_every=3", "labels_training.dev_metric=accuracy")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def start(checkpoint, tmp_path):
         method="labels",
         data=DataConfig(pool=16, dev=6, test=4, max_steps=1),
         student=ModelConfig(str(checkpoint)),
-        student_training=train,
+        labels_training=train,
         generation=GenerationConfig(max_new_tokens=4, batch_size=4),
     )
     base = override(base, ["instruct.examples=0"])
@@ -81,8 +81,8 @@ def test_a_training_measures_loss_and_accuracy_and_trains_as_without(start):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["student_training.keep_best=true"], r"student_training\.keep_best needs .*dev_every"),
-        (["student_training.patience=2"], r"student_training\.patience needs .*dev_every"),
+        (["labels_training.keep_best=true"], r"labels_training\.keep_best needs .*dev_every"),
+        (["labels_training.patience=2"], r"labels_training\.patience needs .*dev_every"),
         (
             ["instruct.examples=4", "instruct.train.dev_every=2"],
             r"instruct\.train\.dev_every=2: the dev split does not measure",

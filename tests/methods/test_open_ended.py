@@ -30,10 +30,10 @@ def test_free_texts_have_a_mean_score_in_the_report(tmp_path):
     data = tmp_path / "open.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = ("data.source=jsonl", f"data.path={data}", "data.kind=text", "method=labels")
-    training = ("instruct.examples=0", "student_training.epochs=30", "data.pool=0", "data.test=0")
+    training = ("instruct.examples=0", "labels_training.epochs=30", "data.pool=0", "data.test=0")
     config = tiny_run.settings(
         path, *settings, *training, "generation.max_new_tokens=16", "data.min_rouge=0.2",
-        "student_training.learning_rate=3e-3", "student_training.batch_rows=2",
+        "labels_training.learning_rate=3e-3", "labels_training.batch_rows=2",
     )  # fmt: skip
     report = tiny_run.finish_here(config, tmp_path / "run")
     found = read_rows(tmp_path / "run/evaluation/student/predictions.jsonl")

@@ -78,9 +78,9 @@ def test_a_new_method_is_planned_by_what_its_stages_say(toy):
     # In two passes about twice as many rows.
     assert learn.steps > found["toy/read"].steps
     assert learn.steps % 5 == found["toy/read"].steps % 5 == 0
-    # Sequences have up to 128 tokens: 512 are four rows, and each of the eight devices has one.
+    # Sequences have up to 64 tokens: 512 are eight rows, one for each of the eight devices.
     look = found["toy/look"]
-    assert (look.role, look.rows, look.width, look.steps) == ("student", 8, 128, 3)
+    assert (look.role, look.rows, look.width, look.steps) == ("student", 8, 64, 3)
     assert (weigh.rows, weigh.width) == (8, 192)
     # A quarter of 24 questions, in two modes, three times each; one at a time on each device.
     write = found["toy/write"]
