@@ -63,7 +63,7 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
         warmup=WarmupConfig(0.02, _training(192, learning_rate=5e-5, epochs=1)),
         selection=SelectionConfig(strategy="diversity"),
-        assistant_training=_training(92, learning_rate=1e-4, epochs=4),
+        assistant_training=_training(92, learning_rate=2e-4, epochs=6),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False),
         student_training=_training(230, learning_rate=1e-3, steps=STEPS),
