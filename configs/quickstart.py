@@ -8,9 +8,8 @@ TIME
 A question names a digit and three kinds of laboratory samples ("Check digit from 4: a smear, a
 drop, a dish?"). Each kind has a value from 1 to 9; the values are added up, and each time the last
 digit is carried on. The answer is one digit. So labels tell neither the values nor the procedure,
-and a rationale tells both: "smear 4+2=6; drop 6+4=10; dish 0+6=6, so 6." With values from 2 to 6
-or fewer items, labels suffice if they are read long enough: the task is chosen for what they cannot
-tell. In `configs/triage.py` they tell all.
+and a rationale tells both: "smear 4+2=6; drop 6+4=10; dish 0+6=6, so 6." The task is chosen for
+what labels cannot tell; that of `configs/triage.py` can be learned from labels alone.
 
 The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
 generates them, is asked 30. The assistant is the whole of SmolLM2-135M: with layers removed, it
@@ -19,10 +18,10 @@ it answers the pool by itself, and what it gets wrong is rejected. The student h
 layers. Beside it two others are trained for as many steps: on the 30 answers alone, and on the
 labels of the whole pool.
 
-Prompts are at most 39 tokens long (instructions 54), rationales with their answers 38, so a row of
-the student holds three examples, as does one of labels. A row of the assistant holds one, and so
-does one of the direct student, for whom it makes no difference: it has read its 30 answers 15
-times. Memory suffices to keep all activations during training.
+Prompts are at most 39 tokens long (instructions 54), rationales with their answers 38, so most rows
+of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
+does one of the direct student, which is enough: in 450 steps it reads its 30 answers 15 times.
+Memory suffices to keep all activations during training.
 """
 
 from bridge_jax.config import (
@@ -74,5 +73,14 @@ def get_config() -> RunConfig:
     )
 
 
-def _training(row_tokens: int, **how: float) -> TrainConfig:
-    return TrainConfig(batch_rows=1, row_tokens=row_tokens, remat="none", **how)  # type: ignore[arg-type]
+def _training(
+    row_tokens: int, learning_rate: float, epochs: int = 1, steps: int = 0
+) -> TrainConfig:
+    return TrainConfig(
+        epochs,
+        steps,
+        batch_rows=1,
+        row_tokens=row_tokens,
+        learning_rate=learning_rate,
+        remat="none",
+    )

@@ -1,4 +1,4 @@
-"""Runs the whole method on a task of which labels tell all: 24 complaints and where each is sent.
+"""Runs the whole method on a task that labels alone can teach: where 24 complaints are sent.
 
 python -m launch.run --config=configs/triage.py --workdir=runs/triage
 

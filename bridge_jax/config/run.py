@@ -106,8 +106,9 @@ class RunConfig:
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
       seed: of data, selection, batch order and sampling.
-      compare: other students that are trained beside, for the report (with method `bridge`):
-        `direct`, on the teacher's answers alone, and `labels`, on the gold answers of the pool.
+      compare: other students to train and to test beside, with method `bridge`: `direct`, on the
+        teacher's answers alone (`direct_training`), and `labels`, on the gold answers of the pool
+        (`labels_training`, as with method `labels`).
       max_prompt_tokens: the context left for prompts.
       on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
       tensorboard: write the curves of training for TensorBoard too (`--logdir` is the workdir).

@@ -27,7 +27,7 @@ class TrainConfig:
 
     Attributes:
       epochs: passes over the rows.
-      steps: so many steps in place of `epochs`, over the rows again and again; 0 is `epochs`.
+      steps: training steps in place of `epochs`, repeating the rows as needed; 0 means `epochs`.
       batch_rows: packed rows a step.
       row_tokens: tokens a packed row; a longer sequence is an error.
       accumulate: micro-batches a step; divides batch_rows.
@@ -203,7 +203,8 @@ class EvaluationConfig:
     Attributes:
       assistant_examples: test examples put to the assistant, which is slower than the student;
         0 is all.
-      student_before: test the student as cut and after its instruction warm-up too.
+      student_before: also test the student before its training: as cut, and after the instruction
+        warm-up.
     """
 
     assistant_examples: Count = 0

@@ -50,8 +50,9 @@ def _tests(config: RunConfig) -> list[Stage]:
     if "direct" in config.compare:
         others.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
     if "labels" in config.compare:
-        labels = evaluation.STUDENT_LABELS, tutoring.LABELS, "answer"
-        others.append(evaluation.test_of(config, *labels))
+        others.append(
+            evaluation.test_of(config, evaluation.STUDENT_LABELS, tutoring.LABELS, "answer")
+        )
     return [
         *evaluation.of_student(config, mode, others),
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),

@@ -42,6 +42,7 @@ from bridge_jax.selection.strategies import noise_count
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.replies import annotation
 from bridge_jax.text.prompts import Mode
+from bridge_jax.text.rendering import Rendering
 from bridge_jax.training import recorder
 
 
@@ -348,6 +349,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
                 f"{fit.setting}.dev_every={fit.train.dev_every}: the data has no dev split; add "
                 "one (data.dev, data.splits), or leave it at 0"
             )
+        if stage.load and stage.load.of == "pool" and stage.load.text == "answer":
+            _check_row(fit, inputs.rendering(_role_of(stage)), pool)
     if asking(stages):
         _check_size(config, len(pool))
     if warmup := by_name.get(apprenticeship.WARMUP.name):
@@ -363,6 +366,24 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     asks = asking(stages)
     if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
         _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
+
+
+def _role_of(stage: Stage) -> Role:
+    assert stage.artifact.role
+    return stage.artifact.role
+
+
+def _check_row(fit: Fit, reading: Rendering, pool: Examples) -> None:
+    """Raises a `UserError` if a question with its gold answer is longer than a row."""
+    found = reading.labelled(pool, pool.digest)
+    lengths = found.prompts.lengths + found.answers.lengths
+    longest = int(lengths.argmax())
+    if lengths[longest] > fit.train.row_tokens:
+        raise UserError(
+            f"{fit.setting}.row_tokens={fit.train.row_tokens}: example {pool[longest].id!r} has "
+            f"{lengths[longest]} tokens with its answer; raise it, or cut long questions "
+            "(on_long_prompt=truncate, max_prompt_tokens)"
+        )
 
 
 def _check_size(config: RunConfig, pool: int) -> None:

@@ -108,10 +108,10 @@ def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
 
 
 def _errors(run: Run) -> dict[str, dict[str, int]]:
-    """Counts where wrong rationales about check digits first go wrong, by model.
+    """Counts where wrong rationales about check digits first go wrong, for each model.
 
-    The program that makes these questions knows each step. Models that were asked for the answer
-    alone have no steps, and models before their training hardly ever.
+    The program that makes these questions knows each step. Models that are asked for the answer
+    alone write no steps, nor do untrained models, mostly.
     """
     data, seed = run.config.get("data", {}), run.config.get("seed", 0)
     if data.get("source") != "practice" or data.get("kind") == "text":
@@ -121,11 +121,13 @@ def _errors(run: Run) -> dict[str, dict[str, int]]:
         for domain in data["domains"]
         if domain in checkdigits.KINDS
     }
-    told = set[str]()  # No kind is in two domains.
+    told: set[str] = set()  # No kind is in two domains.
     for row in run.annotations:
-        told.update(checkdigits.items(row["question"]) if row["kept"] else ())
+        if row["kept"]:
+            told.update(checkdigits.items(row["question"]))
+    reasons = run.method != "labels" and run.config.get("form") != "two_pass"
     found = {}
-    for role in ("assistant", "student_direct", "student"):
+    for role in ("assistant", "student_direct", "student") if reasons else ("assistant",):
         wrong = Counter(
             checkdigits.error(row["question"], row["completion"], rules[row["domain"]], told)
             for row in run.predictions.get(role, ())

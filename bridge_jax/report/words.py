@@ -82,9 +82,9 @@ def headline(report: Json) -> str:
 
     same = answers if kept is None else f"the same {answers}"
     taught = {"student_direct": f"directly on {same}", "student_labels": "on the labels alone"}
-    others = {how: percent(accuracy[role]) for role, how in taught.items() if role in accuracy}
-    if "student" in accuracy and others:
-        told = " and ".join(f"trained {how} it answers {share}" for how, share in others.items())
+    shares = {how: percent(accuracy[role]) for role, how in taught.items() if role in accuracy}
+    if "student" in accuracy and shares:
+        told = ", and ".join(f"trained {how}, it answers {share}" for how, share in shares.items())
         return f"The student answers {answered('student')}; {told}."
     if role := tested_student(accuracy):
         how = f"Trained directly on {answers}, the" if role == "student_direct" else "The"
@@ -113,22 +113,22 @@ def tested_student(accuracy: Mapping[str, float]) -> str | None:
 
 
 def comparison(report: Json) -> str:
-    """Returns the differences from the students without an assistant, "" if there are none.
-
-    With their intervals.
-    """
-    told = []
-    for other, name in (("student_direct", "direct student"), ("student_labels", "labels alone")):
+    """Returns the differences from the other students with their intervals, "" if none."""
+    sentences = []
+    for other, name in (
+        ("student_direct", "direct student"),
+        ("student_labels", "student trained on the labels"),
+    ):
         gap = f"student_{other}"
         if bounds := report["gaps_interval"].get(gap):
             low, high = (points(bound) for bound in bounds)
             verdict = "" if bounds[0] > 0 or bounds[1] < 0 else ", so the two cannot be told apart"
-            told.append(
+            sentences.append(
                 f"The difference from the {name} is {points(report['gaps'][gap])} percentage "
                 f"points on the same questions, with 95% confidence between {low} and "
                 f"{high}{verdict}."
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def spend_rows(spend: Json) -> list[Json]:

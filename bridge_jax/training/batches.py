@@ -33,7 +33,7 @@ class BatchIterator(Protocol):
 
 
 def steps_of(rows: Rows, how: TrainConfig) -> int:
-    """Returns how many batches a training takes; the last of an epoch has empty rows too."""
+    """Returns how many batches a training takes; the last of an epoch is filled with empty rows."""
     return how.steps or math.ceil(len(rows.tokens) / how.batch_rows) * how.epochs
 
 

@@ -5,7 +5,8 @@
 The runs are the quickstart's: check digits, whose labels tell neither the values nor the procedure.
 The direct students are trained on the teacher's answers to 5% of the pool (the same ones that the
 assistant is trained on) and to all of it, other students on all labels of the pool without a
-teacher: each for as many steps as the student, and one on labels for four times as many.
+teacher. All are trained for as many steps as the student, but for one on labels, which takes four
+times as many.
 
 `make seeds` runs it, over five seeds, each with other questions, values, selection and order of the
 batches.
@@ -27,33 +28,33 @@ def get_study() -> Study:
     return Study(
         "direct_vs_bridge",
         "Does 5% with an assistant beat the teacher’s answers alone?",
-        # The three that matter most of every seed, then the two that take longest.
-        tuple(
-            run for part in (slice(3), slice(3, 5)) for seed in SEEDS for run in _runs(seed)[part]
-        ),
+        # Those that take longest come last.
+        tuple(run for runs in (_runs, _long_runs) for seed in SEEDS for run in runs(seed)),
         reference=BRIDGE,
     )
 
 
 def _runs(seed: int) -> list[StudyRun]:
-    def run(variant: str, *changes: str) -> StudyRun:
-        settings = [f"seed={seed}", f"name={variant}", "compare=", "budget.usd=1", *changes]
-        return StudyRun(variant, override(quickstart.get_config(), settings))
-
     return [
-        run(BRIDGE),
-        run("direct, 5%", "method=direct"),
-        run("labels alone", "method=labels"),
-        run(
-            "direct, 100%",
-            "method=direct",
-            f"budget.queries={POOL}",
-            "selection.strategy=random",  # All are asked: there is nothing to choose.
-            "direct_training.row_tokens=230",  # As many examples a step as the student.
-        ),
-        run(
-            "labels alone, four times as long",
-            "method=labels",
-            f"labels_training.steps={4 * STEPS}",
-        ),
+        _run(BRIDGE, seed),
+        _run("direct, 5%", seed, "method=direct"),
+        _run("labels alone", seed, "method=labels"),
     ]
+
+
+def _long_runs(seed: int) -> list[StudyRun]:
+    whole = (
+        f"budget.queries={POOL}",
+        "selection.strategy=random",  # All are asked: there is nothing to choose.
+        "direct_training.row_tokens=230",  # As many examples a step as the student.
+    )
+    longer = f"labels_training.steps={4 * STEPS}"
+    return [
+        _run("direct, 100%", seed, "method=direct", *whole),
+        _run("labels alone, four times as long", seed, "method=labels", longer),
+    ]
+
+
+def _run(variant: str, seed: int, *changes: str) -> StudyRun:
+    settings = [f"seed={seed}", f"name={variant}", "compare=", "budget.usd=1", *changes]
+    return StudyRun(variant, override(quickstart.get_config(), settings))

@@ -18,9 +18,9 @@ TWO_DOMAINS = (
     "data.min_steps=2",
     "data.max_steps=2",
     "max_prompt_tokens=64",
-    "generation.max_new_tokens=24",
+    "generation.max_new_tokens=48",
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
-    "assistant_training.row_tokens=88",
+    "assistant_training.row_tokens=112",
 )
 
 

@@ -25,7 +25,12 @@ from configs.studies import baselines
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
-ONE_EPOCH = ("student_training.epochs=1", "instruct.train.epochs=1", "direct_training.epochs=1")
+ONE_EPOCH = (
+    "student_training.epochs=1",
+    "instruct.train.epochs=1",
+    "direct_training.epochs=1",
+    "labels_training.epochs=1",
+)
 
 
 @pytest.fixture(scope="module")

@@ -95,12 +95,12 @@ def _write(folder, file, value):
 
 
 def write(root):
-    """Twenty pool questions, twelve on fees and eight on dosing; four asked, three kept."""
+    """Twenty pool questions, twelve on fees and eight on samples; four asked, three kept."""
     root.mkdir(parents=True)
     config = RunConfig(name="tiny", seed=7, budget=BudgetConfig(queries=4, usd=0.5))
     files.write_json(root / "config.json", to_json(config))
     pool = [
-        Score(id=f"p{i}", domain="fees" if i < 12 else "dosing", nll=i / 10, entropy=1.0, margin=0)
+        Score(id=f"p{i}", domain="fees" if i < 12 else "samples", nll=i / 10, entropy=1.0, margin=0)
         for i in range(20)
     ]
     embeddings = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)

@@ -56,7 +56,7 @@ def test_numbers(workdir):
     assert result["questions"]["teacher"] == 4
     assert result["teacher_measured_on"] == "annotations"
     assert result["mean_tokens"]["student"] == 12.0
-    assert result["pool"] == {"size": 20, "domains": {"dosing": 8, "fees": 12}}
+    assert result["pool"] == {"size": 20, "domains": {"samples": 8, "fees": 12}}
     assert result["spend"] == {
         "queries": 4,
         "input_tokens": 800,

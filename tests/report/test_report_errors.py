@@ -39,9 +39,9 @@ def test_errors_are_counted_by_where_they_begin(workdir):
     assert report["errors"] == {"student": counts}
     html = (workdir / "report.html").read_text()
     assert (
-        '<tr><th>a value that no answer of the teacher told</th><td class="n">2</td></tr>' in html
+        '<tr><th>A value that is in no answer of the teacher</th><td class="n">2</td></tr>' in html
     )
-    assert '<tr><th>a sum</th><td class="n"></td></tr>' in html
+    assert '<tr><th>An addition</th><td class="n"></td></tr>' in html
 
 
 def test_other_tasks_have_none(workdir):

@@ -82,11 +82,11 @@ def test_a_student_beside_that_learned_the_labels_alone(workdir):
     assert result["gaps"]["student_student_labels"] == pytest.approx(-0.3)
     assert words.headline(result) == (
         "The student answers 50% of 10 test questions correctly; trained directly on the same 3 "
-        "teacher answers it answers 20% and trained on the labels alone it answers 80%."
+        "teacher answers, it answers 20%, and trained on the labels alone, it answers 80%."
     )
     told = words.comparison(result)
     assert "The difference from the direct student is 30 percentage points" in told
-    assert "The difference from the labels alone is −30 percentage points" in told
+    assert "The difference from the student trained on the labels is −30 percentage points" in told
 
 
 def test_the_direct_method(workdir):

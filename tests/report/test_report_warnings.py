@@ -14,10 +14,10 @@ def test_semantic_collapse(workdir):
     change(workdir, SELECTION, SelectionRecord, chosen)
     change(workdir, ANNOTATIONS, Annotation, read(workdir, ANNOTATIONS, Annotation)[:2])
     rows = read(workdir, RATIONALES, Judged)
-    kept = [{**row, "kept": row["domain"] == "dosing"} for row in rows]
+    kept = [{**row, "kept": row["domain"] == "samples"} for row in rows]
     change(workdir, RATIONALES, Judged, kept)
     assert page.write(workdir)["warnings"] == [
-        "Semantic collapse: the selection leaves out dosing (40% of the pool).",
+        "Semantic collapse: the selection leaves out samples (40% of the pool).",
         "Semantic collapse: the kept rationales leave out fees (60% of the pool).",
     ]
 

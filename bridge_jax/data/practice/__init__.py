@@ -1,8 +1,8 @@
 """Practice tasks, made by a program that knows the rationale: no download and no key.
 
-They differ in what labels tell. Triage is rules, and labels tell all of them. Fees are sums, and
-labels tell a good part. Check digits (samples, filings, invoices) are rules and a procedure, and
-labels tell little. All are invented: never use them for a patient, a court or an account.
+They differ in how much a student can learn from labels alone: everything of triage, a table of
+rules; much of fees, which are sums; little of check digits (samples, filings, invoices), which are
+rules and a procedure. All are invented: never use them for a patient, a court or an account.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ MAX_STEPS = {
     "fees": fees.MOST,
     **dict.fromkeys(checkdigits.KINDS, checkdigits.MOST),
 }
-_DRAWS = 2000  # of a question that is in no split yet
+_DRAWS = 2000  # before there is no unseen question
 
 _Draw = Callable[[random.Random, int], Problem]
 
@@ -63,7 +63,7 @@ def generate(
             f"data.min_steps={min_steps}, data.max_steps={max_steps}: 1 <= min <= max <= {most} "
             f"for data.domains={','.join(domains)}"
         )
-    if 0 < families < max_steps and domains != ("triage",):
+    if 0 < families < max_steps and set(domains) != {"triage"}:
         raise UserError(
             f"data.max_steps={max_steps}, data.families={families}: no question names a kind of "
             "item twice; raise data.families, or set it to 0, which is all kinds"

@@ -1,8 +1,8 @@
-"""Check digits: each item that is named has a value, and the last digits of a sum are carried on.
+"""Check digits: each item that is named has a value, and the sum is kept modulo 10.
 
 A label is one digit of ten, and depends on every item: it says neither the values nor the
 procedure, which a student can only infer from many labels. A rationale tells both. Kinds of items
-have a long tail, so a budget is how many of them are told.
+have a long tail, so the budget decides how many of them the teacher's answers cover.
 """
 
 import random
@@ -48,11 +48,11 @@ _STEP = re.compile(
 )
 # Where a rationale first goes wrong, in the order of reports.
 ERRORS = {
-    "unknown": "a value that no answer of the teacher told",
-    "forgotten": "a value that one told",
-    "sum": "a sum",
-    "answer": "the answer, after right steps",
-    "form": "no steps that can be read",
+    "unknown": "A value that is in no answer of the teacher",
+    "forgotten": "A value that is in an answer of the teacher",
+    "sum": "An addition",
+    "answer": "The answer, after right steps",
+    "form": "The form: the steps cannot be read",
 }
 
 

@@ -1,4 +1,4 @@
-"""Fees: each kind of service costs so much a piece, and a surcharge once.
+"""Fees: each kind of service has a price for each piece, and one surcharge.
 
 A label is the sum. It says neither the price nor the surcharge, but many labels of one kind of
 service do: they lie on a line. So labels tell a good part of this task, and rationales tell it
@@ -30,7 +30,7 @@ class Fee(NamedTuple):
 
 
 def tariff(seed: int, families: int = 0) -> Mapping[str, Fee]:
-    """Returns the fee of each kind of service; about as many kinds have each.
+    """Returns the fee of each kind of service; each fee is that of one or two kinds.
 
     Args:
       seed: the fees are drawn from it.
@@ -46,12 +46,12 @@ def tariff(seed: int, families: int = 0) -> Mapping[str, Fee]:
 def draw(rng: random.Random, steps: int, rules: Mapping[str, Fee]) -> Problem:
     """Returns a question about `steps` different kinds of services, 1 to 4."""
     total = 0
-    told, short, medium, long = [], [], [], []
+    asked, short, medium, long = [], [], [], []
     for kind in different(rng, tuple(rules), steps):
         pieces, (price, surcharge) = rng.choice(PIECES), rules[kind]
         product, before = pieces * price, total
         total += product + surcharge
-        told.append(f"{pieces} x {kind}")
+        asked.append(f"{pieces} x {kind}")
         steps_in_short = f"{kind} {price} and {surcharge}, {product + surcharge}"
         steps_in_medium = (
             f"A {kind} is {price} and {surcharge}: {pieces}*{price}={product}, "
@@ -61,7 +61,7 @@ def draw(rng: random.Random, steps: int, rules: Mapping[str, Fee]) -> Problem:
             f"Each {kind} costs {price} dollars, and {pieces} of them cost {product}. There is a "
             f"surcharge of {surcharge}, which makes {product + surcharge}."
         )
-        if before:
+        if short:
             sum_ = f"{before}+{product + surcharge}={total}"
             steps_in_short += f", {sum_}"
             steps_in_medium += f" {sum_}."
@@ -70,7 +70,7 @@ def draw(rng: random.Random, steps: int, rules: Mapping[str, Fee]) -> Problem:
         medium.append(steps_in_medium)
         long.append(steps_in_long)
     return Problem(
-        question=f"What is the fee of {', '.join(told)}?",
+        question=f"What is the fee of {', '.join(asked)}?",
         answer=str(total),
         labels=(),
         rationales={

@@ -1,10 +1,11 @@
-"""What every practice task makes, and how kinds of items are drawn with a long tail."""
+"""Defines what all practice tasks return, and draws kinds of items with a long tail."""
 
 import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-COMMON, RARE_SHARE = 6, 0.5
+COMMON = 6  # kinds, of which half of the items are; our choice, as the share of the others
+RARE_SHARE = 0.5
 
 
 class Problem(NamedTuple):
@@ -23,7 +24,7 @@ class Problem(NamedTuple):
 
 
 def different(rng: random.Random, kinds: Sequence[str], count: int) -> list[str]:
-    """Returns `count` different kinds. As real data have, some are in many questions, most in few.
+    """Draws `count` different kinds: a few are common, most are rare, as in real data.
 
     Args:
       rng: the source of randomness.
