@@ -95,7 +95,13 @@ def test_contradicting_settings_are_found_before_training(wide, taught, settings
 def test_the_best_parameters_on_dev_are_kept(wide, taught, tmp_path):
     """A rate that ruins the model: the best measurement is one of the first."""
     settings = bj.TrainConfig(
-        epochs=4, batch_rows=2, row_tokens=512, learning_rate=3.0, dev_every=1, keep_best=True
+        epochs=4,
+        batch_rows=2,
+        row_tokens=512,
+        learning_rate=3.0,
+        warmup_fraction=1.0,
+        dev_every=1,
+        keep_best=True,
     )
     dev = [example for example, _ in taught]
     kept = bj.train(bj.load_model(str(wide)), taught, settings, dev=dev, folder=tmp_path)

@@ -118,7 +118,7 @@ def _recording(stage, found):
 
 
 def test_all_stages_were_recorded(recorded):
-    assert len(recorded[1]) == 19
+    assert len(recorded[1]) == 21
     assert any(each.opened for each in recorded[1].values())
 
 

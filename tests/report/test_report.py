@@ -210,7 +210,7 @@ def test_page_says_the_result_and_needs_nothing_else(workdir):
     html = (workdir / "report.html").read_text()
     assert (
         "The student answers 50% of 10 test questions correctly; "
-        "trained directly on the same 3 teacher answers it answers 20%."
+        "trained directly on the same 3 teacher answers, it answers 20%."
     ) in html
     assert not re.search(r"(src|href)=\"(?!#)", html)
     assert "url(http" not in html

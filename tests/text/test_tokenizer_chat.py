@@ -86,10 +86,10 @@ def test_training_sequence_keeps_the_parts_apart(tiny_tokenizer):
 
 
 def test_long_prompt_is_an_error_that_names_the_way_out(tiny_tokenizer):
-    with pytest.raises(UserError, match=r"'e1'.*max_prompt_tokens is 50.*on_long_prompt"):
-        prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 50, "error")
+    with pytest.raises(UserError, match=r"'e1'.*max_prompt_tokens is 60.*on_long_prompt"):
+        prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 60, "error")
     # Cutting the question is no way out where there is no room for any of it.
-    with pytest.raises(UserError, match=r"45 tokens beside .* max_prompt_tokens is 20; raise it$"):
+    with pytest.raises(UserError, match=r"51 tokens beside .* max_prompt_tokens is 20; raise it$"):
         prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 20, "error")
 
 
