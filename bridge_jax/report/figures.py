@@ -8,6 +8,7 @@ people can tell apart, without their yellow, which is too faint on white.
 
 import contextlib
 import io
+import logging
 import math
 import re
 import warnings
@@ -92,6 +93,7 @@ class Drawing(NamedTuple):
 
     def save(self, folder: Path) -> None:
         """Writes NAME.svg and NAME.pdf, in black on white with their fonts."""
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # It names each glyph otherwise.
         with self.drawn(PAPER, "path") as figure:
             (folder / f"{self.name}.svg").write_text(_saved(figure), encoding="utf-8")
             figure.savefig(

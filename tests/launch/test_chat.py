@@ -23,7 +23,7 @@ QUESTION = "Fee is 5. Sum?"
 def model(tmp_path_factory):
     """A model with room for a long reply, that the tests of this file share."""
     folder = tmp_path_factory.mktemp("chat") / "model"
-    return tiny.write_checkpoint(folder, max_positions=100_000)
+    return tiny.write_checkpoint(folder, max_positions=100_000, tied=False)
 
 
 ENVIRONMENT = os.environ | {"XLA_FLAGS": xla.flags(1), "TERM": "xterm-256color"}
