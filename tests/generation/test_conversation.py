@@ -2,10 +2,12 @@ import itertools
 
 import pytest
 
-from bridge_jax.config import GenerationConfig
+from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.conversation import ChatModel, ChatReply, Conversation
+from bridge_jax.models.hub import checkpoint as checkpoints
 from bridge_jax.text import tokenizer
+from tests import tiny
 
 SYSTEM = "Reason."
 
@@ -68,13 +70,15 @@ def test_a_reply_is_recorded_while_it_is_written(tiny_model, tiny_tokenizer):
     assert reply.rate == 8 / (reply.last - reply.first) > 0
 
 
-def test_a_reply_ends_at_every_end_token(tiny_model, tiny_tokenizer, checkpoint):
+def test_a_reply_ends_at_every_end_token(tmp_path, tiny_tokenizer, checkpoint):
+    # A tiny model with a tied head repeats its last token.
+    untied = checkpoints.load(ModelConfig(str(tiny.write_checkpoint(tmp_path, tied=False))))
     settings = GenerationConfig(max_new_tokens=9, batch_size=1)
     prompt = rendered(tiny_tokenizer, "one")
 
     def write(tok):
         reply = ChatReply()
-        text = "".join(ChatModel(*tiny_model, tok, settings).write(prompt, 0, reply))
+        text = "".join(ChatModel(*untied, tok, settings).write(prompt, 0, reply))
         return text, reply
 
     whole, _ = write(tiny_tokenizer)
