@@ -333,9 +333,9 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
       UserError: the budget exceeds the pool; a prompt exceeds max_prompt_tokens or, with its
         completion, the model's context; a chat template does not write what it is given; a token
         has no row in the embedding table; the warm-up's domains are not in the pool; the
-        instructions are too few or too long; no recorded rationale would be kept; a checkpoint is
-        missing or lacks a layer to keep; or the library of TensorBoard or of ROUGE is not
-        installed.
+        instructions are too few or too long; a gold answer does not fit a row; no recorded
+        rationale would be kept; a checkpoint is missing or lacks a layer to keep; or the library of
+        TensorBoard or of ROUGE is not installed.
     """
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
@@ -349,8 +349,9 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
                 f"{fit.setting}.dev_every={fit.train.dev_every}: the data has no dev split; add "
                 "one (data.dev, data.splits), or leave it at 0"
             )
-        if stage.load and stage.load.of == "pool" and stage.load.text == "answer":
-            _check_row(fit, inputs.rendering(_role_of(stage)), pool)
+        role, load = stage.artifact.role, stage.load
+        if role and load and (load.of, load.text) == ("pool", "answer"):
+            _check_row(fit, inputs.rendering(role), pool)
     if asking(stages):
         _check_size(config, len(pool))
     if warmup := by_name.get(apprenticeship.WARMUP.name):
@@ -366,11 +367,6 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     asks = asking(stages)
     if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
         _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
-
-
-def _role_of(stage: Stage) -> Role:
-    assert stage.artifact.role
-    return stage.artifact.role
 
 
 def _check_row(fit: Fit, reading: Rendering, pool: Examples) -> None:

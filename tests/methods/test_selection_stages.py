@@ -113,7 +113,8 @@ def test_a_stopped_scoring_loses_what_came_after_the_last_shard(base, monkeypatc
         """Scores the damaged pool in small batches; returns the files as they were."""
         (folder / "scores.jsonl").write_text("")
         del batches[:], shards[:]
-        assert run(base, batch_tokens=64)[0][0] == SCORES
+        # The selection follows where small batches round the scores otherwise.
+        assert run(base, batch_tokens=64)[0] in ([SCORES], [SCORES, SELECTION])
         return {path.name: path.read_bytes() for path in folder.glob("[!m]*")}
 
     whole, total = again(), len(batches)

@@ -91,3 +91,20 @@ def test_the_domains_are_read_by_the_warm_up(make, checkpoint):
     changed = one_stage.differing(make(*models), make(*models, "warmup.domains=samples"))
     assert WARMUP.name in changed
     assert not changed & {"tutoring/instruct", "evaluation/student_base"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [("warmup.train", ()), ("labels_training", ("compare=labels",))],
+)
+def test_a_gold_answer_that_does_not_fit_a_row_is_found_before_anything_is_run(
+    make, checkpoint, setting, more
+):
+    models = [f"{role}.checkpoint={checkpoint}" for role in ("assistant", "student")]
+    settings = [*models, *more, "student.keep_layers=", "max_prompt_tokens=300"]
+    job = make(*settings)
+    reading = job.inputs.rendering("student")
+    longest = max(len(s.prompt) + len(s.answer) for s in reading.labelled(job.inputs.pool, ""))
+    one_stage.check(make(*settings, f"{setting}.row_tokens={longest}"))
+    with pytest.raises(UserError, match=rf"{setting}.row_tokens={longest - 1}: example 'practice-"):
+        one_stage.check(make(*settings, f"{setting}.row_tokens={longest - 1}"))

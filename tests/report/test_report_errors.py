@@ -1,4 +1,4 @@
-"""Where wrong rationales about check digits go wrong, which the program that makes them knows."""
+"""Where wrong rationales about check digits go wrong."""
 
 import fake_run
 
@@ -42,6 +42,17 @@ def test_errors_are_counted_by_where_they_begin(workdir):
         '<tr><th>A value that is in no answer of the teacher</th><td class="n">2</td></tr>' in html
     )
     assert '<tr><th>An addition</th><td class="n"></td></tr>' in html
+
+
+def test_a_student_that_is_asked_for_the_answer_alone_writes_no_steps(workdir):
+    for settings in ({"method": "labels"}, {"form": "two_pass"}):
+        config = RunConfig(name="tiny", **settings)
+        files.write_json(workdir / "config.json", to_json(config))
+        rows = fake_run.read(workdir, evaluation.STUDENT, Prediction)
+        for row in rows:
+            row |= {"domain": "filings", "question": ASKED, "correct": False}
+        fake_run.change(workdir, evaluation.STUDENT, Prediction, rows)
+        assert "errors" not in page.write(workdir)
 
 
 def test_other_tasks_have_none(workdir):
