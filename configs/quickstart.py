@@ -40,6 +40,7 @@ from bridge_jax.config import (
 )
 
 POOL, QUERIES, STEPS = 600, 30, 450
+MATMUL = "bfloat16"
 
 
 def get_config() -> RunConfig:
@@ -59,8 +60,8 @@ def get_config() -> RunConfig:
             rationale="short",
         ),
         budget=BudgetConfig(queries=QUERIES, usd=0.05),
-        assistant=ModelConfig(),  # trained in full: at this size an adapter saves nothing
-        student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
+        assistant=ModelConfig(matmul=MATMUL),  # in full: at this size an adapter saves nothing
+        student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         warmup=WarmupConfig(0.02, _training(192, learning_rate=5e-5, epochs=1)),
         selection=SelectionConfig(strategy="diversity"),
         assistant_training=_training(92, learning_rate=2e-4, epochs=6),

@@ -6,7 +6,6 @@ reply. Questions may be piped in: then only the replies go to standard output, a
 """
 
 import contextlib
-import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -79,7 +78,7 @@ def load() -> "tuple[ChatModel, Conversation]":
     from bridge_jax.config import GenerationConfig, ModelConfig
     from bridge_jax.config.fields import check
     from bridge_jax.generation.conversation import ChatModel, Conversation
-    from bridge_jax.models.config import compute_dtype
+    from bridge_jax.models.config import computing_on
     from bridge_jax.models.hub import checkpoint
     from bridge_jax.models.hub.files import locate, read_end_ids
     from bridge_jax.text import tokenizer
@@ -87,9 +86,10 @@ def load() -> "tuple[ChatModel, Conversation]":
     logging.set_verbosity(logging.WARNING)
     settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
     check(settings, "--")
-    path, dtype = locate(_MODEL.value), compute_dtype()
-    config, params = checkpoint.load(ModelConfig(str(path)), dtype=dtype)
-    config = dataclasses.replace(config, dtype=dtype)
+    path = locate(_MODEL.value)
+    selected = ModelConfig(str(path))
+    config = computing_on(checkpoint.read_config(selected))
+    _, params = checkpoint.load(selected, dtype=config.matmul_dtype)
     ends = read_end_ids(path, config.vocab_size)
     tokens = tokenizer.load(path, config.vocab_size, ends)
     model = ChatModel(config, params, tokens, settings, _SEED.value)

@@ -62,12 +62,15 @@ class ModelConfig:
       lora: train an adapter instead of the model.
       attention: `auto` takes the kernel made for the chip (splash attention on TPU, cuDNN's on
         GPU); `plain` does without.
+      matmul: the dtype in which projections and the head multiply. `auto` is bf16 on TPU and GPU,
+        f32 on CPU; `bfloat16` is that on a CPU too, which pays on those with matrix units for it.
     """
 
     checkpoint: Place = "smollm2-135m"
     keep_layers: tuple[Count, ...] = ()
     lora: LoraConfig = LoraConfig()
     attention: Annotated[Literal["auto", "plain"], UNKEYED] = "auto"
+    matmul: Literal["auto", "bfloat16"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

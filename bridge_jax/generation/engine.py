@@ -111,9 +111,14 @@ def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
     return -(-max(least, min(settings.batch_size, few)) // parts) * parts
 
 
-def slot_length(tokens: int) -> int:
-    """Returns the places of a slot for sequences of at most `tokens`."""
+def slot_length(tokens: int, mesh: Mesh) -> int:
+    """Returns the places of a slot for sequences of at most `tokens`.
+
+    A CPU, which compiles in seconds and reads all places at every token, has more lengths.
+    """
     step = LENGTH_STEP if tokens <= 2 * LENGTH_STEP else 2 * LENGTH_STEP
+    if tokens <= LENGTH_STEP and mesh.devices.flat[0].platform == "cpu":
+        step = LENGTH_STEP // 2
     return -(-tokens // step) * step
 
 
@@ -142,7 +147,7 @@ def prepare(
 def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
     def convert(params: Any) -> Any:
         merged = lora.merged(config.lora, params) if config.lora else params
-        return decoder.unstacked(jax.tree.map(lambda a: a.astype(config.dtype), merged))
+        return decoder.unstacked(jax.tree.map(lambda a: a.astype(plain.param_dtype), merged))
 
     places = jax.tree.map(lambda a: a.sharding, decoder.abstract_unstacked(plain, mesh))
     return jax.jit(convert, out_shardings=places)
@@ -330,7 +335,7 @@ class Engine:
 
     def _make_room(self, asked: Sequence[Request]) -> None:
         """Makes slots that hold the longest request, if those that are there do not."""
-        length = slot_length(max(len(r.prompt) + (r.limit or 0) for r in asked))
+        length = slot_length(max(len(r.prompt) + (r.limit or 0) for r in asked), self._mesh)
         new = max(self._settings.max_new_tokens, max(r.limit or 0 for r in asked))
         size = (slots_of(self._settings, len(asked), self._mesh), length, new)
         if all(have >= want for have, want in zip(self._size, size)):

@@ -212,7 +212,12 @@ def _attend(
             seen &= there > positions[..., None] - window
         held = jax.tree.map(lambda kept: read(kept, start, count), cache)
         keys, values = held.keys.astype(asked.dtype), held.values.astype(asked.dtype)
-        scores = jnp.einsum("KGXH,KGTH->KGXT", asked, keys, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("KGTH,KGXH->KGTX", keys, asked, preferred_element_type=jnp.float32)
+        # Of a product with few rows, XLA on CPU transposes the keys. The barrier prevents that it
+        # makes this product, of many rows, into that one.
+        scores = jax.lax.platform_dependent(
+            scores, cpu=jax.lax.optimization_barrier, default=lambda scores: scores
+        ).swapaxes(2, 3)
         if held.key_scales is not None:
             scores *= held.key_scales[:, :, None]
         if softcap is not None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from bridge_jax.config import LoraConfig
+from bridge_jax.config import LoraConfig, ModelConfig
 
 Kernel = Literal["plain", "splash", "cudnn"]
 
@@ -55,7 +55,8 @@ class DecoderConfig:
       max_positions: the context that the checkpoint was trained for.
       lora: the adapter, None without one.
       param_dtype: of the parameters; an adapter's are f32.
-      dtype: of activations and matrix products; norms, softmax and losses are f32.
+      dtype: of activations; norms, softmax and losses are f32.
+      matmul: the dtype in which projections and the head multiply; None is `dtype`.
       kernel: of attention (`bridge_jax.models.attention`).
       remat: what of a layer the backward pass recomputes (`TrainConfig.remat`).
       cache: in what the keys and values of a generation are kept (`GenerationConfig.cache`).
@@ -87,24 +88,34 @@ class DecoderConfig:
     lora: LoraConfig | None = None
     param_dtype: Any = jnp.float32
     dtype: Any = jnp.float32
+    matmul: Any = None
     kernel: Kernel = "plain"
     remat: Literal["full", "attention", "dots", "none"] = "none"
     cache: Literal["compute", "bf16", "int8"] = "compute"
 
-
-def compute_dtype(device: Any = None) -> Any:
-    """Returns bf16 on TPU and GPU, f32 on CPU, where bf16 is slower; by default of this machine."""
-    device = device or jax.devices()[0]
-    return jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+    @property
+    def matmul_dtype(self) -> Any:
+        """The dtype in which projections and the head multiply: all that weights need to run."""
+        return self.dtype if self.matmul is None else self.matmul
 
 
 def computing_on(
-    config: DecoderConfig, attention: Literal["auto", "plain"] = "auto", device: Any = None
+    config: DecoderConfig, model: ModelConfig | None = None, device: Any = None
 ) -> DecoderConfig:
-    """Returns `config` with the compute dtype of a device and, if `auto`, its kernel."""
-    device = device or jax.devices()[0]
-    kernel = best_kernel(device) if attention == "auto" else "plain"
-    return dataclasses.replace(config, dtype=compute_dtype(device), kernel=kernel)
+    """Returns `config` with the dtypes and the kernel of a device, as `model` chooses them.
+
+    bf16 on TPU and GPU. On a CPU, activations are f32, and so are products unless asked otherwise.
+
+    Args:
+      config: of the decoder.
+      model: its choices; None takes the defaults.
+      device: by default the first.
+    """
+    model, device = model or ModelConfig(), device or jax.devices()[0]
+    kernel = best_kernel(device) if model.attention == "auto" else "plain"
+    dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+    matmul = jnp.bfloat16 if model.matmul == "bfloat16" else None
+    return dataclasses.replace(config, dtype=dtype, matmul=matmul, kernel=kernel)
 
 
 def best_kernel(device: Any) -> Kernel:

@@ -362,9 +362,9 @@ def hidden_states(
 
 
 def output_head(config: DecoderConfig, params: Params) -> Head:
-    """Returns the output table f[V, D], its own or the tied embedding, and its soft cap."""
+    """Returns the output table f[V, D], its own or the tied embedding, with its soft cap."""
     table = params["embedding"] if config.tied else params["head"]
-    return Head(table, config.final_softcap)
+    return Head(table, config.final_softcap, config.matmul_dtype)
 
 
 def count_parameters(config: DecoderConfig) -> int:

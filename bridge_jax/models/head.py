@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
+from bridge_jax.models.matmul import matmul
 from bridge_jax.parallel.sharding import RULES
 
 # Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK` columns.
@@ -42,15 +43,16 @@ class Head(NamedTuple):
     Attributes:
       table: f[V, D].
       softcap: logits become c * tanh(logits / c); None leaves them.
+      dtype: in which they are multiplied; None is that of the hidden states.
     """
 
     table: jax.Array
     softcap: float | None = None
+    dtype: Any = None
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Returns f32[..., V] for f[..., D]: for few positions, or few entries of the table."""
-        table = self.table.astype(hidden.dtype)
-        found = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+        found = matmul("...D,VD->...V", hidden, self.table, self.dtype or hidden.dtype)
         return found if self.softcap is None else self.softcap * jnp.tanh(found / self.softcap)
 
 
@@ -125,7 +127,7 @@ def token_statistics(
       targets: int32[N].
       stream: how.
     """
-    wanted = _Wanted(head.softcap, 2, None, stream)
+    wanted = _wanted(hidden, head, 2, None, stream)
     found: Any = _predict(hidden, head.table, targets[:, None], wanted)
     first, second = jnp.exp(found.top.logprobs).T
     margin = 1 - (first - second)
@@ -143,7 +145,7 @@ def top(hidden: jax.Array, head: Head, k: int, among: int, stream: Stream = STRE
       stream: how.
     """
     none = jnp.zeros((hidden.shape[0], 0), jnp.int32)
-    found: Any = _predict(hidden, head.table, none, _Wanted(head.softcap, k, among, stream))
+    found: Any = _predict(hidden, head.table, none, _wanted(hidden, head, k, among, stream))
     return found.top
 
 
@@ -158,18 +160,24 @@ def logprobs_at(
       ids: int32[N, K].
       stream: how.
     """
-    found: Any = _predict(hidden, head.table, ids, _Wanted(head.softcap, 0, None, stream))
+    found: Any = _predict(hidden, head.table, ids, _wanted(hidden, head, 0, None, stream))
     return found.logprobs
 
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """The soft cap; the `k` likeliest of the first `among` ids; and how the table is streamed."""
+    """Soft cap and dtype; the `k` likeliest of the first `among` ids; how the table is streamed."""
 
     softcap: float | None
+    dtype: Any
     k: int
     among: int | None
     stream: Stream
+
+
+def _wanted(hidden: jax.Array, head: Head, k: int, among: int | None, stream: Stream) -> _Wanted:
+    dtype = jnp.dtype(hidden.dtype if head.dtype is None else head.dtype)
+    return _Wanted(head.softcap, dtype, k, among, stream)
 
 
 class _Predictions(NamedTuple):
@@ -328,11 +336,10 @@ def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
             by_logits = by_logits.at[jnp.arange(count)[:, None], at].add(by_ids, mode="drop")
             if wanted.softcap is not None:
                 by_logits *= 1 - (z / wanted.softcap) ** 2
-            by_logits = by_logits.astype(hidden.dtype)
-            by_hidden = _product("NC,CD->ND", by_logits, rows)
+            by_hidden = matmul("NC,CD->ND", by_logits, rows, wanted.dtype)
             if not kept.trains_table:
                 return by_hidden, None
-            by_rows = _product("NC,ND->CD", by_logits, hidden)
+            by_rows = matmul("NC,ND->CD", by_logits, hidden, wanted.dtype)
             if axes.embed:
                 by_rows = jax.lax.psum_scatter(by_rows, axes.embed, scatter_dimension=1, tiled=True)
             return by_hidden, by_rows.astype(table.dtype)
@@ -353,7 +360,7 @@ def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
         else:
             start, parts = 0, []
             for z in logits:
-                rows = _rows(table, start, z.shape[1], hidden.dtype, axes)
+                rows = _rows(table, start, z.shape[1], wanted.dtype, axes)
                 more, by_rows = step(rows, z, start)
                 by_hidden, start = by_hidden + more, start + z.shape[1]
                 parts.append(by_rows)
@@ -424,8 +431,8 @@ def _logits(
     hidden: jax.Array, table: jax.Array, start: Any, size: int, wanted: _Wanted, axes: _Axes
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the logits f32[N, C] of a chunk, and its rows of the table."""
-    rows = _rows(table, start, size, hidden.dtype, axes)
-    return Head(rows, wanted.softcap).logits(hidden), rows
+    rows = _rows(table, start, size, wanted.dtype, axes)
+    return Head(rows, wanted.softcap, wanted.dtype).logits(hidden), rows
 
 
 def _over_chunks(step: Callable[[Any, Any, int], Any], run: Any, vocab: int, size: int) -> Any:
@@ -476,7 +483,3 @@ def _best(k: int, *found: Top) -> Top:
     ids, values = (jnp.concatenate(parts, axis=1) for parts in zip(*found))
     values, at = _largest(values, k)
     return Top(jnp.take_along_axis(ids, at, axis=1), values)
-
-
-def _product(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(letters, a, b, preferred_element_type=jnp.float32)

@@ -157,7 +157,12 @@ def layouts(
 def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
     """Returns the config of a model that generates: adapter merged, in the compute dtype."""
     return dataclasses.replace(
-        config, lora=None, param_dtype=config.dtype, remat="none", kernel="plain", cache=cache
+        config,
+        lora=None,
+        param_dtype=config.matmul_dtype,
+        remat="none",
+        kernel="plain",
+        cache=cache,
     )
 
 
@@ -192,7 +197,8 @@ def generation_weights(config: DecoderConfig, mesh: Any) -> decoder.Params:
 
 def in_training(config: DecoderConfig) -> DecoderConfig:
     """Returns the config with the dtype of training: f32, or the compute dtype if frozen."""
-    return dataclasses.replace(config, param_dtype=config.dtype if config.lora else jnp.float32)
+    dtype = config.matmul_dtype if config.lora else jnp.float32
+    return dataclasses.replace(config, param_dtype=dtype)
 
 
 def cache_bytes(config: DecoderConfig, mesh: Any, rows: int, slots: int) -> int:

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from bridge_jax.config import LoraConfig
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.matmul import matmul, project
 
 MATRICES = ("lora_a", "lora_b")
 PRODUCTS = "products"  # Names the results of the dense maps.
@@ -38,29 +39,6 @@ def lora_scale(lora: LoraConfig) -> float:
 def is_adapted(lora: LoraConfig | None, path: str) -> bool:
     """Returns whether the projection at `path`, as "attention/query", has an adapter."""
     return lora is not None and any(fnmatch.fnmatch(path, p) for p in lora.targets)
-
-
-@jax.custom_vjp
-def _product(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Returns x W, f[B, S, ...].
-
-    JAX's own rule gives the gradient of W transposed. XLA on CPU then transposes the gradient of y
-    where it is computed, which takes longer than the products.
-    """
-    return jnp.einsum("BSX,X...->BS...", x, w)
-
-
-def _forward(x: jax.Array, w: jax.Array) -> tuple[jax.Array, Any]:
-    return _product(x, w), (x, w)
-
-
-def _backward(kept: Any, by_y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, w = kept
-    by_x = jnp.einsum("BS...,X...->BSX", by_y, w)
-    return by_x, jnp.einsum("BSX,BS...->X...", x, by_y)
-
-
-_product.defvjp(_forward, _backward)
 
 
 class Projection(nn.Module):
@@ -96,8 +74,7 @@ class Projection(nn.Module):
         kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), c.param_dtype)
         # Over one axis: of two, XLA on CPU would change the order in the kernel at every use.
         x = x.reshape(*x.shape[:-summed], -1)  # B S X
-        w = kernel.astype(c.dtype).reshape(-1, *self.features)  # X ...
-        y = _product(x, w)  # B S ...
+        y = project(x, kernel.reshape(-1, *self.features), c.matmul_dtype)  # B S ...
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, out_axes)
             bias: Any = self.param("bias", init, self.features, c.param_dtype)
@@ -113,9 +90,8 @@ class Projection(nn.Module):
             b: Any = self.param("lora_b", init_b, (lora.rank, *self.features), jnp.float32)
             if lora.dropout and self.has_rng("dropout"):
                 x = nn.Dropout(lora.dropout, deterministic=False)(x)
-            a = a.astype(c.dtype).reshape(-1, lora.rank)  # X R
-            low = jnp.einsum("BSX,XR->BSR", x, a)  # B S R
-            high = jnp.einsum("BSR,R...->BS...", low, b.astype(c.dtype))  # B S ...
+            low = matmul("BSX,XR->BSR", x, a.reshape(-1, lora.rank), c.matmul_dtype)  # B S R
+            high = matmul("BSR,R...->BS...", low, b, c.matmul_dtype).astype(c.dtype)  # B S ...
             y = y + lora_scale(lora) * high
         return checkpoint_name(y, PRODUCTS)
 

@@ -13,7 +13,7 @@ from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.models import decoder, lora
-from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
+from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.hub import checkpoint
 from bridge_jax.models.hub.files import locate, read_end_ids
 from bridge_jax.parallel import hosts, preemption
@@ -87,10 +87,10 @@ class RoleModel:
     def load(self, made: Folder | None = None, dtype: Any = None) -> Model:
         """Returns the model that a stage has trained, or by default the checkpoint as it is.
 
-        Its parameters are of `dtype`, or of the compute dtype, which is enough to run it.
+        Its parameters are of `dtype`, or of that of products, which is enough to run it.
         """
         selected, mesh = self.selected, self.mesh
-        dtype = dtype or compute_dtype()
+        dtype = dtype or computing_on(self.config, selected).matmul_dtype
         if made is None:
             config, params = checkpoint.load(selected, mesh, dtype)
         elif selected.lora.rank:
@@ -101,7 +101,7 @@ class RoleModel:
         else:
             config = dataclasses.replace(self.config, param_dtype=dtype)
             params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
-        config = computing_on(config, selected.attention)
+        config = computing_on(config, selected)
         return Model(config, params, self.tokenizer, mesh, self.generation_mesh, selected)
 
     def trainable(self, made: Folder | None = None) -> Model:

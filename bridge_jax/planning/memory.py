@@ -90,7 +90,7 @@ def train_step(
 
 def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
     """Compiles the scoring of a batch and returns its memory."""
-    params = decoder.abstract(dataclasses.replace(config, param_dtype=config.dtype), mesh)
+    params = decoder.abstract(dataclasses.replace(config, param_dtype=config.matmul_dtype), mesh)
     batch: Any = jax.tree.map(lambda a: _ints(mesh, *a.shape), empty(shape))
     with jax.set_mesh(mesh):
         compiled = score_batch.lower(config, params, batch).compile(QUICKLY)
@@ -105,7 +105,8 @@ def generation_step(
     That of decoding or of prefilling, whichever needs more.
     """
     config = as_generated(config, settings.cache)
-    length, new = engine.slot_length(width + settings.max_new_tokens), settings.max_new_tokens
+    new = settings.max_new_tokens
+    length = engine.slot_length(width + new, mesh)
     size = slots.Size(rows, length, new, *engine.calls(mesh), 1)
     programs = slots.lowered(config, mesh, size)
     parameters = local_bytes(decoder.abstract_unstacked(config, mesh))

@@ -194,7 +194,7 @@ def test_three_programs_whatever_is_asked(tiny_model, one_device):
     settings = GenerationConfig(max_new_tokens=41, batch_size=4)
     engine, spans = make(tiny_model, one_device, settings), Spans()
     with spans.compilations():
-        for lengths in ((5,) * 20, (3, 200), (90, 91, 92)):
+        for lengths in ((150,) * 20, (3, 200), (90, 91, 92)):
             requests = [
                 Request(RNG.integers(3, 500, n).tolist(), 1 + n % 40, 0.1 * i, 1 - 0.01 * i)
                 for i, n in enumerate(lengths)
@@ -243,14 +243,10 @@ def test_few_requests_take_few_slots(one_device):
         shape=one_device.shape, devices=np.array([SimpleNamespace(platform="gpu")])
     )
     assert [slots_of(SETTINGS, count, gpu) for count in (1, 2, 3, 100)] == [2, 2, 4, 4]
-    assert [slot_length(n) for n in (1, 256, 257, 512, 513, 1025)] == [
-        256,
-        256,
-        512,
-        512,
-        1024,
-        1536,
-    ]
+    lengths = 1, 128, 129, 256, 257, 512, 513, 1025
+    on_cpu = [slot_length(n, one_device) for n in lengths]
+    assert on_cpu == [128, 128, 256, 256, 512, 512, 1024, 1536]
+    assert [slot_length(n, gpu) for n in lengths] == [256, 256, *on_cpu[2:]]
 
 
 def test_a_prompt_beyond_the_embedding_table(tiny_model, one_device):

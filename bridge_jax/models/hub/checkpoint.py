@@ -88,7 +88,7 @@ def planned_config(model: ModelConfig, device: Any = None) -> DecoderConfig:
     hf = presets.hf_config(name) if published else read_hf_config(locate(name))
     config = from_hf(cut(hf, kept_layers(model, from_hf(hf))))
     config = dataclasses.replace(config, lora=model.lora if model.lora.rank else None)
-    return computing_on(config, model.attention, device)
+    return computing_on(config, model, device)
 
 
 def cut_hf_config(model: ModelConfig) -> dict[str, Any]:
