@@ -39,8 +39,9 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 600, 30, 450
+POOL, QUERIES, STEPS = 600, 30, 300
 MATMUL = "bfloat16"
+AS_STUDENT = {"learning_rate": 7e-4, "steps": STEPS, "batch_rows": 2}  # of all three students
 
 
 def get_config() -> RunConfig:
@@ -64,24 +65,24 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         warmup=WarmupConfig(0.02, _training(192, learning_rate=5e-5, epochs=1)),
         selection=SelectionConfig(strategy="diversity"),
-        assistant_training=_training(92, learning_rate=2e-4, epochs=6),
+        assistant_training=_training(92, learning_rate=3e-4, epochs=6, batch_rows=2),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False),
-        student_training=_training(230, learning_rate=1e-3, steps=STEPS),
-        direct_training=_training(92, learning_rate=1e-3, steps=STEPS),
-        labels_training=_training(138, learning_rate=1e-3, steps=STEPS),
+        student_training=_training(230, **AS_STUDENT),
+        direct_training=_training(92, **AS_STUDENT),
+        labels_training=_training(138, **AS_STUDENT),
         generation=GenerationConfig(max_new_tokens=38, batch_size=100),
-        evaluation=EvaluationConfig(assistant_examples=60, student_before=False),
+        evaluation=EvaluationConfig(assistant_examples=100, student_before=False),
     )
 
 
 def _training(
-    row_tokens: int, learning_rate: float, epochs: int = 1, steps: int = 0
+    row_tokens: int, learning_rate: float, epochs: int = 1, steps: int = 0, batch_rows: int = 1
 ) -> TrainConfig:
     return TrainConfig(
         epochs,
         steps,
-        batch_rows=1,
+        batch_rows=batch_rows,
         row_tokens=row_tokens,
         learning_rate=learning_rate,
         remat="none",
