@@ -151,7 +151,7 @@ def beside(
 
     def checked() -> np.ndarray:
         worst = regret(model.model, asked, ours(model, asked, rows).tokens)
-        nothing, f32 = np.zeros_like(worst), model.config.dtype == np.float32
+        nothing, f32 = np.zeros_like(worst), model.config.matmul_dtype == np.float32
         side_by_side.check_same(f"{setup.case}, greedy", nothing, worst, F32 if f32 else CLOSE)
         return nothing
 
@@ -162,7 +162,7 @@ def beside(
         run = theirs(models[v.dtype], v, asked, rows)
         first = partial(lambda run: regret(model.model, asked, run()), run)
         f32 = v.dtype == torch.float32
-        ways[v.name] = Way(first, run, v.tolerance if f32 else CLOSE)
+        ways[v.name] = Way(first, run, setup.tolerance(v) if f32 else CLOSE)
     mine = Way(checked, lambda: ours(model, asked, rows))
     found = side_by_side.compare(setup, mine, ways)
     return side_by_side.figures(setup, found, sum(request.limit for request in asked), phases)
@@ -171,7 +171,7 @@ def beside(
 def fixed_case(setup: Setup) -> Figures:
     """Returns the figures of the model and of as many prompts as the case names."""
     shape, _, rows = setup.case.partition("-")
-    model = side_by_side.twins("tiny" if setup.quick else shape)
+    model = setup.twins(shape)
     width = new = 8 if setup.quick else 128
     prompts = random_prompts(model.config.vocab_size, [width] * int(rows))
     reading = costs.scoring_step(model.config, len(prompts), width, 1, model.mesh)
@@ -187,14 +187,14 @@ def decode_cost(config: DecoderConfig, rows: int, slots: int) -> Cost:
     """
     weights = costs.layer_parameters(config) + costs.head_parameters(config)
     attend = 4 * config.num_layers * config.num_heads * config.head_dim * slots
-    size = np.dtype(config.dtype).itemsize
+    size = np.dtype(config.matmul_dtype).itemsize
     moved = weights * size + costs.cache_bytes(config, rows, slots)
     return Cost((2 * weights + attend) * rows, moved, 0)
 
 
 def ragged_case(setup: Setup) -> Figures:
     """Returns the figures of prompts with limits of their own."""
-    model = side_by_side.twins("tiny" if setup.quick else "30M")
+    model = setup.twins("30M")
     count, longest, rows = (6, 16, 2) if setup.quick else (200, 256, 16)
     rng = np.random.default_rng(1)
     lengths = rng.integers(longest // 8, longest // 2, count, endpoint=True).tolist()
@@ -205,7 +205,7 @@ def ragged_case(setup: Setup) -> Figures:
 
 def samples_case(setup: Setup) -> Figures:
     """Returns how much longer eight prompts take than eight samples of one."""
-    model = side_by_side.twins("tiny" if setup.quick else "30M")
+    model = setup.twins("30M")
     width, new = (16, 4) if setup.quick else (200, 64)
     prompts = random_prompts(model.config.vocab_size, [width] * 8)
     one = [Asked(prompts[0], new, 1.0, samples=8)]
@@ -224,7 +224,7 @@ def samples_case(setup: Setup) -> Figures:
 
 def busy_case(setup: Setup) -> Figures:
     """Returns the share of slots and steps that wrote a token of a text."""
-    model = side_by_side.twins("tiny")
+    model = side_by_side.twins("tiny", setup.matmul)
     count, slots, mean, variation = (20, 4, 10, 0.4) if setup.quick else (600, 26, 200, 0.4)
     shape = variation**-2
     limits = np.random.default_rng(2).gamma(shape, mean / shape, count)

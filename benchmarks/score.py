@@ -139,20 +139,20 @@ def theirs_packed(model: Any, examples: Sequence[Example], width: int) -> Callab
     return run
 
 
-def _way(run: Callable[[], np.ndarray], variant: Variant) -> Way:
-    return Way(run, run, variant.tolerance)
+def _way(setup: Setup, run: Callable[[], np.ndarray], variant: Variant) -> Way:
+    return Way(run, run, setup.tolerance(variant))
 
 
 def fixed_case(setup: Setup) -> Figures:
     """Returns the figures of one batch, with the model that the case names."""
-    model = side_by_side.twins("tiny" if setup.quick else setup.case)
+    model = setup.twins(setup.case)
     rows, width = (2, 32) if setup.quick else SIZES[setup.case]
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (rows, width)).tolist()
     examples = [Example([row[0]], [], row[1:]) for row in tokens]
     models, batches, order = by_dtype(model.model), [padded(examples, False)], range(rows)
-    mine = partial(ours, model, examples)
+    mine = partial(ours, model.frozen, examples)
     ways = {
-        v.name: _way(theirs(models[v.dtype], v, batches, order), v)
+        v.name: _way(setup, theirs(models[v.dtype], v, batches, order), v)
         for v in side_by_side.variants(setup.quick)
     }
     found = side_by_side.compare(setup, Way(mine, mine), ways)
@@ -162,7 +162,7 @@ def fixed_case(setup: Setup) -> Figures:
 
 def ragged_case(setup: Setup) -> Figures:
     """Returns the figures of as many prompts as the case names."""
-    model = side_by_side.twins("tiny" if setup.quick else "30M")
+    model = setup.twins("30M")
     longest, rng = 32 if setup.quick else 512, np.random.default_rng(0)
     count = 10 if setup.quick else int(setup.case.removeprefix("ragged-"))
     examples = []
@@ -178,12 +178,12 @@ def ragged_case(setup: Setup) -> Figures:
         batches = [padded(part, only_answers) for part in in_order]
         for v in side_by_side.variants(setup.quick):
             name = f"answers' logits, {v.name}" if only_answers else v.name
-            ways[name] = _way(theirs(models[v.dtype], v, batches, order), v)
+            ways[name] = _way(setup, theirs(models[v.dtype], v, batches, order), v)
     sdpa = next(v for v in side_by_side.variants(setup.quick) if v.name == BASE)
     packed = theirs_packed(model.model, examples, longest + 8)
-    mine = partial(ours, model, examples)
+    mine = partial(ours, model.frozen, examples)
     found = side_by_side.compare(
-        setup, Way(mine, mine), ways | {f"packed {BASE}": _way(packed, sdpa)}
+        setup, Way(mine, mine), ways | {f"packed {BASE}": _way(setup, packed, sdpa)}
     )
     return side_by_side.figures(setup, found, sum(e.length for e in examples))
 
@@ -199,7 +199,7 @@ def statistics_of_all(config: DecoderConfig, params: Any, tokens: jax.Array) -> 
 
 def memory_case(setup: Setup) -> Figures:
     """Returns the memory of a program for a large and for a small vocabulary."""
-    model = side_by_side.twins("tiny" if setup.quick else "30M")
+    model = setup.twins("30M")
     tokens = jax.ShapeDtypeStruct((2, 32) if setup.quick else (16, 256), jnp.int32)
     found = {}
     for vocab in (8_192, 150_000):

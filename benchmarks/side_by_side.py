@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 # JAX takes memory of a GPU as it needs it, and leaves torch the rest. Read when JAX starts.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -29,7 +30,7 @@ from jax.sharding import Mesh
 
 from benchmarks.result import BASE, BASE_RATIO, BEST_RATIO, ON_GPU, Say, result, run, spread
 from bridge_jax.config import ModelConfig
-from bridge_jax.models.config import DecoderConfig, compute_dtype, computing_on
+from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.costs import Cost
 from bridge_jax.models.hub import checkpoint, presets
 from bridge_jax.parallel import chips
@@ -61,6 +62,7 @@ SLOW = 1.5
 REST = 0.5  # Seconds before a way: threads of the one before may still wait for work, busily.
 F32, BF16 = 1e-4, 5e-2  # Nats by which both sides may differ, by the dtype that they compute in.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Matmul = Literal["auto", "bfloat16"]
 
 
 class DifferError(Exception):
@@ -80,9 +82,20 @@ class Twins(NamedTuple):
     mesh: Mesh
     model: Any
 
+    @property
+    def frozen(self) -> "Twins":
+        """Both, ours with weights in the dtype of products, as a run loads them to read."""
+        dtype = self.config.matmul_dtype
+        return self._replace(params=jax.tree.map(lambda a: a.astype(dtype), self.params))
 
-def twins(shape: str) -> Twins:
-    """Returns a Llama of random weights; ours are read from the files that theirs wrote."""
+
+def twins(shape: str, matmul: Matmul = "auto") -> Twins:
+    """Returns a Llama of random weights; ours are read from the files that theirs wrote.
+
+    Args:
+      shape: its name in `SHAPES`.
+      matmul: of ours (`ModelConfig.matmul`).
+    """
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SHAPES[shape])
     with torch.device(DEVICE):
@@ -92,7 +105,8 @@ def twins(shape: str) -> Twins:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         ours, params = checkpoint.load(ModelConfig(folder), mesh)
-    return Twins(computing_on(ours), params, mesh, model.to(DEVICE).eval())
+    ours = computing_on(ours, ModelConfig(matmul=matmul))
+    return Twins(ours, params, mesh, model.to(DEVICE).eval())
 
 
 def by_dtype(model: Any) -> dict[torch.dtype, Any]:
@@ -112,11 +126,6 @@ class Variant(NamedTuple):
         """Its name in the results, such as "compiled sdpa bf16"."""
         dtype = {torch.float32: "f32", torch.bfloat16: "bf16"}[self.dtype]
         return f"{'compiled ' if self.compiled else ''}{self.attention} {dtype}"
-
-    @property
-    def tolerance(self) -> float:
-        """Nats by which its results may differ from ours."""
-        return F32 if self.dtype == torch.float32 and DEVICE == "cpu" else BF16
 
 
 def variants(quick: bool) -> list[Variant]:
@@ -148,6 +157,7 @@ class Setup(NamedTuple):
       pairs: how often each way is timed.
       peak: what the machine can do.
       say: is told how far it is.
+      matmul: of our model (`ModelConfig.matmul`).
     """
 
     case: str
@@ -155,6 +165,16 @@ class Setup(NamedTuple):
     pairs: int
     peak: "Peak"
     say: Say
+    matmul: Matmul = "auto"
+
+    def tolerance(self, variant: Variant) -> float:
+        """Returns the nats by which the results of a variant may differ from ours."""
+        all_f32 = DEVICE == "cpu" and self.matmul == "auto" and variant.dtype == torch.float32
+        return F32 if all_f32 else BF16
+
+    def twins(self, shape: str) -> Twins:
+        """Returns the models of a shape, or tiny ones for a smoke run."""
+        return twins("tiny" if self.quick else shape, self.matmul)
 
 
 class Figures(NamedTuple):
@@ -293,20 +313,22 @@ class Peak(NamedTuple):
         return max(cost.flops / self.flops, cost.bytes / self.bytes)
 
 
-def measured_peak(quick: bool) -> Peak:
+def measured_peak(quick: bool, matmul: Matmul = "auto") -> Peak:
     """Returns the better of JAX and torch: a square product, and reading or copying an array.
 
-    The product is of f32 on a CPU and of bf16 on a GPU.
+    The product is of f32 on a CPU, unless ours are not (`matmul`), and of bf16 on a GPU.
     """
     side, count, repeats = (256, 1 << 20, 1) if quick else (4096, 1 << 27, 5)
     if DEVICE == "cuda" and not quick:
         side, count = 2 * side, 4 * count
-    dtype = torch.float32 if DEVICE == "cpu" else torch.bfloat16
+    dtype = torch.float32 if DEVICE == "cpu" and matmul == "auto" else torch.bfloat16
     square = torch.randn(side, side, device=DEVICE, dtype=dtype)
     line, there = (torch.zeros(count, device=DEVICE) for _ in range(2))
-    mine = jnp.asarray(square.float().cpu().numpy(), compute_dtype())
+    is_wide = dtype == torch.float32
+    mine = jnp.asarray(square.float().cpu().numpy(), jnp.float32 if is_wide else jnp.bfloat16)
     row = jnp.zeros(count, jnp.float32)
-    product, total, copy = jax.jit(jnp.matmul), jax.jit(jnp.sum), jax.jit(jnp.negative)
+    product = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32))
+    total, copy = jax.jit(jnp.sum), jax.jit(jnp.negative)
 
     def best(*ways: Callable[[], Any]) -> float:
         for way in ways:
@@ -354,13 +376,14 @@ def main(name: str, about: str, cases: Mapping[str, Callable[[Setup], Figures]])
         if len(names) > 1:
             return joined([_alone(name, case, options) for case in names])
         set_up(options.quick)
-        peak = measured_peak(options.quick)
-        ratios, absolute = cases[names[0]](Setup(names[0], options.quick, options.pairs, peak, say))
+        peak = measured_peak(options.quick, options.matmul)
+        setup = Setup(names[0], options.quick, options.pairs, peak, say, options.matmul)
+        ratios, absolute = cases[names[0]](setup)
         devices = f"{jax.devices()[0].device_kind}, torch on {DEVICE}"
         on_gpu = DEVICE == "cuda"
         return result(name, ratios, absolute, devices, peak_result(peak), on_gpu)
 
-    run(about, measure, cases="", pairs=5, quick=False)
+    run(about, measure, cases="", pairs=5, quick=False, matmul="auto")
 
 
 def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -378,7 +401,7 @@ def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _alone(name: str, case: str, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the result of one case, measured in a process of its own."""
     command = ["-m", f"benchmarks.{name}", f"--cases={case}", f"--pairs={options.pairs}", "--json"]
-    command += ["--quick"] if options.quick else []
+    command += [f"--matmul={options.matmul}", *(["--quick"] if options.quick else [])]
     done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 

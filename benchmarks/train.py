@@ -165,7 +165,7 @@ def unpadded(rows: Rows) -> Inputs:
 
 def fixed_case(setup: Setup) -> Figures:
     """Returns the figures of steps on one batch, with the model that the case names."""
-    model = side_by_side.twins("tiny" if setup.quick else setup.case)
+    model = setup.twins(setup.case)
     mine, theirs = Ours(model), Theirs(model.model)
     rows, width = (2, 32) if setup.quick else SIZES[setup.case]
     batch, inputs = fixed(model.config.vocab_size, rows, width)
@@ -178,7 +178,7 @@ def fixed_case(setup: Setup) -> Figures:
         setup,
         Way(lambda: mine.train(batch * 3), lambda: mine.train(batch)),
         {
-            v.name: Way(partial(first, v), partial(theirs.train, v, inputs), v.tolerance)
+            v.name: Way(partial(first, v), partial(theirs.train, v, inputs), setup.tolerance(v))
             for v in side_by_side.variants(setup.quick)
         },
     )
@@ -188,7 +188,7 @@ def fixed_case(setup: Setup) -> Figures:
 
 def ragged_case(setup: Setup) -> Figures:
     """Returns the figures of epochs of sequences of many lengths."""
-    model = side_by_side.twins("tiny" if setup.quick else "30M")
+    model = setup.twins("30M")
     mine, theirs = Ours(model), Theirs(model.model)
     count, longest = (8, 32) if setup.quick else (64, 512)
     examples = ragged(model.config.vocab_size, count, longest)
@@ -203,7 +203,9 @@ def ragged_case(setup: Setup) -> Figures:
         setup,
         Way(lambda: mine.loss(batches), lambda: mine.train(batches)),
         {
-            name: Way(partial(theirs.loss, v, data), partial(theirs.train, v, data), v.tolerance)
+            name: Way(
+                partial(theirs.loss, v, data), partial(theirs.train, v, data), setup.tolerance(v)
+            )
             for name, (v, data) in ways.items()
         },
     )

@@ -83,8 +83,8 @@ def test_a_smoke_run_prints_the_result(name, monkeypatch, capsys):
 def test_a_wrong_weight_is_found(name, case, monkeypatch):
     twins = side_by_side.twins
 
-    def unlike(shape):
-        found = twins(shape)
+    def unlike(shape, matmul):
+        found = twins(shape, matmul)
         with torch.no_grad():
             found.model.model.layers[1].self_attn.v_proj.weight[0] += 1.0
         return found
