@@ -23,6 +23,19 @@ from configs.quickstart import POOL, STEPS
 
 SEEDS = range(5)
 BRIDGE = "bridge, 5%"
+ON_ALL = (
+    "method=direct",
+    f"budget.queries={POOL}",
+    "selection.strategy=random",  # All are asked: there is nothing to choose.
+    "direct_training.row_tokens=230",  # As many examples a step as the student.
+)
+LONG = ("method=labels", f"labels_training.steps={4 * STEPS}")
+# In the order in which they run: those that take longest come last.
+VARIANTS = (
+    {BRIDGE: (), "direct, 5%": ("method=direct",), "labels alone": ("method=labels",)},
+    {"direct, 100%": ON_ALL},
+    {"labels alone, four times as long": LONG},
+)
 
 
 def get_study() -> Study:
@@ -30,33 +43,17 @@ def get_study() -> Study:
     return Study(
         "direct_vs_bridge",
         "Does 5% with an assistant beat the teacher’s answers alone?",
-        # Those that take longest come last.
-        tuple(run for runs in (_runs, _long_runs) for seed in SEEDS for run in runs(seed)),
+        tuple(
+            run(variant, seed, *changes)
+            for part in VARIANTS
+            for seed in SEEDS
+            for variant, changes in part.items()
+        ),
         reference=BRIDGE,
     )
 
 
-def _runs(seed: int) -> list[StudyRun]:
-    return [
-        _run(BRIDGE, seed),
-        _run("direct, 5%", seed, "method=direct"),
-        _run("labels alone", seed, "method=labels"),
-    ]
-
-
-def _long_runs(seed: int) -> list[StudyRun]:
-    whole = (
-        f"budget.queries={POOL}",
-        "selection.strategy=random",  # All are asked: there is nothing to choose.
-        "direct_training.row_tokens=230",  # As many examples a step as the student.
-    )
-    longer = f"labels_training.steps={4 * STEPS}"
-    return [
-        _run("direct, 100%", seed, "method=direct", *whole),
-        _run("labels alone, four times as long", seed, "method=labels", longer),
-    ]
-
-
-def _run(variant: str, seed: int, *changes: str) -> StudyRun:
+def run(variant: str, seed: int, *changes: str) -> StudyRun:
+    """Returns a run that differs from the quickstart by `changes` ("a.b=value") and the seed."""
     settings = [f"seed={seed}", f"name={variant}", "compare=", "budget.usd=1", *changes]
     return StudyRun(variant, override(quickstart.get_config(), settings))

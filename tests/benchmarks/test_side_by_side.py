@@ -154,7 +154,7 @@ def test_each_of_several_cases_has_a_process_of_its_own(monkeypatch, capsys):
         return subprocess.CompletedProcess(command, 0, json.dumps(found))
 
     monkeypatch.setattr(subprocess, "run", alone)
-    monkeypatch.setattr(sys, "argv", ["train", "--json", "--pairs=7"])
+    monkeypatch.setattr(sys, "argv", ["train", "--json", "--pairs=7", "--matmul=bfloat16"])
     side_by_side.main("train", "About.", dict.fromkeys("ab", train.fixed_case))
     assert json.loads(capsys.readouterr().out) == {
         "ratios": {"a": 1, "b": 1},
@@ -162,5 +162,6 @@ def test_each_of_several_cases_has_a_process_of_its_own(monkeypatch, capsys):
         "peak": {"rss_mib": 2},
     }
     assert [command[1:] for command in commands] == [
-        ["-m", "benchmarks.train", f"--cases={case}", "--pairs=7", "--json"] for case in "ab"
+        ["-m", "benchmarks.train", f"--cases={case}", "--pairs=7", "--json", "--matmul=bfloat16"]
+        for case in "ab"
     ]
