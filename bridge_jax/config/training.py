@@ -152,11 +152,13 @@ class RationalesConfig:
     """Settings of the assistant's rationales: how they are generated, and which ones are kept.
 
     Attributes:
-      filter: `gold` keeps a rationale whose answer is gold; where one is rejected, the student
-        learns the gold answer alone. The others compare with none: the student learns the answer as
-        written, and nothing where a rationale is rejected. `none` keeps all that end in an
-        answer; `confidence` those with high log-probabilities; `consistency` those of them that
-        the student's own samples agree with (`methods.rationales.sample`).
+      filter: `gold` keeps a rationale whose answer is gold. The others compare with none: the
+        student learns the answer as written, and nothing where a rationale is rejected. `none`
+        keeps all that end in an answer; `confidence` those with high log-probabilities;
+        `consistency` those of them that the student's own samples agree with
+        (`methods.rationales.sample`).
+      rejected: what the student learns where `gold` rejects a rationale: the gold answer alone
+        (`label`), or `nothing`, which is better where answers alone cannot be learned.
       show_gold: where the pool has labels, show them to an assistant that a teacher taught, under
         any filter: it explains the gold answer. That is the rationalization of STaR (2203.14465),
         where only what a model got wrong is explained; to explain all is our choice. For it the
@@ -183,6 +185,7 @@ class RationalesConfig:
     """
 
     filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
+    rejected: Annotated[Literal["label", "nothing"], UNKEYED] = "label"  # Keyed by `SFTTargets`.
     show_gold: bool = True
     retries: Annotated[int, Range(least=0, most=64)] = 0
     retry_temperature: NotNegative = 1.0

@@ -87,7 +87,7 @@ def continue_training(
     Raises:
       UserError: none of the teacher's is kept.
     """
-    items = [t for t in params.targets.of_pool(pool, judged, annotated) if t.rationale]
+    items = params.targets.of_pool(pool, judged, annotated)
     said = kept_annotations(annotated, pool, params.targets.labelled)
     if {target.example.id for target in items} <= {example.id for example, _, _ in said}:
         _log.warning(
@@ -110,7 +110,7 @@ def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
     for writing, assistant in ROUNDS[: config.rationales.rounds]:
         plan += rationales.stages(config, by, modes[-1], writing)
         how = fit_of(config, "round_training", "reason")
-        targets = dataclasses.replace(SFTTargets.of(config), form="chain")
+        targets = dataclasses.replace(SFTTargets.of(config), form="chain", answers_alone=False)
         params = ContinuedTraining(how, modes, targets)
         reads = {
             "before": by.name,

@@ -30,17 +30,21 @@ class SFTTargets:
       form: a chain of rationale and answer, or two passes.
       labelled: whether the answer after a teacher's rationale is the gold one, or the teacher's.
       by_gold: whether rationales were kept by their gold answers. If so, the student learns the
-        gold answers, also where a rationale was rejected. If not, those that the assistant wrote.
+        gold answers. If not, those that the assistant wrote.
+      answers_alone: whether it learns the gold answer where a rationale was rejected.
     """
 
     form: Literal["chain", "two_pass"]
     labelled: bool
-    by_gold: bool
+    by_gold: bool = False
+    answers_alone: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> "SFTTargets":
         """Returns the parameters in a config."""
-        return cls(config.form, config.data.labelled, config.rationales.filter == "gold")
+        by_gold = config.rationales.filter == "gold"
+        alone = by_gold and config.rationales.rejected == "label"
+        return cls(config.form, config.data.labelled, by_gold, alone)
 
     def of_pool(
         self, pool: Examples, judged: Folder | None, annotated: Folder | None
@@ -48,13 +52,13 @@ class SFTTargets:
         """Returns the targets of the whole pool, in its order.
 
         An example has the teacher's rationale if it was annotated, else the assistant's if it was
-        kept, else the gold answer alone, or no target. Where no assistant wrote (`judged` is None),
+        kept, else the gold answer alone (`answers_alone`), or no target. Where no assistant wrote (`judged` is None),
         the targets are the teacher's alone, in the order of the selection.
         """
         if judged is None:
             assert annotated, "there is neither a teacher nor an assistant"
             return self._of_teacher(pool, annotated)
-        found = {e.id: SFTTarget(e, None, e.answer) for e in pool} if self.by_gold else {}
+        found = {e.id: SFTTarget(e, None, e.answer) for e in pool} if self.answers_alone else {}
         for row in judged.rows(FILE):
             if row["kept"]:
                 example = pool.by_id[row["id"]]

@@ -125,7 +125,7 @@ def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
 
 def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     """Returns the training of the direct student, for comparison or as the run's own student."""
-    targets = SFTTargets(config.form, config.data.labelled, by_gold=False)
+    targets = SFTTargets(config.form, config.data.labelled)
     params = Tutoring(fit_of(config, "direct_training", student_mode(config)), targets)
     reads = _reads(config, params.how) | {"annotated": ANNOTATIONS.name}
     load = Load("selected", selected_count(config), text_of(config))

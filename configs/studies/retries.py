@@ -27,6 +27,7 @@ ROUND = (
 )
 VARIANTS = {
     BRIDGE: (),
+    "rejected left out": ("rationales.rejected=nothing",),
     "four tries": ("rationales.retries=4", "rationales.retry_temperature=0.7"),
     "one round": ROUND,
 }

@@ -113,6 +113,7 @@ FIELDS = {
     "instruct.train.epochs": (2, (INSTRUCT,)),
     "instruct.train.row_tokens": (512, (INSTRUCT,)),
     "rationales.filter": ("none", (RETRIES, RATIONALES, LOGITS, STUDENT)),
+    "rationales.rejected": ("nothing", NOTHING),  # It matters with filter=gold alone.
     "rationales.show_gold": (False, (ASSISTANT, COMPLETIONS, RETRIES, LOGITS)),
     "rationales.min_mean_logprob": (-9.0, (RETRIES, RATIONALES)),
     "rationales.min_step_logprob": (-9.0, (RETRIES, RATIONALES)),
