@@ -52,8 +52,8 @@ class SFTTargets:
         """Returns the targets of the whole pool, in its order.
 
         An example has the teacher's rationale if it was annotated, else the assistant's if it was
-        kept, else the gold answer alone (`answers_alone`), or no target. Where no assistant wrote (`judged` is None),
-        the targets are the teacher's alone, in the order of the selection.
+        kept, else the gold answer alone (`answers_alone`), or no target. Where no assistant wrote
+        (`judged` is None), the targets are the teacher's alone, in the order of the selection.
         """
         if judged is None:
             assert annotated, "there is neither a teacher nor an assistant"
