@@ -11,9 +11,9 @@ times as many.
 `make seeds` runs it, over five seeds, each with other questions, values, selection and order of the
 batches.
 
-25 runs on two CPU cores. On one of them a run with an assistant took 16 minutes, a direct one at 5%
-and one on labels 4 to 6. Run so far: the first three variants over seeds 0 to 2. The student has
-71% with an assistant, 11% without one, and 10% with the labels alone.
+25 runs on two CPU cores. 21 of them are 1 h 34 min of work, on one core each: all five seeds of the
+first four variants and one of the last. The student has 66% with an assistant, 12% without one, 11%
+with the labels alone (12% after four times as many steps), and 99% with all answers of the teacher.
 """
 
 from bridge_jax.config.io import override

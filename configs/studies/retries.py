@@ -1,17 +1,19 @@
-"""Compares the plain method with several tries, and with training on one's own rationales.
+"""Compares the plain method with more tries, and with training on one's own rationales.
 
     python -m launch.study --config=configs/studies/retries.py --workdir=runs/seeds
 
-The runs are the quickstart's, and those of `direct_vs_bridge` are reused in its workdir. Both
-changes cost no teacher query. *Four tries*: where a rationale ends in a wrong answer, four more are
+The runs are the quickstart's, and those of `direct_vs_bridge` are reused in its workdir. No
+change costs a no teacher query. *Four tries*: where a rationale ends in a wrong answer, four more are
 sampled, and the first that ends in the right one is kept; one wrong sum is then no lost rationale.
-*One round*: the assistant is trained on what was kept before it writes for the student.
+*Rejected left out*: where none is kept, the student does not learn the label either. *One round*: the assistant is trained on what was kept before it writes for the student.
 
 Written down before the first run: five seeds, each with 200 test questions. The student of seeds 0
 and 1 had 75.5 and 73.5%. If paired differences deviate by 5 points from seed to seed, five seeds
 see a mean difference of 6 points or more (t = 2.78).
 
-15 runs on two CPU cores, five of them of `direct_vs_bridge`. Not run yet.
+20 runs on two CPU cores, five of them of `direct_vs_bridge`. Run so far: four tries, which add 8%
+(1 to 17) to the student's 66%, and three seeds without what was rejected (+2.5%). About five
+minutes a run.
 """
 
 from bridge_jax.study.study import Study
