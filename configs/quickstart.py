@@ -4,8 +4,8 @@ make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 Takes 9 minutes on two CPU cores with matrix units for bf16, and 7 GiB. The student answered 86%
-correctly (seed 0; 76% when each core ran a process of its own), the direct one 14%, and the one that
-learned the labels 13%.
+correctly (seed 0; 76% when each core ran a process of its own), the direct one 14%, and the one
+that learned the labels 13%.
 
 A question names a digit and three kinds of laboratory samples ("Check digit from 4: a smear, a
 drop, a dish?"). Each kind has a value from 1 to 9; the values are added up, and each time the last
@@ -22,9 +22,9 @@ labels of the whole pool.
 
 Prompts are at most 39 tokens long (instructions 54), rationales with their answers 38, so most rows
 of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
-does one of the direct student. A step has two rows: of so few tokens, most of its time moves weights.
-In 300 steps the direct student reads its 30 answers 20 times. Memory suffices to keep all
-activations during training.
+does one of the direct student. A step has two rows: with so few tokens, most of its time goes into
+moving weights. In 300 steps the direct student reads its 30 answers 20 times. Memory suffices to
+keep all activations during training.
 """
 
 from bridge_jax.config import (

@@ -2,10 +2,11 @@
 
     python -m launch.study --config=configs/studies/retries.py --workdir=runs/seeds
 
-The runs are the quickstart's, and those of `direct_vs_bridge` are reused in its workdir. No
-change costs a no teacher query. *Four tries*: where a rationale ends in a wrong answer, four more are
-sampled, and the first that ends in the right one is kept; one wrong sum is then no lost rationale.
-*Rejected left out*: where none is kept, the student does not learn the label either. *One round*: the assistant is trained on what was kept before it writes for the student.
+The runs are the quickstart's; those of `direct_vs_bridge` are reused in its workdir. None of the
+changes costs a teacher query. *Rejected left out*: where a rationale is rejected, the student does
+not learn the label either. *Four tries*: there, four more are sampled, and the first that ends in
+the right answer is kept. *One round*: the assistant is trained on what was kept before it writes
+for the student.
 
 Written down before the first run: five seeds, each with 200 test questions. The student of seeds 0
 and 1 had 75.5 and 73.5%. If paired differences deviate by 5 points from seed to seed, five seeds
