@@ -74,7 +74,7 @@ class Projection(nn.Module):
         kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), c.param_dtype)
         # Over one axis: of two, XLA on CPU would change the order in the kernel at every use.
         x = x.reshape(*x.shape[:-summed], -1)  # B S X
-        y = project(x, kernel.reshape(-1, *self.features), c.matmul_dtype)  # B S ...
+        y: Any = project(x, kernel.reshape(-1, *self.features), c.matmul_dtype)  # B S ...
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, out_axes)
             bias: Any = self.param("bias", init, self.features, c.param_dtype)
