@@ -155,7 +155,7 @@ def layouts(
 
 
 def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
-    """Returns the config of a model that generates: adapter merged, in the compute dtype."""
+    """Returns the config of a model that generates: adapter merged, for products alone."""
     return dataclasses.replace(
         config,
         lora=None,
@@ -196,7 +196,7 @@ def generation_weights(config: DecoderConfig, mesh: Any) -> decoder.Params:
 
 
 def in_training(config: DecoderConfig) -> DecoderConfig:
-    """Returns the config with the dtype of training: f32, or the compute dtype if frozen."""
+    """Returns the config with the dtype of training: f32, or that of products if frozen."""
     dtype = config.matmul_dtype if config.lora else jnp.float32
     return dataclasses.replace(config, param_dtype=dtype)
 

@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from bridge_jax.config import LoraConfig
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.matmul import matmul, project
+from bridge_jax.models.matmul import project
 
 MATRICES = ("lora_a", "lora_b")
 PRODUCTS = "products"  # Names the results of the dense maps.
@@ -90,8 +90,8 @@ class Projection(nn.Module):
             b: Any = self.param("lora_b", init_b, (lora.rank, *self.features), jnp.float32)
             if lora.dropout and self.has_rng("dropout"):
                 x = nn.Dropout(lora.dropout, deterministic=False)(x)
-            low = matmul("BSX,XR->BSR", x, a.reshape(-1, lora.rank), c.matmul_dtype)  # B S R
-            high = matmul("BSR,R...->BS...", low, b, c.matmul_dtype).astype(c.dtype)  # B S ...
+            low: Any = project(x, a.reshape(-1, lora.rank), c.matmul_dtype)  # B S R
+            high: Any = project(low, b, c.matmul_dtype)  # B S ...
             y = y + lora_scale(lora) * high
         return checkpoint_name(y, PRODUCTS)
 

@@ -113,7 +113,6 @@ FIELDS = {
     "instruct.train.epochs": (2, (INSTRUCT,)),
     "instruct.train.row_tokens": (512, (INSTRUCT,)),
     "rationales.filter": ("none", (RETRIES, RATIONALES, LOGITS, STUDENT)),
-    "rationales.rejected": ("nothing", NOTHING),  # It matters with filter=gold alone.
     "rationales.show_gold": (False, (ASSISTANT, COMPLETIONS, RETRIES, LOGITS)),
     "rationales.min_mean_logprob": (-9.0, (RETRIES, RATIONALES)),
     "rationales.min_step_logprob": (-9.0, (RETRIES, RATIONALES)),
@@ -225,6 +224,7 @@ ALONE = {
     "data.min_steps": "test_steps_of_reasoning_are_those_of_the_questions",
     "assistant.checkpoint": "test_weights_are_known_by_their_content",
     "student.checkpoint": "test_weights_are_known_by_their_content",
+    "rationales.rejected": "test_what_the_student_learns_of_rejected_rationales",
     "instruct.source": "test_instructions_of_a_file_are_known_by_their_content",
 }
 
@@ -299,6 +299,14 @@ def test_a_field_is_read_by(base, tmp_path, field):
     assert other != base
     expected = and_what_follows(base, readers)
     assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_what_the_student_learns_of_rejected_rationales(base, tmp_path):
+    for kind, readers in (("gold", (STUDENT,)), ("none", NOTHING)):
+        config = with_value(base, "rationales.filter", kind)
+        other = with_value(config, "rationales.rejected", "nothing")
+        found = changed(keys_of(config, tmp_path), keys_of(other, tmp_path))
+        assert found == and_what_follows(config, readers)
 
 
 def test_another_strategy_changes_the_selection_and_leaves_the_scores(base, tmp_path):

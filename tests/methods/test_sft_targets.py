@@ -1,4 +1,4 @@
-"""What the student learns of each example, by what was kept and what was bought."""
+"""The student's targets: bought and kept rationales, and labels where one was rejected."""
 
 from types import SimpleNamespace
 from typing import Any

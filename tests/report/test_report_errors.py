@@ -1,4 +1,4 @@
-"""Where wrong rationales about check digits go wrong."""
+"""The table of errors: the step at which a wrong rationale about check digits fails."""
 
 import fake_run
 

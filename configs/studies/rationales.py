@@ -1,6 +1,6 @@
 """Compares the plain method with more tries, and with training on one's own rationales.
 
-    python -m launch.study --config=configs/studies/retries.py --workdir=runs/seeds
+    python -m launch.study --config=configs/studies/rationales.py --workdir=runs/seeds
 
 The runs are the quickstart's; those of `direct_vs_bridge` are reused in its workdir. None of the
 changes costs a teacher query. *Rejected left out*: where a rationale is rejected, the student does
@@ -40,4 +40,4 @@ def get_study() -> Study:
     """Returns the study."""
     runs = [run(variant, seed, *changes) for variant, changes in VARIANTS.items() for seed in SEEDS]
     question = "What do more tries and training on one’s own rationales add?"
-    return Study("retries", question, tuple(runs), BRIDGE)
+    return Study("rationales", question, tuple(runs), BRIDGE)
