@@ -302,7 +302,7 @@ def test_a_field_is_read_by(base, tmp_path, field):
 
 
 def test_what_the_student_learns_of_rejected_rationales(base, tmp_path):
-    for kind, readers in (("gold", (STUDENT,)), ("none", NOTHING)):
+    for kind, readers in (("gold", (LOGITS, STUDENT)), ("none", NOTHING)):
         config = with_value(base, "rationales.filter", kind)
         other = with_value(config, "rationales.rejected", "nothing")
         found = changed(keys_of(config, tmp_path), keys_of(other, tmp_path))
