@@ -60,6 +60,8 @@ class TeacherConfig:
       attempts: calls per request at most, where they fail.
       structured: ask an API for JSON. Without it, or where the JSON is none, the text is read.
       show_gold: show an API the gold answer, and ask for the reasoning alone.
+      reasoning: ask an API for a few `short` sentences, or for `long` reasoning in full, which can
+        be shortened to several budgets (`thinking`).
       samples: replies of an API per example.
       retries: further ones, where none is good, as far as the budget allows.
       keep_wrong: keep teacher rationales whose answer differs from gold.
@@ -91,6 +93,7 @@ class TeacherConfig:
     attempts: Size = 6
     structured: bool = True
     show_gold: bool = False
+    reasoning: Literal["short", "long"] = "short"
     samples: Size = 1
     retries: Count = 0
     keep_wrong: bool = False

@@ -64,6 +64,7 @@ class Example:
       min_rouge: the least ROUGE-L with the gold answer of a right answer (text).
       task: the instruction for this and all others of the dataset.
       decimal: the decimal mark of numbers (`bridge_jax.data.numbers`).
+      budget: the most tokens to think for, which the prompt then says; 0 says nothing.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Example:
     min_rouge: float = 0.5
     task: Task = dataclasses.field(default_factory=Task)
     decimal: DecimalMark = ""
+    budget: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

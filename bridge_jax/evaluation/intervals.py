@@ -21,7 +21,7 @@ Z_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distributi
 REPLICATES = 4000
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: int) -> tuple[float, float]:
     """Returns Wilson's 95% score interval of a proportion.
 
     The centre is (p + z²/2n) / (1 + z²/n), the half-width

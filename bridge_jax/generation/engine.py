@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
-from bridge_jax.generation.slots import BLOCK, FORCED, Rows, Size
+from bridge_jax.generation.slots import BLOCK, FORCED, UNLESS, Rows, Size
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
@@ -67,7 +67,7 @@ class Request(NamedTuple):
       stream: makes its random numbers its own; None is its index in the call.
       forced: tokens that are written instead of drawn ones,
       force_at: after so many new tokens,
-      unless: if this token has not been written by then; None is no such token.
+      unless: if these tokens have not been written by then, one after the other; at most `UNLESS`.
     """
 
     prompt: Sequence[int]
@@ -77,7 +77,7 @@ class Request(NamedTuple):
     stream: int | None = None
     forced: Sequence[int] = ()
     force_at: int = 0
-    unless: int | None = None
+    unless: Sequence[int] = ()
 
 
 def check_ids(prompt: Sequence[int], rows: int) -> None:
@@ -329,8 +329,10 @@ class Engine:
         assert found.limit is not None
         check_context(len(found.prompt), found.limit, self._config.max_positions)
         check_ids(found.prompt, self._config.vocab_size)
-        if not found.prompt or found.limit < 1 or len(found.forced) > FORCED:
-            raise ValueError("a request has a prompt, a limit, and few forced tokens")
+        if not found.prompt or found.limit < 1:
+            raise ValueError("a request has a prompt and a limit")
+        if len(found.forced) > FORCED or len(found.unless) > UNLESS:
+            raise ValueError(f"a request forces {FORCED} tokens at most, unless {UNLESS} at most")
         return found
 
     def _make_room(self, asked: Sequence[Request]) -> None:
@@ -524,8 +526,8 @@ def _dealt(items: Sequence[Any], chips: Sequence[int], parts: int, size: int) ->
 def _no_rows(count: int) -> Rows:
     ints, floats = np.zeros(count, np.int32), np.zeros(count, np.float32)
     columns = (ints.copy(), ints.copy(), ints.copy(), np.zeros(count, np.uint32))
-    forced = np.full((count, FORCED), -1, np.int32)
-    return Rows(*columns, floats.copy(), floats.copy(), forced, ints.copy(), ints.copy())
+    forced, unless = (np.full((count, size), -1, np.int32) for size in (FORCED, UNLESS))
+    return Rows(*columns, floats.copy(), floats.copy(), forced, ints.copy(), unless)
 
 
 def _set(rows: Rows, at: int, request: Request) -> None:
@@ -535,4 +537,4 @@ def _set(rows: Rows, at: int, request: Request) -> None:
     rows.temperature[at], rows.top_p[at] = request.temperature, request.top_p
     rows.forced[at, : len(request.forced)] = request.forced
     rows.force_at[at] = request.force_at
-    rows.unless[at] = -1 if request.unless is None else request.unless
+    rows.unless[at, UNLESS - len(request.unless) :] = request.unless

@@ -23,6 +23,7 @@ from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
 BLOCK = 32  # Tokens of a prompt that are prefilled as one row.
 FORCED = 32  # Tokens that can be forced at one place.
+UNLESS = 4  # Tokens that prevent it.
 # Programs run as graphs on a GPU (XLA's command buffers), the loop of decoding as one: otherwise
 # its hundreds of small kernels a token are launched one by one. Tried with JAX 0.11 on an H200.
 GPU_OPTIONS = {
@@ -43,7 +44,8 @@ class Rows(NamedTuple):
       temperature, top_p: f32[B], of sampling.
       forced: int32[B, FORCED], tokens that are written instead of drawn ones; -1 after the last.
       force_at: int32[B], how many new tokens come before them.
-      unless: int32[B], a token that, once written, prevents that; -1 is none.
+      unless: int32[B, UNLESS], tokens that, once written, prevent that; -1 before the first. Of -1
+        alone, nothing does.
     """
 
     length: Any
@@ -96,9 +98,9 @@ def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: 
     """
     ints, floats = jnp.zeros(slots, jnp.int32), jnp.zeros(slots)
     out, logprobs = jnp.zeros((slots, new), jnp.int32), jnp.zeros((slots, new))
-    forced = jnp.full((slots, FORCED), -1)
+    forced, unless = jnp.full((slots, FORCED), -1), jnp.full((slots, UNLESS), -1)
     unsigned = jnp.zeros(slots, jnp.uint32)
-    rows = Rows(ints, ints, ints, unsigned, floats, floats, forced, ints, ints)
+    rows = Rows(ints, ints, ints, unsigned, floats, floats, forced, ints, unless)
     none = jnp.zeros(slots, bool)
     written = Written(none, ints, out, logprobs, logprobs, jnp.int32(0))
     return _placed(State(init_cache(config, slots, length, ahead), rows, written))
@@ -186,7 +188,12 @@ def decode(
 
         count = written.count + written.active
         ended = (token[:, None] == ends).any(1) | (count >= rows.limit)
-        never = (token == rows.unless) & (at < 0)
+        tokens = put(written.tokens, token)
+        # The last tokens, to compare with those that prevent forcing.
+        at_last = written.count[:, None] + jnp.arange(1 - UNLESS, 1)
+        last = jnp.where(at_last < 0, -1, tokens[batch[:, None], jnp.maximum(at_last, 0)])
+        is_written = ((last == rows.unless) | (rows.unless < 0)).all(1) & (rows.unless[:, -1] >= 0)
+        never = is_written & (at < 0)
         rows = rows._replace(
             token=jnp.where(written.active, token, rows.token),
             length=rows.length + written.active,
@@ -195,7 +202,7 @@ def decode(
         written = Written(
             written.active & ~ended,
             count,
-            put(written.tokens, token),
+            tokens,
             put(written.logprobs, logprob),
             put(written.sampled_logprobs, sampled),
             written.steps + 1,

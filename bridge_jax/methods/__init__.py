@@ -8,19 +8,26 @@ from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.methods import baselines, bridge
+from bridge_jax.methods import baselines, bridge, budgeted
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
 
 METHODS: dict[str, Method] = {
     found.name: found
-    for found in (bridge.METHOD, baselines.DIRECT, baselines.SELF_TRAINING, baselines.LABELS)
+    for found in (
+        bridge.METHOD,
+        baselines.DIRECT,
+        baselines.SELF_TRAINING,
+        baselines.LABELS,
+        budgeted.METHOD,
+    )
 }
 # --phase -> the folders of the stages whose results it wants.
 PHASES = {
     "all": (),
     "apprenticeship": ("apprenticeship",),
     "tutoring": ("tutoring", "baselines"),
+    "budgets": ("budgets",),
     "evaluate": ("evaluation",),
 }
 

@@ -12,6 +12,15 @@ def direct_stages(config: RunConfig) -> list[Stage]:
 
     An assistant is warmed up only if the selection uses its scores.
     """
+    return [
+        *up_to_answers(config),
+        tutoring.direct(config, tutoring.STUDENT),
+        *evaluation.of_student(config, tutoring.student_mode(config)),
+    ]
+
+
+def up_to_answers(config: RunConfig) -> list[Stage]:
+    """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
     scored = config.selection.strategy != "random"
     warmup = [apprenticeship.warmup(config)] if scored else []
     return [
@@ -19,8 +28,6 @@ def direct_stages(config: RunConfig) -> list[Stage]:
         *apprenticeship.selection(config, scored),
         annotations(config, apprenticeship.SELECTION),
         *tutoring.instruction_warmup(config),
-        tutoring.direct(config, tutoring.STUDENT),
-        *evaluation.of_student(config, tutoring.student_mode(config)),
     ]
 
 

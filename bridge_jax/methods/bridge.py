@@ -68,18 +68,22 @@ def _check(config: RunConfig) -> None:
     )
 
 
+# In the order of reports.
+UP_TO_STUDENT = (
+    *apprenticeship.UP_TO_SELECTION,
+    ANNOTATIONS,
+    rationales.ASSISTANT,
+    *rounds.ALL,
+    tutoring.INSTRUCT,
+    *rationales.ALL,
+    logits.LOGITS,
+    tutoring.STUDENT,
+)
 METHOD = Method(
     "bridge",
     "a BRIDGE distillation (arXiv 2512.20403)",
     (
-        *apprenticeship.UP_TO_SELECTION,
-        ANNOTATIONS,
-        rationales.ASSISTANT,
-        *rounds.ALL,
-        tutoring.INSTRUCT,
-        *rationales.ALL,
-        logits.LOGITS,
-        tutoring.STUDENT,
+        *UP_TO_STUDENT,
         tutoring.DIRECT,
         tutoring.LABELS,
         *evaluation.OF_ASSISTANT,

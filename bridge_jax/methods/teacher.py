@@ -5,7 +5,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 from bridge_jax.config import API_TEACHERS, BudgetConfig, RunConfig, TeacherConfig
 from bridge_jax.config.fields import UNKEYED
@@ -94,30 +94,50 @@ def make_request(params: Asking, example: Example) -> Request:
     """Returns the request to the teacher about an example."""
     config = params.teacher
     if config.kind in API_TEACHERS:
+        messages = teacher_prompts.messages(
+            example, config.show_gold, config.structured, config.reasoning == "long"
+        )
+        return request_of(params, example.id, config.model, messages)
+    chat = prompts.messages(example, "reason")
+    # For the ledger, each variant of a recorded teacher is another model. So is one that explains,
+    # since its requests are the same as those of one that answers.
+    explains = "/text" if example.kind == "text" else ""
+    words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
+    said = example.rationales.get(params.variant)
+    return request_of(params, example.id, f"{config.model}/{params.variant}{explains}", words, said)
+
+
+def request_of(
+    params: Asking,
+    example_id: str,
+    model: str,
+    messages: tuple[Message, ...],
+    said: str | None = None,
+) -> Request:
+    """Returns a request to the teacher.
+
+    Args:
+      params: of the stage.
+      example_id: what it is about.
+      model: the teacher's name.
+      messages: the chat.
+      said: what a recorded teacher replies, if that is known.
+    """
+    config = params.teacher
+    if config.kind in API_TEACHERS:
         request = Request(
-            example.id,
-            config.model,
-            teacher_prompts.messages(example, config.show_gold, config.structured),
+            example_id,
+            model,
+            messages,
             config.max_output_tokens,
             None if config.temperature < 0 else config.temperature,
             structured=config.structured,
             server=params.server,
         )
     else:
-        chat = prompts.messages(example, "reason")
-        # For the ledger, each variant of a recorded teacher is another model. So is one that
-        # explains, since its requests are the same as those of one that answers.
-        explains = "/text" if example.kind == "text" else ""
-        model = f"{config.model}/{params.variant}{explains}"
-        words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
-        said = example.rationales.get(params.variant)
-        request = Request(
-            example.id,
-            model,
-            words,
-            config.max_output_tokens,
-            recorded="" if said is None else hashlib.sha256(said.encode()).hexdigest(),
-        )
+        content = "" if said is None else hashlib.sha256(said.encode()).hexdigest()
+        most = config.max_output_tokens
+        request = Request(example_id, model, messages, most, recorded=content)
     if not config.replay_from:
         return request
     model = recorded.recorded_model(Path(config.replay_from), request.model)
@@ -136,6 +156,14 @@ def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
     )
 
 
+class Question(NamedTuple):
+    """A question to the teacher: the first request, and the rules by which replies are kept."""
+
+    example: Example
+    request: Request
+    rules: Rules
+
+
 def ask(
     params: Asking, examples: Sequence[Example], count: CountTokens, workdir: Path
 ) -> tuple[list[list[Reply | Failure]], dict[str, Any]]:
@@ -144,8 +172,27 @@ def ask(
     Returns:
       The outcomes per example, and the bill.
     """
+    asker = make_teacher(params, examples, count)
+    asked = _questions(params, examples, count)
+    return ask_questions(params, asked, asker, params.teacher.retries, workdir)
+
+
+def ask_questions(
+    params: Asking, questions: Sequence[Question], teacher: Teacher, retries: int, workdir: Path
+) -> tuple[list[list[Reply | Failure]], dict[str, Any]]:
+    """Asks questions, every request through the ledger of a workdir.
+
+    Args:
+      params: of the stage.
+      questions: of equal `rules.samples`.
+      teacher: of `params`; a recorded one knows the questions.
+      retries: further replies to a question, where none is good.
+      workdir: of the run.
+
+    Returns:
+      The outcomes per question, and the bill.
+    """
     config = params.teacher
-    teacher = make_teacher(params, examples, count)
     limits = RateLimits(config.requests_per_minute, config.tokens_per_minute)
     with open_ledger(workdir, params.budget, prices_of(config), not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
@@ -167,21 +214,29 @@ def ask(
             _say_what_failed(teacher.name, tally, optional)
             return found
 
-        return in_rounds(params, examples, count, ask_all), ledger.bill()
+        return _in_rounds(questions, retries, ask_all), ledger.bill()
 
 
 def in_rounds(
     params: Asking, examples: Sequence[Example], count: CountTokens, ask_all: Ask
 ) -> list[list[Reply | Failure]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
-    config, rules = params.teacher, rules_of(params.teacher, count)
-    return resample(
-        [make_request(params, example) for example in examples],
-        config.samples,
-        config.retries,
-        lambda n, said: is_good(examples[n], said, rules),
-        ask_all,
-    )
+    return _in_rounds(_questions(params, examples, count), params.teacher.retries, ask_all)
+
+
+def _questions(params: Asking, examples: Sequence[Example], count: CountTokens) -> list[Question]:
+    rules = rules_of(params.teacher, count)
+    return [Question(example, make_request(params, example), rules) for example in examples]
+
+
+def _in_rounds(
+    questions: Sequence[Question], retries: int, ask_all: Ask
+) -> list[list[Reply | Failure]]:
+    def good(number: int, said: Sequence[Reply | Failure]) -> bool:
+        return is_good(questions[number].example, said, questions[number].rules)
+
+    samples = questions[0].rules.samples if questions else 1
+    return resample([q.request for q in questions], samples, retries, good, ask_all)
 
 
 def check_budget(

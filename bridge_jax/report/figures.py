@@ -303,6 +303,30 @@ def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
     return Drawing(f"curve-{name}", PANEL, 190, draw).svg()
 
 
+def budgets(controls: Mapping[str, Mapping[str, Any]], width: int) -> str:
+    """Draws accuracy over decoded tokens: a line for each control, a point for each budget.
+
+    Args:
+      controls: as in `report.json`.
+      width: CSS pixels.
+    """
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        for found, colour in zip(controls.values(), palette.series):
+            points = sorted((f["tokens"], f["accuracy"]) for f in found["levels"].values())
+            x, y = zip(*points)
+            axes.plot(x, y, color=colour, linewidth=1.6, marker="o", markersize=4)
+        spent = [f["tokens"] for found in controls.values() for f in found["levels"].values()]
+        log_scale(axes, sorted(spent))
+        few_ticks(axes)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("tokens decoded for a question")
+        axes.set_ylim(0, 1)
+        percent_axis(axes.yaxis)
+
+    return Drawing(f"budgets-{width}", width, 260, draw).svg()
+
+
 def rows(axes: Axes, names: Sequence[str], palette: Palette, has_spine: bool = False) -> None:
     """Labels the rows of a figure, the first at the top."""
     axes.set_yticks(range(len(names)), names)

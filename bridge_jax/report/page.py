@@ -82,12 +82,15 @@ def _page(run: Run, report: Json) -> str:
         accuracy = report["accuracy"], report["accuracy_interval"], words.titles(run.method)
         for name, width in (("narrow", NARROW), ("wide", WIDE)):
             plots[name] = Markup(figures.accuracy(*accuracy, width))
+    if "budgets" in report:
+        plots["budgets"] = Markup(figures.budgets(report["budgets"], WIDE))
+        plots["budgets_narrow"] = Markup(figures.budgets(report["budgets"], NARROW))
     return template("report.html").render(
         report=report,
         headline=words.headline(report),
         comparison=words.comparison(report),
         roles=list(report["accuracy"]),
-        accuracy_plot=plots,
+        plots=plots,
         # Models that are not measured by this method may have written an example, too.
         models=methods.measured() | methods.measured(run.method),
         table=run.table,

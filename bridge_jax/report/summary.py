@@ -9,8 +9,9 @@ from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import intervals, metrics
+from bridge_jax.evaluation import budgets, intervals, metrics
 from bridge_jax.ledger.prices import in_usd
+from bridge_jax.methods import budgeted
 from bridge_jax.methods.annotations import Bill
 from bridge_jax.methods.apprenticeship import Score
 from bridge_jax.methods.evaluation import Prediction
@@ -75,6 +76,10 @@ def summarise(run: Run) -> Json:
         if retried := sum("retry" in row for row in run.rationales):
             report["rationales"]["from_retries"] = retried
         report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
+    if run.chains:
+        report["chains"] = _chains(run)
+    if run.replies:
+        report["budgets"] = _budgets(run)
     if errors := _errors(run):
         report["errors"] = errors
     report["parameters"] = run.parameters
@@ -141,6 +146,33 @@ def _errors(run: Run) -> dict[str, dict[str, int]]:
 def _kept(rows: Sequence[Any], whole: str) -> Json:
     kept = sum(bool(row["kept"]) for row in rows)
     return {whole: len(rows), "kept": kept, "rejected": len(rows) - kept}
+
+
+def _chains(run: Run) -> dict[str, Json]:
+    """Counts the reasoning at each budget: kept, and why the rest is not."""
+    found = {}
+    for level in sorted({row["budget"] for row in run.chains}):
+        here = [row for row in run.chains if row["budget"] == level]
+        kept = [row["tokens"] for row in here if row["kept"]]
+        found[str(level)] = _kept(here, "written") | {
+            "asked": sum(row["asked"] for row in here),
+            "mean_tokens": sum(kept) / len(kept) if kept else None,
+        }
+    return found
+
+
+def _budgets(run: Run) -> dict[str, Json]:
+    """Returns the figures of each control at each budget (`evaluation.budgets`)."""
+    found = {}
+    for control, rows in run.replies.items():
+        levels = budgets.by_level(rows, voted=control == "sampled")
+        found[control] = {
+            "title": budgeted.TITLES[control],
+            "levels": {str(level): figures for level, figures in levels.items()},
+            "spread": budgets.spread(levels),
+            "anytime_index": budgets.anytime_index(levels),
+        }
+    return found
 
 
 def _spend(run: Run, paid: Bill) -> Json:

@@ -173,7 +173,7 @@ def spend_notes(spend: Json) -> list[str]:
 
 def trained(report: Json) -> str:
     """Returns such as "assistant 4.9M parameters (20 MB) beside 134.5M (538 MB) frozen"."""
-    parts = []
+    parts = {}
     for stage, artifact in methods.table(report["method"]).items():
         if not artifact.is_last or not (sizes := report["parameters"].get(stage)):
             continue
@@ -182,8 +182,9 @@ def trained(report: Json) -> str:
             for part in ("trained", "frozen")
         )
         frozen = f" beside {others:,.1f}M ({rest:,.0f} MB) frozen" if others else ""
-        parts.append(f"{artifact.role} {ours:,.1f}M parameters ({size:,.0f} MB){frozen}")
-    return ", ".join(parts)
+        found = f"{artifact.role} {ours:,.1f}M parameters ({size:,.0f} MB){frozen}"
+        parts[artifact.role] = found  # of the last training of its model
+    return ", ".join(parts.values())
 
 
 def made_with(found: Mapping[str, list[str]]) -> str:

@@ -13,11 +13,14 @@ import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.errors import UserError
-from bridge_jax.methods.annotations import Annotation, Bill
+from bridge_jax.methods import budgeted
+from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
+from bridge_jax.methods.budgeted import Tested
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.inputs import CACHE
 from bridge_jax.methods.rationales import COMPLETED, RATIONALES, Judged, Written
+from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
 from bridge_jax.pipeline.content import Hashes
@@ -45,6 +48,8 @@ class Run:
       rationales: the assistant's rationales for the pool.
       written_tokens: of all its completions, those that were not taken and those of rounds too.
       predictions: name of a measured model -> rows on the test questions.
+      replies: control of a budget -> rows on the test questions, at each budget.
+      chains: the reasoning that was shortened to budgets.
       curves: training stage -> rows of losses by step.
       parameters: training stage -> how much of the model was trained.
     """
@@ -62,6 +67,8 @@ class Run:
     rationales: list[Judged]
     written_tokens: int
     predictions: dict[str, list[Prediction]]
+    replies: dict[str, list[Tested]]
+    chains: list[Chain]
     curves: dict[str, list[Step]]
     parameters: dict[str, Sizes]
 
@@ -90,7 +97,8 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
     hashes = hashes or Hashes(path / CACHE / "hashes.json")
     manifests = _finished(path, table, current, hashes)
     folders = {name: Folder(path / name, table[name]) for name in manifests}
-    asking = next((row.name for row in table.values() if row.work == "ask"), "")
+    # The bill of the last stage that paid has what was paid before it too.
+    bills = [_content(folders, row.name, Bill) for row in table.values() if row.work == "ask"]
     predictions, curves, parameters = {}, {}, {}
     for name, folder in folders.items():
         if folder.artifact.work == "train":
@@ -107,8 +115,8 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         scores=_content(folders, SCORES.name, Score) or [],
         embeddings=_content(folders, SCORES.name, np.ndarray),
         selection=_content(folders, SELECTION.name, SelectionRecord),
-        annotations=_content(folders, asking, Annotation) or [],
-        spend=_content(folders, asking, Bill),
+        annotations=_content(folders, ANNOTATIONS.name, Annotation) or [],
+        spend=next((bill for bill in reversed(bills) if bill), None),
         rationales=_content(folders, RATIONALES.name, Judged) or [],
         written_tokens=sum(
             row["tokens"]
@@ -117,6 +125,12 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
             for row in _content(folders, name, Written) or []
         ),
         predictions={name: rows for name, rows in predictions.items() if rows},
+        replies={
+            control: rows
+            for control, artifact in budgeted.OF_CONTROL.items()
+            if (rows := _content(folders, artifact.name, Tested))
+        },
+        chains=_content(folders, ASKED.name, Chain) or _content(folders, WRITTEN.name, Chain) or [],
         curves={name: rows for name, rows in curves.items() if rows},
         parameters={name: sizes for name, sizes in parameters.items() if sizes},
     )

@@ -13,9 +13,14 @@ from bridge_jax.data.example import AnswerKind, Example
 from bridge_jax.ledger.requests import Message
 from bridge_jax.text.prompts import labels_of, list_labels, told
 
-TASK = (
-    "You show a much smaller model how to reason. Answer the user's question. Reason in a few "
-    "short plain sentences, each of which follows from the question or from those before it."
+SHOW = "You show a much smaller model how to reason. Answer the user's question."
+SHORT = (
+    "Reason in a few short plain sentences, each of which follows from the question or from those "
+    "before it."
+)
+LONG = (
+    "Reason step by step, in as much detail as the question needs, and check what you found before "
+    "you answer."
 )
 
 INSTRUCTED = (
@@ -46,6 +51,13 @@ IN_JSON = (
     "alone."
 )
 
+SHORTEN = (
+    "You shorten reasoning. Rewrite the reasoning below in at most {words} words. Keep the steps "
+    "that lead to its answer, in the same order and as correct as they are; leave out repetition, "
+    "asides and checks. The answer stays the same."
+)
+TO_SHORTEN = "Question:\n{question}\n\nReasoning:\n{rationale}\n\n{mark} {answer}"
+
 GOLD = (
     "{question}\n\nThe answer is known: {gold}. Write the reasoning that leads to it, as if you "
     "had not been told."
@@ -56,21 +68,49 @@ GOLD_OF_INPUT = (
 )
 
 
-def messages(example: Example, show_gold: bool, structured: bool) -> tuple[Message, ...]:
-    """Returns the chat that asks an API teacher about `example`."""
+def messages(
+    example: Example, show_gold: bool, structured: bool, long: bool = False
+) -> tuple[Message, ...]:
+    """Returns the chat that asks an API teacher about `example`.
+
+    Args:
+      example: the question.
+      show_gold: with its answer.
+      structured: ask for JSON.
+      long: ask for all of the reasoning, not a few short sentences.
+    """
     form = ANSWER[example.kind].format(choices=", ".join(example.choices))
     if example.kind == "numeric" and example.decimal == ",":
         form += COMMA
     reply = IN_JSON if structured else IN_TEXT
     if told(example.task, labels_of(example)):
-        return _with_task(example, show_gold, form, reply)
+        return _with_task(example, show_gold, form, reply, long)
     question = example.question
     if show_gold:
         question = GOLD.format(question=question, gold=example.answer)
-    return Message("system", " ".join((TASK, form, reply))), Message("user", question)
+    how = LONG if long else SHORT
+    return Message("system", " ".join((SHOW, how, form, reply))), Message("user", question)
 
 
-def _with_task(example: Example, show_gold: bool, form: str, reply: str) -> tuple[Message, Message]:
+def shorten(
+    example: Example, rationale: str, answer: str, words: int, structured: bool
+) -> tuple[Message, ...]:
+    """Returns the chat that asks a model to shorten a rationale.
+
+    Args:
+      example: the question.
+      rationale, answer: of the reply.
+      words: at most.
+      structured: ask for JSON.
+    """
+    system = " ".join((SHORTEN.format(words=words), IN_JSON if structured else IN_TEXT))
+    parts = {"question": example.question, "rationale": rationale, "answer": answer}
+    return Message("system", system), Message("user", TO_SHORTEN.format(mark=ANSWER_MARK, **parts))
+
+
+def _with_task(
+    example: Example, show_gold: bool, form: str, reply: str, long: bool
+) -> tuple[Message, Message]:
     """Returns the chat with the task in the system message, a paragraph for each of its parts.
 
     The gold answer stands at the end: vendors bill less for a beginning that requests share.
@@ -78,8 +118,10 @@ def _with_task(example: Example, show_gold: bool, form: str, reply: str) -> tupl
     task, labels = example.task, labels_of(example)
     if labels:
         form = LABELS + list_labels(task, labels)
-    parts = [INSTRUCTED, task.instruction, form, REASON] if task.instruction else [TASK, form]
-    parts.append(reply)
+    if task.instruction:
+        parts = [INSTRUCTED, task.instruction, form, LONG if long else REASON, reply]
+    else:
+        parts = [f"{SHOW} {LONG if long else SHORT}", form, reply]
     if show_gold:
         parts.append(GOLD_OF_INPUT.format(gold=example.answer))
     return Message("system", "\n\n".join(parts)), Message("user", example.question)

@@ -116,13 +116,28 @@ def from_examples(
                 f"teacher {name}: example {example.id!r} has no rationale {variant!r}; it has "
                 f"{', '.join(sorted(example.rationales)) or 'none'}"
             )
-        text = example.rationales[variant]
-        rationale, answer = text, example.answer
-        if kind == "replay":
-            rationale, answer = answer_in_recorded_text(text, example)
-        if answer is not None:
-            text = "".join(format_completion(rationale, answer))
-        return {"reply": text}
+        return {"reply": reply_of(kind, example, example.rationales[variant])}
+
+    return RecordedTeacher(name, find, count_tokens)
+
+
+def reply_of(kind: str, example: Example, text: str) -> str:
+    """Returns the reply of a recorded teacher whose rationale is `text`; `kind` as above."""
+    rationale, answer = text, example.answer
+    if kind == "replay":
+        rationale, answer = answer_in_recorded_text(text, example)
+    return text if answer is None else "".join(format_completion(rationale, answer))
+
+
+def of_texts(
+    name: str, texts: Mapping[str, str], count_tokens: Callable[[str], int]
+) -> RecordedTeacher:
+    """Returns a teacher that replies with a text to each `Request.example_id`."""
+
+    def find(request: Request) -> Record | TeacherError:
+        if request.example_id not in texts:
+            return TeacherError(f"teacher {name}: nothing about {request.example_id!r}")
+        return {"reply": texts[request.example_id]}
 
     return RecordedTeacher(name, find, count_tokens)
 

@@ -293,6 +293,7 @@ class Rules:
       min_tokens, max_tokens: of the rationale; a maximum of 0 is none.
       samples: paid replies to each question.
       min_agreement: the lowest share of the samples that gives the same answer.
+      limits: the names of the settings of both lengths, for messages.
     """
 
     count_tokens: Callable[[str], int]
@@ -301,6 +302,7 @@ class Rules:
     max_tokens: int = 0
     samples: int = 1
     min_agreement: float = 0.0
+    limits: tuple[str, str] = ("teacher.min_rationale_tokens", "teacher.max_rationale_tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,10 +338,11 @@ def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) 
     if not rules.keep_wrong and not is_correct(answer, example):
         return f"the answer {answer!r} is not the gold one"
     tokens = rules.count_tokens(rationale)
+    lower, upper = rules.limits
     if tokens < rules.min_tokens:
-        return f"{tokens} tokens, below teacher.min_rationale_tokens={rules.min_tokens}"
+        return f"{tokens} tokens, below {lower}={rules.min_tokens}"
     if rules.max_tokens and tokens > rules.max_tokens:
-        return f"{tokens} tokens, above teacher.max_rationale_tokens={rules.max_tokens}"
+        return f"{tokens} tokens, above {upper}={rules.max_tokens}"
     return None
 
 

@@ -107,10 +107,25 @@ class DrawnInstructions(NamedTuple):
 def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
     """Returns the chat that asks a model about `example`."""
     given = f"\n{ANSWER_MARK} {example.answer}" if mode == "explain" else ""
+    system = system_message(example.task, labels_of(example), mode)
     return [
-        {"role": "system", "content": system_message(example.task, labels_of(example), mode)},
+        {"role": "system", "content": with_budget(system, example.budget)},
         {"role": "user", "content": example.question + given},
     ]
+
+
+def with_budget(system: str, budget: int) -> str:
+    """Returns a system message with the sentence that states a budget of thinking tokens.
+
+    Everything that states a budget uses it: training data, tests, chat and exported models.
+
+    Args:
+      system: the message; may be empty.
+      budget: the most tokens to think for; 0 adds nothing.
+    """
+    if not budget:
+        return system
+    return f"{system} Think for at most {budget} tokens.".strip()
 
 
 def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:

@@ -66,6 +66,11 @@ class Tokenizer(Protocol):
         whole = [markers.whole_characters(text) for text in texts]
         return self._ids([(text, [(0, len(text))]) for text in whole])
 
+    def marker(self, text: str) -> int | None:
+        """Returns the id of a marker, such as "<think>"; None unless it is one token."""
+        ids = self._ids([(text, [])])[0]
+        return ids[0] if len(ids) == 1 else None
+
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Returns the ids of the messages, up to where the assistant begins to write.
 

@@ -158,21 +158,26 @@ def test_a_completion_ends_at_the_first_of_several_end_tokens(tiny_model, one_de
     assert len(seen) > 1
 
 
-def test_forced_tokens_are_written_unless_another_was(tiny_model, one_device):
+def test_forced_tokens_are_written_unless_others_were(tiny_model, one_device):
     prompt, how = PROMPTS[0], {"temperature": 1.0, "stream": 3}
     free = complete(tiny_model, [Request(prompt, **how)], one_device)[0].ids
     assert len(set(free)) == 10
     how |= {"forced": [7, 8, 9], "force_at": 4}
     requests = [
         Request(prompt, **how),
-        Request(prompt, unless=free[3], **how),
-        Request(prompt, unless=free[4], **how),  # It comes too late.
+        Request(prompt, unless=free[3:4], **how),
+        Request(prompt, unless=free[4:5], **how),  # It comes too late.
         Request([*prompt, *free[:4], 7, 8, 9], 3, 1.0, stream=3),
+        Request(prompt, unless=free[:4], **how),
+        Request(prompt, unless=free[1:3], **how),
+        Request(prompt, unless=[free[1], free[3]], **how),  # Not one after the other.
+        Request(prompt, unless=free[2:5], **how),  # The last of them comes too late.
     ]
     done = complete(tiny_model, requests, one_device)
     assert done[0].ids == [*free[:4], 7, 8, 9, *done[3].ids]
     assert done[1].ids == free
     assert done[2].ids == done[0].ids
+    assert [each.ids for each in done[4:]] == [free, free, done[0].ids, done[0].ids]
     ended = complete(tiny_model, requests[:1], one_device, end_ids=(8,))[0]
     assert ended.ids == [*free[:4], 7] and ended.end == 8
 

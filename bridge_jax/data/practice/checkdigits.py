@@ -83,13 +83,19 @@ def code(seed: int, domain: str, families: int = 0) -> Code:
 
 
 def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
-    """Returns a question about `steps` different kinds of items, 1 to 12."""
+    """Returns a question about `steps` different kinds of items, 1 to 12.
+
+    The shortest of its rationales tell the digit after each item, without and with the item; the
+    others compute it in more and more words. In tokens of SmolLM2 an item takes 2, 4, 9, 18 and 31.
+    """
     start = digit = rng.randrange(10)
     items = different(rng, rules.kinds, steps)
-    short, medium, long = [], [], []
+    digits, pairs, short, medium, long = [], [], [], [], []
     for item in items:
         value, before = rules.values[item], digit
         total, digit = before + value, (before + value) % 10
+        digits.append(str(digit))
+        pairs.append(f"{item} {digit}")
         short.append(f"{item} {before}+{value}={total}")
         medium.append(f"A {item} is {value}: {before}+{value}={total}, so {digit}.")
         long.append(
@@ -102,6 +108,8 @@ def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
         answer=str(digit),
         labels=(),
         rationales={
+            "digits": " ".join(digits),
+            "pairs": ", ".join(pairs),
             "short": f"{'; '.join(short)}, so {digit}.",
             "medium": " ".join(medium),
             "long": " ".join(long),

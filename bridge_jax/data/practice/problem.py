@@ -14,7 +14,8 @@ class Problem(NamedTuple):
     Attributes:
       question, answer: as they are asked and wanted.
       labels: the closed set of answers, empty if the answer is a number.
-      rationales: `short`, `medium` and `long`; each ends in the answer.
+      rationales: `short`, `medium` and `long`, and shorter ones of some tasks; each ends in the
+        answer.
     """
 
     question: str

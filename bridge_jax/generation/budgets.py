@@ -1,0 +1,113 @@
+"""Keeps a model to a budget of thinking tokens while it writes.
+
+The engine writes given tokens at a given place (`Request.forced`), unless the model has closed its
+thinking before. They are the model's context like any other token, and nothing is trained on them.
+
+What a reply costs is counted in tokens that were decoded: forced ones, answers that were thrown
+away, and the end token too. What comes with the prompt is not decoded.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bridge_jax.data.answers import answer_of, split_completion
+from bridge_jax.data.example import Example
+from bridge_jax.errors import UserError
+from bridge_jax.generation.engine import Completion, Request
+from bridge_jax.generation.slots import FORCED, UNLESS
+from bridge_jax.text.thinking import Thinking
+from bridge_jax.text.tokenizer import Tokenizer
+
+
+class Reply(NamedTuple):
+    """A reply, divided.
+
+    Attributes:
+      text: of all of it.
+      answer: canonical; None if there is none.
+      thinking: tokens of the thinking.
+    """
+
+    text: str
+    answer: str | None
+    thinking: int
+
+
+def capped(
+    prompt: Sequence[int],
+    budget: int,
+    thinking: Thinking,
+    closing: Sequence[int],
+    answer_tokens: int,
+) -> Request:
+    """Returns a request whose thinking is cut off after `budget` tokens.
+
+    Args:
+      prompt: ids.
+      budget: tokens of thinking at most.
+      thinking: how replies are divided.
+      closing: ids that are said before the thinking is closed, as the last of the budget.
+      answer_tokens: of the answer after it, at most.
+
+    Raises:
+      UserError: the engine cannot force so many tokens.
+    """
+    forced = [*closing, *thinking.closing]
+    if len(forced) > FORCED or len(thinking.closing) > UNLESS:
+        raise UserError(
+            f"thinking.closing: {len(closing)} tokens, and {len(thinking.closing)} that end the "
+            f"thinking; {FORCED} and {UNLESS} at most: say it in fewer words"
+        )
+    at = len(thinking.opening) + max(0, budget - len(closing))
+    limit = at + len(forced) + answer_tokens
+    return Request(prompt, limit, forced=forced, force_at=at, unless=thinking.closing)
+
+
+def extended(
+    request: Request, written: Sequence[int], thinking: Thinking, waiting: Sequence[int]
+) -> Request | None:
+    """Returns the request that goes on where a model has stopped thinking too early.
+
+    That is budget forcing, as in s1 (2501.19393): the end of the thinking and the answer are thrown
+    away, and words follow that make the model think on.
+
+    Args:
+      request: of `capped`.
+      written: ids of its reply.
+      thinking: how replies are divided.
+      waiting: ids of these words, which count as thinking.
+
+    Returns:
+      None where the budget leaves no room, or the thinking was cut off.
+    """
+    thoughts, rest = thinking.split(written)
+    used = len(written) - len(rest or ()) - len(thinking.closing) + len(waiting)
+    if rest is None or not thoughts or used >= request.force_at:
+        return None
+    before = [*written[: used - len(waiting)], *waiting]
+    limit = (request.limit or 0) - used
+    room = request.force_at - used
+    return request._replace(prompt=[*request.prompt, *before], limit=limit, force_at=room)
+
+
+def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: Example) -> Reply:
+    """Divides a reply to a question, and parses its answer.
+
+    A model that was not trained on our replies may write the line of the answer in other tokens;
+    then the text is divided, and its thinking is counted anew.
+    """
+    thoughts, rest = thinking.split(ids)
+    text = tokenizer.decode(ids)
+    if rest is not None:
+        final = tokenizer.decode(rest) if thinking.opening else text
+        return Reply(text, answer_of(final, example), len(thoughts))
+    if thinking.opening:
+        return Reply(text, None, len(thoughts))
+    rationale, answer = split_completion(text)
+    count = len(ids) if answer is None else len(tokenizer.encode(rationale))
+    return Reply(text, answer_of(text, example), count)
+
+
+def spent(completion: Completion) -> int:
+    """Returns the tokens that were decoded for a completion, the end token included."""
+    return len(completion.ids) + completion.ended

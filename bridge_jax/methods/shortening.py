@@ -1,0 +1,317 @@
+"""Shortens long reasoning to budgets of tokens, and checks what comes back.
+
+The teacher rewrites it, paid through the ledger, or the assistant as downloaded, at no cost. What
+is kept has the same answer, and a length within the limits of its budget, in the student's tokens.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from bridge_jax.config import API_TEACHERS, GenerationConfig, RunConfig
+from bridge_jax.data.example import Example
+from bridge_jax.generation.engine import Completion, Request
+from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.methods import inputs
+from bridge_jax.methods import teacher as paid
+from bridge_jax.methods.annotations import Bill
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.sft_targets import SFTTargets
+from bridge_jax.methods.teacher import Asking, CountTokens, Question
+from bridge_jax.parallel import hosts, preemption
+from bridge_jax.pipeline.artifacts import Artifact, record, rows
+from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.teachers import prompts as teacher_prompts
+from bridge_jax.teachers import recorded
+from bridge_jax.teachers.replies import Rules, annotation, is_good
+
+CHAINS, SPEND = "chains.jsonl", "spend.json"
+
+
+class Chain(TypedDict):
+    """The reasoning about a question at one budget, and why it is kept or not.
+
+    Attributes:
+      budget: tokens.
+      tokens: of the rationale.
+      asked: rewritings; 0 where the long reasoning is within the budget's limits itself.
+    """
+
+    id: str
+    budget: int
+    question: str
+    rationale: str
+    answer: str | None
+    gold: str
+    correct: bool
+    tokens: int
+    asked: int
+    kept: bool
+    reason: str | None
+
+
+ASKED = Artifact(
+    "budgets/asked",
+    "Paying for shorter reasoning",
+    "ask",
+    None,
+    (rows(CHAINS, Chain), record(SPEND, Bill, is_result=False)),
+)
+WRITTEN = Artifact(
+    "budgets/written", "Shortening the reasoning", "generate", "assistant", (rows(CHAINS, Chain),)
+)
+
+
+class LongReasoning(NamedTuple):
+    """A question, with reasoning that leads to an answer."""
+
+    example: Example
+    rationale: str
+    answer: str
+
+
+def long_reasoning(
+    targets: SFTTargets, pool: Examples, judged: Folder | None, annotated: Folder | None
+) -> list[LongReasoning]:
+    """Returns the reasoning that the student would learn, with its answer as gold."""
+    return [
+        LongReasoning(dataclasses.replace(example, answer=answer), rationale, answer)
+        for example, rationale, answer in targets.of_pool(pool, judged, annotated)
+        if rationale
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shortening:
+    """Parameters of the shorter reasoning.
+
+    Attributes:
+      targets: of the student before, which are the long reasoning.
+      levels: budgets, tokens.
+      least, most: shares of its budget that reasoning must have.
+      tries: rewritings at most.
+    """
+
+    targets: SFTTargets
+    levels: tuple[int, ...]
+    least: float
+    most: float
+    tries: int
+
+    def rules(self, level: int, count: CountTokens) -> Rules:
+        """Returns the rules by which reasoning at a budget is kept."""
+        least, most = math.ceil(self.least * level), math.floor(self.most * level)
+        names = "thinking.least x budget", "thinking.most x budget"
+        return Rules(count, False, least, most, limits=names)
+
+    def questions(
+        self, long: Sequence[LongReasoning], count: CountTokens
+    ) -> tuple[list[dict[str, Any]], list[tuple[LongReasoning, int, Rules]]]:
+        """Returns the rows of reasoning that needs no rewriting, and what has to be rewritten.
+
+        Reasoning that is too short for a budget is in neither: nothing makes it longer.
+        """
+        whole, asked = [], []
+        for each in long:
+            tokens = count(each.rationale)
+            for level in self.levels:
+                rules = self.rules(level, count)
+                if tokens > rules.max_tokens:
+                    asked.append((each, level, rules))
+                elif tokens >= rules.min_tokens:
+                    whole.append(_row(each, level, [_as_reply(each)], rules, count) | {"asked": 0})
+        return whole, asked
+
+
+@dataclasses.dataclass(frozen=True)
+class Paying(Asking):
+    """Parameters of the shorter reasoning that the teacher writes."""
+
+    how: Shortening
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewriting:
+    """Parameters of the shorter reasoning that the assistant writes.
+
+    Attributes:
+      how: is it shortened.
+      generation: how the assistant writes.
+      seed: of sampling.
+    """
+
+    how: Shortening
+    generation: GenerationConfig
+    seed: int
+
+
+def _as_reply(long: LongReasoning) -> Reply:
+    text = f"{long.rationale}\n{teacher_prompts.ANSWER_MARK} {long.answer}"
+    return Reply(text, 0, 0)
+
+
+def _row(
+    long: LongReasoning,
+    level: int,
+    outcomes: Sequence[Reply | Failure],
+    rules: Rules,
+    count: CountTokens,
+) -> dict[str, Any]:
+    """Returns the row of a budget."""
+    found = annotation(long.example, outcomes, rules)
+    return found | {"budget": level, "tokens": count(found["rationale"])}
+
+
+def _words(long: LongReasoning, level: int, rules: Rules) -> int:
+    """Returns how many words to ask for: a model cannot count the tokens of another."""
+    words, tokens = len(long.rationale.split()), rules.count_tokens(long.rationale)
+    return max(1, math.floor(min(level, rules.max_tokens) * words / tokens))
+
+
+def pay(
+    params: Paying,
+    out: Folder,
+    pool: Examples,
+    count: CountTokens,
+    workdir: Path,
+    annotated: Folder | None = None,
+    judged: Folder | None = None,
+) -> None:
+    """Asks the teacher to shorten the reasoning to each budget, through the ledger."""
+    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+        return
+    long = long_reasoning(params.how.targets, pool, judged, annotated)
+    whole, asked = params.how.questions(long, count)
+    questions = [_question(params, each, level, rules) for each, level, rules in asked]
+    teacher = _teacher(params, questions, asked)
+    with preemption.alone():
+        # A recorded teacher always says the same.
+        more = params.how.tries - 1 if params.teacher.kind in API_TEACHERS else 0
+        outcomes, spend = paid.ask_questions(params, questions, teacher, more, workdir)
+    again = [
+        _row(each, level, said, rules, count) for (each, level, rules), said in zip(asked, outcomes)
+    ]
+    out.write_rows(CHAINS, _in_order(pool, [*whole, *again]))
+    names = ("usd_per_million_input", "usd_per_million_output")
+    prices = {name: getattr(params.teacher, name) for name in names}
+    out.write_record(SPEND, spend | {"prices": prices})
+
+
+def _question(params: Asking, long: LongReasoning, level: int, rules: Rules) -> Question:
+    """Returns the question that asks to shorten reasoning to a budget.
+
+    A recorded teacher takes the longest recorded variant within the limits, or else the longest
+    below them, or the shortest.
+    """
+    config, example = params.teacher, long.example
+    is_api = config.kind in API_TEACHERS
+    words = _words(long, level, rules)
+    structured = config.structured and is_api
+    messages = teacher_prompts.shorten(example, long.rationale, long.answer, words, structured)
+    model, said = config.model, ""
+    if not is_api and not config.replay_from:
+        model, said = f"{config.model}/shorter", _variant(params, long, rules)
+    asked = paid.request_of(params, f"{example.id}@{level}", model, messages, said)
+    return Question(example, asked, rules)
+
+
+def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
+    """Returns the recorded variant for a budget, with its answer."""
+    texts = sorted(long.example.rationales.values(), key=rules.count_tokens)
+    fitting = [text for text in texts if rules.count_tokens(text) <= rules.max_tokens]
+    text = (fitting or texts[:1] or [long.rationale])[-1 if fitting else 0]
+    return recorded.reply_of(params.teacher.kind, long.example, text)
+
+
+def _teacher(
+    params: Asking, questions: Sequence[Question], asked: Sequence[tuple[LongReasoning, int, Rules]]
+) -> Any:
+    """Returns the teacher; a recorded one knows what it says to each question."""
+    config = params.teacher
+    if config.kind in API_TEACHERS or config.replay_from:
+        return paid.make_teacher(params, (), asked[0][2].count_tokens if asked else len)
+    texts = {
+        question.request.example_id: _variant(params, each, rules)
+        for question, (each, _, rules) in zip(questions, asked)
+    }
+    count = asked[0][2].count_tokens if asked else len
+    return recorded.of_texts(f"{config.kind}/shorter", texts, count)
+
+
+def _in_order(pool: Examples, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows in the order of the pool, and of budgets."""
+    place = {example.id: number for number, example in enumerate(pool)}
+    return sorted(found, key=lambda row: (place[row["id"]], row["budget"]))
+
+
+def rewrite(
+    params: Rewriting,
+    out: Folder,
+    pool: Examples,
+    assistant: RoleModel,
+    count: CountTokens,
+    annotated: Folder | None = None,
+    judged: Folder | None = None,
+) -> None:
+    """Shortens the reasoning to each budget with the assistant as downloaded."""
+    long = long_reasoning(params.how.targets, pool, judged, annotated)
+    found, asked = params.how.questions(long, count)
+    model = assistant.load()
+    tokenizer, engine = model.tokenizer, model.engine(params.generation, params.seed)
+    outcomes: list[list[Reply | Failure]] = [[] for _ in asked]
+    for attempt in range(params.how.tries):
+        open_ = [
+            n
+            for n, (each, _, rules) in enumerate(asked)
+            if not is_good(each.example, outcomes[n], rules)
+        ]
+        requests = []
+        for n in open_:
+            each, level, rules = asked[n]
+            words = _words(each, level, rules)
+            chat = teacher_prompts.shorten(each.example, each.rationale, each.answer, words, False)
+            messages = [{"role": m.role, "content": m.content} for m in chat]
+            stream = n * params.how.tries + attempt
+            requests.append(Request(tokenizer.render_chat(messages), stream=stream))
+
+        def to_row(_: Example, completion: Completion) -> dict[str, Any]:
+            finish = "stop" if completion.ended else "length"
+            return {"text": tokenizer.decode(completion.ids), "finish": finish}
+
+        file = f"attempt_{attempt}.jsonl"
+        examples = [asked[n][0].example for n in open_]
+        write_completions(out, file, "shorter reasoning", engine, examples, requests, to_row)
+        for n, row in zip(open_, out.rows(file)):
+            outcomes[n].append(Reply(row["text"], 0, 0, row["finish"]))
+    for (each, level, rules), said in zip(asked, outcomes):
+        found.append(_row(each, level, said, rules, count))
+    out.write_rows(CHAINS, _in_order(pool, found))
+
+
+def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], load: Load) -> Stage:
+    """Returns the stage that shortens the reasoning.
+
+    Args:
+      config: of the run.
+      how: it is shortened.
+      long: argument -> stage, of the long reasoning.
+      load: of all of it, at all budgets.
+    """
+    reads = {"pool": inputs.POOL, "count": inputs.COUNT, **long}
+    if config.thinking.shortened_by == "assistant":
+        params = Rewriting(how, config.generation, config.seed)
+        return Stage(WRITTEN, rewrite, params, reads | {"assistant": inputs.ASSISTANT}, load)
+    asking = paid.asking(config)
+    given = {field.name: getattr(asking, field.name) for field in dataclasses.fields(asking)}
+    keyed = []
+    if config.teacher.kind not in API_TEACHERS:
+        keyed.append(inputs.RECORDED)
+    if config.teacher.replay_from:
+        keyed.append(inputs.REPLAY)
+    params = Paying(**given, how=how)
+    reads |= {"workdir": inputs.WORKDIR}
+    return Stage(ASKED, pay, params, reads, load, keyed_by=tuple(keyed))

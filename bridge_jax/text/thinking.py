@@ -1,0 +1,87 @@
+"""Divides a reply into thinking and answer, in tokens.
+
+A budget is of the thinking alone, in the tokens of the model that thinks. In a `plain` reply that
+is all before the answer's line. In one with `tags` it is what stands between the model's own
+tokens <think> and </think>: other spellings would be several tokens, and letters to the model.
+"""
+
+from collections.abc import Sequence as Seq
+from typing import Literal, NamedTuple
+
+from bridge_jax.data.answers import ANSWER_MARK
+from bridge_jax.errors import UserError
+from bridge_jax.text.prompts import Sequence, training_sequence
+from bridge_jax.text.tokenizer import Tokenizer
+
+Form = Literal["plain", "tags"]
+TAGS = "<think>", "</think>"
+
+
+class Thinking(NamedTuple):
+    """How a model's replies are divided.
+
+    Attributes:
+      opening: ids before the thinking; empty in plain replies.
+      closing: ids after it.
+      unopened: ids with which a reply begins that has no thinking; empty with tags.
+    """
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    unopened: tuple[int, ...] = ()
+
+    def sequence(
+        self, tokenizer: Tokenizer, prompt: list[int], rationale: str, answer: str
+    ) -> Sequence:
+        """Returns prompt, thinking and answer as a training sequence.
+
+        Args:
+          tokenizer: of the model.
+          prompt: ids.
+          rationale: the thinking.
+          answer: the answer alone.
+        """
+        if not self.opening:
+            return training_sequence(tokenizer, prompt, rationale, answer)
+        thinking = [*self.opening, *tokenizer.encode(rationale.strip()), *self.closing]
+        final = tokenizer.encode(f"\n{ANSWER_MARK} {answer}")
+        return Sequence(prompt, thinking, [*final, tokenizer.end_id])
+
+    def split(self, ids: Seq[int]) -> tuple[list[int], list[int] | None]:
+        """Returns the ids of the thinking, and those after it; None if it was not closed.
+
+        Args:
+          ids: of a reply, without the end token.
+        """
+        skip, size = len(self.opening), len(self.closing)
+        if self.unopened and tuple(ids[: len(self.unopened)]) == self.unopened:
+            return [], list(ids[len(self.unopened) :])
+        start = skip if tuple(ids[:skip]) == self.opening else 0
+        for at in range(start, len(ids) - size + 1):
+            if tuple(ids[at : at + size]) == self.closing:
+                return list(ids[start:at]), list(ids[at + size :])
+        return list(ids[start:]), None
+
+
+def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
+    """Returns how replies in a form are divided.
+
+    Args:
+      tokenizer: of the model.
+      form: `plain`, or `tags`.
+      checkpoint: the name of the model, for messages.
+
+    Raises:
+      UserError: the tokenizer has no tokens for the tags.
+    """
+    if form == "plain":
+        closing, unopened = tokenizer.encode_all([f"\n{ANSWER_MARK}", ANSWER_MARK])
+        return Thinking((), tuple(closing), tuple(unopened))
+    found = [tokenizer.marker(tag) for tag in TAGS]
+    if None in found:
+        raise UserError(
+            f"budgets.thinking=tags: the tokenizer of {checkpoint} has no token "
+            f"{TAGS[found.index(None)]}; use budgets.thinking=plain, or a model that thinks"
+        )
+    opening, closing = ((token,) for token in found if token is not None)
+    return Thinking(opening, closing)

@@ -1,0 +1,72 @@
+"""Teaches a small student to think within a stated budget: practice tasks, no key, no accelerator.
+
+python -m launch.run --config=configs/budgets.py --workdir=runs/budgets
+
+A question is about the check digit of five or six laboratory samples (`configs/quickstart.py` says
+how it is computed). The teacher, the program that generates them, explains 400 of them at length,
+in about 170 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
+The student has 6 of the 30 layers of SmolLM2-135M. First it learns the long explanations, and then
+each at every budget.
+
+It is compared with itself before it learned budgets, cut off at each, and made to think on.
+"""
+
+from bridge_jax.config import (
+    BudgetConfig,
+    DataConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    InstructConfig,
+    ModelConfig,
+    RunConfig,
+    SelectionConfig,
+    ThinkingConfig,
+    TrainConfig,
+)
+
+QUESTIONS, LEVELS = 400, (16, 32, 64, 128, 256)
+MATMUL = "bfloat16"
+
+
+def get_config() -> RunConfig:
+    """Returns the config."""
+    return RunConfig(
+        name="budgets",
+        method="budgeted",
+        max_prompt_tokens=72,
+        data=DataConfig(
+            pool=QUESTIONS,
+            dev=20,
+            test=100,
+            domains=("samples",),
+            min_steps=5,
+            max_steps=6,
+            families=24,
+            rationale="long",
+        ),
+        budget=BudgetConfig(queries=QUESTIONS * (1 + len(LEVELS)), usd=10.0),
+        student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
+        selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
+        instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1, batch_rows=1)),
+        direct_training=_training(344, learning_rate=7e-4, epochs=4),
+        thinking=ThinkingConfig(
+            levels=LEVELS,
+            after="direct",
+            train=_training(344, learning_rate=5e-4, epochs=2),
+            controls=("stated", "capped", "truncated", "forced"),
+        ),
+        generation=GenerationConfig(max_new_tokens=272, batch_size=100),
+        evaluation=EvaluationConfig(student_before=False),
+    )
+
+
+def _training(
+    row_tokens: int, learning_rate: float, epochs: int, batch_rows: int = 2
+) -> TrainConfig:
+    return TrainConfig(
+        epochs,
+        batch_rows=batch_rows,
+        row_tokens=row_tokens,
+        learning_rate=learning_rate,
+        remat="none",
+    )
