@@ -22,11 +22,13 @@ from rich.text import Text
 from bridge_jax import shown
 from bridge_jax.data.answers import ANSWER_MARK, cut_completion
 from bridge_jax.errors import UserError
-from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE
+from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE, with_budget
 from launch.overrides import run_main
 
 if TYPE_CHECKING:
+    from bridge_jax.generation.budgets import Cap
     from bridge_jax.generation.conversation import ChatModel, ChatReply, Conversation
+    from bridge_jax.text.tokenizer import Tokenizer
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A model folder, a .gguf file, a hub id, or smollm2-135m.", required=True
@@ -43,6 +45,12 @@ _SYSTEM = flags.DEFINE_string(
 )
 _HISTORY = flags.DEFINE_bool(
     "history", False, "Include the previous turns in the prompt; students are trained without."
+)
+_BUDGET = flags.DEFINE_integer(
+    "budget",
+    None,
+    "Think for at most so many tokens: the model is told, and its thinking cut off there.",
+    lower_bound=1,
 )
 _SEED = flags.DEFINE_integer("seed", 0, "For sampling.", lower_bound=0, upper_bound=2**31 - 1)
 
@@ -92,8 +100,23 @@ def load() -> "tuple[ChatModel, Conversation]":
     _, params = checkpoint.load(selected, dtype=config.matmul_dtype)
     ends = read_end_ids(path, config.vocab_size)
     tokens = tokenizer.load(path, config.vocab_size, ends)
-    model = ChatModel(config, params, tokens, settings, _SEED.value)
-    return model, Conversation(model.tokenizer, system_message(path), model.room)
+    model = ChatModel(config, params, tokens, settings, _SEED.value, _cap(path, tokens))
+    system = with_budget(system_message(path), _BUDGET.value or 0)
+    return model, Conversation(model.tokenizer, system, model.room)
+
+
+def _cap(model: Path, tokenizer: "Tokenizer") -> "Cap | None":
+    """Returns where thinking is cut off, with the form that the model's folder says."""
+    from bridge_jax.generation.budgets import Cap
+    from bridge_jax.text.thinking import read_form, thinking_of
+
+    if not _BUDGET.value:
+        return None
+    form = read_form(model)
+    if form is None:
+        note = "this model has not learned budgets: its thinking is only cut off"
+        tokenizer.notes = [*tokenizer.notes, note]
+    return Cap(_BUDGET.value, thinking_of(tokenizer, form or "plain", str(model)))
 
 
 def system_message(model: Path) -> str:

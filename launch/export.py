@@ -43,6 +43,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.report import page, summary
     from bridge_jax.report.workdir import load as load_run
     from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
+    from bridge_jax.text.thinking import write_form
 
     logging.set_verbosity(logging.WARNING)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
@@ -85,6 +86,8 @@ def main(assignments: list[str]) -> None:
         model.tokenizer.save(folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / SYSTEM_FILE).write_text(system_message_of(config.data, mode), encoding="utf-8")
+        if role == "student" and config.method == "budgeted":
+            write_form(folder, config.thinking.form, config.thinking.levels)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:

@@ -33,34 +33,38 @@ class Reply(NamedTuple):
     thinking: int
 
 
-def capped(
-    prompt: Sequence[int],
-    budget: int,
-    thinking: Thinking,
-    closing: Sequence[int],
-    answer_tokens: int,
-) -> Request:
-    """Returns a request whose thinking is cut off after `budget` tokens.
+class Cap(NamedTuple):
+    """Where thinking is cut off.
 
-    Args:
-      prompt: ids.
+    Attributes:
       budget: tokens of thinking at most.
       thinking: how replies are divided.
       closing: ids that are said before the thinking is closed, as the last of the budget.
       answer_tokens: of the answer after it, at most.
+    """
+
+    budget: int
+    thinking: Thinking
+    closing: Sequence[int] = ()
+    answer_tokens: int = 64
+
+
+def capped(prompt: Sequence[int], cap: Cap) -> Request:
+    """Returns a request for a reply to a prompt (ids) whose thinking is cut off.
 
     Raises:
       UserError: the engine cannot force so many tokens.
     """
-    forced = [*closing, *thinking.closing]
-    if len(forced) > FORCED or len(thinking.closing) > UNLESS:
+    end = cap.thinking.closing
+    forced = [*cap.closing, *end]
+    if len(forced) > FORCED or len(end) > UNLESS:
         raise UserError(
-            f"thinking.closing: {len(closing)} tokens, and {len(thinking.closing)} that end the "
-            f"thinking; {FORCED} and {UNLESS} at most: say it in fewer words"
+            f"thinking.closing: {len(cap.closing)} tokens, and {len(end)} that end the thinking; "
+            f"{FORCED} in all and {UNLESS} at most: say it in fewer words"
         )
-    at = len(thinking.opening) + max(0, budget - len(closing))
-    limit = at + len(forced) + answer_tokens
-    return Request(prompt, limit, forced=forced, force_at=at, unless=thinking.closing)
+    at = len(cap.thinking.opening) + max(0, cap.budget - len(cap.closing))
+    limit = at + len(forced) + cap.answer_tokens
+    return Request(prompt, limit, forced=forced, force_at=at, unless=end)
 
 
 def extended(

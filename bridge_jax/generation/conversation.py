@@ -7,6 +7,7 @@ from typing import Any
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
+from bridge_jax.generation.budgets import Cap, capped
 from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import make_mesh
@@ -129,8 +130,13 @@ class ChatModel:
         tokenizer: Tokenizer,
         settings: GenerationConfig,
         seed: int = 0,
+        cap: Cap | None = None,
     ):
-        """Takes a model; it generates on the devices where its parameters are."""
+        """Takes a model; it generates on the devices where its parameters are.
+
+        With `cap` the thinking of each reply is cut off.
+        """
+        self._cap = cap
         self.config, self.tokenizer, self.settings = config, tokenizer, settings
         mesh = make_mesh(devices=list(params["embedding"].devices()))
         ends, pad_id = tokenizer.end_ids, tokenizer.pad_id
@@ -150,7 +156,9 @@ class ChatModel:
           reply: as far as it goes.
         """
         words = Detokenizer(self.tokenizer)
-        for token in self._engine.stream(Request(prompt, stream=number)):
+        request = capped(prompt, self._cap) if self._cap else Request(prompt)
+        most = min(self.settings.max_new_tokens, request.limit or self.settings.max_new_tokens)
+        for token in self._engine.stream(request._replace(limit=most, stream=number)):
             reply.last = time.perf_counter()
             reply.first = reply.first or reply.last
             reply.tokens += 1
@@ -160,5 +168,5 @@ class ChatModel:
         piece = words.finish()
         reply.text += piece
         yield piece
-        if reply.tokens == self.settings.max_new_tokens:
-            reply.note = f"cut at max_new_tokens={reply.tokens}"
+        if reply.tokens == most:
+            reply.note = f"cut after {most} tokens"

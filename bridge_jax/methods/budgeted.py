@@ -15,6 +15,7 @@ from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation import budgets
+from bridge_jax.generation.budgets import Cap
 from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.methods import baselines, bridge, evaluation, inputs, shortening, tutoring
 from bridge_jax.methods.annotations import ANNOTATIONS
@@ -163,7 +164,8 @@ class Testing:
       control: how budgets are kept.
       levels: budgets, tokens.
       form: of the replies.
-      generation: how the model writes; a reply has `max_new_tokens` where nothing cuts it off.
+      generation: how the model writes; where nothing cuts a reply off, it has `max_new_tokens` at
+        most, or its budget and an answer, if that is more.
       seed: of sampling.
       answer_tokens: after the thinking, at most.
       closing: said where the thinking is cut off.
@@ -233,11 +235,13 @@ def _requests(
             prompt = reading.prompt(dataclasses.replace(example, budget=told), "reason")
             if leading:
                 prompt = [*prompt, *thinking.opening, *leading]
-            request = Request(prompt)
+            # Nothing cuts it off at its budget, which it may exceed.
+            most = max(params.generation.max_new_tokens, level + params.answer_tokens)
+            request = Request(prompt, most)
             if control != "stated":
                 share, closing = max(1, level // each), encode(params.closing)
-                tail = params.answer_tokens
-                request = budgets.capped(prompt, share, thinking, closing, tail)
+                cap = Cap(share, thinking, closing, params.answer_tokens)
+                request = budgets.capped(prompt, cap)
             for number in range(each * params.repeats):
                 yield example, number, request
 
@@ -380,7 +384,7 @@ def check(config: RunConfig, inputs: Inputs) -> None:
     reading, how = inputs.rendering("student"), config.thinking
     form = thinking_of(reading.tokenizer, how.form, reading.checkpoint)
     closing = reading.tokenizer.encode(how.closing)
-    budgets.capped([0], how.levels[-1], form, closing, how.answer_tokens)
+    budgets.capped([0], Cap(how.levels[-1], form, closing, how.answer_tokens))
     longest = max(how.levels, key=lambda level: len(str(level)))
     for examples in inputs.pool, inputs.test:
         told = [dataclasses.replace(example, budget=longest) for example in examples]
@@ -419,12 +423,6 @@ def _check(config: RunConfig) -> None:
     )
     if how.after in BEFORE:
         BEFORE[how.after].check(config)
-    longest = how.levels[-1] + how.answer_tokens
-    require(
-        config.generation.max_new_tokens >= longest,
-        f"generation.max_new_tokens={config.generation.max_new_tokens} is below the largest "
-        f"budget and its answer, {longest} tokens; raise it",
-    )
     if how.shortened_by == "teacher" and how.after != "self":
         require(
             how.after != "" or config.selection.size > 0,

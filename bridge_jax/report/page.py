@@ -25,7 +25,7 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.progress import duration
 from bridge_jax.report import figures, summary, words, workdir
 from bridge_jax.report.workdir import Json, Run
-from bridge_jax.text.prompts import Mode, system_message_of
+from bridge_jax.text.prompts import Mode, system_message_of, with_budget
 
 NARROW, WIDE = 350, 720  # CSS pixels of the accuracy plot on a telephone and on a desk
 TEST_EXAMPLES, EXAMPLES = 4, 6
@@ -223,6 +223,9 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
     if not on_hub:
         base = base.rstrip("/").rsplit("/", 1)[-1]  # A path is about a disk, not about a model.
     data = config.data.path.rsplit("/", 1)[-1]
+    budgeted = config.method == "budgeted" and role == "student"
+    stated = config.thinking.levels[-1] if budgeted else 0
+    system = with_budget(system_message_of(config.data, mode), stated)
     text = template("card.md").render(
         report=report,
         config=config,
@@ -236,7 +239,8 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
         asks=methods.asks(config.method),
         data=data or f"practice tasks ({', '.join(config.data.domains)})",
         loader="AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM",
+        budgets=report.get("budgets", {}).get("stated") if role == "student" else None,
         # A JSON string is one of Python too.
-        system=json.dumps(system_message_of(config.data, mode), ensure_ascii=False),
+        system=json.dumps(system, ensure_ascii=False),
     )
     return text + "\n"
