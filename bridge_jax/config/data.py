@@ -35,7 +35,8 @@ class DataConfig:
       config, revision: of a dataset of the hub: which of its configs, and which commit, tag or
         branch; empty is the default.
       columns: one of our `COLUMNS` -> the file's column. The file needs a `question`, an `answer`
-        and a `split`; without ids they are made from the content.
+        and a `split`; without ids they are made from the content. Options in columns of their own
+        are `choices:COLUMN|COLUMN|COLUMN`.
       splits: the file's name of a split -> `train`, `dev` or `test`; others are left out. Empty:
         all must have common names (`validation`, `val`, `training`, ...; in any case).
       instruction: the task, in words for teacher, assistant and student alike; empty where the

@@ -8,6 +8,7 @@ says that first.
 import collections
 import dataclasses
 import decimal
+import hashlib
 import math
 import re
 import reprlib
@@ -170,8 +171,17 @@ class Columns:
         return self.mapped.get(field, field)
 
     def raw(self, row: Row, field: str) -> Any:
-        """Returns the value of a column; None if there is none."""
-        return row.value.get(self.name(field))
+        """Returns the value of a column; None if there is none.
+
+        Options in columns of their own (`A|B|C`) come in the order of a hash of each: files often
+        have the right one first.
+        """
+        name = self.name(field)
+        if field != "choices" or name in row.value or "|" not in name:
+            return row.value.get(name)
+        options = [row.value.get(part) for part in name.split("|")]
+        found = [option for option in options if option is not None]
+        return sorted(found, key=lambda option: hashlib.sha256(str(option).encode()).digest())
 
     def check(self, row: Row) -> None:
         """Raises a BadRowError if the row has no value, or lacks a column that it must have."""
@@ -190,7 +200,7 @@ class Columns:
         absent = [
             f"{field}:{self.mapped[field]}"
             for field in OPTIONAL
-            if field != "id" and field in self.mapped and self.mapped[field] not in self._seen
+            if field != "id" and field in self.mapped and not self._has(self.mapped[field])
         ]
         if not absent or not self._seen:
             return ""
@@ -198,6 +208,10 @@ class Columns:
             f"data.columns={','.join(absent)} names what no row has; the columns are "
             f"{names(self._seen)}"
         )
+
+    def _has(self, column: str) -> bool:
+        """Whether a column, or each of several, was in a row."""
+        return column in self._seen or all(part in self._seen for part in column.split("|"))
 
     def text(self, row: Row, field: str, required: bool = True) -> str:
         """Returns a column of texts or numbers as text; raises BadRowError if it has none."""

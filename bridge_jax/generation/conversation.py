@@ -169,4 +169,5 @@ class ChatModel:
         reply.text += piece
         yield piece
         if reply.tokens == most:
-            reply.note = f"cut after {most} tokens"
+            is_whole = most == self.settings.max_new_tokens
+            reply.note = f"cut at max_new_tokens={most}" if is_whole else f"cut after {most} tokens"

@@ -23,7 +23,7 @@ from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
 BLOCK = 32  # Tokens of a prompt that are prefilled as one row.
 FORCED = 32  # Tokens that can be forced at one place.
-UNLESS = 4  # Tokens that prevent it.
+UNLESS = 8  # Tokens that prevent it.
 # Programs run as graphs on a GPU (XLA's command buffers), the loop of decoding as one: otherwise
 # its hundreds of small kernels a token are launched one by one. Tried with JAX 0.11 on an H200.
 GPU_OPTIONS = {

@@ -425,7 +425,7 @@ def _check(config: RunConfig) -> None:
         BEFORE[how.after].check(config)
     if how.shortened_by == "teacher" and how.after != "self":
         require(
-            how.after != "" or config.selection.size > 0,
+            config.selection.size > 0,
             "selection.size=0 spends all of budget.queries on long reasoning, and leaves nothing "
             "for shortening it; name how many questions to ask, or thinking.shortened_by=assistant",
         )

@@ -84,8 +84,8 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
     found = [tokenizer.marker(tag) for tag in TAGS]
     if None in found:
         raise UserError(
-            f"budgets.thinking=tags: the tokenizer of {checkpoint} has no token "
-            f"{TAGS[found.index(None)]}; use budgets.thinking=plain, or a model that thinks"
+            f"thinking.form=tags: the tokenizer of {checkpoint} has no token "
+            f"{TAGS[found.index(None)]}; use thinking.form=plain, or a model that thinks"
         )
     opening, closing = ((token,) for token in found if token is not None)
     return Thinking(opening, closing)

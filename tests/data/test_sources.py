@@ -69,6 +69,22 @@ def test_caps_keep_the_first_rows(tmp_path):
     assert (ids(splits.pool), ids(splits.test)) == (["a", "d"], ["c"])
 
 
+def test_options_in_columns_of_their_own_are_mixed(tmp_path):
+    rows = [
+        {"Question": f"Which of them, {n}?", "Right": f"right {n}", "Wrong 1": f"one {n}",
+         "Wrong 2": f"two {n}", "split": "train" if n else "test"}
+        for n in range(30)
+    ]  # fmt: skip
+    columns = {"question": "Question", "answer": "Right", "choices": "Right|Wrong 1|Wrong 2"}
+    splits = read(tmp_path, rows, columns=columns, kind="choice")
+    places = [example.choices.index(example.answer) for example in splits.pool]
+    assert set(places) == {0, 1, 2}
+    assert all(set(e.choices) == {f"right {n}", f"one {n}", f"two {n}"}
+               for n, e in enumerate(splits.pool, start=1))  # fmt: skip
+    with pytest.raises(UserError, match=r"choices:Right\|Wrong 9 names what no row has"):
+        read(tmp_path, rows, columns=columns | {"choices": "Right|Wrong 9"}, kind="choice")
+
+
 def test_columns_are_mapped(tmp_path):
     rows = [
         {"uid": name, "q": f"Is {name} ok?", "gold": "YES", "part": split, "area": "law"}

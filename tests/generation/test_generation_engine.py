@@ -177,7 +177,7 @@ def test_forced_tokens_are_written_unless_others_were(tiny_model, one_device):
     assert done[0].ids == [*free[:4], 7, 8, 9, *done[3].ids]
     assert done[1].ids == free
     assert done[2].ids == done[0].ids
-    assert [each.ids for each in done[4:]] == [free, free, done[0].ids, done[0].ids]
+    assert [done[n].ids for n in range(4, 8)] == [free, free, done[0].ids, done[0].ids]
     ended = complete(tiny_model, requests[:1], one_device, end_ids=(8,))[0]
     assert ended.ids == [*free[:4], 7] and ended.end == 8
 

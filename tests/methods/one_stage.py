@@ -10,6 +10,7 @@ from bridge_jax import methods
 from bridge_jax.data.example import Example
 from bridge_jax.methods import (
     apprenticeship,
+    budgeted,
     checks,
     evaluation,
     rationales,
@@ -82,7 +83,7 @@ def taught(patch: pytest.MonkeyPatch) -> dict[str, list[Sequence]]:
         seen[name] = list(sequences)
 
     patch.setattr(RoleModel, "trainable", lambda *_: None)
-    for module in (apprenticeship, rationales, rounds, tutoring):
+    for module in (apprenticeship, budgeted, rationales, rounds, tutoring):
         patch.setattr(module, "fit", fit)
     return seen
 

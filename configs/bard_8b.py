@@ -1,0 +1,76 @@
+"""Teaches an 8B student to think for at most 500 to 8,000 tokens (BARD, 2511.01470): Qwen3-8B.
+
+    python -m launch.plan --config=configs/bard_8b.py --topology=v5p:2x2x2
+    python -m launch.run --config=configs/bard_8b.py --workdir=DIR --data.path=DATA.jsonl
+
+The pool has problems of mathematics with numeric answers; the test rows may be those of AIME 2024
+and 2025 (`split` is `test`), with 16 answers to each, of which the mean counts (avg@16). Gemini
+explains 1,000 problems at length, and shortens each explanation to five budgets, with the key in
+GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>.
+
+GPQA has other answers: `data.kind=choice`, with the columns of its file,
+
+    --config.data.source=hf --config.data.columns='question:Question,answer:Correct Answer,\
+choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
+
+whose order is another in each question.
+
+Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned and compiled for them (docs/budgets.md), not
+run: no score is known.
+"""
+
+from bridge_jax.config import (
+    BudgetConfig,
+    DataConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    InstructConfig,
+    MeshConfig,
+    ModelConfig,
+    RunConfig,
+    SelectionConfig,
+    TeacherConfig,
+    ThinkingConfig,
+    TrainConfig,
+)
+
+QUESTIONS, LEVELS = 1000, (500, 1000, 2000, 4000, 8000)
+ROW = 10_240  # a prompt, the largest budget and an answer
+
+
+def get_config() -> RunConfig:
+    """Returns the config; `data.path` is a flag."""
+    return RunConfig(
+        name="bard_8b",
+        method="budgeted",
+        max_prompt_tokens=1024,
+        data=DataConfig(source="jsonl", kind="numeric", pool=4000, dev=100, test=60),
+        budget=BudgetConfig(queries=3 * QUESTIONS * (1 + len(LEVELS)), usd=300.0),
+        teacher=TeacherConfig(
+            kind="gemini",
+            model="gemini-2.5-pro",
+            reasoning="long",
+            max_output_tokens=16_384,
+            retries=1,
+            temperature=1.0,
+        ),
+        student=ModelConfig("Qwen/Qwen3-8B"),
+        selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
+        instruct=InstructConfig(examples=0),
+        thinking=ThinkingConfig(
+            levels=LEVELS,
+            form="tags",
+            train=TrainConfig(
+                epochs=2, batch_rows=16, row_tokens=ROW, learning_rate=1e-5, remat="full"
+            ),
+            controls=("stated", "capped", "truncated", "forced", "sampled"),
+            closing="I have to answer now, from what I have found so far.",
+            answer_tokens=64,
+            repeats=16,
+        ),
+        generation=GenerationConfig(
+            max_new_tokens=9216, batch_size=64, temperature=0.6, top_p=0.95, cache="bf16"
+        ),
+        evaluation=EvaluationConfig(student_before=False),
+        mesh=MeshConfig(),
+    )
