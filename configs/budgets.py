@@ -37,9 +37,9 @@ def get_config() -> RunConfig:
         data=DataConfig(
             pool=QUESTIONS,
             dev=20,
-            test=100,
+            test=120,
             domains=("samples",),
-            min_steps=5,
+            min_steps=1,
             max_steps=6,
             families=24,
             rationale="long",
@@ -48,7 +48,7 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1, batch_rows=1)),
-        direct_training=_training(280, learning_rate=7e-4, epochs=2),
+        direct_training=_training(280, learning_rate=7e-4, steps=500),
         thinking=ThinkingConfig(
             levels=LEVELS,
             after="direct",
@@ -61,10 +61,11 @@ def get_config() -> RunConfig:
 
 
 def _training(
-    row_tokens: int, learning_rate: float, epochs: int, batch_rows: int = 2
+    row_tokens: int, learning_rate: float, epochs: int = 1, steps: int = 0, batch_rows: int = 2
 ) -> TrainConfig:
     return TrainConfig(
         epochs,
+        steps,
         batch_rows=batch_rows,
         row_tokens=row_tokens,
         learning_rate=learning_rate,
