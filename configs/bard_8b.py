@@ -45,7 +45,7 @@ def get_config() -> RunConfig:
         method="budgeted",
         max_prompt_tokens=1024,
         data=DataConfig(source="jsonl", kind="numeric", pool=4000, dev=100, test=60),
-        budget=BudgetConfig(queries=3 * QUESTIONS * (1 + len(LEVELS)), usd=300.0),
+        budget=BudgetConfig(queries=3 * QUESTIONS * (1 + len(LEVELS)), usd=500.0),
         teacher=TeacherConfig(
             kind="gemini",
             model="gemini-2.5-pro",
@@ -63,13 +63,13 @@ def get_config() -> RunConfig:
             train=TrainConfig(
                 epochs=2, batch_rows=16, row_tokens=ROW, learning_rate=1e-5, remat="full"
             ),
-            controls=("stated", "capped", "truncated", "forced", "sampled"),
+            controls=("stated", "capped", "truncated", "forced"),
             closing="I have to answer now, from what I have found so far.",
             answer_tokens=64,
             repeats=16,
         ),
         generation=GenerationConfig(
-            max_new_tokens=9216, batch_size=64, temperature=0.6, top_p=0.95, cache="bf16"
+            max_new_tokens=9216, batch_size=128, temperature=0.6, top_p=0.95, cache="bf16"
         ),
         evaluation=EvaluationConfig(student_before=False),
         mesh=MeshConfig(),

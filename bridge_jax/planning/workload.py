@@ -26,6 +26,7 @@ from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import teacher
 from bridge_jax.methods.checks import fits
 from bridge_jax.methods.inputs import Inputs
+from bridge_jax.methods.shortening import Paying
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
@@ -297,6 +298,9 @@ def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
     prices = teacher.prices_of(params.teacher)
     batch = params.teacher.batch and teacher.is_paid(params.teacher)
     most, longest = params.teacher.max_output_tokens, lengths.config.max_prompt_tokens
+    # A request to shorten reasoning has it in its prompt.
+    shortens = isinstance(params, Paying)
+    longest += most if shortens else 0
     if not lengths.pool:
         usd = in_usd(queries * prices.cost(longest, most, batch))
         tokens = queries * longest, queries * most
@@ -312,7 +316,7 @@ def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
                 said = asked.estimate_input_tokens(request)
                 with contextlib.suppress(UserError):  # None is recorded, or a longer one.
                     written = loop.run(asked.ask(request)).output_tokens
-            pairs.append((said, written))
+            pairs.append((said + (written if shortens else 0), written))
     costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
     few = min(queries, len(costs))
     low, high = (sum(part) * queries / few for part in (costs[:few], costs[-few:]))

@@ -30,6 +30,7 @@ LOWEST_COMPLIANCE = 0.9
 SAME_ANSWER = 0.9
 FEW_ANSWERS = 6  # different gold answers at most, for one of them to be a strategy
 MANY_QUESTIONS = 20
+LEAST_SPREAD = 1.3  # of the mean thinking over budgets
 
 
 def summarise(run: Run) -> Json:
@@ -256,6 +257,8 @@ def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
     no answer can be parsed from a tenth of the student's outputs. *Answer collapse*: the student
     nearly always gives the same answer; *below the commonest answer*: it is right less often than
     one answer to all would be. *Budget waste*: the teacher's answers left the assistant no better.
+    *Thinking budget ignored*: the student thinks for about as long whatever its budget. *All
+    budgets below the natural length*: without a budget it writes more than the largest.
     """
     found = []
     chosen = set(run.selection["ids"]) if run.selection else {row["id"] for row in run.scores}
@@ -275,6 +278,7 @@ def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
             )
             found.append(("Instruction blindness", sentence))
     found += _constant_answer(run.predictions.get("student", []))
+    found += _budget_failures(report)
     before, after = (report["accuracy"].get(role) for role in ("assistant_base", "assistant"))
     if methods.asks(run.method) and before is not None and after is not None and after <= before:
         sentence = (
@@ -282,6 +286,26 @@ def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
             f"{before:.1%} before."
         )
         found.append(("Budget waste", sentence))
+    return found
+
+
+def _budget_failures(report: Json) -> list[tuple[str, str]]:
+    found = []
+    stated = report.get("budgets", {}).get("stated")
+    if stated and len(stated["levels"]) > 1 and stated["spread"] < LEAST_SPREAD:
+        sentence = (
+            f"the student’s mean thinking at one budget is at most {stated['spread']:.2f} times "
+            f"that at another (below {LEAST_SPREAD})."
+        )
+        found.append(("Thinking budget ignored", sentence))
+    natural = report["mean_tokens"].get("student")
+    largest = max(map(int, stated["levels"])) if stated else 0
+    if stated and natural is not None and natural > largest:
+        sentence = (
+            f"without a budget the student writes {natural:.0f} tokens, and the largest budget is "
+            f"{largest}: what a larger one would do is not measured."
+        )
+        found.append(("All budgets below the natural length", sentence))
     return found
 
 

@@ -1,11 +1,13 @@
 """The failure signatures that a report names."""
 
-from fake_run import change, evaluation_of, read, write_predictions
+from fake_run import change, evaluation_of, finish, read, write_predictions
 
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
 from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
+from bridge_jax.methods.budgeted import OF_CONTROL, Tested
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.pipeline import files
 from bridge_jax.report import page
 
 
@@ -69,3 +71,52 @@ def test_answer_collapse(workdir):
     ]
     assert warnings(gold) == []
     assert len(warnings(["yes"] * 50)) == 1  # collapsed, though not below
+
+
+def at_budgets(workdir, thinking, control="stated"):
+    """Writes a test at budgets of 16 and 256: the thinking of its two replies at each."""
+    config = files.read_json(workdir / "config.json") or {}
+    files.write_json(workdir / "config.json", config | {"method": "budgeted"})
+    rows = [
+        Tested(
+            id=f"t{number}",
+            domain="",
+            budget=budget,
+            number=0,
+            completion="Thus.\nAnswer: 7",
+            answer="7",
+            gold="7",
+            correct=True,
+            thinking=tokens,
+            tokens=tokens + 4,
+        )
+        for budget, both in zip((16, 256), thinking)
+        for number, tokens in enumerate(both)
+    ]
+    finish(workdir, OF_CONTROL[control], {Tested: rows})
+
+
+def test_budgets_that_are_ignored(workdir):
+    write_predictions(workdir, "student", "rrrrrrrrrr")
+    at_budgets(workdir, ((40, 60), (50, 62)))  # means of 50 and 56
+    report = page.write(workdir)
+    assert report["failures"] == ["Thinking budget ignored"]
+    assert "at most 1.12 times" in report["warnings"][0]
+    levels = report["budgets"]["stated"]["levels"]
+    assert (levels["16"]["over"], levels["256"]["over"]) == (1.0, 0.0)
+    assert levels["16"]["tokens"] == 54
+    at_budgets(workdir, ((40, 60), (60, 70)))  # 1.3 times
+    assert page.write(workdir)["failures"] == []
+    # It is of the trained student alone.
+    at_budgets(workdir, ((50, 50), (50, 50)), "truncated")
+    assert page.write(workdir)["failures"] == []
+
+
+def test_budgets_that_are_all_below_the_natural_length(workdir):
+    write_predictions(workdir, "student", "rrrrrrrrrr")
+    rows = read(workdir, evaluation_of("student"), Prediction)
+    at_budgets(workdir, ((8, 16), (90, 110)))
+    for tokens, failures in ((256, []), (257, ["All budgets below the natural length"])):
+        longer = [{**row, "tokens": tokens} for row in rows]
+        change(workdir, evaluation_of("student"), Prediction, longer)
+        assert page.write(workdir)["failures"] == failures
