@@ -69,7 +69,7 @@ def get_config() -> RunConfig:
             repeats=16,
         ),
         generation=GenerationConfig(
-            max_new_tokens=9216, batch_size=128, temperature=0.6, top_p=0.95, cache="bf16"
+            max_new_tokens=9216, batch_size=64, temperature=0.6, top_p=0.95, cache="bf16"
         ),
         evaluation=EvaluationConfig(student_before=False),
         mesh=MeshConfig(),
