@@ -144,11 +144,14 @@ class Run:
           UserError: the key is missing, or the budget cannot pay for one request.
         """
         asking = methods.asking(self.stages)
-        if asking is None or self.execution().may_be_finished(asking.name):
-            return ""
-        if not hosts.is_first():
+        asks = [stage for stage in self.stages if stage.artifact.work == "ask"]
+        execution = self.execution()
+        to_ask = [stage for stage in asks if not execution.may_be_finished(stage.name)]
+        if asking is None or not to_ask or not hosts.is_first():
             return ""
         teacher.check_key(self.config.teacher)
+        if asking not in to_ask:
+            return ""
         selected, inputs = teacher.selected_count(self.config), self.inputs
         return teacher.check_budget(
             asking.params, selected, inputs.pool, inputs.count, self.workdir

@@ -51,6 +51,7 @@ def get_config() -> RunConfig:
             model="gemini-2.5-pro",
             reasoning="long",
             max_output_tokens=16_384,
+            max_rationale_tokens=8192,
             retries=1,
             temperature=1.0,
         ),
@@ -64,12 +65,12 @@ def get_config() -> RunConfig:
                 epochs=2, batch_rows=16, row_tokens=ROW, learning_rate=1e-5, remat="full"
             ),
             controls=("stated", "capped", "truncated", "forced"),
-            closing="I have to answer now, from what I have found so far.",
-            answer_tokens=64,
+            closing="\n\nI have to answer now, from what I have found so far.",
+            answer_tokens=512,
             repeats=16,
         ),
         generation=GenerationConfig(
-            max_new_tokens=9216, batch_size=64, temperature=0.6, top_p=0.95, cache="bf16"
+            max_new_tokens=8704, batch_size=64, temperature=0.6, top_p=0.95, cache="bf16"
         ),
         evaluation=EvaluationConfig(student_before=False),
         mesh=MeshConfig(),

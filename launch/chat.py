@@ -6,6 +6,7 @@ reply. Questions may be piped in: then only the replies go to standard output, a
 """
 
 import contextlib
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,7 @@ def load() -> "tuple[ChatModel, Conversation]":
 
     from bridge_jax.config import GenerationConfig, ModelConfig
     from bridge_jax.config.fields import check
+    from bridge_jax.generation.budgets import capped
     from bridge_jax.generation.conversation import ChatModel, Conversation
     from bridge_jax.models.config import computing_on
     from bridge_jax.models.hub import checkpoint
@@ -100,7 +102,11 @@ def load() -> "tuple[ChatModel, Conversation]":
     _, params = checkpoint.load(selected, dtype=config.matmul_dtype)
     ends = read_end_ids(path, config.vocab_size)
     tokens = tokenizer.load(path, config.vocab_size, ends)
-    model = ChatModel(config, params, tokens, settings, _SEED.value, _cap(path, tokens))
+    cap = _cap(path, tokens)
+    if cap:  # The budget and an answer have to fit.
+        most = max(settings.max_new_tokens, capped([0], cap).limit or 0)
+        settings = dataclasses.replace(settings, max_new_tokens=most)
+    model = ChatModel(config, params, tokens, settings, _SEED.value, cap)
     system = with_budget(system_message(path), _BUDGET.value or 0)
     return model, Conversation(model.tokenizer, system, model.room)
 
@@ -108,15 +114,16 @@ def load() -> "tuple[ChatModel, Conversation]":
 def _cap(model: Path, tokenizer: "Tokenizer") -> "Cap | None":
     """Returns where thinking is cut off, with the form that the model's folder says."""
     from bridge_jax.generation.budgets import Cap
-    from bridge_jax.text.thinking import read_form, thinking_of
+    from bridge_jax.text.thinking import TAGS, read_form, thinking_of
 
     if not _BUDGET.value:
         return None
     form = read_form(model)
     if form is None:
-        note = "this model has not learned budgets: its thinking is only cut off"
+        note = "this model was not trained at budgets: it is told this one, and cut off at it"
         tokenizer.notes = [*tokenizer.notes, note]
-    return Cap(_BUDGET.value, thinking_of(tokenizer, form or "plain", str(model)))
+        form = "plain" if None in map(tokenizer.marker, TAGS) else "tags"
+    return Cap(_BUDGET.value, thinking_of(tokenizer, form, str(model)))
 
 
 def system_message(model: Path) -> str:

@@ -15,38 +15,37 @@ Tries = Annotated[int, Range(least=1, most=8)]
 
 @dataclasses.dataclass(frozen=True)
 class ThinkingConfig:
-    """How a student learns to think for at most a stated number of tokens, and how it is tested.
+    """Settings of the training and the tests at stated budgets.
 
     Budgets are of the thinking alone, in the student's tokens.
 
     Attributes:
-      levels: the budgets that are taught and tested.
+      levels: the budgets that are taught and tested, from small to large.
       after: the method that trains the student first: `bridge`, `direct` or `self`. Its stages are
-        taken from the workdir if they are finished there. Empty: the student's checkpoint goes on
-        at once, with the teacher's reasoning.
-      shortened_by: who rewrites long reasoning to the budgets: the `teacher`, who is paid for each,
-        or the `assistant` as downloaded. A recorded teacher takes the recorded variants.
-      least, most: share of its budget that shortened reasoning has, or it is dropped. Ours: a
-        budget is an upper bound, so nothing above it is taught.
-      tries: rewritings of one text to one budget at most, until one is kept.
-      unstated: also teach the long reasoning without a budget, so that the student can still think
-        for as long as it would.
-      form: where the thinking ends: at the line of the answer (`plain`), or at the model's own
-        </think> after <think> (`tags`).
+        taken from the workdir if they are finished there. Empty: the training begins with the
+        student's checkpoint, and with the teacher's reasoning.
+      shortened_by: who rewrites long reasoning to the budgets: the `teacher`, who is paid for each
+        text, or the `assistant` as downloaded. A recorded teacher takes the recorded variants.
+      least, most: the limits of a shortened text's length, as shares of its budget. Our default:
+        nothing above a budget is taught.
+      tries: the most rewritings of a text to a budget; if none is within the limits, it is dropped.
+      unstated: also teach the long reasoning without a budget, to keep what the student can do
+        without one.
+      form: where the thinking ends: at the answer's line (`plain`), or at the model's own </think>
+        after <think> (`tags`).
       train: the training on the shortened reasoning.
-      controls: the ways to keep a budget that are tested (`generation.budgets`): the trained
-        student is told it (`stated`), and cut off at it too (`capped`); the student before is cut
-        off (`truncated`), made to think on as well (`forced`), started by other words
-        (`triggered`), or asked several times for a share of it each (`sampled`).
-      closing: said where thinking is cut off, before the answer.
-      waiting: what makes a model think on (`forced`), as in s1 (2501.19393).
-      extensions: how often, at most.
-      leading: the words that start the thinking of `triggered` (Mid-Think, 2601.07036).
-      samples: answers of `sampled`, of which the commonest counts; each has that part of the
-        budget.
-      temperature: of these.
-      answer_tokens: of the answer after the thinking, at most.
-      repeats: answers to each test question, whose mean accuracy counts (avg@k); above 1 they are
+      controls: the ways to keep a budget that are tested (`generation.budgets`). The trained
+        student is told the budget (`stated`), and also cut off at it (`capped`). The student before
+        is cut off (`truncated`), also extended where it ends early (`forced`), begun with given
+        words (`triggered`), or asked several times for a share of the budget each (`sampled`).
+      closing: the text that ends thinking that is cut off.
+      waiting: the text that extends thinking (`forced`), as in s1 (2501.19393).
+      extensions: the most extensions of a reply.
+      leading: the text that begins the thinking of `triggered` (Mid-Think, 2601.07036).
+      samples: the number of replies of `sampled`, of which the commonest answer counts.
+      temperature: of these, and of rewritings by the assistant.
+      answer_tokens: the most tokens of the answer after the thinking.
+      repeats: replies to each test question, whose mean accuracy counts (avg@k); above 1 they are
         sampled with `generation.temperature`.
     """
 

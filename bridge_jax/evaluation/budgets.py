@@ -11,39 +11,40 @@ from bridge_jax.evaluation.intervals import wilson
 Row = Mapping[str, Any]
 
 
-def by_level(rows: Sequence[Row], voted: bool = False) -> dict[int, dict[str, float]]:
+def by_level(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
     """Returns the figures of each budget.
 
     Args:
-      rows: with `id`, `budget`, `thinking` and `tokens` (int), `answer` and `gold`, `correct`; a
-        question may have several at each budget.
-      voted: whether these are samples of which the commonest answer counts (self-consistency,
-        2203.11171); the first of several that are as common. Else the mean of all counts (avg@k).
+      rows: with `id`, `budget`, `repeat`, `thinking` and `tokens` (int), `answer` and `correct`. Of
+        several with equal id, budget and repeat, which are samples, the commonest answer counts
+        (self-consistency, 2203.11171), and the first of several that are as common; thinking
+        and tokens are those of all of them. The mean of all repeats counts (avg@k).
 
     Returns:
-      budget -> `n` questions; `accuracy` with its 95% Wilson interval, `low` and `high` (over the
-      questions); `thinking`, mean tokens of a reply; `over`, share of replies above the budget;
-      `deviation`, mean |thinking - budget| / budget; `tokens`, mean tokens decoded for a question,
-      of all its samples.
+      budget -> `n` questions; `accuracy` with its 95% Wilson interval over the questions, `low` and
+      `high`; `thinking`, mean tokens; `over`, the share above the budget; `deviation`, mean
+      |thinking - budget| / budget; `tokens`, mean tokens decoded.
     """
     found = {}
     for level in sorted({row["budget"] for row in rows}):
-        here = [row for row in rows if row["budget"] == level]
-        questions: dict[str, list[Row]] = defaultdict(list)
-        for row in here:
-            questions[row["id"]].append(row)
-        scores = [_vote(each) if voted else _mean(each) for each in questions.values()]
-        accuracy = sum(scores) / len(scores)
-        low, high = wilson(accuracy * len(scores), len(scores))
+        replies: dict[tuple[str, int], list[Row]] = defaultdict(list)
+        for row in rows:
+            if row["budget"] == level:
+                replies[row["id"], row["repeat"]].append(row)
+        thinking = [sum(row["thinking"] for row in samples) for samples in replies.values()]
+        tokens = [sum(row["tokens"] for row in samples) for samples in replies.values()]
+        accuracy = sum(map(_is_right, replies.values())) / len(replies)
+        questions = len({name for name, _ in replies})
+        low, high = wilson(accuracy * questions, questions)
         found[level] = {
-            "n": len(questions),
+            "n": questions,
             "accuracy": accuracy,
             "low": low,
             "high": high,
-            "thinking": sum(row["thinking"] for row in here) / len(here),
-            "over": sum(row["thinking"] > level for row in here) / len(here),
-            "deviation": sum(abs(row["thinking"] - level) / level for row in here) / len(here),
-            "tokens": sum(row["tokens"] for row in here) / len(questions),
+            "thinking": sum(thinking) / len(replies),
+            "over": sum(count > level for count in thinking) / len(replies),
+            "deviation": sum(abs(count - level) / level for count in thinking) / len(replies),
+            "tokens": sum(tokens) / len(replies),
         }
     return found
 
@@ -68,13 +69,10 @@ def anytime_index(levels: Mapping[int, Mapping[str, float]]) -> float:
     return area / (points[-1][0] - points[0][0])
 
 
-def _mean(rows: Sequence[Row]) -> float:
-    return sum(row["correct"] for row in rows) / len(rows)
-
-
-def _vote(rows: Sequence[Row]) -> float:
-    counts = Counter(row["answer"] for row in rows if row["answer"] is not None)
+def _is_right(samples: Sequence[Row]) -> bool:
+    """Returns whether the commonest answer of the samples is right."""
+    counts = Counter(row["answer"] for row in samples if row["answer"] is not None)
     if not counts:
-        return 0.0
+        return False
     commonest = counts.most_common(1)[0][0]
-    return float(next(row["correct"] for row in rows if row["answer"] == commonest))
+    return bool(next(row["correct"] for row in samples if row["answer"] == commonest))

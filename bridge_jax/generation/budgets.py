@@ -10,7 +10,7 @@ away, and the end token too. What comes with the prompt is not decoded.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bridge_jax.data.answers import answer_of, split_completion
+from bridge_jax.data.answers import answer_in_recorded_text, answer_of, split_completion
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion, Request
@@ -20,7 +20,7 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 
 class Reply(NamedTuple):
-    """A reply, divided.
+    """Holds a reply's text, its answer, and how long its thinking is.
 
     Attributes:
       text: of all of it.
@@ -34,7 +34,7 @@ class Reply(NamedTuple):
 
 
 class Cap(NamedTuple):
-    """Where thinking is cut off.
+    """Says where and how thinking is cut off.
 
     Attributes:
       budget: tokens of thinking at most.
@@ -56,11 +56,11 @@ def capped(prompt: Sequence[int], cap: Cap) -> Request:
       UserError: the engine cannot force so many tokens.
     """
     end = cap.thinking.closing
-    forced = [*cap.closing, *end]
+    forced = [*cap.closing, *end, *cap.thinking.answering]
     if len(forced) > FORCED or len(end) > UNLESS:
         raise UserError(
-            f"thinking.closing: {len(cap.closing)} tokens, and {len(end)} that end the thinking; "
-            f"{FORCED} in all and {UNLESS} at most: say it in fewer words"
+            f"thinking.closing: {len(cap.closing)} tokens, {len(forced)} with those that end the "
+            f"thinking; at most {FORCED} in all, {UNLESS} of them the end: say it in fewer words"
         )
     at = len(cap.thinking.opening) + max(0, cap.budget - len(cap.closing))
     limit = at + len(forced) + cap.answer_tokens
@@ -82,16 +82,20 @@ def extended(
       waiting: ids of these words, which count as thinking.
 
     Returns:
-      None where the budget leaves no room, or the thinking was cut off.
+      None where the budget leaves no room, nothing was thought, or the thinking was cut off.
     """
     thoughts, rest = thinking.split(written)
-    used = len(written) - len(rest or ()) - len(thinking.closing) + len(waiting)
-    if rest is None or not thoughts or used >= request.force_at:
+    kept = list(written)
+    if rest is not None:
+        kept = kept[: len(written) - len(rest) - len(thinking.closing)]
+    used = len(kept) + len(waiting)
+    if not thoughts or used >= request.force_at:
         return None
-    before = [*written[: used - len(waiting)], *waiting]
-    limit = (request.limit or 0) - used
-    room = request.force_at - used
-    return request._replace(prompt=[*request.prompt, *before], limit=limit, force_at=room)
+    return request._replace(
+        prompt=[*request.prompt, *kept, *waiting],
+        limit=(request.limit or 0) - used,
+        force_at=request.force_at - used,
+    )
 
 
 def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: Example) -> Reply:
@@ -103,10 +107,13 @@ def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: 
     thoughts, rest = thinking.split(ids)
     text = tokenizer.decode(ids)
     if rest is not None:
-        final = tokenizer.decode(rest) if thinking.opening else text
-        return Reply(text, answer_of(final, example), len(thoughts))
+        if not thinking.opening:
+            return Reply(text, answer_of(text, example), len(thoughts))
+        # A model that thinks writes its answer in other forms too.
+        _, answer = answer_in_recorded_text(tokenizer.decode(rest), example)
+        return Reply(text, answer, len(thoughts))
     if thinking.opening:
-        return Reply(text, None, len(thoughts))
+        return Reply(text, answer_of(text, example), len(thoughts))
     rationale, answer = split_completion(text)
     count = len(ids) if answer is None else len(tokenizer.encode(rationale))
     return Reply(text, answer_of(text, example), count)

@@ -7,83 +7,51 @@ that need no training (`generation.budgets`).
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+import logging
+from collections.abc import Sequence
+from typing import Any
 
-from bridge_jax.config import CONTROLS, Control, GenerationConfig, RunConfig
-from bridge_jax.data.answers import is_correct
+from bridge_jax.config import API_TEACHERS, CONTROLS, RunConfig
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation import budgets
 from bridge_jax.generation.budgets import Cap
-from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.methods import baselines, bridge, evaluation, inputs, shortening, tutoring
+from bridge_jax.generation.engine import check_context
+from bridge_jax.methods import (
+    baselines,
+    bridge,
+    budget_tests,
+    evaluation,
+    inputs,
+    shortening,
+    tutoring,
+)
 from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.budget_tests import OF_CONTROL
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, long_reasoning
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
-from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact
+from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Method, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Sequence as Tokens
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
 
-TESTED = "replies.jsonl"
 BEFORE = {"bridge": bridge.METHOD, "direct": baselines.DIRECT, "self": baselines.SELF_TRAINING}
 
-
-class Tested(TypedDict):
-    """A reply to a test question at a budget.
-
-    Attributes:
-      number: of the reply, where there are several to a question.
-      thinking: tokens of its thinking.
-      tokens: that were decoded for it.
-    """
-
-    id: str
-    domain: str
-    budget: int
-    number: int
-    completion: str
-    answer: str | None
-    gold: str
-    correct: bool
-    thinking: int
-    tokens: int
-
+_log = logging.getLogger(__name__)
 
 BUDGETED = Artifact(
     "budgets/student", "Training at budgets", "train", "student", TRAINED, is_last=True
 )
-STUDENT_BEFORE = evaluation.measured(
-    "student_before", "student", "Student before", "before it learned budgets, and without one"
+UNBUDGETED = evaluation.measured(
+    "student_unbudgeted", "student", "Student before budgets", "before its training at budgets"
 )
-# What each control is called in reports.
-TITLES: dict[str, str] = {
-    "stated": "Trained, told its budget",
-    "capped": "Trained, told and cut off at it",
-    "truncated": "Before, cut off",
-    "forced": "Before, made to think on and cut off",
-    "triggered": "Before, started by other words and cut off",
-    "sampled": "Before, the commonest of several answers",
-}
-OF_CONTROL: dict[str, Artifact] = {
-    control: Artifact(
-        f"evaluation/{control}",
-        f"Testing at budgets: {title.lower()}",
-        "evaluate",
-        "student",
-        (rows(TESTED, Tested),),
-    )
-    for control, title in TITLES.items()
-}
-_TRAINED = ("stated", "capped")  # Of the trained student; other controls are of the one before.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +59,10 @@ class Training:
     """Parameters of the training at budgets.
 
     Attributes:
-      how: is it trained.
-      targets: of the student before, which are taught without a budget too (`unstated`).
-      form: of the replies.
+      how: the training settings.
+      targets: those of the student before: the long reasoning.
+      unstated: whether the long reasoning is taught too, without a budget.
+      form: how replies are divided.
     """
 
     how: Fit
@@ -133,15 +102,15 @@ def teach(
         long = long_reasoning(params.targets, pool, judged, annotated)
         items += [(pool.by_id[each.example.id], 0, each.rationale, each.answer) for each in long]
     form = thinking_of(reading.tokenizer, params.form, reading.checkpoint)
-    fit(
-        out,
-        "at budgets",
-        student.trainable(made),
-        sequences(items, reading, form),
-        params.how,
-        reading,
-        dev,
-    )
+    found, most = sequences(items, reading, form), params.how.train.row_tokens
+    fitting = [sequence for sequence in found if sequence.length <= most]
+    if len(fitting) < len(found):
+        _log.warning(
+            "%d texts are left out: they are longer than thinking.train.row_tokens=%d",
+            len(found) - len(fitting),
+            most,
+        )
+    fit(out, "at budgets", student.trainable(made), fitting, params.how, reading, dev)
 
 
 def sequences(
@@ -154,140 +123,6 @@ def sequences(
         found.append(thinking.sequence(reading.tokenizer, prompt, rationale, answer))
         reading.check_ids(f"example {example.id!r}", [*found[-1].rationale, *found[-1].answer])
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class Testing:
-    """Parameters of a test at budgets.
-
-    Attributes:
-      control: how budgets are kept.
-      levels: budgets, tokens.
-      form: of the replies.
-      generation: how the model writes; where nothing cuts a reply off, it has `max_new_tokens` at
-        most, or its budget and an answer, if that is more.
-      seed: of sampling.
-      answer_tokens: after the thinking, at most.
-      closing: said where the thinking is cut off.
-      words: that make the model think on, or that start its thinking.
-      times: extensions, or samples.
-      repeats: answers to each question, of each of which the mean counts.
-    """
-
-    control: Control
-    levels: tuple[int, ...]
-    form: Form
-    generation: GenerationConfig
-    seed: int
-    answer_tokens: int
-    closing: str = ""
-    words: str = ""
-    times: int = 0
-    repeats: int = 1
-
-
-def test(
-    params: Testing,
-    out: Folder,
-    test: Examples,
-    model: RoleModel,
-    reading: Rendering,
-    made: Folder | None = None,
-) -> None:
-    """Writes the model's replies to the test questions at each budget."""
-    loaded = model.load(made)
-    tokenizer = loaded.tokenizer
-    thinking = thinking_of(tokenizer, params.form, reading.checkpoint)
-    asked = list(_requests(params, test, reading, thinking))
-    engine = loaded.engine(params.generation, params.seed)
-    written = _written(params, out, engine, asked, tokenizer.encode(params.words), thinking)
-    found = []
-    for (example, number, _), (ids, tokens) in zip(asked, written):
-        reply = budgets.read(tokenizer, thinking, ids, example)
-        found.append(
-            {
-                "id": example.id,
-                "domain": example.domain,
-                "budget": example.budget,
-                "number": number,
-                "completion": reply.text,
-                "answer": reply.answer,
-                "gold": example.answer,
-                "correct": is_correct(reply.answer, example),
-                "thinking": reply.thinking,
-                "tokens": tokens,
-            }
-        )
-    out.write_rows(TESTED, found)
-
-
-def _requests(
-    params: Testing, test: Examples, reading: Rendering, thinking: Thinking
-) -> Iterator[tuple[Example, int, Request]]:
-    """Yields the requests of a test: budget by budget, question by question."""
-    control, encode = params.control, reading.tokenizer.encode
-    each = params.times if control == "sampled" else 1
-    leading = encode(params.words) if control == "triggered" else []
-    for level in params.levels:
-        for example in test:
-            example = dataclasses.replace(example, budget=level)
-            told = level if control in _TRAINED else 0
-            prompt = reading.prompt(dataclasses.replace(example, budget=told), "reason")
-            if leading:
-                prompt = [*prompt, *thinking.opening, *leading]
-            # Nothing cuts it off at its budget, which it may exceed.
-            most = max(params.generation.max_new_tokens, level + params.answer_tokens)
-            request = Request(prompt, most)
-            if control != "stated":
-                share, closing = max(1, level // each), encode(params.closing)
-                cap = Cap(share, thinking, closing, params.answer_tokens)
-                request = budgets.capped(prompt, cap)
-            for number in range(each * params.repeats):
-                yield example, number, request
-
-
-def _written(
-    params: Testing,
-    out: Folder,
-    engine: Engine,
-    asked: Sequence[tuple[Example, int, Request]],
-    waiting: Sequence[int],
-    thinking: Thinking,
-) -> list[tuple[list[int], int]]:
-    """Returns the ids of each reply, and how many tokens were decoded for it.
-
-    Each round of a budget that is forced goes on where replies have ended too early; its rows are
-    kept, so that an interrupted test goes on.
-    """
-
-    def to_row(_: Example, completion: Completion) -> dict[str, Any]:
-        return {"ids": completion.ids, "tokens": budgets.spent(completion)}
-
-    rounds = 1 + (params.times if params.control == "forced" else 0)
-    current: dict[int, Request] = {n: request for n, (_, _, request) in enumerate(asked)}
-    ids: list[list[int]] = [[] for _ in asked]
-    tokens = [0] * len(asked)
-    for number in range(rounds):
-        file, name = f"round_{number}.jsonl", f"test: {params.control}"
-        order = sorted(current)
-        # Random numbers of a reply depend on no other.
-        requests = [current[n]._replace(stream=n) for n in order]
-        examples = [asked[n][0] for n in order]
-        write_completions(out, file, name, engine, examples, requests, to_row)
-        following = {}
-        for n, row in zip(order, out.rows(file)):
-            before = ids[n]
-            ids[n] = [*before, *row["ids"]]
-            tokens[n] += row["tokens"]
-            if number + 1 == rounds:
-                continue
-            longer = budgets.extended(current[n], row["ids"], thinking, waiting)
-            if longer is not None:
-                following[n] = longer
-                added = len(longer.prompt) - len(current[n].prompt)
-                ids[n] = [*before, *longer.prompt[-added:]]
-        current = following
-    return list(zip(ids, tokens))
 
 
 def stages(config: RunConfig) -> list[Stage]:
@@ -309,8 +144,12 @@ def stages(config: RunConfig) -> list[Stage]:
     load = Load(which, count, samples=times)
     training = Training(fitted, targets, how.unstated, how.form)
     plan += [chains, Stage(BUDGETED, teach, training, to_student, load)]
-    tests = [_test(config, control, made) for control in CONTROLS if control in how.controls]
-    before = evaluation.test_of(config, STUDENT_BEFORE, None)
+    tests = [
+        budget_tests.stage(config, control, BUDGETED.name, made)
+        for control in CONTROLS
+        if control in how.controls
+    ]
+    before = evaluation.test_of(config, UNBUDGETED, None)
     before = dataclasses.replace(before, reads={**before.reads, **made})
     return [*plan, before, evaluation.test_of(config, evaluation.STUDENT, BUDGETED), *tests]
 
@@ -342,53 +181,44 @@ def _student_before(config: RunConfig) -> dict[str, str]:
     return {"made": tutoring.INSTRUCT.name} if config.instruct.examples else {}
 
 
-def _test(config: RunConfig, control: Control, made: Mapping[str, str]) -> Stage:
-    """Returns the test of a control at every budget."""
-    how = config.thinking
-    trained = control in _TRAINED
-    generation, times, words = config.generation, 0, ""
-    if control == "forced":
-        times, words = how.extensions, how.waiting
-    elif control == "triggered":
-        words = how.leading
-    elif control == "sampled":
-        times = how.samples
-        generation = dataclasses.replace(generation, temperature=how.temperature)
-    params = Testing(
-        control,
-        how.levels,
-        # A student that one of our methods trained writes plain replies.
-        how.form if trained or not how.after else "plain",
-        generation,
-        config.seed,
-        how.answer_tokens,
-        "" if control == "stated" else how.closing,
-        words,
-        times,
-        how.repeats,
-    )
-    reads = {"test": inputs.TEST, "model": inputs.STUDENT, "reading": inputs.TO_STUDENT}
-    reads |= {"made": BUDGETED.name} if trained else made
-    each = (times if control == "sampled" else 1) * how.repeats
-    load = Load("test", samples=len(how.levels) * each)
-    return Stage(OF_CONTROL[control], test, params, reads, load)
-
-
 def check(config: RunConfig, inputs: Inputs) -> None:
     """Checks prompts and tokenizer, before anything is trained or paid.
 
     Raises:
-      UserError: a prompt that states the longest budget exceeds max_prompt_tokens; the tokenizer
-        lacks the tokens of `thinking.form`; or what is said at a cut is too long.
+      UserError: a prompt that states the largest budget exceeds max_prompt_tokens or, with its
+        reply, the model's context; the tokenizer lacks the tokens of `thinking.form`, or the chat
+        template writes them; or what is said at a cut is too long.
     """
     reading, how = inputs.rendering("student"), config.thinking
     form = thinking_of(reading.tokenizer, how.form, reading.checkpoint)
     closing = reading.tokenizer.encode(how.closing)
-    budgets.capped([0], Cap(how.levels[-1], form, closing, how.answer_tokens))
-    longest = max(how.levels, key=lambda level: len(str(level)))
+    smallest, largest = how.levels[0], how.levels[-1]
+    if "sampled" in how.controls:
+        smallest //= how.samples
+    require(
+        len(closing) < smallest,
+        f"thinking.closing has {len(closing)} tokens, and the smallest budget {smallest}; say it "
+        "in fewer words, or leave it out",
+    )
+    leading = len(reading.tokenizer.encode(how.leading)) if "triggered" in how.controls else 0
+    require(
+        leading < how.levels[0],
+        f"thinking.leading has {leading} tokens, and the smallest budget {how.levels[0]}; say it "
+        "in fewer words",
+    )
+    cut = budgets.capped([0], Cap(largest, form, closing, how.answer_tokens))
+    longest = 0
     for examples in inputs.pool, inputs.test:
-        told = [dataclasses.replace(example, budget=longest) for example in examples]
-        reading.prompts(told, "", "reason")
+        told = [dataclasses.replace(example, budget=largest) for example in examples]
+        prompts = reading.prompts(told, "", "reason")
+        longest = max(longest, int(prompts.lengths.max(initial=0)))
+        if form.opening and any(form.closing[0] in prompts[n][-8:] for n in range(len(prompts))):
+            raise UserError(
+                f"thinking.form=tags: the chat template of {reading.checkpoint} opens the thinking "
+                "itself; use thinking.form=plain, or a template that leaves it to the model"
+            )
+    new = max(config.generation.max_new_tokens, (cut.limit or 0) + 1)
+    check_context(longest, new, inputs.model("student").config.max_positions)
 
 
 def _check(config: RunConfig) -> None:
@@ -423,7 +253,32 @@ def _check(config: RunConfig) -> None:
     )
     if how.after in BEFORE:
         BEFORE[how.after].check(config)
-    if how.shortened_by == "teacher" and how.after != "self":
+    # Longer texts are left out and counted.
+    least = int(how.least * how.levels[-1])
+    needed = config.max_prompt_tokens + least + how.answer_tokens
+    require(
+        needed <= how.train.row_tokens,
+        f"thinking.train.row_tokens={how.train.row_tokens} is too short for a prompt of "
+        f"max_prompt_tokens={config.max_prompt_tokens}, the shortest reasoning at the largest "
+        f"budget and its answer, {needed:,} tokens; raise it",
+    )
+    require(
+        how.most * how.levels[0] >= 1,
+        f"thinking.most={how.most} leaves nothing of the smallest budget, {how.levels[0]} tokens",
+    )
+    require(
+        how.after != "self" or how.shortened_by == "assistant",
+        "thinking.after=self has no teacher; use thinking.shortened_by=assistant",
+    )
+    require(
+        how.tries == 1
+        or how.shortened_by == "assistant"
+        or teacher.kind not in API_TEACHERS
+        or teacher.temperature != 0,
+        f"thinking.tries={how.tries} with teacher.temperature=0 pays for the same text again; "
+        "raise it, or set tries to 1",
+    )
+    if how.shortened_by == "teacher":
         require(
             config.selection.size > 0,
             "selection.size=0 spends all of budget.queries on long reasoning, and leaves nothing "
@@ -447,11 +302,11 @@ METHOD = Method(
         ASKED,
         WRITTEN,
         BUDGETED,
-        STUDENT_BEFORE,
+        UNBUDGETED,
         evaluation.STUDENT,
         *OF_CONTROL.values(),
     ),
     stages,
-    {"student": "after it learned budgets, and without one"},
+    {"student": "trained at budgets, asked without one"},
     _check,
 )

@@ -277,7 +277,8 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
             f"rationales.retries={how.retries}: method={config.method} has no assistant that "
             "writes; set it to 0"
         )
-    if how.rounds and config.method != "bridge":
+    after = config.thinking.after if config.method == "budgeted" else config.method
+    if how.rounds and after != "bridge":
         yield (
             f"rationales.rounds={how.rounds}: method={config.method} trains no assistant in "
             "rounds; set it to 0"

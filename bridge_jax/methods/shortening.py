@@ -67,7 +67,7 @@ WRITTEN = Artifact(
 
 
 class LongReasoning(NamedTuple):
-    """A question, with reasoning that leads to an answer."""
+    """Holds a question with reasoning that leads to an answer, which counts as gold."""
 
     example: Example
     rationale: str
@@ -104,9 +104,10 @@ class Shortening:
 
     def rules(self, level: int, count: CountTokens) -> Rules:
         """Returns the rules by which reasoning at a budget is kept."""
-        least, most = math.ceil(self.least * level), math.floor(self.most * level)
+        # 0.55 x 100 is a little above 55 in floating point.
+        least, most = (round(share * level, 9) for share in (self.least, self.most))
         names = "thinking.least x budget", "thinking.most x budget"
-        return Rules(count, False, least, most, limits=names)
+        return Rules(count, False, math.ceil(least), math.floor(most), limits=names)
 
     def questions(
         self, long: Sequence[LongReasoning], count: CountTokens
@@ -139,7 +140,7 @@ class Rewriting:
     """Parameters of the shorter reasoning that the assistant writes.
 
     Attributes:
-      how: is it shortened.
+      how: the budgets, the limits and the number of tries.
       generation: how the assistant writes.
       seed: of sampling.
     """
@@ -213,7 +214,7 @@ def _question(params: Asking, long: LongReasoning, level: int, rules: Rules) -> 
     structured = config.structured and is_api
     messages = teacher_prompts.shorten(example, long.rationale, long.answer, words, structured)
     model, said = config.model, ""
-    if not is_api and not config.replay_from:
+    if not is_api:
         model, said = f"{config.model}/shorter", _variant(params, long, rules)
     asked = paid.request_of(params, f"{example.id}@{level}", model, messages, said)
     return Question(example, asked, rules)
@@ -223,7 +224,10 @@ def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
     """Returns the recorded variant for a budget, with its answer."""
     texts = sorted(long.example.rationales.values(), key=rules.count_tokens)
     fitting = [text for text in texts if rules.count_tokens(text) <= rules.max_tokens]
-    text = (fitting or texts[:1] or [long.rationale])[-1 if fitting else 0]
+    if fitting:
+        text = fitting[-1]
+    else:
+        text = texts[0] if texts else long.rationale
     return recorded.reply_of(params.teacher.kind, long.example, text)
 
 
@@ -264,13 +268,13 @@ def rewrite(
     tokenizer, engine = model.tokenizer, model.engine(params.generation, params.seed)
     outcomes: list[list[Reply | Failure]] = [[] for _ in asked]
     for attempt in range(params.how.tries):
-        open_ = [
+        rejected = [
             n
             for n, (each, _, rules) in enumerate(asked)
             if not is_good(each.example, outcomes[n], rules)
         ]
         requests = []
-        for n in open_:
+        for n in rejected:
             each, level, rules = asked[n]
             words = _words(each, level, rules)
             chat = teacher_prompts.shorten(each.example, each.rationale, each.answer, words, False)
@@ -283,9 +287,10 @@ def rewrite(
             return {"text": tokenizer.decode(completion.ids), "finish": finish}
 
         file = f"attempt_{attempt}.jsonl"
-        examples = [asked[n][0].example for n in open_]
-        write_completions(out, file, "shorter reasoning", engine, examples, requests, to_row)
-        for n, row in zip(open_, out.rows(file)):
+        examples = [asked[n][0].example for n in rejected]
+        name = "shorter reasoning"
+        written = write_completions(out, file, name, engine, examples, requests, to_row)
+        for n, row in zip(rejected, written):
             outcomes[n].append(Reply(row["text"], 0, 0, row["finish"]))
     for (each, level, rules), said in zip(asked, outcomes):
         found.append(_row(each, level, said, rules, count))
@@ -297,13 +302,15 @@ def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], load: Loa
 
     Args:
       config: of the run.
-      how: it is shortened.
+      how: the budgets, the limits and the number of tries.
       long: argument -> stage, of the long reasoning.
       load: of all of it, at all budgets.
     """
     reads = {"pool": inputs.POOL, "count": inputs.COUNT, **long}
     if config.thinking.shortened_by == "assistant":
-        params = Rewriting(how, config.generation, config.seed)
+        # Sampled, so that another try is another text.
+        generation = dataclasses.replace(config.generation, temperature=config.thinking.temperature)
+        params = Rewriting(how, generation, config.seed)
         return Stage(WRITTEN, rewrite, params, reads | {"assistant": inputs.ASSISTANT}, load)
     asking = paid.asking(config)
     given = {field.name: getattr(asking, field.name) for field in dataclasses.fields(asking)}

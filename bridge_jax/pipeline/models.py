@@ -123,8 +123,8 @@ def write_completions(
     examples: Sequence[Example],
     prompts: Sequence[list[int] | Request],
     to_row: Callable[[Example, Completion], dict[str, Any]],
-) -> None:
-    """Writes a row for each example.
+) -> list[dict[str, Any]]:
+    """Writes a row for each example, and returns them in order, on every host.
 
     Rows are added as completions end, each with the index of its request. After an interruption
     those are kept, and the others are generated; the result is the same as without it. At the end
@@ -139,9 +139,10 @@ def write_completions(
       prompts: token ids, or requests with settings of their own.
       to_row: returns the row of an example and its completion.
     """
-    done = {row.get(REQUEST, line): row for line, row in enumerate(out.appended(file))}
-    kept = hosts.agree(sorted(done))
-    out.write_rows(file, [done[index] | {REQUEST: index} for index in kept if index in done])
+    lines = hosts.agree(out.appended(file))
+    done = {row.get(REQUEST, line): row for line, row in enumerate(lines)}
+    kept = sorted(done)
+    out.write_rows(file, [done[index] | {REQUEST: index} for index in kept])
     with track(name, len(prompts) - len(kept), "examples") as advance:
         for ended in engine.complete(prompts, done=kept):
             new = {index: to_row(examples[index], completion) for index, completion in ended}
@@ -149,5 +150,7 @@ def write_completions(
             done |= new
             advance(len(ended))
             preemption.stop_together()
-    rows = (done[index] for index in sorted(done))
-    out.write_rows(file, [{k: v for k, v in row.items() if k != REQUEST} for row in rows])
+    in_order = (done[index] for index in sorted(done))
+    rows = [{k: v for k, v in row.items() if k != REQUEST} for row in in_order]
+    out.write_rows(file, rows)
+    return rows

@@ -329,5 +329,8 @@ def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
 def _with_retries(params: Asking, queries: int, usd: float) -> float:
     """Returns the cost of the first answers and of all retries within the budget."""
     config, budget = params.teacher, params.budget
-    rounds = min(1 + config.retries / config.samples, budget.queries / queries)
+    retries, samples = config.retries, config.samples
+    if isinstance(params, Paying):
+        retries, samples = params.how.tries - 1, 1
+    rounds = min(1 + retries / samples, budget.queries / queries)
     return max(usd, min(usd * rounds, budget.usd))

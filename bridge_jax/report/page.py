@@ -239,6 +239,7 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
         asks=methods.asks(config.method),
         data=data or f"practice tasks ({', '.join(config.data.domains)})",
         loader="AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM",
+        new_tokens=max(config.generation.max_new_tokens, stated + config.thinking.answer_tokens),
         budgets=report.get("budgets", {}).get("stated") if role == "student" else None,
         # A JSON string is one of Python too.
         system=json.dumps(system, ensure_ascii=False),

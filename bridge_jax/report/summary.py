@@ -11,7 +11,7 @@ from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
 from bridge_jax.evaluation import budgets, intervals, metrics
 from bridge_jax.ledger.prices import in_usd
-from bridge_jax.methods import budgeted
+from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
 from bridge_jax.methods.apprenticeship import Score
 from bridge_jax.methods.evaluation import Prediction
@@ -166,9 +166,9 @@ def _budgets(run: Run) -> dict[str, Json]:
     """Returns the figures of each control at each budget (`evaluation.budgets`)."""
     found = {}
     for control, rows in run.replies.items():
-        levels = budgets.by_level(rows, voted=control == "sampled")
+        levels = budgets.by_level(rows)
         found[control] = {
-            "title": budgeted.TITLES[control],
+            "title": budget_tests.TITLES[control],
             "levels": {str(level): figures for level, figures in levels.items()},
             "spread": budgets.spread(levels),
             "anytime_index": budgets.anytime_index(levels),

@@ -13,10 +13,10 @@ import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.errors import UserError
-from bridge_jax.methods import budgeted
+from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
-from bridge_jax.methods.budgeted import Tested
+from bridge_jax.methods.budget_tests import Tested
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.inputs import CACHE
 from bridge_jax.methods.rationales import COMPLETED, RATIONALES, Judged, Written
@@ -127,7 +127,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         predictions={name: rows for name, rows in predictions.items() if rows},
         replies={
             control: rows
-            for control, artifact in budgeted.OF_CONTROL.items()
+            for control, artifact in budget_tests.OF_CONTROL.items()
             if (rows := _content(folders, artifact.name, Tested))
         },
         chains=_content(folders, ASKED.name, Chain) or _content(folders, WRITTEN.name, Chain) or [],

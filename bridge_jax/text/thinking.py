@@ -22,17 +22,19 @@ BUDGETS_FILE = "thinking_budgets.json"
 
 
 class Thinking(NamedTuple):
-    """How a model's replies are divided.
+    """Divides a model's replies into thinking and answer.
 
     Attributes:
       opening: ids before the thinking; empty in plain replies.
       closing: ids after it.
       unopened: ids with which a reply begins that has no thinking; empty with tags.
+      answering: ids that begin the answer's line after it; empty in plain replies, which it closes.
     """
 
     opening: tuple[int, ...]
     closing: tuple[int, ...]
     unopened: tuple[int, ...] = ()
+    answering: tuple[int, ...] = ()
 
     def sequence(
         self, tokenizer: Tokenizer, prompt: list[int], rationale: str, answer: str
@@ -88,7 +90,7 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
             f"{TAGS[found.index(None)]}; use thinking.form=plain, or a model that thinks"
         )
     opening, closing = ((token,) for token in found if token is not None)
-    return Thinking(opening, closing)
+    return Thinking(opening, closing, answering=tuple(tokenizer.encode(f"\n{ANSWER_MARK}")))
 
 
 def write_form(folder: Path, form: Form, levels: Seq[int]) -> None:

@@ -6,11 +6,10 @@ from bridge_jax.evaluation import budgets
 from bridge_jax.evaluation.intervals import wilson
 
 
-def row(name, budget, thinking, answer, gold="4", tokens=None):
-    correct = answer == gold
-    spent = thinking + 3 if tokens is None else tokens
-    return {"id": name, "budget": budget, "thinking": thinking, "answer": answer, "gold": gold,
-            "correct": correct, "tokens": spent}  # fmt: skip
+def row(name, budget, thinking, answer, repeat=0):
+    spent = thinking + 3
+    return {"id": name, "budget": budget, "thinking": thinking, "answer": answer, "repeat": repeat,
+            "correct": answer == "4", "tokens": spent}  # fmt: skip
 
 
 def test_figures_of_each_budget():
@@ -32,15 +31,25 @@ def test_figures_of_each_budget():
     assert budgets.spread(found) == 15 / 11.5
 
 
-def test_the_commonest_of_several_answers_counts_and_all_of_them_are_spent():
+def test_the_commonest_of_several_samples_counts_and_all_of_them_are_spent():
     rows = [row("a", 8, 2, text) for text in ("5", "4", None, "4")]
     rows += [row("b", 8, 2, text) for text in ("4", "5", "5", "4")]  # The first of a tie counts.
-    rows += [row("c", 8, 2, None) for _ in range(4)]
-    found = budgets.by_level(rows, voted=True)[8]
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["tokens"] == 4 * 5  # of a question
-    assert found["thinking"] == 2
-    assert budgets.by_level(rows)[8]["accuracy"] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    rows += [row("c", 8, 3, None) for _ in range(4)]
+    found = budgets.by_level(rows)[8]
+    assert (found["n"], found["accuracy"]) == (3, pytest.approx(2 / 3))
+    assert found["tokens"] == pytest.approx((20 + 20 + 24) / 3)
+    # Their thinking adds up, and is compared with the whole budget.
+    assert found["thinking"] == pytest.approx((8 + 8 + 12) / 3)
+    assert found["over"] == pytest.approx(1 / 3)
+
+
+def test_the_mean_of_several_repeats_counts():
+    rows = [row("a", 8, 2, text, repeat=n) for n, text in enumerate(("5", "4", None, "4"))]
+    rows += [row("b", 8, 4, "4", repeat=n) for n in range(4)]
+    found = budgets.by_level(rows)[8]
+    assert (found["n"], found["accuracy"]) == (2, 0.75)
+    assert (found["low"], found["high"]) == wilson(1.5, 2)
+    assert (found["tokens"], found["thinking"]) == (6, 3)  # of a reply
 
 
 def test_the_anytime_index_is_the_area_under_accuracy():

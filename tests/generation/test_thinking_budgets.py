@@ -13,7 +13,7 @@ from bridge_jax.generation.budgets import Cap, capped, extended
 from bridge_jax.generation.engine import Completion, Engine
 from bridge_jax.text.thinking import Thinking, thinking_of
 
-PLAIN, TAGS = Thinking((), (7, 8, 9)), Thinking((5,), (6,))
+PLAIN, TAGS = Thinking((), (7, 8, 9)), Thinking((5,), (6,), answering=(7, 9))
 PROMPT = np.random.default_rng(0).integers(10, 500, 12).tolist()
 SAMPLING = GenerationConfig(max_new_tokens=40, batch_size=4, temperature=1.0)
 
@@ -41,27 +41,34 @@ def test_thinking_is_cut_off_at_its_budget_in_batches_and_in_streams(
 
 def test_a_closing_sentence_is_the_last_of_the_budget(tiny_model, one_device):
     request = capped(PROMPT, Cap(10, TAGS, closing=(400, 401, 402), answer_tokens=2))
-    assert (request.force_at, request.limit) == (1 + 7, 1 + 7 + 4 + 2)
+    assert (request.force_at, request.limit) == (1 + 7, 1 + 7 + 6 + 2)
     engine = engine_of(tiny_model, one_device)
     ((_, done),) = [pair for ended in engine.complete([request]) for pair in ended]
-    assert done.ids[8:12] == [400, 401, 402, 6]
+    # After the end of the thinking comes the answer's line.
+    assert done.ids[8:14] == [400, 401, 402, 6, 7, 9]
     with pytest.raises(UserError, match="say it in fewer words"):
         capped(PROMPT, Cap(10, TAGS, closing=tuple(range(40))))
 
 
-def test_a_model_is_made_to_think_on_within_its_budget():
+def test_thinking_that_ends_early_is_extended_within_its_budget():
     request = capped(PROMPT, Cap(20, PLAIN, answer_tokens=3))
     longer = extended(request, [11, 12, 13, 7, 8, 9, 30, 31], PLAIN, [99, 98])
     assert longer is not None
     assert longer.prompt == [*PROMPT, 11, 12, 13, 99, 98]
     # What comes before counts: 15 of the 20 tokens are left, and after them mark and answer.
     assert (longer.force_at, longer.limit) == (15, 15 + 3 + 3)
-    assert extended(request, [11, 12, 13], PLAIN, [99]) is None  # It was cut off.
-    assert extended(request, [*range(30, 49), 7, 8, 9, 30], PLAIN, [99]) is None  # No room.
+    # It ended without a mark that we know.
+    whole = extended(request, [11, 12, 13], PLAIN, [99])
+    assert whole is not None and whole.prompt == [*PROMPT, 11, 12, 13, 99]
+    cut = [*range(30, 50), 7, 8, 9, 40]
+    assert extended(request, cut, PLAIN, [99]) is None
+    assert extended(request, cut[1:], PLAIN, [99]) is None  # No room for more than the words.
+    assert extended(request, [7, 8, 9, 40], PLAIN, [99]) is None  # Nothing was thought.
     tags = capped(PROMPT, Cap(20, TAGS, answer_tokens=3))
     longer = extended(tags, [5, 11, 12, 6, 30], TAGS, [99])
     assert longer is not None
     assert longer.prompt == [*PROMPT, 5, 11, 12, 99] and longer.force_at == 21 - 4
+    assert extended(tags, [5, *range(30, 50), 6, 40], TAGS, [99]) is None
 
 
 def test_a_reply_is_read_by_its_tokens_or_else_by_its_text(tiny_tokenizer):

@@ -10,6 +10,7 @@ from bridge_jax import methods
 from bridge_jax.data.example import Example
 from bridge_jax.methods import (
     apprenticeship,
+    budget_tests,
     budgeted,
     checks,
     evaluation,
@@ -112,7 +113,7 @@ def asked(patch: pytest.MonkeyPatch) -> Asked:
         return SimpleNamespace(tokenizer=model.tokenizer, engine=lambda *_: None)
 
     patch.setattr(RoleModel, "load", load)
-    for module in (apprenticeship, evaluation, rationales):
+    for module in (apprenticeship, budget_tests, evaluation, rationales):
         patch.setattr(module, "write_completions", write_completions)
     return seen
 

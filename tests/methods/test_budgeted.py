@@ -1,5 +1,6 @@
 """Reasoning at stated budgets: what is taught, at which cost, and how it is tested."""
 
+import dataclasses
 import json
 from io import StringIO
 
@@ -7,15 +8,19 @@ import pytest
 from rich.console import Console
 
 from bridge_jax import methods
+from bridge_jax.config import CONTROLS, GenerationConfig
 from bridge_jax.config.io import override
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
+from bridge_jax.generation.budgets import Cap, capped
+from bridge_jax.generation.engine import Completion
 from bridge_jax.ledger.requests import Reply
-from bridge_jax.methods import bridge, budgeted, evaluation, shortening
+from bridge_jax.methods import bridge, budget_tests, evaluation, shortening
 from bridge_jax.methods import teacher as asks
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import SELECTION
-from bridge_jax.methods.budgeted import BUDGETED, OF_CONTROL, TESTED
+from bridge_jax.methods.budget_tests import OF_CONTROL, TESTED, Asked, BudgetTesting
+from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, LongReasoning, Shortening
@@ -23,6 +28,7 @@ from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
 from bridge_jax.text.prompts import with_budget
+from bridge_jax.text.thinking import Thinking
 from configs import budgets
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -89,7 +95,7 @@ class Shorter:
         pass
 
 
-def paying(how, **teacher):
+def paying(how):
     config = override(budgets.get_config(), ("teacher.kind=openai", "teacher.model=gpt-x"))
     asking = asks.asking(config)
     given = {name: getattr(asking, name) for name in ("teacher", "server", "variant", "budget")}
@@ -158,13 +164,15 @@ def test_a_recorded_teacher_takes_the_longest_variant_that_fits(tiny, tmp_path):
 
 
 def test_the_same_question_is_taught_at_every_budget(tiny, tmp_path, monkeypatch):
-    job, seen = Run(tiny("thinking.after=direct"), tmp_path), one_stage.taught(monkeypatch)
+    job = Run(tiny("thinking.after=direct", "thinking.levels=24,64"), tmp_path)
+    seen = one_stage.taught(monkeypatch)
     for stage in (SELECTION, ANNOTATIONS, ASKED):
         one_stage.run_alone(job, stage)
     one_stage.run_alone(job, BUDGETED, made=None)
     sequences, decode = seen["at budgets"], job.inputs.model("student").tokenizer.decode
     rows = [row for row in read_rows(tmp_path / ASKED.name / CHAINS) if row["kept"]]
     system = "Reason step by step, then write the answer."
+    assert {row["budget"] for row in rows if row["id"] == rows[-1]["id"]} == {24, 64}
     assert len(sequences) == len(rows) + 3  # and the long reasoning, without a budget
     for row, sequence in zip(rows, sequences):
         assert f"{with_budget(system, row['budget'])}\n" in decode(sequence.prompt)
@@ -175,23 +183,27 @@ def test_the_same_question_is_taught_at_every_budget(tiny, tmp_path, monkeypatch
 
 
 def test_a_run_from_start_to_report(tiny, tmp_path):
-    every = ",".join(budgeted.CONTROLS)
-    config = tiny("thinking.after=direct", f"thinking.controls={every}", "thinking.samples=2")
+    every = ",".join(CONTROLS)
+    config = tiny(
+        "thinking.after=direct",
+        f"thinking.controls={every}",
+        "thinking.samples=2",
+        "thinking.leading=so",
+    )
     report = Run(config, tmp_path).run(Console(file=StringIO()))
-    assert list(report["budgets"]) == list(budgeted.CONTROLS)
+    assert list(report["budgets"]) == list(CONTROLS)
     for control, found in report["budgets"].items():
         rows = read_rows(tmp_path / OF_CONTROL[control].name / TESTED)
         assert len(rows) == 2 * 4 * (2 if control == "sampled" else 1)
         assert list(found["levels"]) == ["6", "64"]
         if control != "stated":
             shares = {6: 3, 64: 32} if control == "sampled" else {6: 6, 64: 64}
-            leading = 8 if control == "triggered" else 0  # These come with the prompt.
-            assert all(row["thinking"] <= shares[row["budget"]] + leading for row in rows)
+            assert all(row["thinking"] <= shares[row["budget"]] for row in rows)
             assert found["levels"]["6"]["over"] == 0.0
     sampled = report["budgets"]["sampled"]["levels"]["64"]
     rows = read_rows(tmp_path / OF_CONTROL["sampled"].name / TESTED)
     assert sampled["tokens"] == sum(r["tokens"] for r in rows if r["budget"] == 64) / 4
-    assert {"student", "student_before"} <= report["accuracy"].keys()
+    assert {"student", "student_unbudgeted"} <= report["accuracy"].keys()
     assert report["chains"]["64"]["written"] == 3
     page = (tmp_path / "report.html").read_text()
     assert "Thinking at a budget" in page and "Before, cut off" in page
@@ -237,6 +249,10 @@ def test_the_assistant_shortens_at_no_cost(tiny, tmp_path):
         (("selection.size=0",), "leaves nothing for shortening it"),
         (("budget.queries=300",), "1,800 in all"),
         (("thinking.repeats=2",), "raise the temperature"),
+        (("thinking.train.row_tokens=200",), "is too short for a prompt of"),
+        (("thinking.least=0.01", "thinking.most=0.05"), "leaves nothing of the smallest budget"),
+        (("thinking.after=self",), "has no teacher"),
+        (("teacher.kind=openai", "teacher.model=x", "teacher.temperature=0"), "same text again"),
         (("thinking.controls=sampled", "thinking.samples=32"), "leaves none for each"),
     ],
 )
@@ -252,8 +268,72 @@ def test_prompts_and_tags_are_checked_before_anything_is_paid(tiny, tmp_path):
     job = Run(tiny("thinking.closing=" + "stop now please " * 20), tmp_path)
     with pytest.raises(UserError, match="say it in fewer words"):
         one_stage.check(job)
-    job = Run(tiny(), tmp_path)
-    pool = job.inputs.rendering("student").prompts(job.inputs.pool, "", "reason")
-    job = Run(tiny(f"max_prompt_tokens={pool.lengths.max()}"), tmp_path)
+    reading, both = Run(tiny(), tmp_path).inputs, (job.inputs.pool, job.inputs.test)
+    lengths = [reading.rendering("student").prompts(part, "", "reason").lengths for part in both]
+    fits = f"max_prompt_tokens={max(part.max() for part in lengths)}"
+    one_stage.check(Run(tiny(fits, "method=direct", "direct_training.row_tokens=512"), tmp_path))
+    job = Run(tiny(fits), tmp_path)
     with pytest.raises(UserError, match="max_prompt_tokens"):
         one_stage.check(job)
+
+
+class Scripted:
+    """An engine that writes what a test says, and notes what it is asked."""
+
+    def __init__(self, *replies):
+        self.replies, self.asked = list(replies), []
+
+    def complete(self, requests, done=()):
+        for index in [n for n in range(len(requests)) if n not in set(done)]:
+            self.asked.append(requests[index])
+            ids, end = self.replies.pop(0)
+            if ids is None:
+                raise KeyboardInterrupt
+            yield [(index, Completion(ids, [0.0] * len(ids), end))]
+
+
+def test_thinking_is_extended_and_all_that_was_decoded_is_counted(tmp_path):
+    plain = Thinking((), (7, 8, 9))
+    testing = BudgetTesting("forced", (20,), "plain", GenerationConfig(), 0, 3, times=1)
+    request = capped([1, 2], Cap(20, plain, answer_tokens=3))
+    asked = [Asked(EXAMPLE, 0, 0, 0, request) for _ in range(3)]
+    first = ([11, 12, 7, 8, 9, 30], 0), ([*range(40, 60), 7, 8, 9, 31], 0), ([13, 7, 8, 9, 32], 0)
+    out = shortening.Folder(tmp_path, OF_CONTROL["forced"])
+    broken = Scripted(*first, ([14, 7, 8, 9, 33], 0), (None, 0))
+    with pytest.raises(KeyboardInterrupt):
+        budget_tests.written(testing, out, broken, asked, [99], plain)
+    engine = Scripted(([15, 16, 7, 8, 9, 34], None))
+    found = budget_tests.written(testing, out, engine, asked, [99], plain)
+    # What was written before the interruption is not written again.
+    assert [each.prompt for each in engine.asked] == [[1, 2, 13, 99]]
+    assert found == [
+        ([11, 12, 99, 14, 7, 8, 9, 33], 7 + 6),
+        ([*range(40, 60), 7, 8, 9, 31], 25),
+        ([13, 99, 15, 16, 7, 8, 9, 34], 6 + 6),
+    ]
+
+
+def test_requests_of_a_model_with_tags(tiny, tmp_path):
+    job = Run(tiny(), tmp_path)
+    reading, test = job.inputs.rendering("student"), job.inputs.test
+    tags = Thinking((500,), (501,), answering=(3, 4))
+    generation = GenerationConfig(max_new_tokens=8)
+
+    def asked(control, **how):
+        params = BudgetTesting(control, (40,), "tags", generation, 0, 5, **how)
+        return list(budget_tests.requests(params, test, reading, tags))
+
+    plain = reading.prompt(test[0], "reason")
+    (truncated, *_), (triggered, *_) = asked("truncated"), asked("triggered", words="Briefly:")
+    assert truncated.request.prompt == plain
+    assert (truncated.request.force_at, list(truncated.request.forced)) == (41, [501, 3, 4])
+    words = reading.tokenizer.encode("Briefly:")
+    assert triggered.request.prompt == [*plain, 500, *words]
+    assert (triggered.request.force_at, triggered.begun) == (40 - len(words), len(words))
+    stated = asked("stated")[0].request
+    assert stated.prompt == reading.prompt(dataclasses.replace(test[0], budget=40), "reason")
+    assert (stated.limit, stated.forced) == (40 + 3 + 5, ())
+    sampled = asked("sampled", times=4, repeats=2)
+    assert [(a.repeat, a.sample) for a in sampled[:8]] == [(r, s) for r in (0, 1) for s in range(4)]
+    assert sampled[0].request.force_at == 1 + 10
+    assert all(a.example.budget == 40 for a in sampled)

@@ -4,7 +4,7 @@ from fake_run import change, evaluation_of, finish, read, write_predictions
 
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
 from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
-from bridge_jax.methods.budgeted import OF_CONTROL, Tested
+from bridge_jax.methods.budget_tests import OF_CONTROL, Tested
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.pipeline import files
@@ -82,7 +82,8 @@ def at_budgets(workdir, thinking, control="stated"):
             id=f"t{number}",
             domain="",
             budget=budget,
-            number=0,
+            repeat=0,
+            sample=0,
             completion="Thus.\nAnswer: 7",
             answer="7",
             gold="7",

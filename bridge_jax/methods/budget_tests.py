@@ -1,0 +1,265 @@
+"""Tests a student at stated budgets, and compares ways to keep them (`generation.budgets`)."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+from bridge_jax.config import Control, GenerationConfig, RunConfig
+from bridge_jax.data.answers import is_correct
+from bridge_jax.data.example import Example
+from bridge_jax.generation import budgets
+from bridge_jax.generation.budgets import Cap
+from bridge_jax.generation.engine import Completion, Engine, Request
+from bridge_jax.methods import inputs
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.pipeline.artifacts import Artifact, rows
+from bridge_jax.pipeline.models import RoleModel, write_completions
+from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.thinking import Form, Thinking, thinking_of
+
+TESTED = "replies.jsonl"
+
+
+class Tested(TypedDict):
+    """Holds a reply to a test question at a budget.
+
+    Attributes:
+      repeat: its number, where each question has several, of which the mean counts.
+      sample: its number, where the commonest of several counts.
+      thinking: the number of its thinking tokens.
+      tokens: the number of tokens that were decoded for it.
+    """
+
+    id: str
+    domain: str
+    budget: int
+    repeat: int
+    sample: int
+    completion: str
+    answer: str | None
+    gold: str
+    correct: bool
+    thinking: int
+    tokens: int
+
+
+# What each control is called in reports.
+TITLES: dict[str, str] = {
+    "stated": "Trained, told the budget",
+    "capped": "Trained, told the budget and cut off",
+    "truncated": "Untrained, cut off",
+    "forced": "Untrained, extended and cut off",
+    "triggered": "Untrained, begun with given words and cut off",
+    "sampled": "Untrained, the commonest of several answers",
+}
+OF_CONTROL: dict[str, Artifact] = {
+    control: Artifact(
+        f"evaluation/{control}",
+        f"Testing at budgets: {title.lower()}",
+        "evaluate",
+        "student",
+        (rows(TESTED, Tested),),
+    )
+    for control, title in TITLES.items()
+}
+_TRAINED = ("stated", "capped")  # Of the trained student; others are of the one before.
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetTesting:
+    """Parameters of a test at budgets.
+
+    Attributes:
+      control: how budgets are kept (`ThinkingConfig.controls`).
+      levels: budgets, tokens.
+      form: of the replies.
+      generation: how the model writes; where nothing cuts a reply off, it has `max_new_tokens` at
+        most, or its budget and an answer, if that is more.
+      seed: of sampling.
+      answer_tokens: the most tokens after the thinking.
+      closing: the text that ends thinking that is cut off.
+      words: the text that extends the thinking, or that begins it.
+      times: the number of extensions, or of samples.
+      repeats: the number of replies to each question, or of votes, whose mean counts.
+    """
+
+    control: Control
+    levels: tuple[int, ...]
+    form: Form
+    generation: GenerationConfig
+    seed: int
+    answer_tokens: int
+    closing: str = ""
+    words: str = ""
+    times: int = 0
+    repeats: int = 1
+
+
+class Asked(NamedTuple):
+    """Holds a request of a test.
+
+    Attributes:
+      example: the question, with its budget.
+      repeat, sample: of `Tested`.
+      begun: the tokens of thinking that come with the prompt.
+      request: to the engine.
+    """
+
+    example: Example
+    repeat: int
+    sample: int
+    begun: int
+    request: Request
+
+
+def run_test(
+    params: BudgetTesting,
+    out: Folder,
+    test: Examples,
+    model: RoleModel,
+    reading: Rendering,
+    made: Folder | None = None,
+) -> None:
+    """Writes the model's replies to the test questions at each budget."""
+    loaded = model.load(made)
+    tokenizer = loaded.tokenizer
+    thinking = thinking_of(tokenizer, params.form, reading.checkpoint)
+    asked = list(requests(params, test, reading, thinking))
+    engine = loaded.engine(params.generation, params.seed)
+    replies = written(params, out, engine, asked, tokenizer.encode(params.words), thinking)
+    found = []
+    for each, (ids, tokens) in zip(asked, replies):
+        example = each.example
+        reply = budgets.read(tokenizer, thinking, ids, example)
+        found.append(
+            {
+                "id": example.id,
+                "domain": example.domain,
+                "budget": example.budget,
+                "repeat": each.repeat,
+                "sample": each.sample,
+                "completion": reply.text,
+                "answer": reply.answer,
+                "gold": example.answer,
+                "correct": is_correct(reply.answer, example),
+                "thinking": reply.thinking + each.begun,
+                "tokens": tokens,
+            }
+        )
+    out.write_rows(TESTED, found)
+
+
+def requests(
+    params: BudgetTesting, test: Examples, reading: Rendering, thinking: Thinking
+) -> Iterator[Asked]:
+    """Yields the requests of a test: budget by budget, question by question."""
+    control, encode = params.control, reading.tokenizer.encode
+    samples = params.times if control == "sampled" else 1
+    leading = encode(params.words) if control == "triggered" else []
+    closing = encode(params.closing)
+    around = len(thinking.opening) + len(thinking.closing) + 1  # and the end token
+    for level in params.levels:
+        for example in test:
+            told = level if control in _TRAINED else 0
+            prompt = reading.prompt(dataclasses.replace(example, budget=told), "reason")
+            if control == "stated":
+                # Nothing cuts it off at its budget, which it may exceed.
+                enough = level + around + params.answer_tokens
+                request = Request(prompt, max(params.generation.max_new_tokens, enough))
+            elif leading:
+                # The prompt opens the thinking, and begins it.
+                begun = thinking._replace(opening=())
+                cap = Cap(level - len(leading), begun, closing, params.answer_tokens)
+                request = budgets.capped([*prompt, *thinking.opening, *leading], cap)
+            else:
+                cap = Cap(level // samples, thinking, closing, params.answer_tokens)
+                request = budgets.capped(prompt, cap)
+            example = dataclasses.replace(example, budget=level)
+            for repeat in range(params.repeats):
+                for sample in range(samples):
+                    yield Asked(example, repeat, sample, len(leading), request)
+
+
+def written(
+    params: BudgetTesting,
+    out: Folder,
+    engine: Engine,
+    asked: Sequence[Asked],
+    waiting: Sequence[int],
+    thinking: Thinking,
+) -> list[tuple[list[int], int]]:
+    """Returns the ids of each reply, and how many tokens were decoded for it.
+
+    Where budgets are forced, each round extends the replies that have ended too early. The rows of
+    each are kept, so that an interrupted test resumes.
+    """
+
+    def to_row(_: Example, completion: Completion) -> dict[str, Any]:
+        return {"ids": completion.ids, "tokens": budgets.spent(completion)}
+
+    rounds = 1 + (params.times if params.control == "forced" else 0)
+    current = {n: each.request for n, each in enumerate(asked)}
+    ids: list[list[int]] = [[] for _ in asked]
+    tokens = [0] * len(asked)
+    for number in range(rounds):
+        file, name = f"round_{number}.jsonl", f"test: {params.control}"
+        order = sorted(current)
+        # Random numbers of a reply depend on no other.
+        prompts = [current[n]._replace(stream=n) for n in order]
+        examples = [asked[n].example for n in order]
+        found = write_completions(out, file, name, engine, examples, prompts, to_row)
+        following = {}
+        for n, row in zip(order, found):
+            before = ids[n]
+            ids[n] = [*before, *row["ids"]]
+            tokens[n] += row["tokens"]
+            if number + 1 == rounds:
+                continue
+            longer = budgets.extended(current[n], row["ids"], thinking, waiting)
+            if longer is not None:
+                following[n] = longer
+                added = len(longer.prompt) - len(current[n].prompt)
+                ids[n] = [*before, *longer.prompt[-added:]]
+        current = following
+    return list(zip(ids, tokens))
+
+
+def stage(config: RunConfig, control: Control, trained_by: str, before: Mapping[str, str]) -> Stage:
+    """Returns the test of a control at every budget.
+
+    Args:
+      config: of the run.
+      control: how budgets are kept.
+      trained_by: the stage that trains at budgets.
+      before: argument -> stage, of the student before.
+    """
+    how = config.thinking
+    trained = control in _TRAINED
+    generation, times, words = config.generation, 0, ""
+    if control == "forced":
+        times, words = how.extensions, how.waiting
+    elif control == "triggered":
+        words = how.leading
+    elif control == "sampled":
+        times = how.samples
+        generation = dataclasses.replace(generation, temperature=how.temperature)
+    params = BudgetTesting(
+        control,
+        how.levels,
+        # A student that one of our methods trained writes plain replies.
+        how.form if trained or not how.after else "plain",
+        generation,
+        config.seed,
+        how.answer_tokens,
+        "" if control == "stated" else how.closing,
+        words,
+        times,
+        how.repeats,
+    )
+    reads = {"test": inputs.TEST, "model": inputs.STUDENT, "reading": inputs.TO_STUDENT}
+    reads |= {"made": trained_by} if trained else before
+    each = (times if control == "sampled" else 1) * how.repeats
+    load = Load("test", samples=len(how.levels) * each)
+    return Stage(OF_CONTROL[control], run_test, params, reads, load)
