@@ -2,9 +2,9 @@
 
 python -m launch.run --config=configs/budgets.py --workdir=runs/budgets
 
-A question is about the check digit of five or six laboratory samples (`configs/quickstart.py` says
-how it is computed). The teacher, the program that generates them, explains 300 of them at length,
-in about 170 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
+A question is about the check digit of five laboratory samples (`configs/quickstart.py` says
+how it is computed). The teacher, the program that generates them, explains 250 of them at length,
+in about 155 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
 The student has 6 of the 30 layers of SmolLM2-135M. First it learns the long explanations, and then
 each at every budget.
 
@@ -24,7 +24,7 @@ from bridge_jax.config import (
     TrainConfig,
 )
 
-QUESTIONS, LEVELS = 300, (16, 32, 64, 128, 256)
+QUESTIONS, LEVELS = 250, (16, 32, 64, 128, 256)
 MATMUL = "bfloat16"
 
 
@@ -39,8 +39,8 @@ def get_config() -> RunConfig:
             dev=20,
             test=120,
             domains=("samples",),
-            min_steps=1,
-            max_steps=6,
+            min_steps=5,
+            max_steps=5,
             families=24,
             rationale="long",
         ),
@@ -48,7 +48,7 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1, batch_rows=1)),
-        direct_training=_training(280, learning_rate=7e-4, steps=500),
+        direct_training=_training(280, learning_rate=7e-4, steps=400),
         thinking=ThinkingConfig(
             levels=LEVELS,
             after="direct",

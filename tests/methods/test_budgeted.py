@@ -206,7 +206,7 @@ def test_a_run_from_start_to_report(tiny, tmp_path):
     assert {"student", "student_unbudgeted"} <= report["accuracy"].keys()
     assert report["chains"]["64"]["written"] == 3
     page = (tmp_path / "report.html").read_text()
-    assert "Thinking at a budget" in page and "Before, cut off" in page
+    assert "Thinking at a budget" in page and "Untrained, cut off" in page
     again = StringIO()
     Run(config, tmp_path).run(Console(file=again))
     assert tiny_run.stages_run(again.getvalue()) == []
