@@ -49,7 +49,15 @@ def test_each_step_of_a_rationale_holds_and_the_last_one_is_the_answer(domain):
             for kind, value, before, *_ in steps
         )
         assert example.rationales["short"] == f"{told}, so {example.answer}."
-        for text in example.rationales.values():
+        digits = [after for *_, after in steps]
+        added = [value for _, value, *_ in steps]
+        texts = dict(example.rationales)
+        assert texts.pop("values") == f"{''.join(added)} {''.join(digits)}"
+        before = [step[2] for step in steps]
+        assert texts["sums"] == " ".join(
+            f"{a}+{b}={c}" for a, b, c in zip(before, added, digits, strict=True)
+        )
+        for text in texts.values():
             assert answers.answer_in_recorded_text(text, example) == (text, example.answer)
     assert set(values) == set(KINDS[domain])
 

@@ -71,6 +71,8 @@ def test_every_field_comes_back(tmp_path, monkeypatch):
     text = Example("1", "q", "a", "text", ("x", "y"), "law", {"0": "r"}, 0.25, Task("Do."), ",")
     number = Example("2", "p", "7", "numeric", task=Task("Do.", {"x": "y"}))
     for field in dataclasses.fields(Example):
+        if field.name == "budget":  # Set by what asks a model, and never by a source.
+            continue
         assert getattr(text, field.name) != getattr(number, field.name)
     splits = Splits((text, number, number), (number,), (text,), replaced=3, cut={"dev": 9})
     splits.bad.total = 5

@@ -47,7 +47,7 @@ SETTINGS = (
     "budget.queries=40",
     "budget.usd=1",
     "instruct.examples=0",
-    "thinking.levels=6,64",
+    "thinking.levels=8,64",
     "generation.max_new_tokens=64",
     "thinking.answer_tokens=4",
     "thinking.train.row_tokens=384",
@@ -195,11 +195,11 @@ def test_a_run_from_start_to_report(tiny, tmp_path):
     for control, found in report["budgets"].items():
         rows = read_rows(tmp_path / OF_CONTROL[control].name / TESTED)
         assert len(rows) == 2 * 4 * (2 if control == "sampled" else 1)
-        assert list(found["levels"]) == ["6", "64"]
+        assert list(found["levels"]) == ["8", "64"]
         if control != "stated":
-            shares = {6: 3, 64: 32} if control == "sampled" else {6: 6, 64: 64}
+            shares = {8: 4, 64: 32} if control == "sampled" else {8: 8, 64: 64}
             assert all(row["thinking"] <= shares[row["budget"]] for row in rows)
-            assert found["levels"]["6"]["over"] == 0.0
+            assert found["levels"]["8"]["over"] == 0.0
     sampled = report["budgets"]["sampled"]["levels"]["64"]
     rows = read_rows(tmp_path / OF_CONTROL["sampled"].name / TESTED)
     assert sampled["tokens"] == sum(r["tokens"] for r in rows if r["budget"] == 64) / 4
@@ -247,7 +247,7 @@ def test_the_assistant_shortens_at_no_cost(tiny, tmp_path):
         (("thinking.least=1.0", "thinking.most=1.0"), "is not below thinking.most"),
         (("form=two_pass",), "use chain"),
         (("selection.size=0",), "leaves nothing for shortening it"),
-        (("budget.queries=300",), "1,800 in all"),
+        (("budget.queries=300",), "1,500 in all"),
         (("thinking.repeats=2",), "raise the temperature"),
         (("thinking.train.row_tokens=200",), "is too short for a prompt of"),
         (("thinking.least=0.01", "thinking.most=0.05"), "leaves nothing of the smallest budget"),
