@@ -4,11 +4,13 @@ import dataclasses
 import importlib.util
 import json
 import shutil
+from typing import Any
 
 import pytest
 
 from bridge_jax import methods
 from bridge_jax.config import (
+    CONTROLS,
     DataConfig,
     GenerationConfig,
     InstructConfig,
@@ -19,10 +21,12 @@ from bridge_jax.config import (
     RunConfig,
     SelectionConfig,
     TeacherConfig,
+    ThinkingConfig,
     TrainConfig,
     WarmupConfig,
 )
 from bridge_jax.data import sources
+from bridge_jax.methods.budget_tests import OF_CONTROL
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.stages import deep_keys
@@ -36,6 +40,7 @@ RETRIES = "tutoring/retries"
 RATIONALES, LOGITS = "tutoring/rationales", "tutoring/logits"
 STUDENT, DIRECT = "tutoring/student", "baselines/direct"
 BY_LABELS = "baselines/labels"
+ASKED, WRITTEN, BUDGETED = "budgets/asked", "budgets/written", "budgets/student"
 OF_ASSISTANT = ("evaluation/assistant_base", "evaluation/assistant")
 OF_STUDENT = tuple(
     f"evaluation/{name}"
@@ -185,6 +190,7 @@ FIELDS |= {
         "attempts": 2,
         "structured": False,
         "show_gold": True,
+        "reasoning": "long",
         "retries": 1,
         "keep_wrong": True,
         "min_agreement": 0.5,
@@ -208,8 +214,34 @@ FIELDS |= {
     "instruct.columns": ({"question": "text"}, NOTHING),
     "instruct.on_bad_row": ("skip", NOTHING),
 }
+# What method=budgeted reads of `thinking`, after method=direct; other methods read nothing.
+BUDGETS = tuple(artifact.name for artifact in OF_CONTROL.values())
+CUT = tuple(OF_CONTROL[control].name for control in CONTROLS if control != "stated")
+THINKING: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "levels": ((4, 8), (ASKED, *BUDGETS)),
+    "least": (0.2, (ASKED,)),
+    "most": (1.5, (ASKED,)),
+    "tries": (2, (ASKED,)),
+    "unstated": (False, (BUDGETED,)),
+    # A student that learned from the answers before writes plain replies.
+    "form": ("tags", (BUDGETED, OF_CONTROL["stated"].name, OF_CONTROL["capped"].name)),
+    "controls": (("stated", "capped"), NOTHING),
+    "closing": ("Enough.", CUT),
+    "waiting": (" Hm,", (OF_CONTROL["forced"].name,)),
+    "extensions": (2, (OF_CONTROL["forced"].name,)),
+    "leading": ("Well,", (OF_CONTROL["triggered"].name,)),
+    "samples": (2, (OF_CONTROL["sampled"].name,)),
+    "temperature": (0.3, (OF_CONTROL["sampled"].name,)),
+    "answer_tokens": (9, BUDGETS),
+    "repeats": (3, BUDGETS),
+    **{f"train.{name}": (value, (BUDGETED,)) for name, value in TRAINING.items()},
+    **{f"train.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()},
+}
+FIELDS |= {f"thinking.{name}": (value, NOTHING) for name, (value, _) in THINKING.items()}
 # What each of these does is in a test of its own.
 ALONE = {
+    "thinking.after": "test_budgets_come_after_the_training_of_another_method",
+    "thinking.shortened_by": "test_budgets_come_after_the_training_of_another_method",
     "method": "test_methods_share_what_they_do_alike",
     "compare": "test_methods_share_what_they_do_alike",
     "rationales.rounds": "test_a_round_comes_before_what_the_student_learns",
@@ -290,6 +322,38 @@ def test_every_field_is_in_the_table():
     assert set(leaves(RunConfig())) == FIELDS.keys() | ALONE.keys()
     assert not FIELDS.keys() & ALONE.keys()
     assert set(ALONE.values()) <= globals().keys()
+
+
+@pytest.fixture(scope="module")
+def budgeted(base):
+    """A run with every stage of training at budgets."""
+    how = ThinkingConfig((4,), "direct", controls=CONTROLS)
+    return dataclasses.replace(
+        base, method="budgeted", thinking=how, logits=LogitsConfig(), compare=()
+    )
+
+
+@pytest.mark.parametrize("field", THINKING)
+def test_a_field_of_thinking_is_read_by(budgeted, tmp_path, field):
+    value, readers = THINKING[field]
+    other = with_value(budgeted, f"thinking.{field}", value)
+    assert other != budgeted
+    expected = and_what_follows(budgeted, readers)
+    assert changed(keys_of(budgeted, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_budgets_come_after_the_training_of_another_method(budgeted, tmp_path):
+    before = keys_of(dataclasses.replace(budgeted, method="direct"), tmp_path)
+    here = keys_of(budgeted, tmp_path)
+    # Tests of models that are as they were before are not repeated.
+    assert before.keys() - here.keys() == {OF_STUDENT[0], OF_STUDENT[1]}
+    differ = changed(before, here)
+    assert differ == {OF_STUDENT[-1]}, "the student that is tested is another"
+    alone = keys_of(with_value(budgeted, "thinking.after", ""), tmp_path)
+    assert STUDENT not in alone and changed(here, alone) >= {BUDGETED}
+    by_assistant = keys_of(with_value(budgeted, "thinking.shortened_by", "assistant"), tmp_path)
+    assert ASKED not in by_assistant and WRITTEN in by_assistant
+    assert changed(here, by_assistant) == and_what_follows(budgeted, (BUDGETED,))
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from bridge_jax import methods
-from bridge_jax.config import RunConfig
+from bridge_jax.config import CONTROLS, RunConfig
 from bridge_jax.config.io import override
 
 OPTIONS = (
@@ -20,12 +20,23 @@ OPTIONS = (
     ["compare=", "compare=direct", "compare=direct,labels"],
     ["form=chain", "form=two_pass"],
 )
+# Of a method with options of its own; there the ends of the others suffice.
+MORE = {
+    "budgeted": (
+        ["thinking.after=", "thinking.after=direct", "thinking.after=bridge"],
+        ["thinking.shortened_by=teacher", "thinking.shortened_by=assistant"],
+        [f"thinking.controls={','.join(CONTROLS)}"],
+    )
+}
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_the_table_is_what_the_method_may_run(name):
     method, found = methods.named(name), {}
-    for choice in itertools.product(*OPTIONS):
+    options = OPTIONS
+    if name in MORE:
+        options = (*([each[0], each[-1]] for each in OPTIONS[:7]), *MORE[name])
+    for choice in itertools.product(*options):
         stages = method.stages(override(RunConfig(method=name), choice))
         found |= {stage.name: stage.artifact for stage in stages}
         # A stage reads what was left before it.
@@ -46,7 +57,7 @@ def test_a_stage_has_one_row_whatever_the_method():
 @pytest.mark.parametrize("phase", methods.PHASES)
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_a_phase_has_its_results_and_what_they_need(name, phase):
-    config = RunConfig(method=name)
+    config = override(RunConfig(method=name), ["thinking.after=bridge"])
     plan = methods.stages(config)
     names = [stage.name for stage in methods.stages(config, phase)]
     assert names == [stage.name for stage in plan if stage.name in names]  # in order
