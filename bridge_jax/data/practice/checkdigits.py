@@ -85,18 +85,17 @@ def code(seed: int, domain: str, families: int = 0) -> Code:
 def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
     """Returns a question about `steps` different kinds of items, 1 to 12.
 
-    The shortest of its rationales tell all values and then the digit after each item, or the digits
-    of each step; the others say the same in more and more words. In tokens of SmolLM2 an item takes
-    2, 6, 9, 18 and 31.
+    The shortest of its rationales tell each item's value and the digit after it, or a sum for each;
+    the others say the same in more and more words. In tokens of SmolLM2 an item takes 2, 6, 9, 18
+    and 31.
     """
     start = digit = rng.randrange(10)
     items = different(rng, rules.kinds, steps)
-    values, digits, sums, short, medium, long = [], [], [], [], [], []
+    digits, sums, short, medium, long = [], [], [], [], []
     for item in items:
         value, before = rules.values[item], digit
         total, digit = before + value, (before + value) % 10
-        values.append(str(value))
-        digits.append(str(digit))
+        digits.append(f"{value}{digit}")
         sums.append(f"{before}+{value}={digit}")
         short.append(f"{item} {before}+{value}={total}")
         medium.append(f"A {item} is {value}: {before}+{value}={total}, so {digit}.")
@@ -110,7 +109,7 @@ def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
         answer=str(digit),
         labels=(),
         rationales={
-            "values": f"{''.join(values)} {''.join(digits)}",
+            "digits": "".join(digits),
             "sums": " ".join(sums),
             "short": f"{'; '.join(short)}, so {digit}.",
             "medium": " ".join(medium),
