@@ -8,7 +8,11 @@ in about 155 tokens. It is then asked to shorten each explanation to 128, 64, 32
 The student has 6 of the 30 layers of SmolLM2-135M. First it learns the long explanations, and then
 each at every budget.
 
-It is compared with itself before it learned budgets, cut off at each, and made to think on.
+It is compared with itself before it learned budgets, cut off at each, and extended.
+
+Takes 16 minutes on one CPU core with matrix units for bf16 (26 where the other core runs another seed)
+and 5 GiB. On seeds 0 and 1 the student answered 95% in 32 tokens, 94% in 64, 99% in 128 and 256, and
+7% in 16, where guessing gives 10% (docs/budgets.md).
 """
 
 from bridge_jax.config import (

@@ -107,5 +107,7 @@ def test_a_second_start_runs_nothing_and_a_change_its_readers(study):
 def test_its_config_is_checked(config):
     with pytest.raises(UserError, match=r"student_training\.accumulate=3 does not divide"):
         validate(tiny_run.override(config, "student_training.accumulate=3"))
-    with pytest.raises(UserError, match=r"method=tpy: one of bridge, direct, self, labels, budgeted, toy"):
+    with pytest.raises(
+        UserError, match=r"method=tpy: one of bridge, direct, self, labels, budgeted, toy"
+    ):
         validate(tiny_run.override(config, "method=tpy"))
