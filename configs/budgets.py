@@ -10,8 +10,8 @@ each at every budget.
 
 It is compared with itself before it learned budgets, cut off at each, and extended.
 
-Takes 16 minutes on one CPU core with matrix units for bf16 (26 where the other core runs another seed)
-and 5 GiB. On seeds 0 and 1 the student answered 95% in 32 tokens, 94% in 64, 99% in 128 and 256, and
+Takes 26 minutes on one CPU core with matrix units for bf16, with another seed on the other core. On
+seeds 0 and 1 the student answered 95% correctly in 32 tokens, 94% in 64, 99% in 128 and in 256, and
 7% in 16, where guessing gives 10% (docs/budgets.md).
 """
 
