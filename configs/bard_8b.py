@@ -1,12 +1,14 @@
 """Teaches an 8B student to think for at most 500 to 8,000 tokens (BARD, 2511.01470): Qwen3-8B.
 
     python -m launch.plan --config=configs/bard_8b.py --topology=v5p:2x2x2
-    python -m launch.run --config=configs/bard_8b.py --workdir=DIR --data.path=DATA.jsonl
+    python -m launch.run --config=configs/bard_8b.py --workdir=DIR --data.path=POOL.jsonl \
+        --data.test_path=AIME.jsonl
 
-The pool has problems of mathematics with numeric answers; the test rows may be those of AIME 2024
-and 2025 (`split` is `test`), with 16 answers to each, of which the mean counts (avg@16). Gemini
-explains 1,000 problems at length, and shortens each explanation to five budgets, with the key in
-GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>.
+The pool has problems of mathematics with numeric answers, and the test is a file of its own: that
+of AIME 2024 or 2025 as the hub has it is read with `--config.data.columns=question:problem`, if the
+pool's column is called so too. Each problem gets 16 answers, of which the mean counts (avg@16).
+Gemini explains 1,000 problems at length, and shortens each explanation to five budgets, with the
+key in GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>.
 
 GPQA has other answers: `data.kind=choice`, with the columns of its file,
 

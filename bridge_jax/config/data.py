@@ -32,7 +32,9 @@ class DataConfig:
       source: `practice` (generated here), `jsonl` (one file) or `hf` (a dataset of the hub, or a
         local file or folder that the datasets library reads).
       path: the JSONL file, or the hub's dataset name.
-      config, revision: of a dataset of the hub: which of its configs, and which commit, tag or
+      test_path: another one, of the same source and columns, whose rows are all the test; those of
+        `path` need no split then, and its own test is left out.
+      config, revision: of `path` on the hub: which of its configs, and which commit, tag or
         branch; empty is the default.
       columns: one of our `COLUMNS` -> the file's column. The file needs a `question`, an `answer`
         and a `split`; without ids they are made from the content. Options in columns of their own
@@ -66,6 +68,7 @@ class DataConfig:
 
     source: Literal["practice", "jsonl", "hf"] = "practice"
     path: Place = ""
+    test_path: Place = ""
     config: str = ""
     revision: str = ""
     columns: Mapping[Annotated[str, OneOf(COLUMNS)], str] = dataclasses.field(default_factory=dict)

@@ -47,26 +47,26 @@ class WrittenFloat(float):
     __repr__ = __str__
 
 
-def read_jsonl(path: str, part: str) -> Iterator[Row]:
+def read_jsonl(path: str, setting: str) -> Iterator[Row]:
     """Yields the rows of the file at `path`, blank lines left out.
 
     Args:
       path: of the file.
-      part: the part of the run's config that names it, for messages: "data" or "instruct".
+      setting: the one that names it, for messages: `data.path`, `data.test_path`, `instruct.path`.
 
     Raises:
       UserError: there is no such file, or it is not a text.
     """
     file = Path(path)
     if file.is_dir():
-        raise UserError(f"{part}.path={path} is a folder: read it with {part}.source=hf")
+        raise UserError(f"{setting}={path} is a folder: read it with {_section(setting)}.source=hf")
     if not file.is_file():
-        raise UserError(f"{part}.path={path}: no such file")
+        raise UserError(f"{setting}={path}: no such file")
     with file.open("rb") as opened:
         head = opened.read(32)
     for magic, what in _PACKED.items():
         if head.startswith(magic):
-            raise UserError(f"{part}.path={path} {what}")
+            raise UserError(f"{setting}={path} {what}")
     encoding = json.detect_encoding(head[:4])
     # Invalid bytes of UTF-8 are kept as surrogates, so that their lines can be named.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
@@ -85,9 +85,12 @@ def read_jsonl(path: str, part: str) -> Iterator[Row]:
                 yield row
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{part}.path={path}: begins as {encoding} and is not ({error.reason}); save it as "
-            "UTF-8"
+            f"{setting}={path}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
         ) from None
+
+
+def _section(setting: str) -> str:
+    return setting.partition(".")[0]
 
 
 def _object(line: str, is_utf8: bool) -> dict[str, Any]:
@@ -150,14 +153,14 @@ def _other_format(line: str) -> str:
     return f"the file is not JSON Lines, it looks like {what}"
 
 
-def read_dataset(config: DataConfig, part: str) -> Iterator[Row]:
+def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
     """Yields the rows of all splits, each with the name of its split unless a column has it.
 
     Classes become their names. Floats of 16 and 32 bits get the fewest digits that identify them.
 
     Args:
       config: names the dataset, file or folder.
-      part: the part of the run's config that names it, for messages: "data" or "instruct".
+      setting: the one that names `config.path`, for messages.
 
     Raises:
       UserError: the library is missing, or cannot load what `config.path` names.
@@ -166,17 +169,20 @@ def read_dataset(config: DataConfig, part: str) -> Iterator[Row]:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            f"{part}.source=hf needs the datasets library: pip install 'bridge-jax[datasets]'"
+            f"{_section(setting)}.source=hf needs the datasets library: pip install "
+            "'bridge-jax[datasets]'"
         ) from None
     try:
         loaded, is_csv = _load(datasets, config)
     except Exception as error:
-        reason = " ".join(str(error).split())[:500]
+        # `datasets` says "while generating", and the reason in what that came from.
+        told = (error, error.__cause__) if error.__cause__ else (error,)
+        reason = " ".join(" ".join(str(each) for each in told).split())[:500]
         several = ""
-        if part == "data":
+        if setting == "data.path":
             several = "; data.config names one of several configs, data.revision a version"
         raise UserError(
-            f"{part}.path={config.path}: datasets cannot load it ({type(error).__name__}: "
+            f"{setting}={config.path}: datasets cannot load it ({type(error).__name__}: "
             f"{reason}); give a dataset of the hub, or a local file or folder of parquet, JSON or "
             f"CSV{several}"
         ) from error

@@ -47,7 +47,7 @@ _PARTS = ("pool", "dev", "test")
 _FILE = "examples.jsonl"
 _DIGESTS = "_digests"  # An attribute that is no field, so `dataclasses.replace` leaves it out.
 # Settings that do not change the examples: the path, their use, and those of practice tasks.
-_LEFT_OUT = ("path", "rationale", "labelled", *_PRACTICE)
+_LEFT_OUT = ("path", "test_path", "rationale", "labelled", *_PRACTICE)
 
 
 class Instruction(NamedTuple):
@@ -92,7 +92,7 @@ def load(config: DataConfig, seed: int) -> Splits:
         if config.kind == "text":
             splits = practice.open_ended(splits, config.min_rouge)
     else:
-        splits = _collect(_raw_rows(config), config)
+        splits = _collect(_rows(config), config)
     return _told(splits, config)
 
 
@@ -116,13 +116,13 @@ def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str
     name = _name(config, content)
     if facts := caches.read(folder, name, (_FILE,)):
         try:
-            splits = _load(caches.path_of(folder, name, _FILE).read_bytes(), config.path)
+            splits = _load(caches.path_of(folder, name, _FILE).read_bytes(), config)
             vars(splits)[_DIGESTS] = dict(facts["digests"])
             return splits
         except (OSError, ValueError, LookupError, TypeError):
             pass  # Another process replaced it in the meantime.
     splits = load(config, seed)
-    data = _dump(splits)
+    data = _dump(splits, config.path)
     counts = {part: len(getattr(splits, part)) for part in _PARTS}
     facts = {"what": "examples", "digests": digests(splits), "counts": counts}
     caches.write(folder, name, {_FILE: lambda file: file.write(data)}, facts)
@@ -157,7 +157,7 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     source = DataConfig(source=config.source, path=config.path, columns=config.columns)
     columns, bad = Columns(config.columns), BadRows()
     found, others = [], set()
-    for row in _raw_rows(source, "instruct"):
+    for row in _raw_rows(source, "instruct.path"):
         bad.total += 1
         try:
             split = columns.text(row, "split", required=False)
@@ -189,11 +189,24 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     return Instructions(tuple(found[i] for i in order), bad)
 
 
-def _raw_rows(config: DataConfig, part: str = "data") -> Iterator[Row]:
-    """Yields the rows of a file or a dataset; `part` of the run's config names it in messages."""
+def _rows(config: DataConfig) -> Iterator[tuple[Row, bool]]:
+    """Yields the rows of `path` and of `test_path`, and whether they are of the second."""
+    split = config.columns.get("split", "split")
+    for row in _raw_rows(config, "data.path"):
+        if config.test_path and not row.problem:
+            row = dataclasses.replace(row, value={split: "train", **row.value})
+        yield row, False
+    if config.test_path:
+        other = dataclasses.replace(config, path=config.test_path, config="", revision="")
+        for row in _raw_rows(other, "data.test_path"):
+            yield dataclasses.replace(row, value={**row.value, split: "test"}), True
+
+
+def _raw_rows(config: DataConfig, setting: str) -> Iterator[Row]:
+    """Yields the rows of a file or a dataset; `setting` names it in messages."""
     if config.source == "jsonl":
-        return read_jsonl(config.path, part)
-    return read_dataset(config, part)
+        return read_jsonl(config.path, setting)
+    return read_dataset(config, setting)
 
 
 def _check(config: DataConfig) -> None:
@@ -230,20 +243,22 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
     return dataclasses.replace(splits, **told)
 
 
-def _collect(rows: Iterable[Row], config: DataConfig) -> Splits:
+def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
     """Converts rows, and groups them by split; the caps apply after all rows have been checked."""
     reader, bad = RowReader(config), BadRows()
     found: dict[str, list[Example]] = {"pool": [], "dev": [], "test": []}
     called: collections.Counter[str] = collections.Counter()
     lost: set[str] = set()  # Our names of the splits that bad rows belong to.
-    for row in rows:
+    for row, is_test in rows:
         bad.total += 1
         name = ""
         try:
             reader.columns.check(row)
             theirs = reader.columns.text(row, "split")
             called[theirs] += 1
-            name = _ours(theirs, config, reader.columns.name("split"))
+            name = "test" if is_test else _ours(theirs, config, reader.columns.name("split"))
+            if config.test_path and name == "test" and not is_test:
+                continue
             if name:
                 found[name].append(reader.example(row, name))
         except BadRowError as error:
@@ -301,7 +316,8 @@ def _name(config: DataConfig, content: str) -> str:
         for name, value in vars(told).items()
         if name not in _LEFT_OUT
     }
-    kind = Path(config.path).suffix  # `datasets` chooses the format by it.
+    # `datasets` chooses the format by it.
+    kind = [Path(path).suffix for path in (config.path, config.test_path)]
     versions = caches.versions_of("datasets")
     return caches.name_of("examples", caches.code_of("data"), versions, settings, kind, content)
 
@@ -316,12 +332,12 @@ def _texts(splits: Splits) -> dict[str, bytes]:
     return texts
 
 
-def _dump(splits: Splits) -> bytes:
-    """Returns splits as lines of JSON."""
+def _dump(splits: Splits, path: str) -> bytes:
+    """Returns splits as lines of JSON; `path` is that of the data now."""
     bad = splits.bad
     rest = {
         "total": bad.total,
-        "rows": [[row.row, row.reason] for row in bad.rows],
+        "rows": [[row.file == path, row.row, row.reason] for row in bad.rows],
         "kinds": bad.kinds,
         "ways_out": bad.ways_out,
         "replaced": splits.replaced,
@@ -330,14 +346,17 @@ def _dump(splits: Splits) -> bytes:
     return b"\n".join([*_texts(splits).values(), _json(rest)])
 
 
-def _load(data: bytes, path: str) -> Splits:
-    """Returns the splits that were dumped; `path` is that of the data now."""
+def _load(data: bytes, config: DataConfig) -> Splits:
+    """Returns the splits that were dumped; `config` has the paths of the data now."""
     *texts, rest = map(json.loads, data.split(b"\n"))
     parts = zip(texts[::2], texts[1::2], strict=True)
     examples = {name: tuple(_examples(*part)) for name, part in zip(_PARTS, parts, strict=True)}
     bad = BadRows(
         rest["total"],
-        [BadRow(path, *row) for row in rest["rows"]],
+        [
+            BadRow(config.path if is_first else config.test_path, *row)
+            for is_first, *row in rest["rows"]
+        ],
         collections.Counter(rest["kinds"]),
         rest["ways_out"],
     )

@@ -137,6 +137,8 @@ def _faults_of_sources(config: RunConfig, has_data: bool) -> Iterator[str]:
         yield (
             f"data.path is empty, but data.source={data.source} reads from it: pass --data.path=..."
         )
+    if data.source == "practice" and data.test_path:
+        yield f"data.test_path={data.test_path}: data.source=practice reads no file"
     source = f"instruct.source={instruct.source}"
     if instruct.source == "generated":
         for name in ("path", "columns"):

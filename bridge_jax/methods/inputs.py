@@ -241,14 +241,23 @@ class Inputs:
 
     @functools.cached_property
     def _data_content(self) -> str:
-        """The hash of the local file or folder of the data; "" if there is none."""
+        """The hashes of the local files or folders of the data; "" if one is on the hub."""
+        found = [self._hashes.of_place(Path(path)) for path in self._data_paths]
+        return " ".join(found) if all(found) else ""
+
+    @property
+    def _data_paths(self) -> list[str]:
         data = self._config.data
-        has_path = data.source != "practice" and bool(data.path)
-        return self._hashes.of_place(Path(data.path)) if has_path else ""
+        paths = [] if data.source == "practice" else [data.path, data.test_path]
+        return [path for path in paths if path]
 
     def _data_files(self) -> dict[str, str]:
-        data = self._config.data
-        return {} if data.source == "practice" else _files(data.path, self._hashes)
+        names = ("", "test_path/")  # Both files may have one name.
+        return {
+            f"{prefix}{name}": digest
+            for prefix, path in zip(names, self._data_paths)
+            for name, digest in _files(path, self._hashes).items()
+        }
 
     @functools.cached_property
     def _replayed(self) -> str:

@@ -549,3 +549,51 @@ def test_gold_numbers_are_read_by_the_decimal_mark(tmp_path, decimal, answers, v
 def test_a_number_of_json_is_trained_in_digits(tmp_path):
     rows = [row("a", answer=1e-05), row("b", answer=2.50), row("t", "test")]
     assert [e.answer for e in read(tmp_path, rows).pool] == ["0.00001", "2.5"]
+
+
+AIME = [  # As the hub has them: no split of ours, and other columns than the pool.
+    {"id": 60, "problem": "Find m+n.", "solution": "As shown.", "answer": "073", "split": "train"},
+    {"id": 61, "problem": "Find k.", "solution": "As shown.", "answer": "204", "split": "train"},
+]
+POOL = [
+    {"id": "a", "problem": "What is 1+1?", "answer": "2", "level": 1},
+    {"id": "b", "problem": "What is 1+2?", "answer": "3", "level": 1, "split": "test"},
+    {"id": "c", "problem": "What is 1+3?", "answer": "4", "level": 2, "split": "dev"},
+]
+
+
+def read_two(tmp_path, pool=POOL, test=AIME, **config):
+    (tmp_path / "other").mkdir(exist_ok=True)
+    path, other = write(tmp_path, pool), write(tmp_path / "other", test)
+    settings = {"source": "jsonl", "pool": 0, "dev": 0, "test": 0} | config
+    return load(
+        DataConfig(path=path, test_path=other, columns={"question": "problem"}, **settings), 0
+    )
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": "train", "dev": "dev"}])
+def test_the_test_may_be_another_file(tmp_path, splits):
+    found = read_two(tmp_path, splits=splits)
+    assert [ids(part) for part in (found.pool, found.dev, found.test)] == [
+        ["a"], ["c"], ["60", "61"]
+    ]  # fmt: skip
+    assert is_correct(parse_answer("Answer: 73", found.test[0]), found.test[0])
+
+
+def test_the_test_may_be_another_dataset(tmp_path):
+    pytest.importorskip("datasets")
+    pool = [{key: value for key, value in row.items() if key != "split"} for row in POOL]
+    found = read_two(tmp_path, pool, source="hf")
+    assert [ids(part) for part in (found.pool, found.test)] == [["a", "b", "c"], ["60", "61"]]
+
+
+def test_faults_of_the_other_file_name_it(tmp_path):
+    with pytest.raises(UserError, match=r"other/rows\.jsonl, line 2: has no key 'answer'"):
+        read_two(tmp_path, test=[AIME[0], {"problem": "Why?"}])
+    with pytest.raises(UserError, match=r"other/rows\.jsonl, line 1: asks the same question as"):
+        read_two(tmp_path, test=[{"problem": "What is 1+1?", "answer": "2"}])
+    config = DataConfig(
+        "jsonl", write(tmp_path, POOL), "none.jsonl", columns={"question": "problem"}
+    )
+    with pytest.raises(UserError, match=r"data\.test_path=none\.jsonl: no such file"):
+        load(config, 0)

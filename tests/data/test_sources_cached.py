@@ -66,6 +66,14 @@ def test_what_was_loaded_before_comes_back_exactly(data, tmp_path, loads):
     assert second.dev[0].rationales == {"rationale": "As\nis."}
 
 
+def test_bad_rows_of_the_test_file_come_back_with_its_name(data, tmp_path):
+    other = tmp_path / "test.jsonl"
+    other.write_text(json.dumps(ROWS[3] | {"question": "Another?", "id": "t"}) + "\nno JSON\n")
+    first, second = twice(config(data, test_path=str(other)), tmp_path / "cache")
+    assert second == first and [example.id for example in second.test] == ["t"]
+    assert second.bad.rows[-1][:2] == (str(other), "line 2")
+
+
 def test_every_field_comes_back(tmp_path, monkeypatch):
     """The fields of Example and Splits by their names, so that a new one is not forgotten."""
     text = Example("1", "q", "a", "text", ("x", "y"), "law", {"0": "r"}, 0.25, Task("Do."), ",")

@@ -27,7 +27,7 @@ from bridge_jax.config import (
 )
 from bridge_jax.data import sources
 from bridge_jax.methods.budget_tests import OF_CONTROL
-from bridge_jax.methods.inputs import Inputs
+from bridge_jax.methods.inputs import TEST, Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.stages import deep_keys
 
@@ -207,6 +207,7 @@ FIELDS |= {
     "data.decimal": (",", NOTHING),
     "data.min_rouge": (0.9, NOTHING),
     "data.path": ("rows.jsonl", NOTHING),
+    "data.test_path": ("more.jsonl", NOTHING),
     "data.columns": ({"question": "text"}, NOTHING),
     "data.splits": ({"train": "train"}, NOTHING),
     "budget.ledger": ("other.sqlite", NOTHING),
@@ -546,6 +547,21 @@ def test_where_data_lie_does_not_matter(of_file, tmp_path):
     said.write_text('instruction = "Lost or late?"\n')
     expected = and_what_follows(of_file, (*OF_POOL, *TESTS))
     assert changed(keys_of(of_file, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_rows_of_a_test_file_are_known_by_their_content(of_file, tmp_path):
+    (tmp_path / "test").mkdir()
+    others = [row for row in rows() if row["split"] != "test"]
+    tested = [row | {"split": ""} for row in rows() if row["split"] == "test"]
+    apart = with_value(of_file, "data.path", write_rows(tmp_path / "rest.jsonl", others))
+    place = write_rows(tmp_path / "test/rest.jsonl", tested)
+    apart = with_value(apart, "data.test_path", place)
+    before = keys_of(apart, tmp_path)
+    assert not changed(keys_of(of_file, tmp_path), before)
+    write_rows(tmp_path / "test/rest.jsonl", [row | {"question": "How?"} for row in tested[:1]])
+    assert changed(before, keys_of(apart, tmp_path)) == and_what_follows(of_file, TESTS)
+    inputs = Inputs(apart, tmp_path, None, Hashes())
+    assert set(inputs.table[TEST].files()) == {"rest.jsonl", "test_path/rest.jsonl"}
 
 
 @pytest.mark.parametrize(
