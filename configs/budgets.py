@@ -28,7 +28,7 @@ from bridge_jax.config import (
     TrainConfig,
 )
 
-QUESTIONS, LEVELS = 250, (16, 32, 64, 128, 256)
+QUESTIONS, LEVELS = 400, (16, 32, 64, 128, 256)
 MATMUL = "bfloat16"
 
 
@@ -41,7 +41,7 @@ def get_config() -> RunConfig:
         data=DataConfig(
             pool=QUESTIONS,
             dev=20,
-            test=120,
+            test=100,
             domains=("samples",),
             min_steps=5,
             max_steps=5,
@@ -52,12 +52,12 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1, batch_rows=1)),
-        direct_training=_training(280, learning_rate=7e-4, steps=400),
+        direct_training=_training(280, learning_rate=7e-4, steps=300),
         thinking=ThinkingConfig(
             levels=LEVELS,
             after="direct",
             train=_training(280, learning_rate=5e-4, epochs=1),
-            controls=("stated", "capped", "truncated", "forced"),
+            controls=("stated", "truncated", "forced"),
         ),
         generation=GenerationConfig(max_new_tokens=208, batch_size=100),
         evaluation=EvaluationConfig(student_before=False),

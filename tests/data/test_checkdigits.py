@@ -52,11 +52,10 @@ def test_each_step_of_a_rationale_holds_and_the_last_one_is_the_answer(domain):
         digits = [after for *_, after in steps]
         added = [value for _, value, *_ in steps]
         texts = dict(example.rationales)
-        assert texts.pop("digits") == " ".join(map("".join, zip(named, added, digits, strict=True)))
         before = [step[2] for step in steps]
-        assert texts["sums"] == " ".join(
-            f"{a}+{b}={c}" for a, b, c in zip(before, added, digits, strict=True)
-        )
+        sums = list(zip(before, added, digits, strict=True))
+        assert texts.pop("digits") == "".join(map("".join, sums))
+        assert texts["sums"] == " ".join(f"{a}+{b}={c}" for a, b, c in sums)
         for text in texts.values():
             assert answers.answer_in_recorded_text(text, example) == (text, example.answer)
     assert set(values) == set(KINDS[domain])
