@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import numpy as np
+
 from bridge_jax.config import RunConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.errors import UserError
@@ -25,6 +27,7 @@ from bridge_jax.text import prompts
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import first_difference
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.predictions import predict
 
 LOGITS = Artifact(
@@ -108,7 +111,9 @@ def attach(
         for sequence in of_one:
             if target.rationale:
                 part = slice(start, start + sequence.targets)
-                sequence = sequence._replace(soft=prompts.SoftTargets(ids[part], logprobs[part]))
+                there = np.ones(sequence.targets, np.float32)
+                soft = SoftTargets(ids[part], logprobs[part], there)
+                sequence = sequence._replace(beside=soft)
                 start = part.stop
             sequences.append(sequence)
     return sequences

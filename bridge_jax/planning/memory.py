@@ -15,8 +15,9 @@ from bridge_jax.models.layouts import as_generated, in_training
 from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
 from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
-from bridge_jax.text.packing import Rows, SoftRows
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Objective
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import abstract_state, make_train_step
 
@@ -75,11 +76,11 @@ def train_step(
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
     weight = _array(mesh, (count, targets), jnp.float32)
-    soft_rows: Any = None
+    beside: Any = None
     if soft:
         probabilities = _array(mesh, (count, targets, soft), jnp.float32)
-        soft_rows = SoftRows(_ints(mesh, count, targets, soft), probabilities, weight)  # type: ignore[arg-type]
-    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, soft_rows)  # type: ignore[arg-type]
+        beside = SoftTargets(_ints(mesh, count, targets, soft), probabilities, weight)
+    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, beside)  # type: ignore[arg-type]
     places = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)

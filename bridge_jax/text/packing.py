@@ -1,26 +1,13 @@
 """Packs sequences into rows: for training of one static shape, for scoring of a few widths."""
 
 from collections.abc import Sequence as Seq
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bridge_jax.errors import UserError
 from bridge_jax.text.prompts import Sequence
-
-
-class SoftRows(NamedTuple):
-    """The predictions of another model at the targets of packed rows.
-
-    Attributes:
-      ids: int32[R, T, K], its most probable tokens.
-      logprobs: f32[R, T, K], in nats.
-      weight: f32[R, T], 1 where there are predictions.
-    """
-
-    ids: np.ndarray
-    logprobs: np.ndarray
-    weight: np.ndarray
 
 
 class Rows(NamedTuple):
@@ -33,7 +20,8 @@ class Rows(NamedTuple):
       target_at: int32[R, T], the position that predicts the target.
       target: int32[R, T], the token there.
       rationale_weight, answer_weight: f32[R, T], 1 where the target belongs to that part.
-      soft: what another model predicts there; None if no sequence has any.
+      beside: what the objective reads there, a tree of arrays [R, T, ...] that are 0 where a
+        sequence has nothing; None if no sequence has anything.
     """
 
     tokens: np.ndarray
@@ -43,7 +31,7 @@ class Rows(NamedTuple):
     target: np.ndarray
     rationale_weight: np.ndarray
     answer_weight: np.ndarray
-    soft: SoftRows | None = None
+    beside: Any = None
 
 
 def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
@@ -129,12 +117,8 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
         np.zeros(small, np.int32), np.zeros(small, np.int32),
         np.zeros(small, np.float32), np.zeros(small, np.float32),
     )  # fmt: skip
-    soft = None
-    if widths := {s.soft.ids.shape[1] for s in sequences if s.soft}:
-        wide = (*small, widths.pop())
-        soft = SoftRows(
-            np.zeros(wide, np.int32), np.zeros(wide, np.float32), np.zeros(small, np.float32)
-        )
+    given = next((s.beside for s in sequences if s.beside is not None), None)
+    beside = jax.tree.map(lambda a: np.zeros((*small, *a.shape[1:]), a.dtype), given)
     for r, members in enumerate(plan):
         start = filled = 0
         for segment, index in enumerate(members, start=1):
@@ -149,8 +133,7 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
             rows.target[r, slots] = s.rationale + s.answer
             rows.rationale_weight[r, filled : filled + len(s.rationale)] = 1
             rows.answer_weight[r, filled + len(s.rationale) : filled + targets[index]] = 1
-            if soft and s.soft:
-                soft.ids[r, slots], soft.logprobs[r, slots] = s.soft
-                soft.weight[r, slots] = 1
+            for to, of_one in zip(jax.tree.leaves(beside), jax.tree.leaves(s.beside)):
+                to[r, slots] = of_one
             start, filled = start + s.length, filled + targets[index]
-    return rows._replace(soft=soft)
+    return rows._replace(beside=beside)

@@ -11,9 +11,7 @@ Texts of users and datasets are inserted verbatim; they are never used as format
 import dataclasses
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import Any, Literal, NamedTuple
 
 from bridge_jax.config import DataConfig
 from bridge_jax.data.answers import ANSWER_MARK, format_completion
@@ -33,18 +31,6 @@ INSTRUCTIONS: dict[Mode, str] = {
 }
 
 
-class SoftTargets(NamedTuple):
-    """Another model's predictions at each of N targets: its K most probable tokens.
-
-    Attributes:
-      ids: int32[N, K].
-      logprobs: f32[N, K], in nats, of the whole vocabulary.
-    """
-
-    ids: np.ndarray
-    logprobs: np.ndarray
-
-
 class Sequence(NamedTuple):
     """One training sequence in parts, from which its loss masks follow.
 
@@ -52,13 +38,14 @@ class Sequence(NamedTuple):
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
       rationale: ids of the rationale; may be empty.
       answer: ids of the answer and of the end of the turn.
-      soft: predictions of another model for rationale and answer; None if there are none.
+      beside: what an objective reads at each target of rationale and answer, a tree of arrays whose
+        first axis is the targets; None if it reads the tokens alone.
     """
 
     prompt: list[int]
     rationale: list[int]
     answer: list[int]
-    soft: SoftTargets | None = None
+    beside: Any = None
 
     @property
     def length(self) -> int:
@@ -79,8 +66,8 @@ class Sequence(NamedTuple):
         """Returns the sequence with only the answer's own tokens as `answer`.
 
         A leading `mark` (ids) moves to `rationale`, and one of the tokens `ends` at the end is
-        dropped: every answer has both. If nothing is left, the sequence stays as it is. `soft` is
-        dropped.
+        dropped: every answer has both. If nothing is left, the sequence stays as it is. `beside`
+        is dropped.
         """
         start = len(mark) if self.answer[: len(mark)] == mark else 0
         own = self.answer[start:]

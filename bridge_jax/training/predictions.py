@@ -14,9 +14,10 @@ from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.text.packing import Rows, first_fit, pack
-from bridge_jax.text.prompts import Sequence, SoftTargets
+from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.batches import batches_in_order
 from bridge_jax.training.objectives.sft import at_targets
+from bridge_jax.training.objectives.soft_targets import SoftTargets
 
 
 @functools.partial(jax.jit, static_argnames=("config", "k", "among"))
@@ -68,4 +69,4 @@ def predict(
             slots[index] = row, slice(start, end)
             start = end
     ids, logprobs = (np.concatenate([part[slot] for slot in slots]) for part in (ids, logprobs))
-    return SoftTargets(ids, logprobs)
+    return SoftTargets(ids, logprobs, np.ones(len(ids), np.float32))

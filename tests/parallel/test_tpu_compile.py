@@ -23,9 +23,9 @@ from bridge_jax.selection import clusters, greedy
 from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import gradient_batch, score_batch
-from bridge_jax.text.packing import Rows, SoftRows
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
+from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.predictions import predict_batch
 from bridge_jax.training.step import TrainState, make_train_step
@@ -125,7 +125,7 @@ def test_train_step_and_soft_targets(mesh):
     """Compiles the assistant's most probable tokens, and a student's step towards them."""
     k, params = 32, decoder.abstract(WINDOWED, mesh)
     wide, weights = (B, T, k), array(mesh, B, T, dtype=jnp.float32)
-    soft: Any = SoftRows(array(mesh, *wide), array(mesh, *wide, dtype=jnp.float32), weights)
+    soft: Any = SoftTargets(array(mesh, *wide), array(mesh, *wide, dtype=jnp.float32), weights)
     memory = train_step(WINDOWED, params, {}, mesh, soft)
     # The old state is donated: its bytes are the new one's.
     parameters = sum(p.size for p in jax.tree.leaves(params))

@@ -9,14 +9,13 @@ import pytest
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
-from bridge_jax.text import prompts
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import predictions
 from bridge_jax.training.batches import batches
 from bridge_jax.training.objectives import soft_targets
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
+from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [
@@ -33,7 +32,7 @@ compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 def step(model, sequences, share, accumulate=1):
     rows = pack(sequences, 24, 2)
-    objective = SoftTargetSFT(share, 0.3) if rows.soft else SFT(0.3)
+    objective = SoftTargetSFT(share, 0.3) if rows.beside else SFT(0.3)
     return compute(objective, *model, rows, accumulate)
 
 
@@ -45,7 +44,7 @@ def with_soft(sequences, found):
     """Returns the sequences with their part of what was predicted for all."""
     ends = np.cumsum([s.targets for s in sequences])
     return [
-        s._replace(soft=prompts.SoftTargets(*(part[end - s.targets : end] for part in found)))
+        s._replace(beside=SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
 
@@ -174,8 +173,10 @@ def test_a_student_that_descends_comes_closer_to_the_assistant(tiny_model, other
 def test_soft_targets_are_packed_beside_their_targets():
     soft = [
         s._replace(
-            soft=prompts.SoftTargets(
-                np.full((s.targets, 2), i + 1), np.full((s.targets, 2), -0.5 * i)
+            beside=SoftTargets(
+                np.full((s.targets, 2), i + 1),
+                np.full((s.targets, 2), -0.5 * i),
+                np.ones(s.targets),
             )
         )
         if i != 2
@@ -187,28 +188,30 @@ def test_soft_targets_are_packed_beside_their_targets():
     expected = [[1] * 6 + [2] * 5 + [0] * 2, [4] * 7 + [5] * 4]
     for row, ids in enumerate(expected):
         filled = slice(0, len(ids))
-        np.testing.assert_array_equal(rows.soft.ids[row, filled, 1], ids)
-        np.testing.assert_array_equal(rows.soft.weight[row, filled], np.array(ids) > 0)
-        assert rows.soft.weight[row, len(ids) :].sum() == 0
-    assert rows.soft.logprobs[1, 8, 0] == -2.0
+        np.testing.assert_array_equal(rows.beside.ids[row, filled, 1], ids)
+        np.testing.assert_array_equal(rows.beside.weight[row, filled], np.array(ids) > 0)
+        assert rows.beside.weight[row, len(ids) :].sum() == 0
+    assert rows.beside.logprobs[1, 8, 0] == -2.0
     plain = pack(SEQUENCES, 24, 2)
-    assert plain.soft is None
-    chex.assert_trees_all_equal(rows._replace(soft=None), plain)
+    assert plain.beside is None
+    chex.assert_trees_all_equal(rows._replace(beside=None), plain)
 
 
 def test_batches_carry_them(tiny_model):
     soft = [
         s._replace(
-            soft=prompts.SoftTargets(np.full((s.targets, 2), i + 1), np.zeros((s.targets, 2)))
+            beside=SoftTargets(
+                np.full((s.targets, 2), i + 1), np.zeros((s.targets, 2)), np.ones(s.targets)
+            )
         )
         for i, s in enumerate(SEQUENCES)
     ]
     rows = pack(soft, 24, 2)
     (batch,) = batches(rows, 3, 1, seed=0)
-    assert batch.soft.ids.shape == (3, *rows.soft.ids.shape[1:])
-    for tokens, ids in zip(batch.tokens, batch.soft.ids):
+    assert batch.beside.ids.shape == (3, *rows.beside.ids.shape[1:])
+    for tokens, ids in zip(batch.tokens, batch.beside.ids):
         (row,) = [r for r in range(2) if (rows.tokens[r] == tokens).all()] or [None]
-        expected = 0 if row is None else rows.soft.ids[row]
+        expected = 0 if row is None else rows.beside.ids[row]
         np.testing.assert_array_equal(ids, expected)
 
 

@@ -7,18 +7,32 @@ KL = sum_k p_k log(p_k / q_k) + p_rest log(p_rest / q_rest).
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head, logprobs_at
-from bridge_jax.text.packing import Rows, SoftRows
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Parts
 from bridge_jax.training.objectives.sft import SFT, at_targets, part_sums
 
 FLOOR = 1e-6  # of the rest's probability, a difference of f32 numbers near one
+
+
+class SoftTargets(NamedTuple):
+    """Another model's predictions at targets: its K most probable tokens (`Rows.beside`).
+
+    Attributes:
+      ids: int32[..., K].
+      logprobs: f32[..., K], in nats, of the whole vocabulary.
+      weight: f32[...], 1 where there are predictions.
+    """
+
+    ids: Any
+    logprobs: Any
+    weight: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +61,9 @@ class SoftTargetSFT:
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
         """Returns the sums of the losses in nats, and the number of tokens without padding."""
-        assert batch.soft is not None, "the rows have no soft targets"
+        assert batch.beside is not None, "the rows have no soft targets"
         hidden, output, target = at_targets(model, params, batch, dropout)
-        soft = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batch.soft)
+        soft = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batch.beside)
         return part_sums(token_losses(hidden, output, target, soft, self.weight), batch)
 
 
@@ -68,7 +82,7 @@ def divergence(p_logprobs: jax.Array, q_logprobs: jax.Array) -> jax.Array:
 
 
 def token_losses(
-    hidden: jax.Array, head: Head, targets: jax.Array, soft: SoftRows, share: float
+    hidden: jax.Array, head: Head, targets: jax.Array, soft: SoftTargets, share: float
 ) -> jax.Array:
     """Returns (1 - w) * NLL + w * KL of each target, f32[N], in nats.
 
