@@ -4,9 +4,9 @@
     python -m launch.run --config=configs/bard_8b.py --workdir=DIR --data.path=POOL.jsonl \
         --data.test_path=AIME.jsonl
 
-The pool has problems of mathematics with numeric answers, and the test is a file of its own: that
-of AIME 2024 or 2025 as the hub has it is read with `--config.data.columns=question:problem`, if the
-pool's column is called so too. Each problem gets 16 answers, of which the mean counts (avg@16).
+The pool has problems of mathematics with numeric answers, and the test is a file of its own, such
+as AIME 2024 and 2025. Both need the same columns; for those of the hub pass
+`--data.columns=question:problem`. Each problem gets 16 answers, of which the mean counts (avg@16).
 Gemini explains 1,000 problems at length, and shortens each explanation to five budgets, with the
 key in GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>.
 
@@ -15,7 +15,7 @@ GPQA has other answers: `data.kind=choice`, with the columns of its file,
     --config.data.source=hf --config.data.columns='question:Question,answer:Correct Answer,\
 choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
 
-whose order is another in each question.
+The options are put in the order of a hash of their text: in the file the right one is the first.
 
 Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned and compiled for them (docs/budgets.md), not
 run: no score is known.

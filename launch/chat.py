@@ -111,6 +111,9 @@ def load() -> "tuple[ChatModel, Conversation]":
     return model, Conversation(model.tokenizer, system, model.room)
 
 
+_ANSWER = 64  # Tokens reserved for the answer after a budget of thinking. Our default.
+
+
 def _cap(model: Path, tokenizer: "Tokenizer") -> "Cap | None":
     """Returns where thinking is cut off, with the form that the model's folder says."""
     from bridge_jax.generation.budgets import Cap
@@ -123,7 +126,7 @@ def _cap(model: Path, tokenizer: "Tokenizer") -> "Cap | None":
         note = "this model was not trained at budgets: it is told this one, and cut off at it"
         tokenizer.notes = [*tokenizer.notes, note]
         form = "plain" if None in map(tokenizer.marker, TAGS) else "tags"
-    return Cap(_BUDGET.value, thinking_of(tokenizer, form, str(model)))
+    return Cap(_BUDGET.value, thinking_of(tokenizer, form, str(model)), _ANSWER)
 
 
 def system_message(model: Path) -> str:

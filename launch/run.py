@@ -16,7 +16,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files.", r
 _PHASE = flags.DEFINE_enum(
     "phase",
     "all",
-    ["all", "apprenticeship", "tutoring", "evaluate"],
+    ["all", "apprenticeship", "tutoring", "budgets", "evaluate"],
     "The phase to stop after; evaluate tests the existing models as they are.",
 )
 

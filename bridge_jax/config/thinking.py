@@ -9,7 +9,7 @@ from bridge_jax.config.training import TrainConfig
 
 Control = Literal["stated", "capped", "truncated", "forced", "triggered", "sampled"]
 CONTROLS: tuple[Control, ...] = typing.get_args(Control)
-Extensions = Annotated[int, Range(least=0, most=4)]
+Extensions = Annotated[int, Range(least=1, most=4)]
 Tries = Annotated[int, Range(least=1, most=8)]
 
 
@@ -44,7 +44,8 @@ class ThinkingConfig:
       leading: the text that begins the thinking of `triggered` (Mid-Think, 2601.07036).
       samples: the number of replies of `sampled`, of which the commonest answer counts.
       temperature: of these, and of rewritings by the assistant.
-      answer_tokens: the most tokens of the answer after the thinking.
+      answer_tokens: reserved for the answer; a reply that closes its thinking early may also use
+        the rest of its budget.
       repeats: replies to each test question, whose mean accuracy counts (avg@k); above 1 they are
         sampled with `generation.temperature`.
     """

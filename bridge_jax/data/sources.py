@@ -193,8 +193,9 @@ def _rows(config: DataConfig) -> Iterator[tuple[Row, bool]]:
     """Yields the rows of `path` and of `test_path`, and whether they are of the second."""
     split = config.columns.get("split", "split")
     for row in _raw_rows(config, "data.path"):
-        if config.test_path and not row.problem:
-            row = dataclasses.replace(row, value={split: "train", **row.value})
+        if config.test_path and not row.problem and row.value.get(split) is None:
+            name = next((n for n, ours in config.splits.items() if ours == "train"), "train")
+            row = dataclasses.replace(row, value={**row.value, split: name})
         yield row, False
     if config.test_path:
         other = dataclasses.replace(config, path=config.test_path, config="", revision="")
@@ -251,14 +252,15 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
     lost: set[str] = set()  # Our names of the splits that bad rows belong to.
     for row, is_test in rows:
         bad.total += 1
-        name = ""
+        name = "test" if is_test else ""
         try:
             reader.columns.check(row)
             theirs = reader.columns.text(row, "split")
             called[theirs] += 1
-            name = "test" if is_test else _ours(theirs, config, reader.columns.name("split"))
-            if config.test_path and name == "test" and not is_test:
-                continue
+            if not is_test:
+                name = _ours(theirs, config, reader.columns.name("split"))
+                if name == "test" and config.test_path:
+                    continue
             if name:
                 found[name].append(reader.example(row, name))
         except BadRowError as error:
@@ -273,8 +275,9 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
         raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
     for name in ("pool", "test"):
         if not found[name]:
+            path = config.test_path if name == "test" and config.test_path else config.path
             raise BadRowsError(
-                f"{config.path}: no examples for {name}{_why(name, bad, called, lost)}", bad
+                f"{path}: no examples for {name}{_why(name, bad, called, lost)}", bad
             )
     caps = {"pool": config.pool, "dev": config.dev, "test": config.test}
     kept = {name: tuple(rows[: caps[name] or None]) for name, rows in found.items()}

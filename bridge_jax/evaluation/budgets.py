@@ -15,10 +15,10 @@ def by_level(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
     """Returns the figures of each budget.
 
     Args:
-      rows: with `id`, `budget`, `repeat`, `thinking` and `tokens` (int), `answer` and `correct`. Of
-        several with equal id, budget and repeat, which are samples, the commonest answer counts
-        (self-consistency, 2203.11171), and the first of several that are as common; thinking
-        and tokens are those of all of them. The mean of all repeats counts (avg@k).
+      rows: with `id`, `budget`, `repeat`, `thinking` and `tokens` (int), `answer` and `correct`.
+        Rows with equal id, budget and repeat are samples of one reply: their commonest answer is
+        scored (self-consistency, 2203.11171), the first of those that are as common, and their
+        tokens are added. Accuracy is averaged over repeats (avg@k).
 
     Returns:
       budget -> `n` questions; `accuracy` with its 95% Wilson interval over the questions, `low` and
@@ -50,7 +50,10 @@ def by_level(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
 
 
 def spread(levels: Mapping[int, Mapping[str, float]]) -> float:
-    """Returns the largest mean thinking over the smallest; a model that ignores budgets has 1."""
+    """Returns the largest mean thinking over the smallest; a model that ignores budgets has 1.
+
+    A mean below one token counts as one. There is at least one level.
+    """
     means = [figures["thinking"] for figures in levels.values()]
     return max(means) / max(min(means), 1.0)
 

@@ -10,7 +10,12 @@ away, and the end token too. What comes with the prompt is not decoded.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bridge_jax.data.answers import answer_in_recorded_text, answer_of, split_completion
+from bridge_jax.data.answers import (
+    answer_in_recorded_text,
+    answer_of,
+    parse_answer,
+    split_completion,
+)
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion, Request
@@ -40,13 +45,14 @@ class Cap(NamedTuple):
       budget: tokens of thinking at most.
       thinking: how replies are divided.
       closing: ids that are said before the thinking is closed, as the last of the budget.
-      answer_tokens: of the answer after it, at most.
+      answer_tokens: reserved for the answer after it; a reply that closes its thinking early may
+        also use the rest of the budget.
     """
 
     budget: int
     thinking: Thinking
+    answer_tokens: int
     closing: Sequence[int] = ()
-    answer_tokens: int = 64
 
 
 def capped(prompt: Sequence[int], cap: Cap) -> Request:
@@ -99,7 +105,7 @@ def extended(
 
 
 def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: Example) -> Reply:
-    """Divides a reply to a question, and parses its answer.
+    """Divides a reply to a question, and parses its answer: the first after the thinking.
 
     A model that was not trained on our replies may write the line of the answer in other tokens;
     then the text is divided, and its thinking is counted anew.
@@ -108,7 +114,8 @@ def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: 
     text = tokenizer.decode(ids)
     if rest is not None:
         if not thinking.opening:
-            return Reply(text, answer_of(text, example), len(thoughts))
+            line = tokenizer.decode(rest).strip().partition("\n")[0]
+            return Reply(text, parse_answer(line, example), len(thoughts))
         # A model that thinks writes its answer in other forms too.
         _, answer = answer_in_recorded_text(tokenizer.decode(rest), example)
         return Reply(text, answer, len(thoughts))

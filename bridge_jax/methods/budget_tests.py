@@ -45,14 +45,14 @@ class Tested(TypedDict):
     tokens: int
 
 
-# What each control is called in reports.
+# What each control is called in reports; "before" is the student before it learned budgets.
 TITLES: dict[str, str] = {
     "stated": "Trained, told the budget",
     "capped": "Trained, told the budget and cut off",
-    "truncated": "Untrained, cut off",
-    "forced": "Untrained, extended and cut off",
-    "triggered": "Untrained, begun with given words and cut off",
-    "sampled": "Untrained, the commonest of several answers",
+    "truncated": "Before, cut off",
+    "forced": "Before, extended and cut off",
+    "triggered": "Before, begun with given words and cut off",
+    "sampled": "Before, the commonest of several answers",
 }
 OF_CONTROL: dict[str, Artifact] = {
     control: Artifact(
@@ -78,7 +78,7 @@ class BudgetTesting:
       generation: how the model writes; where nothing cuts a reply off, it has `max_new_tokens` at
         most, or its budget and an answer, if that is more.
       seed: of sampling.
-      answer_tokens: the most tokens after the thinking.
+      answer_tokens: reserved for the answer.
       closing: the text that ends thinking that is cut off.
       words: the text that extends the thinking, or that begins it.
       times: the number of extensions, or of samples.
@@ -122,7 +122,20 @@ def run_test(
     reading: Rendering,
     made: Folder | None = None,
 ) -> None:
-    """Writes the model's replies to the test questions at each budget."""
+    """Writes the model's replies to the test questions at each budget.
+
+    Args:
+      params: the control, the budgets and how the model writes.
+      out: the folder of the stage.
+      test: the questions.
+      model: the student.
+      reading: renders its prompts.
+      made: the stage that trained it; None is its checkpoint.
+
+    Raises:
+      UserError: a prompt and its reply exceed the model's context, or the engine cannot force so
+        many tokens.
+    """
     loaded = model.load(made)
     tokenizer = loaded.tokenizer
     thinking = thinking_of(tokenizer, params.form, reading.checkpoint)
@@ -171,10 +184,10 @@ def requests(
             elif leading:
                 # The prompt opens the thinking, and begins it.
                 begun = thinking._replace(opening=())
-                cap = Cap(level - len(leading), begun, closing, params.answer_tokens)
+                cap = Cap(level - len(leading), begun, params.answer_tokens, closing)
                 request = budgets.capped([*prompt, *thinking.opening, *leading], cap)
             else:
-                cap = Cap(level // samples, thinking, closing, params.answer_tokens)
+                cap = Cap(level // samples, thinking, params.answer_tokens, closing)
                 request = budgets.capped(prompt, cap)
             example = dataclasses.replace(example, budget=level)
             for repeat in range(params.repeats):
@@ -246,17 +259,17 @@ def stage(config: RunConfig, control: Control, trained_by: str, before: Mapping[
         times = how.samples
         generation = dataclasses.replace(generation, temperature=how.temperature)
     params = BudgetTesting(
-        control,
-        how.levels,
+        control=control,
+        levels=how.levels,
         # A student that one of our methods trained writes plain replies.
-        how.form if trained or not how.after else "plain",
-        generation,
-        config.seed,
-        how.answer_tokens,
-        "" if control == "stated" else how.closing,
-        words,
-        times,
-        how.repeats,
+        form=how.form if trained or not how.after else "plain",
+        generation=generation,
+        seed=config.seed,
+        answer_tokens=how.answer_tokens,
+        closing="" if control == "stated" else how.closing,
+        words=words,
+        times=times,
+        repeats=how.repeats,
     )
     reads = {"test": inputs.TEST, "model": inputs.STUDENT, "reading": inputs.TO_STUDENT}
     reads |= {"made": trained_by} if trained else before

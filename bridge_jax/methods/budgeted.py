@@ -86,7 +86,8 @@ def teach(
     """Trains the student on reasoning at each budget, stated in the prompt.
 
     Raises:
-      UserError: no reasoning was kept.
+      UserError: no reasoning was kept, the tokenizer has no tokens for the tags, or a text has a
+        token that the model lacks.
     """
     kept = [row for row in chains.rows(CHAINS) if row["kept"]]
     if not kept:
@@ -130,12 +131,10 @@ def stages(config: RunConfig) -> list[Stage]:
     how = config.thinking
     plan, reads = _before(config)
     targets = SFTTargets.of(config) if how.after in ("bridge", "self") else _of_teacher(config)
-    limits = targets, how.levels, how.least, how.most, how.tries
+    how_short = Shortening(targets, how.levels, how.least, how.most, how.tries)
     which: Any = "pool" if how.after in ("bridge", "self") else "selected"
     count = 0 if which == "pool" else selected_count(config)
-    chains = shortening.stage(
-        config, Shortening(*limits), reads, Load(which, count, samples=len(how.levels))
-    )
+    chains = shortening.stage(config, how_short, reads, Load(which, count, samples=len(how.levels)))
     fitted = fit_of(config, "thinking.train", "reason")
     made = _student_before(config)
     long = reads if how.unstated else {}
@@ -182,31 +181,32 @@ def _student_before(config: RunConfig) -> dict[str, str]:
 
 
 def check(config: RunConfig, inputs: Inputs) -> None:
-    """Checks prompts and tokenizer, before anything is trained or paid.
+    """Checks prompts, tokenizer and the size of the pool, before anything is trained or paid.
 
     Raises:
       UserError: a prompt that states the largest budget exceeds max_prompt_tokens or, with its
         reply, the model's context; the tokenizer lacks the tokens of `thinking.form`, or the chat
-        template writes them; or what is said at a cut is too long.
+        template writes them; `thinking.closing` or `thinking.leading` is too long; or the budget
+        does not pay for the pool.
     """
+    _check_queries(config, len(inputs.pool))
     reading, how = inputs.rendering("student"), config.thinking
     form = thinking_of(reading.tokenizer, how.form, reading.checkpoint)
     closing = reading.tokenizer.encode(how.closing)
     smallest, largest = how.levels[0], how.levels[-1]
-    if "sampled" in how.controls:
-        smallest //= how.samples
+    share = smallest // how.samples if "sampled" in how.controls else smallest
     require(
-        len(closing) < smallest,
-        f"thinking.closing has {len(closing)} tokens, and the smallest budget {smallest}; say it "
+        len(closing) < share,
+        f"thinking.closing has {len(closing)} tokens, and the smallest budget {share}; say it "
         "in fewer words, or leave it out",
     )
     leading = len(reading.tokenizer.encode(how.leading)) if "triggered" in how.controls else 0
     require(
-        leading < how.levels[0],
-        f"thinking.leading has {leading} tokens, and the smallest budget {how.levels[0]}; say it "
-        "in fewer words",
+        leading + len(closing) < smallest,
+        f"thinking.leading and thinking.closing have {leading + len(closing)} tokens, and the "
+        f"smallest budget {smallest}; say them in fewer words",
     )
-    cut = budgets.capped([0], Cap(largest, form, closing, how.answer_tokens))
+    cut = budgets.capped([0], Cap(largest, form, how.answer_tokens, closing))
     longest = 0
     for examples in inputs.pool, inputs.test:
         told = [dataclasses.replace(example, budget=largest) for example in examples]
@@ -237,6 +237,11 @@ def _check(config: RunConfig) -> None:
         config.form == "chain",
         f"form={config.form}: method=budgeted needs rationale and answer in one; use chain",
     )
+    for control, name in (("forced", "waiting"), ("triggered", "leading")):
+        require(
+            control not in how.controls or bool(getattr(how, name).strip()),
+            f"thinking.{name} is empty, and thinking.controls={control} needs words",
+        )
     require(
         bool(how.controls),
         f"thinking.controls is empty: name some of {', '.join(CONTROLS)}",
@@ -253,8 +258,8 @@ def _check(config: RunConfig) -> None:
     )
     if how.after in BEFORE:
         BEFORE[how.after].check(config)
-    # Longer texts are left out and counted.
-    least = int(how.least * how.levels[-1])
+    # Longer texts are left out.
+    least, _ = shortening.limits(how.levels[-1], how.least, how.most)
     needed = config.max_prompt_tokens + least + how.answer_tokens
     require(
         needed <= how.train.row_tokens,
@@ -263,7 +268,7 @@ def _check(config: RunConfig) -> None:
         f"budget and its answer, {needed:,} tokens; raise it",
     )
     require(
-        how.most * how.levels[0] >= 1,
+        shortening.limits(how.levels[0], how.least, how.most)[1] >= 1,
         f"thinking.most={how.most} leaves nothing of the smallest budget, {how.levels[0]} tokens",
     )
     require(
@@ -284,14 +289,22 @@ def _check(config: RunConfig) -> None:
             "selection.size=0 spends all of budget.queries on long reasoning, and leaves nothing "
             "for shortening it; name how many questions to ask, or thinking.shortened_by=assistant",
         )
-        texts = config.data.pool if how.after == "bridge" else selected_count(config)
-        needed = selected_count(config) * teacher.samples + texts * len(how.levels)
-        require(
-            needed <= config.budget.queries,
-            f"budget.queries={config.budget.queries} does not pay for {selected_count(config):,} "
-            f"questions and for shortening up to {texts:,} texts to {len(how.levels)} budgets, "
-            f"{needed:,} in all; raise it, or use thinking.shortened_by=assistant",
-        )
+        _check_queries(config, config.data.pool)
+
+
+def _check_queries(config: RunConfig, pool: int) -> None:
+    """Raises a `UserError` if the budget does not pay for shortening texts of so many questions."""
+    how, asked = config.thinking, selected_count(config)
+    if how.shortened_by != "teacher":
+        return
+    texts = pool if how.after == "bridge" else asked
+    needed = asked * config.teacher.samples + texts * len(how.levels)
+    require(
+        needed <= config.budget.queries,
+        f"budget.queries={config.budget.queries} does not pay for {asked:,} questions and for "
+        f"shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} in all; raise "
+        "it, or use thinking.shortened_by=assistant",
+    )
 
 
 METHOD = Method(

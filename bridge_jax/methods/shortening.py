@@ -66,6 +66,12 @@ WRITTEN = Artifact(
 )
 
 
+def limits(level: int, least: float, most: float) -> tuple[int, int]:
+    """Returns the fewest and the most tokens of reasoning at a budget, given their shares of it."""
+    # 0.55 x 100 is a little above 55 in floating point.
+    return math.ceil(round(least * level, 9)), math.floor(round(most * level, 9))
+
+
 class LongReasoning(NamedTuple):
     """Holds a question with reasoning that leads to an answer, which counts as gold."""
 
@@ -104,10 +110,8 @@ class Shortening:
 
     def rules(self, level: int, count: CountTokens) -> Rules:
         """Returns the rules by which reasoning at a budget is kept."""
-        # 0.55 x 100 is a little above 55 in floating point.
-        least, most = (round(share * level, 9) for share in (self.least, self.most))
         names = "thinking.least x budget", "thinking.most x budget"
-        return Rules(count, False, math.ceil(least), math.floor(most), limits=names)
+        return Rules(count, False, *limits(level, self.least, self.most), limits=names)
 
     def questions(
         self, long: Sequence[LongReasoning], count: CountTokens
@@ -182,17 +186,30 @@ def pay(
     annotated: Folder | None = None,
     judged: Folder | None = None,
 ) -> None:
-    """Asks the teacher to shorten the reasoning to each budget, through the ledger."""
+    """Asks the teacher to shorten the reasoning to each budget, through the ledger.
+
+    Args:
+      params: the budgets, the teacher and what it may cost.
+      out: the folder of the stage.
+      pool: the questions.
+      count: returns the number of a text's tokens, the student's.
+      workdir: of the ledger.
+      annotated, judged: the stages of the long reasoning.
+
+    Raises:
+      UserError: of the teacher or the ledger; what was answered is kept.
+    """
     if not hosts.is_first():  # One asks; the others read its rows in the next stage.
         return
     long = long_reasoning(params.how.targets, pool, judged, annotated)
     whole, asked = params.how.questions(long, count)
     questions = [_question(params, each, level, rules) for each, level, rules in asked]
-    teacher = _teacher(params, questions, asked)
+    teacher = _teacher(params, questions, count)
     with preemption.alone():
         # A recorded teacher always says the same.
         more = params.how.tries - 1 if params.teacher.kind in API_TEACHERS else 0
-        outcomes, spend = paid.ask_questions(params, questions, teacher, more, workdir)
+        alone = [question for question, _ in questions]
+        outcomes, spend = paid.ask_questions(params, alone, teacher, more, workdir)
     again = [
         _row(each, level, said, rules, count) for (each, level, rules), said in zip(asked, outcomes)
     ]
@@ -202,8 +219,10 @@ def pay(
     out.write_record(SPEND, spend | {"prices": prices})
 
 
-def _question(params: Asking, long: LongReasoning, level: int, rules: Rules) -> Question:
-    """Returns the question that asks to shorten reasoning to a budget.
+def _question(
+    params: Asking, long: LongReasoning, level: int, rules: Rules
+) -> tuple[Question, str]:
+    """Returns the question that asks to shorten reasoning to a budget, and what is recorded to it.
 
     A recorded teacher takes the longest recorded variant within the limits, or else the longest
     below them, or the shortest.
@@ -217,7 +236,7 @@ def _question(params: Asking, long: LongReasoning, level: int, rules: Rules) -> 
     if not is_api:
         model, said = f"{config.model}/shorter", _variant(params, long, rules)
     asked = paid.request_of(params, f"{example.id}@{level}", model, messages, said)
-    return Question(example, asked, rules)
+    return Question(example, asked, rules), said
 
 
 def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
@@ -231,18 +250,12 @@ def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
     return recorded.reply_of(params.teacher.kind, long.example, text)
 
 
-def _teacher(
-    params: Asking, questions: Sequence[Question], asked: Sequence[tuple[LongReasoning, int, Rules]]
-) -> Any:
+def _teacher(params: Asking, questions: Sequence[tuple[Question, str]], count: CountTokens) -> Any:
     """Returns the teacher; a recorded one knows what it says to each question."""
     config = params.teacher
     if config.kind in API_TEACHERS or config.replay_from:
-        return paid.make_teacher(params, (), asked[0][2].count_tokens if asked else len)
-    texts = {
-        question.request.example_id: _variant(params, each, rules)
-        for question, (each, _, rules) in zip(questions, asked)
-    }
-    count = asked[0][2].count_tokens if asked else len
+        return paid.make_teacher(params, (), count)
+    texts = {question.request.example_id: said for question, said in questions}
     return recorded.of_texts(f"{config.kind}/shorter", texts, count)
 
 
@@ -261,9 +274,31 @@ def rewrite(
     annotated: Folder | None = None,
     judged: Folder | None = None,
 ) -> None:
-    """Shortens the reasoning to each budget with the assistant as downloaded."""
+    """Shortens the reasoning to each budget with the assistant as downloaded.
+
+    Args:
+      params: the budgets, and how the assistant writes.
+      out: the folder of the stage.
+      pool: the questions.
+      assistant: the model.
+      count: returns the number of a text's tokens, the student's.
+      annotated, judged: the stages of the long reasoning.
+
+    Raises:
+      UserError: a request and its reply exceed the assistant's context.
+    """
+
+    def to_row(_: Example, completion: Completion) -> dict[str, Any]:
+        finish = "stop" if completion.ended else "length"
+        return {"text": tokenizer.decode(completion.ids), "finish": finish}
+
     long = long_reasoning(params.how.targets, pool, judged, annotated)
-    found, asked = params.how.questions(long, count)
+    found, questions = params.how.questions(long, count)
+    longest = f"{params.generation.max_new_tokens} tokens"
+    asked = [
+        (each, level, dataclasses.replace(rules, longest=longest))
+        for each, level, rules in questions
+    ]
     model = assistant.load()
     tokenizer, engine = model.tokenizer, model.engine(params.generation, params.seed)
     outcomes: list[list[Reply | Failure]] = [[] for _ in asked]
@@ -281,11 +316,6 @@ def rewrite(
             messages = [{"role": m.role, "content": m.content} for m in chat]
             stream = n * params.how.tries + attempt
             requests.append(Request(tokenizer.render_chat(messages), stream=stream))
-
-        def to_row(_: Example, completion: Completion) -> dict[str, Any]:
-            finish = "stop" if completion.ended else "length"
-            return {"text": tokenizer.decode(completion.ids), "finish": finish}
-
         file = f"attempt_{attempt}.jsonl"
         examples = [asked[n][0].example for n in rejected]
         name = "shorter reasoning"
@@ -308,8 +338,13 @@ def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], load: Loa
     """
     reads = {"pool": inputs.POOL, "count": inputs.COUNT, **long}
     if config.thinking.shortened_by == "assistant":
-        # Sampled, so that another try is another text.
-        generation = dataclasses.replace(config.generation, temperature=config.thinking.temperature)
+        # Sampled, so that another try is another text; with room for the largest budget.
+        room = config.thinking.levels[-1] + config.thinking.answer_tokens
+        generation = dataclasses.replace(
+            config.generation,
+            temperature=config.thinking.temperature,
+            max_new_tokens=max(config.generation.max_new_tokens, room),
+        )
         params = Rewriting(how, generation, config.seed)
         return Stage(WRITTEN, rewrite, params, reads | {"assistant": inputs.ASSISTANT}, load)
     asking = paid.asking(config)

@@ -276,7 +276,7 @@ def _with_backslashes(span: str) -> str:
 
 
 _NO_ANSWER = {
-    "length": "cut off at teacher.max_output_tokens",
+    "length": "cut off at {}",
     "refused": "refused",
     "empty": "an empty reply",
     "malformed": "no rationale and answer in the reply",
@@ -294,6 +294,7 @@ class Rules:
       samples: paid replies to each question.
       min_agreement: the lowest share of the samples that gives the same answer.
       limits: the names of the settings of both lengths, for messages.
+      longest: the setting at which a reply is cut off, likewise.
     """
 
     count_tokens: Callable[[str], int]
@@ -303,6 +304,7 @@ class Rules:
     samples: int = 1
     min_agreement: float = 0.0
     limits: tuple[str, str] = ("teacher.min_rationale_tokens", "teacher.max_rationale_tokens")
+    longest: str = "teacher.max_output_tokens"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,7 +321,7 @@ def read(example: Example, outcome: Reply | Failure, rules: Rules) -> Reading:
     if isinstance(outcome, Failure):
         return Reading("", None, outcome.reason)
     if outcome.finish != "stop":
-        return Reading("", None, _NO_ANSWER[outcome.finish])
+        return Reading("", None, _NO_ANSWER[outcome.finish].format(rules.longest))
     if found := read_json(outcome.text):
         rationale, written = found
         if isinstance(written, JsonNumber) and math.isfinite(float(written)):

@@ -17,7 +17,7 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 Form = Literal["plain", "tags"]
 TAGS = "<think>", "</think>"
-# Beside an exported model that has learned budgets: the form of its replies, and its budgets.
+# Beside an exported model that has learned budgets: the form of its replies.
 BUDGETS_FILE = "thinking_budgets.json"
 
 
@@ -28,7 +28,8 @@ class Thinking(NamedTuple):
       opening: ids before the thinking; empty in plain replies.
       closing: ids after it.
       unopened: ids with which a reply begins that has no thinking; empty with tags.
-      answering: ids that begin the answer's line after it; empty in plain replies, which it closes.
+      answering: ids that begin the answer's line after it; empty in plain replies, where
+        `closing` already begins that line.
     """
 
     opening: tuple[int, ...]
@@ -93,9 +94,9 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
     return Thinking(opening, closing, answering=tuple(tokenizer.encode(f"\n{ANSWER_MARK}")))
 
 
-def write_form(folder: Path, form: Form, levels: Seq[int]) -> None:
-    """Writes the form of a model's replies, and the budgets that it has learned."""
-    text = json.dumps({"form": form, "budgets": list(levels)}) + "\n"
+def write_form(folder: Path, form: Form) -> None:
+    """Writes the form of a model's replies."""
+    text = json.dumps({"form": form}) + "\n"
     (folder / BUDGETS_FILE).write_text(text, encoding="utf-8")
 
 

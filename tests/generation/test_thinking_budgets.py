@@ -40,14 +40,14 @@ def test_thinking_is_cut_off_at_its_budget_in_batches_and_in_streams(
 
 
 def test_a_closing_sentence_is_the_last_of_the_budget(tiny_model, one_device):
-    request = capped(PROMPT, Cap(10, TAGS, closing=(400, 401, 402), answer_tokens=2))
+    request = capped(PROMPT, Cap(10, TAGS, 2, closing=(400, 401, 402)))
     assert (request.force_at, request.limit) == (1 + 7, 1 + 7 + 6 + 2)
     engine = engine_of(tiny_model, one_device)
     ((_, done),) = [pair for ended in engine.complete([request]) for pair in ended]
     # After the end of the thinking comes the answer's line.
     assert done.ids[8:14] == [400, 401, 402, 6, 7, 9]
     with pytest.raises(UserError, match="say it in fewer words"):
-        capped(PROMPT, Cap(10, TAGS, closing=tuple(range(40))))
+        capped(PROMPT, Cap(10, TAGS, 2, closing=tuple(range(40))))
 
 
 def test_thinking_that_ends_early_is_extended_within_its_budget():
@@ -82,6 +82,10 @@ def test_a_reply_is_read_by_its_tokens_or_else_by_its_text(tiny_tokenizer):
     assert (reply.answer, reply.thinking) == ("4", len(parts[0]))
     reply = budgets.read(tiny_tokenizer, plain, parts[0], example)
     assert (reply.answer, reply.thinking) == (None, len(parts[0]))
+    # Nothing is thought after the answer: another one does not count.
+    more = tiny_tokenizer.encode("\nNo, wait. It is five.\nAnswer: 5")
+    reply = budgets.read(tiny_tokenizer, plain, [*parts[0], *parts[1], *more], example)
+    assert (reply.answer, reply.thinking) == ("4", len(parts[0]))
 
 
 def test_every_token_that_was_decoded_is_spent():

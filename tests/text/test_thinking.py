@@ -71,7 +71,7 @@ def test_one_function_states_the_budget():
 
 def test_the_form_is_beside_an_exported_model(tmp_path):
     assert read_form(tmp_path) is None
-    write_form(tmp_path, "tags", (32, 64))
+    write_form(tmp_path, "tags")
     assert read_form(tmp_path) == "tags"
     (tmp_path / BUDGETS_FILE).write_text('{"form": "xml"}')
     with pytest.raises(UserError, match="export the model again"):

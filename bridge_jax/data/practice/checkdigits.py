@@ -40,7 +40,8 @@ VALUES = tuple(range(1, 10))
 MOST = 12  # items of a question
 
 _QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
-# A step in a rationale of any length: the kind, its value, the digit after it.
+# A step in a rationale that names its items (short, medium, long): the kind, its value, the digit
+# after it.
 _STEP = re.compile(
     r"(\w+) \d\+(\d)=\d?(\d)\b"
     r"|A (\w+) is (\d): \d\+\d=\d+, so (\d)"
@@ -85,8 +86,9 @@ def code(seed: int, domain: str, families: int = 0) -> Code:
 def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
     """Returns a question about `steps` different kinds of items, 1 to 12.
 
-    The shortest of its rationales are the digits of each item's sum, and the sums; the others say
-    the same in more and more words. In tokens of SmolLM2 an item takes 3, 6, 9, 18 and 31.
+    The shortest of its rationales, `digits`, lists the operand, value and new digit of each item,
+    and `sums` writes them as sums; the others say the same in more and more words. In tokens of
+    SmolLM2 an item takes 3, 6, 9, 18 and 31.
     """
     start = digit = rng.randrange(10)
     items = different(rng, rules.kinds, steps)
@@ -125,6 +127,8 @@ def items(question: str) -> list[str]:
 
 def error(question: str, written: str, rules: Code, told: Collection[str]) -> str:
     """Returns where a rationale with a wrong answer first goes wrong: a key of `ERRORS`.
+
+    One that does not name its items has an error of `form`.
 
     Args:
       question: of `draw`.
