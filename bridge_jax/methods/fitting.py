@@ -22,7 +22,7 @@ from bridge_jax.text import prompts
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.batches import batches, batches_in_order, steps_of
+from bridge_jax.training.batches import Shuffled, batches_in_order, steps_of
 from bridge_jax.training.checkpoints import STATE, save_params
 from bridge_jax.training.loop import Measure, train
 from bridge_jax.training.objectives import Objective
@@ -94,7 +94,7 @@ def fit(
     # They are there already if a run was killed right after it had written them.
     if not hosts.agree(path.is_dir()):
         config = how.train
-        rows = pack(sequences, config.row_tokens, model.tokenizer.pad_id)
+        rows = how.objective.rows(sequences, config.row_tokens, model.tokenizer.pad_id)
         steps = steps_of(rows, config)
         flops = costs.model_flops(model.config, 1, config.row_tokens, rows.target.shape[1])
         with preemption.deferred():  # A notice in the last step waits for the parameters.
@@ -104,7 +104,7 @@ def fit(
                 model.config,
                 model.params,
                 how.objective,
-                batches(rows, config.batch_rows, steps, how.seed),
+                Shuffled(rows, config.batch_rows, steps, how.seed),
                 steps,
                 config,
                 how.seed,

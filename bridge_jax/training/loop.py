@@ -18,7 +18,7 @@ from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.progress import track
 from bridge_jax.timing import Spans
-from bridge_jax.training.batches import BatchIterator
+from bridge_jax.training.batches import Feed
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
@@ -35,7 +35,7 @@ def train(
     model: DecoderConfig,
     params: Any,
     objective: Objective,
-    data: BatchIterator,
+    data: Feed,
     steps: int,
     config: TrainConfig,
     seed: int,
@@ -115,9 +115,11 @@ def train(
             advance(start)
             for step in range(start, steps):
                 with spans.span("data"):
-                    batch = shard_batch(next(data), mesh, config.accumulate)
+                    now = lora.join(frozen, state.params) if frozen else state.params
+                    taken, seen = data.take(now)
+                    batch = shard_batch(taken, mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
-                record.step(step, metrics)
+                record.step(step, {**metrics, **seen})
                 done = step + 1 == steps
                 if dev.is_due(step + 1, done):
                     kept = state.average if averaged else state.params

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import chips, hosts
-from bridge_jax.training.objectives import Parts
 
 
 class Recorder:
@@ -46,7 +45,7 @@ class Recorder:
         self._name, self._config, self._rates, self._advance = name, config, rates, advance
         peak = chips.peak_flops(list(mesh.devices.flat))
         self._flops_share = flops_per_token / peak if peak else None
-        self._sent: tuple[int, Parts] | None = None
+        self._sent: tuple[int, Mapping[str, Any]] | None = None
         self._ended: tuple[int, dict[str, float]] | None = None
         self._began = time.perf_counter()
         self._file = self._board = None
@@ -58,7 +57,7 @@ class Recorder:
         path.write_text("".join(lines[:start]))
         self._file = path.open("a")
 
-    def step(self, step: int, metrics: Parts) -> None:
+    def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Records the step before this one."""
         self.flush()
         self._sent = step, metrics

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.training.objectives import Objective, Parts, coefficients
+from bridge_jax.training.objectives import LARGEST, Objective, Parts, coefficients
 
 
 class TrainState(NamedTuple):
@@ -122,7 +122,7 @@ def loss_and_gradients(
         return sum(factors[name] * sums[name] for name in sums), (sums, logged)
 
     def add(total: Any, inputs: tuple[Any, jax.Array]):
-        return jax.tree.map(jnp.add, total, part(params, *inputs)), None
+        return jax.tree.map_with_path(combine, total, part(params, *inputs)), None
 
     if accumulate == 1:
         (loss, (sums, logged)), gradients = part(params, batch, 0)
@@ -134,8 +134,19 @@ def loss_and_gradients(
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulate)))
         (loss, (sums, logged)), gradients = total
-    means = {f"{name}_loss": sums[name] / jnp.maximum(weights[name], 1) for name in sums}
-    return {"loss": loss, **means, "grad_norm": optax.tree.norm(gradients), **logged}, gradients
+    means = {f"{name}_loss": sums[name] for name in sums} | logged
+    counts = {f"{name}_loss": weights[name] for name in sums} | weights
+    means = {
+        name: value / jnp.maximum(counts[name], 1) if name in counts else value
+        for name, value in means.items()
+    }
+    return {"loss": loss, **means, "grad_norm": optax.tree.norm(gradients)}, gradients
+
+
+def combine(path: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the sum of two micro-batches' values, or the larger where a name asks for it."""
+    name = getattr(path[-1], "key", "")
+    return jnp.maximum(a, b) if str(name).startswith(LARGEST) else a + b
 
 
 def make_train_step(

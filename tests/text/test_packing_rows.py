@@ -7,7 +7,7 @@ from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.text.packing import best_fit, first_fit, pack
 from bridge_jax.text.prompts import Sequence
-from bridge_jax.training.batches import batches, steps_of
+from bridge_jax.training.batches import Shuffled, steps_of
 
 FIRST = Sequence([11, 12, 13], [14, 15], [16])  # 6 tokens, 3 targets
 SECOND = Sequence([21, 22, 23, 24], [], [25, 26])  # 6, 2
@@ -92,7 +92,8 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
     rows = numbered(5)
     assert steps_of(rows, TrainConfig(epochs=2, batch_rows=2)) == 6
     assert steps_of(rows, TrainConfig(epochs=2, steps=5, batch_rows=2)) == 5
-    data = list(batches(rows, 2, steps=5, seed=0))
+    feed = Shuffled(rows, 2, steps=5, seed=0)
+    data = [feed.take()[0] for _ in range(feed.steps)]
     assert len(data) == 6  # Whole epochs; the training takes as many as it has steps.
     for epoch in (range(3), range(3, 6)):
         seen = np.concatenate([data[step].tokens[:, 0] for step in epoch])
@@ -103,8 +104,8 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
 
 def test_order_depends_on_seed_and_epoch_only():
     def order(seed):
-        data = batches(numbered(32), 4, steps=16, seed=seed)
-        return [batch.tokens[:, 0].tolist() for batch in data]
+        data = Shuffled(numbered(32), 4, steps=16, seed=seed)
+        return [data.take()[0].tokens[:, 0].tolist() for _ in range(data.steps)]
 
     assert order(0) == order(0)
     assert order(0) != order(1)

@@ -12,7 +12,7 @@ from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_b
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import predictions
-from bridge_jax.training.batches import batches
+from bridge_jax.training.batches import Shuffled
 from bridge_jax.training.objectives import soft_targets
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
@@ -207,7 +207,7 @@ def test_batches_carry_them(tiny_model):
         for i, s in enumerate(SEQUENCES)
     ]
     rows = pack(soft, 24, 2)
-    (batch,) = batches(rows, 3, 1, seed=0)
+    batch, _ = Shuffled(rows, 3, 1, seed=0).take()
     assert batch.beside.ids.shape == (3, *rows.beside.ids.shape[1:])
     for tokens, ids in zip(batch.tokens, batch.beside.ids):
         (row,) = [r for r in range(2) if (rows.tokens[r] == tokens).all()] or [None]

@@ -47,10 +47,10 @@ class Batches:
     def __init__(self):
         self.taken = 0
 
-    def __next__(self):
+    def take(self, params):
         self.taken += 1
         rng = np.random.default_rng(self.taken)
-        return {"tokens": rng.integers(1, 40, (4, 6), dtype=np.int32)}
+        return {"tokens": rng.integers(1, 40, (4, 6), dtype=np.int32)}, {"taken": self.taken}
 
     def get_state(self):
         return {"taken": self.taken}
@@ -79,16 +79,17 @@ def test_it_trains_and_its_parts_are_logged(tmp_path, tiny_model, one_device):
     train(tmp_path, tiny_model, one_device, Batches())
     rows = logged(tmp_path)
     assert len(rows) == 12 and rows[-1]["double_loss"] < 0.8 * rows[0]["double_loss"]
+    assert [row["taken"] for row in rows] == [*range(1, 13)]
     for row in rows:
         assert row["loss"] == pytest.approx(row["double_loss"] + 0.1 * row["size_loss"], rel=1e-5)
 
 
 def test_it_goes_on_after_the_batches_that_were_trained_on(tmp_path, tiny_model, one_device):
     class Killed(Batches):
-        def __next__(self):
+        def take(self, params):
             if self.taken == 7:
                 raise KeyboardInterrupt
-            return super().__next__()
+            return super().take(params)
 
     expected = train(tmp_path / "whole", tiny_model, one_device, Batches())
     with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training import loop, recorder, step
-from bridge_jax.training.batches import batches, steps_of
+from bridge_jax.training.batches import Shuffled, steps_of
 from bridge_jax.training.objectives.sft import SFT
 from tests.full_disk import files_up_to
 
@@ -48,7 +48,7 @@ def run(out, model, mesh, config=CONFIG, name="student", **options):
     params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, shardings)
     rows = pack(SEQUENCES, config.row_tokens, 2)
     steps = steps_of(rows, config)
-    data = batches(rows, config.batch_rows, steps, 0)
+    data = Shuffled(rows, config.batch_rows, steps, 0)
     return loop.train(
         out, name, decoder_config, params, SFT(), data, steps, config, 0, mesh, **options
     )

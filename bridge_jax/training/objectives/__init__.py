@@ -1,13 +1,16 @@
 """Training objectives, one file each. The step and the loop work with any of them."""
 
+from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from bridge_jax.models.config import DecoderConfig
+from bridge_jax.text.prompts import Sequence
 
 Parts = dict[str, jax.Array]  # f32[] each, by the name of a part of the loss
+LARGEST = "largest_"
 
 
 class Objective(Protocol):
@@ -23,8 +26,24 @@ class Objective(Protocol):
         """The objective's name, which is part of the key of a stage that trains with it."""
         ...
 
+    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Any:
+        """Returns the training sequences as a pytree of numpy arrays, whose first axis is the rows.
+
+        Args:
+          sequences: of a stage.
+          row_tokens: of each row.
+          pad_id: fills the rest of a row.
+
+        Raises:
+          UserError: a sequence is longer than a row, or there is none.
+        """
+        ...
+
     def weights(self, batch: Any) -> Parts:
-        """Returns the divisor of each part's sum, such as the number of its tokens."""
+        """Returns the divisor of each part's sum, such as the number of its tokens.
+
+        What is only logged is divided too where it has a divisor here.
+        """
         ...
 
     def shares(self, weights: Parts) -> Parts:
@@ -34,12 +53,15 @@ class Objective(Protocol):
     def loss(
         self, model: DecoderConfig, params: Any, batch: Any, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
-        """Returns the sums of the parts, and sums that are only logged, such as `tokens`.
+        """Returns the sums of the parts, and what is only logged, such as `tokens`.
+
+        That is added over micro-batches too, unless its name begins with `LARGEST`: then it is
+        their maximum.
 
         Args:
           model: the decoder's config.
           params: all of its parameters.
-          batch: a pytree of arrays whose first axis is the rows.
+          batch: some of the rows of `rows`.
           dropout: random key of an adapter's dropout.
         """
         ...
