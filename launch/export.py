@@ -86,7 +86,7 @@ def main(assignments: list[str]) -> None:
         model.tokenizer.save(folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / SYSTEM_FILE).write_text(system_message_of(config.data, mode), encoding="utf-8")
-        if role == "student" and config.method == "budgeted":
+        if role == "student" and methods.states_budgets(config.method):
             write_form(folder, config.thinking.form)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     use = f"PEFT loads it beside {selected.checkpoint}"

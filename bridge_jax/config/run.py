@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from bridge_jax.config.data import DataConfig
 from bridge_jax.config.fields import UNKEYED, Count, Place, Positive, Range, Size
 from bridge_jax.config.teacher import BudgetConfig, SelectionConfig, TeacherConfig
-from bridge_jax.config.thinking import ThinkingConfig
+from bridge_jax.config.thinking import ReinforcementConfig, ThinkingConfig
 from bridge_jax.config.training import (
     EvaluationConfig,
     GenerationConfig,
@@ -106,7 +106,8 @@ class RunConfig:
       method: `bridge`, or a baseline: the student learns from the teacher's answers alone
         (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
         from the gold answers of the whole pool, without either (`labels`). Or `budgeted`: the
-        student learns to think for at most so many tokens (`thinking`).
+        student learns to think for at most so many tokens (`thinking`); and `bard`, where
+        reinforcement learning follows (`reinforcement`).
       form: how the student learns from a rationale: a `chain` of rationale and answer, or
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
@@ -143,6 +144,7 @@ class RunConfig:
     direct_training: TrainConfig = TrainConfig()
     labels_training: TrainConfig = TrainConfig()
     thinking: ThinkingConfig = dataclasses.field(default_factory=ThinkingConfig)
+    reinforcement: ReinforcementConfig = dataclasses.field(default_factory=ReinforcementConfig)
     generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     mesh: MeshConfig = MeshConfig()
@@ -158,4 +160,5 @@ class RunConfig:
             "direct_training": self.direct_training,
             "labels_training": self.labels_training,
             "thinking.train": self.thinking.train,
+            "reinforcement.train": self.reinforcement.train,
         }

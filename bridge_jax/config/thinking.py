@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from typing import Annotated, Literal
 
-from bridge_jax.config.fields import Positive, Range, Share, Size
+from bridge_jax.config.fields import NotNegative, Positive, Range, Share, Size
 from bridge_jax.config.training import TrainConfig
 
 Control = Literal["stated", "capped", "truncated", "forced", "triggered", "sampled"]
@@ -68,3 +68,39 @@ class ThinkingConfig:
     temperature: Positive = 0.7
     answer_tokens: Size = 16
     repeats: Size = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforcementConfig:
+    """Settings of reinforcement learning at the budgets of `thinking` (`method=bard`).
+
+    Attributes:
+      groups: questions of a step, each at one budget. Those whose replies all get the same reward
+        teach nothing, and others are asked instead.
+      tries: the most times `groups` that are asked in a step; with fewer that teach, it is smaller.
+      samples: replies to each, whose mean reward is what an advantage is above.
+      reward: accuracy times fidelity to the budget (`multiplied`); the same where brevity costs
+        nothing (`ceiling`); or the mean of both (`added`), to see what that does
+        (`evaluation.rewards`).
+      temperature: of sampling; nothing is cut off.
+      clip_low, clip_high: the ratio of a token's probabilities is clipped to
+        [1 - clip_low, 1 + clip_high].
+      kl: weight of the KL to the student as it was before.
+      most_drift: mean |log-probability while learning - while writing| of a step, in nats a token,
+        above which the training stops: the two are of the same parameters, and should be equal up
+        to rounding. Our default.
+      train: `steps` are how many there are, and `batch_rows` a divisor of the rows of each.
+    """
+
+    groups: Size = 8
+    tries: Tries = 4
+    samples: Annotated[int, Range(least=2, most=256)] = 8
+    reward: Literal["multiplied", "ceiling", "added"] = "multiplied"
+    temperature: Positive = 1.0
+    clip_low: Annotated[float, Range(above=0, most=1)] = 0.2
+    clip_high: Positive = 0.28
+    kl: NotNegative = 0.0
+    most_drift: Positive = 0.05
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(steps=100, learning_rate=1e-5)
+    )

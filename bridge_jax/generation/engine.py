@@ -211,6 +211,7 @@ class Engine:
         """Takes the model, the tokens that end a completion, and one that fills the blocks."""
         self._settings, self._mesh, self._pad_id = settings, mesh, pad_id
         self._parts = batch_devices(mesh)
+        self._trained = config
         self._config, self._params = prepare(config, params, mesh, settings.cache)
         self._end_ids = set(end_ids)
         self._ends = np.asarray(sorted(self._end_ids), np.int32)
@@ -230,6 +231,15 @@ class Engine:
     def busy(self) -> float:
         """The share of the slots' steps in which a token was written."""
         return self.new_tokens / max(1, self._slot_steps)
+
+    def update(self, params: Any) -> None:
+        """Takes other parameters of the same model; cached prompts are computed again.
+
+        Nothing may be being written. One program converts and moves them.
+        """
+        settings = self._settings
+        self._params = prepare(self._trained, params, self._mesh, settings.cache)[1]
+        self._prompts.drop(slice(None))
 
     def complete(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.methods import baselines, bridge, budgeted
+from bridge_jax.methods import baselines, bridge, budgeted, reinforcement
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
 
@@ -20,6 +20,7 @@ METHODS: dict[str, Method] = {
         baselines.SELF_TRAINING,
         baselines.LABELS,
         budgeted.METHOD,
+        reinforcement.METHOD,
     )
 }
 # --phase -> the folders of the stages whose results it wants.
@@ -82,6 +83,11 @@ def measured(method: str | None = None) -> dict[str, MeasuredModel]:
     return {
         each.name: dataclasses.replace(each, note=notes.get(each.name, each.note)) for each in found
     }
+
+
+def states_budgets(method: str) -> bool:
+    """Returns whether the student of a method is told budgets of thinking."""
+    return budgeted.BUDGETED.name in table(method)
 
 
 def asks(method: str | None = None) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
-from bridge_jax.config import Control, GenerationConfig, RunConfig
+from bridge_jax.config import GenerationConfig, RunConfig
 from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.generation import budgets
@@ -48,6 +48,7 @@ class Tested(TypedDict):
 # What each control is called in reports; "before" is the student before it learned budgets.
 TITLES: dict[str, str] = {
     "stated": "Trained, told the budget",
+    "reinforced": "After reinforcement learning, told the budget",
     "capped": "Trained, told the budget and cut off",
     "truncated": "Before, cut off",
     "forced": "Before, extended and cut off",
@@ -64,7 +65,8 @@ OF_CONTROL: dict[str, Artifact] = {
     )
     for control, title in TITLES.items()
 }
-_TRAINED = ("stated", "capped")  # Of the trained student; others are of the one before.
+_UNCUT = ("stated", "reinforced")  # Kept by the student itself.
+_TRAINED = (*_UNCUT, "capped")  # Others are of the student before.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ class BudgetTesting:
     """Parameters of a test at budgets.
 
     Attributes:
-      control: how budgets are kept (`ThinkingConfig.controls`).
+      control: how budgets are kept: one of `ThinkingConfig.controls`, or `reinforced`.
       levels: budgets, tokens.
       form: of the replies.
       generation: how the model writes; where nothing cuts a reply off, it has `max_new_tokens` at
@@ -85,7 +87,7 @@ class BudgetTesting:
       repeats: the number of replies to each question, or of votes, whose mean counts.
     """
 
-    control: Control
+    control: str
     levels: tuple[int, ...]
     form: Form
     generation: GenerationConfig
@@ -177,7 +179,7 @@ def requests(
         for example in test:
             told = level if control in _TRAINED else 0
             prompt = reading.prompt(dataclasses.replace(example, budget=told), "reason")
-            if control == "stated":
+            if control in _UNCUT:
                 # Nothing cuts it off at its budget, which it may exceed.
                 enough = level + around + params.answer_tokens
                 request = Request(prompt, max(params.generation.max_new_tokens, enough))
@@ -239,7 +241,7 @@ def written(
     return list(zip(ids, tokens))
 
 
-def stage(config: RunConfig, control: Control, trained_by: str, before: Mapping[str, str]) -> Stage:
+def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str, str]) -> Stage:
     """Returns the test of a control at every budget.
 
     Args:
@@ -266,7 +268,7 @@ def stage(config: RunConfig, control: Control, trained_by: str, before: Mapping[
         generation=generation,
         seed=config.seed,
         answer_tokens=how.answer_tokens,
-        closing="" if control == "stated" else how.closing,
+        closing="" if control in _UNCUT else how.closing,
         words=words,
         times=times,
         repeats=how.repeats,

@@ -19,7 +19,7 @@ from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
-from bridge_jax.methods import apprenticeship, asking, budgeted, logits, named
+from bridge_jax.methods import apprenticeship, asking, budgeted, logits, named, states_budgets
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
@@ -279,7 +279,7 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
             f"rationales.retries={how.retries}: method={config.method} has no assistant that "
             "writes; set it to 0"
         )
-    after = config.thinking.after if config.method == "budgeted" else config.method
+    after = config.thinking.after if states_budgets(config.method) else config.method
     if how.rounds and after != "bridge":
         yield (
             f"rationales.rounds={how.rounds}: method={config.method} trains no assistant in "

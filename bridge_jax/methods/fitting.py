@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -22,7 +22,7 @@ from bridge_jax.text import prompts
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.batches import Shuffled, batches_in_order, steps_of
+from bridge_jax.training.batches import Feed, Shuffled, batches_in_order, steps_of
 from bridge_jax.training.checkpoints import STATE, save_params
 from bridge_jax.training.loop import Measure, train
 from bridge_jax.training.objectives import Objective
@@ -88,15 +88,43 @@ def fit(
 
     It is measured on the examples of `dev`, rendered by `reading`, where these are given.
     """
+
+    def shuffled() -> tuple[Shuffled, int, int]:
+        rows = how.objective.rows(sequences, how.train.row_tokens, model.tokenizer.pad_id)
+        steps = steps_of(rows, how.train)
+        feed = Shuffled(rows, how.train.batch_rows, steps, how.seed)
+        return feed, steps, rows.target.shape[1]
+
+    fit_from(out, name, model, shuffled, how, dev_measure(how, model, reading, dev))
+
+
+def fit_from(
+    out: Folder,
+    name: str,
+    model: Model,
+    open_feed: Callable[[], tuple[Feed, int, int]],
+    how: Fit,
+    measure: Measure | None = None,
+) -> None:
+    """Trains `model` as `fit` does, on what a feed gives.
+
+    Args:
+      out: the folder of the stage.
+      name: of the training, for people.
+      model: its parameters are consumed.
+      open_feed: returns the feed, the number of steps, and the targets of a row; it is called if
+        there is anything left to train.
+      how: it is trained.
+      measure: measures parameters on the dev split.
+    """
     trained, frozen = lora.split(model.params) if model.config.lora else (model.params, {})
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
     # They are there already if a run was killed right after it had written them.
     if not hosts.agree(path.is_dir()):
         config = how.train
-        rows = how.objective.rows(sequences, config.row_tokens, model.tokenizer.pad_id)
-        steps = steps_of(rows, config)
-        flops = costs.model_flops(model.config, 1, config.row_tokens, rows.target.shape[1])
+        feed, steps, targets = open_feed()
+        flops = costs.model_flops(model.config, 1, config.row_tokens, targets)
         with preemption.deferred():  # A notice in the last step waits for the parameters.
             params = train(
                 out.path,
@@ -104,14 +132,14 @@ def fit(
                 model.config,
                 model.params,
                 how.objective,
-                Shuffled(rows, config.batch_rows, steps, how.seed),
+                feed,
                 steps,
                 config,
                 how.seed,
                 model.mesh,
                 how.tensorboard,
                 out.spans,
-                dev_measure(how, model, reading, dev),
+                measure,
                 # For each token of a full row.
                 flops_per_token=flops / config.row_tokens,
             )

@@ -223,7 +223,7 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
     if not on_hub:
         base = base.rstrip("/").rsplit("/", 1)[-1]  # A path is about a disk, not about a model.
     data = config.data.path.rsplit("/", 1)[-1]
-    budgeted = config.method == "budgeted" and role == "student"
+    budgeted = methods.states_budgets(config.method) and role == "student"
     stated = config.thinking.levels[-1] if budgeted else 0
     system = with_budget(system_message_of(config.data, mode), stated)
     text = template("card.md").render(

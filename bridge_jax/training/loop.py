@@ -109,6 +109,7 @@ def train(
                     mesh,
                     tensorboard,
                     advance,
+                    objective.fault,
                 )
             ) as record,
         ):

@@ -36,6 +36,7 @@ class Recorder:
         mesh: Mesh,
         tensorboard: bool,
         advance: Callable[..., None],
+        fault: Callable[[Mapping[str, float]], str] = lambda _: "",
     ):
         """Opens the file and drops what was logged after the `start` steps to continue from.
 
@@ -43,6 +44,7 @@ class Recorder:
           UserError: TensorBoard is wanted, and its writer is not installed.
         """
         self._name, self._config, self._rates, self._advance = name, config, rates, advance
+        self._fault = fault
         peak = chips.peak_flops(list(mesh.devices.flat))
         self._flops_share = flops_per_token / peak if peak else None
         self._sent: tuple[int, Mapping[str, Any]] | None = None
@@ -100,6 +102,8 @@ class Recorder:
             return
         (step, metrics), self._sent = self._sent, None
         values = {k: np.asarray(v).item() for k, v in metrics.items()}
+        if fault := self._fault(values):
+            raise UserError(f"{self._name}: step {step}: {fault}")
         if not np.isfinite(values["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {values['loss']} at step {step}; lower learning_rate "

@@ -41,6 +41,7 @@ RATIONALES, LOGITS = "tutoring/rationales", "tutoring/logits"
 STUDENT, DIRECT = "tutoring/student", "baselines/direct"
 BY_LABELS = "baselines/labels"
 ASKED, WRITTEN, BUDGETED = "budgets/asked", "budgets/written", "budgets/student"
+REINFORCED = "budgets/reinforced"
 OF_ASSISTANT = ("evaluation/assistant_base", "evaluation/assistant")
 OF_STUDENT = tuple(
     f"evaluation/{name}"
@@ -215,17 +216,18 @@ FIELDS |= {
     "instruct.columns": ({"question": "text"}, NOTHING),
     "instruct.on_bad_row": ("skip", NOTHING),
 }
-# What method=budgeted reads of `thinking`, after method=direct; other methods read nothing.
+# What method=bard reads of `thinking`, after method=direct; other methods read nothing.
 BUDGETS = tuple(artifact.name for artifact in OF_CONTROL.values())
+TAUGHT = ("stated", "reinforced", "capped")
 CUT = tuple(OF_CONTROL[control].name for control in CONTROLS if control != "stated")
 THINKING: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "levels": ((4, 8), (ASKED, *BUDGETS)),
+    "levels": ((4, 8), (ASKED, REINFORCED, *BUDGETS)),
     "least": (0.2, (ASKED,)),
     "most": (1.5, (ASKED,)),
     "tries": (2, (ASKED,)),
     "unstated": (False, (BUDGETED,)),
     # A student that learned from the answers before writes plain replies.
-    "form": ("tags", (BUDGETED, OF_CONTROL["stated"].name, OF_CONTROL["capped"].name)),
+    "form": ("tags", (BUDGETED, REINFORCED, *(OF_CONTROL[name].name for name in TAUGHT))),
     "controls": (("stated", "capped"), NOTHING),
     "closing": ("Enough.", CUT),
     "waiting": (" Hm,", (OF_CONTROL["forced"].name,)),
@@ -233,12 +235,27 @@ THINKING: dict[str, tuple[Any, tuple[str, ...]]] = {
     "leading": ("Well,", (OF_CONTROL["triggered"].name,)),
     "samples": (2, (OF_CONTROL["sampled"].name,)),
     "temperature": (0.3, (OF_CONTROL["sampled"].name,)),
-    "answer_tokens": (9, BUDGETS),
+    "answer_tokens": (9, (REINFORCED, *BUDGETS)),
     "repeats": (3, BUDGETS),
     **{f"train.{name}": (value, (BUDGETED,)) for name, value in TRAINING.items()},
     **{f"train.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()},
 }
 FIELDS |= {f"thinking.{name}": (value, NOTHING) for name, (value, _) in THINKING.items()}
+# What it reads of `reinforcement`.
+REINFORCEMENT: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "groups": (3, (REINFORCED,)),
+    "tries": (2, (REINFORCED,)),
+    "samples": (3, (REINFORCED,)),
+    "reward": ("added", (REINFORCED,)),
+    "temperature": (0.5, (REINFORCED,)),
+    "clip_low": (0.1, (REINFORCED,)),
+    "clip_high": (0.1, (REINFORCED,)),
+    "kl": (0.1, (REINFORCED,)),
+    "most_drift": (0.1, (REINFORCED,)),
+    **{f"train.{name}": (value, (REINFORCED,)) for name, value in TRAINING.items()},
+    **{f"train.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()},
+}
+FIELDS |= {f"reinforcement.{name}": (value, NOTHING) for name, (value, _) in REINFORCEMENT.items()}
 # What each of these does is in a test of its own.
 ALONE = {
     "thinking.after": "test_budgets_come_after_the_training_of_another_method",
@@ -329,15 +346,18 @@ def test_every_field_is_in_the_table():
 def budgeted(base):
     """A run with every stage of training at budgets."""
     how = ThinkingConfig((4,), "direct", controls=CONTROLS)
-    return dataclasses.replace(
-        base, method="budgeted", thinking=how, logits=LogitsConfig(), compare=()
-    )
+    return dataclasses.replace(base, method="bard", thinking=how, logits=LogitsConfig(), compare=())
 
 
-@pytest.mark.parametrize("field", THINKING)
-def test_a_field_of_thinking_is_read_by(budgeted, tmp_path, field):
-    value, readers = THINKING[field]
-    other = with_value(budgeted, f"thinking.{field}", value)
+OF_BUDGETS = {f"thinking.{name}": found for name, found in THINKING.items()} | {
+    f"reinforcement.{name}": found for name, found in REINFORCEMENT.items()
+}
+
+
+@pytest.mark.parametrize("field", OF_BUDGETS)
+def test_a_field_of_training_at_budgets_is_read_by(budgeted, tmp_path, field):
+    value, readers = OF_BUDGETS[field]
+    other = with_value(budgeted, field, value)
     assert other != budgeted
     expected = and_what_follows(budgeted, readers)
     assert changed(keys_of(budgeted, tmp_path), keys_of(other, tmp_path)) == expected

@@ -1,0 +1,379 @@
+"""BARD (2511.01470), its second phase: reinforcement learning at stated budgets.
+
+Each step asks the student some questions, each at one budget and several times. A reply's reward is
+its accuracy times its fidelity to the budget (`evaluation.rewards`), and what it gets above its
+group's mean is its advantage (`training.objectives.policy`). The engine that writes the replies is
+given the new parameters in each step, so that what is learned from is always the model's own.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import jax
+import numpy as np
+
+from bridge_jax.config import GenerationConfig, ReinforcementConfig, RunConfig
+from bridge_jax.data.answers import is_correct
+from bridge_jax.data.example import Example
+from bridge_jax.errors import require
+from bridge_jax.evaluation import rewards
+from bridge_jax.generation import budgets
+from bridge_jax.generation.engine import Completion, Engine, Request
+from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs
+from bridge_jax.methods.budgeted import BUDGETED
+from bridge_jax.methods.fitting import Fit, fit_from
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.parallel.hosts import fetch
+from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
+from bridge_jax.pipeline.models import Model, RoleModel
+from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text import packing, prompts
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.thinking import Form, Thinking, thinking_of
+from bridge_jax.training.batches import filled
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
+
+ROLLOUTS = "rollouts.jsonl"
+WIDTH = 128  # The targets of a row are a multiple of so many, so that few steps are compiled.
+
+
+class Rollout(TypedDict):
+    """Holds a reply that was learned from.
+
+    Attributes:
+      step: of the training, from 0.
+      budget: tokens.
+      thinking: tokens of the thinking.
+      reward, advantage: of the reply, and above the mean of its group.
+    """
+
+    step: int
+    id: str
+    budget: int
+    completion: str
+    answer: str | None
+    correct: bool
+    thinking: int
+    reward: float
+    advantage: float
+
+
+REINFORCED = Artifact(
+    "budgets/reinforced",
+    "Reinforcement learning at budgets",
+    "train",
+    "student",
+    (*TRAINED, rows(ROLLOUTS, Rollout, is_result=False)),
+    is_last=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reinforcing:
+    """Parameters of the training.
+
+    Attributes:
+      how: the training settings and the objective.
+      rollouts: how replies are sampled and rewarded.
+      levels: budgets, tokens.
+      form: of the replies.
+      answer_tokens: reserved for the answer.
+      generation: how the model writes.
+    """
+
+    how: Fit
+    rollouts: ReinforcementConfig
+    levels: tuple[int, ...]
+    form: Form
+    answer_tokens: int
+    generation: GenerationConfig
+
+
+class Group(NamedTuple):
+    """Holds the replies to one question at one budget."""
+
+    example: Example
+    prompt: list[int]
+    written: list[Completion]
+    replies: list[budgets.Reply]
+    right: list[bool]
+    rewards: list[float]
+
+
+class Rollouts:
+    """Feeds a training with the model's own replies.
+
+    Groups are numbered; the number decides question, budget and random numbers. The position is
+    that of the groups that were learned from or left out, so that a training that goes on asks
+    exactly those that would have come next.
+    """
+
+    def __init__(
+        self,
+        params: Reinforcing,
+        pool: Sequence[Example],
+        model: Model,
+        reading: Rendering,
+        thinking: Thinking,
+        engine: Engine,
+        out: Folder | None = None,
+        reference: Model | None = None,
+    ):
+        """Takes the questions, the model's tokenizer and prompts, and the engine that writes.
+
+        Replies are written to `out`, if there is one. The KL is that to `reference`.
+        """
+        self._params, self._pool, self._model, self._reading = params, pool, model, reading
+        self._thinking, self._engine, self._out = thinking, engine, out
+        self._reference = reference
+        self._group = self._step = 0
+        self._kept = False  # Whether the file has the replies of earlier steps alone.
+
+    def get_state(self) -> Any:
+        """Returns the numbers of groups and steps so far."""
+        return {"group": self._group, "step": self._step}
+
+    def set_state(self, state: Any) -> None:
+        """Goes to a position."""
+        self._group, self._step = state["group"], state["step"]
+
+    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+        """Returns rows of replies by the model with these parameters, and their figures."""
+        self._engine.update(params)
+        how = self._params.rollouts
+        kept: list[Group] = []
+        asked: list[Group] = []
+        while len(kept) < how.groups and len(asked) < how.tries * how.groups:
+            found = self._ask(how.groups - len(kept))
+            asked += found
+            kept += [g for g in found if rewards.teaches(how.reward, g.rewards, g.right)]
+        sequences = [sequence for group in kept for sequence in self._sequences(group)]
+        self._record(kept)
+        self._step += 1
+        return self._compared(self._rows(sequences)), self._figures(asked, kept)
+
+    def _ask(self, count: int) -> list[Group]:
+        """Returns the next groups."""
+        how, levels = self._params.rollouts, self._params.levels
+        chosen, requests = [], []
+        for number in range(self._group, self._group + count):
+            question, level = divmod(number, len(levels))
+            example = dataclasses.replace(self._question(question), budget=levels[level])
+            prompt = self._reading.prompt(example, "reason")
+            chosen.append((example, prompt))
+            # Beyond a quarter above the budget there is no reward.
+            around = len(self._thinking.opening) + len(self._thinking.closing) + 1
+            limit = example.budget + example.budget // 4 + around + self._params.answer_tokens
+            for sample in range(how.samples):
+                stream = number * how.samples + sample
+                requests.append(Request(prompt, limit, how.temperature, 1.0, stream))
+        written: list[Any] = [None] * len(requests)
+        for ended in self._engine.complete(requests):
+            for index, completion in ended:
+                written[index] = completion
+        self._group += count
+        size = how.samples
+        return [
+            self._judge(example, prompt, written[n * size : (n + 1) * size])
+            for n, (example, prompt) in enumerate(chosen)
+        ]
+
+    def _question(self, number: int) -> Example:
+        """Returns a question of the pool, which is shuffled anew each time it is through."""
+        epoch, at = divmod(number, len(self._pool))
+        rng = np.random.default_rng([self._params.how.seed, epoch])
+        return self._pool[int(rng.permutation(len(self._pool))[at])]
+
+    def _judge(self, example: Example, prompt: list[int], written: list[Completion]) -> Group:
+        replies = [
+            budgets.read(self._model.tokenizer, self._thinking, each.ids, example)
+            for each in written
+        ]
+        right = [is_correct(reply.answer, example) for reply in replies]
+        found = [
+            rewards.reward(
+                self._params.rollouts.reward, ok, each.ended, reply.thinking, example.budget
+            )
+            for ok, each, reply in zip(right, written, replies)
+        ]
+        return Group(example, prompt, written, replies, right, found)
+
+    def _sequences(self, group: Group) -> list[prompts.Sequence]:
+        """Returns the training sequences of a group."""
+        found = []
+        for each, gain in zip(group.written, rewards.advantages(group.rewards)):
+            ids = [*each.ids, *([each.end] if each.end is not None else [])]
+            ones = np.ones(len(ids), np.float32)
+            logprobs = np.asarray(each.sampled_logprobs, np.float32)
+            beside = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
+            found.append(prompts.Sequence(group.prompt, ids, [], beside))
+        return found
+
+    def _rows(self, sequences: list[prompts.Sequence]) -> packing.Rows:
+        """Returns packed rows in one of few shapes; without sequences, a batch of empty ones."""
+        train, pad_id = self._params.how.train, self._model.tokenizer.pad_id
+        none = prompts.Sequence(
+            [pad_id], [pad_id], [], PolicyTargets(*np.zeros((4, 1), np.float32))
+        )
+        found = self._params.how.objective.rows(sequences or [none], train.row_tokens, pad_id)
+        more = -found.target.shape[1] % min(WIDTH, train.row_tokens)
+        by_target = {
+            name: jax.tree.map(lambda a: np.pad(a, ((0, 0), (0, more))), getattr(found, name))
+            for name in ("target_at", "target", "rationale_weight", "answer_weight", "beside")
+        }
+        return filled(found._replace(**by_target), train.batch_rows)
+
+    def _compared(self, found: packing.Rows) -> packing.Rows:
+        """Returns the rows with the log-probabilities of the reference, if there is one."""
+        if not self._reference:
+            return found
+        config, params, mesh = self._reference.config, self._reference.params, self._model.mesh
+        with jax.set_mesh(mesh):
+            placed = shard_batch(found, mesh)
+            logprobs = _logprobs(config, params, placed, self._params.rollouts.temperature)
+            told = fetch(logprobs)[: len(found.tokens)]
+        return found._replace(beside=found.beside._replace(reference=told))
+
+    def _record(self, kept: Sequence[Group]) -> None:
+        if not self._out:
+            return
+        if not self._kept:  # After an interruption there may be replies of later steps.
+            before = [row for row in self._out.appended(ROLLOUTS) if row["step"] < self._step]
+            self._out.write_rows(ROLLOUTS, before)
+            self._kept = True
+        found = [
+            {
+                "step": self._step,
+                "id": group.example.id,
+                "budget": group.example.budget,
+                "completion": reply.text,
+                "answer": reply.answer,
+                "correct": right,
+                "thinking": reply.thinking,
+                "reward": reward,
+                "advantage": gain,
+            }
+            for group in kept
+            for reply, right, reward, gain in zip(
+                group.replies, group.right, group.rewards, rewards.advantages(group.rewards)
+            )
+        ]
+        self._out.append_rows(ROLLOUTS, found)
+
+    def _figures(self, asked: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
+        """Returns what is logged of a step: of all groups that were asked."""
+        by_level: dict[int, list[int]] = collections.defaultdict(list)
+        for group in asked:
+            by_level[group.example.budget] += [reply.thinking for reply in group.replies]
+        lengths = [(n, level) for level, found in by_level.items() for n in found]
+        right = [ok for group in asked for ok in group.right]
+        found = [reward for group in asked for reward in group.rewards]
+        return {
+            "reward": sum(found) / len(found),
+            "accuracy": sum(right) / len(right),
+            "over_budget": sum(n > level for n, level in lengths) / len(lengths),
+            "groups": len(kept),
+            "groups_asked": len(asked),
+        } | {f"thinking_{level}": sum(n) / len(n) for level, n in sorted(by_level.items())}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _logprobs(config: DecoderConfig, params: Any, batch: packing.Rows, temperature: float):
+    return sampled_logprobs(config, params, batch, temperature)
+
+
+def reinforce(
+    params: Reinforcing,
+    out: Folder,
+    pool: Examples,
+    student: RoleModel,
+    reading: Rendering,
+    made: Folder | None = None,
+) -> None:
+    """Trains the student on its own replies at each budget.
+
+    Args:
+      params: the rollouts and the training.
+      out: the folder of the stage.
+      pool: the questions, with their gold answers.
+      student: the model.
+      reading: renders its prompts.
+      made: the stage that has trained it so far; None is its checkpoint.
+
+    Raises:
+      UserError: a loss is not finite, or the model that writes is another one than that which
+        learns (`reinforcement.most_drift`).
+    """
+    model = student.trainable(made)
+    thinking = thinking_of(reading.tokenizer, params.form, reading.checkpoint)
+
+    def rollouts() -> tuple[Rollouts, int, int]:
+        engine = model.engine(params.generation, params.how.seed)
+        reference = student.load(made) if params.rollouts.kl else None
+        feed = Rollouts(params, pool, model, reading, thinking, engine, out, reference)
+        return feed, params.how.train.steps, params.how.train.row_tokens
+
+    fit_from(out, "reinforcement", model, rollouts, params.how)
+
+
+def stages(config: RunConfig) -> list[Stage]:
+    """Returns the stages of training at budgets, and what follows them."""
+    how, think = config.reinforcement, config.thinking
+    plan = [stage for stage in budgeted.stages(config) if stage.name != evaluation.STUDENT.name]
+    start = {"made": BUDGETED.name}
+    objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, how.most_drift)
+    setting = "reinforcement.train"
+    fit = Fit(how.train, config.seed, objective, setting=setting, tensorboard=config.tensorboard)
+    params = Reinforcing(
+        how=fit,
+        rollouts=how,
+        levels=think.levels,
+        form=think.form,
+        answer_tokens=think.answer_tokens,
+        generation=config.generation,
+    )
+    load = Load("pool", samples=how.samples)
+    last = Stage(REINFORCED, reinforce, params, inputs.POOL_TO_STUDENT | start, load)
+    return [
+        *plan,
+        last,
+        evaluation.test_of(config, evaluation.STUDENT, REINFORCED),
+        budget_tests.stage(config, "reinforced", REINFORCED.name, {}),
+    ]
+
+
+def _check(config: RunConfig) -> None:
+    """Raises a `UserError` for settings that cannot work, before anything is trained or paid."""
+    how, levels = config.reinforcement, config.thinking.levels
+    budgeted.METHOD.check(config)
+    require(
+        config.data.labelled,
+        "method=bard rewards right answers: it needs data.labelled=true",
+    )
+    require(
+        how.train.steps > 0,
+        "reinforcement.train.steps=0: say how many steps there are; there are no epochs",
+    )
+    needed = config.max_prompt_tokens + levels[-1] + levels[-1] // 4 + config.thinking.answer_tokens
+    require(
+        needed <= how.train.row_tokens,
+        f"reinforcement.train.row_tokens={how.train.row_tokens} is too short for a prompt of "
+        f"max_prompt_tokens={config.max_prompt_tokens} and a reply of a quarter above the largest "
+        f"budget, {needed:,} tokens; raise it",
+    )
+
+
+METHOD = Method(
+    "bard",
+    "training and reinforcement learning at stated budgets (BARD, arXiv 2511.01470)",
+    (*budgeted.METHOD.artifacts, REINFORCED, budget_tests.OF_CONTROL["reinforced"]),
+    stages,
+    {"student": "after reinforcement learning at budgets, asked without one"},
+    _check,
+)

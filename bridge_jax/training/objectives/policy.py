@@ -1,0 +1,126 @@
+"""Policy optimisation on a model's own samples: GRPO (2402.03300) with the corrections since.
+
+With r = p(token) / p_old(token), p the softmax of the tempered logits that tokens are drawn from,
+the loss of a token is -min(r A, clip(r, 1 - low, 1 + high) A). It is averaged over all tokens of a
+batch (DAPO, 2503.14476): averaged over each text first, a long wrong text would cost less for each
+of its tokens. The clip is wider above, as there.
+
+The KL to a reference is estimated by r (log p - log p_ref), whose gradient is that of the reverse
+KL: without r the gradient of log p - log p_ref vanishes in expectation, and that of the estimator
+of Schulman ("k3") is of another divergence.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.head import logprobs_at
+from bridge_jax.text.packing import Rows, pack
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.objectives import LARGEST, Parts
+from bridge_jax.training.objectives.sft import at_targets
+
+
+class PolicyTargets(NamedTuple):
+    """What is known of each token of a sample (`Rows.beside`), f32[...] each.
+
+    Attributes:
+      advantage: A.
+      logprob: log p_old, nats.
+      reference: log p_ref, nats; 0 where nothing is compared with a reference.
+      weight: 1 where the model has drawn the token, 0 where it was forced.
+    """
+
+    advantage: Any
+    logprob: Any
+    reference: Any
+    weight: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The clipped policy loss, and a KL to a reference.
+
+    Attributes:
+      temperature: of the samples.
+      clip_low, clip_high: r is clipped to [1 - low, 1 + high].
+      kl: the weight of the KL.
+      most_drift: nats a token, above which a training stops.
+      name: of the objective.
+    """
+
+    temperature: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl: float = 0.0
+    most_drift: float = 0.05
+    name: str = "policy"
+
+    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
+        """Returns the packed rows."""
+        return pack(sequences, row_tokens, pad_id)
+
+    def weights(self, batch: Rows) -> Parts:
+        """Returns the number of tokens that the model has drawn, for all that is averaged."""
+        count = batch.beside.weight.sum()
+        return dict.fromkeys(("policy", "kl", "drift", "clipped", "entropy"), count)
+
+    def shares(self, weights: Parts) -> Parts:
+        """Returns 1, and the weight of the KL."""
+        return {"policy": jnp.float32(1), "kl": jnp.float32(self.kl)}
+
+    def loss(
+        self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
+    ) -> tuple[Parts, Parts]:
+        """Returns the sums of both parts, in nats, and what is logged.
+
+        Of the drawn tokens: `drift` and `largest_drift`, |log p - log p_old|, which is a rounding
+        error where the model is the one that drew them; `clipped`, the share whose gradient the
+        clip has cut off; `entropy`, estimated by -log p.
+        """
+        logprob = sampled_logprobs(model, params, batch, self.temperature, dropout)
+        old, weight = batch.beside.logprob, batch.beside.weight
+        # Of forced tokens the old log-probability may be -inf.
+        change = jnp.where(weight > 0, logprob - old, 0.0)
+        ratio, gain = jnp.exp(change), batch.beside.advantage
+        clipped = jnp.clip(ratio, 1 - self.clip_low, 1 + self.clip_high)
+        surrogate = jnp.minimum(ratio * gain, clipped * gain)
+        distance = ratio * (logprob - batch.beside.reference)
+        sums = {"policy": (-surrogate * weight).sum(), "kl": (distance * weight).sum()}
+        drift = jnp.abs(change)
+        logged = {
+            "drift": drift.sum(),
+            LARGEST + "drift": drift.max(),
+            "clipped": ((clipped * gain < ratio * gain) * weight).sum(),
+            "entropy": (-logprob * weight).sum(),
+            "tokens": (batch.segments > 0).sum().astype(jnp.float32),
+        }
+        return sums, jax.lax.stop_gradient(logged)
+
+    def fault(self, metrics: Mapping[str, float]) -> str:
+        """Returns why the model that writes is another one than that which learns, or ""."""
+        if metrics["drift"] <= self.most_drift:
+            return ""
+        return (
+            f"the log-probabilities of what was written differ by {metrics['drift']:.3g} nats a "
+            f"token from those of the training, more than reinforcement.most_drift="
+            f"{self.most_drift}; give both one dtype (student.matmul, generation.cache=compute)"
+        )
+
+
+def sampled_logprobs(
+    model: DecoderConfig,
+    params: Any,
+    rows: Rows,
+    temperature: float,
+    dropout: jax.Array | None = None,
+) -> jax.Array:
+    """Returns f32[R, T], the log-probability of each target under the tempered softmax, in nats."""
+    hidden, output, target = at_targets(model, params, rows, dropout)
+    found = logprobs_at(hidden / temperature, output, target[:, None])
+    return found.reshape(rows.target.shape)

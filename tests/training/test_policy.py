@@ -1,0 +1,145 @@
+"""The policy loss, beside its formula on plain logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bridge_jax.config import GenerationConfig, MeshConfig
+from bridge_jax.generation.engine import Engine, Request
+from bridge_jax.models import decoder
+from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
+from bridge_jax.text.prompts import Sequence
+from bridge_jax.training.batches import filled
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets
+from bridge_jax.training.step import loss_and_gradients
+
+TEXTS = [
+    ([5, 6, 7], [8, 9, 10, 11, 1]), ([20, 21], [22, 23, 1]), ([30, 31, 32], [33, 1]),
+    ([40], [41, 42, 43, 44]), ([50, 51], [52, 53, 1]), ([60, 61, 62], [63, 64, 65]),
+    ([70], [71, 1]), ([80, 81], [82, 83, 84, 1]),
+]  # fmt: skip
+compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
+
+
+def beside(count, index, weight=None):
+    rng = np.random.default_rng(index)
+    gain = rng.normal(size=()) * np.ones(count)
+    # Far from what a random model says, -6.2 nats, so that both clips bind for some tokens.
+    old, reference = -6.2 + 0.4 * rng.normal(size=(2, count))
+    weight = np.ones(count) if weight is None else weight
+    return PolicyTargets(*(a.astype(np.float32) for a in (gain, old, reference, weight)))
+
+
+def sequences(weights=None):
+    return [
+        Sequence(prompt, reply, [], beside(len(reply), i, None if weights is None else weights[i]))
+        for i, (prompt, reply) in enumerate(TEXTS)
+    ]
+
+
+def rows(objective, found=None):
+    return objective.rows(found or sequences(), 8, 2)
+
+
+def by_formula(config, params, objective, found):
+    """Returns the loss: text by text, on all logits."""
+    total = count = 0.0
+    for prompt, reply, _, told in found:
+        tokens = jnp.asarray([[*prompt, *reply]])
+        at = jnp.arange(tokens.shape[1])[None]
+        hidden = decoder.hidden_states(config, params, tokens, at, jnp.ones_like(tokens))
+        logits = decoder.output_head(config, params).logits(hidden)[0] / objective.temperature
+        logprobs = jax.nn.log_softmax(logits)
+        for n, token in enumerate(reply):
+            p = logprobs[len(prompt) - 1 + n, token]
+            r, a = jnp.exp(p - told.logprob[n]), told.advantage[n]
+            inside = jnp.clip(r, 1 - objective.clip_low, 1 + objective.clip_high)
+            loss = -jnp.minimum(r * a, inside * a) + objective.kl * r * (p - told.reference[n])
+            total += told.weight[n] * loss
+            count += told.weight[n]
+    return total / count
+
+
+@pytest.mark.parametrize(("temperature", "kl"), [(1.0, 0.0), (0.7, 0.3)])
+def test_loss_and_gradients_are_those_of_the_formula(tiny_model, temperature, kl):
+    config, params = tiny_model
+    objective = Policy(temperature, kl=kl)
+    metrics, gradients = compute(objective, config, params, rows(objective), 1)
+    expected = jax.jit(jax.value_and_grad(lambda p: by_formula(config, p, objective, sequences())))
+    loss, slopes = expected(params)
+    assert metrics["loss"] == pytest.approx(float(loss), abs=1e-6)
+    assert 0 < metrics["clipped"] < 0.5
+    assert metrics["grad_norm"] > 0.01
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), gradients, slopes
+    )
+
+
+def test_neither_micro_batches_nor_devices_change_the_gradient(tiny_model):
+    config, params = tiny_model
+    objective = Policy(kl=0.1)
+    batch = filled(rows(objective), 8)  # The last micro-batch has a row without tokens.
+    expected = compute(objective, config, params, batch, 1)
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    boxed = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
+    placed = jax.tree.map(jax.device_put, params, parameter_shardings(boxed, mesh))
+    found = [compute(objective, config, params, batch, parts) for parts in (2, 4)]
+    with jax.set_mesh(mesh):
+        found.append(compute(objective, config, placed, shard_batch(batch, mesh, 1), 1))
+    for each in found:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), each, expected
+        )
+
+
+def test_a_forced_token_changes_no_gradient(tiny_model):
+    config, params = tiny_model
+    objective = Policy(kl=0.2)
+    weights = [np.r_[np.ones(len(reply) - 1), 0.0] for _, reply in TEXTS]
+    found = sequences(weights)
+    other = [
+        s._replace(
+            rationale=[*s.rationale[:-1], 99],
+            beside=s.beside._replace(
+                advantage=np.r_[s.beside.advantage[:-1], 1e3].astype(np.float32),
+                logprob=np.r_[s.beside.logprob[:-1], -np.inf].astype(np.float32),
+            ),
+        )
+        for s in found
+    ]
+    one, two = (compute(objective, config, params, rows(objective, s), 1) for s in (found, other))
+    assert one[0]["loss"] == two[0]["loss"] and np.isfinite(one[0]["loss"])
+    jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_what_the_engine_drew_has_the_probability_that_training_gives_it(
+    tiny_model, one_device, temperature
+):
+    config, params = tiny_model
+    engine = Engine(config, params, (1,), 2, GenerationConfig(24, 4), one_device)
+    asked = [Request(prompt, 12, temperature, stream=i) for i, (prompt, _) in enumerate(TEXTS)]
+    # Given other parameters, it writes with those.
+    changed = jax.tree.map(lambda a: a * 1.1, params)
+    engine.update(changed)
+    found = []
+    for ended in engine.complete(asked):
+        for index, done in ended:
+            ids = [*done.ids, *([done.end] if done.end is not None else [])]
+            ones = np.ones(len(ids), np.float32)
+            told = PolicyTargets(ones, np.asarray(done.sampled_logprobs, np.float32), ones, ones)
+            found.append(Sequence(list(asked[index].prompt), ids, [], told))
+    assert len(found) == len(TEXTS)
+    objective = Policy(temperature)
+    batch = objective.rows(found, 32, 2)
+    metrics, _ = compute(objective, config, changed, batch, 1)
+    assert metrics["largest_drift"] < 1e-5
+    assert metrics["clipped"] == 0
+    others, _ = compute(objective, config, params, batch, 1)
+    assert others["drift"] > 1e-3
+
+
+def test_a_large_drift_stops_a_training():
+    assert Policy(most_drift=0.1).fault({"drift": 0.1}) == ""
+    assert "differ by 0.2 nats a token" in Policy(most_drift=0.1).fault({"drift": 0.2})
