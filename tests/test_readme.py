@@ -90,7 +90,8 @@ SMALL = (
     "--data.pool=24 --data.test=8 --budget.queries=4 --assistant_training.epochs=1 "
     "--instruct.examples=8 --student_training.steps=4 --direct_training.steps=4 "
     "--labels_training.steps=4 --evaluation.assistant_examples=8 "
-    "--generation.max_new_tokens=16 --generation.batch_size=8"
+    "--generation.max_new_tokens=16 --generation.batch_size=8 "
+    "--assistant.keep_layers=0,29 --student.keep_layers=0,29"
 )
 
 

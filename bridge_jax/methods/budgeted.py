@@ -317,7 +317,7 @@ METHOD = Method(
         BUDGETED,
         UNBUDGETED,
         evaluation.STUDENT,
-        *OF_CONTROL.values(),
+        *(OF_CONTROL[control] for control in CONTROLS),
     ),
     stages,
     {"student": "trained at budgets, asked without one"},

@@ -52,6 +52,7 @@ def test_the_page_has_every_case():
     assert cases == {name: list(rows) for name, rows in page.ROWS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_smoke_run_prints_the_result(name, monkeypatch, capsys):
     results = []

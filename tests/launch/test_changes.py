@@ -12,6 +12,8 @@ from bridge_jax.config import DataConfig, TeacherConfig
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
 
+pytestmark = pytest.mark.slow  # Whole runs, one after the other.
+
 LABELS = ("late", "lost")
 TIMED = ("seconds", "time", "training", "spend", "page", "made_with")
 ALL_TESTS = [
@@ -211,13 +213,15 @@ BESIDE = {
 }
 
 
-@pytest.mark.slow
 def test_after_a_change_the_report_is_that_of_a_fresh_run(config, workdir, tmp_path):
-    for number, (change, first) in enumerate(CHANGES.items()):
+    for number, (change, first) in enumerate(CHANGES.items(), 1):
         config = tiny_run.override(config, change, *BESIDE.get(change, ()))
         again, ran, _ = finish(config, workdir)
+        assert ran[0] == first, change
+        if number % 5:  # A stage that was left out stays so until the next comparison.
+            continue
         fresh, everything, _ = finish(config, tmp_path / f"fresh{number}")
-        assert ran[0] == first and set(ran) <= set(everything), change
+        assert set(ran) <= set(everything), change
         assert without_times(again) == without_times(fresh), change
         # What was paid for earlier selections stays on the bill.
         assert again["spend"]["queries"] >= fresh["spend"]["queries"], change

@@ -86,6 +86,7 @@ def test_a_model_is_told_what_it_was_trained_with(tmp_path, monkeypatch, flag, b
     assert chat.system_message(tmp_path / "model.gguf") == bare
 
 
+@pytest.mark.slow
 def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):
     """The context is 512 tokens."""
     lines = f"{QUESTION}\n{'7' * 150}\n{'8' * 150}\n{'9' * 500}\n{QUESTION}\n"
@@ -140,6 +141,7 @@ def has_ended(process, seconds):
     return process.returncode is not None
 
 
+@pytest.mark.slow
 def test_a_terminal_ctrl_c_stops_the_reply_and_then_leaves(model):
     command = [sys.executable, "-m", "launch.chat", f"--model={model}", "--max_new_tokens=90000"]
     terminal = subprocess.Popen(

@@ -37,6 +37,7 @@ def plan_of(configs, chip):
     return plan.plan_study(configs, jax.devices()[:1], chip)
 
 
+@pytest.mark.slow
 def test_stages_are_counted_once_for_those_who_share_them(configs, chip):
     whole = plan_of(configs, chip)
     assert whole.runs == len(configs) == 8
@@ -94,6 +95,7 @@ def test_the_disk_is_that_of_the_models(configs, chip):
     assert one.stages["tutoring/completions"].disk == 0
 
 
+@pytest.mark.slow
 def test_launch_plan_tells_a_study_from_a_run(path):
     code, out, err = planned(f"--config={path}", "--json", "--budget.usd=0.04")
     assert code == 0, err

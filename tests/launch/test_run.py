@@ -129,6 +129,7 @@ def test_eight_devices_select_what_one_selects(tiny_config, undisturbed, tmp_pat
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_after_a_full_disk_the_same_command_runs_what_depends_on_a_change(
     tiny_config, undisturbed, tmp_path
 ):
@@ -205,7 +206,7 @@ def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--phase=tutorin"], "should be one of <all|apprenticeship|tutoring|evaluate>"),
+        (["--phase=tutorin"], "should be one of <all|apprenticeship|tutoring|budgets|evaluate>"),
         (["--pahse=all"], "Unknown command line flag 'pahse'"),
     ],
 )

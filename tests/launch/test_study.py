@@ -11,6 +11,8 @@ import pytest
 from launch.study_runs import take_turns
 from tests.launch import commands, tiny_study
 
+pytestmark = pytest.mark.slow  # Whole runs, one after the other.
+
 VOLATILE = ("page", "seconds")
 
 
@@ -120,7 +122,6 @@ def test_again_nothing_is_done_and_the_report_is_the_same(config, undisturbed):
     assert result(workdir) == before
 
 
-@pytest.mark.slow
 def test_killed_and_in_parallel_it_is_the_same_study(config, undisturbed, tmp_path):
     rng = random.Random(0)
     workdir = tmp_path / "study"
@@ -148,7 +149,6 @@ def test_killed_and_in_parallel_it_is_the_same_study(config, undisturbed, tmp_pa
     assert ours == theirs
 
 
-@pytest.mark.slow
 def test_models_that_no_run_needs_are_dropped(config, tmp_path):
     workdir = tmp_path / "study"
     flags = ("--nokeep_models", "--only=random-*")
@@ -162,7 +162,6 @@ def test_models_that_no_run_needs_are_dropped(config, tmp_path):
     assert "apprenticeship" not in again
 
 
-@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     process = tiny_study.start(tiny_study.write_failing(tmp_path), tmp_path / "study")
     out, err = process.communicate()

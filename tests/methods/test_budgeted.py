@@ -183,6 +183,7 @@ def test_the_same_question_is_taught_at_every_budget(tiny, tmp_path, monkeypatch
     assert all("at most" not in decode(sequence.prompt) for sequence in sequences[-3:])
 
 
+@pytest.mark.slow
 def test_a_run_from_start_to_report(tiny, tmp_path):
     every = ",".join(CONTROLS)
     config = tiny(

@@ -35,6 +35,7 @@ def config_path(tmp_path_factory):
     return tiny_run.write_config(tmp_path_factory.mktemp("logits"))
 
 
+@pytest.mark.slow
 def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_path, tmp_path):
     config = tiny_run.settings(config_path, *SMALL, "logits.weight=0.5", "logits.top_k=4")
     report = tiny_run.finish_here(config, tmp_path, "tutoring")

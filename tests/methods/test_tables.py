@@ -21,13 +21,12 @@ OPTIONS = (
     ["form=chain", "form=two_pass"],
 )
 # Of a method with options of its own; there the ends of the others suffice.
-MORE = {
-    "budgeted": (
-        ["thinking.after=", "thinking.after=direct", "thinking.after=bridge"],
-        ["thinking.shortened_by=teacher", "thinking.shortened_by=assistant"],
-        [f"thinking.controls={','.join(CONTROLS)}"],
-    )
-}
+AT_BUDGETS = (
+    ["thinking.after=", "thinking.after=direct", "thinking.after=bridge"],
+    ["thinking.shortened_by=teacher", "thinking.shortened_by=assistant"],
+    [f"thinking.controls={','.join(CONTROLS)}"],
+)
+MORE = {"budgeted": AT_BUDGETS, "bard": AT_BUDGETS}
 
 
 @pytest.mark.parametrize("name", methods.METHODS)

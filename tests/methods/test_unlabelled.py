@@ -60,6 +60,7 @@ def result(config, workdir):
     ]
 
 
+@pytest.mark.slow
 def test_gold_answers_outside_of_the_warm_up_change_nothing(config_path, tmp_path, monkeypatch):
     config = tiny_run.settings(config_path, *UNLABELLED)
     expected = result(config, tmp_path / "true")

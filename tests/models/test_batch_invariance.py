@@ -77,7 +77,17 @@ def alone(config, text):
     return np.asarray(packed_logits(config, *(a[None] for a in row(text))))[0, : len(text)]
 
 
-@pytest.mark.parametrize("config", [LLAMA, GEMMA, QWEN], ids=["llama", "gemma", "qwen"])
+CONFIGS = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(LLAMA, id="llama"),
+        pytest.param(GEMMA, id="gemma", marks=pytest.mark.slow),
+        pytest.param(QWEN, id="qwen", marks=pytest.mark.slow),
+    ],
+)
+
+
+@CONFIGS
 def test_every_example_has_the_logits_it_has_alone(config):
     expected = [alone(config, text) for text in TEXTS]
     assert min(e.std() for e in expected) > 0.1
@@ -93,7 +103,7 @@ def test_every_example_has_the_logits_it_has_alone(config):
             at += length
 
 
-@pytest.mark.parametrize("config", [LLAMA, GEMMA, QWEN], ids=["llama", "gemma", "qwen"])
+@CONFIGS
 def test_a_cache_gives_the_same_logits_in_any_slots(config):
     """Each text is read in blocks of four, three a call: two of one text and one of another."""
     calls = [[(1, 0), (1, 4), (0, 0)], [(0, 4), (1, 8), (1, 12)], [(1, 16), (1, 20), (0, 8)]]

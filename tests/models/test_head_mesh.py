@@ -59,6 +59,7 @@ def test_eight_devices_equal_one(vocab, stream):
     assert of_hidden.sharding.is_equivalent_to(hidden.sharding, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 1 << 27])
 def test_no_chip_gathers_the_table_of_another(kept):
     pytest.importorskip("libtpu")

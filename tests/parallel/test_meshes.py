@@ -132,6 +132,7 @@ def test_fewer_kv_heads_than_devices(model, one_device):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, expected)
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_on_two_slices(one_device):
     expected = gradients(MODELS["grouped"], one_device)
     found = gradients(MODELS["grouped"], on_slices(MeshConfig(fsdp=2, tensor=-1)))
@@ -182,6 +183,7 @@ def test_generation_on_its_own_mesh(one_device):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_heads", [2, 6])
 def test_generation_with_key_heads_that_chips_share(kv_heads, one_device):
     """Of 12 query heads each of 4 chips has 3: half of a key head's six, or a pair and a half."""
@@ -200,6 +202,7 @@ def scored(config, mesh):
     return score(config, placed(config, mesh), found, 512, PAD, mesh)
 
 
+@pytest.mark.slow
 def test_scores_with_fewer_kv_heads_than_devices(one_device):
     expected = scored(MODELS["grouped"], one_device)
     for mesh in (make_mesh(MeshConfig(1, 2, 4)), on_slices(MeshConfig(fsdp=1, tensor=4, data=-1))):

@@ -24,6 +24,7 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import gradient_batch, score_batch
 from bridge_jax.text.packing import Rows
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.optimizer import make_optimizer
@@ -89,7 +90,7 @@ def gathered(text):
     return [max(math.prod(map(int, s.split(","))) for s in of_one) for of_one in shapes]
 
 
-def train_step(config, trained, frozen, mesh, soft=None):
+def train_step(config, trained, frozen, mesh, beside=None, objective=None):
     """Returns the compiled step's memory."""
     optimizer = make_optimizer(TrainConfig())
     # Moments lie as their parameters, counters everywhere.
@@ -105,13 +106,14 @@ def train_step(config, trained, frozen, mesh, soft=None):
     shardings = jax.tree.map(lambda a: a.sharding, state)
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
-    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, soft)
-    objective = SoftTargetSFT(0.5) if soft else SFT()
+    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, beside)
+    objective = objective or SFT()
     step = make_train_step(objective, config, optimizer, 2, shardings)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
 
 
+@pytest.mark.slow
 def test_adapter_train_step(mesh):
     adapter, base = lora.split(decoder.abstract(ADAPTED, mesh))
     memory = train_step(ADAPTED, adapter, base, mesh)
@@ -126,7 +128,7 @@ def test_train_step_and_soft_targets(mesh):
     k, params = 32, decoder.abstract(WINDOWED, mesh)
     wide, weights = (B, T, k), array(mesh, B, T, dtype=jnp.float32)
     soft: Any = SoftTargets(array(mesh, *wide), array(mesh, *wide, dtype=jnp.float32), weights)
-    memory = train_step(WINDOWED, params, {}, mesh, soft)
+    memory = train_step(WINDOWED, params, {}, mesh, soft, SoftTargetSFT(0.5))
     # The old state is donated: its bytes are the new one's.
     parameters = sum(p.size for p in jax.tree.leaves(params))
     assert memory.alias_size_in_bytes > 3 * 4 * parameters / 4 * 0.9
@@ -136,6 +138,14 @@ def test_train_step_and_soft_targets(mesh):
         check(predict_batch.lower(WINDOWED, params, rows, k, WINDOWED.vocab_size), kernel=True)
 
 
+@pytest.mark.slow
+def test_policy_step(mesh):
+    weights: Any = array(mesh, B, T, dtype=jnp.float32)
+    beside = PolicyTargets(weights, weights, weights, weights)
+    train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, beside, Policy(kl=0.001))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config, step", [(CONFIG, score_batch), (WINDOWED, gradient_batch)])
 def test_scoring_step(config, step, mesh):
     parts = 2
@@ -146,6 +156,7 @@ def test_scoring_step(config, step, mesh):
         check(step.lower(config, params, batch), kernel=True)
 
 
+@pytest.mark.slow
 def test_fewer_kv_heads_than_chips(mesh):
     """Compiles 2 KV heads over 4 chips: no chip gathers the scores, the heads or the matrices."""
     four = make_mesh(MeshConfig(1, 1, 4), mesh.devices.ravel())
@@ -166,12 +177,14 @@ def pool(mesh):
     return PoolRows(values, array(mesh, BLOCKS, ROWS, dtype=jnp.bool_))
 
 
+@pytest.mark.slow
 def test_kmeans(mesh, pool):
     count = 100
     check(clusters.lloyd.lower(pool, array(mesh, count), 1.0, 1.0, mesh))
     check(greedy.centers.lower(pool, array(mesh, 4), count, mesh, 0, expanded=True))
 
 
+@pytest.mark.slow
 def test_strategies(mesh, pool):
     rank = array(mesh, *pool.real.shape, dtype=jnp.float32)
     label = array(mesh, *pool.real.shape)
@@ -193,6 +206,7 @@ def test_generation(mesh, sizes):
         assert memory.alias_size_in_bytes > 0.9 * cache  # updated in place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes, gathers", [((2, 1, 2), False), ((1, 2, 2), True)])
 def test_decoding_gathers_neither_the_weights_nor_the_table(mesh, sizes, gathers):
     """On the mesh for generation; on that for training it would, which shows that it is seen."""
@@ -204,6 +218,7 @@ def test_decoding_gathers_neither_the_weights_nor_the_table(mesh, sizes, gathers
     assert "all-reduce" in text and (max(gathered(text), default=0) >= 128 * 128 // 2) == gathers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e:4x4", "v6e:4x4", "v5p:2x2x2"])
 def test_a_mesh_axis_may_be_a_part_of_a_physical_one(name):
     pytest.importorskip("libtpu")

@@ -68,6 +68,7 @@ def test_budget_and_accuracy_are_each_others_inverse():
     assert back["status"] == "within" and back["low"] < 0.70 < back["high"]
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     truth = power(0.75, 0.4, 0.6)
     inside = 0

@@ -81,6 +81,7 @@ def by_module(name):
     return re.sub(r"^(vision_tower|multi_modal_projector)", r"model.\1", name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", ["hub", "module"])
 def test_the_language_model_of_a_gemma_3_is_read(naming, tmp_path):
     from transformers import AutoModelForCausalLM

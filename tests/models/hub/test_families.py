@@ -29,7 +29,13 @@ def logits_of(theirs, tokens=TOKENS):
 WRITING = ("llama", "mistral_window", "qwen2_window", "qwen3", "gemma2", "gemma3")
 
 
-@pytest.mark.parametrize("shape", families.SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, marks=() if shape in ("llama", "gemma3") else pytest.mark.slow)
+        for shape in families.SHAPES
+    ],
+)
 def test_f32_logits_and_greedy_tokens_are_those_of_transformers(shape, tmp_path, one_device):
     theirs = families.make(shape, tmp_path)
     config, params = checkpoint.load(ModelConfig(str(tmp_path)))

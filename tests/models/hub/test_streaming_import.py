@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bridge_jax.models.hub import checkpoint as checkpoints
@@ -40,6 +41,7 @@ print(peak - before, sum(a.nbytes for a in jax.tree.leaves(params)))
 """
 
 
+@pytest.mark.slow
 def test_peak_memory(tmp_path):
     shape = {"layers": 24, "vocab": 2048, "dim": 512, "mlp": 2048, "heads": 8, "kv_heads": 8}
     big = tiny.write_checkpoint(tmp_path / "big", head_dim=64, **shape)
