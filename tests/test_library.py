@@ -92,6 +92,7 @@ def test_contradicting_settings_are_found_before_training(wide, taught, settings
         bj.train(bj.load_model(str(wide)), taught, settings, dev=examples)
 
 
+@pytest.mark.slow
 def test_the_best_parameters_on_dev_are_kept(wide, taught, tmp_path):
     """A rate that ruins the model: the best measurement is one of the first."""
     settings = bj.TrainConfig(

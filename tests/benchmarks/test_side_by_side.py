@@ -76,6 +76,7 @@ def test_a_smoke_run_prints_the_result(name, monkeypatch, capsys):
             assert BASE in found["absolute"][f"{case}: seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "case"),
     [("train", "30M"), ("train", "ragged"), ("score", "30M"), ("score", "ragged-64"),

@@ -58,6 +58,7 @@ def simply(model, prompts, new):
     return ids, np.stack(logprobs, 1)
 
 
+@pytest.mark.slow
 def test_greedy_tokens_of_500_ragged_prompts_are_the_simple_generators(tiny_model, one_device):
     task = RNG.integers(3, 500, 37).tolist()  # An instruction that half of them begin with.
     lengths = RNG.integers(1, 40, 500)

@@ -68,6 +68,7 @@ def test_the_bill_is_between_the_bounds(tiny_plan, undisturbed):
     assert teacher["usd_low"] < teacher["usd"] < teacher["usd_high"] < 3 * teacher["usd_low"]
 
 
+@pytest.mark.slow
 def test_the_table_and_where_each_parameter_lies(tiny_config):
     code, out, err = planned(f"--config={tiny_config}", "--shardings", *ON_A_MESH)
     assert code == 0, err

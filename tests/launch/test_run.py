@@ -96,6 +96,7 @@ def test_again_nothing_is_done(tiny_config, undisturbed, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("manifest.json")} == written
 
 
+@pytest.mark.slow
 def test_direct_and_random_need_no_assistant(tiny_config, tmp_path):
     flags = ["--config.method=direct", "--selection.strategy=random", "--budget.queries", "3"]
     flags += ["--instruct.train.epochs=1", "--student_training.epochs=1"]

@@ -68,6 +68,7 @@ def test_labels_are_the_whole_pool_with_its_gold_answers(tiny, taught, tmp_path)
         assert (rationale, answer) == ("", f"Answer: {example.answer}")
 
 
+@pytest.mark.slow
 def test_labels_need_neither_assistant_nor_teacher(tiny, tmp_path):
     config = tiny("method=labels", "assistant.checkpoint=gone", "budget.queries=0")
     report = tiny_run.finish_here(config, tmp_path)
@@ -86,6 +87,7 @@ def test_labels_need_neither_assistant_nor_teacher(tiny, tmp_path):
     assert "after the gold answers of the pool" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_self_training_has_no_teacher(tiny, tmp_path):
     report = tiny_run.finish_here(tiny("method=self", "budget.queries=0"), tmp_path)
     assert list(report["seconds"]) == [
@@ -133,6 +135,7 @@ def test_two_passes_are_a_rationale_and_an_answer_each_to_its_own_prompt(tiny, t
     assert len(read(job, SFTTarget(example, None, "7"))) == 1
 
 
+@pytest.mark.slow
 def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_path, tiny_model):
     """L = a * mean NLL of the rationale tokens + (1 - a) * mean NLL of the answer tokens."""
     job = Run(tiny("form=two_pass"), tmp_path)

@@ -17,6 +17,8 @@ from bridge_jax.pipeline.storage import Folder
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
 
+pytestmark = pytest.mark.slow  # A whole run, with every stage.
+
 LABELS = ("late", "lost")
 _opened: list[str] = []
 _records = False

@@ -144,6 +144,7 @@ def test_the_reference_is_the_student_before(tiny, tmp_path, rewarded):
         assert row["loss"] == pytest.approx(row["policy_loss"] + 0.5 * row["kl_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_follows_the_training_at_budgets_and_both_are_tested(tiny, tmp_path):
     config = tiny()
     plan = {stage.name: stage for stage in methods.stages(config)}

@@ -44,6 +44,7 @@ def run(base, **settings):
     return new, json.loads((base[1] / SELECTION / "selection.json").read_text())
 
 
+@pytest.mark.slow
 def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(base):
     new, coverage = run(base)
     assert new == [WARMUP, SCORES, SELECTION]

@@ -133,6 +133,7 @@ def test_a_template_that_changes_a_question_names_the_row(checkpoint):
         one_stage.check(start(checkpoint))
 
 
+@pytest.mark.slow
 def test_a_base_model_ends_at_every_end_token_of_its_configs(checkpoint, monkeypatch):
     more = ("data.labelled=false", "rationales.filter=none", "teacher.keep_wrong=true")
     more += ("selection.difficulty=entropy",)

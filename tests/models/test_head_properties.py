@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def problems(draw):
     return *arrays, jnp.asarray(ids, jnp.int32), best, k, stream, draw(st.sampled_from([None, 2.0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(problems())
 def test_values_and_gradients_equal_the_plain_ones(problem):

@@ -59,6 +59,7 @@ def test_a_head_rounds_what_it_multiplies():
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 def test_all_products_of_a_training_step_but_attentions_are_of_bf16(tiny_model, remat):
     config, params = tiny_model

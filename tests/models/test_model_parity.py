@@ -177,6 +177,7 @@ def test_smollm2_goes_out_and_loads_in_transformers(smollm2, exported):
     jax.tree.map(np.testing.assert_array_equal, again, smollm2[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_smollm2_has_transformers_logits(smollm2, exported, text):
     ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(text)

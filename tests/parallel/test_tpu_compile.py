@@ -195,6 +195,7 @@ def test_strategies(mesh, pool):
     check(clusters.neighbour_distances.lower(pool, label, mesh))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 2, 2), (2, 1, 2)])
 def test_generation(mesh, sizes):
     mesh = make_mesh(MeshConfig(*sizes), list(mesh.devices.ravel()))

@@ -106,6 +106,7 @@ def test_sums_of_the_fixed_point_do_not_overflow(count):
     assert base >= 4
 
 
+@pytest.mark.slow
 def test_the_same_bits_on_all_devices(one_device):
     embeddings = unit_vectors(700, 24, seed=5, mean=3.0)
     one, many = (kmeans(embeddings, 20, 0, mesh) for mesh in (one_device, make_mesh()))

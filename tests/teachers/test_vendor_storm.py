@@ -92,6 +92,7 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
     assert spent.output_tokens == sum(bill.output_tokens for bill in delivered)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "kills"), [(600, 6), pytest.param(1500, 50, marks=pytest.mark.slow)]
 )

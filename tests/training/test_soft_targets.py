@@ -88,6 +88,7 @@ def test_divergence_without_a_rest_is_finite_and_so_is_its_gradient():
     np.testing.assert_allclose(gradient, [-0.75, -0.25], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_each_sequence_alone(other, one_device):
     found = predict(other, one_device, k=7)
     expected = np.concatenate([dense(other, s) for s in SEQUENCES])
