@@ -3,7 +3,7 @@
 python -m launch.run --config=configs/budgets.py --workdir=runs/budgets
 
 A question is about the check digit of five laboratory samples (`configs/quickstart.py` says
-how it is computed). The teacher, the program that generates them, explains 250 of them at length,
+how it is computed). The teacher, the program that generates them, explains 400 of them at length,
 in about 155 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
 The student has 6 of the 30 layers of SmolLM2-135M. First it learns the long explanations, and then
 each at every budget.
@@ -11,8 +11,9 @@ each at every budget.
 It is compared with itself before it learned budgets, cut off at each, and extended.
 
 Takes 26 minutes on one CPU core with matrix units for bf16, with another seed on the other core. On
-seeds 0 and 1 the student answered 95% correctly in 32 tokens, 94% in 64, 99% in 128 and in 256, and
-7% in 16, where guessing gives 10% (docs/budgets.md).
+three seeds the student answered 99% correctly in 32 tokens, 95% in 64, 98% in 128, 99% in 256, and
+95, 33 and 8% in 16, where guessing gives 10% (docs/budgets.md). With `--config.method=bard` it goes
+on with reinforcement learning.
 """
 
 from bridge_jax.config import (
@@ -22,6 +23,7 @@ from bridge_jax.config import (
     GenerationConfig,
     InstructConfig,
     ModelConfig,
+    ReinforcementConfig,
     RunConfig,
     SelectionConfig,
     ThinkingConfig,
@@ -58,6 +60,10 @@ def get_config() -> RunConfig:
             after="direct",
             train=_training(280, learning_rate=5e-4, epochs=1),
             controls=("stated", "truncated", "forced"),
+        ),
+        reinforcement=ReinforcementConfig(
+            tries=2,
+            train=_training(416, learning_rate=1e-4, steps=16, batch_rows=4),
         ),
         generation=GenerationConfig(max_new_tokens=208, batch_size=100),
         evaluation=EvaluationConfig(student_before=False),

@@ -90,6 +90,7 @@ def test_an_end_token_beyond_the_table_is_an_error(checkpoint):
 
 @pytest.mark.parametrize("where", ["question", "answer", "template"])
 def test_a_token_beyond_the_table_names_the_row(checkpoint, where):
+    pytest.importorskip("tensorflow_text")
     token = "<|role|>" if where == "template" else "metformin"
     add_token(checkpoint, token, ROWS, special=where == "template")
     data = checkpoint.parent / "rows.jsonl"
