@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from absl import flags
 
+from bridge_jax import methods
 from tests.full_disk import files_up_to
 from tests.launch import commands, tiny_run
 
@@ -222,3 +224,9 @@ def test_a_mistake_in_a_real_process(tiny_config, tmp_path):
     code, out, err = tiny_run.run(tiny_config, tmp_path, "--config.budgt.queries=3")
     assert (code, out) == (2, "")
     assert err == "error: unknown config key 'budgt.queries': did you mean 'budget.queries'?\n"
+
+
+def test_every_phase_can_be_asked_for():
+    import launch.run  # noqa: F401
+
+    assert set(flags.FLAGS["phase"].parser.enum_values) == set(methods.PHASES)

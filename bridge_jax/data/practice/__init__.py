@@ -43,8 +43,8 @@ def generate(
     Args:
       seed: same seed, same examples.
       pool: how many examples of the pool.
-      dev: of dev.
-      test: of test.
+      dev: its size.
+      test: its size.
       domains: of `MAX_STEPS`.
       min_steps: steps of reasoning at least, 1 or more.
       max_steps: at most, up to what `MAX_STEPS` says of each domain.
