@@ -149,8 +149,9 @@ class Rollouts:
         how = self._params.rollouts
         kept: list[Group] = []
         asked: list[Group] = []
-        while len(kept) < how.groups and len(asked) < how.tries * how.groups:
-            found = self._ask(how.groups - len(kept))
+        most = how.tries * how.groups
+        while len(kept) < how.groups and len(asked) < most:
+            found = self._ask(min(how.groups - len(kept), most - len(asked)))
             asked += found
             kept += [g for g in found if rewards.teaches(how.reward, g.rewards, g.right)]
         sequences = [sequence for group in kept for sequence in self._sequences(group)]
