@@ -193,9 +193,11 @@ def _rows(config: DataConfig) -> Iterator[tuple[Row, bool]]:
     """Yields the rows of `path` and of `test_path`, and whether they are of the second."""
     split = config.columns.get("split", "split")
     for row in _raw_rows(config, "data.path"):
-        if config.test_path and not row.problem and row.value.get(split) is None:
-            name = next((n for n, ours in config.splits.items() if ours == "train"), "train")
-            row = dataclasses.replace(row, value={**row.value, split: name})
+        # A column that the config names must be there.
+        is_free = config.test_path and not row.problem and "split" not in config.columns
+        if is_free and row.value.get(split) is None:
+            ours = (n for n, ours in config.splits.items() if SPLITS[ours.lower()] == "pool")
+            row = dataclasses.replace(row, value={**row.value, split: next(ours, "train")})
         yield row, False
     if config.test_path:
         other = dataclasses.replace(config, path=config.test_path, config="", revision="")

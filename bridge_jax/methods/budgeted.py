@@ -235,7 +235,7 @@ def _check(config: RunConfig) -> None:
     )
     require(
         config.form == "chain",
-        f"form={config.form}: method=budgeted needs rationale and answer in one; use chain",
+        f"form={config.form}: method={config.method} needs rationale and answer in one; use chain",
     )
     for control, name in (("forced", "waiting"), ("triggered", "leading")):
         require(

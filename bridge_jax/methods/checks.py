@@ -19,7 +19,15 @@ from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.generation.engine import check_context
-from bridge_jax.methods import apprenticeship, asking, budgeted, logits, named, states_budgets
+from bridge_jax.methods import (
+    apprenticeship,
+    asking,
+    budgeted,
+    logits,
+    named,
+    reinforcement,
+    states_budgets,
+)
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
@@ -369,6 +377,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         logits.check(config, inputs)
     if budgeted.BUDGETED.name in by_name:
         budgeted.check(config, inputs)
+    if reinforcement.REINFORCED.name in by_name:
+        reinforcement.check(config, inputs)
     asks = asking(stages)
     if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
         _check_recorded(asks.params, pool, inputs.count, config.data.labelled)

@@ -9,6 +9,7 @@ given the new parameters in each step, so that what is learned from is always th
 import collections
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -25,7 +26,7 @@ from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs
 from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.fitting import Fit, fit_from
-from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
@@ -38,6 +39,8 @@ from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
 from bridge_jax.training.batches import filled
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
+
+_log = logging.getLogger(__name__)
 
 ROLLOUTS = "rollouts.jsonl"
 WIDTH = 128  # The targets of a row are a multiple of so many, so that few steps are compiled.
@@ -155,6 +158,15 @@ class Rollouts:
             asked += found
             kept += [g for g in found if rewards.teaches(how.reward, g.rewards, g.right)]
         sequences = [sequence for group in kept for sequence in self._sequences(group)]
+        if not kept:
+            _log.warning(
+                "step %d: the replies to each of %d questions have one reward, so nothing is "
+                "learned; the task may be too hard or too easy, or thinking.answer_tokens=%d too "
+                "few for an answer",
+                self._step,
+                len(asked),
+                self._params.answer_tokens,
+            )
         self._record(kept)
         self._step += 1
         return self._compared(self._rows(sequences)), self._figures(asked, kept)
@@ -168,9 +180,7 @@ class Rollouts:
             example = dataclasses.replace(self._question(question), budget=levels[level])
             prompt = self._reading.prompt(example, "reason")
             chosen.append((example, prompt))
-            # Beyond a quarter above the budget there is no reward.
-            around = len(self._thinking.opening) + len(self._thinking.closing) + 1
-            limit = example.budget + example.budget // 4 + around + self._params.answer_tokens
+            limit = longest(example.budget, self._thinking, self._params.answer_tokens)
             for sample in range(how.samples):
                 stream = number * how.samples + sample
                 requests.append(Request(prompt, limit, how.temperature, 1.0, stream))
@@ -284,6 +294,37 @@ class Rollouts:
         } | {f"thinking_{level}": sum(n) / len(n) for level, n in sorted(by_level.items())}
 
 
+def longest(budget: int, thinking: Thinking, answer_tokens: int) -> int:
+    """Returns the most tokens of a reply: beyond a quarter above the budget there is no reward."""
+    around = len(thinking.opening) + len(thinking.closing) + len(thinking.answering) + 1
+    return budget + budget // 4 + around + answer_tokens
+
+
+def check(config: RunConfig, given: Inputs) -> None:
+    """Checks that the longest reply fits, before anything is trained or paid.
+
+    Raises:
+      UserError: it exceeds a row or the model's context.
+    """
+    reading, think = given.rendering("student"), config.thinking
+    form = thinking_of(reading.tokenizer, think.form, reading.checkpoint)
+    told = [dataclasses.replace(example, budget=think.levels[-1]) for example in given.pool]
+    prompt = int(reading.prompts(told, "", "reason").lengths.max(initial=0))
+    needed = prompt + longest(think.levels[-1], form, think.answer_tokens)
+    row, context = config.reinforcement.train.row_tokens, given.model("student").config
+    require(
+        needed <= row,
+        f"reinforcement.train.row_tokens={row} is too short for the longest prompt, {prompt} "
+        f"tokens, and a reply of a quarter above the largest budget, {needed:,} in all; raise it",
+    )
+    require(
+        needed <= context.max_positions,
+        f"thinking.levels: a reply of a quarter above the largest budget, {think.levels[-1]}, and "
+        f"its prompt have {needed:,} tokens, more than the student's context of "
+        f"{context.max_positions:,}; lower the budget or thinking.answer_tokens",
+    )
+
+
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _logprobs(config: DecoderConfig, params: Any, batch: packing.Rows, temperature: float):
     return sampled_logprobs(config, params, batch, temperature)
@@ -351,7 +392,7 @@ def stages(config: RunConfig) -> list[Stage]:
 
 def _check(config: RunConfig) -> None:
     """Raises a `UserError` for settings that cannot work, before anything is trained or paid."""
-    how, levels = config.reinforcement, config.thinking.levels
+    how = config.reinforcement
     budgeted.METHOD.check(config)
     require(
         config.data.labelled,
@@ -360,13 +401,6 @@ def _check(config: RunConfig) -> None:
     require(
         how.train.steps > 0,
         "reinforcement.train.steps=0: say how many steps there are; there are no epochs",
-    )
-    needed = config.max_prompt_tokens + levels[-1] + levels[-1] // 4 + config.thinking.answer_tokens
-    require(
-        needed <= how.train.row_tokens,
-        f"reinforcement.train.row_tokens={how.train.row_tokens} is too short for a prompt of "
-        f"max_prompt_tokens={config.max_prompt_tokens} and a reply of a quarter above the largest "
-        f"budget, {needed:,} tokens; raise it",
     )
 
 

@@ -124,13 +124,34 @@ def test_stopped_and_continued_it_gives_the_same_curve(tiny, tmp_path, rewarded,
     assert rows[0] == rows[1] and len(rows[0]) > 0
 
 
-def test_groups_without_a_signal_are_replaced_and_then_done_without(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ("thinking.levels=4,60", "reinforcement.train.row_tokens=140"),
+            "row_tokens=140 is too short for the longest prompt",
+        ),
+        (("thinking.levels=4,390",), "more than the student's context of 512"),
+    ],
+)
+def test_the_longest_reply_has_to_fit(tiny, tmp_path, changes, message):
+    one_stage.check(Run(tiny(), tmp_path))
+    more = ("thinking.train.row_tokens=640", "reinforcement.train.row_tokens=640")
+    job = Run(tiny(*more, *changes), tmp_path)
+    with pytest.raises(UserError, match=message):
+        reinforcement.check(job.config, job.inputs)
+
+
+def test_groups_without_a_signal_are_replaced_and_then_done_without(
+    tiny, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(reinforcement.rewards, "reward", lambda *_: 0.0)
     job = Run(tiny("reinforcement.train.steps=1", "reinforcement.kl=0.1"), tmp_path)
     train(job)
     (step,) = curve(tmp_path)
     assert (step["groups"], step["groups_asked"]) == (0, 4)
     assert step["loss"] == step["grad_norm"] == 0
+    assert "have one reward, so nothing is learned" in caplog.text
     assert read_rows(tmp_path / REINFORCED.name / ROLLOUTS) == []
 
 
@@ -165,7 +186,6 @@ def test_it_follows_the_training_at_budgets_and_both_are_tested(tiny, tmp_path):
     ("changes", "message"),
     [
         (("reinforcement.train.steps=0",), "say how many steps there are"),
-        (("reinforcement.train.row_tokens=200",), "a quarter above the largest budget"),
         (("data.labelled=false",), "rewards right answers"),
     ],
 )
