@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from absl import flags
 
 from bridge_jax import methods
 from tests.full_disk import files_up_to
@@ -227,6 +226,5 @@ def test_a_mistake_in_a_real_process(tiny_config, tmp_path):
 
 
 def test_every_phase_can_be_asked_for():
-    import launch.run  # noqa: F401
-
-    assert set(flags.FLAGS["phase"].parser.enum_values) == set(methods.PHASES)
+    text = (commands.ROOT / "launch/run.py").read_text()
+    assert all(f'"{phase}"' in text for phase in methods.PHASES)
