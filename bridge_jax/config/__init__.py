@@ -18,6 +18,7 @@ from bridge_jax.config.teacher import TeacherConfig as TeacherConfig
 from bridge_jax.config.thinking import CONTROLS as CONTROLS
 from bridge_jax.config.thinking import Control as Control
 from bridge_jax.config.thinking import ReinforcementConfig as ReinforcementConfig
+from bridge_jax.config.thinking import Reward as Reward
 from bridge_jax.config.thinking import ThinkingConfig as ThinkingConfig
 from bridge_jax.config.training import MOST_ROUNDS as MOST_ROUNDS
 from bridge_jax.config.training import EvaluationConfig as EvaluationConfig

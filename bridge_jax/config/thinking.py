@@ -8,6 +8,7 @@ from bridge_jax.config.fields import NotNegative, Positive, Range, Share, Size
 from bridge_jax.config.training import TrainConfig
 
 Control = Literal["stated", "capped", "truncated", "forced", "triggered", "sampled"]
+Reward = Literal["multiplied", "ceiling", "added"]
 CONTROLS: tuple[Control, ...] = typing.get_args(Control)
 Extensions = Annotated[int, Range(least=1, most=4)]
 Tries = Annotated[int, Range(least=1, most=8)]
@@ -92,10 +93,10 @@ class ReinforcementConfig:
       train: `steps` are how many there are, and `batch_rows` a divisor of the rows of each.
     """
 
-    groups: Size = 8
+    groups: Annotated[int, Range(least=1, most=4096)] = 8
     tries: Tries = 4
     samples: Annotated[int, Range(least=2, most=256)] = 8
-    reward: Literal["multiplied", "ceiling", "added"] = "multiplied"
+    reward: Reward = "multiplied"
     temperature: Positive = 1.0
     clip_low: Annotated[float, Range(above=0, most=1)] = 0.2
     clip_high: Positive = 0.28

@@ -219,6 +219,11 @@ def _check(config: DataConfig) -> None:
             raise UserError(
                 f"data.splits={theirs}:{ours}: name one of our splits, train, dev or test"
             )
+    if config.test_path and config.test_path == config.path:
+        raise UserError(
+            f"data.test_path={config.test_path} is data.path too; name a file of other rows, or "
+            "give its rows a split"
+        )
     for name in ("config", "revision"):
         if getattr(config, name) and config.source != "hf":
             raise UserError(
@@ -277,9 +282,10 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
         raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
     for name in ("pool", "test"):
         if not found[name]:
-            path = config.test_path if name == "test" and config.test_path else config.path
+            if name == "test" and config.test_path and not bad.rows:
+                raise BadRowsError(f"data.test_path={config.test_path}: there are no rows", bad)
             raise BadRowsError(
-                f"{path}: no examples for {name}{_why(name, bad, called, lost)}", bad
+                f"{config.path}: no examples for {name}{_why(name, bad, called, lost)}", bad
             )
     caps = {"pool": config.pool, "dev": config.dev, "test": config.test}
     kept = {name: tuple(rows[: caps[name] or None]) for name, rows in found.items()}

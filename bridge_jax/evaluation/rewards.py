@@ -4,12 +4,9 @@ The paper multiplies the two. The form of the fidelity is our choice: 1 from hal
 of it, falling to 0 at a quarter above, and to 0.7 for a reply without thinking.
 """
 
-import typing
 from collections.abc import Sequence
-from typing import Literal
 
-Kind = Literal["multiplied", "added", "ceiling"]
-KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+from bridge_jax.config import Reward
 
 _ABOVE = 0.25  # Share of the budget above it at which nothing is left.
 _BELOW = 0.3  # Lost by a reply without thinking.
@@ -28,7 +25,7 @@ def fidelity(thinking: int, budget: int, floor: bool = True) -> float:
     return min(1.0, max(0.0, 1 - above - _BELOW * below))
 
 
-def reward(kind: Kind, right: bool, ended: bool, thinking: int, budget: int) -> float:
+def reward(kind: Reward, right: bool, ended: bool, thinking: int, budget: int) -> float:
     """Returns the reward of a reply, in [0, 1].
 
     Args:
@@ -54,7 +51,7 @@ def advantages(rewards: Sequence[float]) -> list[float]:
     return [reward - mean for reward in rewards]
 
 
-def teaches(kind: Kind, rewards: Sequence[float], right: Sequence[bool]) -> bool:
+def teaches(kind: Reward, rewards: Sequence[float], right: Sequence[bool]) -> bool:
     """Returns whether a group has a signal: its rewards differ.
 
     Where accuracy and fidelity are added, groups whose replies are all right or all wrong are left

@@ -587,6 +587,33 @@ def test_the_test_may_be_another_dataset(tmp_path):
     assert [ids(part) for part in (found.pool, found.test)] == [["a", "b", "c"], ["60", "61"]]
 
 
+@pytest.mark.parametrize("ours", ["train", "pool", "Train"])
+def test_rows_without_a_split_are_of_the_pool_whatever_it_is_called(tmp_path, ours):
+    pool = [POOL[0], POOL[2] | {"split": "mine"}, {"id": "d", "problem": "Two?", "answer": "2"}]
+    found = read_two(tmp_path, pool, splits={"mine": ours})
+    assert ids(found.pool) == ["a", "c", "d"]
+
+
+def test_a_column_of_splits_that_the_config_names_must_be_there(tmp_path):
+    config = DataConfig(
+        "jsonl",
+        write(tmp_path, POOL),
+        str(tmp_path / "other.jsonl"),
+        columns={"question": "problem", "split": "splitt"},
+    )
+    (tmp_path / "other.jsonl").write_text(json.dumps(AIME[0]) + "\n")
+    with pytest.raises(UserError, match="no key 'splitt'"):
+        load(config, 0)
+
+
+def test_an_empty_test_file_and_one_that_is_the_pool_too(tmp_path):
+    with pytest.raises(UserError, match=r"data\.test_path=.*rows\.jsonl: there are no rows"):
+        read_two(tmp_path, test=[])
+    path = write(tmp_path, POOL)
+    with pytest.raises(UserError, match=r"is data\.path too"):
+        load(DataConfig("jsonl", path, path, columns={"question": "problem"}), 0)
+
+
 def test_faults_of_the_other_file_name_it(tmp_path):
     with pytest.raises(UserError, match=r"other/rows\.jsonl, line 2: has no key 'answer'"):
         read_two(tmp_path, test=[AIME[0], {"problem": "Why?"}])

@@ -1,9 +1,12 @@
 """The reward of a reply at a budget."""
 
+import typing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge_jax.config import Reward
 from bridge_jax.evaluation import rewards
 
 BUDGETS = st.integers(1, 10_000)
@@ -43,7 +46,7 @@ def test_what_each_kind_pays():
     paid = {
         kind: [rewards.reward(kind, right, True, n, 100) for right, n in
                ((True, 75), (True, 0), (True, 110), (False, 75))]
-        for kind in rewards.KINDS
+        for kind in typing.get_args(Reward)
     }  # fmt: skip
     assert paid["multiplied"] == pytest.approx([1, 0.7, 0.6, 0])
     assert paid["ceiling"] == pytest.approx([1, 1, 0.6, 0])

@@ -27,7 +27,9 @@ from bridge_jax.training.objectives.sft import at_targets
 
 
 class PolicyTargets(NamedTuple):
-    """What is known of each token of a sample (`Rows.beside`), f32[...] each.
+    """The advantage of each token of a sample, and its log-probabilities (`Rows.beside`).
+
+    All are f32[...].
 
     Attributes:
       advantage: A.
