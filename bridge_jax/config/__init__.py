@@ -25,6 +25,7 @@ from bridge_jax.config.training import EvaluationConfig as EvaluationConfig
 from bridge_jax.config.training import GenerationConfig as GenerationConfig
 from bridge_jax.config.training import InstructConfig as InstructConfig
 from bridge_jax.config.training import LogitsConfig as LogitsConfig
+from bridge_jax.config.training import OnPolicyConfig as OnPolicyConfig
 from bridge_jax.config.training import RationalesConfig as RationalesConfig
 from bridge_jax.config.training import TrainConfig as TrainConfig
 from bridge_jax.config.training import WarmupConfig as WarmupConfig

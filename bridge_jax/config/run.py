@@ -12,6 +12,7 @@ from bridge_jax.config.training import (
     GenerationConfig,
     InstructConfig,
     LogitsConfig,
+    OnPolicyConfig,
     RationalesConfig,
     TrainConfig,
     WarmupConfig,
@@ -107,7 +108,8 @@ class RunConfig:
         (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
         from the gold answers of the whole pool, without either (`labels`). Or `budgeted`: the
         student learns to think for at most so many tokens (`thinking`); and `bard`, where
-        reinforcement learning follows (`reinforcement`).
+        reinforcement learning follows (`reinforcement`). `on_policy` is `bridge`, after which the
+        student learns from the assistant on its own replies.
       form: how the student learns from a rationale: a `chain` of rationale and answer, or
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
@@ -141,6 +143,7 @@ class RunConfig:
     round_training: TrainConfig = TrainConfig()
     logits: LogitsConfig = LogitsConfig()
     student_training: TrainConfig = TrainConfig()
+    on_policy: OnPolicyConfig = dataclasses.field(default_factory=OnPolicyConfig)
     direct_training: TrainConfig = TrainConfig()
     labels_training: TrainConfig = TrainConfig()
     thinking: ThinkingConfig = dataclasses.field(default_factory=ThinkingConfig)
@@ -157,6 +160,7 @@ class RunConfig:
             "instruct.train": self.instruct.train,
             "round_training": self.round_training,
             "student_training": self.student_training,
+            "on_policy.train": self.on_policy.train,
             "direct_training": self.direct_training,
             "labels_training": self.labels_training,
             "thinking.train": self.thinking.train,

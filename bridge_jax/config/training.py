@@ -125,6 +125,25 @@ class LogitsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OnPolicyConfig:
+    """On-policy distillation: the student learns from the assistant on its own replies.
+
+    Attributes:
+      questions: of the pool that the student answers in a step.
+      temperature: of sampling; nothing is cut off.
+      top_k: the assistant's most probable tokens that are compared; the rest is one outcome.
+      train: `steps` are how many there are.
+    """
+
+    questions: Size = 16
+    temperature: Positive = 1.0
+    top_k: Size = 32
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(steps=100, learning_rate=5e-5)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerationConfig:
     """Settings of generation.
 

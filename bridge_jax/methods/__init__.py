@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
-from bridge_jax.methods import baselines, bridge, budgeted, reinforcement
+from bridge_jax.methods import baselines, bridge, budgeted, on_policy, reinforcement
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
 
@@ -16,6 +16,7 @@ METHODS: dict[str, Method] = {
     found.name: found
     for found in (
         bridge.METHOD,
+        on_policy.METHOD,
         baselines.DIRECT,
         baselines.SELF_TRAINING,
         baselines.LABELS,

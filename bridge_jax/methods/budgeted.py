@@ -142,7 +142,7 @@ def stages(config: RunConfig) -> list[Stage]:
     times = len(how.levels) + how.unstated
     load = Load(which, count, samples=times)
     training = Training(fitted, targets, how.unstated, how.form)
-    plan += [chains, Stage(BUDGETED, teach, training, to_student, load)]
+    plan += [chains, Stage(BUDGETED, teach, training, to_student, load, check=check)]
     tests = [
         budget_tests.stage(config, control, BUDGETED.name, made)
         for control in CONTROLS

@@ -22,10 +22,7 @@ from bridge_jax.generation.engine import check_context
 from bridge_jax.methods import (
     apprenticeship,
     asking,
-    budgeted,
-    logits,
     named,
-    reinforcement,
     states_budgets,
 )
 from bridge_jax.methods.fitting import Fit
@@ -373,12 +370,9 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         _check_prompts(config, role, modes, inputs, inputs.dev if DEV in read else None)
     if INSTRUCTIONS in read:
         _ = inputs.instructions
-    if logits.LOGITS.name in by_name:
-        logits.check(config, inputs)
-    if budgeted.BUDGETED.name in by_name:
-        budgeted.check(config, inputs)
-    if reinforcement.REINFORCED.name in by_name:
-        reinforcement.check(config, inputs)
+    for stage in stages:
+        if stage.check:
+            stage.check(config, inputs)
     asks = asking(stages)
     if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
         _check_recorded(asks.params, pool, inputs.count, config.data.labelled)

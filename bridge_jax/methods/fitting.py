@@ -165,11 +165,11 @@ def dev_measure(
     rows = pack(reading.labelled(dev, dev.digest), how.train.row_tokens, pad_id)
 
     def measure(params: Any) -> dict[str, float]:
-        total = weight = 0.0
+        total = count = 0.0
         for batch in batches_in_order(rows, how.train.batch_rows):
-            sums, weights = loss_sums(SFT(), config, params, shard_batch(batch, mesh))
-            total, weight = total + float(sums["answer"]), weight + float(weights["answer"])
-        found = {"loss": total / weight}
+            sums, counts = loss_sums(SFT(), config, params, shard_batch(batch, mesh))
+            total, count = total + float(sums["answer"]), count + float(counts["answer"])
+        found = {"loss": total / count}
         if mode and generation:
             engine = dataclasses.replace(model, params=params).engine(generation, how.seed)
             asked = reading.prompts(dev, dev.digest, mode)

@@ -125,23 +125,35 @@ def check(config: RunConfig, given: Inputs) -> None:
     Raises:
       UserError: their vocabularies or chat templates differ, or K exceeds the vocabulary.
     """
+    check_shared(given, "logits.weight", "logits.top_k", config.logits.top_k)
+
+
+def check_shared(given: Inputs, what: str, setting: str, top_k: int) -> None:
+    """Checks that both models have the same tokens and prompts.
+
+    Args:
+      given: the inputs of the run.
+      what: needs it, for messages.
+      setting: of `top_k`, for messages.
+      top_k: K.
+
+    Raises:
+      UserError: their vocabularies or chat templates differ, or K exceeds the vocabulary.
+    """
     assistant, student = given.model("assistant"), given.model("student")
-    checkpoints = f"{config.assistant.checkpoint} and {config.student.checkpoint}"
-    way_out = "choose models of one family, or leave logits.weight at 0"
+    checkpoints = f"{assistant.selected.checkpoint} and {student.selected.checkpoint}"
+    way_out = f"choose models of one family, or do without {what}"
     size = _shared_ids(assistant, student)
-    if config.logits.top_k > size:
-        raise UserError(f"logits.top_k={config.logits.top_k} exceeds the {size} tokens")
+    if top_k > size:
+        raise UserError(f"{setting}={top_k} exceeds the {size} tokens")
     differs = first_difference(assistant.tokenizer, student.tokenizer, size)
     if differs is not None:
         raise UserError(
-            f"logits.weight needs one vocabulary: token {differs} of {checkpoints} differs; "
-            f"{way_out}"
+            f"{what} needs one vocabulary: token {differs} of {checkpoints} differs; {way_out}"
         )
     asked = [given.rendering(role).prompt(given.pool[0], "reason") for role in ROLES]
     if asked[0] != asked[1]:
-        raise UserError(
-            f"logits.weight needs one chat template: those of {checkpoints} differ; {way_out}"
-        )
+        raise UserError(f"{what} needs one chat template: those of {checkpoints} differ; {way_out}")
 
 
 def _shared_ids(assistant: RoleModel, student: RoleModel) -> int:
@@ -175,7 +187,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
     }
     batch = Packed(params.batch_rows, params.row_tokens)
     load = Load("pool", text=text_of(config), modes=(mode,), batch=batch)
-    return [Stage(LOGITS, write, params, reads | annotated, load)]
+    return [Stage(LOGITS, write, params, reads | annotated, load, check=check)]
 
 
 def text_of(config: RunConfig) -> Literal["rationale", "both"]:

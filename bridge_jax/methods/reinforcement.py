@@ -2,8 +2,8 @@
 
 Each step asks the student some questions, each at one budget and several times. A reply's reward is
 its accuracy times its fidelity to the budget (`evaluation.rewards`), and what it gets above its
-group's mean is its advantage (`training.objectives.policy`). The engine that writes the replies is
-given the new parameters in each step, so that what is learned from is always the model's own.
+group's mean is its advantage (`training.objectives.policy`). Replies are always the model's own
+(`methods.rollouts`).
 """
 
 import collections
@@ -23,10 +23,11 @@ from bridge_jax.errors import require
 from bridge_jax.evaluation import rewards
 from bridge_jax.generation import budgets
 from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs
+from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs, rollouts
 from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.fitting import Fit, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
+from bridge_jax.methods.rollouts import ROLLOUTS, Record
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
@@ -37,13 +38,9 @@ from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
-from bridge_jax.training.batches import filled
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
 
 _log = logging.getLogger(__name__)
-
-ROLLOUTS = "rollouts.jsonl"
-WIDTH = 128  # The targets of a row are a multiple of so many, so that few steps are compiled.
 
 
 class Rollout(TypedDict):
@@ -83,7 +80,7 @@ class Reinforcing:
 
     Attributes:
       how: the training settings and the objective.
-      rollouts: how replies are sampled and rewarded.
+      replies: how they are sampled and rewarded.
       levels: budgets, tokens.
       form: of the replies.
       answer_tokens: reserved for the answer.
@@ -91,7 +88,7 @@ class Reinforcing:
     """
 
     how: Fit
-    rollouts: ReinforcementConfig
+    replies: ReinforcementConfig
     levels: tuple[int, ...]
     form: Form
     answer_tokens: int
@@ -110,11 +107,9 @@ class Group(NamedTuple):
 
 
 class Rollouts:
-    """Feeds a training with the model's own replies.
+    """Feeds a training with the model's own replies, in groups (`methods.rollouts`).
 
-    Groups are numbered; the number decides question, budget and random numbers. The position is
-    that of the groups that were learned from or left out, so that a training that goes on asks
-    exactly those that would have come next.
+    Groups are numbered. The position is that of the groups that were learned from or left out.
     """
 
     def __init__(
@@ -133,10 +128,9 @@ class Rollouts:
         Replies are written to `out`, if there is one. The KL is that to `reference`.
         """
         self._params, self._pool, self._model, self._reading = params, pool, model, reading
-        self._thinking, self._engine, self._out = thinking, engine, out
+        self._thinking, self._engine, self._record = thinking, engine, Record(out)
         self._reference = reference
         self._group = self._step = 0
-        self._kept = False  # Whether the file has the replies of earlier steps alone.
 
     def get_state(self) -> Any:
         """Returns the numbers of groups and steps so far."""
@@ -149,7 +143,7 @@ class Rollouts:
     def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
         """Returns rows of replies by the model with these parameters, and their figures."""
         self._engine.update(params)
-        how = self._params.rollouts
+        how = self._params.replies
         kept: list[Group] = []
         asked: list[Group] = []
         most = how.tries * how.groups
@@ -167,39 +161,31 @@ class Rollouts:
                 len(asked),
                 self._params.answer_tokens,
             )
-        self._record(kept)
+        self._record.add(self._step, [reply for group in kept for reply in _told(group)])
         self._step += 1
         return self._compared(self._rows(sequences)), self._figures(asked, kept)
 
     def _ask(self, count: int) -> list[Group]:
         """Returns the next groups."""
-        how, levels = self._params.rollouts, self._params.levels
+        how, levels, seed = self._params.replies, self._params.levels, self._params.how.seed
         chosen, requests = [], []
         for number in range(self._group, self._group + count):
-            question, level = divmod(number, len(levels))
-            example = dataclasses.replace(self._question(question), budget=levels[level])
+            asked, level = divmod(number, len(levels))
+            example = rollouts.question(self._pool, seed, asked)
+            example = dataclasses.replace(example, budget=levels[level])
             prompt = self._reading.prompt(example, "reason")
             chosen.append((example, prompt))
             limit = longest(example.budget, self._thinking, self._params.answer_tokens)
             for sample in range(how.samples):
                 stream = number * how.samples + sample
                 requests.append(Request(prompt, limit, how.temperature, 1.0, stream))
-        written: list[Any] = [None] * len(requests)
-        for ended in self._engine.complete(requests):
-            for index, completion in ended:
-                written[index] = completion
+        written = rollouts.complete(self._engine, requests)
         self._group += count
         size = how.samples
         return [
             self._judge(example, prompt, written[n * size : (n + 1) * size])
             for n, (example, prompt) in enumerate(chosen)
         ]
-
-    def _question(self, number: int) -> Example:
-        """Returns a question of the pool, which is shuffled anew each time it is through."""
-        epoch, at = divmod(number, len(self._pool))
-        rng = np.random.default_rng([self._params.how.seed, epoch])
-        return self._pool[int(rng.permutation(len(self._pool))[at])]
 
     def _judge(self, example: Example, prompt: list[int], written: list[Completion]) -> Group:
         replies = [
@@ -209,7 +195,7 @@ class Rollouts:
         right = [is_correct(reply.answer, example) for reply in replies]
         found = [
             rewards.reward(
-                self._params.rollouts.reward, ok, each.ended, reply.thinking, example.budget
+                self._params.replies.reward, ok, each.ended, reply.thinking, example.budget
             )
             for ok, each, reply in zip(right, written, replies)
         ]
@@ -219,7 +205,7 @@ class Rollouts:
         """Returns the training sequences of a group."""
         found = []
         for each, gain in zip(group.written, rewards.advantages(group.rewards)):
-            ids = [*each.ids, *([each.end] if each.end is not None else [])]
+            ids = rollouts.drawn_tokens(each)
             ones = np.ones(len(ids), np.float32)
             logprobs = np.asarray(each.sampled_logprobs, np.float32)
             beside = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
@@ -227,18 +213,12 @@ class Rollouts:
         return found
 
     def _rows(self, sequences: list[prompts.Sequence]) -> packing.Rows:
-        """Returns packed rows in one of few shapes; without sequences, a batch of empty ones."""
-        train, pad_id = self._params.how.train, self._model.tokenizer.pad_id
+        """Returns packed rows; without sequences, a batch without a token to learn from."""
+        pad_id = self._model.tokenizer.pad_id
         none = prompts.Sequence(
             [pad_id], [pad_id], [], PolicyTargets(*np.zeros((4, 1), np.float32))
         )
-        found = self._params.how.objective.rows(sequences or [none], train.row_tokens, pad_id)
-        more = -found.target.shape[1] % min(WIDTH, train.row_tokens)
-        by_target = {
-            name: jax.tree.map(lambda a: np.pad(a, ((0, 0), (0, more))), getattr(found, name))
-            for name in ("target_at", "target", "rationale_weight", "answer_weight", "beside")
-        }
-        return filled(found._replace(**by_target), train.batch_rows)
+        return rollouts.packed_rows(self._params.how, sequences or [none], pad_id)
 
     def _compared(self, found: packing.Rows) -> packing.Rows:
         """Returns the rows with the log-probabilities of the reference, if there is one."""
@@ -247,35 +227,9 @@ class Rollouts:
         config, params, mesh = self._reference.config, self._reference.params, self._model.mesh
         with jax.set_mesh(mesh):
             placed = shard_batch(found, mesh)
-            logprobs = _logprobs(config, params, placed, self._params.rollouts.temperature)
+            logprobs = _logprobs(config, params, placed, self._params.replies.temperature)
             told = fetch(logprobs)[: len(found.tokens)]
         return found._replace(beside=found.beside._replace(reference=told))
-
-    def _record(self, kept: Sequence[Group]) -> None:
-        if not self._out:
-            return
-        if not self._kept:  # After an interruption there may be replies of later steps.
-            before = [row for row in self._out.appended(ROLLOUTS) if row["step"] < self._step]
-            self._out.write_rows(ROLLOUTS, before)
-            self._kept = True
-        found = [
-            {
-                "step": self._step,
-                "id": group.example.id,
-                "budget": group.example.budget,
-                "completion": reply.text,
-                "answer": reply.answer,
-                "correct": right,
-                "thinking": reply.thinking,
-                "reward": reward,
-                "advantage": gain,
-            }
-            for group in kept
-            for reply, right, reward, gain in zip(
-                group.replies, group.right, group.rewards, rewards.advantages(group.rewards)
-            )
-        ]
-        self._out.append_rows(ROLLOUTS, found)
 
     def _figures(self, asked: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
         """Returns what is logged of a step: of all groups that were asked."""
@@ -292,6 +246,24 @@ class Rollouts:
             "groups": len(kept),
             "groups_asked": len(asked),
         } | {f"thinking_{level}": sum(n) / len(n) for level, n in sorted(by_level.items())}
+
+
+def _told(group: Group) -> list[dict[str, Any]]:
+    """Returns the rows of a group's replies, without their step."""
+    gains = rewards.advantages(group.rewards)
+    return [
+        {
+            "id": group.example.id,
+            "budget": group.example.budget,
+            "completion": reply.text,
+            "answer": reply.answer,
+            "correct": right,
+            "thinking": reply.thinking,
+            "reward": reward,
+            "advantage": gain,
+        }
+        for reply, right, reward, gain in zip(group.replies, group.right, group.rewards, gains)
+    ]
 
 
 def longest(budget: int, thinking: Thinking, answer_tokens: int) -> int:
@@ -355,13 +327,13 @@ def reinforce(
     model = student.trainable(made)
     thinking = thinking_of(reading.tokenizer, params.form, reading.checkpoint)
 
-    def rollouts() -> tuple[Rollouts, int, int]:
+    def feed() -> tuple[Rollouts, int, int]:
         engine = model.engine(params.generation, params.how.seed)
-        reference = student.load(made) if params.rollouts.kl else None
-        feed = Rollouts(params, pool, model, reading, thinking, engine, out, reference)
-        return feed, params.how.train.steps, params.how.train.row_tokens
+        reference = student.load(made) if params.replies.kl else None
+        found = Rollouts(params, pool, model, reading, thinking, engine, out, reference)
+        return found, params.how.train.steps, params.how.train.row_tokens
 
-    fit_from(out, "reinforcement", model, rollouts, params.how)
+    fit_from(out, "reinforcement", model, feed, params.how)
 
 
 def stages(config: RunConfig) -> list[Stage]:
@@ -374,14 +346,15 @@ def stages(config: RunConfig) -> list[Stage]:
     fit = Fit(how.train, config.seed, objective, setting=setting, tensorboard=config.tensorboard)
     params = Reinforcing(
         how=fit,
-        rollouts=how,
+        replies=how,
         levels=think.levels,
         form=think.form,
         answer_tokens=think.answer_tokens,
         generation=config.generation,
     )
     load = Load("pool", samples=how.samples)
-    last = Stage(REINFORCED, reinforce, params, inputs.POOL_TO_STUDENT | start, load)
+    reads = inputs.POOL_TO_STUDENT | start
+    last = Stage(REINFORCED, reinforce, params, reads, load, check=check)
     return [
         *plan,
         last,

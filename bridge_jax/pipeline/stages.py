@@ -100,6 +100,8 @@ class Stage:
       mend: as `run`; called with the folder of a finished stage and the names of its damaged files;
         returns whether they are whole again. Otherwise the stage runs again.
       keyed_by: inputs that are in its keys, though `run` is not given them.
+      check: called with the config and the inputs of the run, before anything is trained or paid;
+        raises a `UserError` for what the stage cannot work with.
     """
 
     artifact: Artifact
@@ -109,6 +111,7 @@ class Stage:
     load: Load | None = None
     mend: Callable[..., bool] | None = None
     keyed_by: tuple[str, ...] = ()
+    check: Callable[[RunConfig, Any], None] | None = None
 
     @property
     def name(self) -> str:

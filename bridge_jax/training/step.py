@@ -95,7 +95,7 @@ def loss_and_gradients(
 ) -> tuple[Parts, Any]:
     """Returns the metrics and the gradients of a batch, computed in `accumulate` micro-batches.
 
-    The parts' weights are summed over the whole batch first, so the result does not depend on how
+    The parts' counts are summed over the whole batch first, so the result does not depend on how
     the batch is cut.
 
     Args:
@@ -111,8 +111,8 @@ def loss_and_gradients(
       f32[] each: `loss`, and `NAME_loss` of each part, the mean in nats a token or whatever the
       objective counts; `grad_norm` before clipping; and what the objective logs.
     """
-    weights = objective.weights(batch)
-    factors = coefficients(objective, weights)
+    counts = objective.counts(batch)
+    factors = coefficients(objective, counts)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def part(params: Any, micro: Any, index: jax.Array | int):
@@ -135,9 +135,9 @@ def loss_and_gradients(
         total, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulate)))
         (loss, (sums, logged)), gradients = total
     means = {f"{name}_loss": sums[name] for name in sums} | logged
-    counts = {f"{name}_loss": weights[name] for name in sums} | weights
+    divisors = {f"{name}_loss": counts[name] for name in sums} | counts
     means = {
-        name: value / jnp.maximum(counts[name], 1) if name in counts else value
+        name: value / jnp.maximum(divisors[name], 1) if name in divisors else value
         for name, value in means.items()
     }
     return {"loss": loss, **means, "grad_norm": optax.tree.norm(gradients)}, gradients
@@ -208,6 +208,6 @@ def _jitted(
 def loss_sums(
     objective: Objective, config: DecoderConfig, params: Any, batch: Any
 ) -> tuple[Parts, Parts]:
-    """Returns the sums of the parts of a batch's loss, and their weights."""
+    """Returns the sums of the parts of a batch's loss, and their counts."""
     sums, _ = objective.loss(config, params, batch)
-    return sums, objective.weights(batch)
+    return sums, objective.counts(batch)

@@ -101,7 +101,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        ("method=bart", "method=bart: one of bridge, direct, self, labels"),
+        ("method=bart", "method=bart: one of bridge, on_policy, direct, self"),
         ("budget.queries=0", "budget.queries=0: ask the teacher at least once"),
         ("budget.queries=-3", "budget.queries=-3"),
         ("budget.usd=0", "budget.usd=0.0: the cap must be above 0 US dollars"),

@@ -201,7 +201,7 @@ def test_addresses_that_work(url):
         (RunConfig(budget=BudgetConfig(usd=True)), "budget.usd=True: expected float, this is bool"),
         (RunConfig(tensorboard=1), "tensorboard=1: expected bool, this is int"),  # type: ignore[arg-type]
         (RunConfig(name=None), "name=None: expected str, this is NoneType"),  # type: ignore[arg-type]
-        (RunConfig(method="bart"), "method=bart: one of bridge, direct, self, labels"),  # type: ignore[arg-type]
+        (RunConfig(method="bart"), "method=bart: one of bridge, on_policy, direct, self"),  # type: ignore[arg-type]
         (
             RunConfig(student=ModelConfig(keep_layers=[0, 1])),  # type: ignore[arg-type]
             "student.keep_layers=[0, 1]: expected tuple, this is list",

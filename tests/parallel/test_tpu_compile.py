@@ -25,6 +25,7 @@ from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import gradient_batch, score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets
+from bridge_jax.training.objectives.reverse_kl import ReverseKL
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.optimizer import make_optimizer
@@ -143,6 +144,13 @@ def test_policy_step(mesh):
     weights: Any = array(mesh, B, T, dtype=jnp.float32)
     beside = PolicyTargets(weights, weights, weights, weights)
     train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, beside, Policy(kl=0.001))
+
+
+@pytest.mark.slow
+def test_on_policy_step(mesh):
+    wide, weights = (B, T, 32), array(mesh, B, T, dtype=jnp.float32)
+    soft: Any = SoftTargets(array(mesh, *wide), array(mesh, *wide, dtype=jnp.float32), weights)
+    train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, soft, ReverseKL())
 
 
 @pytest.mark.slow

@@ -22,11 +22,11 @@ class Doubling:
     penalty: float
     name: str = "doubling"
 
-    def weights(self, batch):
+    def counts(self, batch):
         there = batch["tokens"] > 0
         return {"double": there.sum().astype(jnp.float32), "size": there[:, 0].sum()}
 
-    def shares(self, weights):
+    def weights(self, counts):
         return {"double": 1.0, "size": self.penalty}
 
     def loss(self, model, params, batch, dropout=None):

@@ -15,10 +15,10 @@ LARGEST = "largest_"
 
 
 class Objective(Protocol):
-    """A loss that is a weighted mean of parts: L = sum over parts p of share_p * sum_p / weight_p.
+    """A loss that is a weighted mean of parts: L = sum over parts p of weight_p * sum_p / count_p.
 
-    Objectives are frozen dataclasses; equal ones share a compiled step. The weights are apart from
-    the loss because a step that is cut into micro-batches divides by the weights of the whole
+    Objectives are frozen dataclasses; equal ones share a compiled step. The counts are apart from
+    the loss because a step that is cut into micro-batches divides by the counts of the whole
     batch: neither the number of micro-batches nor that of devices changes a gradient.
     """
 
@@ -40,15 +40,15 @@ class Objective(Protocol):
         """
         ...
 
-    def weights(self, batch: Any) -> Parts:
+    def counts(self, batch: Any) -> Parts:
         """Returns the divisor of each part's sum, such as the number of its tokens.
 
         What is only logged is divided too where it has a divisor here.
         """
         ...
 
-    def shares(self, weights: Parts) -> Parts:
-        """Returns how much each part counts, given the weights of the whole batch."""
+    def weights(self, counts: Parts) -> Parts:
+        """Returns the weight of each part, given the counts of the whole batch."""
         ...
 
     def loss(
@@ -72,7 +72,7 @@ class Objective(Protocol):
         ...
 
 
-def coefficients(objective: Objective, weights: Parts) -> Parts:
-    """Returns the factor of each part's sum in the loss: share / weight."""
-    shares = objective.shares(weights)
-    return {part: shares[part] / jnp.maximum(weights[part], 1) for part in shares}
+def coefficients(objective: Objective, counts: Parts) -> Parts:
+    """Returns the factor of each part's sum in the loss: weight / count."""
+    weights = objective.weights(counts)
+    return {part: weights[part] / jnp.maximum(counts[part], 1) for part in weights}

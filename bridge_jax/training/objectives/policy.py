@@ -67,12 +67,12 @@ class Policy:
         """Returns the packed rows."""
         return pack(sequences, row_tokens, pad_id)
 
-    def weights(self, batch: Rows) -> Parts:
+    def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""
         count = batch.beside.weight.sum()
         return dict.fromkeys(("policy", "kl", "drift", "clipped", "entropy"), count)
 
-    def shares(self, weights: Parts) -> Parts:
+    def weights(self, counts: Parts) -> Parts:
         """Returns 1, and the weight of the KL."""
         return {"policy": jnp.float32(1), "kl": jnp.float32(self.kl)}
 

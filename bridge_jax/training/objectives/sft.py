@@ -37,13 +37,13 @@ class SFT:
         """Returns the packed rows."""
         return pack(sequences, row_tokens, pad_id)
 
-    def weights(self, batch: Rows) -> Parts:
+    def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens of each part."""
         return {"rationale": batch.rationale_weight.sum(), "answer": batch.answer_weight.sum()}
 
-    def shares(self, weights: Parts) -> Parts:
+    def weights(self, counts: Parts) -> Parts:
         """Returns a and 1 - a, or 1 for the only part that is there."""
-        rationale, answer = weights["rationale"], weights["answer"]
+        rationale, answer = counts["rationale"], counts["answer"]
         share = jnp.where(rationale == 0, 0.0, self.rationale_share)
         share = jnp.where(answer == 0, 1.0, share)
         return {"rationale": share, "answer": 1 - share}

@@ -56,13 +56,13 @@ class SoftTargetSFT:
         """Returns the packed rows."""
         return pack(sequences, row_tokens, pad_id)
 
-    def weights(self, batch: Rows) -> Parts:
+    def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens of each part."""
-        return SFT(self.rationale_share).weights(batch)
+        return SFT(self.rationale_share).counts(batch)
 
-    def shares(self, weights: Parts) -> Parts:
+    def weights(self, counts: Parts) -> Parts:
         """Returns a and 1 - a, or 1 for the only part that is there."""
-        return SFT(self.rationale_share).shares(weights)
+        return SFT(self.rationale_share).weights(counts)
 
     def loss(
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None

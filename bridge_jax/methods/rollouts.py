@@ -1,0 +1,87 @@
+"""The parts of a training on a model's own replies: its questions, replies and rows.
+
+A feed of such a training (`training.batches.Feed`) gives the engine the new parameters in each
+step, so what is learned from is always the model's own. Replies are numbered. The number decides
+the question and the random numbers, so a training that is continued asks exactly the questions that
+would have come next.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bridge_jax.data.example import Example
+from bridge_jax.generation.engine import Completion, Engine, Request
+from bridge_jax.methods.fitting import Fit
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text import packing, prompts
+from bridge_jax.training.batches import filled
+
+ROLLOUTS = "rollouts.jsonl"
+WIDTH = 128  # The targets of a row are a multiple of so many, so that few steps are compiled.
+
+
+def question(pool: Sequence[Example], seed: int, number: int) -> Example:
+    """Returns a question of the pool, which is shuffled anew each time it has been asked whole."""
+    epoch, at = divmod(number, len(pool))
+    rng = np.random.default_rng([seed, epoch])
+    return pool[int(rng.permutation(len(pool))[at])]
+
+
+def complete(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    """Returns the completions of all requests, in their order."""
+    written: list[Any] = [None] * len(requests)
+    for ended in engine.complete(requests):
+        for index, completion in ended:
+            written[index] = completion
+    return written
+
+
+def drawn_tokens(completion: Completion) -> list[int]:
+    """Returns the tokens that the model has drawn, the end token included."""
+    return completion.ids if completion.end is None else [*completion.ids, completion.end]
+
+
+def packed_rows(how: Fit, sequences: Sequence[prompts.Sequence], pad_id: int) -> packing.Rows:
+    """Returns rows for a step of `how`, in one of few shapes.
+
+    Args:
+      how: the training: its objective packs the rows.
+      sequences: one or more.
+      pad_id: fills the rows.
+    """
+    found = how.objective.rows(sequences, how.train.row_tokens, pad_id)
+    more = -found.target.shape[1] % min(WIDTH, how.train.row_tokens)
+
+    def widened(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)])
+
+    by_target = {
+        name: jax.tree.map(widened, getattr(found, name))
+        for name in ("target_at", "target", "rationale_weight", "answer_weight", "beside")
+    }
+    return filled(found._replace(**by_target), how.train.batch_rows)
+
+
+class Record:
+    """Appends the replies of each step to a stage's file.
+
+    Args:
+      out: the folder of the stage; None keeps nothing.
+    """
+
+    def __init__(self, out: Folder | None):
+        self._out = out
+        self._is_cut = False  # Whether the file has the replies of earlier steps alone.
+
+    def add(self, step: int, replies: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows with the number of their step."""
+        if not self._out:
+            return
+        if not self._is_cut:  # After an interruption there may be replies of later steps.
+            before = [row for row in self._out.appended(ROLLOUTS) if row["step"] < step]
+            self._out.write_rows(ROLLOUTS, before)
+            self._is_cut = True
+        self._out.append_rows(ROLLOUTS, [{"step": step, **reply} for reply in replies])
