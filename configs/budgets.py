@@ -54,11 +54,11 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1, batch_rows=1)),
-        direct_training=_training(280, learning_rate=7e-4, steps=300),
+        direct_training=_training(280, learning_rate=7e-4, steps=600, batch_rows=1),
         thinking=ThinkingConfig(
             levels=LEVELS,
             after="direct",
-            train=_training(280, learning_rate=5e-4, epochs=1),
+            train=_training(280, learning_rate=5e-4, epochs=1, batch_rows=1),
             controls=("stated", "truncated", "forced"),
         ),
         reinforcement=ReinforcementConfig(

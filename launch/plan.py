@@ -9,6 +9,7 @@ for the local devices if none is given. Nothing is run or paid.
 """
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
@@ -25,7 +26,10 @@ _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "TPU to plan for, e.g. v5e:4x4, or 2*v5e:4x4 for two slices; default: local."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
-_PROPOSE = flags.DEFINE_bool("propose", False, "Find the largest batches that fit (slow).")
+_PROPOSE = flags.DEFINE_bool(
+    "propose", False, "Find the largest batches that fit, and changes for what does not (slow)."
+)
+_PRICE = flags.DEFINE_float("usd_per_chip_hour", 0.0, "Price of a chip, for the plan's dollars.")
 _SHARDINGS = flags.DEFINE_bool("shardings", False, "Also print the placement of each parameter.")
 
 
@@ -45,9 +49,11 @@ def main(assignments: list[str]) -> None:
     from bridge_jax import shown
     from bridge_jax.methods.checks import meshes_of, notes_on, validate
     from bridge_jax.parallel.chips import GIB
-    from bridge_jax.planning import plan
+    from bridge_jax.planning import plan, proposals, tables
     from bridge_jax.planning.workload import TrainingWork, expected, opened, workloads
 
+    # Nothing is written, so nothing is lost: Ctrl-C stops at once, also in the compiler.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     validate(config, has_data=bool(config.data.path))
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
@@ -56,36 +62,49 @@ def main(assignments: list[str]) -> None:
     meshes = meshes_of(stages, lengths.inputs)
     spending = expected(stages, lengths)
     console = Console(highlight=False, stderr=_JSON.value)
-    with console.status("compiling the steps"):
-        planned = list(plan.plan_stages(config, works, meshes, chip))
+    planned = []
+    with console.status("compiling") as status:
+
+        def begins(stage: str) -> None:
+            text = f"compiling {stage} ({len(planned) + 1} of {len(works)})"
+            status.update(text)
+            if not console.is_terminal:
+                shown.complain(text)
+
+        for stage in plan.plan_stages(config, works, meshes, chip, begins):
+            planned.append(stage)
     resident = plan.resident(planned) if devices[0].platform == "cpu" else None
     if _JSON.value:
         result = {
             "stages": [stage.to_json() for stage in planned],
             "teacher": spending._asdict(),
             "topology": name,
+            "chip_hours": plan.chip_hours(planned),
             "resident_gib": resident and resident / GIB,
         }
         print(json.dumps(result, indent=2))
     else:
-        plan.show(console, config, meshes, planned, spending, name, resident)
+        tables.show(console, config, meshes, planned, spending, name, resident, _PRICE.value)
     for note in notes_on(config, stages, meshes):
         shown.say(console, note)
     if _SHARDINGS.value:
         for role, (mesh, _, _) in meshes.items():
-            plan.show_shardings(console, role, plan.decoder_config(config, role, mesh), mesh)
+            tables.show_shardings(console, role, plan.decoder_config(config, role, mesh), mesh)
     if _PROPOSE.value:
         for stage in planned:
-            if isinstance(stage.work, TrainingWork):
+            if not stage.fits:
+                found = proposals.that_fits(config, stage, devices, chip)
+                tables.show_change(console, stage, found)
+            elif isinstance(stage.work, TrainingWork):
                 mesh = meshes[stage.work.role].training
                 model = plan.decoder_config(config, stage.work.role, mesh)
-                plan.show_proposal(console, stage, plan.propose(model, stage.work, mesh, chip))
+                tables.show_proposal(console, stage, plan.propose(model, stage.work, mesh, chip))
 
 
 def _plan_study(found: "study.Study") -> None:
     from rich.console import Console
 
-    from bridge_jax.planning import plan
+    from bridge_jax.planning import plan, tables
 
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
@@ -95,7 +114,7 @@ def _plan_study(found: "study.Study") -> None:
     if _JSON.value:
         print(json.dumps(planned.to_json(name), indent=2))
     else:
-        plan.show_study(console, found.name, planned, name)
+        tables.show_study(console, found.name, planned, name)
 
 
 def _machine() -> tuple[Any, Any, str]:

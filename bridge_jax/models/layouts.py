@@ -174,12 +174,7 @@ def _with_room(
     The first of `among` that have room, else what takes least.
     """
     mesh = abstract_mesh(training)
-    # The arrays of training stay where they are.
-    held = (
-        state_bytes(config, mesh)
-        if use.in_training
-        else local_bytes(generation_weights(config, mesh))
-    )
+    held = state_bytes(config, mesh) if use.in_training else held_bytes(config, mesh)
     needs = {}
     for sizes in among:
         mesh = abstract_mesh(sizes)
@@ -188,6 +183,11 @@ def _with_room(
     fitting = [sizes for sizes, need in needs.items() if need <= room]
     found = fitting[0] if fitting else min(needs, key=needs.__getitem__)
     return found, needs[found]
+
+
+def held_bytes(config: DecoderConfig, mesh: Any) -> int:
+    """Returns the bytes on a chip of the weights as they were read, which stay beside copies."""
+    return local_bytes(generation_weights(config, mesh))
 
 
 def generation_weights(config: DecoderConfig, mesh: Any) -> decoder.Params:

@@ -23,7 +23,8 @@ class Chip(NamedTuple):
     """One chip.
 
     Attributes:
-      memory: bytes.
+      memory: bytes that a program may use; of a TPU as XLA counts them, 0.25 to 1.25 GiB less
+        than the chip has.
       flops: bf16 matrix FLOP a second (f32 on a CPU).
       bandwidth: bytes a second from its memory.
       interconnect: bytes a second to the other chips, over all links.
@@ -37,15 +38,29 @@ class Chip(NamedTuple):
 
 # By the name in a topology, and by what `device_kind` begins with.
 CHIPS = {
-    "v4": Chip(32 * GIB, 275e12, 1.23e12, 300e9),
-    "v5e": Chip(16 * GIB, 197e12, 0.82e12, 200e9),
-    "v5p": Chip(95 * GIB, 459e12, 2.77e12, 600e9),
-    "v6e": Chip(32 * GIB, 918e12, 1.64e12, 448e9),
+    "v4": Chip(30.75 * GIB, 275e12, 1.23e12, 300e9),
+    "v5e": Chip(15.75 * GIB, 197e12, 0.82e12, 200e9),
+    "v5p": Chip(95.74 * GIB, 459e12, 2.77e12, 600e9),
+    "v6e": Chip(31.25 * GIB, 918e12, 1.64e12, 448e9),
     "NVIDIA A100": Chip(80 * GIB, 312e12, 2.04e12, 300e9),
     "NVIDIA H100": Chip(80 * GIB, 989e12, 3.35e12, 450e9),
     "NVIDIA H200": Chip(141e9, 989e12, 4.8e12, 450e9),
     "NVIDIA B200": Chip(180e9, 2250e12, 8.0e12, 900e9),
 }
+# Settings of libtpu where no TPU is there: no lock, no log on the screen or in a folder, and no
+# question to the metadata of a machine on Google Cloud.
+_WITHOUT_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
+# One device a chip, as JAX has them; by default libtpu describes the two cores of a v4 each.
+_CHIP_CONFIG = {"v4": {"chip_config_name": "megacore"}}
 _KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v6": "v6e"}
 
 
@@ -65,9 +80,13 @@ def topology(name: str) -> tuple[list[Any], Chip]:
     if kind not in CHIPS or kind.startswith("NVIDIA"):
         known = ", ".join(chip for chip in CHIPS if not chip.startswith("NVIDIA"))
         raise UserError(f"--topology={name}: a TPU as in v5e:4x4; known are {known}")
+    for setting, value in _WITHOUT_TPU.items():
+        os.environ.setdefault(setting, value)
+    more: dict[str, Any] = dict(_CHIP_CONFIG.get(kind, {}))
     try:
-        several = {"num_slices": int(slices)} if slices else {}
-        described = topologies.get_topology_desc(of_slice, platform="tpu", **several)
+        if slices:
+            more["num_slices"] = int(slices)
+        described = topologies.get_topology_desc(of_slice, platform="tpu", **more)
         return described.devices, CHIPS[kind]
     except Exception as error:  # The plugin raises many kinds.
         raise UserError(

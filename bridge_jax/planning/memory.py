@@ -1,6 +1,7 @@
 """Compiles each step for its mesh and reports the memory per chip."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,11 @@ from bridge_jax.training.step import abstract_state, make_train_step
 QUICKLY: Any = {"exec_time_optimization_effort": -1.0}
 
 
+# What XLA says of a program that does not fit a TPU: all that it needs, in binary units.
+_REFUSED = re.compile(r"RESOURCE_EXHAUSTED.*(?:temporaries \(|Used )([\d.]+)([KMGT])\b", re.S)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
 class Memory(NamedTuple):
     """Bytes on each chip while a step runs.
 
@@ -35,6 +41,8 @@ class Memory(NamedTuple):
       cache: keys and values.
       temporary: activations, gradients, and other buffers of the compiler.
       program: the compiled step.
+      held: of generation, the weights where they were read to, which stay beside its own.
+      refused: XLA refuses to compile the step, since it does not fit; the sum is what it needs.
     """
 
     parameters: int
@@ -42,11 +50,17 @@ class Memory(NamedTuple):
     cache: int
     temporary: int
     program: int
+    held: int = 0
+    refused: bool = False
 
     @property
     def total(self) -> int:
         """The sum of all parts."""
-        return sum(self)
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """Returns the parts by name."""
+        return {name: value for name, value in self._asdict().items() if name != "refused"}
 
 
 def train_step(
@@ -85,8 +99,8 @@ def train_step(
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):
-        compiled = step.lower(state, frozen, rows, rate).compile(QUICKLY)
-    return _memory(compiled, local_bytes(params), local_bytes(state.opt_state), 0)
+        lowered = step.lower(state, frozen, rows, rate)
+    return _memory(lowered, local_bytes(params), local_bytes(state.opt_state), 0)
 
 
 def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
@@ -94,8 +108,8 @@ def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.matmul_dtype), mesh)
     batch: Any = jax.tree.map(lambda a: _ints(mesh, *a.shape), empty(shape))
     with jax.set_mesh(mesh):
-        compiled = score_batch.lower(config, params, batch).compile(QUICKLY)
-    return _memory(compiled, local_bytes(params), 0, 0)
+        lowered = score_batch.lower(config, params, batch)
+    return _memory(lowered, local_bytes(params), 0, 0)
 
 
 def generation_step(
@@ -113,14 +127,22 @@ def generation_step(
     parameters = local_bytes(decoder.abstract_unstacked(config, mesh))
     cache = local_bytes(programs.state.cache)
     needs = (
-        _memory(program.compile(QUICKLY), parameters, 0, cache)
-        for program in (programs.prefill, programs.decode)
+        _memory(program, parameters, 0, cache) for program in (programs.prefill, programs.decode)
     )
     return max(needs, key=lambda memory: memory.total)
 
 
-def _memory(compiled: Any, parameters: int, optimizer: int, cache: int) -> Memory:
-    found = compiled.memory_analysis()
+def _memory(lowered: Any, parameters: int, optimizer: int, cache: int) -> Memory:
+    """Compiles a step and returns its memory, also if it does not fit a chip."""
+    try:
+        found = lowered.compile(QUICKLY).memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        said = _REFUSED.search(str(error))
+        if not said:
+            raise
+        needed = int(float(said[1]) * _UNITS[said[2]])
+        rest = max(0, needed - parameters - optimizer - cache)
+        return Memory(parameters, optimizer, cache, rest, program=0, refused=True)
     arguments = found.argument_size_in_bytes + found.output_size_in_bytes
     working = arguments - found.alias_size_in_bytes + found.temp_size_in_bytes
     rest = working - parameters - optimizer - cache

@@ -1,4 +1,4 @@
-"""Plans memory, time and cost of a run or a study before hardware is booked, and prints the plan.
+"""Plans memory, time and cost of a run or a study before hardware is booked, as figures.
 
 Memory is that of the compiled step. Time is the roofline's lower bound (2009, Williams et al.): the
 slowest of arithmetic, memory and interconnect, without any waiting. Real runs take longer.
@@ -10,17 +10,14 @@ a study has no memory; that of each run's config has.
 import contextlib
 import dataclasses
 import functools
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
-from rich.console import Console
 
-from bridge_jax import shown
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.generation.engine import calls
 from bridge_jax.generation.slots import BLOCK
@@ -28,9 +25,9 @@ from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.hub.checkpoint import planned_config
-from bridge_jax.models.layouts import Meshes, as_generated, in_training
+from bridge_jax.models.layouts import Meshes, as_generated, held_bytes
 from bridge_jax.parallel.chips import GIB, Chip
-from bridge_jax.parallel.sharding import batch_devices, local_bytes
+from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.stages import Input, deep_keys, keyed_values
@@ -39,16 +36,18 @@ from bridge_jax.planning.workload import (
     GenerationWork,
     Lengths,
     ScoringWork,
-    Spending,
     TrainingWork,
     Work,
     expected,
     opened,
     workloads,
 )
-from bridge_jax.progress import duration
 
+MOST = 512  # Rows of a device, at most, in a proposed batch.
 HEADROOM = 0.9  # Of a chip's memory, at most, in a proposed batch.
+# The share of the roofline that steps reached on an H200 (docs/performance.md). On TPUs nothing has
+# been measured.
+REACHED = {"train": 0.46, "score": 0.59, "generate": 0.48}
 _PARAMETER = 4  # bytes of a stored parameter
 _TEACHER = ("queries", "input_tokens", "output_tokens", "usd")
 
@@ -65,6 +64,7 @@ class StagePlan:
       cost: of the whole stage, over all chips.
       seconds: the least time.
       bound_by: "compute", "memory" or "interconnect".
+      compiling: seconds that the step took to compile for the plan; 0 if another stage shares it.
     """
 
     work: Work
@@ -74,11 +74,24 @@ class StagePlan:
     cost: costs.Cost
     seconds: float
     bound_by: str
+    compiling: float = 0.0
 
     @property
     def fits(self) -> bool:
         """Whether the memory of a chip is enough."""
-        return self.memory.total <= self.hbm
+        return not self.memory.refused and self.memory.total <= self.hbm
+
+    @property
+    def expected(self) -> float:
+        """Estimates the seconds of the stage: at the share of the roofline that was measured."""
+        match self.work:
+            case TrainingWork():
+                share = REACHED["train"]
+            case ScoringWork():
+                share = REACHED["score"]
+            case GenerationWork():
+                share = REACHED["generate"]
+        return self.seconds / share + self.compiling
 
     def to_json(self) -> dict[str, Any]:
         """Returns the stage as JSON values."""
@@ -88,19 +101,32 @@ class StagePlan:
             "chips": self.chips,
             "steps": self.work.steps,
             "gib_per_chip": self.memory.total / GIB,
-            "gib_by_kind": {k: v / GIB for k, v in self.memory._asdict().items()},
+            "gib_by_kind": {k: v / GIB for k, v in self.memory.parts().items()},
             "hbm_gib": self.hbm / GIB,
             "fits": self.fits,
             **self.cost._asdict(),
             "seconds": self.seconds,
+            "expected_seconds": self.expected,
             "bound_by": self.bound_by,
         }
 
 
 def plan_stages(
-    config: RunConfig, works: list[Work], meshes: Mapping[Role, Meshes], chip: Chip
+    config: RunConfig,
+    works: list[Work],
+    meshes: Mapping[Role, Meshes],
+    chip: Chip,
+    begins: Callable[[str], None] = lambda _: None,
 ) -> Iterator[StagePlan]:
-    """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest."""
+    """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest.
+
+    Args:
+      config: of the run.
+      works: its stages that run a model.
+      meshes: of each role.
+      chip: that is planned for.
+      begins: is told the name of a stage before its step is compiled.
+    """
     compiled = functools.cache(_memory)
     largest: dict[Work, Work] = {}
     for work in works:
@@ -111,8 +137,13 @@ def plan_stages(
         mesh = mesh_of(work, meshes[work.role])
         model = decoder_config(config, work.role, mesh)
         cost, seconds, bound_by = work_time(work, model, mesh, chip)
+        begins(work.stage)
+        began = time.perf_counter()
         needs = compiled(largest[_program(work)], model, mesh)
-        yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by)
+        took = time.perf_counter() - began
+        if isinstance(work, GenerationWork):
+            needs = needs._replace(held=held_bytes(model, meshes[work.role].training))
+        yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by, took)
 
 
 def _targets(work: Work | None) -> int:
@@ -182,20 +213,30 @@ def propose(
 ) -> Iterator[tuple[str, int]]:
     """Yields (remat policy, the largest micro-batch in rows that fits; 0 where none does).
 
-    Memory grows by the same amount with each row, so two compilations give the slope.
+    Rows are doubled from one a device until a step does not fit.
     """
-    parts = batch_devices(mesh)
+    parts, room = batch_devices(mesh), HEADROOM * chip.memory
     for policy in ("none", "dots", "full"):
-        needs = []
-        for rows in (parts, 2 * parts):
+
+        def takes(rows: int, policy: Any = policy) -> bool:
             train = dataclasses.replace(work.train, batch_rows=rows, accumulate=1, remat=policy)
-            needs.append(_memory(work._replace(train=train), model, mesh).total)
-        yield policy, parts * largest_multiple(needs[0], needs[1], HEADROOM * chip.memory)
+            needs = _memory(work._replace(train=train), model, mesh)
+            return not needs.refused and needs.total <= room
+
+        yield policy, largest_batch(takes, parts)
 
 
-def largest_multiple(one: int, two: int, room: float) -> int:
-    """Returns the largest n whose memory fits, given the bytes of n = 1 and of n = 2, or 0."""
-    return 0 if one > room else 1 + max(0, int((room - one) / max(1, two - one)))
+def largest_batch(takes: Callable[[int], bool], parts: int) -> int:
+    """Returns the largest of parts, 2 parts, 4 parts, ... that fits, or 0.
+
+    Args:
+      takes: whether so many rows fit.
+      parts: rows of the smallest batch, one a device.
+    """
+    rows = 0
+    while rows < parts * MOST and takes(max(parts, 2 * rows)):
+        rows = max(parts, 2 * rows)
+    return rows
 
 
 def resident(stages: list[StagePlan]) -> float | None:
@@ -211,87 +252,10 @@ def resident(stages: list[StagePlan]) -> float | None:
     return None
 
 
-def show(
-    console: Console,
-    config: RunConfig,
-    meshes: Mapping[Role, Meshes],
-    stages: list[StagePlan],
-    spending: Spending,
-    topology: str,
-    resident: float | None,
-) -> None:
-    """Prints the plan."""
-    shown.say(console, (config.name, "bold"), f" on {topology}")
-    for role, (training, generation, _) in meshes.items():
-        where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
-        shown.say(console, f"{role}: {where}")
-    console.print()
-    console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
-    table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
-                        "GiB a chip", "of", "fits", "at least", "bound by")  # fmt: skip
-    for stage in stages:
-        kinds = stage.memory
-        parts = (kinds.parameters, kinds.optimizer, kinds.cache, kinds.temporary + kinds.program)
-        free = 1 - kinds.total / stage.hbm
-        fits = shown.cell(f"{free:.0%} free", "green")
-        if not stage.fits:
-            fits = shown.cell(f"{-free:.0%} over", "red")
-        gib = (_gib(size) for size in (*parts, kinds.total, stage.hbm))
-        name, steps = shown.cell(stage.work.stage), f"{stage.work.steps:,}"
-        table.add_row(name, steps, *gib, fits, duration(stage.seconds), stage.bound_by)
-    console.print(table)
-    total = sum(stage.seconds for stage in stages)
-    shown.say(console, f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h")
-    if resident:
-        shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
-    shown.say(
-        console,
-        f"Teacher  {spending.queries:,} queries, about {spending.input_tokens:,} tokens in and "
-        f"{spending.output_tokens:,} out: ${spending.usd:,.4f} "
-        f"(${spending.usd_low:,.4f} to ${spending.usd_high:,.4f}); the cap is "
-        f"${config.budget.usd:,.4f}",
-    )
-    console.print("Nothing was run or paid.")
-
-
-def _axes(mesh: Mesh) -> str:
-    return " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-
-
-def _gib(size: float) -> str:
-    gib = size / GIB
-    return "-" if gib == 0 else f"{gib:.{2 if gib < 10 else 1}f}" if math.isfinite(gib) else "?"
-
-
-def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str, int]]) -> None:
-    """Prints the largest batches of a training stage."""
-    words = [f"{rows or 'no'} rows with remat={policy}" for policy, rows in found]
-    shown.say(
-        console,
-        f"{stage.work.stage}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
-        + ", ".join(words),
-    )
-
-
-def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
-    """Prints each parameter's sharding in training: its axes, the mesh axes that cut them, MiB."""
-    table = shown.table("parameter", "shape", "cut by", "MiB a chip", words=3)
-    params = decoder.abstract(in_training(model), mesh)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        spec = leaf.sharding.spec
-        cuts = [
-            f"{axis} ({mesh.shape[axis]}) on axis {i}"
-            for i, axis in enumerate(spec)
-            if axis and mesh.shape[axis] > 1
-        ]
-        table.add_row(
-            jax.tree_util.keystr(path, simple=True, separator="/"),
-            " x ".join(f"{size:,}" for size in leaf.shape),
-            ", ".join(cuts) or "on every chip",
-            f"{local_bytes(leaf) / 2**20:,.2f}",
-        )
-    shown.say(console, f"\n{role}")
-    console.print(table)
+def chip_hours(stages: Sequence[StagePlan]) -> float:
+    """Returns the expected time of all stages on the chips that the run holds, in chip-hours."""
+    chips = max((stage.chips for stage in stages), default=0)
+    return chips * sum(stage.expected for stage in stages) / 3600
 
 
 @dataclasses.dataclass
@@ -421,25 +385,3 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
 def _sum(bills: Iterable[Mapping[str, float]]) -> dict[str, float]:
     bills = list(bills)
     return {name: sum(bill[name] for bill in bills) for name in _TEACHER}
-
-
-def show_study(console: Console, name: str, planned: StudyPlan, topology: str) -> None:
-    """Prints the plan."""
-    shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
-    table = shown.table("stage", "runs", "made", "at least", "if not shared")
-    for stage, total in planned.stages.items():
-        times = (duration(total.seconds), duration(total.alone))
-        table.add_row(shown.cell(stage), str(total.runs), str(total.made), *times)
-    console.print(table)
-    paid, each = planned.teacher, planned.teacher_alone
-    shown.say(
-        console,
-        f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
-        f"without sharing {duration(planned.seconds_alone)}\n"
-        f"Teacher  at most about {paid['queries']:,.0f} queries, {paid['input_tokens']:,.0f} "
-        f"tokens in and {paid['output_tokens']:,.0f} out: ${paid['usd']:,.4f}; less where "
-        f"selections overlap. If each run paid for itself ${each['usd']:,.4f}\n"
-        f"Disk     {planned.disk_gib:.1f} GiB of models; --nokeep_models deletes those that no run "
-        "needs any more\n"
-        "Nothing was run or paid. Memory is in the plan of a single config.",
-    )

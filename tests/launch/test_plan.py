@@ -2,15 +2,17 @@
 
 import json
 
+import jax
 import pytest
 
 from bridge_jax.config import MeshConfig, RunConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.methods import checks
+from bridge_jax.models import decoder
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
-from bridge_jax.planning import memory, plan, workload
+from bridge_jax.planning import memory, plan, proposals, workload
 from bridge_jax.planning.workload import expected
 from bridge_jax.training.objectives.sft import SFT
 from tests.launch import commands, tiny_run
@@ -36,7 +38,7 @@ def tiny_plan(tiny_config):
 
 
 def test_json_is_what_design_promises(tiny_plan):
-    assert set(tiny_plan) == {"stages", "teacher", "topology", "resident_gib"}
+    assert set(tiny_plan) == {"stages", "teacher", "topology", "chip_hours", "resident_gib"}
     for stage in tiny_plan["stages"]:
         assert set(stage) >= KEYS
         assert stage["fits"] is True
@@ -184,11 +186,11 @@ def test_a_replay_is_not_planned_at_the_price_of_a_batch(tiny_config, tmp_path):
     assert usd(replayed, "teacher.batch=true") == usd(replayed)
 
 
-def test_the_largest_batch_is_found_from_two(one_device):
-    assert 4 * plan.largest_multiple(140, 180, 200) == 8
-    assert 4 * plan.largest_multiple(140, 180, 219) == 8
-    assert 4 * plan.largest_multiple(140, 180, 220) == 12
-    assert 4 * plan.largest_multiple(140, 180, 139) == 0
+def test_the_largest_batch_is_found_by_doubling():
+    assert plan.largest_batch(lambda rows: rows <= 20, 4) == 16
+    assert plan.largest_batch(lambda rows: rows <= 16, 4) == 16
+    assert plan.largest_batch(lambda rows: rows <= 3, 4) == 0
+    assert plan.largest_batch(lambda rows: True, 4) == 4 * plan.MOST
 
 
 def test_a_published_model_needs_no_download(one_device):
@@ -246,3 +248,72 @@ def test_steps_that_differ_little_are_compiled_once(monkeypatch):
         ("assistant", "GenerationWork", meshes["assistant"].generation),
         ("student", "GenerationWork", meshes["student"].generation),
     ]
+
+
+class Refused:
+    """A step that XLA does not compile, since it does not fit."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def compile(self, options):
+        raise jax.errors.JaxRuntimeError(self.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "total"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (18.50G) exceeds available HBM (15.75G).",
+            18.5 * chips.GIB,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.53G of 15.75G hbm. "
+            "Exceeded hbm capacity by 4.78G.",
+            20.53 * chips.GIB,
+        ),
+    ],
+)
+def test_a_step_that_xla_refuses_is_an_answer(said, total):
+    found = memory._memory(Refused(said), parameters=2**30, optimizer=2**20, cache=0)
+    assert found.refused and found.total == int(total)
+    assert found.parameters == 2**30 and found.temporary == int(total) - 2**30 - 2**20
+
+
+def test_another_error_of_the_compiler_is_raised():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        memory._memory(Refused("INTERNAL: mosaic failed"), 1, 1, 1)
+
+
+@pytest.mark.slow
+def test_a_7b_that_does_not_fit_is_told_so_and_what_fits_is_proposed():
+    pytest.importorskip("libtpu")
+    from configs import medical_7b
+
+    config = config_io.override(medical_7b.get_config(), ["mesh.data=4", "mesh.fsdp=1"])
+    devices, chip = chips.topology("v5e:2x2")
+    stages, lengths = workload.opened(config, devices)
+    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    meshes = checks.meshes_of(stages, lengths.inputs)
+    (found,) = plan.plan_stages(config, works, meshes, chip)
+    # The base in bf16 is whole on each chip, 14.2 GiB of 15.75.
+    assert not found.fits and found.memory.refused
+    assert 15.75 < found.memory.total / chips.GIB < 25 and found.to_json()["fits"] is False
+    changes, fitting = proposals.that_fits(config, found, devices, chip)
+    assert changes == ("mesh.data=1", "mesh.fsdp=-1")
+    assert fitting.fits and 3 < fitting.memory.total / chips.GIB < 14
+
+
+def test_generation_keeps_the_weights_that_were_read(one_device):
+    config = config_io.override(RunConfig(), ["data.pool=8", "data.test=4"])
+    stages, lengths = workload.opened(config, one_device.devices.ravel())
+    works = workload.workloads(stages, lengths, {"evaluation/student"})
+    meshes = checks.meshes_of(stages, lengths.inputs)
+    patched = pytest.MonkeyPatch()
+    with patched.context() as patch:
+        patch.setattr(plan, "_memory", lambda *_: memory.Memory(1, 0, 2, 3, 4))
+        (found,) = plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"])
+    student = planned_config(config.student)
+    assert found.memory.held == 4 * decoder.count_parameters(student)  # f32 on a CPU
+    assert found.memory.total == 10 + found.memory.held

@@ -1,0 +1,106 @@
+"""Looks for changes of a config with which a stage fits its chips."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bridge_jax import methods
+from bridge_jax.config import RunConfig
+from bridge_jax.config.io import override
+from bridge_jax.errors import UserError
+from bridge_jax.methods.checks import fits, validate
+from bridge_jax.models.layouts import Meshes, state_bytes
+from bridge_jax.parallel.chips import Chip
+from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.planning.plan import StagePlan, decoder_config, plan_stages
+from bridge_jax.planning.workload import (
+    GenerationWork,
+    ScoringWork,
+    TrainingWork,
+    opened,
+    workloads,
+)
+
+RANK = 16  # Of an adapter that is proposed; our default.
+
+
+def that_fits(
+    config: RunConfig, stage: StagePlan, devices: Any, chip: Chip
+) -> tuple[tuple[str, ...], StagePlan] | None:
+    """Returns the first of some changes with which a stage fits, and its plan then.
+
+    Each is compiled, so this takes as long as that many plans of the stage. Those that change no
+    result come first.
+
+    Args:
+      config: of the run.
+      stage: its plan, which does not fit.
+      devices: that are planned for.
+      chip: one of them.
+
+    Returns:
+      Assignments such as "mesh.fsdp=-1", and the plan; None if none of them fits.
+    """
+    role: Role = stage.work.role
+    for changes in _candidates(config, stage, len(devices)):
+        try:
+            changed = validate(override(config, changes), has_data=bool(config.data.path))
+            stages, lengths = opened(changed, devices)
+        except UserError:  # Two settings do not go together.
+            continue
+        meshes: dict[Role, Meshes] = {role: lengths.inputs.meshes(role)}
+        mesh = meshes[role].training
+        state = state_bytes(decoder_config(changed, role, mesh), mesh)
+        if isinstance(stage.work, TrainingWork) and state > chip.memory:
+            continue
+        works = workloads(stages, lengths, {stage.work.stage})
+        (found,) = plan_stages(changed, works, meshes, chip)
+        if found.fits:
+            return changes, found
+    return None
+
+
+def _candidates(config: RunConfig, stage: StagePlan, devices: int) -> Iterator[tuple[str, ...]]:
+    """Yields changes, from those that cost least."""
+    work = stage.work
+    sharded = ("mesh.data=1", "mesh.fsdp=-1")
+    match work:
+        case TrainingWork():
+            setting = _setting(config, work.stage)
+            remat = (f"{setting}.remat=full",)
+            rows = work.train.batch_rows
+            micro = max(1, rows // max(1, devices))
+            small = (*remat, f"{setting}.accumulate={micro}") if rows % micro == 0 else remat
+            adapter = (
+                () if getattr(config, work.role).lora.rank else (f"{work.role}.lora.rank={RANK}",)
+            )
+            yield remat
+            yield small
+            yield sharded
+            yield (*sharded, *small)
+            if adapter:
+                yield (*sharded, *adapter)
+                yield (*sharded, *small, *adapter)
+            for tensor in _powers(devices):
+                yield (f"mesh.tensor={tensor}", *sharded, *small, *adapter)
+        case ScoringWork():
+            for share in (2, 4, 8):
+                yield (f"selection.batch_tokens={max(1, config.selection.batch_tokens // share)}",)
+            yield sharded
+        case GenerationWork():
+            batch = config.generation.batch_size
+            smaller = [batch // n for n in (2, 4, 8) if batch // n]
+            for rows in smaller:
+                yield (f"generation.batch_size={rows}",)
+            yield sharded
+            for tensor in _powers(devices):
+                yield (f"mesh.generation_tensor={tensor}", *sharded)
+            yield ("generation.cache=int8", *(f"generation.batch_size={n}" for n in smaller[-1:]))
+
+
+def _powers(devices: int) -> list[int]:
+    return [2**n for n in range(1, 8) if 2**n <= devices]
+
+
+def _setting(config: RunConfig, stage: str) -> str:
+    """Returns where the config has the training of a stage."""
+    return next(fit.setting for each, fit in fits(methods.stages(config)) if each.name == stage)

@@ -1,0 +1,183 @@
+"""Prints the plan of a run or a study."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+
+from bridge_jax import shown
+from bridge_jax.config import RunConfig
+from bridge_jax.models import decoder
+from bridge_jax.models.config import DecoderConfig
+from bridge_jax.models.layouts import Meshes, in_training
+from bridge_jax.parallel.chips import GIB
+from bridge_jax.parallel.sharding import local_bytes
+from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.planning.plan import HEADROOM, StagePlan, StudyPlan, chip_hours
+from bridge_jax.planning.workload import GenerationWork, ScoringWork, Spending, TrainingWork, Work
+from bridge_jax.progress import duration
+
+
+def show(
+    console: Console,
+    config: RunConfig,
+    meshes: Mapping[Role, Meshes],
+    stages: list[StagePlan],
+    spending: Spending,
+    topology: str,
+    resident: float | None,
+    usd_per_chip_hour: float = 0.0,
+) -> None:
+    """Prints the plan."""
+    shown.say(console, (config.name, "bold"), f" on {topology}")
+    for role, (training, generation, _) in meshes.items():
+        where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
+        shown.say(console, f"{role}: {where}")
+    console.print()
+    console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
+    table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
+                        "GiB a chip", "of", "fits", "at least", "bound by")  # fmt: skip
+    for stage in stages:
+        kinds = stage.memory
+        parts = (
+            kinds.parameters + kinds.held,
+            kinds.optimizer,
+            kinds.cache,
+            kinds.temporary + kinds.program,
+        )
+        free = 1 - kinds.total / stage.hbm
+        fits = shown.cell(f"{free:.0%} free", "green")
+        if not stage.fits:
+            fits = shown.cell(f"no, {-free:.0%} over", "red")
+        gib = (_gib(size) for size in (*parts, kinds.total, stage.hbm))
+        name, steps = shown.cell(stage.work.stage), f"{stage.work.steps:,}"
+        table.add_row(name, steps, *gib, fits, duration(stage.seconds), stage.bound_by)
+    console.print(table)
+    total = sum(stage.seconds for stage in stages)
+    expected = sum(stage.expected for stage in stages)
+    shown.say(
+        console,
+        f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h; expected about "
+        f"{duration(expected)} with compilation, at the shares of the limit that were measured on "
+        f"an H200, without reading checkpoints",
+    )
+    hours = chip_hours(stages)
+    price = f", ${hours * usd_per_chip_hour:,.2f}" if usd_per_chip_hour else ""
+    shown.say(console, f"Chips    {hours:,.2f} chip-hours{price}, without waiting for the teacher")
+    for stage in stages:
+        if not stage.fits:
+            shown.say(
+                console,
+                f"{stage.work.stage} does not fit: it needs {_gib(stage.memory.total)} GiB of each "
+                f"chip, which has {_gib(stage.hbm)}; {_way_out(stage.work)}, or let --propose look",
+            )
+    if resident:
+        shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
+    shown.say(
+        console,
+        f"Teacher  {spending.queries:,} queries, about {spending.input_tokens:,} tokens in and "
+        f"{spending.output_tokens:,} out: ${spending.usd:,.4f} "
+        f"(${spending.usd_low:,.4f} to ${spending.usd_high:,.4f}); the cap is "
+        f"${config.budget.usd:,.4f}",
+    )
+    console.print("Nothing was run or paid.")
+
+
+def _way_out(work: Work) -> str:
+    match work:
+        case TrainingWork():
+            return (
+                "more chips on mesh.fsdp, a larger accumulate or smaller batch_rows, remat=full, "
+                f"or an adapter ({work.role}.lora.rank)"
+            )
+        case ScoringWork():
+            return "smaller selection.batch_tokens, or more chips on mesh.fsdp"
+        case GenerationWork():
+            return (
+                "a smaller generation.batch_size, generation.cache=int8, more chips on mesh.fsdp, "
+                "or a larger mesh.generation_tensor"
+            )
+
+
+def _axes(mesh: Mesh) -> str:
+    return " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+
+
+def _gib(size: float) -> str:
+    gib = size / GIB
+    return "-" if gib == 0 else f"{gib:.{2 if gib < 10 else 1}f}" if math.isfinite(gib) else "?"
+
+
+def show_change(
+    console: Console, stage: StagePlan, found: tuple[tuple[str, ...], StagePlan] | None
+) -> None:
+    """Prints the changes with which a stage fits (`planning.proposals`)."""
+    if found is None:
+        shown.say(
+            console,
+            f"{stage.work.stage}: none of the changes that were tried makes it fit; take chips "
+            "with more memory, or more of them",
+        )
+        return
+    changes, fitting = found
+    flags = " ".join(f"--config.{change}" for change in changes)
+    shown.say(
+        console,
+        f"{stage.work.stage}: needs {_gib(fitting.memory.total)} of {_gib(fitting.hbm)} GiB with "
+        f"{flags}",
+    )
+
+
+def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str, int]]) -> None:
+    """Prints the largest batches of a training stage."""
+    words = [f"{rows or 'no'} rows with remat={policy}" for policy, rows in found]
+    shown.say(
+        console,
+        f"{stage.work.stage}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
+        + ", ".join(words),
+    )
+
+
+def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
+    """Prints each parameter's sharding in training: its axes, the mesh axes that cut them, MiB."""
+    table = shown.table("parameter", "shape", "cut by", "MiB a chip", words=3)
+    params = decoder.abstract(in_training(model), mesh)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        spec = leaf.sharding.spec
+        cuts = [
+            f"{axis} ({mesh.shape[axis]}) on axis {i}"
+            for i, axis in enumerate(spec)
+            if axis and mesh.shape[axis] > 1
+        ]
+        table.add_row(
+            jax.tree_util.keystr(path, simple=True, separator="/"),
+            " x ".join(f"{size:,}" for size in leaf.shape),
+            ", ".join(cuts) or "on every chip",
+            f"{local_bytes(leaf) / 2**20:,.2f}",
+        )
+    shown.say(console, f"\n{role}")
+    console.print(table)
+
+
+def show_study(console: Console, name: str, planned: StudyPlan, topology: str) -> None:
+    """Prints the plan."""
+    shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
+    table = shown.table("stage", "runs", "made", "at least", "if not shared")
+    for stage, total in planned.stages.items():
+        times = (duration(total.seconds), duration(total.alone))
+        table.add_row(shown.cell(stage), str(total.runs), str(total.made), *times)
+    console.print(table)
+    paid, each = planned.teacher, planned.teacher_alone
+    shown.say(
+        console,
+        f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
+        f"without sharing {duration(planned.seconds_alone)}\n"
+        f"Teacher  at most about {paid['queries']:,.0f} queries, {paid['input_tokens']:,.0f} "
+        f"tokens in and {paid['output_tokens']:,.0f} out: ${paid['usd']:,.4f}; less where "
+        f"selections overlap. If each run paid for itself ${each['usd']:,.4f}\n"
+        f"Disk     {planned.disk_gib:.1f} GiB of models; --nokeep_models deletes those that no run "
+        "needs any more\n"
+        "Nothing was run or paid. Memory is in the plan of a single config.",
+    )
