@@ -42,7 +42,7 @@ class Run:
       config: of the run; it is checked.
       workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
-      phase: the last part of the run that is carried out.
+      phase: the part of the run after which it stops, a key of `methods.parts`.
       devices: of the mesh, by default all.
 
     Attributes:
@@ -65,6 +65,7 @@ class Run:
         self._store = Store(root / storage.STAGES, bool(shared))
         self._hashes = Hashes(root / CACHE / "hashes.json")
         self._plan = methods.stages(self.config)
+        methods.stages(self.config, phase)  # There is such a part.
         self.inputs = Inputs(self.config, workdir, root / CACHE, self._hashes, devices)
 
     @functools.cached_property

@@ -1,6 +1,6 @@
 """Exports a trained model as a Hugging Face folder, or its adapter as a PEFT folder.
 
-python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
+python -m launch.export --workdir=runs/quickstart --out=models/student
 """
 
 from pathlib import Path
@@ -109,4 +109,4 @@ def _check_adapter(model: "ModelConfig") -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, takes_config=False)

@@ -1,4 +1,6 @@
-"""Runs a config: `python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart`.
+"""Runs a config.
+
+python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 The same command resumes an interrupted run. After a change of the config, it reruns exactly what
 depends on the change. Every field of the config is a flag: `--config.budget.queries=40`.
@@ -8,17 +10,17 @@ import time
 
 from absl import flags, logging
 
-from launch import cluster
+from launch import cluster, settings
 from launch.overrides import run_main
 
-_CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files.", required=True)
-_PHASE = flags.DEFINE_enum(
-    "phase",
+_STOP_AFTER = flags.DEFINE_string(
+    "stop_after",
     "all",
-    ["all", "apprenticeship", "tutoring", "budgets", "evaluate"],
-    "The phase to stop after; evaluate tests the existing models as they are.",
+    "What to stop after: a stage, such as selection; a role, such as teacher; or a phase: "
+    "apprenticeship, tutoring, budgets. evaluate tests the existing models as they are.",
 )
+flags.DEFINE_alias("phase", "stop_after")
 
 
 def main(assignments: list[str]) -> None:
@@ -26,7 +28,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.config.fields import check
     from bridge_jax.config.io import load, override
 
-    config = override(load(_CONFIG.value), assignments)
+    config = override(load(settings.file()), settings.changes(assignments))
     check(config)
     # These imports take seconds, so a mistyped flag is reported before them.
     from bridge_jax.methods.checks import validate
@@ -48,7 +50,7 @@ def main(assignments: list[str]) -> None:
     console = Console(highlight=False, quiet=not hosts.is_first())
     cluster.keep_compilations(workdir)
     with cluster.together(workdir):
-        run = Run(config, workdir, phase=_PHASE.value)
+        run = Run(config, workdir, phase=_STOP_AFTER.value)
         words.print_summary(run.run(console, run.heading), console)
     shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
