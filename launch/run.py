@@ -10,7 +10,7 @@ import time
 
 from absl import flags, logging
 
-from launch import cluster, settings
+from launch import cluster, consent, settings
 from launch.overrides import run_main
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files.", required=True)
@@ -21,6 +21,9 @@ _STOP_AFTER = flags.DEFINE_string(
     "apprenticeship, tutoring, budgets. evaluate tests the existing models as they are.",
 )
 flags.DEFINE_alias("phase", "stop_after")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Show what would run, and its cost and time; nothing is run, paid or written."
+)
 
 
 def main(assignments: list[str]) -> None:
@@ -41,6 +44,7 @@ def main(assignments: list[str]) -> None:
 
     from bridge_jax import shown
     from bridge_jax.parallel import hosts
+    from bridge_jax.planning import outlook
     from bridge_jax.progress import duration
     from bridge_jax.report import words
     from bridge_jax.runs import Run
@@ -48,10 +52,15 @@ def main(assignments: list[str]) -> None:
     began = time.perf_counter()
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
+    if _DRY_RUN.value:
+        run = Run(config, workdir, phase=_STOP_AFTER.value, keeps=False)
+        outlook.show(run.outlook(), console, run.heading(), run.notes())
+        return
     cluster.keep_compilations(workdir)
+    confirm = consent.asking(workdir, console)
     with cluster.together(workdir):
         run = Run(config, workdir, phase=_STOP_AFTER.value)
-        words.print_summary(run.run(console, run.heading), console)
+        words.print_summary(run.run(console, run.heading, confirm=confirm), console)
     shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 

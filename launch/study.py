@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from absl import flags, logging
 
-from launch import cluster, settings
+from launch import cluster, consent, settings
 from launch.overrides import run_main
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the study's files.", required=True)
@@ -52,6 +52,7 @@ def main(assignments: list[str]) -> None:
         write_json(workdir / RUNS_FILE, study.to_json())
     with cluster.together(workdir):
         runs = Runs(study, workdir, _KEEP.value, console)
+        runs.confirm(chosen, consent.asking(workdir, console))
         taken = take_turns(chosen, runs.attempt)
         if taken:
             shown.say(
