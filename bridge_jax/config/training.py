@@ -20,6 +20,8 @@ from bridge_jax.config.fields import (
 # The fields that a file of instructions may have a column for (`data.sources`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
+Curves = Literal["tensorboard", "wandb", "trackio"]
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
