@@ -76,10 +76,10 @@ def push(folder: Path, name: str, public: bool) -> str:
         return f"{hub.endpoint}/{name}"
     except Exception as error:  # The hub's client and its HTTP library raise many kinds.
         why = (str(error).strip().splitlines() or [""])[0].replace(token, "HF_TOKEN")
-        private = "" if public else " --private"
+        again = f"hf upload {name} {folder}" + ("" if public else " --private")
         raise UserError(
             f"--push={name}: {folder} is written, but the hub has not taken it "
-            f"({type(error).__name__}: {why[:200]}). To try again: hf upload {name} {folder}{private}"
+            f"({type(error).__name__}: {why[:200]}). To try again: {again}"
         ) from None  # The chain might show the token.
 
 
