@@ -1,6 +1,10 @@
-"""Defines the error that a user can act on, and helpers to raise it."""
+"""Defines the error that a user can act on, helpers to raise it, and the notice to stop."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h, after a notice: the same command goes on from here.
 
 _LONGEST_SHOWN = 80
 
@@ -10,6 +14,15 @@ class UserError(Exception):
 
     The launcher prints it without a traceback and exits with 2.
     """
+
+
+class Preempted(Exception):  # noqa: N818 - a notice, no error
+    """The run was asked to stop (`parallel.preemption`), and has saved what it had."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the one of `names` that is spelled most like `name`; there must be one."""
+    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
 
 
 def require(ok: bool, message: str) -> None:

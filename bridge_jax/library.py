@@ -291,7 +291,8 @@ def save(model: Model, folder: Path | str, dtype: str | None = None) -> None:
 def run(config: RunConfig | Path | str, workdir: Path | str) -> dict[str, Any]:
     """Runs a config in a workdir, or continues there; returns the report, as in report.json.
 
-    Progress is printed. The teacher is paid from the workdir's ledger, within `config.budget`.
+    Progress is printed. The teacher is paid from the workdir's ledger, within `config.budget`, and
+    nobody is asked before: the call is the consent. (`launch.run` asks, or takes `--yes`.)
 
     Args:
       config: or a Python file with `get_config()`.

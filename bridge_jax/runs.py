@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from bridge_jax.config.io import to_json
 from bridge_jax.data.example import with_task_text
 from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.consent import Quote
 from bridge_jax.methods import checks, teacher
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
@@ -28,6 +29,7 @@ from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store
+from bridge_jax.planning.outlook import Outlook, outlook
 from bridge_jax.progress import duration
 from bridge_jax.report import page
 from bridge_jax.text import prompts
@@ -42,8 +44,9 @@ class Run:
       config: of the run; it is checked.
       workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
-      phase: the last part of the run that is carried out.
+      phase: the part of the run after which it stops, a key of `methods.parts`.
       devices: of the mesh, by default all.
+      keeps: whether anything is written; False to look at what would be done.
 
     Attributes:
       config: with the text of its task file in place of the file.
@@ -58,14 +61,17 @@ class Run:
         shared: Path | None = None,
         phase: str = "all",
         devices: Any = None,
+        keeps: bool = True,
     ):
         self.config = dataclasses.replace(validate(config), data=with_task_text(config.data))
-        self.workdir, self._phase = workdir, phase
+        self.workdir, self._phase, self._keeps = workdir, phase, keeps
         root = shared or workdir
         self._store = Store(root / storage.STAGES, bool(shared))
         self._hashes = Hashes(root / CACHE / "hashes.json")
         self._plan = methods.stages(self.config)
-        self.inputs = Inputs(self.config, workdir, root / CACHE, self._hashes, devices)
+        methods.stages(self.config, phase)  # There is such a part.
+        cache = root / CACHE if keeps else None
+        self.inputs = Inputs(self.config, workdir, cache, self._hashes, devices)
 
     @functools.cached_property
     def deep(self) -> dict[str, str]:
@@ -112,14 +118,16 @@ class Run:
         Raises:
           UserError: something would stop the run later.
         """
-        with bad_rows_listed(self.workdir):
+        with bad_rows_listed(self.workdir) if self._keeps else contextlib.nullcontext():
             splits = self.inputs.splits
             checks.compare_hosts(self._plan, self.inputs, self.deep)
-        _list_bad_rows(self.workdir, splits.bad)
+        if self._keeps:
+            _list_bad_rows(self.workdir, splits.bad)
         checks.check_meshes(self.config, self._plan, self.inputs)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
         checks.check_inputs(self.config, to_run if self._as_they_are else self._plan, self.inputs)
-        self._hashes.save()
+        if self._keeps:
+            self._hashes.save()
 
     def is_whole(self, careful: bool = False) -> bool:
         """Returns whether every stage is done, and the report written, with this config.
@@ -133,6 +141,21 @@ class Run:
             return hosts.agree(there) and self.execution().is_done(careful)
         finally:
             self._hashes.save()
+
+    def quotes(self) -> dict[str, Quote]:
+        """Returns what a paid teacher may cost, by the deep keys of the stages that ask it.
+
+        It is empty if no teacher is to be paid. All processes of a run call it.
+        """
+        execution = self.execution()
+        asks = [stage for stage in self.stages if stage.artifact.work == "ask"]
+        finished = [execution.may_be_finished(stage.name) for stage in asks]
+        if all(finished):
+            return {}
+        params, inputs = [stage.params for stage in asks], self.inputs
+        selected = teacher.selected_count(self.config)
+        found = teacher.quote(params, selected, inputs.pool, inputs.count, self.workdir)
+        return {"+".join(self.deep[stage.name] for stage in asks): found} if found else {}
 
     def _check_teacher(self) -> str:
         """Checks the teacher's key and the budget, if the teacher was not asked yet.
@@ -162,6 +185,7 @@ class Run:
         console: Console,
         heading: Callable[[], Sequence[shown.Part]] | None = None,
         quiet: bool = False,
+        confirm: Callable[[Mapping[str, Quote]], None] | None = None,
     ) -> dict[str, Any]:
         """Checks the run, runs what is not done, and returns the report.
 
@@ -170,6 +194,9 @@ class Run:
           heading: returns the line that is printed after the checks, before notes on the data;
             None prints neither.
           quiet: print nothing about stages that were finished before.
+          confirm: called with the quotes, after the checks and before anything is trained or
+            written, where a teacher is to be paid; raises a `UserError` if that is not wanted. None
+            pays without a question, within the budget.
 
         Raises:
           WorkdirBusy: another process is running in this workdir.
@@ -185,10 +212,25 @@ class Run:
                     shown.say(console, (note, "yellow"))
             if warning:
                 shown.say(console, (warning, "yellow"))
+            quotes = self.quotes() if confirm else {}
+            if confirm and quotes and hosts.is_first():
+                confirm(quotes)
             self._begin()
             for outcome in self.execution().run():
                 _tell(outcome, console, quiet)
             return hosts.agree(page.write(self.workdir, self._hashes) if hosts.is_first() else None)
+
+    def outlook(self) -> Outlook:
+        """Checks the run and returns what it would do; nothing is written, trained or paid.
+
+        Raises:
+          UserError: the run cannot work. A missing key is not found.
+        """
+        self.check()
+        done = self.execution().done_before()
+        to_run = {stage.name for stage in self.stages} - done.keys()
+        quotes = list(self.quotes().values())
+        return outlook(self.config, self.stages, self.inputs, done, to_run, quotes)
 
     def heading(self) -> tuple[shown.Part, ...]:
         """Returns a line on the data, the budget and the devices of the run."""

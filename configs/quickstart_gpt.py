@@ -14,6 +14,7 @@ Cost: 16 questions of about 110 tokens and up to 8 further requests, at the pric
 mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,
 the 24 cost $0.03; with replies of the maximum length, $0.10. The caps are 24 requests and $0.12.
 With --teacher.batch=true it costs half, and takes up to a day.
+The run asks before it pays; where there is no terminal, add --yes.
 The questions are those of configs/quickstart_gemini.py. Hardware: two CPU cores suffice. Not run
 yet against the vendor: neither time nor score is known.
 """

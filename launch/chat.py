@@ -285,4 +285,4 @@ def say(notes: Console, text: str) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, takes_config=False)

@@ -32,9 +32,10 @@ def join() -> None:
     Raises:
       UserError: the flags are incomplete, or a process did not come in time.
     """
-    from bridge_jax.parallel import chips
+    from bridge_jax.parallel import chips, preemption
 
     chips.keep_freed_memory()
+    preemption.stop_at_notice()
     explicit = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if any(value is not None for value in explicit):
         if None in explicit:
@@ -42,8 +43,6 @@ def join() -> None:
     elif not (_MULTIHOST.value or is_one_of_several(os.environ)):
         return
     import jax
-
-    from bridge_jax.parallel import preemption
 
     who = "" if _PROCESS.value is None else f"process {_PROCESS.value} of {_PROCESSES.value}: "
 

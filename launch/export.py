@@ -1,6 +1,6 @@
 """Exports a trained model as a Hugging Face folder, or its adapter as a PEFT folder.
 
-python -m launch.export --workdir=runs/quickstart --role=student --out=models/student
+python -m launch.export --workdir=runs/quickstart --out=models/student
 """
 
 from pathlib import Path
@@ -20,6 +20,10 @@ _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16", "float16"], "Weight dtype; default: the checkpoint's."
 )
 _ADAPTER = flags.DEFINE_bool("adapter", False, "Write only the LoRA adapter, for PEFT.")
+_PUSH = flags.DEFINE_string(
+    "push", None, "Upload the folder to this repository of the Hugging Face hub, with HF_TOKEN."
+)
+_PUBLIC = flags.DEFINE_bool("public", False, "With --push: a new repository is public.")
 
 
 def main(assignments: list[str]) -> None:
@@ -36,6 +40,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.config import ModelConfig, RunConfig
     from bridge_jax.config import io as config_io
     from bridge_jax.models.hub import checkpoint, export
+    from bridge_jax.models.hub.files import licence_of, locate
     from bridge_jax.models.layouts import choose
     from bridge_jax.pipeline import storage
     from bridge_jax.pipeline.artifacts import Role
@@ -67,8 +72,15 @@ def main(assignments: list[str]) -> None:
     mode = test.params.mode
     if _ADAPTER.value:
         _check_adapter(selected)
+    if _PUSH.value:
+        export.check_token(_PUSH.value)  # Before the work.
     text = page.card(
-        summary.summarise(load_run(workdir)), config, role, mode, adapter=_ADAPTER.value
+        summary.summarise(load_run(workdir)),
+        config,
+        role,
+        mode,
+        adapter=_ADAPTER.value,
+        licence=licence_of(locate(selected.checkpoint)),
     )
     hf_config = checkpoint.cut_hf_config(selected)
     with export.folder(out) as folder:
@@ -93,6 +105,8 @@ def main(assignments: list[str]) -> None:
     if not _ADAPTER.value:
         use = f"Try it: python -m launch.chat --model={out}"
     shown.say(Console(), f"{out}: {size / 1e6:,.0f} MB. {use}")
+    if _PUSH.value:
+        shown.say(Console(), f"pushed to {export.push(out, _PUSH.value, _PUBLIC.value)}")
 
 
 def _check_adapter(model: "ModelConfig") -> None:
@@ -109,4 +123,4 @@ def _check_adapter(model: "ModelConfig") -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, takes_config=False)

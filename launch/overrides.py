@@ -1,13 +1,21 @@
 """Parses command lines: absl flags for the launcher, dotted flags for the config."""
 
+import functools
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
+import bridge_jax
 from bridge_jax import shown
-from bridge_jax.errors import UserError
+from bridge_jax.errors import EXIT_CODE, Preempted, UserError
+from bridge_jax.revision import revision
+
+_HELP = re.compile(r"--?(?:help|helpfull|helpshort|h|\?)(?:=(.*))?")
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -28,37 +36,56 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return theirs, ours
 
 
-def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") -> None:
+def run_main(
+    main: Callable[[list[str]], int | None], on_interrupt: str = "", takes_config: bool = True
+) -> None:
     """Runs an absl main that is given the config's assignments.
 
     A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130, and
-    SIGTERM, once what was trained is saved, with 75.
+    SIGTERM, once what was trained is saved, with 75. `--help` and `--version` exit with 0. Nothing
+    here imports JAX, so that all of them and a mistyped flag are answered at once.
+
+    Args:
+      main: returns the exit code; None is 0.
+      on_interrupt: what the user can do after one.
+      takes_config: whether the fields of a config are flags of it, for `--help`.
     """
     show_plainly()
-    theirs, assignments = split(sys.argv)
+    # Flag files may have fields of the config too.
+    argv = [sys.argv[0], *_answered(lambda: flags.FLAGS.read_flags_from_files(sys.argv[1:], False))]
+    theirs, assignments = split(argv)
+    for argument in theirs[1:]:
+        if wanted := _HELP.fullmatch(argument):
+            group = wanted[1] or ""
+            print(_answered(functools.partial(_help, main, group, takes_config)))
+            sys.exit(0)
+        if argument == "--version":
+            print(version())
+            sys.exit(0)
 
-    def guarded(_: list[str]) -> int | None:
-        # These take a second: flags are read before.
-        import jax
-
-        from bridge_jax.parallel import preemption
-
-        preemption.stop_at_notice()
+    def guarded(rest: list[str]) -> int | None:
+        signal.signal(signal.SIGTERM, _stop)  # Until JAX is there (`parallel.preemption`).
         try:
+            if rest[1:]:
+                raise UserError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
             return main(assignments)
         except UserError as error:
-            shown.complain(f"error: {error}")
-            for note in getattr(error, "__notes__", ()):
-                shown.complain(f"  {note}")
-            if jax.distributed.is_initialized():  # At its exit JAX would wait for all the others.
+            _complain(error)
+            if _is_joined():  # At its exit JAX would wait for all the others.
                 sys.stdout.flush()
                 os._exit(2)
             return 2
-        except (KeyboardInterrupt, preemption.Preempted) as error:
+        except (KeyboardInterrupt, Preempted) as error:
             shown.complain(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}")
-            return 130 if isinstance(error, KeyboardInterrupt) else preemption.EXIT_CODE
+            return 130 if isinstance(error, KeyboardInterrupt) else EXIT_CODE
 
-    app.run(guarded, argv=theirs, flags_parser=_parse)
+    app.run(guarded, argv=theirs, flags_parser=lambda argv: _answered(lambda: flags.FLAGS(argv)))
+
+
+def version() -> str:
+    """Returns the version of the package, and the revision if this is a checkout."""
+    found = revision()
+    return f"bridge-jax {bridge_jax.__version__}" + (f" ({found})" if found else "")
 
 
 def show_plainly() -> None:
@@ -69,9 +96,37 @@ def show_plainly() -> None:
     sys.excepthook = shown.print_traceback
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _help(main: Callable[..., Any], wanted: str, takes_config: bool) -> str:
+    from launch import help
+
+    if not wanted:
+        return help.command(sys.modules[main.__module__], takes_config)
+    if not takes_config:
+        raise UserError(f"--help={wanted}: this command takes no config; see --help")
+    return help.config(wanted)
+
+
+def _answered(answer: Callable[[], Any]) -> Any:
+    """Returns the answer; ends the process with 2 where the flags are wrong."""
     try:
-        return flags.FLAGS(argv)
+        return answer()
     except flags.Error as error:
         shown.complain(f"error: {error}\nSee --help.")
-        sys.exit(2)
+    except UserError as error:
+        _complain(error)
+    sys.exit(2)
+
+
+def _complain(error: UserError) -> None:
+    shown.complain(f"error: {error}")
+    for note in getattr(error, "__notes__", ()):
+        shown.complain(f"  {note}")
+
+
+def _is_joined() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Preempted

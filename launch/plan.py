@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from launch import settings
 from launch.overrides import run_main
 
 if TYPE_CHECKING:
     from bridge_jax.study import study
 
-_CONFIG = flags.DEFINE_string(
-    "config", None, "A Python file with get_config() or get_study().", required=True
-)
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "TPU to plan for, e.g. v5e:4x4, or 2*v5e:4x4 for two slices; default: local."
 )
@@ -38,11 +36,12 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.config import io as config_io
     from bridge_jax.study import study
 
-    found = config_io.load(_CONFIG.value, "get_config", "get_study")
+    found = config_io.load(settings.file(), "get_config", "get_study")
+    changes = settings.changes(assignments)
     if isinstance(found, study.Study):
-        _plan_study(study.override(found, assignments))
+        _plan_study(study.override(found, changes))
         return
-    config = config_io.override(found, assignments)
+    config = config_io.override(found, changes)
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 

@@ -9,12 +9,11 @@ off before an answer. `--csv=FILE` writes every request of the ledger to a sprea
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +23,7 @@ from bridge_jax.ledger import accounts
 from bridge_jax.ledger.accounts import OUTCOMES, Entry, LedgerBill
 from bridge_jax.pipeline.leases import lock
 from bridge_jax.study import RUNS_FILE
-from launch import overrides
+from launch.overrides import run_main
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run or study.", required=True)
 LEDGER = flags.DEFINE_bool("ledger", False, "Print the payments; the report is not rebuilt.")
@@ -36,29 +35,24 @@ _PAID = ("stop", "length", "refused", "empty", "malformed")
 _MOST_LISTED = 20
 
 
-def main(argv: Sequence[str]) -> None:
-    """Writes the two files and prints the summary; exits with 2 on a `UserError`."""
-    overrides.show_plainly()
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: pass --workdir=DIR")
-        workdir = Path(WORKDIR.value)
-        asked = ACCURACY.value is not None or QUERIES.value is not None
-        if WRITE_OFF.value:
-            _write_off(workdir, WRITE_OFF.value)
-        elif (workdir / RUNS_FILE).is_file() and not (LEDGER.value or CSV.value):
-            _show_study(workdir, Console())
-        elif asked:
-            raise UserError(f"--workdir={workdir}: no study; only one over budgets can answer that")
-        elif LEDGER.value or CSV.value:
-            _show_ledger(workdir, Console())
-        else:
-            from bridge_jax.report import page, words  # Takes seconds: the ledger needs none.
+def main(assignments: list[str]) -> None:
+    """Writes the two files and prints the summary, or what the flags ask for instead."""
+    if assignments:
+        raise UserError(f"unexpected --{assignments[0]}: the run's own config is reported")
+    workdir = Path(WORKDIR.value)
+    asked = ACCURACY.value is not None or QUERIES.value is not None
+    if WRITE_OFF.value:
+        _write_off(workdir, WRITE_OFF.value)
+    elif (workdir / RUNS_FILE).is_file() and not (LEDGER.value or CSV.value):
+        _show_study(workdir, Console())
+    elif asked:
+        raise UserError(f"--workdir={workdir}: no study; only one over budgets can answer that")
+    elif LEDGER.value or CSV.value:
+        _show_ledger(workdir, Console())
+    else:
+        from bridge_jax.report import page, words  # Takes seconds: the ledger needs none.
 
-            words.print_summary(page.write(workdir), Console())
-    except UserError as error:
-        shown.complain(f"launch.report: {error}")
-        sys.exit(2)
+        words.print_summary(page.write(workdir), Console())
 
 
 def _show_study(workdir: Path, console: Console) -> None:
@@ -203,4 +197,4 @@ def _usd(entries: Sequence[Entry]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, takes_config=False)

@@ -1,4 +1,6 @@
-"""Runs a config: `python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart`.
+"""Runs a config.
+
+python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 The same command resumes an interrupted run. After a change of the config, it reruns exactly what
 depends on the change. Every field of the config is a flag: `--config.budget.queries=40`.
@@ -8,16 +10,19 @@ import time
 
 from absl import flags, logging
 
-from launch import cluster
+from launch import cluster, consent, settings
 from launch.overrides import run_main
 
-_CONFIG = flags.DEFINE_string("config", None, "A Python file with get_config().", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files.", required=True)
-_PHASE = flags.DEFINE_enum(
-    "phase",
+_STOP_AFTER = flags.DEFINE_string(
+    "stop_after",
     "all",
-    ["all", "apprenticeship", "tutoring", "budgets", "evaluate"],
-    "The phase to stop after; evaluate tests the existing models as they are.",
+    "What to stop after: a stage, such as selection; a role, such as teacher; or a phase: "
+    "apprenticeship, tutoring, budgets. evaluate tests the existing models as they are.",
+)
+flags.DEFINE_alias("phase", "stop_after")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Show what would run, and its cost and time; nothing is run, paid or written."
 )
 
 
@@ -26,7 +31,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.config.fields import check
     from bridge_jax.config.io import load, override
 
-    config = override(load(_CONFIG.value), assignments)
+    config = override(load(settings.file()), settings.changes(assignments))
     check(config)
     # These imports take seconds, so a mistyped flag is reported before them.
     from bridge_jax.methods.checks import validate
@@ -39,6 +44,7 @@ def main(assignments: list[str]) -> None:
 
     from bridge_jax import shown
     from bridge_jax.parallel import hosts
+    from bridge_jax.planning import outlook
     from bridge_jax.progress import duration
     from bridge_jax.report import words
     from bridge_jax.runs import Run
@@ -46,10 +52,15 @@ def main(assignments: list[str]) -> None:
     began = time.perf_counter()
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, quiet=not hosts.is_first())
+    if _DRY_RUN.value:
+        run = Run(config, workdir, phase=_STOP_AFTER.value, keeps=False)
+        outlook.show(run.outlook(), console, run.heading(), run.notes())
+        return
     cluster.keep_compilations(workdir)
+    confirm = consent.asking(workdir, console)
     with cluster.together(workdir):
-        run = Run(config, workdir, phase=_PHASE.value)
-        words.print_summary(run.run(console, run.heading), console)
+        run = Run(config, workdir, phase=_STOP_AFTER.value)
+        words.print_summary(run.run(console, run.heading, confirm=confirm), console)
     shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 

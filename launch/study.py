@@ -1,4 +1,6 @@
-"""Runs a study: `python -m launch.study --config=configs/studies/NAME.py --workdir=DIR`.
+"""Runs a study.
+
+python -m launch.study --config=configs/studies/NAME.py --workdir=DIR
 
 The same command resumes after any interruption. It may run several times at once, on all hosts that
 share the disk: each process takes runs that no other is running, and shared stages run once. The
@@ -10,10 +12,9 @@ from contextlib import nullcontext
 
 from absl import flags, logging
 
-from launch import cluster
+from launch import cluster, consent, settings
 from launch.overrides import run_main
 
-_CONFIG = flags.DEFINE_string("config", None, "A Python file with get_study().", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the study's files.", required=True)
 _ONLY = flags.DEFINE_string("only", "*", "Run only matching folders, e.g. 'random-*-seed0'.")
 _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run needs any more.")
@@ -26,7 +27,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.study import study as studies
 
     workdir = storage.local(_WORKDIR.value, "--workdir")
-    study = studies.in_folder(studies.load(_CONFIG.value, assignments), workdir)
+    study = studies.in_folder(studies.load(settings.file(), settings.changes(assignments)), workdir)
     cluster.join()
     # These imports take seconds, so a mistake in the config is reported before them.
     from rich.console import Console
@@ -51,6 +52,7 @@ def main(assignments: list[str]) -> None:
         write_json(workdir / RUNS_FILE, study.to_json())
     with cluster.together(workdir):
         runs = Runs(study, workdir, _KEEP.value, console)
+        runs.confirm(chosen, consent.asking(workdir, console))
         taken = take_turns(chosen, runs.attempt)
         if taken:
             shown.say(

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -11,6 +11,8 @@ from rich.console import Console
 
 from bridge_jax import shown
 from bridge_jax.errors import UserError
+from bridge_jax.ledger.consent import Quote
+from bridge_jax.methods.teacher import is_paid
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import PARAMS
@@ -75,6 +77,21 @@ class Runs:
         self._begun: set[str] = set()
         self._told: set[str] = set()
         self._number = {run.folder: i for i, run in enumerate(study.runs, 1)}
+
+    def confirm(
+        self, chosen: Sequence[StudyRun], agree: Callable[[Mapping[str, Quote]], None]
+    ) -> None:
+        """Has the user agree, once, to what the teacher may cost in all of the chosen runs.
+
+        Runs that share their answers count once.
+        """
+        quotes: dict[str, Quote] = {}
+        for run in chosen:
+            if is_paid(run.config.teacher) and not run.config.teacher.free:
+                with contextlib.suppress(UserError):  # It is reported when its turn comes.
+                    quotes |= self._prepared(run).quotes()
+        if quotes and hosts.is_first():
+            agree(quotes)
 
     def attempt(self, run: StudyRun) -> Attempt:
         """Executes a run, unless another process is running it or a stage that it needs."""

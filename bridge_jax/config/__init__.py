@@ -21,6 +21,7 @@ from bridge_jax.config.thinking import ReinforcementConfig as ReinforcementConfi
 from bridge_jax.config.thinking import Reward as Reward
 from bridge_jax.config.thinking import ThinkingConfig as ThinkingConfig
 from bridge_jax.config.training import MOST_ROUNDS as MOST_ROUNDS
+from bridge_jax.config.training import Curves as Curves
 from bridge_jax.config.training import EvaluationConfig as EvaluationConfig
 from bridge_jax.config.training import GenerationConfig as GenerationConfig
 from bridge_jax.config.training import InstructConfig as InstructConfig

@@ -126,13 +126,14 @@ def check(config: Any, prefix: str = "") -> None:
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
-        _check(hints[field.name], getattr(config, field.name), prefix + field.name)
+        check_value(hints[field.name], getattr(config, field.name), prefix + field.name)
 
 
-def _check(kind: Any, value: Any, key: str) -> None:
+def check_value(kind: Any, value: Any, key: str) -> None:
+    """Checks the value of one field, whose declared type is `kind`; raises as `check` does."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        _check(args[0], value, key)
+        check_value(args[0], value, key)
         for rule in args[1:]:
             _require(not (right := rule.refuses(value)), key, value, right)
     elif origin is Literal:
@@ -140,14 +141,14 @@ def _check(kind: Any, value: Any, key: str) -> None:
     elif origin is tuple:
         _require_type(isinstance(value, tuple), key, value, "tuple")
         for part in value:
-            _check(args[0], part, key)
+            check_value(args[0], part, key)
             _require(part != "", key, ",".join(map(str, value)), "one of them is empty")
             _require(value.count(part) == 1, key, ",".join(map(str, value)), f"{part} is in twice")
     elif origin is Mapping:
         _require_type(isinstance(value, Mapping), key, value, "dict")
         for left, right in value.items():
-            _check(args[0], left, key)
-            _check(args[1], right, f"{key}.{left}")
+            check_value(args[0], left, key)
+            check_value(args[1], right, f"{key}.{left}")
             _require(bool(left and right), key, f"{left}:{right}", "one of the two is empty")
     elif dataclasses.is_dataclass(kind):
         kind = typing.cast(type, kind)

@@ -1,18 +1,24 @@
 """Loads configs from Python files, applies overrides, and converts configs to and from JSON."""
 
 import dataclasses
-import difflib
 import hashlib
 import importlib.util
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bridge_jax.config.fields import check
-from bridge_jax.errors import UserError, brief, require
+from bridge_jax.errors import UserError, brief, nearest, require
+
+
+class Change(NamedTuple):
+    """A value for a field of a config, of its type."""
+
+    key: str
+    value: Any
 
 
 def load(path: str | Path, *functions: str) -> Any:
@@ -38,16 +44,23 @@ def load(path: str | Path, *functions: str) -> Any:
     raise UserError(f"{path}: has no {'() or '.join(names)}()")
 
 
-def override(config: Any, assignments: Sequence[str]) -> Any:
-    """Returns `config` with each "a.b=value" applied; the values are parsed by the field's type.
+def override(config: Any, changes: Iterable[str | Change]) -> Any:
+    """Returns `config` with each change applied, in order.
+
+    Args:
+      config: a dataclass.
+      changes: "a.b=value", parsed by the field's type, or a `Change` (`config.overlays`).
 
     Raises:
       UserError: a key is unknown, a value is not of its type, or `config` is no config.
     """
     if not dataclasses.is_dataclass(config):
         raise UserError(f"the config is a {type(config).__name__}, not a RunConfig")
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
+    for change in changes:
+        if isinstance(change, Change):
+            config = _set(config, change.key.split("."), change, change.key)
+            continue
+        key, separator, value = change.partition("=")
         if not separator:
             raise UserError(f"--config.{key}: give a value, --config.{key}=VALUE")
         config = _set(config, key.split("."), value, key)
@@ -93,13 +106,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _set(node: Any, path: list[str], value: str, full: str) -> Any:
+def _set(node: Any, path: list[str], value: str | Change, full: str) -> Any:
     hints = typing.get_type_hints(type(node))
     name = path[0]
     if name not in hints:
-        near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)
         prefix = full[: len(full) - len(".".join(path))]
-        meant = prefix + ".".join([near[0], *path[1:]])
+        meant = prefix + ".".join([nearest(name, hints), *path[1:]])
         raise UserError(f"unknown config key {full!r}: did you mean {meant!r}?")
     current = getattr(node, name)
     if len(path) > 1:
@@ -111,17 +123,28 @@ def _set(node: Any, path: list[str], value: str, full: str) -> Any:
             f"config key {full!r} is a group: set one of "
             f"{', '.join(f.name for f in dataclasses.fields(current))}"
         )
-    return dataclasses.replace(node, **{name: _parse(value, hints[name], full)})
+    new = value.value if isinstance(value, Change) else parse(value, hints[name], full)
+    return dataclasses.replace(node, **{name: new})
 
 
-def _parse(text: str, kind: Any, key: str) -> Any:
+def parse(text: str, kind: Any, key: str) -> Any:
+    """Returns the value that a text on the command line stands for.
+
+    Args:
+      text: as the user wrote it.
+      kind: the field's type, without annotations.
+      key: of the field, for messages.
+
+    Raises:
+      UserError: it is not of the type.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         require(text in args, f"{key}={brief(text)}: one of {', '.join(args)}")
         return text
     if origin is tuple:
         parts = text.split(",") if text else ()
-        return tuple(_parse(part.strip(), args[0], key) for part in parts)
+        return tuple(parse(part.strip(), args[0], key) for part in parts)
     if origin is not None and issubclass(origin, Mapping):
         return _parse_pairs(text, key)
     if kind is bool:

@@ -8,6 +8,7 @@ from bridge_jax.config.fields import UNKEYED, Count, Place, Positive, Range, Siz
 from bridge_jax.config.teacher import BudgetConfig, SelectionConfig, TeacherConfig
 from bridge_jax.config.thinking import ReinforcementConfig, ThinkingConfig
 from bridge_jax.config.training import (
+    Curves,
     EvaluationConfig,
     GenerationConfig,
     InstructConfig,
@@ -119,7 +120,8 @@ class RunConfig:
         (`labels_training`, as with method `labels`).
       max_prompt_tokens: the context left for prompts.
       on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
-      tensorboard: write the curves of training for TensorBoard too (`--logdir` is the workdir).
+      curves: where the curves of training go too, beside `metrics.jsonl`: `tensorboard` (its
+        `--logdir` is the workdir), `wandb` (with the key in WANDB_API_KEY) or `trackio`.
     """
 
     name: str = "run"
@@ -129,7 +131,7 @@ class RunConfig:
     compare: tuple[Literal["direct", "labels"], ...] = ()
     max_prompt_tokens: Size = 160
     on_long_prompt: Literal["error", "truncate"] = "error"
-    tensorboard: bool = False
+    curves: tuple[Curves, ...] = ()
     data: DataConfig = DataConfig()
     budget: BudgetConfig = BudgetConfig()
     teacher: TeacherConfig = TeacherConfig()

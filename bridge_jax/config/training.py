@@ -20,6 +20,8 @@ from bridge_jax.config.fields import (
 # The fields that a file of instructions may have a column for (`data.sources`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
+Curves = Literal["tensorboard", "wandb", "trackio"]
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -33,6 +35,7 @@ class TrainConfig:
       accumulate: micro-batches a step; divides batch_rows.
       learning_rate: the peak; linear warm-up over `warmup_fraction` of the steps, then a
         cosine to a tenth of it.
+      warmup_fraction: share of the steps in which the learning rate rises.
       weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
       rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
       ema_decay: keep a moving average of the parameters of this decay, instead of the last ones; 0

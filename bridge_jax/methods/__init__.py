@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
-from bridge_jax.errors import UserError
+from bridge_jax.errors import UserError, nearest
 from bridge_jax.methods import baselines, bridge, budgeted, on_policy, reinforcement
-from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel
+from bridge_jax.pipeline.artifacts import ROLES, Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
 
 METHODS: dict[str, Method] = {
@@ -24,7 +24,7 @@ METHODS: dict[str, Method] = {
         reinforcement.METHOD,
     )
 }
-# --phase -> the folders of the stages whose results it wants.
+# A phase -> the folders of the stages whose results it wants.
 PHASES = {
     "all": (),
     "apprenticeship": ("apprenticeship",),
@@ -45,22 +45,52 @@ def named(name: str) -> Method:
     return METHODS[name]
 
 
-def stages(config: RunConfig, phase: str = "all", finished: Collection[str] = ()) -> list[Stage]:
-    """Returns the stages with the results of a phase, and those that they depend on.
+def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()) -> list[Stage]:
+    """Returns the stages with the results of a part of a run, and those that they depend on.
 
     Args:
       config: of the run.
-      phase: a key of `PHASES`.
+      until: a key of `parts`.
       finished: stages whose results are taken as they are, so that nothing before them is needed.
+
+    Raises:
+      UserError: there is no such part.
     """
     plan = named(config.method).stages(config)
-    if phase == "all":
-        return plan
-    wanted = {stage.name for stage in plan if stage.name.split("/")[0] in PHASES[phase]}
+    known = parts(plan)
+    if until not in known:
+        short = [name for name in known if "/" not in name]
+        raise UserError(
+            f"--stop_after={until}: no part of this run; did you mean {nearest(until, known)}? "
+            f"One of {', '.join(short)}"
+        )
+    wanted = set(known[until])
     for stage in reversed(plan):
         if stage.name in wanted and stage.name not in finished:
             wanted.update(stage.reads.values())
     return [stage for stage in plan if stage.name in wanted]
+
+
+def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
+    """Returns the parts of a run that it can stop after, each with the stages it wants.
+
+    They are the phases; the stages, by their names with and without the folder; and a role: the
+    last training of its model, or, for the teacher, all that is asked. Where a training and its
+    test have one short name, it is the training's.
+    """
+    found = {
+        phase: [stage.name for stage in plan if not folders or stage.name.split("/")[0] in folders]
+        for phase, folders in PHASES.items()
+    }
+    for stage in sorted(plan, key=lambda stage: stage.artifact.work == "evaluate"):
+        found.setdefault(stage.name.rpartition("/")[2], [stage.name])
+    last = {stage.artifact.role: stage.name for stage in plan if stage.artifact.is_last}
+    for role in ROLES:
+        if role in last:
+            found.setdefault(role, [last[role]])
+    if asks := [stage.name for stage in plan if stage.artifact.work == "ask"]:
+        found.setdefault("teacher", asks)
+    return found | {stage.name: [stage.name] for stage in plan}
 
 
 def asking(stages: Sequence[Stage]) -> Stage | None:

@@ -342,12 +342,12 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         completion, the model's context; a chat template does not write what it is given; a token
         has no row in the embedding table; the warm-up's domains are not in the pool; the
         instructions are too few or too long; a gold answer does not fit a row; no recorded
-        rationale would be kept; a checkpoint is missing or lacks a layer to keep; or the library of
-        TensorBoard or of ROUGE is not installed.
+        rationale would be kept; a checkpoint is missing or lacks a layer to keep; or a library
+        for `curves` or for ROUGE is not installed.
     """
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
-    recorder.check(config.tensorboard)
+    recorder.check(config.curves)
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         load_tensorflow_text()

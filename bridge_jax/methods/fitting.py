@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import jax
 
-from bridge_jax.config import GenerationConfig, RunConfig, TrainConfig
+from bridge_jax.config import Curves, GenerationConfig, RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.methods.inputs import DEV, Examples
@@ -41,7 +41,7 @@ class Fit:
       mode, generation: the prompt and the settings of generation for the accuracy on the dev
         split; None if that is not measured.
       setting: where the config has `train`, for messages.
-      tensorboard: write the curves for TensorBoard too.
+      curves: where the curves go too.
     """
 
     train: TrainConfig
@@ -50,7 +50,7 @@ class Fit:
     mode: Mode | None = None
     generation: GenerationConfig | None = None
     setting: Annotated[str, UNKEYED] = ""
-    tensorboard: Annotated[bool, UNKEYED] = False
+    curves: Annotated[tuple[Curves, ...], UNKEYED] = ()
 
 
 def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
@@ -67,7 +67,7 @@ def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
     writes = found.dev_every and found.dev_metric == "accuracy"
     mode, generation = (mode, config.generation) if writes else (None, None)
     objective = SFT(found.rationale_weight)
-    return Fit(found, config.seed, objective, mode, generation, setting, config.tensorboard)
+    return Fit(found, config.seed, objective, mode, generation, setting, config.curves)
 
 
 def dev_of(how: Fit) -> dict[str, str]:
@@ -137,7 +137,7 @@ def fit_from(
                 config,
                 how.seed,
                 model.mesh,
-                how.tensorboard,
+                how.curves,
                 out.spans,
                 measure,
                 # For each token of a full row.

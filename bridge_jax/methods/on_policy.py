@@ -210,7 +210,7 @@ def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages of BRIDGE, the distillation before the tests, and one more test."""
     how, mode = config.on_policy, "reason"
     setting = "on_policy.train"
-    fit = Fit(how.train, config.seed, ReverseKL(), setting=setting, tensorboard=config.tensorboard)
+    fit = Fit(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
     reads = inputs.POOL_TO_STUDENT | {
         "assistant": inputs.ASSISTANT,
         "made": tutoring.STUDENT.name,

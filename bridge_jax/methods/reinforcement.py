@@ -343,7 +343,7 @@ def stages(config: RunConfig) -> list[Stage]:
     start = {"made": BUDGETED.name}
     objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, how.most_drift)
     setting = "reinforcement.train"
-    fit = Fit(how.train, config.seed, objective, setting=setting, tensorboard=config.tensorboard)
+    fit = Fit(how.train, config.seed, objective, setting=setting, curves=config.curves)
     params = Reinforcing(
         how=fit,
         replies=how,

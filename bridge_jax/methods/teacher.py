@@ -13,6 +13,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts, prices
 from bridge_jax.ledger.accounts import Standing, open_ledger
+from bridge_jax.ledger.consent import Quote
 from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
 from bridge_jax.ledger.requests import Failure, Message, MessageRole, Reply, Request, Tally
 from bridge_jax.progress import Advance, track
@@ -298,6 +299,50 @@ def check_budget(
             "the teacher; the run stops there"
         )
     return ""
+
+
+def quote(
+    stages: Sequence[Asking],
+    selected: int,
+    pool: Sequence[Example],
+    count: CountTokens,
+    workdir: Path,
+) -> Quote | None:
+    """Returns the most that a run may ask and pay, with every retry.
+
+    Where one stage asks, each request counts at its highest possible cost; where several do, the
+    caps of the budget are all that is known. What is answered on the ledger already is counted too,
+    so that the quote of a run that goes on is what it was.
+
+    Args:
+      stages: the parameters of those that ask, in order.
+      selected: number of examples that the first one asks about.
+      pool: of the examples.
+      count: counts tokens.
+      workdir: of the run.
+
+    Returns:
+      None where nobody is paid: the teacher is free, or the ledger has every answer.
+    """
+    params = stages[0]
+    settings, budget = params.teacher, params.budget
+    if not is_paid(settings) or settings.free:
+        return None
+    cap = cap_in_nanodollars(budget.usd)
+    if len(stages) > 1:
+        return Quote(settings.model, budget.queries, cap)
+    account = accounts.standing(workdir, budget)
+    requests = [make_request(params, example) for example in pool]
+    if account.answered and all(request.key in account.answered for request in requests):
+        return None
+    costs = _costs(settings, make_teacher(params, pool, count), requests, account)
+    rounds = settings.samples + settings.retries
+    queries = min(budget.queries, rounds * min(selected, len(requests)))
+    # No example is asked about more often than in every round.
+    dearest = sorted(costs, reverse=True)[: selected or len(costs)]
+    whole, rest = divmod(queries, rounds)
+    most = rounds * sum(dearest[:whole]) + rest * (dearest[whole] if rest else 0)
+    return Quote(settings.model, queries, min(cap, most))
 
 
 def _costs(

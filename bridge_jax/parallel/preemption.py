@@ -21,14 +21,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here.
+from bridge_jax.errors import EXIT_CODE as EXIT_CODE
+from bridge_jax.errors import Preempted as Preempted
+
 _notices: list[int] = []  # Signals that arrived while several processes run.
 _stops_alone: list[bool] = []
 _deferred: list[list[int]] = []  # Signals in each `deferred` block, the outer ones first.
-
-
-class Preempted(Exception):  # noqa: N818 - a notice, no error
-    """The run was asked to stop, and has saved what it had."""
 
 
 def stop_at_notice() -> None:

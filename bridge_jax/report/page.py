@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -207,7 +208,28 @@ def _text(
     return {"role": role, "verdict": verdict, "answer": row["answer"], "text": text}
 
 
-def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bool = False) -> str:
+def _measured(report: Json, role: Role) -> dict[str, Any] | None:
+    """Returns the test of an exported model, with what failed; None if it was not tested."""
+    if role not in report["accuracy"]:
+        return None
+    count, accuracy = report["questions"][role], report["accuracy"][role]
+    return {
+        "count": count,
+        "wrong": round(count * (1 - accuracy)),
+        "unparsed": round(count * (1 - report["compliance"][role])),
+        "interval": report["accuracy_interval"][role],
+    }
+
+
+def card(
+    report: Json,
+    config: RunConfig,
+    role: Role,
+    mode: Mode,
+    *,
+    adapter: bool = False,
+    licence: str = "",
+) -> str:
     """Returns the Markdown of the model card of an exported model.
 
     Args:
@@ -216,10 +238,14 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
       role: `student` or `assistant`.
       mode: of its prompts in the test.
       adapter: the folder holds a LoRA adapter for PEFT, not the model.
+      licence: of the base model, as its metadata has it; "" if that is not known.
     """
     model: ModelConfig = getattr(config, role)
     on_hub = is_hub_id(model.checkpoint) and not Path(model.checkpoint).exists()
-    base = "SmolLM2-135M-Instruct" if model.checkpoint == "smollm2-135m" else model.checkpoint
+    base_id = model.checkpoint if on_hub else ""
+    if model.checkpoint == "smollm2-135m":
+        base_id = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    base = base_id or model.checkpoint
     if not on_hub:
         base = base.rstrip("/").rsplit("/", 1)[-1]  # A path is about a disk, not about a model.
     data = config.data.path.rsplit("/", 1)[-1]
@@ -232,7 +258,9 @@ def card(report: Json, config: RunConfig, role: Role, mode: Mode, *, adapter: bo
         role=role,
         model=model,
         adapter=adapter,
-        on_hub=on_hub,
+        licence=licence,
+        base_id=base_id,
+        measured=_measured(report, role),
         base=base,
         titles=words.titles(config.method),
         method=methods.named(config.method).title,

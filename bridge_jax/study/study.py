@@ -15,6 +15,7 @@ from typing import Any
 
 from bridge_jax.config import RunConfig
 from bridge_jax.config import io as config_io
+from bridge_jax.config.io import Change
 from bridge_jax.data import sources
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import require, validate
@@ -93,18 +94,18 @@ def config_key(config: dict[str, Any]) -> str:
     return config_io.digest({**config, "budget": {**config.get("budget", {}), "ledger": ""}})
 
 
-def load(path: str | Path, assignments: Iterable[str] = ()) -> Study:
-    """Loads and checks the study of a Python file, with the overrides applied to each run."""
+def load(path: str | Path, changes: Iterable[str | Change] = ()) -> Study:
+    """Loads and checks the study of a Python file, with the changes applied to each run."""
     found = config_io.load(path, "get_study")
     if not isinstance(found, Study):
         raise UserError(f"{path}: get_study() returns a {type(found).__name__}, not a Study")
-    return override(found, assignments)
+    return override(found, changes)
 
 
-def override(study: Study, assignments: Iterable[str]) -> Study:
-    """Applies the overrides to each run of a study and checks the result."""
-    changes = list(assignments)
-    return check(_map(study, lambda config: config_io.override(config, changes)))
+def override(study: Study, changes: Iterable[str | Change]) -> Study:
+    """Applies the changes to each run of a study and checks the result."""
+    listed = list(changes)
+    return check(_map(study, lambda config: config_io.override(config, listed)))
 
 
 def in_folder(study: Study, workdir: Path) -> Study:

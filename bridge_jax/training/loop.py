@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from bridge_jax.config import TrainConfig
+from bridge_jax.config import Curves, TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
@@ -40,14 +40,14 @@ def train(
     config: TrainConfig,
     seed: int,
     mesh: Mesh,
-    tensorboard: bool = False,
+    curves: Sequence[Curves] = (),
     spans: Spans | None = None,
     measure: Measure | None = None,
     flops_per_token: float = 0.0,
 ) -> Any:
     """Trains `params`; returns what was trained: all of them, or the adapter.
 
-    Metrics go to `out/metrics.jsonl`, a line a step, and with `tensorboard` to its files too.
+    Metrics go to `out/metrics.jsonl`, a line a step, and to each of `curves`.
     States go to `out/state` with the position in the data after the last batch that was trained
     on; the same call continues from there with the same numbers.
 
@@ -62,7 +62,7 @@ def train(
       config: optimizer, checkpoints, and what is measured on the dev split.
       seed: of dropout.
       mesh: of the training.
-      tensorboard: write its files too.
+      curves: where the curves go too.
       spans: takes the time of reading data, of measuring the dev split and of checkpoints.
       measure: measures the parameters that would be kept, every `config.dev_every` steps and after
         the last; needed where that is not 0.
@@ -107,7 +107,7 @@ def train(
                     rates,
                     flops_per_token,
                     mesh,
-                    tensorboard,
+                    curves,
                     advance,
                     objective.fault,
                 )

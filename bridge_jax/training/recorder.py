@@ -1,18 +1,25 @@
-"""Records the numbers of each training step: a line a step, and TensorBoard's curves if wanted."""
+"""Records the numbers of each training step: a line a step, and curves elsewhere if wanted."""
 
 import contextlib
+import hashlib
+import importlib
 import json
+import logging
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
 
-from bridge_jax.config import TrainConfig
-from bridge_jax.errors import UserError
+from bridge_jax.config import Curves, TrainConfig
+from bridge_jax.errors import UserError, require
 from bridge_jax.parallel import chips, hosts
+
+_PROJECT = "bridge-jax"  # Of wandb and trackio.
+_log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -34,14 +41,14 @@ class Recorder:
         rates: np.ndarray,
         flops_per_token: float,
         mesh: Mesh,
-        tensorboard: bool,
+        curves: Sequence[Curves],
         advance: Callable[..., None],
         fault: Callable[[Mapping[str, float]], str] = lambda _: "",
     ):
         """Opens the file and drops what was logged after the `start` steps to continue from.
 
         Raises:
-          UserError: TensorBoard is wanted, and its writer is not installed.
+          UserError: curves are wanted, and what writes them is not installed.
         """
         self._name, self._config, self._rates, self._advance = name, config, rates, advance
         self._fault = fault
@@ -50,11 +57,11 @@ class Recorder:
         self._sent: tuple[int, Mapping[str, Any]] | None = None
         self._ended: tuple[int, dict[str, float]] | None = None
         self._began = time.perf_counter()
-        self._file = self._board = None
+        self._file = None
+        self._boards: list[_Guarded] = []
         if not hosts.is_first():
             return
-        if tensorboard:
-            self._board = _summary_writer()(str(path.parent / "tensorboard"), purge_step=start)
+        self._boards = [_Guarded(each, path.parent, name, start) for each in curves]
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         path.write_text("".join(lines[:start]))
         self._file = path.open("a")
@@ -91,9 +98,8 @@ class Recorder:
         if self._file:
             self._file.write(json.dumps({"step": step} | values) + "\n")
             self._file.flush()
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for board in self._boards:
+            board.add(values, step)
         self._advance(1, loss=values["loss"], **(measured or {}))
 
     def _wait(self) -> None:
@@ -120,22 +126,120 @@ class Recorder:
 
     def close(self) -> None:
         """Closes the files."""
-        for file in (self._file, self._board):
-            if file:
-                file.close()
+        if self._file:
+            self._file.close()
+        for board in self._boards:
+            board.close()
 
 
-def check(tensorboard: bool) -> None:
-    """Raises a `UserError` if TensorBoard is wanted and its writer is not installed."""
-    if tensorboard:
-        _summary_writer()
+class Board(Protocol):
+    """Draws the curves of one training; what it raises stops none (`_Guarded`)."""
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Adds the values of a step."""
+        ...
+
+    def close(self) -> None:
+        """Ends the curves."""
+        ...
 
 
-def _summary_writer() -> Any:
+class _TensorBoard:
+    def __init__(self, folder: Path, name: str, start: int):
+        writer = _library("tensorboard").SummaryWriter
+        self._writer = writer(str(folder / "tensorboard"), purge_step=start)
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Logged:
+    """Curves of wandb or trackio, which have the same functions.
+
+    A training that goes on continues its curves, as one run whose name has a hash of its folder.
+    Nothing but the numbers is sent: no code, no config, no output of the terminal.
+    """
+
+    def __init__(self, library: Curves, folder: Path, name: str):
+        self._library = _library(library)
+        found = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        how: dict[str, Any] = {"project": _PROJECT, "name": f"{name} {found}", "resume": "allow"}
+        if library == "wandb":
+            settings = self._library.Settings(
+                console="off", silent=True, disable_git=True, disable_code=True
+            )
+            how |= {"id": found, "dir": str(folder), "settings": settings}
+        else:
+            how |= {"embed": False}
+        self._library.init(**how)
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        self._library.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._library.finish()
+
+
+class _Guarded:
+    """A board that is given up, with a warning, when it fails: the training goes on."""
+
+    def __init__(self, curves: Curves, folder: Path, name: str, start: int):
+        self._curves = curves
+        self._board: Board | None = None
+        _library(curves)
+        with self._failures():
+            if curves == "tensorboard":
+                self._board = _TensorBoard(folder, name, start)
+            else:
+                self._board = _Logged(curves, folder, name)
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        with self._failures():
+            if self._board:
+                self._board.add(values, step)
+
+    def close(self) -> None:
+        with self._failures():
+            if self._board:
+                self._board.close()
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Of a network, a disk, a library: training is worth more.
+            self._board = None
+            why = str(error).splitlines()[:1]
+            _log.warning(
+                "curves=%s: no more curves of this training (%s: %s); metrics.jsonl has all of it",
+                self._curves,
+                type(error).__name__,
+                *(why or [""]),
+            )
+
+
+def check(curves: Sequence[Curves]) -> None:
+    """Raises a `UserError` if a library for `curves` is not installed, or wandb has no key."""
+    for each in curves:
+        _library(each)
+    if "wandb" in curves and not os.environ.get("WANDB_API_KEY"):
+        offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
+        require(
+            offline,
+            "curves=wandb needs a key: set the environment variable WANDB_API_KEY, or "
+            "WANDB_MODE=offline",
+        )
+
+
+def _library(curves: Curves) -> Any:
+    module = {"tensorboard": "tensorboardX"}.get(curves, curves)
     try:
-        from tensorboardX import SummaryWriter
+        return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            "tensorboard=true needs its writer: pip install 'bridge-jax[tensorboard]'"
+            f"curves={curves} needs its writer: pip install 'bridge-jax[{curves}]'"
         ) from error
-    return SummaryWriter

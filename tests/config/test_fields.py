@@ -199,7 +199,7 @@ def test_addresses_that_work(url):
         (RunConfig(seed=True), "seed=True: expected int, this is bool"),
         (RunConfig(seed=1.0), "seed=1.0: expected int, this is float"),  # type: ignore[arg-type]
         (RunConfig(budget=BudgetConfig(usd=True)), "budget.usd=True: expected float, this is bool"),
-        (RunConfig(tensorboard=1), "tensorboard=1: expected bool, this is int"),  # type: ignore[arg-type]
+        (RunConfig(curves=1), "curves=1: expected tuple, this is int"),  # type: ignore[arg-type]
         (RunConfig(name=None), "name=None: expected str, this is NoneType"),  # type: ignore[arg-type]
         (RunConfig(method="bart"), "method=bart: one of bridge, on_policy, direct, self"),  # type: ignore[arg-type]
         (

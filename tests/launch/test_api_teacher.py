@@ -11,7 +11,7 @@ from tests.launch import tiny_run
 
 FLAGS = [
     *("--phase=apprenticeship", "--config.method=direct", "--selection.strategy=random"),
-    *("--selection.size=6", "--teacher.model=big-1"),
+    *("--selection.size=6", "--teacher.model=big-1", "--yes"),
 ]
 
 

@@ -75,6 +75,6 @@ def test_a_job_that_its_vendor_has_deleted_is_written_off(tmp_path):
 def test_without_a_ledger_it_says_so(tmp_path):
     code, _, err = report(f"--workdir={tmp_path}", "--ledger")
     assert code == 2
-    assert f"launch.report: {tmp_path}/ledger.sqlite: no such ledger" in err
+    assert f"error: {tmp_path}/ledger.sqlite: no such ledger" in err
     code, _, err = report(f"--workdir={tmp_path}/none", "--ledger")
     assert code == 2 and "no such folder" in err

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from bridge_jax import methods
 from tests.full_disk import files_up_to
 from tests.launch import commands, tiny_run
 
@@ -208,7 +207,8 @@ def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--phase=tutorin"], f"should be one of <{'|'.join(methods.PHASES)}>"),
+        (["--phase=tutorin"], "--stop_after=tutorin: no part of this run; did you mean tutoring?"),
+        (["--stop_after=selecton"], "did you mean selection? One of all, apprenticeship, "),
         (["--pahse=all"], "Unknown command line flag 'pahse'"),
     ],
 )

@@ -68,7 +68,7 @@ FIELDS = {
     "seed": (1, (*OF_POOL, INSTRUCT, *TESTS)),
     "max_prompt_tokens": (144, (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
     "on_long_prompt": ("truncate", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
-    "tensorboard": (True, NOTHING),
+    "curves": (("tensorboard",), NOTHING),
     "data.rationale": ("long", (ANNOTATIONS,)),
     "data.pool": (25, OF_POOL),
     # Practice tasks are drawn one after the other: another number is other tasks in all splits.

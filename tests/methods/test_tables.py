@@ -8,6 +8,8 @@ import pytest
 from bridge_jax import methods
 from bridge_jax.config import CONTROLS, RunConfig
 from bridge_jax.config.io import override
+from bridge_jax.errors import UserError
+from bridge_jax.methods.annotations import ANNOTATIONS
 
 OPTIONS = (
     ["data.labelled=true", "data.labelled=false"],
@@ -67,6 +69,26 @@ def test_a_phase_has_its_results_and_what_they_need(name, phase):
         assert ends[phase] in names
     alone = methods.stages(config, "evaluate", ["tutoring/student"])
     assert "tutoring/student" in [stage.name for stage in alone]
+
+
+def test_a_run_can_stop_after_any_stage_or_role():
+    config = RunConfig(compare=("labels",))
+
+    def names(until, config=config):
+        return [stage.name for stage in methods.stages(config, until)]
+
+    up_to_selection = [f"apprenticeship/{name}" for name in ("warmup", "scores", "selection")]
+    assert names("selection") == names("apprenticeship/selection") == up_to_selection
+    assert names("teacher") == names("annotations") == [*up_to_selection, ANNOTATIONS.name]
+    assert names("labels") == ["tutoring/instruct", "baselines/labels"]
+    # The training, not its test.
+    assert names("student")[-1] == "tutoring/student"
+    assert names("evaluation/student")[-2:] == ["tutoring/student", "evaluation/student"]
+    assert names("student", RunConfig(method="budgeted"))[-1] == "budgets/student"
+    mistakes = {"selecton": "selection", "tutorin": "tutoring", "asistant": "assistant"}
+    for wrong, near in mistakes.items():
+        with pytest.raises(UserError, match=f"--stop_after={wrong}: .* mean {near}.* warmup, sc"):
+            names(wrong)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import ast
 import re
 
 import pytest
+import yaml
 
 from bridge_jax import methods
 from bridge_jax.config import DataConfig, ModelConfig, RunConfig, TeacherConfig
@@ -83,3 +84,32 @@ def test_the_method_is_told_and_its_teacher_if_it_has_one(method, teacher, title
     text = page.card({"accuracy": {}}, RunConfig(method=method), "student", "reason")
     assert f"- teacher: {teacher}\n" in text
     assert f"The student of {title}, trained with BRIDGE-JAX" in text
+
+
+def test_licence_and_limits_are_told_and_not_invented():
+    report = {
+        "accuracy": {"student": 0.75},
+        "accuracy_interval": {"student": [0.6, 0.86]},
+        "compliance": {"student": 0.9},
+        "questions": {"student": 40},
+    }
+    text = page.card(report, RunConfig(data=DATA), "student", "reason", licence="apache-2.0")
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "license": "apache-2.0",
+        "tags": ["distillation", "bridge-jax"],
+    }
+    assert "Licence of the base model, by its own metadata: apache-2.0." in body
+    assert "on 40 test questions of this task alone" in body
+    assert "10 answers were wrong, 4 of them without an answer that can be read" in body
+    assert "its accuracy on such questions is 60–86%" in body
+    assert "these answers and no others: billing, sign in." in body
+    local = RunConfig(student=ModelConfig("./local/models/mine"))
+    text = page.card({"accuracy": {}}, local, "student", "reason")
+    _, front, body = text.split("---\n", 2)
+    assert not {"license", "base_model", "language"} & set(yaml.safe_load(front))
+    assert "The licence of the base model is not known here" in body
+    assert "Not tested: nothing is known about its answers." in body

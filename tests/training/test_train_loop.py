@@ -2,7 +2,10 @@ import contextlib
 import dataclasses
 import json
 import signal
+import sqlite3
 import struct
+import sys
+import types
 
 import jax
 import numpy as np
@@ -339,13 +342,103 @@ def scalars(folder):
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, tiny_model, one_device):
-    run(tmp_path / "out", tiny_model, one_device, tensorboard=True)
+    run(tmp_path / "out", tiny_model, one_device, curves=("tensorboard",))
     found = scalars(tmp_path / "out" / "tensorboard")
     rows = lines(tmp_path / "out")
     assert {step for _, step in found} - {0} == set(range(1, 8))
     for row in rows:
         assert found["loss", row["step"]] == pytest.approx(row["loss"], rel=1e-6)
     assert ("tokens_per_second", 3) in found and ("step", 3) not in found
+
+
+class FakeCurves(types.ModuleType):
+    """wandb or trackio, as far as it is used; `fails` has the names of functions that raise."""
+
+    def __init__(self, name, *fails):
+        super().__init__(name)
+        self.begun, self.logged, self.ended, self.fails = [], [], 0, fails
+
+    def Settings(self, **how):
+        return how
+
+    def init(self, **how):
+        self.begun.append(how)
+        self._fail("init")
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+        self._fail("log")
+
+    def finish(self):
+        self.ended += 1
+        self._fail("finish")
+
+    def _fail(self, name):
+        if name in self.fails:
+            raise ConnectionError(f"no {name}")
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_other_curves_get_the_same_numbers(tmp_path, tiny_model, one_device, monkeypatch, name):
+    fake = FakeCurves(name)
+    monkeypatch.setitem(sys.modules, name, fake)
+    run(tmp_path / "out", tiny_model, one_device, curves=(name,))
+    text = (tmp_path / "out/metrics.jsonl").read_text()
+    assert [{"step": step} | values for step, values in fake.logged] == [
+        json.loads(line) for line in text.splitlines()
+    ]
+    (begun,) = fake.begun
+    assert (begun["project"], begun["resume"], fake.ended) == ("bridge-jax", "allow", 1)
+    # A training that goes on is the same run to them; one in another folder is not.
+    run(tmp_path / "out", tiny_model, one_device, curves=(name,))
+    run(tmp_path / "other", tiny_model, one_device, curves=(name,))
+    names = [how["name"] for how in fake.begun]
+    assert names[0] == names[1] != names[2]
+    if name == "wandb":
+        assert begun["id"] in begun["name"]
+        assert begun["settings"]["console"] == "off" and begun["settings"]["disable_git"]
+
+
+@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+def test_curves_that_fail_stop_no_training(
+    tmp_path, tiny_model, one_device, monkeypatch, caplog, fails
+):
+    fake = FakeCurves("trackio", fails)
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    run(tmp_path / "out", tiny_model, one_device, curves=("trackio",))
+    assert len(lines(tmp_path / "out")) == 8
+    assert len(fake.logged) == {"init": 0, "log": 1, "finish": 8}[fails]
+    (warning,) = [r.getMessage() for r in caplog.records if "curves" in r.getMessage()]
+    assert (
+        f"curves=trackio: no more curves of this training (ConnectionError: no {fails})" in warning
+    )
+
+
+def test_curves_that_cannot_be_drawn_are_found_at_the_start(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)  # As if it were not installed.
+    with pytest.raises(UserError, match=r"curves=trackio needs .* 'bridge-jax\[trackio\]'"):
+        recorder.check(("trackio",))
+    monkeypatch.setitem(sys.modules, "wandb", FakeCurves("wandb"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="set the environment variable WANDB_API_KEY"):
+        recorder.check(("wandb",))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    recorder.check(("wandb",))
+    recorder.check(())
+
+
+def test_trackio_itself_keeps_the_numbers_on_this_machine(
+    tmp_path, tiny_model, one_device, monkeypatch
+):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    run(tmp_path / "out", tiny_model, one_device, curves=("trackio",))
+    (database,) = (tmp_path / "trackio").glob("*.db")
+    with contextlib.closing(sqlite3.connect(database)) as found:
+        steps = found.execute("SELECT step, metrics FROM metrics ORDER BY step").fetchall()
+    kept = {step: json.loads(values)["loss"] for step, values in steps}
+    assert kept == pytest.approx({row["step"]: row["loss"] for row in lines(tmp_path / "out")})
 
 
 def scripted(values, seen, metric="loss"):

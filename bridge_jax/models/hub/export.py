@@ -6,6 +6,7 @@ final name and renamed when it is whole; nothing that was there before is touche
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.models import lora
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.hub.families import FAMILIES, Tensor, named_tensors
-from bridge_jax.models.hub.files import GENERATION_CONFIG, is_composite, locate
+from bridge_jax.models.hub.files import GENERATION_CONFIG, is_composite, is_hub_id, locate
 from bridge_jax.models.hub.hf_config import complete
 
 SHARD_BYTES = 4 << 30
@@ -51,6 +52,48 @@ def folder(out: Path) -> Iterator[Path]:
     finally:
         if partial:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def push(folder: Path, name: str, public: bool) -> str:
+    """Uploads an exported folder to a repository of the Hugging Face hub; returns its address.
+
+    The token is HF_TOKEN of the environment, and is shown nowhere. An existing repository stays as
+    private or public as it is.
+
+    Args:
+      folder: that `launch.export` wrote.
+      name: of the repository, as ORGANISATION/NAME.
+      public: whether a new repository is.
+
+    Raises:
+      UserError: there is no token, or the hub does not take it. The folder stays.
+    """
+    token = check_token(name)
+    try:
+        hub = huggingface_hub.HfApi(token=token)
+        hub.create_repo(name, private=not public, exist_ok=True)
+        hub.upload_folder(repo_id=name, folder_path=folder)
+        return f"{hub.endpoint}/{name}"
+    except Exception as error:  # The hub's client and its HTTP library raise many kinds.
+        why = (str(error).strip().splitlines() or [""])[0].replace(token, "HF_TOKEN")
+        again = f"hf upload {name} {folder}" + ("" if public else " --private")
+        raise UserError(
+            f"--push={name}: {folder} is written, but the hub has not taken it "
+            f"({type(error).__name__}: {why[:200]}). To try again: {again}"
+        ) from None  # The chain might show the token.
+
+
+def check_token(name: str) -> str:
+    """Returns the token of the hub; raises a `UserError` without one, or for a wrong name."""
+    if not is_hub_id(name):
+        raise UserError(f"--push={name}: give the repository as ORGANISATION/NAME")
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        raise UserError(
+            f"--push={name} needs a token: set the environment variable HF_TOKEN to one that may "
+            "write (https://huggingface.co/settings/tokens)"
+        )
+    return token
 
 
 def write_model(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from bridge_jax.errors import UserError
 from bridge_jax.models.hub.families import COMPOSITES, FAMILIES, TEXT_ONLY, Parts, Tensor
@@ -21,7 +22,8 @@ from bridge_jax.models.hub.hf_config import complete
 GENERATION_CONFIG = "generation_config.json"
 # Files that are fetched from the hub: no pickles, no code.
 _HUB_COPIES = ["consolidated*", "original/*"]  # the same weights in their makers' own format
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt", "README.md"]
+_FRONT_MATTER = re.compile(r"---\n(.{0,20000}?)\n---\n", re.DOTALL)
 # The same folder, and nothing else: no "..", no "/".
 _FILE_NAME = re.compile(r"\w[\w.+-]{0,199}\.safetensors", re.ASCII)
 _DTYPES = ("F32", "BF16", "F16", "F64")
@@ -94,6 +96,24 @@ def locate(checkpoint: str) -> Path:
         f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json "
         "and *.safetensors, a .gguf file, a hub id as ORGANISATION/NAME, or 'smollm2-135m'"
     )
+
+
+def licence_of(path: Path) -> str:
+    """Returns the licence that a model's own metadata names, such as "apache-2.0"; "" of none.
+
+    Args:
+      path: a folder, whose model card is read, or a GGUF file, whose header is.
+    """
+    if path.is_file():
+        found = open_gguf(path).metadata.get("general.license")
+    else:
+        try:
+            card = (path / "README.md").read_text(encoding="utf-8")
+            front = _FRONT_MATTER.match(card.replace("\r\n", "\n"))
+            found = yaml.safe_load(front[1]).get("license") if front else ""
+        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
+            return ""
+    return found if isinstance(found, str) and re.fullmatch(r"[\w.+-]{1,80}", found) else ""
 
 
 def is_hub_id(checkpoint: str) -> bool:

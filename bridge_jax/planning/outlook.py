@@ -1,0 +1,129 @@
+"""Says what a run would do: its stages, what of them is done before, and what the rest takes.
+
+Nothing is compiled. Times are the least that the work of models can take here; those of the
+teacher's answers, of reading and of compiling are not known before.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from rich.console import Console
+
+from bridge_jax import shown
+from bridge_jax.config import RunConfig
+from bridge_jax.ledger import consent
+from bridge_jax.ledger.consent import Quote
+from bridge_jax.methods.inputs import Inputs
+from bridge_jax.parallel import chips
+from bridge_jax.pipeline.stages import Stage
+from bridge_jax.planning.plan import decoder_config, mesh_of, work_time
+from bridge_jax.planning.workload import Lengths, Spending, expected, workloads
+from bridge_jax.progress import duration
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What a run would do.
+
+    Attributes:
+      done: stage -> seconds of work, of those that are finished.
+      to_run: stage -> the least seconds that its model takes; 0.0 of one that runs no model.
+      teacher: its name; "" if nobody is asked.
+      spending: the expected bill of what is to be asked.
+      quotes: of a teacher who is to be paid, the most that may be asked and paid.
+      on_cpu: whether the run is on a CPU.
+    """
+
+    done: dict[str, float]
+    to_run: dict[str, float]
+    teacher: str
+    spending: Spending
+    quotes: list[Quote]
+    on_cpu: bool
+
+
+def outlook(
+    config: RunConfig,
+    stages: Sequence[Stage],
+    inputs: Inputs,
+    done: Mapping[str, float],
+    to_run: Collection[str],
+    quotes: list[Quote],
+) -> Outlook:
+    """Returns what a run would do.
+
+    Args:
+      config: of the run.
+      stages: of the run, in order.
+      inputs: of the run.
+      done: the finished stages with their seconds of work.
+      to_run: the names of the others.
+      quotes: what a teacher who is to be paid may cost.
+    """
+    lengths = Lengths(config, stages, inputs)
+    chip = chips.local(inputs.devices[0])
+    seconds = {stage.name: 0.0 for stage in stages if stage.name in to_run}
+    for work in workloads(stages, lengths, to_run):
+        mesh = mesh_of(work, inputs.meshes(work.role))
+        seconds[work.stage] = work_time(work, decoder_config(config, work.role, mesh), mesh, chip)[
+            1
+        ]
+    asks = [stage for stage in stages if stage.name in to_run and stage.artifact.work == "ask"]
+    name = config.teacher.model if asks else ""
+    on_cpu = inputs.devices[0].platform == "cpu"
+    return Outlook(dict(done), seconds, name, expected(asks, lengths), quotes, on_cpu)
+
+
+def show(
+    found: Outlook, console: Console, heading: Sequence[shown.Part], notes: Iterable[str]
+) -> None:
+    """Prints what a run would do.
+
+    Args:
+      found: what it would do.
+      console: where to.
+      heading: a line on the run.
+      notes: on its data and devices.
+    """
+    shown.say(console, *heading)
+    for note in notes:
+        shown.say(console, (note, "yellow"))
+    for name, seconds in found.done.items():
+        shown.say(console, f"  {name:<28} done before, in {duration(seconds)}")
+    for name, seconds in found.to_run.items():
+        told = f"to run, at least {duration(seconds)}" if seconds else "to run"
+        shown.say(console, f"  {name:<28} {told}")
+    if not found.to_run:
+        shown.say(console, "\nEverything is done; the same command without --dry_run reports it.")
+        return
+    if found.done:
+        shown.say(console, "\nA stage is skipped if what it reads turns out as before.")
+    _show_teacher(found, console)
+    total = sum(found.to_run.values())
+    shown.say(
+        console, f"\nTime     at least {duration(total)} of computation, {total / 3600:.2f} h"
+    )
+    if found.on_cpu:
+        shown.say(
+            console, "         by the speed of this CPU in the last second, beside what else it"
+        )
+        shown.say(console, "         did; a run may take several times as long")
+    others = ", the teacher's answers" if found.teacher else ""
+    shown.say(console, f"         not counted: compiling, reading{others}")
+    shown.say(console, "\nNothing was run, paid or written.")
+
+
+def _show_teacher(found: Outlook, console: Console) -> None:
+    if not found.teacher:
+        shown.say(console, "\nTeacher  nobody is asked")
+        return
+    spent = found.spending
+    shown.say(console, f"\nTeacher  {found.teacher}: {spent.queries:,} queries at first")
+    tokens = f"{spent.input_tokens:,} tokens in, {spent.output_tokens:,} out"
+    usd = f"${spent.usd:,.4f} (${spent.usd_low:,.4f} to ${spent.usd_high:,.4f})"
+    shown.say(console, f"         about {tokens}: {usd}")
+    if not found.quotes:
+        shown.say(console, "         nobody is paid: the answers are recorded, known or free")
+    for quote in found.quotes:
+        _, queries, usd = consent.total({"": quote})
+        shown.say(console, f"         at most {queries:,} queries and {usd}, retries included")

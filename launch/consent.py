@@ -1,0 +1,53 @@
+"""Asks the user before a teacher is paid: on a terminal by a question, elsewhere by `--yes`."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+
+from bridge_jax import shown
+from bridge_jax.errors import UserError
+from bridge_jax.ledger import consent
+from bridge_jax.ledger.consent import Quote
+
+_YES = flags.DEFINE_bool("yes", False, "Pay the teacher without a question, within the budget.")
+
+Confirm = Callable[[Mapping[str, Quote]], None]
+
+
+def asking(workdir: Path, console: Console) -> Confirm:
+    """Returns the function that has the user agree to quotes, unless that was done before.
+
+    It raises a `UserError` if they do not. What they agree to is remembered in `workdir`.
+    """
+
+    def confirm(quotes: Mapping[str, Quote]) -> None:
+        if not consent.missing(workdir, quotes):
+            return
+        names, queries, usd = consent.total(quotes)
+        times = "once" if queries == 1 else f"{queries:,} times"
+        what = f"{names} {times}, for at most {usd}"
+        if _YES.value:
+            shown.say(console, f"asking {what} (--yes)")
+        elif not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UserError(
+                f"this would ask {what}, and nobody is at a terminal to agree; pass --yes, or see "
+                "--dry_run"
+            )
+        elif not _agrees(what):
+            raise UserError(
+                "nothing was asked or paid; lower budget.queries or budget.usd to ask less"
+            )
+        consent.record(workdir, quotes)
+
+    return confirm
+
+
+def _agrees(what: str) -> bool:
+    try:
+        answer = input(f"Ask {shown.line(what)}? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
