@@ -127,7 +127,7 @@ def of_run(config: RunConfig, role: Role, mode: Literal["reason", "answer"]) -> 
 
 
 def _of_practice(config: RunConfig) -> dict[str, Any]:
-    """Returns the kind of answers of practice tasks, which have their own; "" of a mixture."""
+    """Returns kind and choices of practice tasks, which have their own; empty if they are mixed."""
     data = config.data
     if data.kind == "text":
         return {"kind": "text", "choices": ()}
@@ -136,9 +136,12 @@ def _of_practice(config: RunConfig) -> dict[str, Any]:
     drawn = practice.generate(
         config.seed, pool=min(data.pool, _KINDS_DRAWN), dev=0, test=0, **settings
     )
-    found = {(example.kind, example.choices) for example in drawn.pool}
-    kind, choices = found.pop() if len(found) == 1 else ("", ())
-    return {"kind": kind, "choices": choices}
+    kinds = {example.kind for example in drawn.pool}
+    choices = {example.choices for example in drawn.pool}
+    return {
+        "kind": kinds.pop() if len(kinds) == 1 else "",
+        "choices": choices.pop() if len(choices) == 1 else (),
+    }
 
 
 def write(folder: Path, asking: AskingConfig) -> None:
