@@ -108,9 +108,7 @@ def test_more_test_rows_run_the_evaluation_alone(config, workdir, tmp_path):
 @pytest.mark.parametrize("phase", ["all", "evaluate"])
 def test_another_test_file_runs_the_evaluation_alone(config, workdir, tmp_path, phase):
     """Also with a price and thresholds, which the filter by gold answers does not use."""
-    new = [
-        {"question": f"Parcel {i}?", "answer": LABELS[i % 2], "id": f"new{i}"} for i in range(5)
-    ]
+    new = [{"question": f"Parcel {i}?", "answer": LABELS[i % 2], "id": f"new{i}"} for i in range(5)]
     other = tiny_run.override(
         config,
         f"data.test_path={write_rows(tmp_path / 'new.jsonl', new)}",
