@@ -118,7 +118,7 @@ def predict(
         with _parts(out) as folder:
             hashes = Hashes(folder / "hashes.json")
             settings = _settings(found, asking, gold, budget, hashes)
-            _claim(folder, out, settings)
+            _claim(folder, settings)
             _write_parts(folder, found, asking, questions, gold, budget, notes)
             counts = _join(folder, out, questions.total)
             shutil.rmtree(folder)
@@ -174,7 +174,7 @@ def _without_files(asking: AskingConfig) -> asked.QuestionsConfig:
     )
 
 
-def _claim(folder: Path, out: Path, settings: dict[str, Any]) -> None:
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Makes the folder one of these settings; raises a UserError if parts of others are in it."""
     before = files.read_json(folder / _SETTINGS)
     if before == settings:
@@ -183,7 +183,7 @@ def _claim(folder: Path, out: Path, settings: dict[str, Any]) -> None:
         names = [n for n in settings | before if settings.get(n) != before.get(n)]
         raise UserError(
             f"{folder}: holds a part of other predictions, which differ in {', '.join(names)}; run "
-            f"the command that began them, name another --out, or remove the folder"
+            "the command that began them, name another --out, or remove the folder"
         )
     for stray in folder.glob("[0-9]*.jsonl"):
         stray.unlink()
