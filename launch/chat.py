@@ -1,4 +1,4 @@
-"""Chats with a model: `python -m launch.chat --model=DIR`.
+"""Chats with a model: `python -m launch.chat --model=DIR`, an exported folder or a workdir.
 
 Every line is a separate question, as in a student's training; with `--history` the prompt includes
 the previous turns, and `/new` starts over. `/quit` or the end of the input exits, Ctrl-C stops a
@@ -10,7 +10,6 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -23,16 +22,18 @@ from rich.text import Text
 from bridge_jax import shown
 from bridge_jax.data.answers import ANSWER_MARK, cut_completion
 from bridge_jax.errors import UserError
-from bridge_jax.text.prompts import INSTRUCTIONS, SYSTEM_FILE, with_budget
+from bridge_jax.text.prompts import system_message_of, with_budget
 from launch.overrides import run_main
 
 if TYPE_CHECKING:
-    from bridge_jax.generation.budgets import Cap
     from bridge_jax.generation.conversation import ChatModel, ChatReply, Conversation
-    from bridge_jax.text.tokenizer import Tokenizer
+    from bridge_jax.serving.asking import AskingConfig
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "A model folder, a .gguf file, a hub id, or smollm2-135m.", required=True
+    "model",
+    None,
+    "A model folder, a workdir (its student), a .gguf file, a hub id, or smollm2-135m.",
+    required=True,
 )
 _MAX_NEW_TOKENS = flags.DEFINE_integer(
     "max_new_tokens", 256, "Maximum length of a reply, in tokens.", lower_bound=1
@@ -82,59 +83,37 @@ def main(assignments: list[str]) -> int:
 def load() -> "tuple[ChatModel, Conversation]":
     """Returns the model that the flags name, on the first device, and an empty conversation."""
     # These imports take seconds, so a mistyped flag is reported before them.
+    import jax
     from absl import logging
 
-    from bridge_jax.config import GenerationConfig, ModelConfig
+    from bridge_jax.config import GenerationConfig
     from bridge_jax.config.fields import check
     from bridge_jax.generation.budgets import capped
     from bridge_jax.generation.conversation import ChatModel, Conversation
-    from bridge_jax.models.config import computing_on
-    from bridge_jax.models.hub import checkpoint
-    from bridge_jax.models.hub.files import locate, read_end_ids
-    from bridge_jax.text import tokenizer
+    from bridge_jax.serving import models
 
     logging.set_verbosity(logging.WARNING)
     settings = GenerationConfig(_MAX_NEW_TOKENS.value, 1, _TEMPERATURE.value, _TOP_P.value)
     check(settings, "--")
-    path = locate(_MODEL.value)
-    selected = ModelConfig(str(path))
-    config = computing_on(checkpoint.read_config(selected))
-    _, params = checkpoint.load(selected, dtype=config.matmul_dtype)
-    ends = read_end_ids(path, config.vocab_size)
-    tokens = tokenizer.load(path, config.vocab_size, ends)
-    cap = _cap(path, tokens)
-    if cap:  # The budget and an answer have to fit.
+    found = models.find(_MODEL.value)
+    asking = dataclasses.replace(found.asking, generation=settings)
+    loaded = found.load(asking, jax.devices()[:1])
+    tokenizer, cap = loaded.tokenizer, None
+    if _BUDGET.value:  # The budget and an answer have to fit.
+        cap, note = models.cap(tokenizer, asking.thinking, _BUDGET.value, found.where)
+        tokenizer.notes = [*tokenizer.notes, *([note] if note else [])]
         most = max(settings.max_new_tokens, capped([0], cap).limit or 0)
         settings = dataclasses.replace(settings, max_new_tokens=most)
-    model = ChatModel(config, params, tokens, settings, _SEED.value, cap)
-    system = with_budget(system_message(path), _BUDGET.value or 0)
-    return model, Conversation(model.tokenizer, system, model.room)
+    model = ChatModel(loaded.config, loaded.params, tokenizer, settings, _SEED.value, cap)
+    system = with_budget(system_message(asking), _BUDGET.value or 0)
+    return model, Conversation(tokenizer, system, model.room)
 
 
-_ANSWER = 64  # Tokens reserved for the answer after a budget of thinking. Our default.
-
-
-def _cap(model: Path, tokenizer: "Tokenizer") -> "Cap | None":
-    """Returns where thinking is cut off, with the form that the model's folder says."""
-    from bridge_jax.generation.budgets import Cap
-    from bridge_jax.text.thinking import TAGS, read_form, thinking_of
-
-    if not _BUDGET.value:
-        return None
-    form = read_form(model)
-    if form is None:
-        note = "this model was not trained at budgets: it is told this one, and cut off at it"
-        tokenizer.notes = [*tokenizer.notes, note]
-        form = "plain" if None in map(tokenizer.marker, TAGS) else "tags"
-    return Cap(_BUDGET.value, thinking_of(tokenizer, form, str(model)), _ANSWER)
-
-
-def system_message(model: Path) -> str:
-    """Returns the system message: of the flag, of the model's folder, or of all students."""
+def system_message(asking: "AskingConfig") -> str:
+    """Returns the system message: of the flag, or that of the model's training."""
     if _SYSTEM.value is not None:
         return _SYSTEM.value
-    beside = model / SYSTEM_FILE
-    return beside.read_text(encoding="utf-8") if beside.is_file() else INSTRUCTIONS["reason"]
+    return system_message_of(asking.data.as_data(), asking.mode)
 
 
 def describe(model: "ChatModel") -> str:

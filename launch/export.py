@@ -27,7 +27,7 @@ _PUBLIC = flags.DEFINE_bool("public", False, "With --push: a new repository is p
 
 
 def main(assignments: list[str]) -> None:
-    """Writes weights, config, tokenizer, generation config, system message and model card."""
+    """Writes weights, config, tokenizer, how the model is asked, and a model card."""
     from bridge_jax.errors import UserError
 
     if assignments:
@@ -36,40 +36,25 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import methods, shown
-    from bridge_jax.config import ModelConfig, RunConfig
-    from bridge_jax.config import io as config_io
+    from bridge_jax import shown
+    from bridge_jax.config import ModelConfig
     from bridge_jax.models.hub import checkpoint, export
     from bridge_jax.models.hub.files import licence_of, locate
     from bridge_jax.models.layouts import choose
-    from bridge_jax.pipeline import storage
     from bridge_jax.pipeline.artifacts import Role
     from bridge_jax.pipeline.models import RoleModel
     from bridge_jax.report import page, summary
     from bridge_jax.report.workdir import load as load_run
+    from bridge_jax.serving import asking
+    from bridge_jax.serving.models import trained
     from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
-    from bridge_jax.text.thinking import write_form
 
     logging.set_verbosity(logging.WARNING)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     role: Role = _ROLE.value  # type: ignore[assignment]
-    if not (workdir / "config.json").is_file():
-        raise UserError(f"--workdir={workdir}: holds no run; pass the folder that launch.run wrote")
-    config = config_io.read(RunConfig, workdir / "config.json")
-    plan = {stage.name: stage for stage in methods.stages(config)}
-    tests = (stage for stage in plan.values() if stage.artifact.work == "evaluate")
-    test = next(
-        (t for t in tests if t.artifact.measured and t.artifact.measured.name == role), None
-    )
-    if test is None:
-        raise UserError(f"{workdir}: method={config.method} leaves no {role}")
-    made = plan[test.reads["made"]]
-    if not storage.finished(workdir, made.name):
-        raise UserError(
-            f"{workdir}: the stage {made.name} is not done with this run's config; finish the run"
-        )
+    found = trained(workdir, role)
+    config, mode = found.config, found.asking.mode
     selected: ModelConfig = getattr(config, role)
-    mode = test.params.mode
     if _ADAPTER.value:
         _check_adapter(selected)
     if _PUSH.value:
@@ -84,10 +69,9 @@ def main(assignments: list[str]) -> None:
     )
     hf_config = checkpoint.cut_hf_config(selected)
     with export.folder(out) as folder:
-        left = storage.Folder(workdir / made.name, made.artifact)
         meshes = choose(checkpoint.planned_config(selected), config.mesh)
         loaded = RoleModel(role, selected, meshes.training, config.seed)
-        model = loaded.load(left, jnp.float32)  # rounded once, when it is written
+        model = loaded.load(found.made, jnp.float32)  # rounded once, when it is written
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
         else:
@@ -98,8 +82,7 @@ def main(assignments: list[str]) -> None:
         model.tokenizer.save(folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / SYSTEM_FILE).write_text(system_message_of(config.data, mode), encoding="utf-8")
-        if role == "student" and methods.states_budgets(config.method):
-            write_form(folder, config.thinking.form)
+        asking.write(folder, found.asking)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:

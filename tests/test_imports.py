@@ -13,7 +13,7 @@ LAYERS = [
     "errors", "revision", "shown", "atomic", "timing", "config", "parallel", "caches", "progress",
     "data", "models", "text", "training", "generation", "selection",
     "ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study",
-    "runs", "library",
+    "serving", "runs", "library",
     "launch",
 ]  # fmt: skip
 LEVEL = {part: level for level, part in enumerate(LAYERS)}

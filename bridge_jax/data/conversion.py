@@ -69,26 +69,47 @@ class RowReader:
 
     def example(self, row: Row, split: str) -> Example:
         """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
-        columns, config, replaced_before = self.columns, self._config, self.columns.replaced
+        columns, replaced_before = self.columns, self.columns.replaced
+        example, found = self.question(row)
+        if "id" in self._config.columns:
+            columns.text(row, "id")
+        example = dataclasses.replace(
+            example,
+            domain=columns.text(row, "domain", required=False),
+            rationales=self._rationales(row, found),
+            answer=self.gold(row, example, found),
+        )
+        example = self._remember(row, example, split)
+        self.replaced += columns.replaced > replaced_before
+        return example
+
+    def question(self, row: Row) -> tuple[Example, Choices | None]:
+        """Returns the row as an Example without its gold answer, and its choices.
+
+        Its id is empty if the row has none.
+
+        Raises:
+          BadRowError: it has no question that can be asked.
+        """
+        columns, config = self.columns, self._config
         question = columns.text(row, "question")
         found = self._choices(row, question)
         if found and found.of == "row":
             question = _shown_in(question, found, config.kind)
         example = Example(
-            id=columns.text(row, "id", required="id" in config.columns),
+            id=columns.text(row, "id", required=False),
             question=question,
             answer="",
             kind=config.kind,
             choices=found.texts if found else (),
-            domain=columns.text(row, "domain", required=False),
-            rationales=self._rationales(row, found),
             min_rouge=config.min_rouge,
             decimal=config.decimal,
         )
-        answer = self._choice(row, example, found) if found else self._open_answer(row, example)
-        example = self._remember(row, dataclasses.replace(example, answer=answer), split)
-        self.replaced += columns.replaced > replaced_before
-        return example
+        return example, found
+
+    def gold(self, row: Row, example: Example, found: Choices | None) -> str:
+        """Returns the gold answer of a question that `question` returned; raises BadRowError."""
+        return self._choice(row, example, found) if found else self._open_answer(row, example)
 
     def doubt(self) -> str:
         """Returns a message if all rows together contradict the config, or ""."""

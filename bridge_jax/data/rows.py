@@ -183,13 +183,18 @@ class Columns:
         found = [option for option in options if option is not None]
         return sorted(found, key=lambda option: hashlib.sha256(str(option).encode()).digest())
 
-    def check(self, row: Row) -> None:
-        """Raises a BadRowError if the row has no value, or lacks a column that it must have."""
+    def check(self, row: Row, required: Sequence[str] = REQUIRED) -> None:
+        """Raises a BadRowError if the row has no value, or lacks a column that it must have.
+
+        Args:
+          row: the row.
+          required: our fields; by default those of an example.
+        """
         if row.problem:
             raise row.problem
         self._seen |= dict.fromkeys(row.value)
         # Rows without ids get some, but a column that the config names for them must exist.
-        needed = [*REQUIRED, *(["id"] if "id" in self.mapped else [])]
+        needed = [*required, *(["id"] if "id" in self.mapped else [])]
         missing = [field for field in needed if self.name(field) not in row.value]
         if missing:
             kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"

@@ -241,6 +241,13 @@ class Engine:
         self._params = prepare(self._trained, params, self._mesh, settings.cache)[1]
         self._prompts.drop(slice(None))
 
+    def release(self) -> None:
+        """Frees the slots; the next call makes those that its own requests need.
+
+        Their number and length can change roundings. After this, no earlier call does.
+        """
+        self._state, self._size, self._slots = None, (0, 0, 0), []
+
     def complete(
         self,
         requests: Sequence[Sequence[int] | Request],
@@ -353,8 +360,7 @@ class Engine:
         if all(have >= want for have, want in zip(self._size, size)):
             return
         count, length, new = (max(pair) for pair in zip(self._size, size))
-        # The old slots go first: there may be no room for both.
-        self._state, self._size, self._slots = None, (0, 0, 0), []
+        self.release()  # There may be no room for both the old slots and the new ones.
         blocks, copies = calls(self._mesh)
         made_for = Size(count, length, new, blocks, copies, len(self._ends))
         self._programs = slots.compiled(self._config, self._mesh, made_for)
@@ -418,8 +424,7 @@ class Engine:
         if run != self._run_number or self._state is None:
             return
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
-            # Interrupted while the state was given to a call: the next request makes a new one.
-            self._state, self._size, self._slots = None, (0, 0, 0), []
+            self.release()  # Interrupted while the state was given to a call.
             return
         if any(slot.request is not None for slot in self._slots):
             none = shard_batch(np.zeros(len(self._slots), bool), self._mesh)

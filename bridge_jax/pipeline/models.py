@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +18,10 @@ from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.hub import checkpoint
 from bridge_jax.models.hub.files import locate, read_end_ids
 from bridge_jax.parallel import hosts, preemption
+from bridge_jax.pipeline import files
 from bridge_jax.pipeline.artifacts import PARAMS, Role
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.progress import track
+from bridge_jax.progress import Advance, track
 from bridge_jax.text import tokenizer
 from bridge_jax.training.checkpoints import load_params
 
@@ -124,6 +126,28 @@ def write_completions(
     prompts: Sequence[list[int] | Request],
     to_row: Callable[[Example, Completion], dict[str, Any]],
 ) -> list[dict[str, Any]]:
+    """Writes a row for each example to a file of a stage, as `complete_rows`, and shows progress.
+
+    Args:
+      out: the folder of the stage.
+      file: its JSON Lines file.
+      name: for the progress bar.
+      engine, examples, prompts, to_row: as for `complete_rows`.
+    """
+    path = out.path / file
+    left = len(prompts) - len(hosts.agree(files.read_appended(path)))
+    with track(name, left, "examples") as advance:
+        return complete_rows(path, engine, examples, prompts, to_row, advance)
+
+
+def complete_rows(
+    path: Path,
+    engine: Engine,
+    examples: Sequence[Example],
+    prompts: Sequence[list[int] | Request],
+    to_row: Callable[[Example, Completion], dict[str, Any]],
+    advance: Advance,
+) -> list[dict[str, Any]]:
     """Writes a row for each example, and returns them in order, on every host.
 
     Rows are added as completions end, each with the index of its request. After an interruption
@@ -131,26 +155,24 @@ def write_completions(
     the rows are put in the order of the examples.
 
     Args:
-      out: the folder of the stage.
-      file: its JSON Lines file.
-      name: for the progress bar.
+      path: the JSON Lines file.
       engine: that generates.
       examples: one for each prompt.
       prompts: token ids, or requests with settings of their own.
       to_row: returns the row of an example and its completion.
+      advance: called with the number of rows that were added.
     """
-    lines = hosts.agree(out.appended(file))
+    lines = hosts.agree(files.read_appended(path))
     done = {row.get(REQUEST, line): row for line, row in enumerate(lines)}
     kept = sorted(done)
-    out.write_rows(file, [done[index] | {REQUEST: index} for index in kept])
-    with track(name, len(prompts) - len(kept), "examples") as advance:
-        for ended in engine.complete(prompts, done=kept):
-            new = {index: to_row(examples[index], completion) for index, completion in ended}
-            out.append_rows(file, [row | {REQUEST: index} for index, row in new.items()])
-            done |= new
-            advance(len(ended))
-            preemption.stop_together()
+    files.write_rows(path, [done[index] | {REQUEST: index} for index in kept])
+    for ended in engine.complete(prompts, done=kept):
+        new = {index: to_row(examples[index], completion) for index, completion in ended}
+        files.append_rows(path, [row | {REQUEST: index} for index, row in new.items()])
+        done |= new
+        advance(len(ended))
+        preemption.stop_together()
     in_order = (done[index] for index in sorted(done))
     rows = [{k: v for k, v in row.items() if k != REQUEST} for row in in_order]
-    out.write_rows(file, rows)
+    files.write_rows(path, rows)
     return rows

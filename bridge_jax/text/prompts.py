@@ -19,7 +19,7 @@ from bridge_jax.data.example import Example, Task, read_task
 from bridge_jax.errors import UserError
 from bridge_jax.text.tokenizer import Tokenizer
 
-# Beside an exported model, the system message that it was trained with.
+# Beside an exported model, the system message that it was trained with, for other programs.
 SYSTEM_FILE = "system_message.txt"
 
 Mode = Literal["reason", "answer", "explain"]

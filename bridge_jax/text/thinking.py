@@ -5,9 +5,7 @@ is all before the answer's line. In one with `tags` it is what stands between th
 tokens <think> and </think>: other spellings would be several tokens, and letters to the model.
 """
 
-import json
 from collections.abc import Sequence as Seq
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bridge_jax.data.answers import ANSWER_MARK
@@ -17,8 +15,6 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 Form = Literal["plain", "tags"]
 TAGS = "<think>", "</think>"
-# Beside an exported model that has learned budgets: the form of its replies.
-BUDGETS_FILE = "thinking_budgets.json"
 
 
 class Thinking(NamedTuple):
@@ -92,27 +88,3 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
         )
     opening, closing = ((token,) for token in found if token is not None)
     return Thinking(opening, closing, answering=tuple(tokenizer.encode(f"\n{ANSWER_MARK}")))
-
-
-def write_form(folder: Path, form: Form) -> None:
-    """Writes the form of a model's replies."""
-    text = json.dumps({"form": form}) + "\n"
-    (folder / BUDGETS_FILE).write_text(text, encoding="utf-8")
-
-
-def read_form(model: Path) -> Form | None:
-    """Returns the form of an exported model's replies; None if it has learned no budgets.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    path = model / BUDGETS_FILE
-    if not path.is_file():
-        return None
-    try:
-        form = json.loads(path.read_text(encoding="utf-8"))["form"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        form = ""
-    if form not in ("plain", "tags"):
-        raise UserError(f"{path}: names no form of replies; export the model again")
-    return form

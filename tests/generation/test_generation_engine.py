@@ -112,6 +112,17 @@ def test_an_engine_that_was_left_in_the_middle_starts_afresh(tiny_model, one_dev
     assert dict(pair for ended in engine.complete(PROMPTS) for pair in ended) == whole
 
 
+def test_after_a_release_the_slots_are_those_of_a_fresh_engine(tiny_model, one_device):
+    """So roundings are too, which the number of slots can change."""
+    engine = make(tiny_model, one_device)
+    for _ in engine.complete(PROMPTS):
+        pass
+    engine.release()
+    again = dict(pair for ended in engine.complete(PROMPTS[:2]) for pair in ended)
+    assert again == complete(tiny_model, PROMPTS[:2], one_device)
+    assert engine._size == (2, slot_length(41, one_device), 10)
+
+
 def test_an_interruption_in_a_call_loses_the_slots_and_no_more(tiny_model, one_device):
     engine = make(tiny_model, one_device)
     whole = list(engine.stream(PROMPTS[3]))

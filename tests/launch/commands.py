@@ -30,6 +30,7 @@ _FORKED.set_forkserver_preload(
         "bridge_jax.runs",
         "bridge_jax.report.terminal",
         "bridge_jax.planning.plan",
+        "bridge_jax.serving.predict",
         __name__,
     ]
 )

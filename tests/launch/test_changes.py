@@ -105,6 +105,30 @@ def test_more_test_rows_run_the_evaluation_alone(config, workdir, tmp_path):
     assert report["n_test"] == 10
 
 
+@pytest.mark.parametrize("phase", ["all", "evaluate"])
+def test_another_test_file_runs_the_evaluation_alone(config, workdir, tmp_path, phase):
+    """Also with a price and thresholds, which the filter by gold answers does not use."""
+    new = [{"question": f"Parcel {i}?", "answer": LABELS[i % 2], "id": f"new{i}"} for i in range(5)]
+    other = tiny_run.override(
+        config,
+        f"data.test_path={write_rows(tmp_path / 'new.jsonl', new)}",
+        "teacher.usd_per_million_output=20.0",
+        "rationales.min_mean_logprob=-9",
+        "rationales.min_step_logprob=-9",
+        "rationales.min_agreement=0.9",
+    )
+    report, ran, _ = finish(other, workdir, phase)
+    # The rationales are judged again, in a moment, with the same result.
+    judged = ["tutoring/rationales"] if phase == "all" else []
+    assert ran == judged + ALL_TESTS
+    assert report["n_test"] == 5
+    assert report["rationales"]["written"] == 24
+    # And back again.
+    report, ran, _ = finish(config, workdir)
+    assert ran == judged + ALL_TESTS
+    assert report["n_test"] == 8
+
+
 def test_other_dev_rows_run_nothing(config, workdir, tmp_path):
     found = [row | {"question": "How?"} if row["id"] == "r24" else row for row in rows()]
     assert found != rows()

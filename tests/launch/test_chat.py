@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bridge_jax.serving.asking import AskingConfig, QuestionsConfig
 from launch import chat
 from tests import tiny, xla
 from tests.launch import commands
@@ -67,23 +68,21 @@ def test_the_seed_and_the_system_message_matter(model):
 
 
 @pytest.mark.parametrize(
-    ("flag", "beside", "told"),
+    ("flag", "trained", "told"),
     [
-        (None, None, "Reason step by step, then write the answer."),
-        (None, "Which team?\n\nWrite only the answer.", "Which team?\n\nWrite only the answer."),
-        ("Be kind.", "Which team?", "Be kind."),
-        ("", "Which team?", ""),
+        (None, {}, "Reason step by step, then write the answer."),
+        (
+            None,
+            {"data": QuestionsConfig(instruction="Which team?"), "mode": "answer"},
+            "Which team?\n\nWrite only the answer.",
+        ),
+        ("Be kind.", {"data": QuestionsConfig(instruction="Which team?")}, "Be kind."),
+        ("", {"data": QuestionsConfig(instruction="Which team?")}, ""),
     ],
 )
-def test_a_model_is_told_what_it_was_trained_with(tmp_path, monkeypatch, flag, beside, told):
-    if beside is not None:
-        (tmp_path / "system_message.txt").write_text(beside)
+def test_a_model_is_told_what_it_was_trained_with(monkeypatch, flag, trained, told):
     monkeypatch.setattr(chat, "_SYSTEM", SimpleNamespace(value=flag))
-    assert chat.system_message(tmp_path) == told
-    # A GGUF file has no files of its own.
-    (tmp_path / "model.gguf").touch()
-    bare = "Reason step by step, then write the answer." if flag is None else flag
-    assert chat.system_message(tmp_path / "model.gguf") == bare
+    assert chat.system_message(AskingConfig(**trained)) == told
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def student(undisturbed, tmp_path_factory):
 def test_the_folder_is_whole(student, undisturbed):
     names = {file.name for file in student.iterdir()}
     assert {"config.json", "model.safetensors", "generation_config.json", "README.md"} < names
-    assert {"tokenizer.json", "tokenizer_config.json"} < names
+    assert {"tokenizer.json", "tokenizer_config.json", "bridge_jax.json"} < names
     assert [folder.name for folder in student.parent.iterdir()] == ["student"]
     assert {file.stat().st_mode & 0o777 for file in student.iterdir()} == {0o644}
     # What transformers 4 knows as well.
@@ -46,6 +46,9 @@ def test_the_folder_is_whole(student, undisturbed):
     assert str(undisturbed) not in card
     told = (student / "system_message.txt").read_text()
     assert told == "Reason step by step, then write the answer."
+    asked = (student / "bridge_jax.json").read_text()
+    assert json.loads(asked)["data"]["kind"] == "numeric"
+    assert str(undisturbed.parent) not in asked
 
 
 def test_transformers_answers_as_the_run_did(student, undisturbed):

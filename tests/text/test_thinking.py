@@ -8,11 +8,8 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.text import prompts
 from bridge_jax.text.thinking import (
-    BUDGETS_FILE,
     Thinking,
-    read_form,
     thinking_of,
-    write_form,
 )
 
 EXAMPLE = Example("a", "2 + 2?", "4", "numeric")
@@ -67,12 +64,3 @@ def test_one_function_states_the_budget():
     system = prompts.messages(told, "reason")[0]["content"]
     assert system == prompts.with_budget(prompts.INSTRUCTIONS["reason"], 128)
     assert prompts.messages(EXAMPLE, "reason")[0]["content"] == prompts.INSTRUCTIONS["reason"]
-
-
-def test_the_form_is_beside_an_exported_model(tmp_path):
-    assert read_form(tmp_path) is None
-    write_form(tmp_path, "tags")
-    assert read_form(tmp_path) == "tags"
-    (tmp_path / BUDGETS_FILE).write_text('{"form": "xml"}')
-    with pytest.raises(UserError, match="export the model again"):
-        read_form(tmp_path)

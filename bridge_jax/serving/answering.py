@@ -1,0 +1,178 @@
+"""Asks a loaded model questions, and reads its replies: answer, rationale and confidence."""
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge_jax.data.answers import answer_of, cut_completion, is_correct, split_completion
+from bridge_jax.data.example import Example
+from bridge_jax.errors import UserError
+from bridge_jax.generation import budgets
+from bridge_jax.generation.budgets import Cap, capped
+from bridge_jax.generation.engine import Completion, Request
+from bridge_jax.pipeline.models import Model, complete_rows
+from bridge_jax.progress import Advance
+from bridge_jax.serving.asking import AskingConfig
+from bridge_jax.serving.models import Found, cap
+from bridge_jax.serving.questions import Question
+from bridge_jax.text.prompts import Mode
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.tokenizer import Tokenizer
+
+
+class Answering:
+    """A loaded model that answers parts of a file.
+
+    Args:
+      found: the model.
+      asking: how it is asked.
+      gold: whether questions have gold answers to compare with.
+      budget: of thinking; 0 is none.
+
+    Attributes:
+      notes: for the user.
+    """
+
+    def __init__(self, found: Found, asking: AskingConfig, gold: bool, budget: int):
+        self._mode: Mode = asking.mode
+        self._gold, self._budget = gold, budget
+        model = found.load(asking)
+        self._tokenizer = model.tokenizer
+        self.notes = list(model.tokenizer.notes)
+        self._cap: Cap | None = None
+        new = asking.generation.max_new_tokens
+        if budget:
+            self._cap, note = cap(model.tokenizer, asking.thinking, budget, found.where)
+            self.notes += [note] if note else []
+            new = capped([0], self._cap).limit or new
+        self._reading = _rendering(model, asking, new, found.where)
+        self._engine = model.engine(asking.generation, asking.seed)
+
+    def answer(
+        self, questions: Sequence[Question], begun: Path, advance: Advance
+    ) -> list[dict[str, Any]]:
+        """Returns the rows of some questions.
+
+        Args:
+          questions: in the order of the file.
+          begun: where answers are kept while the others are written.
+          advance: called with how many have been answered.
+        """
+        prompts = self._prompts(questions)
+        ids = {number: found for number, found in prompts.items() if not isinstance(found, str)}
+        requests = [self._request(prompt, number) for number, prompt in ids.items()]
+        by_number = {question.number: question for question in questions}
+        examples: list[Any] = [by_number[number].example for number in ids]
+        self._engine.release()
+        written = complete_rows(begun, self._engine, examples, requests, self._row, advance)
+        answers = dict(zip(ids, written, strict=True))
+        advance(len(questions) - len(ids))
+        found = []
+        for question in questions:
+            error = prompts.get(question.number)
+            row: dict[str, Any] = {"id": question.id or None, "row": question.place}
+            row |= answers.get(question.number) or self._no_row()
+            row["error"] = question.error or (error if isinstance(error, str) else None)
+            found.append(row)
+        return found
+
+    def _prompts(self, questions: Sequence[Question]) -> dict[int, list[int] | str]:
+        """Returns the prompt of each question that can be asked, or why it has none."""
+        examples = {
+            question.number: dataclasses.replace(question.example, budget=self._budget)
+            for question in questions
+            if question.example is not None
+        }
+        try:
+            found = self._reading.prompts(list(examples.values()), "", self._mode)
+            return {number: found[n] for n, number in enumerate(examples)}
+        except UserError:
+            return {number: self._prompt(example) for number, example in examples.items()}
+
+    def _prompt(self, example: Example) -> list[int] | str:
+        try:
+            return self._reading.prompt(example, self._mode)
+        except UserError as error:
+            return str(error).removeprefix(f"example {example.id!r}: ")
+
+    def _request(self, prompt: Sequence[int], number: int) -> Request:
+        request = capped(prompt, self._cap) if self._cap else Request(prompt)
+        return request._replace(stream=number)
+
+    def _row(self, example: Example, completion: Completion) -> dict[str, Any]:
+        tokenizer, ids = self._tokenizer, completion.ids
+        start = 0
+        if self._cap:
+            reply = budgets.read(tokenizer, self._cap.thinking, ids, example)
+            text, answer = reply.text, reply.answer
+            rest = self._cap.thinking.split(ids)[1]
+            start = 0 if rest is None else len(ids) - len(rest)
+        else:
+            text = tokenizer.decode(ids)
+            answer = answer_of(text, example)
+        row = self._no_row() | {"answer": answer, "rationale": text.strip()}
+        if answer is not None:
+            row["rationale"] = split_completion(text)[0]
+            row["confidence"] = confidence(tokenizer, completion, start)
+        if self._gold and example.answer:
+            row["correct"] = is_correct(answer, example)
+        return row
+
+    def _no_row(self) -> dict[str, Any]:
+        names = ("answer", "rationale", "confidence", *(("correct",) if self._gold else ()))
+        return dict.fromkeys(names)
+
+
+def _rendering(model: Model, asking: AskingConfig, new: int, where: str) -> Rendering:
+    """Returns what renders the prompts; the context has room for `new` tokens after each."""
+    room = model.config.max_positions - new
+    if room < 1:
+        raise UserError(
+            f"generation.max_new_tokens={new} leaves nothing of the model's context of "
+            f"{model.config.max_positions} tokens; lower it"
+        )
+    return Rendering(
+        model.tokenizer,
+        table_rows=model.config.vocab_size,
+        checkpoint=where,
+        max_prompt_tokens=min(asking.max_prompt_tokens or room, room),
+        on_long_prompt=asking.on_long_prompt,
+    )
+
+
+def confidence(tokenizer: Tokenizer, completion: Completion, start: int = 0) -> float | None:
+    """Returns exp of the mean log-probability of the answer's own tokens, to four decimals.
+
+    Tokens of the frame ("Answer:", the end token) do not count.
+
+    Args:
+      tokenizer: of the model.
+      completion: with log-probabilities under the model itself.
+      start: the first token of the answer's part, where thinking was divided off before.
+
+    Returns:
+      None if no token is found that belongs to the answer alone.
+    """
+    ids = completion.ids[start:]
+    text = tokenizer.decode(ids)
+    _, said, rest = cut_completion(text)
+    if said is None and start:  # Its mark was the end of the thinking.
+        said, _, rest = (part.strip() for part in text.strip().partition("\n"))
+    if not said:
+        return None
+    end = len(text.rstrip()) - len(rest)
+    begin = text.rfind(said, 0, end)
+    if begin < 0:
+        return None
+
+    def length(count: int) -> int:
+        return len(tokenizer.decode(ids[:count]))
+
+    counts = range(len(ids) + 1)
+    first = bisect.bisect_right(counts, begin, key=length) - 1
+    last = bisect.bisect_left(counts, begin + len(said), key=length)
+    own = completion.logprobs[start + first : start + last]
+    return round(math.exp(sum(own) / len(own)), 4) if own else None

@@ -1,0 +1,249 @@
+"""Answers the questions of a file with a model, in parts that a killed run goes on from.
+
+Questions are rendered and asked in parts of `PART` rows, so memory does not grow with the file. A
+part that is done is a file in `OUT.parts`. Each part has slots of its own size in the engine: its
+answers do not depend on which parts this process has written, and a resumed file is the same, byte
+for byte.
+
+Answers equal those of the run's own test for the same questions, as far as the weights do: from a
+workdir they are the same ones. An export in f32 equals a model that was trained in full, and one in
+bf16 equals a model that was tested in products of bf16 (`matmul=bfloat16`, or a TPU or GPU), which
+rounds its weights in the same way. Otherwise rounding (to bf16, or of a merged adapter) can change
+an answer now and then.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge_jax import atomic, shown
+from bridge_jax.config.fields import check
+from bridge_jax.config.io import to_json
+from bridge_jax.errors import UserError
+from bridge_jax.pipeline import files
+from bridge_jax.pipeline.content import Hashes
+from bridge_jax.pipeline.leases import held
+from bridge_jax.progress import track
+from bridge_jax.serving import asking as asked
+from bridge_jax.serving.answering import Answering
+from bridge_jax.serving.asking import AskingConfig
+from bridge_jax.serving.models import Found
+from bridge_jax.serving.questions import SUFFIXES, Questions
+
+PART = 512  # Rows; a kill loses no answer, and each part waits once for its longest answers.
+FORMAT = 1
+_SETTINGS = "settings.json"
+
+
+@dataclasses.dataclass
+class Counts:
+    """What became of the rows of a file.
+
+    Attributes:
+      rows: all.
+      errors: those with an error.
+      first_error: of these, in words.
+      unparsed: asked, but no answer could be read.
+      compared: with a gold answer.
+      correct: equal to it.
+    """
+
+    rows: int = 0
+    errors: int = 0
+    first_error: str = ""
+    unparsed: int = 0
+    compared: int = 0
+    correct: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Counts a row of the result."""
+        self.rows += 1
+        if row["error"]:
+            self.errors += 1
+            self.first_error = self.first_error or f"{row['row']}: {row['error']}"
+        elif row["answer"] is None:
+            self.unparsed += 1
+        if row.get("correct") is not None:
+            self.compared += 1
+            self.correct += row["correct"]
+
+
+def predict(
+    found: Found, asking: AskingConfig, out: Path, gold: bool = False, budget: int = 0
+) -> tuple[Counts, list[str]]:
+    """Writes the model's answer to each question of a file.
+
+    A row has `id` (null if it has none), `row` (its place in the file), `answer` (canonical; null
+    if none can be read), `rationale` (without an answer all that the model wrote), `confidence`,
+    with gold answers `correct` (null where the gold answer cannot be read), and `error`: null, or
+    why the row could not be asked or compared.
+
+    `confidence` is exp of the mean log-probability of the answer's own tokens, given the question
+    and the rationale that the model has written: 0 to 1, null without an answer. It is not the
+    probability that the answer is right: it is not calibrated, a wrong rationale can lead to a
+    confident answer, and answers of different lengths are hardly comparable.
+
+    Args:
+      found: the model.
+      asking: how it is asked, and the file of the questions.
+      out: the file of the answers, .jsonl or .csv; beside it, parts are kept until it is whole.
+      gold: compare with gold answers.
+      budget: tokens of thinking, which the prompt states and at which it is cut off; 0 is none.
+
+    Returns:
+      The counts, and notes for the user.
+
+    Raises:
+      UserError: settings or files cannot be used, `out` exists, or its parts are of other
+        predictions.
+    """
+    check(asking)
+    if out.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--out={out}: end the name in {' or '.join(SUFFIXES)}")
+    if not asking.data.kind:
+        raise UserError(
+            f"{found.where}: has no {asked.FILE} that says what kind of answers it gives; pass "
+            "--data.kind=label with --data.choices=A,B, or --data.kind=choice, numeric or text; "
+            "and the task, if the questions do not state it, as --data.instruction"
+        )
+    questions = Questions(asking.data, gold)
+    notes: list[str] = []
+    try:
+        with _parts(out) as folder:
+            hashes = Hashes(folder / "hashes.json")
+            settings = _settings(found, asking, gold, budget, hashes)
+            _claim(folder, settings)
+            _write_parts(folder, found, asking, questions, gold, budget, notes)
+            counts = _join(folder, out, questions.total)
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(
+            f"--out={out}: {error.strerror or error}; free some space or mend the disk, and run "
+            "the same command: it goes on from here"
+        ) from error
+    return counts, notes
+
+
+@contextlib.contextmanager
+def _parts(out: Path) -> Iterator[Path]:
+    """Yields the folder of the parts of `out`, held by this process."""
+    folder = out.with_name(f"{out.name}.parts")
+    if out.exists() and not (folder / _SETTINGS).is_file():
+        raise UserError(f"--out={out}: exists already; name a new file, or remove it")
+    with held(folder / ".lock") as ours:
+        if not ours:
+            raise UserError(f"--out={out}: another process is writing it; wait for it")
+        yield folder
+
+
+def _settings(
+    found: Found, asking: AskingConfig, gold: bool, budget: int, hashes: Hashes
+) -> dict[str, Any]:
+    """Returns all that the answers depend on, as JSON values; files by their content."""
+    told = to_json(dataclasses.replace(asking, data=_without_files(asking)))
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "--model": found.identity(hashes),
+        "--gold": gold,
+        "--budget": budget,
+    }
+    for name, value in told.items():
+        if isinstance(value, dict):
+            settings |= {f"{name}.{inner}": each for inner, each in value.items()}
+        else:
+            settings[name] = value
+    settings["data.path"] = hashes.of_file(Path(asking.data.path))
+    hashes.save()
+    return settings
+
+
+def _without_files(asking: AskingConfig) -> asked.QuestionsConfig:
+    told = asking.data.as_data()
+    return dataclasses.replace(
+        asking.data,
+        path="",
+        task_file="",
+        instruction=told.instruction,
+        label_descriptions=told.label_descriptions,
+    )
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Makes the folder one of these settings; raises a UserError if parts of others are in it."""
+    before = files.read_json(folder / _SETTINGS)
+    if before == settings:
+        return
+    if before is not None and any(folder.glob("[0-9]*.jsonl")):
+        names = [n for n in settings | before if settings.get(n) != before.get(n)]
+        raise UserError(
+            f"{folder}: holds a part of other predictions, which differ in {', '.join(names)}; run "
+            "the command that began them, name another --out, or remove the folder"
+        )
+    for stray in folder.glob("[0-9]*.jsonl"):
+        stray.unlink()
+    files.write_json(folder / _SETTINGS, settings)
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.jsonl"
+
+
+def _begun(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.begun.jsonl"
+
+
+def _write_parts(
+    folder: Path,
+    found: Found,
+    asking: AskingConfig,
+    questions: Questions,
+    gold: bool,
+    budget: int,
+    notes: list[str],
+) -> None:
+    """Writes the parts that are not there yet."""
+    count = -(-questions.total // PART)
+    missing = [number for number in range(count) if not _part(folder, number).is_file()]
+    if not missing:
+        return
+    answering = Answering(found, asking, gold, budget)
+    notes += answering.notes
+    left = sum(min(PART, questions.total - number * PART) for number in missing)
+    left -= sum(len(files.read_appended(_begun(folder, number))) for number in missing)
+    rows = iter(questions)
+    with track("answers", left, "questions") as advance:
+        for number in range(count):
+            part = list(itertools.islice(rows, PART))
+            if _part(folder, number).is_file():
+                continue
+            begun = _begun(folder, number)
+            files.write_rows(_part(folder, number), answering.answer(part, begun, advance))
+            begun.unlink(missing_ok=True)
+
+
+def _join(folder: Path, out: Path, total: int) -> Counts:
+    """Writes the parts as one file, and counts."""
+    counts = Counts()
+    with atomic.written(out, folder / "whole", sync=True) as file:
+        table = None
+        for number in range(-(-total // PART)):
+            for row in files.read_rows(_part(folder, number), "remove it: it is written again"):
+                counts.add(row)
+                if out.suffix.lower() == ".jsonl":
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    continue
+                if table is None:
+                    table = csv.DictWriter(file, list(row), lineterminator="\n")
+                    table.writeheader()
+                table.writerow({name: _cell(value) for name, value in row.items()})
+    return counts
+
+
+def _cell(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else shown.csv_value(value)

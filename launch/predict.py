@@ -1,0 +1,71 @@
+"""Answers the questions of a file with a trained model.
+
+python -m launch.predict --model=models/student --data.path=new.jsonl --out=answers.jsonl
+
+The model is an exported folder, the workdir of a run, or any checkpoint, whose task is then given
+by flags (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are JSON
+Lines or CSV, by the names of the files. Every setting with which a model is asked is a flag
+(`--generation.batch_size=128`; `bridge_jax.serving.asking`). A killed run goes on with the same
+command.
+
+Exits with 0, or with 1 if a row has an error; the others are answered all the same.
+"""
+
+from pathlib import Path
+
+from absl import flags, logging
+
+from bridge_jax import shown
+from launch.overrides import run_main
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "An exported folder, a workdir, or a checkpoint.", required=True
+)
+_ROLE = flags.DEFINE_enum(
+    "role", None, ["student", "assistant"], "Of a workdir: which model; default: the student."
+)
+_OUT = flags.DEFINE_string("out", None, "The file to write, .jsonl or .csv.", required=True)
+_GOLD = flags.DEFINE_bool("gold", False, "Compare with the gold answers of the file.")
+_BUDGET = flags.DEFINE_integer(
+    "budget",
+    None,
+    "Think for at most so many tokens: the model is told, and its thinking cut off there.",
+    lower_bound=1,
+)
+
+
+def main(assignments: list[str]) -> int:
+    """Finds the model, answers, and prints what became of the rows."""
+    # These imports take seconds, so a mistyped flag is reported before them.
+    from rich.console import Console
+
+    from bridge_jax.config.io import override
+    from bridge_jax.evaluation.intervals import wilson
+    from bridge_jax.pipeline.artifacts import Role
+    from bridge_jax.report import words
+    from bridge_jax.serving import models
+    from bridge_jax.serving.predict import predict
+
+    logging.set_verbosity(logging.WARNING)
+    console, out = Console(highlight=False), Path(_OUT.value)
+    role: Role | None = _ROLE.value  # type: ignore[assignment]
+    found = models.find(_MODEL.value, role)
+    asking = override(found.asking, assignments)
+    counts, notes = predict(found, asking, out, _GOLD.value, _BUDGET.value or 0)
+    for note in notes:
+        shown.say(console, (note, "yellow"))
+    shown.say(console, f"{out}: {counts.rows:,} rows")
+    if counts.unparsed:
+        shown.say(console, f"{counts.unparsed:,} have no answer that can be read")
+    if counts.errors:
+        text = f"{counts.errors:,} have an error, the first in {counts.first_error}"
+        shown.say(console, (text, "yellow"))
+    if counts.compared:
+        share = words.percent(counts.correct / counts.compared)
+        interval = words.interval(list(wilson(counts.correct, counts.compared)))
+        shown.say(console, f"accuracy {share} ({interval}, 95%) on {counts.compared:,} questions")
+    return 1 if counts.errors else 0
+
+
+if __name__ == "__main__":
+    run_main(main, on_interrupt="the same command goes on from here")
