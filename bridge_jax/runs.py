@@ -218,7 +218,13 @@ class Run:
             yield splits.bad.cause
         for name, there in splits.cut.items():
             kept = len(getattr(splits, name))
-            yield f"data.{name}={kept}: the first {kept:,} of {there:,} rows are read; 0 reads all"
+            yield (f"data.{name}={kept}: {kept:,} of {there:,} rows, a random sample; 0 takes all")
+        if splits.divided:
+            yield (
+                f"no row has a split: they were divided into {len(splits.pool):,} of the pool, "
+                f"{len(splits.dev):,} of dev and {len(splits.test):,} of the test; "
+                f"{splits.groups:,} groups of questions that nearly repeat each other stay together"
+            )
         if splits.replaced:
             yield (
                 "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "

@@ -136,6 +136,7 @@ class Row:
       value: the columns.
       problem: the error, if there are no columns.
       labels: the names of the classes, if the answers are classes of a dataset.
+      split: its split, if that is known without a column; "" if the column says it.
     """
 
     file: str
@@ -143,6 +144,7 @@ class Row:
     value: Mapping[str, Any]
     problem: BadRowError | None = None
     labels: tuple[str, ...] = ()
+    split: str = ""
 
     @property
     def where(self) -> str:
@@ -190,6 +192,8 @@ class Columns:
         self._seen |= dict.fromkeys(row.value)
         # Rows without ids get some, but a column that the config names for them must exist.
         needed = [*REQUIRED, *(["id"] if "id" in self.mapped else [])]
+        if row.split:
+            needed.remove("split")
         missing = [field for field in needed if self.name(field) not in row.value]
         if missing:
             kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"
@@ -224,7 +228,7 @@ class Columns:
         if not required and (value is None or is_nan):
             return ""
         if value is None:
-            raise BadRowError(f"{column} is null; give a text or a number")
+            raise BadRowError(f"{column} has no value; give a text or a number")
         if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
             fault = f"is of type {type(value).__name__}, not a text or a number"
             raise bad_value(column, value, fault)

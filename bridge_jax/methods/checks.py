@@ -151,10 +151,10 @@ def _faults_of_sources(config: RunConfig, has_data: bool) -> Iterator[str]:
     if instruct.source == "generated":
         for name in ("path", "columns"):
             if value := getattr(instruct, name):
-                yield f"instruct.{name}={value}: {source} reads no file; set it to jsonl or hf"
+                yield f"instruct.{name}={value}: {source} reads no file; set it to that of the file"
     elif not instruct.path:
         yield f"instruct.path is empty, but {source} reads from it"
-    elif instruct.source == "jsonl" and not Path(instruct.path).is_file():
+    elif instruct.source != "hf" and not Path(instruct.path).is_file():
         yield f"instruct.path={instruct.path}: no such file"
 
 
