@@ -254,11 +254,22 @@ class Run:
         for role in checks.roles(self._plan):
             for note in self.inputs.model(role).tokenizer.notes:
                 found.setdefault(note, []).append(role)
+        config = self.config
+        if config.on_long_prompt == "error":
+            return found
+        for role, (count, of) in checks.cut_prompts(self._plan, self.inputs).items():
+            note = (
+                f"{count:,} of {of:,} prompts were longer than max_prompt_tokens="
+                f"{config.max_prompt_tokens}: the {config.on_long_prompt.removeprefix('cut_')} of "
+                "their question is cut"
+            )
+            found.setdefault(note, []).append(role)
         return found
 
     def _begin(self) -> None:
         write_json(self.workdir / "config.json", to_json(self.config))
-        # How prompts differ from what the checkpoints' templates alone would write.
+        # How prompts differ from what the checkpoints' templates alone would write, and how many
+        # are cut.
         write_json(self.workdir / "prompts.json", self._of_prompts())
         # The whole plan, also when a phase stops early: the report covers its stages alone.
         kept = storage.current(self.workdir) if self._as_they_are else {}

@@ -67,7 +67,7 @@ FIELDS = {
     "form": ("two_pass", (LOGITS, STUDENT, DIRECT, *(set(OF_STUDENT) - {OF_LABELS}))),
     "seed": (1, (*OF_POOL, INSTRUCT, *TESTS)),
     "max_prompt_tokens": (144, (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
-    "on_long_prompt": ("truncate", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
+    "on_long_prompt": ("cut_beginning", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
     "tensorboard": (True, NOTHING),
     "data.rationale": ("long", (ANNOTATIONS,)),
     "data.pool": (25, OF_POOL),
