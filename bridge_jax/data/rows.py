@@ -24,7 +24,7 @@ REQUIRED = ("question", "answer", "split")
 OPTIONAL = tuple(field for field in COLUMNS if field not in REQUIRED)
 
 # Names of columns in other people's files, for a hint when ours is not there.
-_OFTEN = {
+OFTEN = {
     "question": ("prompt", "input", "text", "query", "instruction", "problem", "sentence"),
     "answer": ("gold", "label", "output", "target", "solution", "response", "answerkey"),
     "split": ("subset", "part", "fold", "set"),
@@ -252,7 +252,7 @@ class Columns:
         free = [column for column in columns if column not in (*REQUIRED, *self.mapped.values())]
         parts = []
         for field in missing:
-            likely = (column for column in free if column.lower() in _OFTEN[field])
+            likely = (column for column in free if column.lower() in OFTEN[field])
             parts.append(f"{field}:{next(likely, 'COLUMN')}")
         hint = f"the columns are {names(columns)}: map them with data.columns={','.join(parts)}"
         if "split" in missing:

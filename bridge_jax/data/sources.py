@@ -42,7 +42,7 @@ SPLITS = {
 }
 
 # How many practice tasks are made where the config does not say.
-_SIZES = {"pool": 500, "dev": 50, "test": 200}
+SIZES = {"pool": 500, "dev": 50, "test": 200}
 # Fields of the config that practice tasks are made from.
 _PRACTICE = ("domains", "min_steps", "max_steps", "families")
 
@@ -87,7 +87,7 @@ def load(config: DataConfig, seed: int) -> Splits:
     """
     _check(config)
     if config.source == "practice":
-        sizes = {name: getattr(config, name) or size for name, size in _SIZES.items()}
+        sizes = {name: getattr(config, name) or size for name, size in SIZES.items()}
         settings = {name: getattr(config, name) for name in _PRACTICE}
         splits = practice.generate(seed, **sizes, **settings)
         if config.kind == "text":
@@ -97,6 +97,12 @@ def load(config: DataConfig, seed: int) -> Splits:
         splits = _collect(_rows(config, divides), config, seed if divides else None)
         splits = _sampled(splits, config, seed)
     return _told(splits, config)
+
+
+def depends_on_seed(config: DataConfig) -> bool:
+    """Whether another seed may give other examples: they are made, divided or sampled by it."""
+    is_sampled = any(getattr(config, name) for name in _PARTS)
+    return config.source == "practice" or is_sampled or _may_divide(config)
 
 
 def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str) -> Splits:
@@ -160,7 +166,7 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     source = DataConfig(source=config.source, path=config.path, columns=config.columns)
     columns, bad = Columns(config.columns), BadRows()
     found, others = [], set()
-    for row in _raw_rows(source, "instruct.path"):
+    for row in raw_rows(source, "instruct.path"):
         bad.total += 1
         try:
             split = columns.text(row, "split", required=False)
@@ -201,7 +207,7 @@ def _has_no_split(config: DataConfig) -> bool:
     """Whether the rows are to be divided: none of `config.path` has a split."""
     if not _may_divide(config):
         return False
-    return all(row.value.get("split") is None for row in _raw_rows(config, "data.path"))
+    return all(row.value.get("split") is None for row in raw_rows(config, "data.path"))
 
 
 def _rows(config: DataConfig, divides: bool) -> Iterator[tuple[Row, bool]]:
@@ -210,7 +216,7 @@ def _rows(config: DataConfig, divides: bool) -> Iterator[tuple[Row, bool]]:
     Rows of `path` that need no split get that of the pool.
     """
     split = config.columns.get("split", "split")
-    for row in _raw_rows(config, "data.path"):
+    for row in raw_rows(config, "data.path"):
         # A column that the config names must be there.
         needs_none = divides or (config.test_path and "split" not in config.columns)
         is_free = needs_none and not row.problem
@@ -220,11 +226,11 @@ def _rows(config: DataConfig, divides: bool) -> Iterator[tuple[Row, bool]]:
         yield row, False
     if config.test_path:
         other = dataclasses.replace(config, path=config.test_path, config="", revision="")
-        for row in _raw_rows(other, "data.test_path"):
+        for row in raw_rows(other, "data.test_path"):
             yield dataclasses.replace(row, split="test"), True
 
 
-def _raw_rows(config: DataConfig, setting: str) -> Iterator[Row]:
+def raw_rows(config: DataConfig, setting: str) -> Iterator[Row]:
     """Yields the rows of a file or a dataset; `setting` names it in messages."""
     if config.source == "hf":
         return read_dataset(config, setting)
@@ -368,8 +374,7 @@ def _name(config: DataConfig, seed: int, content: str) -> str:
     kind = [Path(path).suffix for path in (config.path, config.test_path)]
     versions = caches.versions_of("datasets", "datasketch", "pyarrow")
     code = caches.code_of("data")
-    is_drawn = _may_divide(config) or any(getattr(config, name) for name in _PARTS)
-    drawn = seed if is_drawn else None
+    drawn = seed if depends_on_seed(config) else None
     return caches.name_of("examples", code, versions, settings, drawn, kind, content)
 
 
