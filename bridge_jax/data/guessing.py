@@ -6,7 +6,7 @@ Only what can be read in one way is guessed, and all of it is said.
 import collections
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from bridge_jax.errors import UserError
 # whose answer is one of them.
 _LABELS, _ROWS_A_LABEL, _SHARE_OF_LABEL, _COVERED = 50, 3, 1 / 500, 0.95
 _FEW = 100  # Rows; of fewer, each answer may be a label.
-_WORDS = 4  # On average at least in a column of questions.
+_WORDS = 4  # On average at least in a column of questions; a number with its unit has fewer.
 _NUMBERS = 0.95  # The share of answers that are numbers, if those are what is asked for.
 
 _OURS = ("question", "answer", "split", "id")
@@ -41,7 +41,7 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
 
     Args:
       config: names the file.
-      given: the fields that are not to be guessed.
+      given: the fields that are not to be guessed; of `columns`, only others are.
 
     Raises:
       UserError: the file cannot be read, or its format or its columns are not clear.
@@ -53,11 +53,10 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
     rows = [row for row in sources.raw_rows(config, "data.path") if not row.problem]
     if not rows:
         return Guess(config, tuple(said))
-    if "columns" not in given:
-        config = dataclasses.replace(config, columns=_columns(rows))
-        if config.columns:
-            pairs = ",".join(f"{ours}:{theirs}" for ours, theirs in config.columns.items())
-            said.append(f"data.columns={pairs}, by their names and values")
+    if found := _columns(rows, config.columns):
+        pairs = ",".join(f"{ours}:{theirs}" for ours, theirs in found.items())
+        said.append(f"data.columns={pairs}, by their names and values")
+        config = dataclasses.replace(config, columns={**config.columns, **found})
     if "kind" in given and "choices" in given:
         return Guess(config, tuple(said))
     column = config.columns.get("answer", "answer")
@@ -99,14 +98,14 @@ def _source(path: str) -> Any:
     return "hf"
 
 
-def _columns(rows: list[Row]) -> dict[str, str]:
-    """Returns our fields whose column has another name; those that are not clear are left out."""
+def _columns(rows: list[Row], mapped: Mapping[str, str]) -> dict[str, str]:
+    """Returns our fields, but for `mapped`, whose column has another name and is clear."""
     columns = list(dict.fromkeys(column for row in rows for column in row.value))
     values = {column: [row.value.get(column) for row in rows] for column in columns}
     found: dict[str, str] = {}
-    free = [column for column in columns if column not in _OURS]
+    free = [column for column in columns if column not in (*_OURS, *mapped.values())]
     for ours in _OURS:
-        if ours in columns:
+        if ours in columns or ours in mapped:
             continue
         likely = [column for column in free if column.lower() in OFTEN[ours]]
         if ours == "question" and not likely:
@@ -132,9 +131,12 @@ def _kind(
     texts = [str(answer).strip() for answer in answers]
     if labels := _labels(texts):
         return "label", labels
-    if sum(numbers.read(text, config.decimal) is not None for text in texts) >= (
-        _NUMBERS * len(texts)
-    ):
+    of_numbers = [
+        text
+        for text in texts
+        if len(text.split()) < _WORDS and numbers.read(text, config.decimal) is not None
+    ]
+    if len(of_numbers) >= _NUMBERS * len(texts):
         return "numeric", ()
     return "text", ()
 

@@ -253,7 +253,7 @@ def _show_lengths(console: Console, seen: Look) -> None:
     end = min(top, int(longest.max())) + 1
     edges = np.unique(np.linspace(int(longest.min()), end, _BARS + 1).astype(int))
     bars = [
-        (f"{a}-{b - 1}", int(((longest >= a) & (longest < b)).sum()))
+        (f"{a}-{b - 1}" if b > a + 1 else str(a), int(((longest >= a) & (longest < b)).sum()))
         for a, b in itertools.pairwise(edges.tolist())
     ]
     over = int((longest > top).sum())

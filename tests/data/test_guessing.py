@@ -40,6 +40,7 @@ def test_labels_are_the_answers_that_many_rows_have(tmp_path):
         ([str(i * 7) for i in range(120)], "numeric"),
         ([f"{i} boxes" for i in range(120)], "numeric"),
         ([f"{WORDS} and {'x' * i}" for i in range(120)], "text"),
+        ([f"It took {i} days to get there" for i in range(120)], "text"),
         (["yes", "no"] * 60, "label"),
         (["1", "2", "3", "4", "5"] * 24, "label"),  # Stars.
         (["yes", "no"] * 3, "label"),
@@ -69,6 +70,8 @@ def test_what_is_given_is_not_guessed(tmp_path):
     given = {"kind": "text", "columns": {"question": "a", "answer": "b"}, "source": "csv"}
     found = guessed(tmp_path, ("a", "b"), rows, name="rows", **given)
     assert (found.config.kind, found.config.choices, found.said) == ("text", (), ())
+    found = guessed(tmp_path, ("a", "b"), rows, columns={"question": "a"})
+    assert found.config.columns == {"question": "a", "answer": "b"}
     found = guessed(tmp_path, ("text", "label"), rows, choices=("yes", "no", "maybe"))
     assert (found.config.kind, found.config.choices) == ("label", ("yes", "no", "maybe"))
 
