@@ -211,6 +211,8 @@ FIELDS |= {
     "data.test_path": ("more.jsonl", NOTHING),
     "data.columns": ({"question": "text"}, NOTHING),
     "data.splits": ({"train": "train"}, NOTHING),
+    "data.test_share": (0.3, NOTHING),  # Of files, whose rows are known by their content.
+    "data.dev_share": (0.3, NOTHING),
     "budget.ledger": ("other.sqlite", NOTHING),
     "instruct.path": ("rows.jsonl", NOTHING),
     "instruct.columns": ({"question": "text"}, NOTHING),
