@@ -57,8 +57,8 @@ def read_data(config: DataConfig, seed: int = 0) -> Splits:
     """Returns the examples of `pool`, `dev` and `test`.
 
     Args:
-      config: the source: `jsonl`, `hf`, or `practice`, which needs no file.
-      seed: of practice tasks.
+      config: the source: a file, `hf`, or `practice`, which needs none.
+      seed: of practice tasks, of the division of rows without a split, and of samples.
 
     Raises:
       UserError: the data cannot be read; a `BadRowsError` names the rows.

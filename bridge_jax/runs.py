@@ -260,7 +260,13 @@ class Run:
             yield splits.bad.cause
         for name, there in splits.cut.items():
             kept = len(getattr(splits, name))
-            yield f"data.{name}={kept}: the first {kept:,} of {there:,} rows are read; 0 reads all"
+            yield (f"data.{name}={kept}: {kept:,} of {there:,} rows, a random sample; 0 takes all")
+        if splits.divided:
+            yield (
+                f"no row has a split: they were divided into {len(splits.pool):,} of the pool, "
+                f"{len(splits.dev):,} of dev and {len(splits.test):,} of the test; "
+                f"{splits.groups:,} groups of questions that nearly repeat each other stay together"
+            )
         if splits.replaced:
             yield (
                 "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "
@@ -290,11 +296,22 @@ class Run:
         for role in checks.roles(self._plan):
             for note in self.inputs.model(role).tokenizer.notes:
                 found.setdefault(note, []).append(role)
+        config = self.config
+        if config.on_long_prompt == "error":
+            return found
+        for role, (count, of) in checks.cut_prompts(self._plan, self.inputs).items():
+            note = (
+                f"{count:,} of {of:,} prompts were longer than max_prompt_tokens="
+                f"{config.max_prompt_tokens}: the {config.on_long_prompt.removeprefix('cut_')} of "
+                "their question is cut"
+            )
+            found.setdefault(note, []).append(role)
         return found
 
     def _begin(self) -> None:
         write_json(self.workdir / "config.json", to_json(self.config))
-        # How prompts differ from what the checkpoints' templates alone would write.
+        # How prompts differ from what the checkpoints' templates alone would write, and how many
+        # are cut.
         write_json(self.workdir / "prompts.json", self._of_prompts())
         # The whole plan, also when a phase stops early: the report covers its stages alone.
         kept = storage.current(self.workdir) if self._as_they_are else {}

@@ -33,7 +33,7 @@ def get_config() -> RunConfig:
     return RunConfig(
         name="medical_cpu",
         max_prompt_tokens=304,
-        on_long_prompt="truncate",
+        on_long_prompt="cut_beginning",
         data=DataConfig(
             source="jsonl",
             kind="label",

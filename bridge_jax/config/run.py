@@ -119,7 +119,9 @@ class RunConfig:
         teacher's answers alone (`direct_training`), and `labels`, on the gold answers of the pool
         (`labels_training`, as with method `labels`).
       max_prompt_tokens: the context left for prompts.
-      on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
+      on_long_prompt: a longer prompt is an error, or its question is cut: at its end, at its
+        beginning (where options, and a question after its context, stand at the end), or in the
+        middle. The run says how many are.
       curves: where the curves of training go too, beside `metrics.jsonl`: `tensorboard` (its
         `--logdir` is the workdir), `wandb` (with the key in WANDB_API_KEY) or `trackio`.
     """
@@ -130,7 +132,7 @@ class RunConfig:
     seed: Count = 0
     compare: tuple[Literal["direct", "labels"], ...] = ()
     max_prompt_tokens: Size = 160
-    on_long_prompt: Literal["error", "truncate"] = "error"
+    on_long_prompt: Literal["error", "cut_end", "cut_beginning", "cut_middle"] = "error"
     curves: tuple[Curves, ...] = ()
     data: DataConfig = DataConfig()
     budget: BudgetConfig = BudgetConfig()

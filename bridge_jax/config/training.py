@@ -95,17 +95,17 @@ class InstructConfig:
       examples: how many instructions, drawn at random where a source has more; 0 leaves the
         warm-up out.
       train: how it is trained.
-      source: `generated` (here, offline), `jsonl` (one file) or `hf` (a dataset of the hub). A row
-        is trained on as a chat of its own, question and answer as they are, without the run's
-        task; one that is longer than `train.row_tokens` is left out and counted.
-      path: the JSONL file, or the hub's dataset name.
+      source: `generated` (here, offline); `jsonl`, `csv` or `parquet` (one file); or `hf` (a
+        dataset of the hub). A row is trained on as a chat of its own, question and answer as they
+        are, without the run's task; one longer than `train.row_tokens` is left out and counted.
+      path: the file, or the hub's dataset name.
       columns: one of our `INSTRUCT_COLUMNS` -> the file's column.
       on_bad_row: a malformed row is an error, or is skipped and counted.
     """
 
     examples: Count = 300
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(epochs=1))
-    source: Literal["generated", "jsonl", "hf"] = "generated"
+    source: Literal["generated", "jsonl", "csv", "parquet", "hf"] = "generated"
     path: Place = ""
     columns: Mapping[Annotated[str, OneOf(INSTRUCT_COLUMNS)], str] = dataclasses.field(
         default_factory=dict

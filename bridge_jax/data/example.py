@@ -89,8 +89,10 @@ class Splits:
       dev: for early stopping, thresholds and other choices; never trained on.
       test: only for the report.
       bad: rows that were left out because of `data.on_bad_row="skip"`.
-      cut: for each split that `data.pool`, `dev` or `test` shortened, its number of rows before.
+      cut: for each split that `data.pool`, `dev` or `test` made a sample of, its rows before.
       replaced: rows in whose texts U+FFFD stands for an invalid character.
+      divided: whether the rows had no split and were divided here (`data.dividing`).
+      groups: then, how many groups of questions nearly repeat each other, each in one split.
     """
 
     pool: tuple[Example, ...]
@@ -99,6 +101,8 @@ class Splits:
     bad: BadRows = dataclasses.field(default_factory=BadRows)
     replaced: int = 0
     cut: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    divided: bool = False
+    groups: int = 0
 
 
 def read_task(config: DataConfig) -> Task:

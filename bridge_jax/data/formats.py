@@ -1,36 +1,41 @@
-"""Reads rows of JSON Lines files, and of datasets by the `datasets` library.
+"""Reads rows of files: JSON Lines, CSV and Parquet. `data.hub` reads datasets.
 
-JSON Lines may begin with a byte order mark, have blank lines and any kind of line end, and be in
-UTF-16 or UTF-32 if the first bytes show it. Any other fault of a line, such as very deep nesting or
-an integer of thousands of digits, makes it a row with a problem; it raises nothing.
+A fault of one row, such as JSON nested very deeply or a line with too many cells, makes it a row
+with a problem; it raises nothing. JSON Lines may have blank lines, any kind of line end, and be in
+UTF-16 or UTF-32 if the first bytes show it.
 
-`datasets` reads the Hugging Face hub, and local files and folders of parquet, JSON and CSV. Cells
-of CSV and TSV files stay texts; an empty cell is a missing value.
+CSV has a header. Its separator is a comma, a semicolon, a tab or a bar, whichever the beginning of
+the file agrees with best. Cells are texts, and an empty one is no value.
 """
 
+import csv
+import functools
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bridge_jax.config import DataConfig
-from bridge_jax.data.rows import BadRowError, Row, shown
+from bridge_jax.data.rows import BadRowError, Row, names, shown
 from bridge_jax.errors import UserError
 
 _MAX_DIGITS = 4_000  # Of an integer; Python's own limit is 4,300.
+_MAX_CELL = 10_000_000  # Characters of a cell; a longer one is a quotation mark that is not closed.
+_MAX_NAME = 100  # Characters of a column's name; a longer one is a text, not a header.
+_SAMPLE = 100  # Records by which the separator is chosen.
+_SEPARATORS = ",;\t|"
 
+_PARQUET = b"PAR1"
 _PACKED = {
     b"\x1f\x8b": "is compressed by gzip: unpack it (gunzip)",
-    b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or export JSON Lines from it",
-    b"PAR1": "is parquet: read it with source=hf",
+    b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or export CSV from it",
+    _PARQUET: "is Parquet: read it with {section}.source=parquet",
     b"version https://git-lfs": "is a pointer of Git LFS, not the data: fetch it (git lfs pull)",
 }
-
-# A file's suffix -> the builder of `datasets` that reads it.
-_KINDS = {"jsonl": "json", "json": "json", "parquet": "parquet", "csv": "csv", "tsv": "csv"}
+_AS_UTF8 = "save the file as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
 
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
@@ -47,32 +52,48 @@ class WrittenFloat(float):
     __repr__ = __str__
 
 
-def read_jsonl(path: str, setting: str) -> Iterator[Row]:
-    """Yields the rows of the file at `path`, blank lines left out.
+def read_file(source: str, path: str, setting: str) -> Iterator[Row]:
+    """Yields the rows of the file at `path`, blank ones left out.
 
     Args:
+      source: the file's format, a key of `READERS`.
       path: of the file.
       setting: the one that names it, for messages: `data.path`, `data.test_path`, `instruct.path`.
 
     Raises:
-      UserError: there is no such file, or it is not a text.
+      UserError: there is no such file, or it is of another format.
     """
-    file = Path(path)
+    file, where = Path(path), f"{setting}={path}"
     if file.is_dir():
-        raise UserError(f"{setting}={path} is a folder: read it with {_section(setting)}.source=hf")
+        raise UserError(f"{where} is a folder: read it with {section(setting)}.source=hf")
     if not file.is_file():
-        raise UserError(f"{setting}={path}: no such file")
+        raise UserError(f"{where}: no such file")
     with file.open("rb") as opened:
         head = opened.read(32)
+    is_parquet = source == "parquet"
+    if is_parquet and not head.startswith(_PARQUET):
+        raise UserError(
+            f"{where} is not Parquet: read it with {section(setting)}.source=csv or jsonl"
+        )
     for magic, what in _PACKED.items():
-        if head.startswith(magic):
-            raise UserError(f"{setting}={path} {what}")
-    encoding = json.detect_encoding(head[:4])
+        if head.startswith(magic) and not is_parquet:
+            raise UserError(f"{where} {what.format(section=section(setting))}")
+    return READERS[source](path, where)
+
+
+def section(setting: str) -> str:
+    """Returns the part of the config that a setting is in: `data` of `data.path`."""
+    return setting.partition(".")[0]
+
+
+def _jsonl(path: str, where: str) -> Iterator[Row]:
+    with Path(path).open("rb") as opened:
+        encoding = json.detect_encoding(opened.read(4))
     # Invalid bytes of UTF-8 are kept as surrogates, so that their lines can be named.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
     try:
         # A JSON string holds no line break, but it may hold the separators of str.splitlines.
-        with file.open(encoding=encoding, errors=errors) as lines:
+        with Path(path).open(encoding=encoding, errors=errors) as lines:
             for number, line in enumerate(lines, 1):
                 text = line.lstrip("\ufeff")
                 if not text.strip():
@@ -85,20 +106,13 @@ def read_jsonl(path: str, setting: str) -> Iterator[Row]:
                 yield row
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{setting}={path}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
+            f"{where}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
         ) from None
-
-
-def _section(setting: str) -> str:
-    return setting.partition(".")[0]
 
 
 def _object(line: str, is_utf8: bool) -> dict[str, Any]:
     if not is_utf8:
-        raise BadRowError(
-            "is not UTF-8",
-            way_out="save the file as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8",
-        )
+        raise BadRowError("is not UTF-8", way_out=_AS_UTF8)
     text = line.rstrip()
     try:
         value = json.loads(
@@ -147,132 +161,149 @@ def _other_format(line: str) -> str:
     elif start.startswith("{'"):
         what = "Python's own notation; write each row with json.dumps"
     elif not start.startswith("{") and re.search(r"[,;\t]", start):
-        what = "CSV or TSV; name it so and read it with data.source=hf, or convert it"
+        what = "CSV; read it with source=csv"
     else:
         return ""
     return f"the file is not JSON Lines, it looks like {what}"
 
 
-def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
-    """Yields the rows of all splits, each with the name of its split unless a column has it.
+def _csv(path: str, where: str) -> Iterator[Row]:
+    csv.field_size_limit(_MAX_CELL)
+    with Path(path).open("rb") as opened:
+        head = opened.read(4)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{where} is UTF-16: save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
+    read = functools.partial(
+        Path(path).open, encoding="utf-8-sig", errors="surrogateescape", newline=""
+    )
+    with read() as lines:
+        separator = _separator(lines)
+    with read() as lines:
+        # Only `strict` tells a quotation mark that is not closed.
+        records = csv.reader(lines, delimiter=separator, strict=True)
+        header: list[str] = []
+        while True:
+            place = f"line {records.line_num + 1}"
+            try:
+                cells = next(records, None)
+                problem = None
+            except csv.Error as error:
+                cells, problem = [""], _csv_fault(error, where, place, bool(header))
+            if cells is None:
+                break
+            cells = [cell.strip() for cell in cells]
+            if not problem and not any(cells):
+                continue
+            if not header:
+                header = _header(cells, where)
+                continue
+            problem = problem or _cells_fault(cells, header)
+            values = {} if problem else dict(zip(header, (cell or None for cell in cells)))
+            yield Row(path, place, values, problem)
+    if not header:
+        raise UserError(f"{where} is empty; it needs a header and rows")
 
-    Classes become their names. Floats of 16 and 32 bits get the fewest digits that identify them.
 
-    Args:
-      config: names the dataset, file or folder.
-      setting: the one that names `config.path`, for messages.
+def _separator(lines: Iterator[str]) -> str:
+    """Returns the separator by which most of the first records have as many cells as the header.
 
-    Raises:
-      UserError: the library is missing, or cannot load what `config.path` names.
+    `csv.Sniffer` also takes letters, and loses itself in cells of several lines.
     """
+    sample = list(itertools.islice(lines, _SAMPLE))
+
+    def agreement(separator: str) -> tuple[int, int]:
+        records = csv.reader(sample, delimiter=separator)
+        lengths = [len(cells) for cells in records if any(cells)]
+        return (lengths.count(lengths[0]), lengths[0]) if lengths and lengths[0] > 1 else (0, 0)
+
     try:
-        import datasets  # pyright: ignore[reportMissingImports]
+        return max(_SEPARATORS, key=agreement)
+    except csv.Error:  # A cell is too long; the reading itself says where.
+        return ","
+
+
+def _header(cells: list[str], where: str) -> list[str]:
+    """Returns the names of the columns; raises a UserError if the first row does not name them."""
+    for cell in cells:
+        fault = ""
+        if not cell:
+            fault = "one name is empty"
+        elif _ESCAPED_BYTE.search(cell):
+            fault = f"it is not UTF-8; {_AS_UTF8}"
+        elif len(cell) > _MAX_NAME or "\n" in cell:
+            fault = f"{shown(cell)} is a text"
+        elif cells.count(cell) > 1:
+            fault = f"{shown(cell)} is in it twice"
+        if fault:
+            raise UserError(f"{where}: the first row has to name the columns, and {fault}")
+    return cells
+
+
+def _cells_fault(cells: list[str], header: list[str]) -> BadRowError | None:
+    if any(map(_ESCAPED_BYTE.search, cells)):
+        return BadRowError(f"is not UTF-8: {_AS_UTF8}", "is not UTF-8", _AS_UTF8)
+    if len(cells) == len(header):
+        return None
+    return BadRowError(
+        f"has {len(cells)} cells, and the header {len(header)} ({names(header)})",
+        "has more cells than the header" if len(cells) > len(header) else "has too few cells",
+        "put texts that hold the separator between quotation marks",
+    )
+
+
+def _csv_fault(error: csv.Error, where: str, place: str, has_header: bool) -> BadRowError:
+    """Returns the fault of a row; raises a UserError for one that took other rows with it."""
+    if "end of data" in str(error) or "field limit" in str(error):
+        raise UserError(
+            f"{where}, {place}: a quotation mark is not closed; close it, or write it twice where "
+            "it belongs to the text"
+        ) from None
+    if not has_header:
+        raise UserError(f"{where}, {place}: is not valid CSV: {error}") from None
+    kind = "is not valid CSV"
+    return BadRowError(
+        f"{kind}: {error}", kind, "a quotation mark within a quoted text is written twice"
+    )
+
+
+def _parquet(path: str, where: str) -> Iterator[Row]:
+    try:
+        import pyarrow as arrow  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            f"{_section(setting)}.source=hf needs the datasets library: pip install "
-            "'bridge-jax[datasets]'"
+            f"{where}: Parquet needs pyarrow: pip install 'bridge-jax[parquet]'"
         ) from None
+    number = 0
     try:
-        loaded, is_csv = _load(datasets, config)
-    except Exception as error:
-        # `datasets` says "while generating", and the reason in what that came from.
-        told = (error, error.__cause__) if error.__cause__ else (error,)
-        reason = " ".join(" ".join(str(each) for each in told).split())[:500]
-        several = ""
-        if setting == "data.path":
-            several = "; data.config names one of several configs, data.revision a version"
-        raise UserError(
-            f"{setting}={config.path}: datasets cannot load it ({type(error).__name__}: "
-            f"{reason}); give a dataset of the hub, or a local file or folder of parquet, JSON or "
-            f"CSV{several}"
-        ) from error
-    split_column = config.columns.get("split", "split")
-    answer_column = config.columns.get("answer", "answer")
-    for name, rows in loaded.items():
-        classes, small = {}, {}  # Columns of classes -> names; of short floats -> their type.
-        for column, feature in rows.features.items():
-            if isinstance(feature, datasets.ClassLabel):
-                classes[column] = feature.names
-            elif getattr(feature, "dtype", None) in ("float16", "float32"):
-                small[column] = np.dtype(feature.dtype).type
-        labels = tuple(classes.get(answer_column, ()))
-        for number, value in enumerate(rows):
-            if is_csv:
-                value = {column: cell or None for column, cell in value.items()}
-            # A column of splits comes before the splits of the dataset.
-            if value.get(split_column) is None:
-                value = {**value, split_column: name}
-            value = value | {c: float(str(t(value[c]))) for c, t in small.items() if value[c]}
-            yield _dataset_row(config.path, f"{name} row {number}", value, classes, labels)
+        with parquet.ParquetFile(path) as file:
+            # Short floats get the fewest digits that identify them.
+            small = {
+                field.name: np.dtype(field.type.to_pandas_dtype()).type
+                for field in file.schema_arrow
+                if field.type in (arrow.float16(), arrow.float32())
+            }
+            for batch in file.iter_batches():
+                for value in batch.to_pylist():
+                    number += 1
+                    value |= {c: float(str(t(value[c]))) for c, t in small.items() if value[c]}
+                    yield Row(path, f"row {number}", value)
+    except (arrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{where}: Parquet cannot be read after row {number}: {reason}") from None
 
 
-def _dataset_row(
-    file: str,
-    place: str,
-    value: dict[str, Any],
-    classes: Mapping[str, list[str]],
-    labels: tuple[str, ...],
-) -> Row:
-    for column, known in classes.items():
-        index = value[column]
-        if not isinstance(index, int):
-            continue
-        if not 0 <= index < len(known):
-            return Row(
-                file,
-                place,
-                {},
-                BadRowError(f"{column}={index} is no class", f"{column} has no class"),
-            )
-        # A class whose name is its own index stays a number, the index of an option.
-        if known[index] != str(index):
-            value[column] = known[index]
-    return Row(file, place, value, labels=labels)
-
-
-def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
-    """Returns a dict of splits, and whether they come from CSV or TSV files."""
-    file, path = Path(config.path), config.path
-    if file.exists() and config.revision:
-        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
-    if file.is_file():  # A single file is read by its type.
-        if config.config:
-            raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
-        suffix = file.suffix.lstrip(".")
-        if suffix not in _KINDS:
-            raise ValueError(f"unknown type .{suffix}")
-        path = _KINDS[suffix]
-        options = {"data_files": config.path} | ({"sep": "\t"} if suffix == "tsv" else {})
-    else:
-        options = {"name": config.config or None, "revision": config.revision or None}
-    builder = datasets.load_dataset_builder(path, **options)
-    # Without types, pandas would guess them, and a cell would depend on the other rows.
-    is_csv = hasattr(builder.config, "pd_read_csv_kwargs")
-    if is_csv:
-        columns = _header(datasets, builder.config)
-        texts = datasets.Features({column: datasets.Value("string") for column in columns})
-        options |= {"features": texts, "na_filter": False}
-    return datasets.load_dataset(path, **options), is_csv
-
-
-def _header(datasets: Any, csv: Any) -> list[str]:
-    """Returns the columns of CSV files; raises a ValueError unless all files have the same."""
-    import pandas as pd  # pyright: ignore[reportMissingImports]
-
-    options = csv.pd_read_csv_kwargs | {"chunksize": None, "nrows": 1, "dtype": str}
-    downloads = datasets.DownloadManager()
-    columns, first = None, ""
-    for files in downloads.download_and_extract(csv.data_files).values():
-        for file in downloads.iter_files(files):
-            frame = pd.read_csv(file, **options)
-            found = list(frame.columns)
-            if csv.index_col is None and not isinstance(frame.index, pd.RangeIndex):
-                raise ValueError(f"{file}: line 2 has more cells than the header; give each a name")
-            if columns is None:
-                columns, first = found, file
-            elif set(found) != set(columns):
-                raise ValueError(
-                    f"{file} has the columns {', '.join(found)}, and {first} has "
-                    f"{', '.join(columns)}; name them alike"
-                )
-    return columns or []
+# A source -> the function that yields the rows of a file, given its path and its name in messages.
+READERS: dict[str, Callable[[str, str], Iterator[Row]]] = {
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "parquet": _parquet,
+}
+# Suffix of a file -> source.
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}

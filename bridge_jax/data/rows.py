@@ -24,7 +24,7 @@ REQUIRED = ("question", "answer", "split")
 OPTIONAL = tuple(field for field in COLUMNS if field not in REQUIRED)
 
 # Names of columns in other people's files, for a hint when ours is not there.
-_OFTEN = {
+OFTEN = {
     "question": ("prompt", "input", "text", "query", "instruction", "problem", "sentence"),
     "answer": ("gold", "label", "output", "target", "solution", "response", "answerkey"),
     "split": ("subset", "part", "fold", "set"),
@@ -136,6 +136,7 @@ class Row:
       value: the columns.
       problem: the error, if there are no columns.
       labels: the names of the classes, if the answers are classes of a dataset.
+      split: its split, if that is known without a column; "" if the column says it.
     """
 
     file: str
@@ -143,6 +144,7 @@ class Row:
     value: Mapping[str, Any]
     problem: BadRowError | None = None
     labels: tuple[str, ...] = ()
+    split: str = ""
 
     @property
     def where(self) -> str:
@@ -195,6 +197,8 @@ class Columns:
         self._seen |= dict.fromkeys(row.value)
         # Rows without ids get some, but a column that the config names for them must exist.
         needed = [*required, *(["id"] if "id" in self.mapped else [])]
+        if row.split and "split" in needed:
+            needed.remove("split")
         missing = [field for field in needed if self.name(field) not in row.value]
         if missing:
             kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"
@@ -229,7 +233,7 @@ class Columns:
         if not required and (value is None or is_nan):
             return ""
         if value is None:
-            raise BadRowError(f"{column} is null; give a text or a number")
+            raise BadRowError(f"{column} has no value; give a text or a number")
         if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
             fault = f"is of type {type(value).__name__}, not a text or a number"
             raise bad_value(column, value, fault)
@@ -253,7 +257,7 @@ class Columns:
         free = [column for column in columns if column not in (*REQUIRED, *self.mapped.values())]
         parts = []
         for field in missing:
-            likely = (column for column in free if column.lower() in _OFTEN[field])
+            likely = (column for column in free if column.lower() in OFTEN[field])
             parts.append(f"{field}:{next(likely, 'COLUMN')}")
         hint = f"the columns are {names(columns)}: map them with data.columns={','.join(parts)}"
         if "split" in missing:

@@ -1,7 +1,7 @@
 """Reads the examples of a run, and the instructions of the student's warm-up.
 
-Examples are generated practice tasks, the rows of a JSON Lines file, or a dataset of the hub. They
-can be cached on disk, and have digests of their content.
+Examples are generated practice tasks, the rows of a file (`data.formats`), or a dataset of the hub.
+They can be cached on disk, and have digests of their content.
 """
 
 import collections
@@ -17,10 +17,11 @@ import numpy as np
 
 from bridge_jax import caches
 from bridge_jax.config import DataConfig, InstructConfig
-from bridge_jax.data import practice
+from bridge_jax.data import dividing, practice
 from bridge_jax.data.conversion import RowReader
 from bridge_jax.data.example import Example, Splits, Task, check_labels, read_task, with_task_text
-from bridge_jax.data.formats import read_dataset, read_jsonl
+from bridge_jax.data.formats import READERS, read_file
+from bridge_jax.data.hub import read_dataset
 from bridge_jax.data.rows import (
     BadRow,
     BadRowError,
@@ -40,6 +41,8 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
+# How many practice tasks are made where the config does not say.
+SIZES = {"pool": 500, "dev": 50, "test": 200}
 # Fields of the config that practice tasks are made from.
 _PRACTICE = ("domains", "min_steps", "max_steps", "families")
 
@@ -73,27 +76,33 @@ def load(config: DataConfig, seed: int) -> Splits:
     """Reads the examples that `config` names.
 
     Args:
-      config: the source. For `jsonl` and `hf`, `pool`, `dev` and `test` are how many examples of
-        each split are kept, the first in file order; 0 keeps all.
-      seed: of practice tasks; the other sources do not depend on it.
+      config: the source. For files and `hf`, `pool`, `dev` and `test` are how many examples of each
+        split are kept; 0 keeps all.
+      seed: of practice tasks; of the division of rows without a split; and of samples.
 
     Raises:
       BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or none is left.
-      UserError: the data or the task cannot be read, answers can be read in two ways, or pool or
-        test is empty.
+      UserError: the data or the task cannot be read, answers can be read in two ways, pool or test
+        is empty, or there are too few rows to divide.
     """
     _check(config)
     if config.source == "practice":
-        settings = {name: getattr(config, name) for name in (*_PARTS, *_PRACTICE)}
-        splits = practice.generate(seed, **settings)
-        for name in ("pool", "test"):
-            if not getattr(splits, name):
-                raise UserError(f"practice tasks: no examples for {name}; set data.{name} above 0")
+        sizes = {name: getattr(config, name) or size for name, size in SIZES.items()}
+        settings = {name: getattr(config, name) for name in _PRACTICE}
+        splits = practice.generate(seed, **sizes, **settings)
         if config.kind == "text":
             splits = practice.open_ended(splits, config.min_rouge)
     else:
-        splits = _collect(_rows(config), config)
+        divides = _has_no_split(config)
+        splits = _collect(_rows(config, divides), config, seed if divides else None)
+        splits = _sampled(splits, config, seed)
     return _told(splits, config)
+
+
+def depends_on_seed(config: DataConfig) -> bool:
+    """Whether another seed may give other examples: they are made, divided or sampled by it."""
+    is_sampled = any(getattr(config, name) for name in _PARTS)
+    return config.source == "practice" or is_sampled or _may_divide(config)
 
 
 def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str) -> Splits:
@@ -104,7 +113,7 @@ def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str
 
     Args:
       config: the source.
-      seed: of practice tasks, which are never kept.
+      seed: as in `load`.
       folder: of the cache; None keeps nothing.
       content: the SHA-256 of the file or folder; "" keeps nothing.
 
@@ -113,7 +122,7 @@ def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str
     """
     if folder is None or not content or config.source == "practice":
         return load(config, seed)
-    name = _name(config, content)
+    name = _name(config, seed, content)
     if facts := caches.read(folder, name, (_FILE,)):
         try:
             splits = _load(caches.path_of(folder, name, _FILE).read_bytes(), config)
@@ -157,7 +166,7 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     source = DataConfig(source=config.source, path=config.path, columns=config.columns)
     columns, bad = Columns(config.columns), BadRows()
     found, others = [], set()
-    for row in _raw_rows(source, "instruct.path"):
+    for row in raw_rows(source, "instruct.path"):
         bad.total += 1
         try:
             split = columns.text(row, "split", required=False)
@@ -189,27 +198,43 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     return Instructions(tuple(found[i] for i in order), bad)
 
 
-def _rows(config: DataConfig) -> Iterator[tuple[Row, bool]]:
-    """Yields the rows of `path` and of `test_path`, and whether they are of the second."""
+def _may_divide(config: DataConfig) -> bool:
+    """Whether rows without a split are divided: those of a file, if nothing says what splits."""
+    return config.source in READERS and not config.splits and "split" not in config.columns
+
+
+def _has_no_split(config: DataConfig) -> bool:
+    """Whether the rows are to be divided: none of `config.path` has a split."""
+    if not _may_divide(config):
+        return False
+    return all(row.value.get("split") is None for row in raw_rows(config, "data.path"))
+
+
+def _rows(config: DataConfig, divides: bool) -> Iterator[tuple[Row, bool]]:
+    """Yields the rows of `path` and of `test_path`, and whether they are of the second.
+
+    Rows of `path` that need no split get that of the pool.
+    """
     split = config.columns.get("split", "split")
-    for row in _raw_rows(config, "data.path"):
+    for row in raw_rows(config, "data.path"):
         # A column that the config names must be there.
-        is_free = config.test_path and not row.problem and "split" not in config.columns
+        needs_none = divides or (config.test_path and "split" not in config.columns)
+        is_free = needs_none and not row.problem
         if is_free and row.value.get(split) is None:
             ours = (n for n, ours in config.splits.items() if SPLITS[ours.lower()] == "pool")
-            row = dataclasses.replace(row, value={**row.value, split: next(ours, "train")})
+            row = dataclasses.replace(row, split=next(ours, "train"))
         yield row, False
     if config.test_path:
         other = dataclasses.replace(config, path=config.test_path, config="", revision="")
-        for row in _raw_rows(other, "data.test_path"):
-            yield dataclasses.replace(row, value={**row.value, split: "test"}), True
+        for row in raw_rows(other, "data.test_path"):
+            yield dataclasses.replace(row, split="test"), True
 
 
-def _raw_rows(config: DataConfig, setting: str) -> Iterator[Row]:
+def raw_rows(config: DataConfig, setting: str) -> Iterator[Row]:
     """Yields the rows of a file or a dataset; `setting` names it in messages."""
-    if config.source == "jsonl":
-        return read_jsonl(config.path, setting)
-    return read_dataset(config, setting)
+    if config.source == "hf":
+        return read_dataset(config, setting)
+    return read_file(config.source, config.path, setting)
 
 
 def _check(config: DataConfig) -> None:
@@ -224,6 +249,11 @@ def _check(config: DataConfig) -> None:
             f"data.test_path={config.test_path} is data.path too; name a file of other rows, or "
             "give its rows a split"
         )
+    if config.dev_share + config.test_share >= 1:
+        raise UserError(
+            f"data.dev_share={config.dev_share:g} and data.test_share={config.test_share:g} leave "
+            "nothing for the pool: lower them"
+        )
     for name in ("config", "revision"):
         if getattr(config, name) and config.source != "hf":
             raise UserError(
@@ -234,6 +264,17 @@ def _check(config: DataConfig) -> None:
             f"data.answer_is={config.answer_is} names an option, and data.kind={config.kind} has "
             "none: set data.kind=choice or label"
         )
+
+
+def _sampled(splits: Splits, config: DataConfig, seed: int) -> Splits:
+    """Returns the splits with no more examples each than the config says."""
+    parts, cut = {}, {}
+    for name in _PARTS:
+        there = getattr(splits, name)
+        parts[name] = dividing.sample(there, getattr(config, name), seed)
+        if len(parts[name]) < len(there):
+            cut[name] = len(there)
+    return dataclasses.replace(splits, cut=cut, **parts)
 
 
 def _told(splits: Splits, config: DataConfig) -> Splits:
@@ -251,10 +292,10 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
     return dataclasses.replace(splits, **told)
 
 
-def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
-    """Converts rows, and groups them by split; the caps apply after all rows have been checked."""
+def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig, seed: int | None) -> Splits:
+    """Converts rows, and groups them by split; with a seed, those of the pool are divided by it."""
     reader, bad = RowReader(config), BadRows()
-    found: dict[str, list[Example]] = {"pool": [], "dev": [], "test": []}
+    found: dict[str, list[Example]] = {name: [] for name in _PARTS}
     called: collections.Counter[str] = collections.Counter()
     lost: set[str] = set()  # Our names of the splits that bad rows belong to.
     for row, is_test in rows:
@@ -262,7 +303,7 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
         name = "test" if is_test else ""
         try:
             reader.columns.check(row)
-            theirs = reader.columns.text(row, "split")
+            theirs = row.split or reader.columns.text(row, "split")
             called[theirs] += 1
             if not is_test:
                 name = _ours(theirs, config, reader.columns.name("split"))
@@ -280,6 +321,10 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
         # Where most rows fail alike, leaving them out would leave nothing.
         way_out = "" if bad.cause else "\nmend them, or leave them out with data.on_bad_row=skip"
         raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
+    groups = 0
+    if seed is not None and found["pool"]:
+        pool, dev, test, groups = dividing.divide(found["pool"], config, seed)
+        found = {"pool": [*pool], "dev": [*dev], "test": [*found["test"], *test]}
     for name in ("pool", "test"):
         if not found[name]:
             if name == "test" and config.test_path and not bad.rows:
@@ -287,10 +332,8 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig) -> Splits:
             raise BadRowsError(
                 f"{config.path}: no examples for {name}{_why(name, bad, called, lost)}", bad
             )
-    caps = {"pool": config.pool, "dev": config.dev, "test": config.test}
-    kept = {name: tuple(rows[: caps[name] or None]) for name, rows in found.items()}
-    cut = {name: len(rows) for name, rows in found.items() if len(rows) > len(kept[name])}
-    return Splits(**kept, bad=bad, replaced=reader.replaced, cut=cut)
+    pool, dev, test = (tuple(found[name]) for name in _PARTS)
+    return Splits(pool, dev, test, bad, reader.replaced, divided=seed is not None, groups=groups)
 
 
 def _ours(theirs: str, config: DataConfig, column: str) -> str:
@@ -320,7 +363,7 @@ def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> 
     )
 
 
-def _name(config: DataConfig, content: str) -> str:
+def _name(config: DataConfig, seed: int, content: str) -> str:
     told = with_task_text(config)
     settings = {
         name: dict(value) if isinstance(value, Mapping) else value
@@ -329,8 +372,10 @@ def _name(config: DataConfig, content: str) -> str:
     }
     # `datasets` chooses the format by it.
     kind = [Path(path).suffix for path in (config.path, config.test_path)]
-    versions = caches.versions_of("datasets")
-    return caches.name_of("examples", caches.code_of("data"), versions, settings, kind, content)
+    versions = caches.versions_of("datasets", "datasketch", "pyarrow")
+    code = caches.code_of("data")
+    drawn = seed if depends_on_seed(config) else None
+    return caches.name_of("examples", code, versions, settings, drawn, kind, content)
 
 
 def _texts(splits: Splits) -> dict[str, bytes]:
@@ -353,6 +398,8 @@ def _dump(splits: Splits, path: str) -> bytes:
         "ways_out": bad.ways_out,
         "replaced": splits.replaced,
         "cut": dict(splits.cut),
+        "divided": splits.divided,
+        "groups": splits.groups,
     }
     return b"\n".join([*_texts(splits).values(), _json(rest)])
 
@@ -371,7 +418,8 @@ def _load(data: bytes, config: DataConfig) -> Splits:
         collections.Counter(rest["kinds"]),
         rest["ways_out"],
     )
-    return Splits(**examples, bad=bad, replaced=rest["replaced"], cut=rest["cut"])
+    others = {name: rest[name] for name in ("replaced", "cut", "divided", "groups")}
+    return Splits(**examples, bad=bad, **others)
 
 
 def _columns(examples: Sequence[Example]) -> dict[str, Any]:

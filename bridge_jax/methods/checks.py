@@ -26,7 +26,7 @@ from bridge_jax.methods import (
     states_budgets,
 )
 from bridge_jax.methods.fitting import Fit
-from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, Examples, Inputs
+from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, TEST, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import (
     Asking,
@@ -148,10 +148,10 @@ def _faults_of_sources(config: RunConfig, has_data: bool) -> Iterator[str]:
     if instruct.source == "generated":
         for name in ("path", "columns"):
             if value := getattr(instruct, name):
-                yield f"instruct.{name}={value}: {source} reads no file; set it to jsonl or hf"
+                yield f"instruct.{name}={value}: {source} reads no file; set it to that of the file"
     elif not instruct.path:
         yield f"instruct.path is empty, but {source} reads from it"
-    elif instruct.source == "jsonl" and not Path(instruct.path).is_file():
+    elif instruct.source != "hf" and not Path(instruct.path).is_file():
         yield f"instruct.path={instruct.path}: no such file"
 
 
@@ -387,7 +387,7 @@ def _check_row(fit: Fit, reading: Rendering, pool: Examples) -> None:
         raise UserError(
             f"{fit.setting}.row_tokens={fit.train.row_tokens}: example {pool[longest].id!r} has "
             f"{lengths[longest]} tokens with its answer; raise it, or cut long questions "
-            "(on_long_prompt=truncate, max_prompt_tokens)"
+            "(on_long_prompt, max_prompt_tokens)"
         )
 
 
@@ -463,6 +463,19 @@ def _check_prompts(
         reading.answers(pool, pool.digest)  # An answer may have tokens that the prompt lacks.
     longest = max(int(part.lengths.max(initial=0)) for part in found)
     check_context(longest, config.generation.max_new_tokens, model.config.max_positions)
+
+
+def cut_prompts(stages: Sequence[Stage], inputs: Inputs) -> dict[Role, tuple[int, int]]:
+    """Returns for each role how many questions are cut to fit its prompts, and of how many."""
+    read = {name for stage in stages for name in stage.reads.values()}
+    splits = {POOL: inputs.pool, DEV: inputs.dev, TEST: inputs.test}
+    asked = [splits[name] for name in splits if name in read]
+    found: dict[Role, tuple[int, int]] = {}
+    for role in roles(stages):
+        reading = inputs.rendering(role)
+        cut = [reading.prompts(part, part.digest, "reason").cut for part in asked]
+        found[role] = sum(cut), sum(map(len, asked))
+    return found
 
 
 def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from bridge_jax.config import RunConfig, TrainConfig
+from bridge_jax.data import sources
 from bridge_jax.generation.engine import calls
 from bridge_jax.generation.slots import BLOCK
 from bridge_jax.methods import inputs
@@ -373,7 +374,7 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
     # Neither changes an example: whether labels are known, and which rationale is used.
     config = lengths.config
     data = dataclasses.replace(config.data, labelled=True, rationale="")
-    seed = config.seed if data.source == "practice" else 0
+    seed = config.seed if sources.depends_on_seed(data) else 0
 
     def settings() -> str:
         return of_value([keyed_values(data), sorted(table[inputs.POOL].files().values()), seed])

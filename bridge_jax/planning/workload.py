@@ -19,6 +19,7 @@ import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.config import API_TEACHERS, GenerationConfig, RunConfig, TrainConfig
+from bridge_jax.data import sources
 from bridge_jax.data.example import Example, with_task_text
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
@@ -120,8 +121,10 @@ class Lengths:
             except UserError:
                 counted = False
         self.pool: Seq[Example] = inputs.pool if counted else ()
-        self.pool_size = len(self.pool) or config.data.pool
-        self.test_size = len(inputs.test) if counted else config.data.test
+        self.pool_size = len(self.pool) or config.data.pool or sources.SIZES["pool"]
+        self.test_size = config.data.test or sources.SIZES["test"]
+        if counted:
+            self.test_size = len(inputs.test)
 
     def examples(self, load: Load) -> int:
         """Returns the number of examples of a load."""

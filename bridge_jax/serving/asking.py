@@ -95,7 +95,7 @@ class AskingConfig:
     data: QuestionsConfig = dataclasses.field(default_factory=QuestionsConfig)
     mode: Literal["reason", "answer"] = "reason"
     max_prompt_tokens: Count = 0
-    on_long_prompt: Literal["error", "truncate"] = "error"
+    on_long_prompt: Literal["error", "cut_end", "cut_beginning", "cut_middle"] = "error"
     generation: GenerationConfig = dataclasses.field(default_factory=GenerationConfig)
     seed: Count = 0
     matmul: Literal["auto", "bfloat16"] = "auto"

@@ -1,6 +1,5 @@
 """Reads the questions of a file as a stream: they need no gold answer and no split."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +7,13 @@ from typing import NamedTuple
 from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.conversion import RowReader
 from bridge_jax.data.example import Example, check_labels, read_task
-from bridge_jax.data.formats import read_jsonl
+from bridge_jax.data.formats import read_file
 from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Row
 from bridge_jax.errors import UserError
 from bridge_jax.serving.asking import QuestionsConfig
 
-SUFFIXES = (".jsonl", ".csv")
+# Suffix -> `data.source`.
+SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
 class Question(NamedTuple):
@@ -116,28 +116,11 @@ class Questions:
 
 
 def _rows(path: str) -> Iterator[Row]:
-    """Yields the rows of a file of JSON Lines or CSV, by its suffix."""
+    """Yields the rows of a file, whose format is known by its suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(
-            f"data.path={path}: the name does not end in {' or '.join(SUFFIXES)}; convert the "
-            "file, or rename it"
+            f"data.path={path}: the name does not end in {', '.join(SUFFIXES)}; convert the file, "
+            "or rename it"
         )
-    return read_jsonl(path, "data.path") if suffix == ".jsonl" else _csv_rows(path)
-
-
-def _csv_rows(path: str) -> Iterator[Row]:
-    """Yields the rows of a CSV file with a header; an empty cell is no value."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as lines:
-            records = csv.DictReader(lines, strict=True)
-            for record in records:
-                place, fault = f"line {records.line_num}", None
-                if None in record or None in record.values():
-                    fault = BadRowError("has other cells than the header")
-                cells = {} if fault else {name: cell or None for name, cell in record.items()}
-                yield Row(path, place, cells, fault)
-    except OSError as error:
-        raise UserError(f"data.path={path}: {error.strerror or error}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"data.path={path}: is not CSV in UTF-8 ({error}); mend it") from None
+    return read_file(SUFFIXES[suffix], path, "data.path")

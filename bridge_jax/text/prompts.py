@@ -24,6 +24,9 @@ SYSTEM_FILE = "system_message.txt"
 
 Mode = Literal["reason", "answer", "explain"]
 
+_GAP = " … "  # Where the middle of a question is left out.
+_PARTIAL = "\ufffd"  # What the bytes of a part of a character are decoded to.
+
 INSTRUCTIONS: dict[Mode, str] = {
     "reason": "Reason step by step, then write the answer.",
     "answer": "Write only the answer.",
@@ -193,9 +196,8 @@ def render_prompt(
     """Returns the prompt's ids, at most `max_tokens`.
 
     Raises:
-      UserError: it is longer, and `on_long` is not "truncate", which cuts the beginning of the
-        question (its end holds the question proper and the options); or the prompt is too long
-        even with an empty question.
+      UserError: it is longer, and `on_long` is "error" (the other ways cut the question); or it is
+        too long even with an empty question.
     """
     ids = tokenizer.render_chat(messages(example, mode))
     excess = len(ids) - max_tokens
@@ -211,21 +213,33 @@ def render_prompt(
     )
     if rest >= max_tokens:
         raise no_room
-    if on_long != "truncate":
+    if on_long == "error":
         raise UserError(
             f"example {example.id!r}: its prompt has {len(ids)} tokens{of_task}, max_prompt_tokens "
             f"is {max_tokens}; raise it, or cut long questions with "
-            "--config.on_long_prompt=truncate"
+            "--config.on_long_prompt=cut_end, cut_beginning or cut_middle"
         )
     question = tokenizer.encode(example.question)
     # The cut text may be tokenized into more tokens, so cut until the rendered chat fits.
     while len(ids) > max_tokens and excess < len(question):
-        shorter = dataclasses.replace(example, question=tokenizer.decode(question[excess:]))
+        shorter = dataclasses.replace(example, question=_cut(tokenizer, question, excess, on_long))
         ids = tokenizer.render_chat(messages(shorter, mode))
         excess += max(1, len(ids) - max_tokens)
     if len(ids) > max_tokens:
         raise no_room
     return ids
+
+
+def _cut(tokenizer: Tokenizer, ids: list[int], excess: int, how: str) -> str:
+    """Returns the text of a question without `excess` of its tokens.
+
+    A character that the cut leaves in part is dropped.
+    """
+    kept = len(ids) - excess
+    before = {"cut_end": kept, "cut_middle": (kept + 1) // 2, "cut_beginning": 0}[how]
+    begin = tokenizer.decode(ids[:before]).rstrip(_PARTIAL)
+    end = tokenizer.decode(ids[len(ids) - (kept - before) :]).lstrip(_PARTIAL)
+    return f"{begin}{_GAP}{end}" if begin and end else begin or end
 
 
 def _of_task(tokenizer: Tokenizer, example: Example) -> str:

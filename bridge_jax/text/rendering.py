@@ -48,10 +48,12 @@ class Ragged(Seq[list[int]]):
     Attributes:
       tokens: int32[T], all lists, one after another.
       offsets: int64[N+1], where each list begins, and T.
+      cut: how many of the lists are prompts whose question was cut.
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
+    cut: int = 0
 
     @classmethod
     def of(cls, lists: Seq[Seq[int]]) -> "Ragged":
@@ -95,17 +97,19 @@ class Ragged(Seq[list[int]]):
             file: functools.partial(np.save, arr=array, allow_pickle=False)
             for file, array in zip(_FILES, (self.tokens, self.offsets))
         }
-        facts = {**facts, "lists": len(self), "tokens": len(self.tokens)}
+        facts = {**facts, "lists": len(self), "tokens": len(self.tokens), "cut": self.cut}
         caches.write(folder, name, parts, facts)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Ragged | None":
         """Returns the arrays of the entry `name`, mapped; None unless it is whole."""
-        if caches.read(folder, name, _FILES) is None:
+        facts = caches.read(folder, name, _FILES)
+        if facts is None:
             return None
         files = [caches.path_of(folder, name, file) for file in _FILES]
         try:
-            return cls(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))
+            tokens, offsets = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
+            return cls(tokens, offsets, facts["cut"])
         except (OSError, ValueError):  # Another process removed or replaced it in the meantime.
             return None
 
@@ -155,7 +159,7 @@ class Rendering:
       table_rows: of the model's embedding table.
       checkpoint: the model's name in messages.
       max_prompt_tokens: the longest prompt, in tokens.
-      on_long_prompt: "truncate", or longer prompts are an error.
+      on_long_prompt: as in `RunConfig`.
       folder: where ids are kept on disk; None keeps them in memory alone.
       key: a hash of the tokenizer and its chat template; "" keeps nothing on disk.
     """
@@ -342,12 +346,17 @@ class Rendering:
         def render(batch: Seq[Example]) -> list[list[int]]:
             return self.tokenizer.render_all([prompts.messages(e, mode) for e in batch])
 
+        cut = 0
+
         def checked(example: Example, ids: list[int] | None) -> list[int]:
+            nonlocal cut
             if ids is None or len(ids) > most or max(ids, default=0) >= rows:
+                cut += ids is not None and len(ids) > most
                 return self._render(example, mode)
             return ids
 
-        return _in_batches(examples, render, checked, f"prompts to {mode}")
+        found = _in_batches(examples, render, checked, f"prompts to {mode}")
+        return dataclasses.replace(found, cut=cut)
 
     def _gold_answers(self, examples: Seq[Example]) -> Ragged:
         """Returns the ids of gold answers, each with the end token; raises as `answers`."""

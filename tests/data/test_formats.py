@@ -163,8 +163,8 @@ CSV = "id,question,answer,split\na,What?,1,train\nb,Who?,2,test\n"
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (CSV, "CSV or TSV; name it so and read it with data.source=hf"),
-        (CSV.replace(",", "\t"), "CSV or TSV; name it so and read it with data.source=hf"),
+        (CSV, "CSV; read it with source=csv"),
+        (CSV.replace(",", "\t"), "CSV; read it with source=csv"),
         (f"[{', '.join(ROWS)}]", "a JSON array; write one object a line: jq -c '.[]'"),
         (json.dumps([json.loads(r) for r in ROWS], indent=1), "a JSON array; write one object"),
         (json.dumps(json.loads(ROWS[0]), indent=1), "objects over several lines; write one a line"),
@@ -181,7 +181,7 @@ def test_another_format_is_named(tmp_path, content, cause, on_bad_row):
     ("content", "cause"),
     [
         (gzip.compress("\n".join(ROWS).encode(), mtime=0), "is compressed by gzip: unpack it"),
-        (b"PAR1....", "is parquet: read it with source=hf"),
+        (b"PAR1....", "is Parquet: read it with data.source=parquet"),
         (b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     ],

@@ -68,8 +68,8 @@ ALIKE = [
     ),
     (
         [{"a": 1, "question": "?", "answer": "1"}] * 2,
-        {"columns": {"id": "uid"}},
-        "all 2 rows fail alike: no key 'split', 'uid'; the columns are a, question, answer: map "
+        {"columns": {"id": "uid", "split": "part"}},
+        "all 2 rows fail alike: no key 'part', 'uid'; the columns are a, question, answer: map "
         "them with data.columns=split:COLUMN,id:COLUMN, or give each row split=train, dev or test",
     ),
     (

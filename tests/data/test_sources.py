@@ -52,9 +52,9 @@ def test_open_practice_wants_the_explanation_and_has_a_shorter_rationale():
         assert now.min_rouge == 0.8
 
 
-def test_practice_without_test_is_an_error():
-    with pytest.raises(UserError, match=r"no examples for test; set data\.test above 0"):
-        load(DataConfig(pool=3, test=0), seed=0)
+def test_practice_has_sizes_of_its_own():
+    splits = load(DataConfig(max_steps=1), seed=0)
+    assert (len(splits.pool), len(splits.dev), len(splits.test)) == (500, 50, 200)
 
 
 def test_jsonl_splits(tmp_path):
@@ -64,9 +64,18 @@ def test_jsonl_splits(tmp_path):
     assert splits.bad.rows == [] and splits.replaced == 0
 
 
-def test_caps_keep_the_first_rows(tmp_path):
-    splits = read(tmp_path, [*GOOD, row("e"), row("f", "test")], pool=2, test=1)
-    assert (ids(splits.pool), ids(splits.test)) == (["a", "d"], ["c"])
+def test_caps_keep_a_sample_drawn_by_the_seed(tmp_path):
+    rows = [*GOOD, *(row(f"x{i}") for i in range(98)), row("f", "test")]
+    splits = read(tmp_path, rows, pool=40, test=1)
+    assert splits.cut == {"pool": 100, "test": 2} and len(splits.dev) == 1
+    kept = ids(splits.pool)
+    assert len(kept) == 40 and kept == [r["id"] for r in rows if r["id"] in kept]
+    assert sum(rows.index(row(name)) < 50 for name in kept) in range(12, 29)  # not the first
+    # A smaller sample is part of it, and so is that of the file in another order.
+    assert set(ids(read(tmp_path, rows, pool=10).pool)) < set(kept)
+    assert set(ids(read(tmp_path, rows[::-1], pool=40).pool)) == set(kept)
+    data = DataConfig("jsonl", str(tmp_path / "rows.jsonl"), pool=40)
+    assert len(set(kept) & set(ids(load(data, seed=1).pool))) < 30
 
 
 def test_options_in_columns_of_their_own_are_mixed(tmp_path):
@@ -141,7 +150,7 @@ BAD = [
     ({"id": "x", "question": "?", "split": "dev"}, "has no key 'answer'"),
     (row("x", question="  "), "question is empty"),
     (row("x", question=["?"]), "question=['?'] is of type list, not a text or a number"),
-    (row("x", answer=None), "answer is null; give a text or a number"),
+    (row("x", answer=None), "answer has no value; give a text or a number"),
     (row("x", answer=True), "answer=True is of type bool"),
     (row("x", answer="twelve"), "answer='twelve' is not a number"),
     (row("x", rationale=3 * [1]), "rationale=[1, 1, 1] is of type list"),
@@ -483,7 +492,7 @@ def test_a_cell_of_a_csv_file_is_the_text_that_is_there(tmp_path, hub, cell, con
     splits = load(DataConfig(source="hf", path=str(path), on_bad_row="skip", **config), seed=0)
     assert [example.answer for example in (*splits.pool, *splits.test)] == [answer, answer]
     if not other:
-        assert splits.bad.rows[0].reason == "answer is null; give a text or a number"
+        assert splits.bad.rows[0].reason == "answer has no value; give a text or a number"
 
 
 def test_the_cells_of_a_folder_of_tsv_files_are_texts(tmp_path, hub):

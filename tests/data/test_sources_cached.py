@@ -82,7 +82,8 @@ def test_every_field_comes_back(tmp_path, monkeypatch):
         if field.name == "budget":  # Set by what asks a model, and never by a source.
             continue
         assert getattr(text, field.name) != getattr(number, field.name)
-    splits = Splits((text, number, number), (number,), (text,), replaced=3, cut={"dev": 9})
+    counts = {"replaced": 3, "cut": {"dev": 9}, "divided": True, "groups": 2}
+    splits = Splits((text, number, number), (number,), (text,), **counts)
     splits.bad.total = 5
     monkeypatch.setattr(sources, "load", lambda config, seed: splits)
     _, second = twice(config("x"), tmp_path)
@@ -94,10 +95,25 @@ def test_another_place_is_the_same_data(data, tmp_path, loads):
     sources.load_cached(config(data), 0, tmp_path / "cache", "1")
     moved = data.rename(tmp_path / "moved.jsonl")
     again = sources.load_cached(
-        config(moved, rationale="0", labelled=False), 1, tmp_path / "cache", "1"
+        config(moved, rationale="0", labelled=False), 0, tmp_path / "cache", "1"
     )
     assert len(loads) == 1
     assert again.bad.rows[0].file == str(moved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "loaded"),
+    [
+        ({"pool": 0, "columns": {"split": "split"}}, 1),  # Nothing is drawn.
+        ({"pool": 0}, 2),  # Rows without a split would be divided.
+        ({"columns": {"split": "split"}}, 2),  # The pool is a sample.
+    ],
+)
+def test_another_seed_is_loaded_again_where_it_draws(data, tmp_path, loads, settings, loaded):
+    for seed in (0, 1):
+        found = sources.load_cached(config(data, **settings), seed, tmp_path / "cache", "1")
+        assert found == sources.load(config(data, **settings), seed)
+    assert len(loads) == loaded + 2
 
 
 @pytest.mark.parametrize(

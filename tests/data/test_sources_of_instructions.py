@@ -123,7 +123,7 @@ def test_a_dataset_without_the_library(monkeypatch):
             "source=hf path=x columns=anser:output",
             "instruct.columns=anser: one of question, answer, context, split",
         ),
-        ("source=csv", "instruct.source=csv: one of generated, jsonl, hf"),
+        ("source=tsv", "instruct.source=tsv: one of generated, jsonl, csv, parquet, hf"),
     ],
 )
 def test_what_cannot_work_is_found_at_the_start(settings, message):

@@ -62,7 +62,7 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
     assert list(job.notes()) == [
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
         f"1 x split is not train, dev or test ({tmp_path}/run/bad_rows.jsonl)",
-        "data.test=8: the first 8 of 10 rows are read; 0 reads all",
+        "data.test=8: 8 of 10 rows, a random sample; 0 takes all",
         "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: 1",
     ]
     assert len(read_rows(tmp_path / "run/bad_rows.jsonl")) == 4
@@ -79,7 +79,7 @@ def test_rows_that_a_limit_leaves_out_are_counted(settings, tmp_path):
     config = settings(rows(20, 0), "data.pool=5")
     job = Run(config, tmp_path / "run")
     assert len(job.inputs.pool) == 5 and job.inputs.splits.cut == {"pool": 10, "test": 10}
-    said = "data.pool=5: the first 5 of 10 rows are read; 0 reads all"
+    said = "data.pool=5: 5 of 10 rows, a random sample; 0 takes all"
     assert said in list(job.notes())
 
 

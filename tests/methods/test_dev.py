@@ -94,8 +94,11 @@ def test_what_cannot_be_measured_is_found_in_the_config(start, settings, said):
         checks.validate(override(start().config, settings))
 
 
-def test_data_without_a_dev_split_cannot_be_measured_on(start):
-    job = start(*MEASURED, "data.dev=0")
+def test_data_without_a_dev_split_cannot_be_measured_on(start, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = '{"question": "What is %d?", "answer": "1", "split": "%s"}\n'
+    path.write_text("".join(row % (i, "train" if i else "test") for i in range(9)))
+    job = start(*MEASURED, "data.source=jsonl", f"data.path={path}", "data.kind=numeric")
     with pytest.raises(UserError, match=r"dev_every=3: the data has no dev split"):
         one_stage.check(job)
 

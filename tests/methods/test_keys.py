@@ -67,7 +67,7 @@ FIELDS = {
     "form": ("two_pass", (LOGITS, STUDENT, DIRECT, *(set(OF_STUDENT) - {OF_LABELS}))),
     "seed": (1, (*OF_POOL, INSTRUCT, *TESTS)),
     "max_prompt_tokens": (144, (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
-    "on_long_prompt": ("truncate", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
+    "on_long_prompt": ("cut_beginning", (*READ_BY_ASSISTANT, *READ_BY_STUDENT)),
     "curves": (("tensorboard",), NOTHING),
     "data.rationale": ("long", (ANNOTATIONS,)),
     "data.pool": (25, OF_POOL),
@@ -211,6 +211,8 @@ FIELDS |= {
     "data.test_path": ("more.jsonl", NOTHING),
     "data.columns": ({"question": "text"}, NOTHING),
     "data.splits": ({"train": "train"}, NOTHING),
+    "data.test_share": (0.3, NOTHING),  # Of files, whose rows are known by their content.
+    "data.dev_share": (0.3, NOTHING),
     "budget.ledger": ("other.sqlite", NOTHING),
     "instruct.path": ("rows.jsonl", NOTHING),
     "instruct.columns": ({"question": "text"}, NOTHING),

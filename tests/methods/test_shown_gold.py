@@ -87,7 +87,7 @@ def test_how_the_pool_is_written(config, tmp_path, monkeypatch, setting, mode):
 def test_a_long_question_is_cut_and_the_shown_answer_is_not(tiny_tokenizer, config, tmp_path):
     example = Run(config(), tmp_path).inputs.pool[0]
     long = dataclasses.replace(example, question="word " * 300 + "why?")
-    ids = prompts.render_prompt(tiny_tokenizer, long, "explain", 150, "truncate")
+    ids = prompts.render_prompt(tiny_tokenizer, long, "explain", 150, "cut_beginning")
     assert len(ids) <= 150
     assert f"why?\nAnswer: {example.answer}" in tiny_tokenizer.decode(ids)
 

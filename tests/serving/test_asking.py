@@ -32,7 +32,7 @@ def config(tmp_path):
             choices=("billing", "login"),
         ),
         max_prompt_tokens=77,
-        on_long_prompt="truncate",
+        on_long_prompt="cut_beginning",
         student=ModelConfig(matmul="bfloat16"),
         generation=GenerationConfig(max_new_tokens=33, temperature=0.5),
         seed=4,
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_again_and_has_no_path(config, tmp_path):
     assert str(tmp_path) not in text
     assert asking.read(tmp_path) == made
     assert made.mode == "answer"
-    assert (made.max_prompt_tokens, made.on_long_prompt, made.seed) == (77, "truncate", 4)
+    assert (made.max_prompt_tokens, made.on_long_prompt, made.seed) == (77, "cut_beginning", 4)
     assert (made.generation.max_new_tokens, made.generation.temperature) == (33, 0.5)
     assert made.matmul == "bfloat16"
     assert asking.of_run(config, "assistant", "answer").matmul == "auto"

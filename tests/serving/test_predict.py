@@ -146,7 +146,7 @@ def test_prompts_that_do_not_fit_are_errors_or_are_cut(found, settings, tmp_path
     assert 2 < counts.errors == len(errors) < 11
     assert sum("max_prompt_tokens is 80; raise it, or cut" in each for each in errors) > 1
     assert not any("example" in each for each in errors)
-    cut = dataclasses.replace(short, on_long_prompt="truncate")
+    cut = dataclasses.replace(short, on_long_prompt="cut_beginning")
     assert predict.predict(found, cut, tmp_path / "b.jsonl")[0].errors == 1
 
 

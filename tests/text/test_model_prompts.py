@@ -91,14 +91,14 @@ def test_the_question_is_cut_and_the_task_never(tiny_tokenizer):
     long = dataclasses.replace(TOLD, question="Dear Sir or Madam. " * 40 + "Charged twice.")
     rest = tok.render_chat(prompts.messages(dataclasses.replace(long, question=""), "reason"))
     most = len(rest) + 20
-    ids = prompts.render_prompt(tok, long, "reason", most, "truncate")
+    ids = prompts.render_prompt(tok, long, "reason", most, "cut_beginning")
     assert len(rest) < len(ids) <= most
     text = tok.decode(ids)
     assert prompts.messages(TOLD, "reason")[0]["content"] in text
     assert "Charged twice." in text and text.count("Dear") < 3
 
 
-@pytest.mark.parametrize("on_long", ["error", "truncate"])
+@pytest.mark.parametrize("on_long", ["error", "cut_beginning"])
 def test_a_task_that_leaves_no_room_is_named(tiny_tokenizer, on_long):
     tok = tiny_tokenizer
     empty = dataclasses.replace(TOLD, question="")

@@ -77,10 +77,11 @@ def test_written_sequences_are_those_of_each_example(tiny_tokenizer, digest):
 
 def test_long_questions_are_cut_alike(tiny_tokenizer):
     examples = [dataclasses.replace(e, question=f"{e.question} x " * 60) for e in EXAMPLES]
-    found = rendering(tiny_tokenizer, max_prompt_tokens=150, on_long_prompt="truncate")
-    expected = one_by_one(tiny_tokenizer, examples, "reason", 150, "truncate")
+    found = rendering(tiny_tokenizer, max_prompt_tokens=150, on_long_prompt="cut_beginning")
+    expected = one_by_one(tiny_tokenizer, examples, "reason", 150, "cut_beginning")
     assert list(found.prompts(examples, "", "reason")) == expected
     assert found.prompts(examples, "", "reason").lengths.max() == 150
+    assert found.prompts([*examples, *EXAMPLES], "", "reason").cut == len(examples)
     assert max(map(len, one_by_one(tiny_tokenizer, examples, "reason"))) > 1000
 
 

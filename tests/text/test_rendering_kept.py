@@ -66,13 +66,26 @@ def test_in_one_process_nothing_is_rendered_or_read_twice(tiny_tokenizer):
 
 @pytest.mark.parametrize(
     "change",
-    [{"key": "l"}, {"max_prompt_tokens": 999}, {"table_rows": 999}, {"on_long_prompt": "truncate"}],
+    [
+        {"key": "l"},
+        {"max_prompt_tokens": 999},
+        {"table_rows": 999},
+        {"on_long_prompt": "cut_beginning"},
+    ],
 )
 def test_other_settings_are_rendered_again(tiny_tokenizer, tmp_path, change):
     rendering(tiny_tokenizer, folder=tmp_path).prompts(EXAMPLES, "d", "reason")
     counting = Counting(tiny_tokenizer)
     rendering(counting, folder=tmp_path, **change).prompts(EXAMPLES, "d", "reason")
     assert counting.many == len(EXAMPLES)
+
+
+def test_how_many_were_cut_is_kept(tiny_tokenizer, tmp_path):
+    examples = [dataclasses.replace(EXAMPLES[0], question="So it is. " * 99), *EXAMPLES[1:]]
+    for _ in range(2):
+        how = {"max_prompt_tokens": 300, "on_long_prompt": "cut_end", "folder": tmp_path}
+        found = rendering(tiny_tokenizer, **how).prompts(examples, "d", "reason")
+        assert (found.cut, found.lengths.max()) == (1, 300)
 
 
 def test_ids_that_are_not_those_of_the_examples_are_made_again(tiny_tokenizer, tmp_path):

@@ -95,7 +95,7 @@ def test_long_prompt_is_an_error_that_names_the_way_out(tiny_tokenizer):
 
 def test_truncation_cuts_the_beginning_of_the_question(tiny_tokenizer):
     long = dataclasses.replace(EXAMPLE, question="Lorem ipsum. " * 40 + EXAMPLE.question)
-    ids = prompts.render_prompt(tiny_tokenizer, long, "reason", 100, "truncate")
+    ids = prompts.render_prompt(tiny_tokenizer, long, "reason", 100, "cut_beginning")
     assert 80 < len(ids) <= 100
     text = tiny_tokenizer.decode(ids)
     assert EXAMPLE.question in text and prompts.INSTRUCTIONS["reason"] in text
@@ -103,7 +103,24 @@ def test_truncation_cuts_the_beginning_of_the_question(tiny_tokenizer):
     rest = len(tiny_tokenizer.render_chat(prompts.messages(empty, "reason")))
     assert rest > 10
     with pytest.raises(UserError, match=f"needs {rest} tokens beside the question"):
-        prompts.render_prompt(tiny_tokenizer, long, "reason", 10, "truncate")
+        prompts.render_prompt(tiny_tokenizer, long, "reason", 10, "cut_beginning")
+
+
+@pytest.mark.parametrize("how", ["cut_end", "cut_beginning", "cut_middle"])
+def test_each_way_of_cutting_keeps_the_rest_of_the_question(tiny_tokenizer, how):
+    first, last = "Begin at the gate. ", " End at the mill."
+    middle = "Ünder 你好 👋 skies. " * 60  # A cut may go through a character of several tokens.
+    long = dataclasses.replace(EXAMPLE, question=first + middle + last)
+    empty = dataclasses.replace(long, question="")
+    rest = len(tiny_tokenizer.render_chat(prompts.messages(empty, "reason")))
+    for most in range(rest + 70, rest + 90):
+        ids = prompts.render_prompt(tiny_tokenizer, long, "reason", most, how)
+        assert most - 20 < len(ids) <= most
+        text = tiny_tokenizer.decode(ids)
+        assert (first in text) == (how != "cut_beginning")
+        assert (last in text) == (how != "cut_end")
+        assert (" … " in text) == (how == "cut_middle") and "\ufffd" not in text
+        assert prompts.INSTRUCTIONS["reason"] in text
 
 
 def test_a_prompt_that_fits_is_left_alone(tiny_tokenizer):

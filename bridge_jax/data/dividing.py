@@ -1,0 +1,178 @@
+"""Divides rows without a split into pool, dev and test, and draws samples of a split.
+
+Both depend on the seed and on what the examples say, not on their order in the file: a row that is
+added moves few others.
+"""
+
+import collections
+import contextlib
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bridge_jax import progress
+from bridge_jax.config import DataConfig
+from bridge_jax.data.example import Example
+from bridge_jax.errors import UserError
+
+# The estimated Jaccard similarity of the pieces of two questions from which they are said to repeat
+# each other, and the hash functions of the estimate, whose error is at most 0.04. Our defaults.
+_ALIKE, _HASHES = 0.8, 128
+_PIECE = 5  # Characters. Words would not do where a script has no spaces between them.
+_LONG = 5_000  # Examples; for as many or more, progress is shown.
+
+
+class Divided(NamedTuple):
+    """The three parts, in the order of the file, and how many groups of near-duplicates there are.
+
+    A group has two or more examples, all in one part.
+    """
+
+    pool: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    groups: int
+
+
+def divide(examples: Sequence[Example], config: DataConfig, seed: int) -> Divided:
+    """Divides the examples of a file.
+
+    Every label gives its share to dev and test, as far as whole groups of near-duplicates allow;
+    one that has few examples gives half of them at most.
+
+    Args:
+      examples: rows of a file, in its order.
+      config: says the shares; with a `test_path`, none is for the test.
+      seed: draws them.
+
+    Raises:
+      UserError: one of the parts would be empty.
+    """
+    groups = group_alike([example.question for example in examples])
+    keys = [_key(example, seed) for example in examples]
+    by_label: dict[str, list[list[int]]] = collections.defaultdict(list)
+    for group in groups:
+        first = min(group, key=lambda i: keys[i])
+        by_label[_label(examples[first], config)].append(group)
+    shares = {"dev": config.dev_share} | ({} if config.test_path else {"test": config.test_share})
+    part_of = ["pool"] * len(examples)
+    wanted = dict.fromkeys(shares, 0.0)  # Summed over labels, so that roundings do not add up.
+    given = dict.fromkeys(shares, 0)
+    for _, members in sorted(by_label.items()):
+        members.sort(key=lambda group: min(keys[i] for i in group))
+        size = sum(map(len, members))
+        room = size // 2 if len(by_label) > 1 else size - 1
+        for part, share in shares.items():
+            wanted[part] += share * size
+            quota = min(room, round(wanted[part]) - given[part])
+            for group in members:
+                if part_of[group[0]] == "pool" and len(group) <= quota:
+                    for i in group:
+                        part_of[i] = part
+                    quota, room = quota - len(group), room - len(group)
+                    given[part] += len(group)
+    for part, share in shares.items():
+        _check_part(part, share, given[part], len(examples), config)
+    parts = {
+        part: tuple(e for e, of in zip(examples, part_of) if of == part)
+        for part in ("pool", "dev", "test")
+    }
+    return Divided(**parts, groups=sum(len(group) > 1 for group in groups))
+
+
+def sample(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:
+    """Returns `count` of the examples, drawn by `seed`, in their order; all if `count` is 0.
+
+    A smaller sample is part of a larger one.
+    """
+    if not count or len(examples) <= count:
+        return tuple(examples)
+    order = sorted(range(len(examples)), key=lambda i: _key(examples[i], seed))
+    return tuple(examples[i] for i in sorted(order[:count]))
+
+
+def group_alike(questions: Sequence[str]) -> list[list[int]]:
+    """Returns the indices of questions that nearly repeat each other, as groups in file order.
+
+    Each question is compared with the first of every group that locality-sensitive hashing of
+    MinHash signatures finds near it, in an order that depends on the questions alone; the time
+    grows with their number, not with its square. A question near several groups joins them.
+
+    Args:
+      questions: texts; capitals and white space are not compared.
+    """
+    from datasketch import MinHash, MinHashLSH  # It imports SciPy, which takes a second.
+
+    texts = [" ".join(question.casefold().split()) for question in questions]
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for i, text in enumerate(texts):
+        places[text].append(i)
+    order = sorted(places, key=lambda text: hashlib.sha256(_bytes(text)).digest())
+    index = MinHashLSH(threshold=_ALIKE, num_perm=_HASHES)
+    signatures: dict[int, MinHash] = {}
+    leader = list(range(len(order)))
+
+    def leader_of(n: int) -> int:
+        while leader[n] != n:
+            leader[n] = leader[leader[n]]
+            n = leader[n]
+        return n
+
+    bar = contextlib.nullcontext(lambda: None)
+    if len(order) >= _LONG:
+        bar = progress.track("comparing questions", len(order), "questions")
+    with bar as advance:
+        for n, text in enumerate(order):
+            signature = MinHash(_HASHES, hashfunc=zlib.crc32)
+            signature.update_batch(_pieces(text))
+            found = [m for m in index.query(signature) if isinstance(m, int)]
+            near = [m for m in found if signatures[m].jaccard(signature) >= _ALIKE]
+            for m in sorted(near):
+                first, second = sorted((leader_of(m), leader_of(n)))
+                leader[second] = first
+            if not near:
+                index.insert(n, signature)
+                signatures[n] = signature
+            advance()
+    groups: dict[int, list[int]] = collections.defaultdict(list)
+    for n, text in enumerate(order):
+        groups[leader_of(n)] += places[text]
+    return sorted(sorted(group) for group in groups.values())
+
+
+def _check_part(part: str, share: float, count: int, total: int, config: DataConfig) -> None:
+    """Raises a `UserError` if a part that the run needs got no example."""
+    setting = f"data.{part}_share={share:g}"
+    if part == "test" and not share:
+        raise UserError(
+            f"{config.path}: no row has a split, and {setting} takes none for the test; raise it, "
+            "or name a file of test rows with data.test_path"
+        )
+    if share and not count:
+        way_out = ", or set it to 0" if part == "dev" else ", or name a file with data.test_path"
+        raise UserError(
+            f"{config.path}: no row has a split, and {setting} of {total:,} rows that differ is "
+            f"none; add rows or raise it{way_out}"
+        )
+
+
+def _key(example: Example, seed: int) -> bytes:
+    """Returns the place of an example in the order that `seed` draws."""
+    return hashlib.sha256(_bytes(json.dumps([seed, example.question, example.id]))).digest()
+
+
+def _label(example: Example, config: DataConfig) -> str:
+    """Returns the label of an example, of those that all rows share; "" if it has none."""
+    is_shared = example.kind == "label" or (example.kind == "choice" and config.choices)
+    return (example.answer or "") if is_shared else ""
+
+
+def _pieces(text: str) -> set[bytes]:
+    """Returns the pieces of a text that its signature is made of."""
+    return {_bytes(text[i : i + _PIECE]) for i in range(max(1, len(text) - _PIECE + 1))}
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

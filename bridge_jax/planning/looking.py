@@ -1,0 +1,343 @@
+"""Looks at data as a run would read them: what is bad, how long texts are, what each model sees.
+
+Only tokenizers are read, no weights; nothing is sent.
+"""
+
+import collections
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from bridge_jax import methods, shown
+from bridge_jax.config import API_TEACHERS, RunConfig
+from bridge_jax.data.example import Example, Splits
+from bridge_jax.data.rows import BadRow, BadRows
+from bridge_jax.methods import checks, teacher
+from bridge_jax.methods.inputs import Inputs
+from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.content import Hashes
+from bridge_jax.pipeline.files import write_rows
+from bridge_jax.planning import proposal
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import Mode, Sequence
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.tokenizer import Tokenizer
+
+SHOWN = 20  # Bad rows, and labels, on the screen.
+PARTS = ("pool", "dev", "test")
+
+_BARS, _BAR = 10, 40  # Of the histogram: how many, and how long the longest is.
+_NO_LIMIT = 10**9
+_REASONING = "(The reasoning of the assistant will stand here.)"
+_BEGIN, _END = "⟦", "⟧"  # Around what is trained, so that it also reads without color.
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+      config: of the run.
+      splits: the examples, and the rows that are left out.
+      inputs: of the run.
+      lengths: for each role, int[N], the tokens of each example's longest prompt.
+      max_prompt_tokens, row_tokens: as proposed for these lengths.
+    """
+
+    config: RunConfig
+    splits: Splits
+    inputs: Inputs
+    lengths: dict[Role, np.ndarray]
+    max_prompt_tokens: int
+    row_tokens: int
+
+    @property
+    def longest(self) -> np.ndarray:
+        """int[N], the tokens of each example's prompt for the role that has the longest."""
+        return np.max(list(self.lengths.values()), axis=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures as JSON values."""
+        config, splits = self.config, self.splits
+        return {
+            "rows": {"total": splits.bad.total, "bad": len(splits.bad.rows)},
+            "bad_rows": [row._asdict() for row in splits.bad.rows],
+            "splits": {part: len(getattr(splits, part)) for part in PARTS},
+            "near_duplicate_groups": splits.groups if splits.divided else None,
+            "labels": {part: dict(counts) for part, counts in label_counts(splits).items()},
+            "prompt_tokens": {
+                role: {f"p{q}": int(np.percentile(found, q)) for q in (50, 90, 99, 100)}
+                for role, found in self.lengths.items()
+            },
+            "proposed": {
+                "max_prompt_tokens": self.max_prompt_tokens,
+                "row_tokens": self.row_tokens,
+            },
+            "config": {
+                "max_prompt_tokens": config.max_prompt_tokens,
+                "row_tokens": config.student_training.row_tokens,
+            },
+        }
+
+
+def look(config: RunConfig) -> Look:
+    """Reads the data and measures its prompts; bad rows are left out.
+
+    Raises:
+      UserError: the data or a tokenizer cannot be read; a `BadRowsError` if too much is bad.
+    """
+    data = dataclasses.replace(config.data, on_bad_row="skip")
+    config = dataclasses.replace(config, data=data)
+    inputs = Inputs(config, Path(), None, Hashes())
+    splits = inputs.splits
+    examples = [example for part in PARTS for example in getattr(splits, part)]
+    lengths = {}
+    for role in checks.roles(methods.stages(config)):
+        reading = _reading(inputs.rendering(role), _NO_LIMIT, "error")
+        found = [reading.prompts(examples, "", mode).lengths for mode in _modes(config, role)]
+        lengths[role] = np.max(found, axis=0)
+    most = proposal.prompt_tokens(np.max(list(lengths.values()), axis=0))
+    return Look(config, splits, inputs, lengths, most, proposal.row_tokens(config, most))
+
+
+def label_counts(splits: Splits) -> dict[str, collections.Counter[str]]:
+    """Returns the number of examples of each label, for each split; {} without labels."""
+    if not any(example.kind == "label" for example in splits.pool):
+        return {}
+    return {
+        part: collections.Counter(e.answer for e in getattr(splits, part) if e.answer)
+        for part in PARTS
+    }
+
+
+def show_bad_rows(console: Console, bad: BadRows, path: str) -> None:
+    """Prints the bad rows; many are written to a file in this folder, which is named."""
+    if not bad.rows:
+        if bad.total:  # Practice tasks are no rows.
+            say(console, f"All of {bad.total:,} rows can be used.")
+        return
+    say(console, (f"{len(bad.rows):,} of {bad.total:,} rows are bad:", "bold"))
+    for row in bad.rows[:SHOWN]:
+        say(console, f"  {_place(row, path)}: {row.reason}")
+    if len(bad.rows) > SHOWN:
+        file = f"{proposal.safe_name(Path(path).name)}.bad_rows.jsonl"
+        write_rows(Path(file), [row._asdict() for row in bad.rows])
+        say(console, f"  and {len(bad.rows) - SHOWN:,} more; the whole list is in {file}")
+    say(console, f"By reason: {bad.counts()}")
+
+
+def show(console: Console, seen: Look, rows: int) -> None:
+    """Prints everything but the bad rows.
+
+    Args:
+      console: where.
+      seen: the data.
+      rows: how many examples are shown as teacher, assistant and student see them.
+    """
+    _show_splits(console, seen.splits)
+    _show_lengths(console, seen)
+    for example in seen.splits.pool[:rows]:
+        _show_request(console, seen, example)
+        for role in seen.lengths:
+            _show_prompt(console, seen, role, example)
+    _show_row(console, seen)
+
+
+def spelled(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """Returns the text of tokens, special ones by their names."""
+    parts, pending = [], []
+    for token in ids:
+        if tokenizer.decode([token]):
+            pending.append(token)
+            continue
+        parts += [tokenizer.decode(pending), tokenizer.name(token)]
+        pending = []
+    return "".join([*parts, tokenizer.decode(pending)])
+
+
+class Piece(NamedTuple):
+    """A part of a training row: its text, and whether it is a prompt, a rationale or an answer."""
+
+    text: str
+    of: str
+
+
+def training_row(seen: Look) -> tuple[list[Piece], int]:
+    """Returns the first row of the student's training, and how many of its tokens are padding.
+
+    A rationale that is not recorded is a placeholder.
+    """
+    reading, config = _as_run(seen, "student"), seen.config
+    size, variant = config.student_training.row_tokens, config.data.rationale
+    sequences: list[Sequence] = []
+    for example in seen.splits.pool:
+        rationale = example.rationales.get(variant, _REASONING)
+        sequence = reading.sequence(example, rationale, example.answer or "(an answer)")
+        if sequences and sum(s.length for s in sequences) + sequence.length > size:
+            break
+        sequences.append(sequence)
+    size = max(size, sequences[0].length)
+    tokenizer = reading.tokenizer
+    packed = pack(sequences, size, tokenizer.pad_id)
+    tokens, used = packed.tokens[0], int((packed.segments[0] > 0).sum())
+    kinds = np.full(len(tokens), "prompt", dtype=object)
+    for weight, name in ((packed.rationale_weight, "rationale"), (packed.answer_weight, "answer")):
+        # A target is the token after the position that predicts it.
+        kinds[packed.target_at[0][weight[0] > 0] + 1] = name
+    edges = [0, *(i for i in range(1, used) if kinds[i] != kinds[i - 1]), used]
+    pieces = [
+        Piece(spelled(tokenizer, tokens[start:end].tolist()), str(kinds[start]))
+        for start, end in itertools.pairwise(edges)
+    ]
+    return pieces, len(tokens) - used
+
+
+def _modes(config: RunConfig, role: Role) -> tuple[Mode, ...]:
+    explains = role == "assistant" and config.data.labelled and config.rationales.show_gold
+    return ("reason", "explain") if explains else ("reason",)
+
+
+def _reading(reading: Rendering, most: int, on_long_prompt: str) -> Rendering:
+    """Returns a rendering with another limit, which keeps nothing on disk."""
+    return dataclasses.replace(
+        reading, max_prompt_tokens=most, on_long_prompt=on_long_prompt, folder=None, key=""
+    )
+
+
+def _as_run(seen: Look, role: Role) -> Rendering:
+    """Returns the rendering of the run; where long prompts are errors, one without a limit."""
+    reading, config = seen.inputs.rendering(role), seen.config
+    if config.on_long_prompt == "error":
+        return _reading(reading, _NO_LIMIT, "error")
+    return _reading(reading, config.max_prompt_tokens, config.on_long_prompt)
+
+
+def _show_splits(console: Console, splits: Splits) -> None:
+    _head(console, "Splits")
+    for part in PARTS:
+        there = splits.cut.get(part)
+        of = f" of {there:,}, a random sample" if there else ""
+        say(console, f"  {part:<5}{len(getattr(splits, part)):>9,}{of}")
+    if splits.divided:
+        say(
+            console,
+            f"No row has a split: they were divided here, by the seed of the run. "
+            f"{splits.groups:,} groups of questions nearly repeat each other; each group is in one "
+            "split.",
+        )
+    if splits.replaced:
+        say(console, f"{splits.replaced:,} rows have invalid characters, which became U+FFFD.")
+    counts = label_counts(splits)
+    if not counts:
+        return
+    _head(console, "Labels")
+    table = shown.table("label", *PARTS)
+    in_pool = counts["pool"].most_common()
+    for label, count in in_pool[:SHOWN]:
+        others = [f"{counts[part][label]:,}" for part in PARTS[1:]]
+        table.add_row(shown.cell(label), f"{count:,}", *others)
+    console.print(table)
+    if len(in_pool) > SHOWN:
+        say(console, f"and {len(in_pool) - SHOWN:,} more")
+
+
+def _show_lengths(console: Console, seen: Look) -> None:
+    longest, config = seen.longest, seen.config
+    _head(console, "Tokens of the prompts")
+    top = seen.max_prompt_tokens
+    end = min(top, int(longest.max())) + 1
+    edges = np.unique(np.linspace(int(longest.min()), end, _BARS + 1).astype(int))
+    bars = [
+        (f"{a}-{b - 1}" if b > a + 1 else str(a), int(((longest >= a) & (longest < b)).sum()))
+        for a, b in itertools.pairwise(edges.tolist())
+    ]
+    over = int((longest > top).sum())
+    if over:
+        bars.append((f"over {top}", over))
+    largest = max(count for _, count in bars)
+    for name, count in bars:
+        bar = "█" * (-(-_BAR * count // largest))
+        say(console, f"  {name:>12} {count:>8,} {bar}")
+    for role, found in seen.lengths.items():
+        median, most = int(np.median(found)), int(found.max())
+        say(console, f"  {role}: {median} in the middle, {most:,} at most")
+    beside = f", which {over:,} prompts exceed" if over else ", which all prompts fit"
+    say(
+        console,
+        f"Proposed: max_prompt_tokens={top}{beside}; row_tokens={seen.row_tokens} for a prompt and "
+        f"generation.max_new_tokens={config.generation.max_new_tokens}. The config has "
+        f"max_prompt_tokens={config.max_prompt_tokens} and "
+        f"student_training.row_tokens={config.student_training.row_tokens}, "
+        f"on_long_prompt={config.on_long_prompt}.",
+    )
+
+
+def _show_request(console: Console, seen: Look, example: Example) -> None:
+    asked = methods.asking(methods.stages(seen.config))
+    if asked is None:
+        return
+    request, settings = teacher.make_request(asked.params, example), seen.config.teacher
+    _head(console, f"What the teacher is asked about {shown.line(example.id)}")
+    form = ", as JSON" if request.structured else ""
+    at = f" at {request.server}" if request.server else ""
+    name = request.model or "the model that teacher.model names"
+    if settings.kind in API_TEACHERS:
+        said = f"To {name}{at}; a reply has at most {request.max_output_tokens} tokens{form}."
+    else:
+        said = f"Nothing is sent: {name} is recorded or a program. On the ledger the request is:"
+    say(console, said)
+    for message in request.messages:
+        say(console, (f"[{message.role}]", "bold"))
+        say(console, message.content)
+
+
+def _show_prompt(console: Console, seen: Look, role: Role, example: Example) -> None:
+    reading, mode = _as_run(seen, role), _modes(seen.config, role)[-1]
+    ids = reading.prompt(example, mode)
+    _head(console, f"What the {role} is asked: {len(ids)} tokens")
+    say(console, spelled(reading.tokenizer, ids))
+
+
+def _show_row(console: Console, seen: Look) -> None:
+    pieces, padding = training_row(seen)
+    _head(console, "A row of the student's training")
+    say(
+        console,
+        f"Trained is what stands between {_BEGIN} and {_END}: ",
+        ("rationale", "green"),
+        " and ",
+        ("answer", "bold cyan"),
+        ".",
+    )
+    styles = {"prompt": "dim", "rationale": "green", "answer": "bold cyan"}
+    parts: list[shown.Part] = []
+    for before, piece in zip(["prompt", *(p.of for p in pieces)], pieces):
+        if before == "prompt" and piece.of != "prompt":
+            parts.append(_BEGIN)
+        if before != "prompt" and piece.of == "prompt":
+            parts.append(f"{_END}\n")
+        parts.append((piece.text, styles[piece.of]))
+    if pieces[-1].of != "prompt":
+        parts.append(_END)
+    say(console, *parts)
+    say(console, f"and {padding:,} tokens of padding")
+
+
+def _place(row: BadRow, path: str) -> str:
+    return row.row if row.file == path else f"{row.file}, {row.row}"
+
+
+def _head(console: Console, text: str) -> None:
+    console.print()
+    say(console, (text, "bold underline"))
+
+
+def say(console: Console, *parts: shown.Part) -> None:
+    """Prints parts as a paragraph, broken between words where the line ends."""
+    made: Text = shown.text(*parts)
+    console.print(made, highlight=False)

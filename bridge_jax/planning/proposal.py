@@ -1,0 +1,300 @@
+"""Proposes the config of a run on a person's own data, and writes it as Python.
+
+The models and trainings are those that work on a CPU for short texts; lengths and budget follow
+from the data.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge_jax.config import (
+    API_TEACHERS,
+    BudgetConfig,
+    DataConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    InstructConfig,
+    ModelConfig,
+    RunConfig,
+    TeacherConfig,
+    TrainConfig,
+    WarmupConfig,
+)
+from bridge_jax.data.example import Splits
+from bridge_jax.ledger.prices import in_usd
+from bridge_jax.methods import teacher
+
+# Our defaults. An answer with its reasoning is a few short sentences; a teacher's reply is kept up
+# to this length, so that it fits a row.
+_REASONING, _ANSWER = 192, 32
+_REPLY = 2_048  # The reasoning that a vendor's model keeps to itself counts too.
+_QUERIES = 0.05  # Of the pool.
+_SHORTEST = 64  # Generated instructions have prompts of 54 tokens.
+_KEPT = 0.95  # The share of prompts at least that are not cut.
+_WIDTH = 100  # Columns of the Python file.
+
+Names = dict[TrainConfig, str]
+
+_TO_FILL_IN = {
+    "model": "fill in: the vendor's name of the model",
+    "usd_per_million_input": "fill in: US dollars per 10^6 tokens",
+    "usd_per_million_output": "fill in: US dollars per 10^6 tokens",
+}
+
+
+def starting(data: DataConfig) -> RunConfig:
+    """Returns the config for a person's data before its lengths are known."""
+    name = re.sub(r"[^\w-]+", "_", Path(data.path).stem) or "data"
+    if data.kind == "label" and not data.instruction and not data.task_file:
+        column = data.columns.get("answer", "answer")
+        asked = f'Read the text and say which of these labels is its "{column}".'
+        data = dataclasses.replace(data, instruction=asked)
+    as_student = _training(7e-4, steps=400)
+    return RunConfig(
+        name=name,
+        compare=("labels",) if data.labelled else (),
+        data=data,
+        teacher=TeacherConfig(
+            kind="openai",
+            model="",
+            usd_per_million_input=0.0,
+            usd_per_million_output=0.0,
+            max_output_tokens=_REPLY,
+            max_rationale_tokens=_REASONING,
+        ),
+        assistant=ModelConfig(),
+        student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
+        warmup=WarmupConfig(0.05, _training(5e-5, epochs=1)),
+        assistant_training=_training(3e-4, epochs=3),
+        instruct=InstructConfig(120, _training(5e-4, epochs=1)),
+        student_training=as_student,
+        labels_training=as_student,
+        generation=GenerationConfig(max_new_tokens=_REASONING + _ANSWER),
+        evaluation=EvaluationConfig(assistant_examples=100, student_before=False),
+    )
+
+
+def fitted(config: RunConfig, max_prompt_tokens: int, longest: int, splits: Splits) -> RunConfig:
+    """Returns the config with lengths and a budget for its data.
+
+    Args:
+      config: of `starting`, with what the user set.
+      max_prompt_tokens: as proposed.
+      longest: tokens of the longest prompt.
+      splits: of the data.
+    """
+    room = row_tokens(config, max_prompt_tokens)
+    data = config.data
+    if splits.bad.rows:
+        data = dataclasses.replace(data, on_bad_row="skip")
+    cut = "cut_beginning" if data.kind == "choice" else "cut_end"  # Options stand at the end.
+    trainings = {
+        name: dataclasses.replace(getattr(config, name), row_tokens=room)
+        for name in ("assistant_training", "student_training", "labels_training")
+    }
+    parts = {
+        name: dataclasses.replace(
+            getattr(config, name),
+            train=dataclasses.replace(getattr(config, name).train, row_tokens=room),
+        )
+        for name in ("warmup", "instruct")
+    }
+    has_answers = any(example.answer for example in splits.pool)
+    return dataclasses.replace(
+        config,
+        compare=config.compare if has_answers else (),
+        max_prompt_tokens=max_prompt_tokens,
+        on_long_prompt=cut if longest > max_prompt_tokens else "error",
+        data=data,
+        budget=_budget(config, splits),
+        **trainings,
+        **parts,
+    )
+
+
+def prompt_tokens(lengths: Any) -> int:
+    """Returns `max_prompt_tokens` for prompts of these lengths, int[N].
+
+    It is the longest, unless a few are more than twice as long as nearly all others.
+    """
+    ordered = sorted(map(int, lengths))
+    most = len(ordered) - 1
+    usual = 2 * ordered[math.floor(0.9 * most)]
+    fitting = max(length for length in ordered if length <= usual)
+    found = max(fitting, ordered[math.ceil(_KEPT * most)])
+    return max(_SHORTEST, _rounded(found, 8))
+
+
+def row_tokens(config: RunConfig, max_prompt_tokens: int) -> int:
+    """Returns `row_tokens` of the trainings: a prompt, a rationale and an answer fit.
+
+    They do also where a teacher wrote the rationale, if the config limits what is kept of it.
+    """
+    limit = config.teacher.max_rationale_tokens
+    written = max(config.generation.max_new_tokens, limit + _ANSWER if limit else 0)
+    return _rounded(max_prompt_tokens + written, 32)
+
+
+def as_python(config: RunConfig, docstring: str) -> str:
+    """Returns a Python file whose `get_config` returns `config`, as ruff formats it."""
+    used: set[str] = {"RunConfig"}
+    named = _named(config)
+    constants = "".join(
+        f"{name} = {_call(training, 0, used, {}, len(name) + 3)}\n"
+        for training, name in named.items()
+    )
+    text = _call(config, 1, used, named, len("return "))
+    imports = "".join(f"    {name},\n" for name in sorted(used))
+    one_line = f"from bridge_jax.config import {', '.join(sorted(used))}\n"
+    listed = f"from bridge_jax.config import (\n{imports})\n"
+    return (
+        f'"""{docstring}"""\n\n{one_line if len(one_line) <= _WIDTH else listed}'
+        f"{constants and chr(10)}{constants}\n\n"
+        f'def get_config() -> RunConfig:\n    """Returns the config."""\n    return {text}\n'
+    )
+
+
+def docstring(config: RunConfig, file: str, splits: Splits) -> str:
+    """Returns the docstring of a config that is written to `file`: the command, and the data."""
+    data, settings = safe_name(config.data.path), config.teacher
+    queries = config.budget.queries
+    sizes = [f"{len(part):,}" for part in (splits.pool, splits.dev, splits.test)]
+    lines = [
+        f"Trains a student on {data}.",
+        "",
+        f"    python -m launch.run --config={safe_name(file)} --workdir=runs/{config.name}",
+        "",
+        f"Written by launch.data. When it was, the file had {sizes[0]} rows for the pool, of which",
+        f"the teacher is asked about {queries:,}, {sizes[1]} for dev and {sizes[2]} for the test.",
+    ]
+    if settings.kind in API_TEACHERS and not (
+        settings.model and (settings.free or _prices(config))
+    ):
+        lines.append("First fill in the name of the teacher's model and its prices.")
+    return "\n".join(lines) + "\n"
+
+
+def safe_name(path: str) -> str:
+    """Returns the name of a file for a docstring and a command."""
+    return re.sub(r"[^\w./-]", "_", path)
+
+
+def _prices(config: RunConfig) -> float:
+    return min(config.teacher.usd_per_million_input, config.teacher.usd_per_million_output)
+
+
+def _training(
+    learning_rate: float, epochs: int = TrainConfig.epochs, steps: int = 0
+) -> TrainConfig:
+    return TrainConfig(epochs, steps, batch_rows=2, learning_rate=learning_rate, remat="none")
+
+
+def _budget(config: RunConfig, splits: Splits) -> BudgetConfig:
+    """Returns a budget of a share of the pool, and of what it may cost at most."""
+    queries = max(1, round(_QUERIES * len(splits.pool)))
+    settings = config.teacher
+    usd = 1.0
+    if settings.kind in API_TEACHERS and not settings.free:
+        params = teacher.asking(config)
+        asker = teacher.make_teacher(params, splits.pool, len)
+        requests = [teacher.make_request(params, example) for example in splits.pool]
+        sizes = map(asker.estimate_input_tokens, requests)
+        prices, most = teacher.prices_of(settings), settings.max_output_tokens
+        costs = sorted(prices.cost(size, most, settings.batch) for size in sizes)[-queries:]
+        usd = math.ceil(in_usd(sum(costs)) * 100) / 100 or 1.0
+    return dataclasses.replace(config.budget, queries=queries, usd=usd)
+
+
+def _rounded(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple
+
+
+def _named(config: RunConfig) -> Names:
+    """Returns names for the trainings that the config has several times."""
+    found: Names = {}
+    trainings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name, training in trainings.items():
+        is_repeated = list(trainings.values()).count(training) > 1
+        if isinstance(training, TrainConfig) and training != TrainConfig() and is_repeated:
+            found.setdefault(training, name.upper())
+    return found
+
+
+def _call(value: Any, depth: int, used: set[str], named: Names, taken: int) -> str:
+    """Returns the call that makes a dataclass, with the fields that are not its defaults.
+
+    Args:
+      value: the dataclass.
+      depth: of its line, in steps of four spaces.
+      used: the names of classes, to which those in the call are added.
+      named: trainings that have names.
+      taken: columns of its first line that stand before and after it.
+    """
+    used.add(type(value).__name__)
+    name, indent = type(value).__name__, "    " * (depth + 1)
+    given = []
+    for field in dataclasses.fields(value):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        found = getattr(value, field.name)
+        to_fill_in = isinstance(value, TeacherConfig) and field.name in _TO_FILL_IN and not found
+        if found != default or to_fill_in:
+            note = f"  # {_TO_FILL_IN[field.name]}" if to_fill_in else ""
+            given.append((field.name, _value(found, depth + 1, used, named, field.name), note))
+    line = f"{name}({', '.join(f'{key}={text}' for key, text, _ in given)})"
+    is_short = not any(note or "\n" in text for _, text, note in given)
+    if is_short and len(indent) - 4 + taken + len(line) <= _WIDTH:
+        return line
+    inner = "".join(f"{indent}{key}={text},{note}\n" for key, text, note in given)
+    return f"{name}(\n{inner}{indent[4:]})"
+
+
+def _value(value: Any, depth: int, used: set[str], named: Names, key: str) -> str:
+    if isinstance(value, TrainConfig) and value in named:
+        return named[value]
+    if dataclasses.is_dataclass(value):
+        return _call(value, depth, used, named, len(key) + 2)
+    room = _WIDTH - 4 * depth - len(key) - 2
+    indent = "    " * depth
+    if isinstance(value, str):
+        return _text(value, room, depth)
+    if isinstance(value, Mapping):
+        pairs = [
+            (_quoted(left), _text(right, room - len(_quoted(left)) - 4, depth + 1))
+            for left, right in value.items()
+        ]
+        line = "{" + ", ".join(f"{left}: {right}" for left, right in pairs) + "}"
+        inner = "".join(f"{indent}    {left}: {right},\n" for left, right in pairs)
+        return line if len(line) < room else "{\n" + inner + indent + "}"
+    if isinstance(value, tuple):
+        parts = [_quoted(part) if isinstance(part, str) else repr(part) for part in value]
+        line = f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+        inner = "".join(f"{indent}    {part},\n" for part in parts)
+        return line if len(line) < room else "(\n" + inner + indent + ")"
+    return repr(value)
+
+
+def _text(value: str, room: int, depth: int) -> str:
+    """Returns a text in quotation marks; a long one as several, which Python joins."""
+    if len(_quoted(value)) < room:
+        return _quoted(value)
+    indent, lines, line = "    " * (depth + 1), [], ""
+    for part in re.findall(r"\S*\s*", value):
+        if line and len(_quoted(line + part)) > _WIDTH - len(indent):
+            lines.append(line)
+            line = ""
+        line += part
+    inner = "".join(f"{indent}{_quoted(each)}\n" for each in [*lines, line])
+    return f"(\n{inner}{indent[4:]})"
+
+
+def _quoted(value: str) -> str:
+    """Returns a text as ruff quotes it: with double marks, unless that needs more escapes."""
+    mark = "'" if value.count('"') > value.count("'") else '"'
+    characters = (c if c in "'\"" else repr(c)[1:-1] for c in value)
+    return mark + "".join(f"\\{c}" if c == mark else c for c in characters) + mark
