@@ -50,8 +50,9 @@ class RowReader:
     """Converts rows to examples one by one, and checks that ids and questions are unique.
 
     Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
-    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
-    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
+    `split` (required, but an answer is not where `config.labelled` is false, nor in the test), and
+    `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale` (optional).
+    `teacher_answer` is read only if `config.columns` maps it: it is then appended to
     `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
 
     Attributes:
@@ -60,7 +61,7 @@ class RowReader:
     """
 
     def __init__(self, config: DataConfig):
-        self.columns, self.replaced = Columns(config.columns), 0
+        self.columns, self.replaced = Columns(config.columns, config.labelled), 0
         self._config = config
         self._ids: dict[str, str] = {}  # Id -> its row.
         self._questions: dict[str, tuple[str, str]] = {}  # Question -> its split and row.
@@ -77,7 +78,7 @@ class RowReader:
         example = Example(
             id=columns.text(row, "id", required="id" in config.columns),
             question=question,
-            answer="",
+            answer=None,
             kind=config.kind,
             choices=found.texts if found else (),
             domain=columns.text(row, "domain", required=False),
@@ -85,7 +86,9 @@ class RowReader:
             min_rouge=config.min_rouge,
             decimal=config.decimal,
         )
-        answer = self._choice(row, example, found) if found else self._open_answer(row, example)
+        answer = None
+        if columns.has_answer(row, is_test=split == "test"):
+            answer = self._choice(row, example, found) if found else self._open_answer(row, example)
         example = self._remember(row, dataclasses.replace(example, answer=answer), split)
         self.replaced += columns.replaced > replaced_before
         return example
