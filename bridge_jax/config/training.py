@@ -73,7 +73,9 @@ class WarmupConfig:
     """The assistant's label-only warm-up.
 
     Attributes:
-      fraction: share of the pool, drawn at random.
+      fraction: share of the pool, drawn at random from the examples with a gold answer; 0 leaves
+        the warm-up out, as where nobody has labelled any, and the assistant scores the pool as
+        downloaded.
       train: how it is trained.
       domains: draw from these domains alone, to see what a shift from them to the pool does; empty
         is all.
@@ -208,7 +210,11 @@ class EvaluationConfig:
         0 is all.
       student_before: also test the student before its training: as cut, and after the instruction
         warm-up.
+      teacher_test: test questions without a gold answer that are put to the teacher, drawn at
+        random. Its answers are then their gold; the others without one are not tested. Counts in
+        `budget.queries`, and is paid before the questions of the pool.
     """
 
     assistant_examples: Count = 0
     student_before: bool = True
+    teacher_test: Count = 0

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError
 from bridge_jax.methods import baselines, bridge, budgeted, reinforcement
+from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
 
@@ -63,8 +64,14 @@ def stages(config: RunConfig, phase: str = "all", finished: Collection[str] = ()
 
 
 def asking(stages: Sequence[Stage]) -> Stage | None:
-    """Returns the stage that asks the teacher, if there is one."""
-    return next((stage for stage in stages if stage.artifact.work == "ask"), None)
+    """Returns the stage that asks the teacher about the pool, if there is one."""
+    of_pool = (stage for stage in paying(stages) if stage.load and stage.load.of != "test")
+    return next(of_pool, None)
+
+
+def paying(stages: Sequence[Stage]) -> list[Stage]:
+    """Returns the stages that ask the teacher, about the pool or the test."""
+    return [stage for stage in stages if stage.artifact.work == "ask"]
 
 
 def table(method: str | None = None) -> dict[str, Artifact]:
@@ -91,5 +98,5 @@ def states_budgets(method: str) -> bool:
 
 
 def asks(method: str | None = None) -> bool:
-    """Returns whether a method, or any method, has a stage that asks the teacher."""
-    return any(artifact.work == "ask" for artifact in table(method).values())
+    """Returns whether a method, or any method, learns from a teacher."""
+    return ANNOTATIONS.name in table(method)

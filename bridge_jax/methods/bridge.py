@@ -2,7 +2,15 @@
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import require
-from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, rounds, tutoring
+from bridge_jax.methods import (
+    apprenticeship,
+    evaluation,
+    held_out,
+    logits,
+    rationales,
+    rounds,
+    tutoring,
+)
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
 from bridge_jax.pipeline.stages import Method, Stage
 from bridge_jax.text.prompts import Mode
@@ -15,8 +23,9 @@ def stages(config: RunConfig) -> list[Stage]:
     by = rounds.last(config)
     plan = [
         # Phase 1, apprenticeship.
-        apprenticeship.warmup(config),
+        *apprenticeship.warmup(config),
         *apprenticeship.selection(config),
+        *held_out.held_out(config),
         annotations(config, apprenticeship.SELECTION),
         rationales.assistant(config, modes),
         # The student's samples may filter the assistant's rationales, in rounds too.
@@ -71,6 +80,7 @@ def _check(config: RunConfig) -> None:
 # In the order of reports.
 UP_TO_STUDENT = (
     *apprenticeship.UP_TO_SELECTION,
+    held_out.HELD_OUT,
     ANNOTATIONS,
     rationales.ASSISTANT,
     *rounds.ALL,

@@ -298,12 +298,14 @@ def _check_queries(config: RunConfig, pool: int) -> None:
     if how.shortened_by != "teacher":
         return
     texts = pool if how.after == "bridge" else asked
-    needed = asked * config.teacher.samples + texts * len(how.levels)
+    of_test = config.evaluation.teacher_test
+    needed = asked * config.teacher.samples + of_test + texts * len(how.levels)
+    also = f", {of_test:,} of the test (evaluation.teacher_test)" if of_test else ""
     require(
         needed <= config.budget.queries,
-        f"budget.queries={config.budget.queries} does not pay for {asked:,} questions and for "
-        f"shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} in all; raise "
-        "it, or use thinking.shortened_by=assistant",
+        f"budget.queries={config.budget.queries} does not pay for {asked:,} questions{also} and "
+        f"for shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} in all; "
+        "raise it, or use thinking.shortened_by=assistant",
     )
 
 

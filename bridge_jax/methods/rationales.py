@@ -13,12 +13,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
-from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_completion
+from bridge_jax.data.answers import (
+    answer_of,
+    is_correct,
+    parse_answer,
+    split_completion,
+    verdict,
+)
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
-from bridge_jax.methods.apprenticeship import WARMUP
+from bridge_jax.methods.apprenticeship import warmed
 from bridge_jax.methods.corruption import corrupt
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
@@ -66,15 +72,15 @@ class Judged(Written):
       retry: the number of the retry that was taken, from 1; not there for the first completion.
       corruption: the kind of error that was put in, if one was.
       agreement: the share of the student's samples with this answer.
-      gold, correct: for the report alone.
+      gold, correct: for the report alone; None where the example has no gold answer.
       kept, reason: whether it is learned from, and why not.
     """
 
     retry: NotRequired[int]
     corruption: str | None
     agreement: NotRequired[float]
-    gold: str
-    correct: bool
+    gold: str | None
+    correct: bool | None
     kept: bool
     reason: str | None
 
@@ -138,11 +144,11 @@ def learn(
     pool: Examples,
     assistant: RoleModel,
     reading: Rendering,
-    warmed: Folder,
     annotated: Folder,
+    warmed: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the warmed-up assistant on the teacher's rationales.
+    """Trains the assistant, warmed up if it was, on the teacher's rationales.
 
     An assistant that will explain gold answers learns each rationale twice: from the question
     alone, and from the question with its gold answer.
@@ -156,7 +162,7 @@ def learn(
 def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
     """Returns the assistant's training on the teacher's rationales, in each mode."""
     how = fit_of(config, "assistant_training", "reason")
-    reads = {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name} | dev_of(how)
+    reads = warmed(config) | {"annotated": ANNOTATIONS.name} | dev_of(how)
     return Stage(
         ASSISTANT,
         learn,
@@ -362,7 +368,7 @@ def judge(
                     row, reason = other | {"retry": number, "corruption": None}, None
                     break
         # For the report alone, whichever filter decides.
-        truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
+        truth = {"gold": example.answer, "correct": verdict(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
     out.write_rows(FILE, found)
 

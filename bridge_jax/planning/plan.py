@@ -389,8 +389,10 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         for stage in stages:
             if stage.artifact.work == "ask" and stage.load:
                 alone.append(expected([stage], lengths)._asdict())
-                pool = of_value([keyed_values(stage.params), table[inputs.POOL].key()])
-                size = lengths.pool_size * stage.load.samples
+                of_test = stage.load.of == "test"
+                source = table[inputs.TEST if of_test else inputs.POOL]
+                pool = of_value([keyed_values(stage.params), source.key()])
+                size = stage.load.samples * (lengths.test_size if of_test else lengths.pool_size)
                 chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
                 asked.setdefault(pool, (size, {}))[1][chosen] = alone[-1]
     teacher = []
@@ -414,7 +416,7 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
     def settings() -> str:
         return of_value([keyed_values(data), sorted(table[inputs.POOL].files().values()), seed])
 
-    data_of_run = (inputs.POOL, inputs.TEST, inputs.RECORDED)
+    data_of_run = (inputs.POOL, inputs.TEST, inputs.RECORDED, inputs.TEST_RECORDED)
     return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}
 
 

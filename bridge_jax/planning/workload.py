@@ -122,6 +122,9 @@ class Lengths:
         self.pool: Seq[Example] = inputs.pool if counted else ()
         self.pool_size = len(self.pool) or config.data.pool
         self.test_size = len(inputs.test) if counted else config.data.test
+        if bought := config.evaluation.teacher_test:  # Others without an answer are not tested.
+            known = sum(example.answer is not None for example in inputs.test) if counted else 0
+            self.test_size = known + min(bought, self.test_size - known)
 
     def examples(self, load: Load) -> int:
         """Returns the number of examples of a load."""
@@ -164,12 +167,15 @@ class Lengths:
             return [Sequence(prompt, rationale, [0] * ANSWER)] * count
         reading, found = self.inputs.rendering(role), []
         for example in self._sample(load):
-            bare = reading.sequence(example, None)
+            # Where nobody has given an answer, the longest stands for it.
+            likely = max(example.choices, key=len, default="0" * ANSWER)
+            answer = likely if example.answer is None else example.answer
+            bare = reading.sequence(example, None, answer)
             recorded = example.rationales.get(self.config.data.rationale)
             if mode is None:
                 found.append(bare)
             elif recorded is not None and not self._written_later:
-                found.append(reading.sequence(example, recorded, mode=mode))
+                found.append(reading.sequence(example, recorded, answer, mode))
             else:
                 rationale = [0] * max(0, longest - len(bare.answer))
                 prompt = reading.prompt(example, mode)

@@ -107,6 +107,21 @@ def headline(report: Json) -> str:
     return "No model has been tested yet."
 
 
+def measured_against(report: Json) -> str:
+    """Returns whose answers the test is compared with, if not all are gold ones; else ""."""
+    if not (found := report.get("held_out")):
+        return ""
+    said = "Measured against the teacher’s answers, not against people’s"
+    if found["with_gold"]:
+        said += (
+            f", in {found['answered']:,} of {found['answered'] + found['with_gold']:,} questions"
+        )
+    if found["left_out"]:
+        asked = count(found["asked"], "test question")
+        said += f"; of {asked} it left {found['left_out']:,} without an answer, not tested here"
+    return f"{said}."
+
+
 def tested_student(accuracy: Mapping[str, float]) -> str | None:
     """Returns the tested student's name: `student`, else `student_direct`, else None."""
     return next((role for role in ("student", "student_direct") if role in accuracy), None)
@@ -231,6 +246,8 @@ def print_summary(report: Json, console: Console) -> None:
         table.add_row(names[role], percent(value), interval(bounds), percent(parse), style=style)
     if report["accuracy"]:
         console.print(table)
+        if against := measured_against(report):
+            say(against)
     if "spend" in report:
         queries, usd, tokens_in, tokens_out = (
             f"{row['used']} of {row['cap']}" if row["cap"] else row["used"]
