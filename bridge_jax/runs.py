@@ -19,7 +19,7 @@ from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.methods import checks, held_out, teacher
 from bridge_jax.methods.checks import validate
-from bridge_jax.methods.held_out import HeldOut
+from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.methods.teacher import Planned
 from bridge_jax.parallel import hosts
@@ -157,7 +157,8 @@ class Run:
         for stage in to_ask:
             params = stage.params
             if isinstance(params, HeldOut):
-                questions = held_out.drawn(params, inputs.test)
+                split = inputs.dev if stage.artifact == HELD_OUT_DEV else inputs.test
+                questions = held_out.drawn(params, split)
                 plans.append(Planned(params, len(questions), questions))
             elif stage == methods.asking(self.stages):
                 # Which will be selected is not known yet: any of the pool may be.

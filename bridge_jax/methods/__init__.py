@@ -65,7 +65,7 @@ def stages(config: RunConfig, phase: str = "all", finished: Collection[str] = ()
 
 def asking(stages: Sequence[Stage]) -> Stage | None:
     """Returns the stage that asks the teacher about the pool, if there is one."""
-    of_pool = (stage for stage in paying(stages) if stage.load and stage.load.of != "test")
+    of_pool = (s for s in paying(stages) if s.load and s.load.of not in ("test", "dev"))
     return next(of_pool, None)
 
 

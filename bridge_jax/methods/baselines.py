@@ -8,6 +8,7 @@ from bridge_jax.methods import (
     held_out,
     logits,
     rationales,
+    thresholds,
     tutoring,
 )
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
@@ -33,7 +34,7 @@ def up_to_answers(config: RunConfig) -> list[Stage]:
     return [
         *warmup,
         *apprenticeship.selection(config, scored),
-        *held_out.held_out(config),
+        *held_out.stages(config),
         annotations(config, apprenticeship.SELECTION),
         *tutoring.instruction_warmup(config),
     ]
@@ -44,7 +45,7 @@ DIRECT = Method(
     "a direct distillation",
     (
         *apprenticeship.UP_TO_SELECTION,
-        held_out.HELD_OUT,
+        *held_out.ALL,
         ANNOTATIONS,
         tutoring.INSTRUCT,
         tutoring.STUDENT,
@@ -64,9 +65,10 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
     by = apprenticeship.WARMUP
     return [
         *apprenticeship.warmup(config),
-        *held_out.held_out(config),
+        *held_out.stages(config),
         *tutoring.instruction_warmup(config),
         *rationales.samples(config, tutoring.instructed(config)),
+        *thresholds.stages(config, by, "reason"),
         *rationales.stages(config, by, "reason"),
         *logits.stages(config, by, "reason", {}),
         tutoring.student(config, {}),
@@ -90,8 +92,9 @@ SELF_TRAINING = Method(
     "a self-training without a teacher",
     (
         apprenticeship.WARMUP,
-        held_out.HELD_OUT,
+        *held_out.ALL,
         tutoring.INSTRUCT,
+        *thresholds.ALL,
         *rationales.ALL,
         logits.LOGITS,
         tutoring.STUDENT,
@@ -110,7 +113,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     There is neither a teacher nor an assistant.
     """
     return [
-        *held_out.held_out(config),
+        *held_out.stages(config),
         *tutoring.instruction_warmup(config),
         tutoring.labels(config, tutoring.STUDENT),
         *evaluation.of_student(config, "answer"),
@@ -129,7 +132,7 @@ def _check_labels(config: RunConfig) -> None:
 LABELS = Method(
     "labels",
     "a fine-tuning on labels",
-    (held_out.HELD_OUT, tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),
+    (*held_out.ALL, tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),
     labels_stages,
     {"student": "after the gold answers of the pool"},
     _check_labels,

@@ -9,6 +9,7 @@ from bridge_jax.methods import (
     logits,
     rationales,
     rounds,
+    thresholds,
     tutoring,
 )
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
@@ -25,7 +26,7 @@ def stages(config: RunConfig) -> list[Stage]:
         # Phase 1, apprenticeship.
         *apprenticeship.warmup(config),
         *apprenticeship.selection(config),
-        *held_out.held_out(config),
+        *held_out.stages(config),
         annotations(config, apprenticeship.SELECTION),
         rationales.assistant(config, modes),
         # The student's samples may filter the assistant's rationales, in rounds too.
@@ -33,6 +34,7 @@ def stages(config: RunConfig) -> list[Stage]:
         *rationales.samples(config, tutoring.instructed(config)),
         *rounds.stages(config, modes),
         # Phase 2, tutoring.
+        *thresholds.stages(config, by, modes[-1]),
         *rationales.stages(config, by, modes[-1]),
         *logits.stages(config, by, modes[-1], annotated),
     ]
@@ -80,11 +82,12 @@ def _check(config: RunConfig) -> None:
 # In the order of reports.
 UP_TO_STUDENT = (
     *apprenticeship.UP_TO_SELECTION,
-    held_out.HELD_OUT,
+    *held_out.ALL,
     ANNOTATIONS,
     rationales.ASSISTANT,
     *rounds.ALL,
     tutoring.INSTRUCT,
+    *thresholds.ALL,
     *rationales.ALL,
     logits.LOGITS,
     tutoring.STUDENT,

@@ -33,10 +33,11 @@ from bridge_jax.methods import (
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.methods.held_out import HeldOut
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, TEST, Examples, Inputs
-from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.rationales import RATIONALES, THRESHOLD
 from bridge_jax.methods.teacher import (
     Asking,
     CountTokens,
+    held_out_count,
     make_request,
     make_teacher,
     rules_of,
@@ -183,10 +184,11 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
     if teacher.min_agreement and teacher.samples == 1:
         yield f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1"
     selected = max(1, selected_count(config)) if asking(stages) else 0
-    of_test = config.evaluation.teacher_test
-    if selected * teacher.samples + of_test > budget.queries:
-        also = f" and {of_test} of the test (evaluation.teacher_test)" if of_test else ""
-        less = "selection.size, evaluation.teacher_test" if of_test else "selection.size"
+    held_out_too = held_out_count(config)
+    if selected * teacher.samples + held_out_too > budget.queries:
+        settings = "evaluation.teacher_test, evaluation.teacher_dev"
+        also = f" and {held_out_too} of test and dev ({settings})" if held_out_too else ""
+        less = f"selection.size, {settings}" if held_out_too else "selection.size"
         yield (
             f"budget.queries={budget.queries} does not pay for {selected} examples at "
             f"teacher.samples={teacher.samples} requests each{also}; lower {less} or "
@@ -288,6 +290,31 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
             f"rationales.corruption={how.corruption}: {name} would change what the corrupted "
             f"rationales do; set rationales.{name}=0"
         )
+    if how.least_right and how.filter != "confidence":
+        yield (
+            f"rationales.least_right={how.least_right} chooses a threshold of confidence, and "
+            f"rationales.filter={how.filter}; set it to 0, or rationales.filter=confidence"
+        )
+    if how.least_right and THRESHOLD.name not in {stage.name for stage in stages}:
+        yield (
+            f"rationales.least_right={how.least_right}: method={config.method} has no assistant "
+            "that writes; set it to 0"
+        )
+    if how.least_right and how.rounds:
+        yield (
+            f"rationales.least_right={how.least_right}: the assistant of each round would need a "
+            "threshold of its own; set rationales.rounds=0"
+        )
+    if how.least_right and how.show_gold and config.data.labelled:
+        yield (
+            f"rationales.least_right={how.least_right}: an assistant that is shown the answers is "
+            "always right; set rationales.show_gold=false"
+        )
+    if config.evaluation.teacher_dev and not how.least_right:
+        yield (
+            f"evaluation.teacher_dev={config.evaluation.teacher_dev}: only rationales.least_right "
+            "reads bought answers of the dev split; set one of them"
+        )
     if how.retries and RATIONALES.name not in {stage.name for stage in stages}:
         yield (
             f"rationales.retries={how.retries}: method={config.method} has no assistant that "
@@ -368,6 +395,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         load_tensorflow_text()
     if TEST in read:
         _check_gold_of_test(config, test)
+    if THRESHOLD.name in by_name:
+        _check_gold_for_threshold(config, inputs.dev)
     for stage, fit in fits(stages):
         if "dev" in stage.reads and not inputs.dev:
             raise UserError(
@@ -398,8 +427,10 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     asks, is_recorded = asking(stages), config.teacher.kind not in API_TEACHERS
     if asks and is_recorded and not config.teacher.replay_from:
         _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
-    if (of_test := by_name.get(held_out.HELD_OUT.name)) and is_recorded:
-        _check_recorded_of_test(of_test.params, test)
+    splits = {held_out.HELD_OUT.name: "test", held_out.HELD_OUT_DEV.name: "dev"}
+    for name in splits.keys() & by_name.keys() if is_recorded else ():
+        split = splits[name]
+        _check_recorded_of(by_name[name].params, split, getattr(inputs, split))
 
 
 def _check_gold_of_test(config: RunConfig, test: Examples) -> None:
@@ -422,6 +453,22 @@ def _check_gold_of_test(config: RunConfig, test: Examples) -> None:
         raise UserError(
             f"{setting} exceeds the {bare:,} test questions without an answer; lower it, or raise "
             "data.test"
+        )
+
+
+def _check_gold_for_threshold(config: RunConfig, dev: Examples) -> None:
+    """Raises a `UserError` unless the dev split has gold answers, or bought ones."""
+    bare, bought = sum(e.answer is None for e in dev), config.evaluation.teacher_dev
+    if bought > bare:
+        raise UserError(
+            f"evaluation.teacher_dev={bought} exceeds the {bare:,} dev questions without an "
+            "answer; lower it, or raise data.dev"
+        )
+    if len(dev) == bare and not bought:
+        raise UserError(
+            f"rationales.least_right={config.rationales.least_right} chooses a threshold on the "
+            f"dev split, and none of its {len(dev):,} questions has an answer: give them answers, "
+            "or put some of them to the teacher (evaluation.teacher_dev)"
         )
 
 
@@ -498,15 +545,15 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
     )
 
 
-def _check_recorded_of_test(params: HeldOut, test: Examples) -> None:
-    """Raises a `UserError` if a recorded teacher knows none of the test questions to ask."""
+def _check_recorded_of(params: HeldOut, split: str, examples: Examples) -> None:
+    """Raises a `UserError` if a recorded teacher knows none of the held-out questions to ask."""
     replay, kind = params.teacher.replay_from, params.teacher.kind
-    asked = held_out.drawn(params, test)
+    asked = held_out.drawn(params, examples)
     if not replay and not any(params.variant in example.rationales for example in asked):
         raise UserError(
-            f"evaluation.teacher_test={params.count}: teacher.kind={kind} has no recorded "
-            f"rationale {params.variant!r} for any test question without an answer; ask another "
-            "teacher, or give the test answers"
+            f"evaluation.teacher_{split}={params.count}: teacher.kind={kind} has no recorded "
+            f"rationale {params.variant!r} for any {split} question without an answer; ask another "
+            "teacher, or give them answers"
         )
 
 

@@ -29,7 +29,7 @@ from bridge_jax.methods.corruption import corrupt
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact, record, rows
 from bridge_jax.pipeline.models import Model, RoleModel, write_completions
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
@@ -63,6 +63,23 @@ class Sampled(TypedDict):
 
     id: str
     answer: str | None
+
+
+class Threshold(TypedDict):
+    """The threshold of confidence that was chosen on the dev split, and what is expected of it.
+
+    Attributes:
+      min_mean_logprob: the threshold, in nats.
+      least_right: the share of the kept answers that were to be right.
+      asked: dev questions with a gold answer.
+      kept, right: of the assistant's answers to them.
+    """
+
+    min_mean_logprob: float
+    least_right: float
+    asked: int
+    kept: int
+    right: int
 
 
 class Judged(Written):
@@ -112,6 +129,13 @@ SAMPLES = Artifact(
 )
 RATIONALES = Artifact(
     "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)
+)
+THRESHOLD = Artifact(  # `methods.thresholds`
+    "tutoring/threshold",
+    "Choosing a threshold",
+    "judge",
+    None,
+    (record("threshold.json", Threshold),),
 )
 RETRIES = Artifact(
     "tutoring/retries",
@@ -233,13 +257,17 @@ def retry(
     by: Folder,
     completed: Folder,
     sampled: Folder | None = None,
+    threshold: Folder | None = None,
 ) -> None:
     """Samples more rationales for each example whose first one is rejected."""
-    at = {example.id: i for i, example in enumerate(pool)}
+    how, at = (
+        _with_threshold(params.how, threshold),
+        {example.id: i for i, example in enumerate(pool)},
+    )
     rejected = [
         at[row["id"]]
         for row in _with_agreement(completed.rows("completions.jsonl"), sampled)
-        if why_rejected(row, pool.by_id[row["id"]], params.how)
+        if why_rejected(row, pool.by_id[row["id"]], how)
     ]
     asked = reading.prompts(pool, pool.digest, params.mode)
     # The random numbers of a retry depend on no other example's verdict.
@@ -347,13 +375,14 @@ def judge(
     completed: Folder,
     sampled: Folder | None = None,
     retried: Folder | None = None,
+    threshold: Folder | None = None,
 ) -> None:
     """Judges the rationale of every example.
 
     It is the first completion that the filter keeps, retries included; if none is kept, the first
     one, with the reason.
     """
-    config, found = params.how, []
+    config, found = _with_threshold(params.how, threshold), []
     again = retried.rows("completions.jsonl") if retried else []
     retries: dict[str, list[dict[str, Any]]] = {}
     for row in _with_agreement(again, sampled):
@@ -371,6 +400,14 @@ def judge(
         truth = {"gold": example.answer, "correct": verdict(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
     out.write_rows(FILE, found)
+
+
+def _with_threshold(config: RationalesConfig, threshold: Folder | None) -> RationalesConfig:
+    """Returns the filter with the threshold that was chosen, if one was."""
+    if threshold is None:
+        return config
+    chosen = threshold.record("threshold.json")["min_mean_logprob"]
+    return dataclasses.replace(config, min_mean_logprob=chosen)
 
 
 def _with_agreement(written: list[dict[str, Any]], sampled: Folder | None) -> list[dict[str, Any]]:
@@ -418,7 +455,17 @@ class RationaleStages(NamedTuple):
 
 _FOR_STUDENT = RationaleStages()
 # Settings that only other stages read; they are left out of the filter's key.
-_OF_OTHERS = "show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"
+_OF_OTHERS = (
+    *("show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"),
+    "least_right",
+)
+
+
+def filter_of(config: RunConfig) -> RationalesConfig:
+    """Returns the settings of the filter; those that it does not read have their defaults."""
+    default = RationalesConfig()
+    others = {name: getattr(default, name) for name in _OF_OTHERS}
+    return dataclasses.replace(config.rationales, **others)
 
 
 def stages(
@@ -435,14 +482,15 @@ def stages(
       mode: the prompt with which it is asked.
       into: the names of these stages: a round's, or those for the student.
     """
-    how, default = config.rationales, RationalesConfig()
-    filtering = dataclasses.replace(how, **{name: getattr(default, name) for name in _OF_OTHERS})
+    how, filtering = config.rationales, filter_of(config)
     writing = Writing(config.generation, mode, config.seed)
     to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
     plan = [Stage(into.completions, write, writing, to_assistant, Load("pool", modes=(mode,)))]
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
+    if how.least_right:
+        reads["threshold"] = THRESHOLD.name
     if how.retries:
         generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)
         # Random numbers of their own: a sampled first completion is not written again.

@@ -57,8 +57,13 @@ def asking(config: RunConfig) -> Asking:
 
 def selected_count(config: RunConfig) -> int:
     """Returns the number of examples to ask the teacher about."""
-    left = config.budget.queries - config.evaluation.teacher_test
+    left = config.budget.queries - held_out_count(config)
     return config.selection.size or left // config.teacher.samples
+
+
+def held_out_count(config: RunConfig) -> int:
+    """Returns the number of questions of test and dev to ask the teacher about."""
+    return config.evaluation.teacher_test + config.evaluation.teacher_dev
 
 
 def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens) -> Teacher:

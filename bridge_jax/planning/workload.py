@@ -106,7 +106,7 @@ class Lengths:
 
     Attributes:
       pool: the examples of the pool; empty if lengths cannot be counted.
-      pool_size, test_size: numbers of examples.
+      pool_size, dev_size, test_size: numbers of examples.
     """
 
     def __init__(self, config: RunConfig, stages: Seq[Stage], inputs: Inputs):
@@ -121,6 +121,7 @@ class Lengths:
                 counted = False
         self.pool: Seq[Example] = inputs.pool if counted else ()
         self.pool_size = len(self.pool) or config.data.pool
+        self.dev_size = len(inputs.dev) if counted else config.data.dev
         self.test_size = len(inputs.test) if counted else config.data.test
         if bought := config.evaluation.teacher_test:  # Others without an answer are not tested.
             known = sum(example.answer is not None for example in inputs.test) if counted else 0
@@ -128,7 +129,8 @@ class Lengths:
 
     def examples(self, load: Load) -> int:
         """Returns the number of examples of a load."""
-        size = self.test_size if load.of == "test" else self.pool_size
+        sizes = {"test": self.test_size, "dev": self.dev_size}
+        size = sizes.get(load.of, self.pool_size)
         if load.share < 1:
             size = max(1, round(load.share * size))
         return load.count or size

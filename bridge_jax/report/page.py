@@ -91,6 +91,7 @@ def _page(run: Run, report: Json) -> str:
         headline=words.headline(report),
         comparison=words.comparison(report),
         measured_against=words.measured_against(report),
+        threshold=words.threshold(report),
         roles=list(report["accuracy"]),
         plots=plots,
         # Models that are not measured by this method may have written an example, too.

@@ -79,6 +79,8 @@ def summarise(run: Run) -> Json:
         if retried := sum("retry" in row for row in run.rationales):
             report["rationales"]["from_retries"] = retried
         report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
+    if run.threshold:
+        report["threshold"] = dict(run.threshold)
     if run.chains:
         report["chains"] = _chains(run)
     if run.replies:

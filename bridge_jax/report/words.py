@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from bridge_jax import methods, shown
+from bridge_jax.evaluation.intervals import wilson
 from bridge_jax.progress import duration
 from bridge_jax.report.workdir import Json
 
@@ -120,6 +121,22 @@ def measured_against(report: Json) -> str:
         asked = count(found["asked"], "test question")
         said += f"; of {asked} it left {found['left_out']:,} without an answer, not tested here"
     return f"{said}."
+
+
+def threshold(report: Json) -> str:
+    """Returns the threshold that was chosen on dev and what is expected of it; "" if none was."""
+    if not (found := report.get("threshold")):
+        return ""
+    chosen = f"{found['min_mean_logprob']:.3g}".replace("-", "−")
+    said = f"The assistant’s answers are kept from a mean log-probability of {chosen} nats"
+    asked = count(found["asked"], "dev question")
+    if not found["kept"]:
+        return f"{said}, as configured: none of its answers to {asked} could be used to choose it."
+    bounds = interval(list(wilson(found["right"], found["kept"])))
+    return (
+        f"{said}, chosen on {asked} so that {percent(found['least_right'])} of them are right: "
+        f"there it keeps {found['kept']:,}, of which {found['right']:,} are right (95%: {bounds})."
+    )
 
 
 def tested_student(accuracy: Mapping[str, float]) -> str | None:
@@ -256,6 +273,8 @@ def print_summary(report: Json, console: Console) -> None:
         say(f"Spent    {queries} queries, {usd}; {tokens_in} tokens in, {tokens_out} out")
         for note in spend_notes(report["spend"]):
             say(f"         {note}")
+    if chosen := threshold(report):
+        say(f"Filter   {chosen}")
     if sizes := trained(report):
         say(f"Trained  {sizes}")
     if report["seconds"]:

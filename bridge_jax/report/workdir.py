@@ -20,7 +20,14 @@ from bridge_jax.methods.budget_tests import Tested
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
 from bridge_jax.methods.inputs import CACHE
-from bridge_jax.methods.rationales import COMPLETED, RATIONALES, Judged, Written
+from bridge_jax.methods.rationales import (
+    COMPLETED,
+    RATIONALES,
+    THRESHOLD,
+    Judged,
+    Threshold,
+    Written,
+)
 from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
@@ -48,6 +55,7 @@ class Run:
       annotations: the teacher's answers.
       spend: the bill for them.
       rationales: the assistant's rationales for the pool.
+      threshold: that was chosen to filter them.
       written_tokens: of all its completions, those that were not taken and those of rounds too.
       predictions: name of a measured model -> rows on the test questions.
       replies: control of a budget -> rows on the test questions, at each budget.
@@ -68,6 +76,7 @@ class Run:
     annotations: list[Annotation]
     spend: Bill | None
     rationales: list[Judged]
+    threshold: Threshold | None
     written_tokens: int
     predictions: dict[str, list[Prediction]]
     replies: dict[str, list[Tested]]
@@ -122,6 +131,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         selection=_content(folders, SELECTION.name, SelectionRecord),
         annotations=_content(folders, ANNOTATIONS.name, Annotation) or [],
         spend=max(reversed(paid), key=lambda bill: (bill["queries"], bill["usd"]), default=None),
+        threshold=_content(folders, THRESHOLD.name, Threshold),
         rationales=_content(folders, RATIONALES.name, Judged) or [],
         written_tokens=sum(
             row["tokens"]

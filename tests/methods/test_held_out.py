@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_left_out_and_told(make, vendor, caplog):
     found = {row["id"]: row for row in folder.rows("answers.jsonl")}
     assert found[no_idea.id]["reason"] == "no answer that parses"
     assert found[refused.id]["reason"] == "refused"
-    assert "2 of 4 test questions have no answer of the teacher and are left out" in caplog.text
+    assert "test questions: 2 of 4 have no answer of the teacher and are left out" in caplog.text
     measured_on = held_out.with_answers(job.inputs.test, folder)
     assert [example.id for example in measured_on] == [asked[0].id, asked[3].id]
     assert measured_on[0].gold == found[asked[0].id]["answer"]
@@ -195,7 +195,7 @@ def test_the_budget_pays_for_selection_and_test(make):
     assert selected_count(make("teacher.samples=2").config) == 2
     message = (
         r"budget\.queries=9 does not pay for 6 examples at teacher\.samples=1 requests each and 4 "
-        r"of the test \(evaluation\.teacher_test\); lower selection\.size, evaluation\.teacher_test"
+        r"of test and dev \(evaluation\.teacher_test, evaluation\.teacher_dev\); lower selec"
     )
     with pytest.raises(UserError, match=message):
         make("selection.size=6")
@@ -341,5 +341,5 @@ def test_pseudo_labels_are_filtered_without_gold(make, chosen_by):
 
 def test_a_bad_config_is_found_without_data():
     config = override(RunConfig(), ["evaluation.teacher_test=25"])
-    with pytest.raises(UserError, match="25 of the test"):
+    with pytest.raises(UserError, match="25 of test and dev"):
         checks.validate(config)
