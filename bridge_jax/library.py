@@ -109,10 +109,12 @@ def score(
       "Answer:" before it and the end token; and embeddings, f32[N, D], L2-normalised.
 
     Raises:
-      UserError: there are no examples, or a prompt cannot be rendered.
+      UserError: there are no examples, one has no answer, or a prompt cannot be rendered.
     """
     if not examples:
         raise UserError("there are no examples to score")
+    if bare := [example.id for example in examples if example.answer is None]:
+        raise UserError(f"example {bare[0]!r} has no gold answer to score")
     reading = _rendering(model)
     sequences = reading.own_answers(reading.labelled(examples, ""))
     pad_id = model.tokenizer.pad_id
@@ -147,7 +149,7 @@ def select(
         raise UserError("strategy='badge': needs gradients, which only a run computes")
     if len(scored.nll) != len(examples):
         raise UserError(f"scores of {len(scored.nll)} examples do not belong to {len(examples)}")
-    labels = [example.answer if example.kind == "label" else "" for example in examples]
+    labels = [(example.answer or "") if example.kind == "label" else "" for example in examples]
     difficulty, embeddings = getattr(scored, settings.difficulty), scored.embeddings
     return strategies.select(difficulty, embeddings, budget, settings, seed, labels).chosen
 

@@ -18,9 +18,11 @@ from bridge_jax.data.example import with_task_text
 from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.consent import Quote
-from bridge_jax.methods import checks, teacher
+from bridge_jax.methods import checks, held_out, teacher
 from bridge_jax.methods.checks import validate
+from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
+from bridge_jax.methods.teacher import Planned
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.content import Hashes
@@ -103,8 +105,10 @@ class Run:
         read = {
             name for s in self._plan if s.artifact.work == "evaluate" for name in s.reads.values()
         }
+        # Bought answers belong to one test; those to another are bought anew.
+        trained = {stage.name for stage in self._plan if stage.artifact.work != "ask"}
         found = []
-        for name in sorted(read & {stage.name for stage in self._plan}) if hosts.is_first() else ():
+        for name in sorted(read & trained) if hosts.is_first() else ():
             made = storage.manifest(self.workdir / name)
             if made is None or made.get("dropped"):
                 continue
@@ -166,19 +170,23 @@ class Run:
         Raises:
           UserError: the key is missing, or the budget cannot pay for one request.
         """
-        asking = methods.asking(self.stages)
-        asks = [stage for stage in self.stages if stage.artifact.work == "ask"]
-        execution = self.execution()
+        execution, inputs = self.execution(), self.inputs
+        asks = methods.paying(self.stages)
         to_ask = [stage for stage in asks if not execution.may_be_finished(stage.name)]
-        if asking is None or not to_ask or not hosts.is_first():
+        if not to_ask or not hosts.is_first():
             return ""
         teacher.check_key(self.config.teacher)
-        if asking not in to_ask:
-            return ""
-        selected, inputs = teacher.selected_count(self.config), self.inputs
-        return teacher.check_budget(
-            asking.params, selected, inputs.pool, inputs.count, self.workdir
-        )
+        plans = []
+        for stage in to_ask:
+            params = stage.params
+            if isinstance(params, HeldOut):
+                split = inputs.dev if stage.artifact == HELD_OUT_DEV else inputs.test
+                questions = held_out.drawn(params, split)
+                plans.append(Planned(params, len(questions), questions))
+            elif stage == methods.asking(self.stages):
+                # Which will be selected is not known yet: any of the pool may be.
+                plans.append(Planned(params, teacher.selected_count(self.config), inputs.pool))
+        return teacher.check_budget(plans, inputs.count, self.workdir) if plans else ""
 
     def run(
         self,
@@ -235,7 +243,7 @@ class Run:
     def heading(self) -> tuple[shown.Part, ...]:
         """Returns a line on the data, the budget and the devices of the run."""
         inputs = self.inputs
-        queries = self.config.budget.queries if methods.asking(self._plan) else 0
+        queries = self.config.budget.queries if methods.paying(self._plan) else 0
         return (
             (self.config.name, "bold"),
             f": {len(inputs.pool):,} examples in the pool, "
@@ -266,6 +274,13 @@ class Run:
                 f"no row has a split: they were divided into {len(splits.pool):,} of the pool, "
                 f"{len(splits.dev):,} of dev and {len(splits.test):,} of the test; "
                 f"{splits.groups:,} groups of questions that nearly repeat each other stay together"
+            )
+        bare = sum(example.answer is None for example in splits.test)
+        if bare > self.config.evaluation.teacher_test:
+            asked = self.config.evaluation.teacher_test
+            yield (
+                f"evaluation.teacher_test={asked}: of {bare:,} test questions without an answer "
+                f"{asked:,} are put to the teacher, and no model is tested on the others"
             )
         if splits.replaced:
             yield (

@@ -39,8 +39,9 @@ class DataConfig:
       config, revision: of `path` on the hub: which of its configs, and which commit, tag or
         branch; empty is the default.
       columns: one of our `COLUMNS` -> the file's column. The file needs a `question` and an
-        `answer`; without ids they are made from the content, and without any `split` the rows are
-        divided here. Options in columns of their own are `choices:COLUMN|COLUMN|COLUMN`.
+        `answer` (but see `labelled`); without ids they are made from the content, and without any
+        `split` the rows are divided here. Options in columns of their own are
+        `choices:COLUMN|COLUMN|COLUMN`.
       splits: the file's name of a split -> `train`, `dev` or `test`; others are left out. Empty:
         all must have common names (`validation`, `val`, `training`, ...; in any case).
       test_share, dev_share: the shares of the rows of a file that become the test and the dev split
@@ -66,7 +67,9 @@ class DataConfig:
       pool, dev, test: how many examples of each split; a larger one of a file or of `hf` is sampled
         by the run's seed. 0 is all of them; of practice tasks 500, 50 and 200.
       labelled: whether gold answers of the pool are known beyond the warm-up's; if not, nothing is
-        selected, filtered or trained by them. They are still counted in the report.
+        selected, filtered or trained by them, and rows of pool and dev need none. Those that are
+        there are still counted in the report. Of the test, questions without an answer can be put
+        to the teacher (`evaluation.teacher_test`).
       on_bad_row: malformed rows are an error, or are skipped and counted; `bad_rows.jsonl` in the
         workdir lists them.
       domains, min_steps, max_steps, families: practice only: the mix, the steps of reasoning, and

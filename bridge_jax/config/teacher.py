@@ -23,8 +23,8 @@ class BudgetConfig:
     """The hard cap on what the teacher may cost.
 
     Attributes:
-      queries: teacher requests at most; also the size of the selection, unless `selection.size`
-        says otherwise.
+      queries: teacher requests at most; what `evaluation.teacher_test` and `teacher_dev` leave of
+        them is also the size of the selection, unless `selection.size` says otherwise.
       usd: US dollars at most.
       ledger: a ledger to share with other runs, whose answers are free then; the caps count what
         this run pays itself. Empty: one of its own, in the workdir.

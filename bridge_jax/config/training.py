@@ -76,7 +76,9 @@ class WarmupConfig:
     """The assistant's label-only warm-up.
 
     Attributes:
-      fraction: share of the pool, drawn at random.
+      fraction: share of the pool, drawn at random from the examples with a gold answer; 0 leaves
+        the warm-up out, as where nobody has labelled any, and the assistant scores the pool as
+        downloaded.
       train: how it is trained.
       domains: draw from these domains alone, to see what a shift from them to the pool does; empty
         is all.
@@ -195,7 +197,10 @@ class RationalesConfig:
         student, 3 times at most (STaR; ReST, 2308.08998). STaR restarts from the base model each
         time; here training continues (`round_training`).
       min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
-        Our default.
+        Our default; see `least_right`.
+      least_right: share of the answers kept by `confidence` that are to be right. Then
+        `min_mean_logprob` is the lowest value with which so many are among the assistant's answers
+        to the dev split; what was expected of it is in the report. 0 takes it as given.
       min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
       samples: answers of the student to each question, for `consistency`.
       temperature: with which it samples them.
@@ -213,6 +218,7 @@ class RationalesConfig:
     retry_temperature: NotNegative = 1.0
     rounds: Annotated[int, Range(least=0, most=MOST_ROUNDS)] = 0
     min_mean_logprob: LogProbability = -0.5
+    least_right: Share = 0.0
     min_step_logprob: LogProbability = -1.0
     samples: Size = 4
     temperature: NotNegative = 0.7
@@ -230,7 +236,14 @@ class EvaluationConfig:
         0 is all.
       student_before: also test the student before its training: as cut, and after the instruction
         warm-up.
+      teacher_test: test questions without a gold answer that are put to the teacher, drawn at
+        random. Its answers are then their gold; the others without one are not tested. Counts in
+        `budget.queries`, and is paid before the questions of the pool.
+      teacher_dev: likewise of the dev split, on which a threshold is chosen
+        (`rationales.least_right`).
     """
 
     assistant_examples: Count = 0
     student_before: bool = True
+    teacher_test: Count = 0
+    teacher_dev: Count = 0

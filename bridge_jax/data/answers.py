@@ -127,24 +127,32 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
 def is_correct(predicted: str | None, example: Example) -> bool:
     """Whether a canonical answer equals the gold one, or is close enough to it (text).
 
+    Raises a `ValueError` for a question without a gold answer: see `verdict`.
+
     Numbers are equal if their values are. A gold number with two or more decimals is taken to be
     rounded: there, half a unit of its last decimal is allowed. Integers, fractions and single
     decimals (doses, days) get no tolerance. Our rule.
     """
+    expected = example.gold
     if predicted is None:
         return False
     if example.kind == "numeric":
-        gold, number = _number(example.answer, example), _number(predicted, example)
+        gold, number = _number(expected, example), _number(predicted, example)
         if gold is None or number is None:
             return False
         tolerance = Fraction(1, 2 * 10**gold.places) if gold.places >= 2 else 0
         return abs(number.value - gold.value) <= tolerance
-    gold = parse_answer(example.answer, example)
+    gold = parse_answer(expected, example)
     if gold is None:
         return False
     if example.kind == "text":
         return rouge_l(predicted, gold) >= example.min_rouge
     return predicted == gold
+
+
+def verdict(predicted: str | None, example: Example) -> bool | None:
+    """Returns what `is_correct` does; None for a question without a gold answer."""
+    return None if example.answer is None else is_correct(predicted, example)
 
 
 def rouge_l(hypothesis: str, reference: str) -> float:

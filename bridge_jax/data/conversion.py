@@ -50,8 +50,9 @@ class RowReader:
     """Converts rows to examples one by one, and checks that ids and questions are unique.
 
     Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
-    `split` (required), and `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale`
-    (optional). `teacher_answer` is read only if `config.columns` maps it: it is then appended to
+    `split` (required, but an answer is not where `config.labelled` is false, nor in the test), and
+    `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale` (optional).
+    `teacher_answer` is read only if `config.columns` maps it: it is then appended to
     `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
 
     Attributes:
@@ -60,7 +61,7 @@ class RowReader:
     """
 
     def __init__(self, config: DataConfig):
-        self.columns, self.replaced = Columns(config.columns), 0
+        self.columns, self.replaced = Columns(config.columns, config.labelled), 0
         self._config = config
         self._ids: dict[str, str] = {}  # Id -> its row.
         self._questions: dict[str, tuple[str, str]] = {}  # Question -> its split and row.
@@ -73,11 +74,12 @@ class RowReader:
         example, found = self.question(row)
         if "id" in self._config.columns:
             columns.text(row, "id")
+        has_answer = columns.has_answer(row, is_test=split == "test")
         example = dataclasses.replace(
             example,
             domain=columns.text(row, "domain", required=False),
             rationales=self._rationales(row, found),
-            answer=self.gold(row, example, found),
+            answer=self.gold(row, example, found) if has_answer else None,
         )
         example = self._remember(row, example, split)
         self.replaced += columns.replaced > replaced_before
@@ -99,7 +101,7 @@ class RowReader:
         example = Example(
             id=columns.text(row, "id", required=False),
             question=question,
-            answer="",
+            answer=None,
             kind=config.kind,
             choices=found.texts if found else (),
             min_rouge=config.min_rouge,

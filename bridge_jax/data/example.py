@@ -54,7 +54,8 @@ class Example:
     Attributes:
       id: unique within the dataset, over all splits.
       question: the text for a model: context and options included, no instruction.
-      answer: the gold answer, one of `choices` unless `kind` is numeric or text.
+      answer: the gold answer, one of `choices` unless `kind` is numeric or text; None where nobody
+        has given one. What needs it reads `gold`.
       kind: how answers are parsed and compared (`bridge_jax.data.answers`).
       choices: the texts of the options in order (choice), the closed set of labels (label), or
         empty (numeric, text).
@@ -69,7 +70,7 @@ class Example:
 
     id: str
     question: str
-    answer: str
+    answer: str | None
     kind: AnswerKind
     choices: tuple[str, ...] = ()
     domain: str = ""
@@ -78,6 +79,17 @@ class Example:
     task: Task = dataclasses.field(default_factory=Task)
     decimal: DecimalMark = ""
     budget: int = 0
+
+    @property
+    def gold(self) -> str:
+        """The gold answer.
+
+        Raises:
+          ValueError: there is none. No answer may be learned or compared as if it were one.
+        """
+        if self.answer is None:
+            raise ValueError(f"example {self.id!r} has no gold answer")
+        return self.answer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,8 @@ OFTEN = {
     "id": ("uid", "idx", "_id", "guid"),
 }
 
+_UNLABELLED = "if nobody has labelled these questions, set data.labelled=false"
+
 # Half of a surrogate pair is no character, and many programs end a text at NUL.
 _NO_CHARACTER = re.compile("[\x00\ud800-\udfff]")
 
@@ -157,14 +159,16 @@ class Columns:
 
     Args:
       mapped: our field -> the file's column, where the two differ.
+      labelled: whether a row has to have an answer.
 
     Attributes:
       mapped: as given.
       replaced: how many characters of all texts became U+FFFD.
     """
 
-    def __init__(self, mapped: Mapping[str, str]):
+    def __init__(self, mapped: Mapping[str, str], labelled: bool = True):
         self.mapped = mapped
+        self._labelled = labelled
         self.replaced = 0
         self._seen: dict[str, None] = {}  # A set in the order of the file.
 
@@ -188,6 +192,8 @@ class Columns:
     def check(self, row: Row, required: Sequence[str] = REQUIRED) -> None:
         """Raises a BadRowError if the row has no value, or lacks a column that it must have.
 
+        Whether a row without an answer is bad depends on its split: see `has_answer`.
+
         Args:
           row: the row.
           required: our fields; by default those of an example.
@@ -196,19 +202,50 @@ class Columns:
             raise row.problem
         self._seen |= dict.fromkeys(row.value)
         # Rows without ids get some, but a column that the config names for them must exist.
-        needed = [*required, *(["id"] if "id" in self.mapped else [])]
+        needed = [field for field in required if self._labelled or field != "answer"]
+        needed += ["id"] if "id" in self.mapped else []
         if row.split and "split" in needed:
             needed.remove("split")
         missing = [field for field in needed if self.name(field) not in row.value]
-        if missing:
-            kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"
-            raise BadRowError(f"has {kind}", kind, self._way_out(missing, list(row.value)))
+        if missing and missing != ["answer"]:
+            raise self._absent(missing, row)
+
+    def has_answer(self, row: Row, is_test: bool) -> bool:
+        """Returns whether a row has an answer: neither absent, nor null, nor NaN, nor blank.
+
+        Args:
+          row: the row.
+          is_test: whether it is of the test, whose answers can be bought.
+
+        Raises:
+          BadRowError: it has none, and has to have one.
+        """
+        value = self.raw(row, "answer")
+        is_blank = isinstance(value, str) and not self.clean(value).strip()
+        is_nan = isinstance(value, float | decimal.Decimal) and math.isnan(value)
+        if not (value is None or is_blank or is_nan):
+            return True
+        if is_test or not self._labelled:
+            return False
+        if self.name("answer") not in row.value:
+            raise self._absent(["answer"], row)
+        try:
+            self.text(row, "answer")
+        except BadRowError as error:
+            error.way_out = _UNLABELLED
+            raise
+        return True
+
+    def _absent(self, missing: Sequence[str], row: Row) -> BadRowError:
+        kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"
+        way_out = self._way_out(missing, list(row.value))
+        return BadRowError(f"has {kind}", kind, way_out)
 
     def unseen(self) -> str:
         """Returns a message on mapped optional columns that are in no row; or ""."""
         absent = [
             f"{field}:{self.mapped[field]}"
-            for field in OPTIONAL
+            for field in (*OPTIONAL, *(() if self._labelled else ("answer",)))
             if field != "id" and field in self.mapped and not self._has(self.mapped[field])
         ]
         if not absent or not self._seen:
@@ -262,7 +299,7 @@ class Columns:
         hint = f"the columns are {names(columns)}: map them with data.columns={','.join(parts)}"
         if "split" in missing:
             hint += ", or give each row split=train, dev or test"
-        return hint
+        return f"{hint}; {_UNLABELLED}" if missing == ["answer"] else hint
 
 
 def shown(value: Any) -> str:

@@ -50,7 +50,7 @@ _PARTS = ("pool", "dev", "test")
 _FILE = "examples.jsonl"
 _DIGESTS = "_digests"  # An attribute that is no field, so `dataclasses.replace` leaves it out.
 # Settings that do not change the examples: the path, their use, and those of practice tasks.
-_LEFT_OUT = ("path", "test_path", "rationale", "labelled", *_PRACTICE)
+_LEFT_OUT = ("path", "test_path", "rationale", *_PRACTICE)
 
 
 class Instruction(NamedTuple):

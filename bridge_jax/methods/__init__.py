@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError, nearest
 from bridge_jax.methods import baselines, bridge, budgeted, on_policy, reinforcement
+from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.artifacts import ROLES, Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
 
@@ -94,8 +95,14 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
 
 
 def asking(stages: Sequence[Stage]) -> Stage | None:
-    """Returns the stage that asks the teacher, if there is one."""
-    return next((stage for stage in stages if stage.artifact.work == "ask"), None)
+    """Returns the stage that asks the teacher about the pool, if there is one."""
+    of_pool = (s for s in paying(stages) if s.load and s.load.of not in ("test", "dev"))
+    return next(of_pool, None)
+
+
+def paying(stages: Sequence[Stage]) -> list[Stage]:
+    """Returns the stages that ask the teacher, about the pool or the test."""
+    return [stage for stage in stages if stage.artifact.work == "ask"]
 
 
 def table(method: str | None = None) -> dict[str, Artifact]:
@@ -122,5 +129,5 @@ def states_budgets(method: str) -> bool:
 
 
 def asks(method: str | None = None) -> bool:
-    """Returns whether a method, or any method, has a stage that asks the teacher."""
-    return any(artifact.work == "ask" for artifact in table(method).values())
+    """Returns whether a method, or any method, learns from a teacher."""
+    return ANNOTATIONS.name in table(method)

@@ -35,14 +35,18 @@ _log = logging.getLogger(__name__)
 
 
 class Annotation(TypedDict):
-    """The teacher's rationale and answer for one example, and why they are kept or not."""
+    """The teacher's rationale and answer for one example, and why they are kept or not.
+
+    Attributes:
+      gold, correct: None where the example has no gold answer.
+    """
 
     id: str
     question: str
     rationale: str
     answer: str | None
-    gold: str
-    correct: bool
+    gold: str | None
+    correct: bool | None
     kept: bool
     reason: str | None
     asked: int
@@ -142,7 +146,7 @@ def kept_annotations(
     found, written = [], annotated.rows(_ROWS)
     for row in written:
         example = pool.by_id[row["id"]]
-        answer = example.answer if labelled else row["answer"]
+        answer = example.gold if labelled else row["answer"]
         if row["kept"] and answer is not None:
             found.append((example, row["rationale"], answer))
     if not found:

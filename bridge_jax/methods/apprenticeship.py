@@ -41,7 +41,7 @@ class PseudoLabel(TypedDict):
 
 
 class Score(TypedDict):
-    """The difficulty of an example for the warmed-up assistant.
+    """The difficulty of an example for the assistant, after its warm-up if it has one.
 
     `nll` and `entropy` are in nats per token of the answer, `margin` is 0 to 1.
     """
@@ -126,10 +126,19 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
     """Returns the indices of the warm-up's examples, in random order.
 
     Raises:
-      UserError: their domains have fewer than the share of the pool that was asked for.
+      UserError: fewer have a gold answer, or are of their domains, than the share of the pool that
+        was asked for.
     """
     count = max(1, round(fraction * len(pool)))
     order = [int(i) for i in np.random.default_rng(seed).permutation(len(pool))]
+    order = [i for i in order if pool[i].answer is not None]
+    if len(order) < count:
+        known = f"only {len(order):,}" if order else "no"
+        least = f"lower it to {len(order) / len(pool):.3g} at most, or " if order else ""
+        raise UserError(
+            f"warmup.fraction={fraction} asks for {count:,} examples with an answer, and {known} "
+            f"example of the pool has one; {least}leave the warm-up out with warmup.fraction=0"
+        )
     if domains:
         order = [i for i in order if pool[i].domain in domains]
     if len(order) < count:
@@ -141,17 +150,20 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
     return order[:count]
 
 
-def warmup(config: RunConfig) -> Stage:
-    """Returns the warm-up."""
+def warmup(config: RunConfig) -> list[Stage]:
+    """Returns the warm-up, if there is one."""
     chosen = config.warmup
+    if not chosen.fraction:
+        return []
     how = fit_of(config, "warmup.train", "answer")
-    return Stage(
-        WARMUP,
-        warm_up,
-        Warmup(chosen.fraction, chosen.domains, how),
-        inputs.POOL_TO_ASSISTANT | dev_of(how),
-        Load("pool", share=chosen.fraction, text="answer"),
-    )
+    params = Warmup(chosen.fraction, chosen.domains, how)
+    load = Load("pool", share=chosen.fraction, text="answer")
+    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_of(how), load)]
+
+
+def warmed(config: RunConfig) -> dict[str, str]:
+    """Returns argument -> stage of the assistant's warm-up, if there is one."""
+    return {"warmed": WARMUP.name} if config.warmup.fraction else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +179,9 @@ def write_pseudo_labels(
     pool: Examples,
     assistant: RoleModel,
     reading: Rendering,
-    warmed: Folder,
+    warmed: Folder | None = None,
 ) -> None:
-    """Writes the most probable answer of the warmed-up assistant to every question."""
+    """Writes the most probable answer of the assistant, warmed up if it was, to every question."""
     asked = reading.prompts(pool, pool.digest, "answer")
     model = assistant.load(warmed)
 
@@ -212,10 +224,10 @@ def score_pool(
     pool: Examples,
     assistant: RoleModel,
     reading: Rendering,
-    warmed: Folder,
+    warmed: Folder | None = None,
     pseudo_labels: Folder | None = None,
 ) -> None:
-    """Scores every example with the warmed-up assistant, or writes its gradient embedding.
+    """Scores every example with the assistant before it is taught, or writes its gradients.
 
     The stage of gradients, which only `badge` uses, differs in what is computed. Shards are written
     on the way, and an interrupted stage goes on after the last one.
@@ -290,7 +302,7 @@ def choose(
         embeddings = scored.array("embeddings.npy")
     # Answers that are not labels, or not known, form one group.
     known = params.labelled
-    labels = [example.answer if known and example.kind == "label" else "" for example in pool]
+    labels = [example.gold if known and example.kind == "label" else "" for example in pool]
     result = select(
         difficulty,
         embeddings,
@@ -329,7 +341,7 @@ def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
     plan: list[Stage] = []
     reads = {"pool": inputs.POOL, "mesh": inputs.MESH}
     if scored:
-        to_scores = inputs.POOL_TO_ASSISTANT | {"warmed": WARMUP.name}
+        to_scores = inputs.POOL_TO_ASSISTANT | warmed(config)
         if not labelled:
             size = config.generation.batch_size
             params = PseudoLabelling(GenerationConfig(LABEL_TOKENS, size, temperature=0.0))

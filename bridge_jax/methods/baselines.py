@@ -2,7 +2,15 @@
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import require
-from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, tutoring
+from bridge_jax.methods import (
+    apprenticeship,
+    evaluation,
+    held_out,
+    logits,
+    rationales,
+    thresholds,
+    tutoring,
+)
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
 from bridge_jax.pipeline.stages import Method, Stage
 
@@ -22,10 +30,11 @@ def direct_stages(config: RunConfig) -> list[Stage]:
 def up_to_answers(config: RunConfig) -> list[Stage]:
     """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
     scored = config.selection.strategy != "random"
-    warmup = [apprenticeship.warmup(config)] if scored else []
+    warmup = apprenticeship.warmup(config) if scored else []
     return [
         *warmup,
         *apprenticeship.selection(config, scored),
+        *held_out.stages(config),
         annotations(config, apprenticeship.SELECTION),
         *tutoring.instruction_warmup(config),
     ]
@@ -36,6 +45,7 @@ DIRECT = Method(
     "a direct distillation",
     (
         *apprenticeship.UP_TO_SELECTION,
+        *held_out.ALL,
         ANNOTATIONS,
         tutoring.INSTRUCT,
         tutoring.STUDENT,
@@ -54,9 +64,11 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
     """
     by = apprenticeship.WARMUP
     return [
-        apprenticeship.warmup(config),
+        *apprenticeship.warmup(config),
+        *held_out.stages(config),
         *tutoring.instruction_warmup(config),
         *rationales.samples(config, tutoring.instructed(config)),
+        *thresholds.stages(config, by, "reason"),
         *rationales.stages(config, by, "reason"),
         *logits.stages(config, by, "reason", {}),
         tutoring.student(config, {}),
@@ -66,12 +78,23 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
     ]
 
 
+def _check_self_training(config: RunConfig) -> None:
+    """Raises a `UserError` if the assistant learns nothing."""
+    require(
+        config.warmup.fraction > 0,
+        "warmup.fraction=0: method=self has no teacher, and the assistant writes what it learned "
+        "in its warm-up on labels; raise it, or use method=bridge",
+    )
+
+
 SELF_TRAINING = Method(
     "self",
     "a self-training without a teacher",
     (
         apprenticeship.WARMUP,
+        *held_out.ALL,
         tutoring.INSTRUCT,
+        *thresholds.ALL,
         *rationales.ALL,
         logits.LOGITS,
         tutoring.STUDENT,
@@ -80,6 +103,7 @@ SELF_TRAINING = Method(
     ),
     self_training_stages,
     {"assistant": "after its warm-up on labels"},
+    _check_self_training,
 )
 
 
@@ -89,6 +113,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     There is neither a teacher nor an assistant.
     """
     return [
+        *held_out.stages(config),
         *tutoring.instruction_warmup(config),
         tutoring.labels(config, tutoring.STUDENT),
         *evaluation.of_student(config, "answer"),
@@ -107,7 +132,7 @@ def _check_labels(config: RunConfig) -> None:
 LABELS = Method(
     "labels",
     "a fine-tuning on labels",
-    (tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),
+    (*held_out.ALL, tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),
     labels_stages,
     {"student": "after the gold answers of the pool"},
     _check_labels,

@@ -2,7 +2,16 @@
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import require
-from bridge_jax.methods import apprenticeship, evaluation, logits, rationales, rounds, tutoring
+from bridge_jax.methods import (
+    apprenticeship,
+    evaluation,
+    held_out,
+    logits,
+    rationales,
+    rounds,
+    thresholds,
+    tutoring,
+)
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations
 from bridge_jax.pipeline.stages import Method, Stage
 from bridge_jax.text.prompts import Mode
@@ -15,8 +24,9 @@ def stages(config: RunConfig) -> list[Stage]:
     by = rounds.last(config)
     plan = [
         # Phase 1, apprenticeship.
-        apprenticeship.warmup(config),
+        *apprenticeship.warmup(config),
         *apprenticeship.selection(config),
+        *held_out.stages(config),
         annotations(config, apprenticeship.SELECTION),
         rationales.assistant(config, modes),
         # The student's samples may filter the assistant's rationales, in rounds too.
@@ -24,6 +34,7 @@ def stages(config: RunConfig) -> list[Stage]:
         *rationales.samples(config, tutoring.instructed(config)),
         *rounds.stages(config, modes),
         # Phase 2, tutoring.
+        *thresholds.stages(config, by, modes[-1]),
         *rationales.stages(config, by, modes[-1]),
         *logits.stages(config, by, modes[-1], annotated),
     ]
@@ -71,10 +82,12 @@ def _check(config: RunConfig) -> None:
 # In the order of reports.
 UP_TO_STUDENT = (
     *apprenticeship.UP_TO_SELECTION,
+    *held_out.ALL,
     ANNOTATIONS,
     rationales.ASSISTANT,
     *rounds.ALL,
     tutoring.INSTRUCT,
+    *thresholds.ALL,
     *rationales.ALL,
     logits.LOGITS,
     tutoring.STUDENT,

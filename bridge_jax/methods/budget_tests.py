@@ -10,7 +10,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.generation import budgets
 from bridge_jax.generation.budgets import Cap
 from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.methods import inputs
+from bridge_jax.methods import held_out, inputs
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.artifacts import Artifact, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
@@ -123,6 +123,7 @@ def run_test(
     model: RoleModel,
     reading: Rendering,
     made: Folder | None = None,
+    bought: Folder | None = None,
 ) -> None:
     """Writes the model's replies to the test questions at each budget.
 
@@ -133,6 +134,7 @@ def run_test(
       model: the student.
       reading: renders its prompts.
       made: the stage that trained it; None is its checkpoint.
+      bought: the teacher's answers to questions without a gold one.
 
     Raises:
       UserError: a prompt and its reply exceed the model's context, or the engine cannot force so
@@ -141,7 +143,8 @@ def run_test(
     loaded = model.load(made)
     tokenizer = loaded.tokenizer
     thinking = thinking_of(tokenizer, params.form, reading.checkpoint)
-    asked = list(requests(params, test, reading, thinking))
+    measured_on = held_out.with_answers(test, bought)
+    asked = list(requests(params, measured_on, reading, thinking))
     engine = loaded.engine(params.generation, params.seed)
     replies = written(params, out, engine, asked, tokenizer.encode(params.words), thinking)
     found = []
@@ -157,7 +160,7 @@ def run_test(
                 "sample": each.sample,
                 "completion": reply.text,
                 "answer": reply.answer,
-                "gold": example.answer,
+                "gold": example.gold,
                 "correct": is_correct(reply.answer, example),
                 "thinking": reply.thinking + each.begun,
                 "tokens": tokens,
@@ -167,7 +170,7 @@ def run_test(
 
 
 def requests(
-    params: BudgetTesting, test: Examples, reading: Rendering, thinking: Thinking
+    params: BudgetTesting, test: Sequence[Example], reading: Rendering, thinking: Thinking
 ) -> Iterator[Asked]:
     """Yields the requests of a test: budget by budget, question by question."""
     control, encode = params.control, reading.tokenizer.encode
@@ -274,6 +277,7 @@ def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str,
         repeats=how.repeats,
     )
     reads = {"test": inputs.TEST, "model": inputs.STUDENT, "reading": inputs.TO_STUDENT}
+    reads |= held_out.bought(config)
     reads |= {"made": trained_by} if trained else before
     each = (times if control == "sampled" else 1) * how.repeats
     load = Load("test", samples=len(how.levels) * each)

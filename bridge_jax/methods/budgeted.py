@@ -33,7 +33,7 @@ from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, long_reasoning
-from bridge_jax.methods.teacher import selected_count
+from bridge_jax.methods.teacher import held_out_count, selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Method, Stage
@@ -298,12 +298,14 @@ def _check_queries(config: RunConfig, pool: int) -> None:
     if how.shortened_by != "teacher":
         return
     texts = pool if how.after == "bridge" else asked
-    needed = asked * config.teacher.samples + texts * len(how.levels)
+    held_out = held_out_count(config)
+    needed = asked * config.teacher.samples + held_out + texts * len(how.levels)
+    also = f", {held_out:,} of test and dev (evaluation)" if held_out else ""
     require(
         needed <= config.budget.queries,
-        f"budget.queries={config.budget.queries} does not pay for {asked:,} questions and for "
-        f"shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} in all; raise "
-        "it, or use thinking.shortened_by=assistant",
+        f"budget.queries={config.budget.queries} does not pay for {asked:,} questions{also} and "
+        f"for shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} in all; "
+        "raise it, or use thinking.shortened_by=assistant",
     )
 
 

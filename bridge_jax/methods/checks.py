@@ -22,15 +22,19 @@ from bridge_jax.generation.engine import check_context
 from bridge_jax.methods import (
     apprenticeship,
     asking,
+    held_out,
     named,
+    paying,
     states_budgets,
 )
 from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.held_out import HeldOut
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, TEST, Examples, Inputs
-from bridge_jax.methods.rationales import RATIONALES
+from bridge_jax.methods.rationales import RATIONALES, THRESHOLD
 from bridge_jax.methods.teacher import (
     Asking,
     CountTokens,
+    held_out_count,
     make_request,
     make_teacher,
     rules_of,
@@ -126,7 +130,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     read_task(config.data)
     method = named(config.method)
     stages = method.stages(config)
-    for fault in _faults_of_teacher(config) if asking(stages) else ():
+    for fault in _faults_of_teacher(config, stages) if paying(stages) else ():
         raise UserError(fault)
     method.check(config)
     for fault in _faults_of_models(config, stages):
@@ -155,7 +159,7 @@ def _faults_of_sources(config: RunConfig, has_data: bool) -> Iterator[str]:
         yield f"instruct.path={instruct.path}: no such file"
 
 
-def _faults_of_teacher(config: RunConfig) -> Iterator[str]:
+def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
     teacher, data, budget = config.teacher, config.data, config.budget
     is_api, replay = teacher.kind in API_TEACHERS, teacher.replay_from
     if budget.queries <= 0:
@@ -176,11 +180,15 @@ def _faults_of_teacher(config: RunConfig) -> Iterator[str]:
         yield f"teacher.min_rationale_tokens={low} is above teacher.max_rationale_tokens={high}"
     if teacher.min_agreement and teacher.samples == 1:
         yield f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1"
-    selected = max(1, selected_count(config))
-    if selected * teacher.samples > budget.queries:
+    selected = max(1, selected_count(config)) if asking(stages) else 0
+    held_out_too = held_out_count(config)
+    if selected * teacher.samples + held_out_too > budget.queries:
+        settings = "evaluation.teacher_test, evaluation.teacher_dev"
+        also = f" and {held_out_too} of test and dev ({settings})" if held_out_too else ""
+        less = f"selection.size, {settings}" if held_out_too else "selection.size"
         yield (
             f"budget.queries={budget.queries} does not pay for {selected} examples at "
-            f"teacher.samples={teacher.samples} requests each; lower selection.size or "
+            f"teacher.samples={teacher.samples} requests each{also}; lower {less} or "
             "teacher.samples, or raise it"
         )
     if teacher.batch and not is_api:
@@ -231,8 +239,8 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
                 f"generation.max_new_tokens={config.generation.max_new_tokens}"
             )
     yield from _faults_of_rationales(config, stages)
-    if not config.data.labelled:
-        yield from _faults_of_unlabelled(config, stages)
+    if not config.data.labelled and (faults := list(_faults_of_unlabelled(config, stages))):
+        yield f"data.labelled=false: {'; '.join(faults)}"
     weight = config.logits.weight
     if weight and RATIONALES.name not in {stage.name for stage in stages}:
         yield (
@@ -279,6 +287,31 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
             f"rationales.corruption={how.corruption}: {name} would change what the corrupted "
             f"rationales do; set rationales.{name}=0"
         )
+    if how.least_right and how.filter != "confidence":
+        yield (
+            f"rationales.least_right={how.least_right} chooses a threshold of confidence, and "
+            f"rationales.filter={how.filter}; set it to 0, or rationales.filter=confidence"
+        )
+    if how.least_right and THRESHOLD.name not in {stage.name for stage in stages}:
+        yield (
+            f"rationales.least_right={how.least_right}: method={config.method} has no assistant "
+            "that writes; set it to 0"
+        )
+    if how.least_right and how.rounds:
+        yield (
+            f"rationales.least_right={how.least_right}: the assistant of each round would need a "
+            "threshold of its own; set rationales.rounds=0"
+        )
+    if how.least_right and how.show_gold and config.data.labelled:
+        yield (
+            f"rationales.least_right={how.least_right}: an assistant that is shown the answers is "
+            "always right; set rationales.show_gold=false"
+        )
+    if config.evaluation.teacher_dev and not how.least_right:
+        yield (
+            f"evaluation.teacher_dev={config.evaluation.teacher_dev}: only rationales.least_right "
+            "reads bought answers of the dev split; set one of them"
+        )
     if how.retries and RATIONALES.name not in {stage.name for stage in stages}:
         yield (
             f"rationales.retries={how.retries}: method={config.method} has no assistant that "
@@ -309,23 +342,28 @@ def faults_of_training(train: TrainConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
-    """Finds what would read a gold answer of the pool after the warm-up."""
-    why, how = "data.labelled=false: ", config.rationales
+    """Finds what would read a gold answer of the pool after the warm-up.
+
+    All of it is in one message: who has no labels has to change several settings.
+    """
+    how = config.rationales
     if how.filter == "gold" and RATIONALES.name in {stage.name for stage in stages}:
-        yield f"{why}rationales.filter=gold needs them; use none, confidence or consistency"
+        yield "rationales.filter=gold needs labels; use none, confidence or consistency"
     if how.corruption and how.corruption_kind == "wrong_answer":
         yield (
-            f"{why}rationales.corruption_kind=wrong_answer has to know the right one; use "
-            "wrong_reasoning"
+            "rationales.corruption_kind=wrong_answer has to know the right one; use wrong_reasoning"
         )
     if not asking(stages):
         return
     if not config.teacher.keep_wrong:
-        yield f"{why}teacher.keep_wrong=false compares the teacher's answers with them; set it"
+        yield (
+            "teacher.keep_wrong=false compares the teacher's answers with labels; use "
+            "teacher.keep_wrong=true"
+        )
     if config.teacher.show_gold:
-        yield f"{why}teacher.show_gold shows them to the teacher"
+        yield "teacher.show_gold shows them to the teacher; use teacher.show_gold=false"
     if config.selection.difficulty == "nll" and config.selection.strategy != "random":
-        yield f"{why}selection.difficulty=nll is of the gold answer; use entropy"
+        yield "selection.difficulty=nll is of the gold answer; use entropy"
 
 
 def roles(stages: Sequence[Stage]) -> list[Role]:
@@ -338,12 +376,13 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     """Checks data and models, before anything is trained or paid.
 
     Raises:
-      UserError: the budget exceeds the pool; a prompt exceeds max_prompt_tokens or, with its
-        completion, the model's context; a chat template does not write what it is given; a token
-        has no row in the embedding table; the warm-up's domains are not in the pool; the
-        instructions are too few or too long; a gold answer does not fit a row; no recorded
-        rationale would be kept; a checkpoint is missing or lacks a layer to keep; or a library
-        for `curves` or for ROUGE is not installed.
+      UserError: the budget exceeds the pool; a question of test or dev has no gold answer to
+        measure with; a prompt exceeds max_prompt_tokens or, with its completion, the model's
+        context; a chat template does not write what it is given; a token has no row in the
+        embedding table; the warm-up's domains are not in the pool; the instructions are too few or
+        too long; a gold answer does not fit a row; no recorded rationale would be kept; a
+        checkpoint is missing or lacks a layer to keep; or a library for `curves` or for ROUGE is
+        not installed.
     """
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
@@ -351,12 +390,18 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         load_tensorflow_text()
+    if TEST in read:
+        _check_gold_of_test(config, test)
+    if THRESHOLD.name in by_name:
+        _check_gold_for_threshold(config, inputs.dev)
     for stage, fit in fits(stages):
         if "dev" in stage.reads and not inputs.dev:
             raise UserError(
                 f"{fit.setting}.dev_every={fit.train.dev_every}: the data has no dev split; add "
                 "one (data.dev, data.splits), or leave it at 0"
             )
+        if "dev" in stage.reads:
+            _check_gold_of_dev(fit, inputs.dev)
         role, load = stage.artifact.role, stage.load
         if role and load and (load.of, load.text) == ("pool", "answer"):
             _check_row(fit, inputs.rendering(role), pool)
@@ -373,9 +418,61 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     for stage in stages:
         if stage.check:
             stage.check(config, inputs)
-    asks = asking(stages)
-    if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
+    asks, is_recorded = asking(stages), config.teacher.kind not in API_TEACHERS
+    if asks and is_recorded and not config.teacher.replay_from:
         _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
+    splits = {held_out.HELD_OUT.name: "test", held_out.HELD_OUT_DEV.name: "dev"}
+    for name in splits.keys() & by_name.keys() if is_recorded else ():
+        split = splits[name]
+        _check_recorded_of(by_name[name].params, split, getattr(inputs, split))
+
+
+def _check_gold_of_test(config: RunConfig, test: Examples) -> None:
+    """Raises a `UserError` unless every model can be measured on the test."""
+    without = [example.id for example in test if example.answer is None]
+    bare, bought = len(without), config.evaluation.teacher_test
+    setting = f"evaluation.teacher_test={bought}"
+    if bare and not bought:
+        raise UserError(
+            f"{bare:,} of {len(test):,} test questions have no answer to measure with (the first "
+            f"is {without[0]!r}): give them answers, in the file or in another (data.test_path), "
+            "or put some of them to the teacher, whose answers are then the gold ones "
+            f"(evaluation.teacher_test={bare})"
+        )
+    if bought and not bare:
+        raise UserError(
+            f"{setting}: all {len(test):,} test questions have an answer already; set it to 0"
+        )
+    if bought > bare:
+        raise UserError(
+            f"{setting} exceeds the {bare:,} test questions without an answer; lower it, or raise "
+            "data.test"
+        )
+
+
+def _check_gold_for_threshold(config: RunConfig, dev: Examples) -> None:
+    """Raises a `UserError` unless the dev split has gold answers, or bought ones."""
+    bare, bought = sum(e.answer is None for e in dev), config.evaluation.teacher_dev
+    if bought > bare:
+        raise UserError(
+            f"evaluation.teacher_dev={bought} exceeds the {bare:,} dev questions without an "
+            "answer; lower it, or raise data.dev"
+        )
+    if len(dev) == bare and not bought:
+        raise UserError(
+            f"rationales.least_right={config.rationales.least_right} chooses a threshold on the "
+            f"dev split, and none of its {len(dev):,} questions has an answer: give them answers, "
+            "or put some of them to the teacher (evaluation.teacher_dev)"
+        )
+
+
+def _check_gold_of_dev(fit: Fit, dev: Examples) -> None:
+    """Raises a `UserError` if a training is to be measured on questions without a gold answer."""
+    if bare := sum(example.answer is None for example in dev):
+        raise UserError(
+            f"{fit.setting}.dev_every={fit.train.dev_every}: {bare:,} of {len(dev):,} dev "
+            "questions have no answer to measure with; give them answers, or leave it at 0"
+        )
 
 
 def _check_row(fit: Fit, reading: Rendering, pool: Examples) -> None:
@@ -440,6 +537,18 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
         f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} of the "
         f"pool would be kept ({first}); {way_out}"
     )
+
+
+def _check_recorded_of(params: HeldOut, split: str, examples: Examples) -> None:
+    """Raises a `UserError` if a recorded teacher knows none of the held-out questions to ask."""
+    replay, kind = params.teacher.replay_from, params.teacher.kind
+    asked = held_out.drawn(params, examples)
+    if not replay and not any(params.variant in example.rationales for example in asked):
+        raise UserError(
+            f"evaluation.teacher_{split}={params.count}: teacher.kind={kind} has no recorded "
+            f"rationale {params.variant!r} for any {split} question without an answer; ask another "
+            "teacher, or give them answers"
+        )
 
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:

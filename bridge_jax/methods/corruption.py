@@ -69,7 +69,7 @@ def _wrong_answer(
     """Returns the row with its own reasoning, and an answer of the task that is wrong."""
     example = pool[row["id"]]
     answers = example.choices or sorted(
-        {other.answer for other in pool.values() if other.kind == example.kind}
+        {other.gold for other in pool.values() if other.kind == example.kind}
     )
     shuffled = (answers[i] for i in rng.permutation(len(answers)))
     wrong = next((answer for answer in shuffled if not is_correct(answer, example)), None)

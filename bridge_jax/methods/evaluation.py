@@ -8,7 +8,7 @@ from bridge_jax.config import GenerationConfig, RunConfig
 from bridge_jax.data.answers import answer_of, is_correct, rouge_l
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion
-from bridge_jax.methods import inputs, tutoring
+from bridge_jax.methods import held_out, inputs, tutoring
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, Role, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
@@ -95,9 +95,15 @@ def evaluate(
     model: RoleModel,
     reading: Rendering,
     made: Folder | None = None,
+    bought: Folder | None = None,
 ) -> None:
-    """Writes the model's completions of the test questions, parsed and compared with gold."""
-    count = min(params.most or len(test), len(test))
+    """Writes the model's completions of the test questions, parsed and compared with gold.
+
+    Questions that have no gold answer, or no bought one, are left out.
+    """
+    measured_on = held_out.with_answers(test, bought)
+    measured_on = measured_on[: params.most or None]
+    place = {example.id: i for i, example in enumerate(test)}
     asked = reading.prompts(test, test.digest, params.mode)
     loaded = model.load(made)
 
@@ -110,20 +116,20 @@ def evaluate(
             "question": example.question,
             "completion": text,
             "answer": answer,
-            "gold": example.answer,
+            "gold": example.gold,
             "correct": is_correct(answer, example),
             "tokens": len(completion.ids),
         }
         if example.kind == "text":
-            row["score"] = rouge_l(answer or "", example.answer)
+            row["score"] = rouge_l(answer or "", example.gold)
         return row
 
     artifact = out.artifact
     assert artifact.measured
     name = f"test: {artifact.measured.name.replace('_', ' ')}"
     engine = loaded.engine(params.generation, params.seed)
-    prompts = [asked[i] for i in range(count)]
-    write_completions(out, FILE, name, engine, test[:count], prompts, to_row)
+    prompts = [asked[place[example.id]] for example in measured_on]
+    write_completions(out, FILE, name, engine, measured_on, prompts, to_row)
 
 
 def test_of(
@@ -141,6 +147,7 @@ def test_of(
     assert role
     most = config.evaluation.assistant_examples if role == "assistant" else 0
     reads = {"test": inputs.TEST, "model": f"models/{role}", "reading": f"rendering/{role}"}
+    reads |= held_out.bought(config)
     if made:
         reads["made"] = made.name
     params = Testing(config.generation, mode, config.seed, most)

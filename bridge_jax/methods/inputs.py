@@ -38,6 +38,7 @@ CACHE = "cache"  # The folder of a workdir, or of a study, for what can be compu
 # The names of the inputs.
 POOL, DEV, TEST = "data/pool", "data/dev", "data/test"
 RECORDED = "data/recorded"  # The answers of a recorded or programmatic teacher to the pool.
+DEV_RECORDED, TEST_RECORDED = "data/dev_recorded", "data/test_recorded"  # To these splits.
 REPLAY = "teacher/replay"  # A recorded run that answers in the teacher's place.
 INSTRUCTIONS = "data/instructions"
 ASSISTANT, STUDENT = "models/assistant", "models/student"
@@ -111,6 +112,8 @@ class Inputs:
             TEST: Input(lambda: self.test, lambda: self.digests["test"], self._data_files),
             # The examples themselves hold what is recorded.
             RECORDED: Input(str, lambda: self.digests["pool_recorded"], self._data_files),
+            DEV_RECORDED: Input(str, lambda: self.digests["dev_recorded"], self._data_files),
+            TEST_RECORDED: Input(str, lambda: self.digests["test_recorded"], self._data_files),
             REPLAY: Input(str, lambda: self._replayed, self._replay_files),
             COUNT: Input(lambda: self.count, lambda: self._tokenizer_key("student")),
             INSTRUCTIONS: Input(

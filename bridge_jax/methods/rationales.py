@@ -13,17 +13,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
-from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_completion
+from bridge_jax.data.answers import (
+    answer_of,
+    is_correct,
+    parse_answer,
+    split_completion,
+    verdict,
+)
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
-from bridge_jax.methods.apprenticeship import WARMUP
+from bridge_jax.methods.apprenticeship import warmed
 from bridge_jax.methods.corruption import corrupt
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact, record, rows
 from bridge_jax.pipeline.models import Model, RoleModel, write_completions
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
@@ -59,6 +65,23 @@ class Sampled(TypedDict):
     answer: str | None
 
 
+class Threshold(TypedDict):
+    """The threshold of confidence that was chosen on the dev split, and what is expected of it.
+
+    Attributes:
+      min_mean_logprob: the threshold, in nats.
+      least_right: the share of the kept answers that were to be right.
+      asked: dev questions with a gold answer.
+      kept, right: of the assistant's answers to them.
+    """
+
+    min_mean_logprob: float
+    least_right: float
+    asked: int
+    kept: int
+    right: int
+
+
 class Judged(Written):
     """A rationale that the assistant wrote, and whether the student learns from it.
 
@@ -66,15 +89,15 @@ class Judged(Written):
       retry: the number of the retry that was taken, from 1; not there for the first completion.
       corruption: the kind of error that was put in, if one was.
       agreement: the share of the student's samples with this answer.
-      gold, correct: for the report alone.
+      gold, correct: for the report alone; None where the example has no gold answer.
       kept, reason: whether it is learned from, and why not.
     """
 
     retry: NotRequired[int]
     corruption: str | None
     agreement: NotRequired[float]
-    gold: str
-    correct: bool
+    gold: str | None
+    correct: bool | None
     kept: bool
     reason: str | None
 
@@ -107,6 +130,13 @@ SAMPLES = Artifact(
 RATIONALES = Artifact(
     "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)
 )
+THRESHOLD = Artifact(  # `methods.thresholds`
+    "tutoring/threshold",
+    "Choosing a threshold",
+    "judge",
+    None,
+    (record("threshold.json", Threshold),),
+)
 RETRIES = Artifact(
     "tutoring/retries",
     "Asking the assistant again",
@@ -138,11 +168,11 @@ def learn(
     pool: Examples,
     assistant: RoleModel,
     reading: Rendering,
-    warmed: Folder,
     annotated: Folder,
+    warmed: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the warmed-up assistant on the teacher's rationales.
+    """Trains the assistant, warmed up if it was, on the teacher's rationales.
 
     An assistant that will explain gold answers learns each rationale twice: from the question
     alone, and from the question with its gold answer.
@@ -156,7 +186,7 @@ def learn(
 def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
     """Returns the assistant's training on the teacher's rationales, in each mode."""
     how = fit_of(config, "assistant_training", "reason")
-    reads = {"warmed": WARMUP.name, "annotated": ANNOTATIONS.name} | dev_of(how)
+    reads = warmed(config) | {"annotated": ANNOTATIONS.name} | dev_of(how)
     return Stage(
         ASSISTANT,
         learn,
@@ -227,13 +257,17 @@ def retry(
     by: Folder,
     completed: Folder,
     sampled: Folder | None = None,
+    threshold: Folder | None = None,
 ) -> None:
     """Samples more rationales for each example whose first one is rejected."""
-    at = {example.id: i for i, example in enumerate(pool)}
+    how, at = (
+        _with_threshold(params.how, threshold),
+        {example.id: i for i, example in enumerate(pool)},
+    )
     rejected = [
         at[row["id"]]
         for row in _with_agreement(completed.rows("completions.jsonl"), sampled)
-        if why_rejected(row, pool.by_id[row["id"]], params.how)
+        if why_rejected(row, pool.by_id[row["id"]], how)
     ]
     asked = reading.prompts(pool, pool.digest, params.mode)
     # The random numbers of a retry depend on no other example's verdict.
@@ -341,13 +375,14 @@ def judge(
     completed: Folder,
     sampled: Folder | None = None,
     retried: Folder | None = None,
+    threshold: Folder | None = None,
 ) -> None:
     """Judges the rationale of every example.
 
     It is the first completion that the filter keeps, retries included; if none is kept, the first
     one, with the reason.
     """
-    config, found = params.how, []
+    config, found = _with_threshold(params.how, threshold), []
     again = retried.rows("completions.jsonl") if retried else []
     retries: dict[str, list[dict[str, Any]]] = {}
     for row in _with_agreement(again, sampled):
@@ -362,9 +397,17 @@ def judge(
                     row, reason = other | {"retry": number, "corruption": None}, None
                     break
         # For the report alone, whichever filter decides.
-        truth = {"gold": example.answer, "correct": is_correct(row["answer"], example)}
+        truth = {"gold": example.answer, "correct": verdict(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
     out.write_rows(FILE, found)
+
+
+def _with_threshold(config: RationalesConfig, threshold: Folder | None) -> RationalesConfig:
+    """Returns the filter with the threshold that was chosen, if one was."""
+    if threshold is None:
+        return config
+    chosen = threshold.record("threshold.json")["min_mean_logprob"]
+    return dataclasses.replace(config, min_mean_logprob=chosen)
 
 
 def _with_agreement(written: list[dict[str, Any]], sampled: Folder | None) -> list[dict[str, Any]]:
@@ -412,7 +455,17 @@ class RationaleStages(NamedTuple):
 
 _FOR_STUDENT = RationaleStages()
 # Settings that only other stages read; they are left out of the filter's key.
-_OF_OTHERS = "show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"
+_OF_OTHERS = (
+    *("show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"),
+    "least_right",
+)
+
+
+def filter_of(config: RunConfig) -> RationalesConfig:
+    """Returns the settings of the filter; those that it does not read have their defaults."""
+    default = RationalesConfig()
+    others = {name: getattr(default, name) for name in _OF_OTHERS}
+    return dataclasses.replace(config.rationales, **others)
 
 
 def stages(
@@ -429,14 +482,15 @@ def stages(
       mode: the prompt with which it is asked.
       into: the names of these stages: a round's, or those for the student.
     """
-    how, default = config.rationales, RationalesConfig()
-    filtering = dataclasses.replace(how, **{name: getattr(default, name) for name in _OF_OTHERS})
+    how, filtering = config.rationales, filter_of(config)
     writing = Writing(config.generation, mode, config.seed)
     to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
     plan = [Stage(into.completions, write, writing, to_assistant, Load("pool", modes=(mode,)))]
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
+    if how.least_right and into == _FOR_STUDENT:  # Rounds have none: `checks`.
+        reads["threshold"] = THRESHOLD.name
     if how.retries:
         generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)
         # Random numbers of their own: a sampled first completion is not written again.

@@ -58,11 +58,11 @@ class SFTTargets:
         if judged is None:
             assert annotated, "there is neither a teacher nor an assistant"
             return self._of_teacher(pool, annotated)
-        found = {e.id: SFTTarget(e, None, e.answer) for e in pool} if self.answers_alone else {}
+        found = {e.id: SFTTarget(e, None, e.gold) for e in pool} if self.answers_alone else {}
         for row in judged.rows(FILE):
             if row["kept"]:
                 example = pool.by_id[row["id"]]
-                answer = example.answer if self.by_gold else row["answer"]
+                answer = example.gold if self.by_gold else row["answer"]
                 found[example.id] = SFTTarget(example, row["rationale"], answer)
         if annotated:
             found |= {target.example.id: target for target in self._of_teacher(pool, annotated)}

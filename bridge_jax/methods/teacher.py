@@ -58,7 +58,13 @@ def asking(config: RunConfig) -> Asking:
 
 def selected_count(config: RunConfig) -> int:
     """Returns the number of examples to ask the teacher about."""
-    return config.selection.size or config.budget.queries // config.teacher.samples
+    left = config.budget.queries - held_out_count(config)
+    return config.selection.size or left // config.teacher.samples
+
+
+def held_out_count(config: RunConfig) -> int:
+    """Returns the number of questions of test and dev to ask the teacher about."""
+    return config.evaluation.teacher_test + config.evaluation.teacher_dev
 
 
 def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens) -> Teacher:
@@ -240,14 +246,24 @@ def _in_rounds(
     return resample([q.request for q in questions], samples, retries, good, ask_all)
 
 
-def check_budget(
-    params: Asking, selected: int, pool: Sequence[Example], count: CountTokens, workdir: Path
-) -> str:
+class Planned(NamedTuple):
+    """The plan to ask about `count` of some examples; which of them may not be known yet."""
+
+    params: Asking
+    count: int
+    examples: Sequence[Example]
+
+
+def check_budget(plans: Sequence[Planned], count: CountTokens, workdir: Path) -> str:
     """Checks that the caps can pay for the planned requests, before anything is trained.
 
-    Every request counts at its highest possible cost, which is reserved for it. Which examples will
-    be selected is not known yet: any of the pool may be. Requests with an answer on the ledger are
-    free.
+    Every request counts at its highest possible cost, which is reserved for it. Requests with an
+    answer on the ledger are free.
+
+    Args:
+      plans: of the stages that ask one teacher, out of one budget; at least one.
+      count: counts tokens.
+      workdir: of the run.
 
     Returns:
       A note where the caps may not pay for all of them; "" where they will.
@@ -255,21 +271,30 @@ def check_budget(
     Raises:
       UserError: the caps cannot pay for the cheapest request, and the ledger has no answer.
     """
-    budget, settings = params.budget, params.teacher
+    budget, settings = plans[0].params.budget, plans[0].params.teacher
     account = accounts.standing(workdir, budget)
-    asked = [make_request(params, example) for example in pool]
     known = account.answered
-    # Computing the keys of requests takes longer than making them.
-    new = [request for request in asked if request.key not in known] if known else asked
+    asked = requests = dearest_of_all = 0
+    new: list[Request] = []
+    costs: list[int] = []
+    for params, wanted, examples in plans:
+        all_of_plan = [make_request(params, example) for example in examples]
+        asked += len(all_of_plan)
+        # Computing the keys of requests takes longer than making them.
+        left_over = [r for r in all_of_plan if r.key not in known] if known else all_of_plan
+        asker = make_teacher(params, examples, count)
+        found = _costs(params.teacher, asker, left_over, account)
+        planned, samples = min(wanted, len(left_over)), params.teacher.samples
+        requests += planned * samples
+        dearest_of_all += samples * sum(sorted(found)[len(found) - planned :])
+        new, costs = new + left_over, costs + found
     if not new:
         return ""
-    asker = make_teacher(params, pool, count)
-    costs = _costs(params.teacher, asker, new, account)
     room = cap_in_nanodollars(budget.usd) - account.nanodollars
     left = max(0, budget.queries - account.queries)
     spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
     longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
-    if len(new) == len(asked) and min(costs) > room:
+    if len(new) == asked and min(costs) > room:
         cheapest = new[costs.index(min(costs))]
         why = prices.overrun_in_words(cheapest.model, account.permille.get(cheapest.model, 0))
         raise UserError(
@@ -278,18 +303,16 @@ def check_budget(
             f"{in_usd(min(costs)):.6f} US dollars with {longest}{why}; raise budget.usd, or lower "
             "teacher.max_output_tokens"
         )
-    if len(new) == len(asked) and left < 1:
+    if len(new) == asked and left < 1:
         raise UserError(
             f"budget.queries={budget.queries} is used up by other requests of this run; raise it, "
             "or use a new workdir"
         )
-    planned = min(selected, len(new))
-    requests, dearest = planned * settings.samples, sorted(costs)[-planned:]
-    if settings.samples * sum(dearest) > room:
-        covered = min(requests - 1, max(0, room // dearest[-1]))
+    if dearest_of_all > room:
+        covered = min(requests - 1, max(0, room // max(costs)))
         return (
             f"budget.usd={budget.usd}{spent}, is sure to pay for {covered:,} of {requests:,} "
-            f"requests to the teacher: one may cost up to {in_usd(dearest[-1]):.6f} US dollars "
+            f"requests to the teacher: one may cost up to {in_usd(max(costs)):.6f} US dollars "
             f"with {longest}. Shorter replies leave room for more; the run stops where the next "
             "request does not fit"
         )

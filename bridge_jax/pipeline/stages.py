@@ -70,7 +70,7 @@ class Load:
         its `GenerationConfig`.
     """
 
-    of: Literal["pool", "test", "selected", "instructions"]
+    of: Literal["pool", "dev", "test", "selected", "instructions"]
     count: int = 0
     text: Literal["answer", "rationale", "both"] = "rationale"
     modes: tuple[Mode, ...] = ("reason",)

@@ -354,8 +354,12 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         for stage in stages:
             if stage.artifact.work == "ask" and stage.load:
                 alone.append(expected([stage], lengths)._asdict())
-                pool = of_value([keyed_values(stage.params), table[inputs.POOL].key()])
-                size = lengths.pool_size * stage.load.samples
+                # Held-out questions are no selection of the pool.
+                held_out = stage.load.of if stage.load.of in ("test", "dev") else ""
+                source = table[f"data/{held_out}" if held_out else inputs.POOL]
+                pool = of_value([keyed_values(stage.params), source.key()])
+                size = stage.load.count if held_out else lengths.pool_size
+                size *= stage.load.samples
                 chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
                 asked.setdefault(pool, (size, {}))[1][chosen] = alone[-1]
     teacher = []
@@ -379,7 +383,8 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
     def settings() -> str:
         return of_value([keyed_values(data), sorted(table[inputs.POOL].files().values()), seed])
 
-    data_of_run = (inputs.POOL, inputs.TEST, inputs.RECORDED)
+    recorded = (inputs.RECORDED, inputs.DEV_RECORDED, inputs.TEST_RECORDED)
+    data_of_run = (inputs.POOL, inputs.DEV, inputs.TEST, *recorded)
     return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}
 
 

@@ -107,7 +107,7 @@ class Lengths:
 
     Attributes:
       pool: the examples of the pool; empty if lengths cannot be counted.
-      pool_size, test_size: numbers of examples.
+      pool_size, dev_size, test_size: numbers of examples.
     """
 
     def __init__(self, config: RunConfig, stages: Seq[Stage], inputs: Inputs):
@@ -122,13 +122,20 @@ class Lengths:
                 counted = False
         self.pool: Seq[Example] = inputs.pool if counted else ()
         self.pool_size = len(self.pool) or config.data.pool or sources.SIZES["pool"]
-        self.test_size = config.data.test or sources.SIZES["test"]
-        if counted:
-            self.test_size = len(inputs.test)
+        self.dev_size, self.test_size = (
+            len(getattr(inputs, part))
+            if counted
+            else getattr(config.data, part) or sources.SIZES[part]
+            for part in ("dev", "test")
+        )
+        if bought := config.evaluation.teacher_test:  # Others without an answer are not tested.
+            known = sum(example.answer is not None for example in inputs.test) if counted else 0
+            self.test_size = known + min(bought, self.test_size - known)
 
     def examples(self, load: Load) -> int:
         """Returns the number of examples of a load."""
-        size = self.test_size if load.of == "test" else self.pool_size
+        sizes = {"test": self.test_size, "dev": self.dev_size}
+        size = sizes.get(load.of, self.pool_size)
         if load.share < 1:
             size = max(1, round(load.share * size))
         return load.count or size
@@ -167,12 +174,15 @@ class Lengths:
             return [Sequence(prompt, rationale, [0] * ANSWER)] * count
         reading, found = self.inputs.rendering(role), []
         for example in self._sample(load):
-            bare = reading.sequence(example, None)
+            # Where nobody has given an answer, the longest stands for it.
+            likely = max(example.choices, key=len, default="0" * ANSWER)
+            answer = likely if example.answer is None else example.answer
+            bare = reading.sequence(example, None, answer)
             recorded = example.rationales.get(self.config.data.rationale)
             if mode is None:
                 found.append(bare)
             elif recorded is not None and not self._written_later:
-                found.append(reading.sequence(example, recorded, mode=mode))
+                found.append(reading.sequence(example, recorded, answer, mode))
             else:
                 rationale = [0] * max(0, longest - len(bare.answer))
                 prompt = reading.prompt(example, mode)

@@ -18,6 +18,7 @@ from bridge_jax.atomic import replace
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.data.practice import checkdigits
 from bridge_jax.methods.annotations import Annotation
+from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import Judged
 from bridge_jax.models.hub.files import is_hub_id
@@ -90,6 +91,8 @@ def _page(run: Run, report: Json) -> str:
         report=report,
         headline=words.headline(report),
         comparison=words.comparison(report),
+        measured_against=words.measured_against(report),
+        threshold=words.threshold(report),
         roles=list(report["accuracy"]),
         plots=plots,
         # Models that are not measured by this method may have written an example, too.
@@ -138,6 +141,7 @@ def _selection(run: Run) -> Json:
         "rings": min(len(selected), figures.MOST_RINGS),
         "of_points": len(run.scores),
         "of_rings": len(selected),
+        "warmed": WARMUP.name in run.manifests,
     }
 
 
@@ -153,9 +157,11 @@ def examples(run: Run) -> list[Json]:
     the choice does not flatter any model.
 
     Returns:
-      Per question `id`, `split` ("test" or "pool"), `question`, `gold` and `texts`, a list of
+      Per question `id`, `split` ("test" or "pool"), `question`, `gold`, whether it was `bought`
+      from the teacher, and `texts`, a list of
       `{"role", "verdict", "answer", "text"}` with the verdict "right", "shown" (right,
-      by an assistant that was given the answer), "wrong" or "no answer".
+      by an assistant that was given the answer), "wrong", "unchecked" (there is no gold answer to
+      compare with) or "no answer".
     """
     tested = {
         role: {row["id"]: row for row in run.predictions[role]}
@@ -164,10 +170,12 @@ def examples(run: Run) -> list[Json]:
     }
     judged = "student" if "student" in tested else next(reversed(tested), None)
     keys, found = ("id", "question", "gold"), []
+    bought = {row["id"] for row in run.held_out if row["answer"] is not None}
     for row in _alternating(list(tested[judged].values()))[:TEST_EXAMPLES] if judged else []:
         others = [(role, rows[row["id"]]) for role, rows in tested.items() if row["id"] in rows]
         texts = [_text(role, other, other["completion"]) for role, other in others]
-        found.append({key: row[key] for key in keys} | {"split": "test", "texts": texts})
+        given = {key: row[key] for key in keys} | {"bought": row["id"] in bought}
+        found.append(given | {"split": "test", "texts": texts})
     written = {row["id"]: row for row in run.rationales}
     # First those for which there is an assistant's text to compare with.
     asked = sorted(run.annotations, key=lambda row: row["id"] not in written)
@@ -175,7 +183,8 @@ def examples(run: Run) -> list[Json]:
         texts = [_text("teacher", row, row["rationale"])]
         if its := written.get(row["id"]):
             texts.append(_text("assistant", its, its["completion"], its["shown_gold"]))
-        found.append({key: row[key] for key in keys} | {"split": "pool", "texts": texts})
+        given = {key: row[key] for key in keys} | {"bought": False}
+        found.append(given | {"split": "pool", "texts": texts})
     return found
 
 
@@ -201,7 +210,9 @@ def _text(
     role: str, row: Prediction | Annotation | Judged, text: str, shown_gold: bool = False
 ) -> Json:
     text, verdict = text.strip(), "no answer"
-    if row["answer"] is not None:
+    if row["answer"] is not None and row["correct"] is None:
+        verdict = "unchecked"
+    elif row["answer"] is not None:
         verdict = "wrong" if not row["correct"] else "shown" if shown_gold else "right"
     if len(text) > LONGEST:
         text = text[:LONGEST].rstrip() + " …"
@@ -263,6 +274,7 @@ def card(
         measured=_measured(report, role),
         base=base,
         titles=words.titles(config.method),
+        measured_against=words.measured_against(report),
         method=methods.named(config.method).title,
         asks=methods.asks(config.method),
         data=data or f"practice tasks ({', '.join(config.data.domains)})",

@@ -57,6 +57,8 @@ def summarise(run: Run) -> Json:
     report["questions"] = {role: found["n"] for role, found in results.items()}
     report["mean_tokens"] = _where_known(results, "mean_tokens")
     report["n_test"] = max((len(rows) for rows in run.predictions.values()), default=0)
+    if run.held_out:
+        report["held_out"] = _held_out(run)
     if scores := _where_known(results, "score"):
         report["score"] = scores  # mean ROUGE-L of free texts
     if "teacher" in results:
@@ -77,6 +79,8 @@ def summarise(run: Run) -> Json:
         if retried := sum("retry" in row for row in run.rationales):
             report["rationales"]["from_retries"] = retried
         report["rationales"]["shown_gold"] = any(row["shown_gold"] for row in run.rationales)
+    if run.threshold:
+        report["threshold"] = dict(run.threshold)
     if run.chains:
         report["chains"] = _chains(run)
     if run.replies:
@@ -103,10 +107,24 @@ def summarise(run: Run) -> Json:
 
 def _metrics(run: Run) -> dict[str, Json]:
     found = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
-    if "teacher" not in found and run.annotations:
-        found["teacher"] = metrics.summarise([{**row, "tokens": 0} for row in run.annotations])
+    # Without a gold answer nobody knows whether the teacher is right.
+    known = [{**row, "tokens": 0} for row in run.annotations if row["correct"] is not None]
+    if "teacher" not in found and known:
+        found["teacher"] = metrics.summarise(known)
         del found["teacher"]["mean_tokens"]  # Annotations do not record them.
     return {role: found[role] for role in methods.measured(run.method) if role in found}
+
+
+def _held_out(run: Run) -> Json:
+    """Counts the test questions whose gold answer is the teacher's, and those it did not answer."""
+    bought = {row["id"] for row in run.held_out if row["answer"] is not None}
+    tested = {row["id"] for rows in run.predictions.values() for row in rows}
+    return {
+        "asked": len(run.held_out),
+        "answered": len(bought),
+        "left_out": len(run.held_out) - len(bought),
+        "with_gold": len(tested - bought),
+    }
 
 
 def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from bridge_jax import methods, shown
+from bridge_jax.evaluation.intervals import wilson
 from bridge_jax.progress import duration
 from bridge_jax.report.workdir import Json
 
@@ -105,6 +106,37 @@ def headline(report: Json) -> str:
         worth = count(kept, "answer")
         return f"The teacher gave {worth} worth keeping; no model has been tested yet."
     return "No model has been tested yet."
+
+
+def measured_against(report: Json) -> str:
+    """Returns whose answers the test is compared with, if not all are gold ones; else ""."""
+    if not (found := report.get("held_out")):
+        return ""
+    said = "Measured against the teacher’s answers, not against people’s"
+    if found["with_gold"]:
+        said += (
+            f", in {found['answered']:,} of {found['answered'] + found['with_gold']:,} questions"
+        )
+    if found["left_out"]:
+        asked = count(found["asked"], "test question")
+        said += f"; of {asked} it left {found['left_out']:,} without an answer, not tested here"
+    return f"{said}."
+
+
+def threshold(report: Json) -> str:
+    """Returns the threshold that was chosen on dev and what is expected of it; "" if none was."""
+    if not (found := report.get("threshold")):
+        return ""
+    chosen = f"{found['min_mean_logprob']:.3g}".replace("-", "−")
+    said = f"The assistant’s answers are kept from a mean log-probability of {chosen} nats"
+    asked = count(found["asked"], "dev question")
+    if not found["kept"]:
+        return f"{said}, as configured: none of its answers to {asked} could be used to choose it."
+    bounds = interval(list(wilson(found["right"], found["kept"])))
+    return (
+        f"{said}, chosen on {asked} so that {percent(found['least_right'])} of them are right: "
+        f"there it keeps {found['kept']:,}, of which {found['right']:,} are right (95%: {bounds})."
+    )
 
 
 def tested_student(accuracy: Mapping[str, float]) -> str | None:
@@ -231,6 +263,8 @@ def print_summary(report: Json, console: Console) -> None:
         table.add_row(names[role], percent(value), interval(bounds), percent(parse), style=style)
     if report["accuracy"]:
         console.print(table)
+        if against := measured_against(report):
+            say(against)
     if "spend" in report:
         queries, usd, tokens_in, tokens_out = (
             f"{row['used']} of {row['cap']}" if row["cap"] else row["used"]
@@ -239,6 +273,8 @@ def print_summary(report: Json, console: Console) -> None:
         say(f"Spent    {queries} queries, {usd}; {tokens_in} tokens in, {tokens_out} out")
         for note in spend_notes(report["spend"]):
             say(f"         {note}")
+    if chosen := threshold(report):
+        say(f"Filter   {chosen}")
     if sizes := trained(report):
         say(f"Trained  {sizes}")
     if report["seconds"]:

@@ -18,8 +18,16 @@ from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
 from bridge_jax.methods.budget_tests import Tested
 from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
 from bridge_jax.methods.inputs import CACHE
-from bridge_jax.methods.rationales import COMPLETED, RATIONALES, Judged, Written
+from bridge_jax.methods.rationales import (
+    COMPLETED,
+    RATIONALES,
+    THRESHOLD,
+    Judged,
+    Threshold,
+    Written,
+)
 from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
@@ -42,10 +50,12 @@ class Run:
       is_done: whether all stages of its config are finished.
       scores: one row per pool question.
       embeddings: float32 [N, D], in the order of `scores`.
-      selection: the questions that the teacher was asked.
+      held_out: the teacher's answers to test questions.
+      selection: the questions of the pool that the teacher was asked.
       annotations: the teacher's answers.
       spend: the bill for them.
       rationales: the assistant's rationales for the pool.
+      threshold: that was chosen to filter them.
       written_tokens: of all its completions, those that were not taken and those of rounds too.
       predictions: name of a measured model -> rows on the test questions.
       replies: control of a budget -> rows on the test questions, at each budget.
@@ -61,10 +71,12 @@ class Run:
     is_done: bool
     scores: list[Score]
     embeddings: np.ndarray | None
+    held_out: list[HeldOutAnswer]
     selection: SelectionRecord | None
     annotations: list[Annotation]
     spend: Bill | None
     rationales: list[Judged]
+    threshold: Threshold | None
     written_tokens: int
     predictions: dict[str, list[Prediction]]
     replies: dict[str, list[Tested]]
@@ -99,6 +111,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
     folders = {name: Folder(path / name, table[name]) for name in manifests}
     # The bill of the last stage that paid has what was paid before it too.
     bills = [_content(folders, row.name, Bill) for row in table.values() if row.work == "ask"]
+    paid = [bill for bill in bills if bill]
     predictions, curves, parameters = {}, {}, {}
     for name, folder in folders.items():
         if folder.artifact.work == "train":
@@ -114,9 +127,11 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
         is_done=bool(current) and current.keys() <= manifests.keys(),
         scores=_content(folders, SCORES.name, Score) or [],
         embeddings=_content(folders, SCORES.name, np.ndarray),
+        held_out=_content(folders, HELD_OUT.name, HeldOutAnswer) or [],
         selection=_content(folders, SELECTION.name, SelectionRecord),
         annotations=_content(folders, ANNOTATIONS.name, Annotation) or [],
-        spend=next((bill for bill in reversed(bills) if bill), None),
+        spend=max(reversed(paid), key=lambda bill: (bill["queries"], bill["usd"]), default=None),
+        threshold=_content(folders, THRESHOLD.name, Threshold),
         rationales=_content(folders, RATIONALES.name, Judged) or [],
         written_tokens=sum(
             row["tokens"]

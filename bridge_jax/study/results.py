@@ -126,8 +126,9 @@ def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
         if role in run.predictions:
             rows, questions = run.predictions[role], test
         else:  # A teacher that was not asked the test questions.
-            rows, questions = run.annotations, [_key(row) for row in run.annotations]
-        right = {_key(row): float(row.get("score", row["correct"])) for row in rows}
+            rows = [row for row in run.annotations if row["correct"] is not None]
+            questions = [_key(row) for row in rows]
+        right = {_key(row): float(row.get("score", row["correct"] or 0)) for row in rows}
         scores[role] = value, resampling.accuracy(questions, right)
     spend: Mapping[str, Json] = run.spend or {}  # type: ignore[assignment]
     others = spend.get("of_others", {})
@@ -179,7 +180,8 @@ def _point(
     the same seeds (None for the reference itself); `cost`: `usd`, `queries`, `teacher_tokens`,
     `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
     `questions`, in the test; `teacher_on_annotations`: whether the teacher's accuracy is that of
-    its annotations, not of the test questions.
+    its annotations, not of the test questions; `against_teacher`: whether the gold answers of the
+    test are the teacher's.
     """
     gaps = {
         name: _difference(scores[a], scores[b], resampling)
@@ -211,6 +213,7 @@ def _point(
         "teacher_on_annotations": any(
             report.get("teacher_measured_on") == "annotations" for report in reports.values()
         ),
+        "against_teacher": any("held_out" in report for report in reports.values()),
     }
 
 

@@ -189,11 +189,12 @@ def check_tests(study: Study) -> None:
         config = run.config
         key = config_io.digest([config_io.to_json(config.data), config.seed])
         if key not in tests:
-            test = sources.load(config.data, config.seed).test
-            tests[key] = config_io.digest([[e.id, e.question, e.answer] for e in test])
-        folder, questions = first.setdefault(config.seed, (run.folder, tests[key]))
+            examples = sources.load(config.data, config.seed).test
+            tests[key] = config_io.digest([[e.id, e.question, e.answer] for e in examples])
+        test = f"{tests[key]} {config.evaluation.teacher_test}"
+        folder, questions = first.setdefault(config.seed, (run.folder, test))
         require(
-            questions == tests[key],
+            questions == test,
             f"study {study.name!r}: {folder} and {run.folder} are tested on different questions; "
             "give their configs the same test set",
         )

@@ -79,6 +79,7 @@ def _page(result: Json, links: dict[str, str]) -> str:
         seconds={name: duration(value) for name, value in result["seconds"].items()},
         seeds={seed for point in points for seed in point["seeds"]},
         questions=max((point["questions"] for point in points), default=0),
+        against_teacher=any(point["against_teacher"] for point in points),
         on_annotations=any(point["teacher_on_annotations"] for point in points),
         rows=[row(point) for point in points],
         replicates=REPLICATES,
@@ -335,6 +336,8 @@ def print_study(result: Json, console: Console) -> None:
     say(result["question"])
     if result["measure"] != "accuracy":
         say(f"The measure is {result['measure']}, of 100%.")
+    if any(point["against_teacher"] for point in result["points"]):
+        say("Measured against the teacher’s answers, not against people’s.")
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     columns = {
         "variant": "variant",

@@ -87,7 +87,7 @@ def messages(
         return _with_task(example, show_gold, form, reply, long)
     question = example.question
     if show_gold:
-        question = GOLD.format(question=question, gold=example.answer)
+        question = GOLD.format(question=question, gold=example.gold)
     how = LONG if long else SHORT
     return Message("system", " ".join((SHOW, how, form, reply))), Message("user", question)
 
@@ -123,5 +123,5 @@ def _with_task(
     else:
         parts = [f"{SHOW} {LONG if long else SHORT}", form, reply]
     if show_gold:
-        parts.append(GOLD_OF_INPUT.format(gold=example.answer))
+        parts.append(GOLD_OF_INPUT.format(gold=example.gold))
     return Message("system", "\n\n".join(parts)), Message("user", example.question)

@@ -23,6 +23,7 @@ from bridge_jax.data.answers import (
     is_correct,
     parse_answer,
     split_completion,
+    verdict,
 )
 from bridge_jax.data.example import Example
 from bridge_jax.data.formats import WrittenFloat
@@ -335,7 +336,8 @@ def read(example: Example, outcome: Reply | Failure, rules: Rules) -> Reading:
 def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) -> str | None:
     if not rationale.strip():
         return "no rationale"
-    if not rules.keep_wrong and answer is None:
+    # Without a gold answer there is none to learn instead.
+    if answer is None and (example.answer is None or not rules.keep_wrong):
         return "no answer that parses"
     if not rules.keep_wrong and not is_correct(answer, example):
         return f"the answer {answer!r} is not the gold one"
@@ -375,7 +377,7 @@ def annotation(
         "rationale": best.rationale,
         "answer": best.answer,
         "gold": example.answer,
-        "correct": is_correct(best.answer, example),
+        "correct": verdict(best.answer, example),
         "kept": best.reason is None,
         "reason": None if best.reason is None else reason,
         "asked": len(outcomes),

@@ -96,7 +96,7 @@ class DrawnInstructions(NamedTuple):
 
 def messages(example: Example, mode: Mode) -> list[dict[str, str]]:
     """Returns the chat that asks a model about `example`."""
-    given = f"\n{ANSWER_MARK} {example.answer}" if mode == "explain" else ""
+    given = f"\n{ANSWER_MARK} {example.gold}" if mode == "explain" else ""
     system = system_message(example.task, labels_of(example), mode)
     return [
         {"role": "system", "content": with_budget(system, example.budget)},

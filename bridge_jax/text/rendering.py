@@ -131,7 +131,10 @@ class Labelled(Seq[Sequence]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return Sequence(self.prompts[index], [], self.answers[index])
+        answer = self.answers[index]
+        if not answer:
+            raise ValueError(f"example {index} has no gold answer to learn or to score")
+        return Sequence(self.prompts[index], [], answer)
 
 
 class OwnAnswers(Seq[Sequence]):
@@ -203,6 +206,8 @@ class Rendering:
     def answers(self, examples: Seq[Example], digest: str) -> Ragged:
         """Returns the ids of the gold answers without rationale, each with the end token.
 
+        Those of an example without a gold answer are empty.
+
         Raises:
           UserError: a token has no row in the embedding table.
         """
@@ -210,7 +215,7 @@ class Rendering:
             ("gold", digest),
             examples,
             lambda: self._gold_answers(examples),
-            lambda e: prompts.training_sequence(self.tokenizer, [], None, e.answer).answer,
+            lambda e: self._gold_answers([e])[0],
         )
 
     def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
@@ -277,7 +282,7 @@ class Rendering:
             for n, ids in zip(new, self._render_all([items[n][0] for n in new], each)):
                 asked[n] = ids
         written = [
-            format_completion(rationale or "", example.answer if answer is None else answer)
+            format_completion(rationale or "", example.gold if answer is None else answer)
             for example, rationale, answer in items
         ]
         rationales = self._encode_all([text for text, _ in written])
@@ -359,9 +364,12 @@ class Rendering:
         return dataclasses.replace(found, cut=cut)
 
     def _gold_answers(self, examples: Seq[Example]) -> Ragged:
-        """Returns the ids of gold answers, each with the end token; raises as `answers`."""
-        texts = [format_completion("", example.answer)[1] for example in examples]
-        found = [[*ids, self.tokenizer.end_id] for ids in self._encode_all(texts)]
+        """Returns the ids of gold answers, as `answers` does, and raises as it does."""
+        known = [example for example in examples if example.answer is not None]
+        texts = [format_completion("", example.gold)[1] for example in known]
+        ids_of = {id(e): ids for e, ids in zip(known, self._encode_all(texts))}
+        end = self.tokenizer.end_id
+        found = [[*ids_of[id(e)], end] if id(e) in ids_of else [] for e in examples]
         for example, ids in zip(examples, found):
             self.check_ids(f"example {example.id!r}", ids)
         return Ragged.of(found)

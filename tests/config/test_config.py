@@ -165,10 +165,10 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("rationales.filter=consistency rationales.temperature=0", "all samples are the same"),
         ("data.labelled=false compare=labels", "compare=labels trains on gold answers"),
         ("data.labelled=false method=labels", "method=labels trains on gold answers"),
-        ("data.labelled=false", "data.labelled=false: rationales.filter=gold needs them"),
+        ("data.labelled=false", "data.labelled=false: rationales.filter=gold needs labels"),
         (
             "data.labelled=false rationales.filter=none",
-            "teacher.keep_wrong=false compares the teacher's answers with them",
+            "teacher.keep_wrong=false compares the teacher's answers with labels",
         ),
         (
             "data.labelled=false method=direct teacher.keep_wrong=true teacher.show_gold=true",

@@ -624,8 +624,8 @@ def test_an_empty_test_file_and_one_that_is_the_pool_too(tmp_path):
 
 
 def test_faults_of_the_other_file_name_it(tmp_path):
-    with pytest.raises(UserError, match=r"other/rows\.jsonl, line 2: has no key 'answer'"):
-        read_two(tmp_path, test=[AIME[0], {"problem": "Why?"}])
+    with pytest.raises(UserError, match=r"other/rows\.jsonl, line 2: has no key 'problem'"):
+        read_two(tmp_path, test=[AIME[0], {"answer": "7"}])
     with pytest.raises(UserError, match=r"other/rows\.jsonl, line 1: asks the same question as"):
         read_two(tmp_path, test=[{"problem": "What is 1+1?", "answer": "2"}])
     config = DataConfig(

@@ -94,9 +94,7 @@ def test_every_field_comes_back(tmp_path, monkeypatch):
 def test_another_place_is_the_same_data(data, tmp_path, loads):
     sources.load_cached(config(data), 0, tmp_path / "cache", "1")
     moved = data.rename(tmp_path / "moved.jsonl")
-    again = sources.load_cached(
-        config(moved, rationale="0", labelled=False), 0, tmp_path / "cache", "1"
-    )
+    again = sources.load_cached(config(moved, rationale="0"), 0, tmp_path / "cache", "1")
     assert len(loads) == 1
     assert again.bad.rows[0].file == str(moved)
 

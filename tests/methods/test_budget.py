@@ -45,7 +45,8 @@ class Asked(NamedTuple):
     pool: list[Example]
 
     def check(self):
-        return teacher.check_budget(self.params, self.size, self.pool, count, self.workdir)
+        plan = teacher.Planned(self.params, self.size, self.pool)
+        return teacher.check_budget([plan], count, self.workdir)
 
 
 def count(text):

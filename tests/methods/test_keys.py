@@ -57,6 +57,8 @@ OF_POOL = (
     *(RETRIES, RATIONALES, LOGITS, STUDENT, DIRECT, BY_LABELS),
 )
 OF_GENERATION = (COMPLETIONS, RETRIES, SAMPLES, *TESTS)
+HELD_OUT, HELD_OUT_DEV = "apprenticeship/held_out", "apprenticeship/held_out_dev"
+DEV_COMPLETIONS, THRESHOLD = "tutoring/dev_completions", "tutoring/threshold"
 NOTHING = ()
 
 # Field -> (another value, the stages that read it). What follows those in turn is found below.
@@ -277,6 +279,9 @@ ALONE = {
     "assistant.checkpoint": "test_weights_are_known_by_their_content",
     "student.checkpoint": "test_weights_are_known_by_their_content",
     "rationales.rejected": "test_what_the_student_learns_of_rejected_rationales",
+    "rationales.least_right": "test_what_is_held_out_changes_no_training",
+    "evaluation.teacher_dev": "test_what_is_held_out_changes_no_training",
+    "evaluation.teacher_test": "test_what_is_held_out_changes_no_training",
     "instruct.source": "test_instructions_of_a_file_are_known_by_their_content",
 }
 
@@ -444,6 +449,28 @@ def test_a_round_comes_before_what_the_student_learns(base, tmp_path):
     for field, value in ROUND_TRAINING.items():
         other = keys_of(with_value(rounds[0], field, value), tmp_path)
         assert changed(one, other) == expected | {"apprenticeship/assistant_1"}
+
+
+def test_what_is_held_out_changes_no_training(base, tmp_path):
+    confident = with_value(with_value(base, "rationales.filter", "confidence"), "budget.queries", 4)
+    sized = with_value(confident, "selection.size", 1)
+    tested = with_value(sized, "evaluation.teacher_test", 2)
+    before, after = keys_of(sized, tmp_path), keys_of(tested, tmp_path)
+    assert changed(before, after) == set(TESTS)
+    assert after.keys() - before.keys() == {HELD_OUT}
+    # What is left of the queries is selected, unless a size is given.
+    unsized = with_value(tested, "selection.size", 0)
+    assert changed(after, keys_of(unsized, tmp_path)) == and_what_follows(tested, [SELECTION])
+    chosen = with_value(sized, "rationales.least_right", 0.8)
+    with_threshold = keys_of(chosen, tmp_path)
+    assert with_threshold.keys() - before.keys() == {DEV_COMPLETIONS, THRESHOLD}
+    expected = and_what_follows(sized, [RETRIES, RATIONALES])
+    assert changed(before, with_threshold) == expected
+    higher = keys_of(with_value(chosen, "rationales.least_right", 0.9), tmp_path)
+    assert changed(with_threshold, higher) == expected | {THRESHOLD}
+    bought = keys_of(with_value(chosen, "evaluation.teacher_dev", 2), tmp_path)
+    assert changed(with_threshold, bought) == expected | {THRESHOLD}
+    assert bought.keys() - with_threshold.keys() == {HELD_OUT_DEV}
 
 
 def test_an_api_is_known_by_its_server(base, tmp_path):

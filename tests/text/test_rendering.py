@@ -188,3 +188,15 @@ assert os.waitpid(child, 0)[1] == 0
     )
     assert done.returncode == 0, done.stderr
     assert "parallelism" not in done.stderr
+
+
+def test_no_answer_is_never_rendered_as_one(tiny_tokenizer):
+    reading = rendering(tiny_tokenizer)
+    bare, known = (Example(n, f"Where is {n}?", a, "text") for n, a in (("a", None), ("b", "x")))
+    found = reading.labelled([bare, known], "")
+    assert len(found.answers[0]) == 0 and found[1].answer == reading.sequence(known, None).answer
+    with pytest.raises(ValueError, match="no gold answer"):
+        _ = found[0]
+    with pytest.raises(ValueError, match="no gold answer"):
+        reading.sequence(bare, None)
+    assert reading.sequence(bare, "Thus.", "x").answer == reading.sequence(known, "Thus.").answer

@@ -1,0 +1,179 @@
+"""Buys the teacher's answers to questions of test and dev without a gold one, to measure with.
+
+Where nobody has labelled a test, the teacher's answers to a few held-out questions are its gold for
+every model of the run. They are paid through the ledger as all others, before those about the pool.
+What is measured then is agreement with the teacher: the report says so.
+"""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from bridge_jax.config import API_TEACHERS, RunConfig
+from bridge_jax.data.example import Example
+from bridge_jax.errors import UserError
+from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.methods import inputs, teacher
+from bridge_jax.methods.annotations import Bill
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.teacher import Asking, CountTokens, Question
+from bridge_jax.parallel import hosts, preemption
+from bridge_jax.pipeline.artifacts import Artifact, record, rows
+from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.teachers.replies import Rules, read
+
+FILE, _SPEND = "answers.jsonl", "spend.json"
+
+_log = logging.getLogger(__name__)
+
+
+class HeldOutAnswer(TypedDict):
+    """The teacher's answer to a held-out question, or the reason why there is none."""
+
+    id: str
+    question: str
+    rationale: str
+    answer: str | None
+    reason: str | None
+
+
+_FILES = (rows(FILE, HeldOutAnswer), record(_SPEND, Bill, is_result=False))
+HELD_OUT = Artifact(
+    "apprenticeship/held_out", "Asking the teacher the test questions", "ask", None, _FILES
+)
+HELD_OUT_DEV = Artifact(
+    "apprenticeship/held_out_dev", "Asking the teacher the dev questions", "ask", None, _FILES
+)
+ALL = (HELD_OUT, HELD_OUT_DEV)
+Split = Literal["test", "dev"]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut(Asking):
+    """Parameters of bought answers: `count` questions, drawn by `seed`, one request for each."""
+
+    count: int
+    seed: int
+
+
+def drawn(params: HeldOut, split: Sequence[Example]) -> list[Example]:
+    """Returns the questions to ask: of those without a gold answer, in the order of the split.
+
+    A larger draw has those of a smaller one.
+    """
+    bare = [example for example in split if example.answer is None]
+    order = np.random.default_rng(params.seed).permutation(len(bare))[: params.count]
+    return [bare[int(i)] for i in sorted(order)]
+
+
+def ask(params: HeldOut, out: Folder, split: Examples, count: CountTokens, workdir: Path) -> None:
+    """Asks the teacher; writes a row for each question, and the bill."""
+    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+        return
+    examples = drawn(params, split)
+    # An answer is all that is compared: a reply without a rationale will do.
+    rules = Rules(count, keep_wrong=True)
+    questions = [Question(e, teacher.make_request(params, e), rules) for e in examples]
+    asker = teacher.make_teacher(params, examples, count)
+    with preemption.alone():
+        outcomes, spend = teacher.ask_questions(params, questions, asker, 0, workdir)
+    found = [_row(example, outcome, rules) for example, (outcome,) in zip(examples, outcomes)]
+    if lost := sum(row["answer"] is None for row in found):
+        _log.warning(
+            "%s: %d of %d have no answer of the teacher and are left out: %s",
+            *(out.artifact.title, lost, len(found), _reasons(found)),
+        )
+    out.write_rows(FILE, found)
+    names = ("usd_per_million_input", "usd_per_million_output")
+    prices = {name: getattr(params.teacher, name) for name in names}
+    out.write_record(_SPEND, spend | {"prices": prices})
+
+
+def _row(example: Example, outcome: Reply | Failure, rules: Rules) -> dict[str, Any]:
+    said = read(example, outcome, rules)
+    return {
+        "id": example.id,
+        "question": example.question,
+        "rationale": said.rationale,
+        "answer": said.answer,
+        # A reply that is nothing to learn from may still have an answer.
+        "reason": None if said.answer is not None else said.reason or "no answer that parses",
+    }
+
+
+def with_answers(split: Sequence[Example], bought: Folder | None) -> list[Example]:
+    """Returns the questions that models are measured on, each with a gold answer.
+
+    Args:
+      split: all questions of test or dev.
+      bought: the folder of the teacher's answers, which stand for gold ones that are not there;
+        None where none are bought. Questions that have neither are left out.
+
+    Raises:
+      UserError: there is no answer to any question.
+    """
+    written = bought.rows(FILE) if bought else []
+    said = {row["id"]: row["answer"] for row in written}
+    found = []
+    for example in split:
+        answer = said.get(example.id) if example.answer is None else example.answer
+        if answer is not None:
+            found.append(dataclasses.replace(example, answer=answer))
+    if not found and bought:
+        raise UserError(
+            f"there is nothing to measure with: none of the teacher's {len(written):,} replies to "
+            f"held-out questions has an answer ({_reasons(written)}). They are in "
+            f"{bought.path / FILE}, and stay paid; say more in data.instruction, or give the "
+            "questions answers"
+        )
+    return found
+
+
+def _reasons(found: Sequence[dict[str, Any]]) -> str:
+    reasons = collections.Counter(row["reason"] for row in found if row["answer"] is None)
+    return "; ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
+
+
+def stages(config: RunConfig) -> list[Stage]:
+    """Returns the stages that buy answers of test and dev, where the config asks for it."""
+    of_test, of_dev = config.evaluation.teacher_test, config.evaluation.teacher_dev
+    found = [_stage(config, "test", HELD_OUT, of_test)] if of_test else []
+    return [*found, _stage(config, "dev", HELD_OUT_DEV, of_dev)] if of_dev else found
+
+
+def _stage(config: RunConfig, split: Split, artifact: Artifact, count: int) -> Stage:
+    found = teacher.asking(config)
+    # What has to do with rationales to learn from, or with gold answers, changes no request here.
+    asked = dataclasses.replace(
+        config.teacher,
+        show_gold=False,
+        samples=1,
+        retries=0,
+        keep_wrong=True,
+        min_agreement=0.0,
+        min_rationale_tokens=0,
+        max_rationale_tokens=0,
+    )
+    params = HeldOut(asked, found.server, found.variant, found.budget, count, config.seed)
+    reads = {"split": f"data/{split}", "count": inputs.COUNT, "workdir": inputs.WORKDIR}
+    recorded = []  # The inputs with recorded answers: the questions, or a file.
+    if asked.kind not in API_TEACHERS:
+        recorded.append(f"data/{split}_recorded")
+    if asked.replay_from:
+        recorded.append(inputs.REPLAY)
+    return Stage(artifact, ask, params, reads, Load(split, count), keyed_by=tuple(recorded))
+
+
+def bought(config: RunConfig, split: Split = "test") -> dict[str, str]:
+    """Returns argument -> stage of the bought answers of a split, if there is one."""
+    how = config.evaluation
+    name, count = HELD_OUT.name, how.teacher_test
+    if split == "dev":
+        name, count = HELD_OUT_DEV.name, how.teacher_dev
+    return {"bought": name} if count else {}
