@@ -196,6 +196,18 @@ class Rendering:
             self._places[digest] = list(examples), places
         return found
 
+    def cut(self, examples: Seq[Example], digest: str, mode: Mode) -> int:
+        """Returns how many of the prompts that `prompts` returns were cut."""
+        lengths = self.prompts(examples, digest, mode).lengths
+        # A cut prompt is nearly as long as it may be. Those are rendered whole, to see.
+        near = [e for e, length in zip(examples, lengths) if 2 * length > self.max_prompt_tokens]
+        batches = (near[start : start + _BATCH] for start in range(0, len(near), _BATCH))
+        return sum(
+            len(ids) > self.max_prompt_tokens
+            for batch in batches
+            for ids in self.tokenizer.render_all([prompts.messages(e, mode) for e in batch])
+        )
+
     def answers(self, examples: Seq[Example], digest: str) -> Ragged:
         """Returns the ids of the gold answers without rationale, each with the end token.
 

@@ -1,0 +1,92 @@
+"""Says what made a result: the revision of this code, the versions of libraries, the machine.
+
+It is in no key: results do not rerun for it. Nothing in it names a host, a user or a folder.
+"""
+
+import functools
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax
+
+from bridge_jax import caches
+
+LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "numpy")
+FIELD = "made_with"  # Of config.json, beside the fields of the config.
+_ROOT = Path(__file__).parents[2]
+_SECONDS = 10  # that git may take
+
+
+def made_with() -> dict[str, str]:
+    """Returns what runs here, now.
+
+    Returns:
+      library -> version, of those that are installed; `python`; `revision` of this project, if it
+      is a checkout: its commit, and whether files differ from it; `machine`: the processor and the
+      cores; `backend` and `devices` of JAX.
+    """
+    versions = zip(LIBRARIES, caches.versions_of(*LIBRARIES))
+    found = {name: version for name, version in versions if version}
+    found["python"] = platform.python_version()
+    if commit := revision(_ROOT):
+        found["revision"] = commit
+    found["machine"] = f"{_processor()}, {os.cpu_count()} cores"
+    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    return found | {"backend": jax.default_backend(), "devices": devices}
+
+
+def merged(each: Iterable[Mapping[str, str | list[str]]]) -> dict[str, list[str]]:
+    """Returns each name with all its different values, in the order in which they come."""
+    found: dict[str, list[str]] = {}
+    for one in each:
+        for name, values in one.items():
+            for value in [values] if isinstance(values, str) else values:
+                if value not in found.setdefault(name, []):
+                    found[name].append(value)
+    return found
+
+
+@functools.cache
+def revision(root: Path) -> str:
+    """Returns "1234567890ab" or "1234567890ab with changes" of a checkout; "" of anything else.
+
+    Args:
+      root: the top of the checkout. A folder inside another one has no revision of its own.
+    """
+    if not (root / ".git").exists():
+        return ""
+    commit = _git(root, "rev-parse", "HEAD")
+    if not re.fullmatch("[0-9a-f]{40,64}", commit):
+        return ""
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return commit[:12] + (" with changes" if changed else "")
+
+
+def _git(root: Path, *command: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *command],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=True,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):  # There is no git, or it refuses the folder.
+        return ""
+    return done.stdout.strip()
+
+
+@functools.cache
+def _processor() -> str:
+    """Returns the processor's name, or its architecture where the system does not tell it."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        told = ""
+    name = re.search(r"^model name\s*:\s*(\S.*)$", told, re.MULTILINE)
+    return name.group(1).strip() if name else platform.processor() or platform.machine()
