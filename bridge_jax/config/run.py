@@ -112,11 +112,15 @@ class RunConfig:
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
       seed: of data, selection, batch order and sampling.
-      compare: other students to train and to test beside, with method `bridge`: `direct`, on the
-        teacher's answers alone (`direct_training`), and `labels`, on the gold answers of the pool
-        (`labels_training`, as with method `labels`).
+      compare: other students to train and to test beside, with method `bridge`: `labels`, on the
+        gold answers of the pool (`labels_training`, as with method `labels`), to tell whether the
+        rationales were worth it; it is left out where the pool has none (`data.labelled`). And
+        `direct`, on the teacher's answers alone (`direct_training`).
       max_prompt_tokens: the context left for prompts.
       on_long_prompt: a longer prompt is an error, or loses the beginning of its question.
+      labels_training: with 0 epochs and steps, the default, it takes as many optimizer steps as the
+        student's training, and every other field that is at its default is as in
+        `student_training`. With method `labels`, as many steps or epochs as that says.
       tensorboard: write the curves of training for TensorBoard too (`--logdir` is the workdir).
     """
 
@@ -124,7 +128,7 @@ class RunConfig:
     method: str = "bridge"
     form: Literal["chain", "two_pass"] = "chain"
     seed: Count = 0
-    compare: tuple[Literal["direct", "labels"], ...] = ()
+    compare: tuple[Literal["direct", "labels"], ...] = ("labels",)
     max_prompt_tokens: Size = 160
     on_long_prompt: Literal["error", "truncate"] = "error"
     tensorboard: bool = False
@@ -142,7 +146,7 @@ class RunConfig:
     logits: LogitsConfig = LogitsConfig()
     student_training: TrainConfig = TrainConfig()
     direct_training: TrainConfig = TrainConfig()
-    labels_training: TrainConfig = TrainConfig()
+    labels_training: TrainConfig = TrainConfig(epochs=0)
     thinking: ThinkingConfig = dataclasses.field(default_factory=ThinkingConfig)
     reinforcement: ReinforcementConfig = dataclasses.field(default_factory=ReinforcementConfig)
     generation: GenerationConfig = GenerationConfig()

@@ -90,7 +90,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     """
     return [
         *tutoring.instruction_warmup(config),
-        tutoring.labels(config, tutoring.STUDENT),
+        tutoring.labels(config),
         *evaluation.of_student(config, "answer"),
     ]
 
