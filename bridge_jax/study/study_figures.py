@@ -123,7 +123,7 @@ def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Dra
 
 def _seeds(axes: Axes, xs: Iterable[float], ys: Iterable[float], colour: str) -> None:
     """Draws each seed as a small pale point."""
-    look = {"markersize": 4, "markeredgewidth": 0, "alpha": 0.45, "zorder": 1}
+    look = {"markersize": 4.5, "markeredgewidth": 0, "alpha": 0.7, "zorder": 1}
     axes.plot(list(xs), list(ys), "o", color=colour, **look)
 
 
