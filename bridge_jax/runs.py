@@ -18,13 +18,13 @@ from bridge_jax.data.example import with_task_text
 from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.consent import Quote
-from bridge_jax.methods import checks, held_out, teacher
+from bridge_jax.methods import checks, data_facts, held_out, teacher
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.methods.teacher import Planned
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import storage
+from bridge_jax.pipeline import provenance, storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
@@ -139,8 +139,9 @@ class Run:
         Args:
           careful: check the files of the stages too, and mend damaged ones.
         """
-        same = read_json(self.workdir / "config.json") == to_json(self.config)
-        there = same and (self.workdir / "report.json").is_file()
+        written = read_json(self.workdir / "config.json") or {}
+        written.pop(provenance.FIELD, None)
+        there = written == to_json(self.config) and (self.workdir / "report.json").is_file()
         try:
             return hosts.agree(there) and self.execution().is_done(careful)
         finally:
@@ -324,7 +325,11 @@ class Run:
         return found
 
     def _begin(self) -> None:
-        write_json(self.workdir / "config.json", to_json(self.config))
+        facts = data_facts.of(self.config, self._plan, self.inputs)
+        made_with = provenance.made_with() | {"data": facts["sha256"]}
+        whole = to_json(self.config) | {provenance.FIELD: made_with}
+        write_json(self.workdir / "config.json", whole)
+        write_json(self.workdir / data_facts.FILE, facts)
         # How prompts differ from what the checkpoints' templates alone would write, and how many
         # are cut.
         write_json(self.workdir / "prompts.json", self._of_prompts())

@@ -11,6 +11,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -59,9 +60,36 @@ def table(*columns: str, words: int = 1) -> Table:
     return made
 
 
-def say(console: Console, *parts: Part) -> None:
-    """Prints parts as a line; where there is no terminal it is not broken."""
-    console.print(text(*parts), highlight=False, soft_wrap=True)
+def say(console: Console, *parts: Part, hang: int = 0) -> None:
+    """Prints parts as a line; on a terminal it is broken between words, elsewhere not at all.
+
+    Args:
+      console: where to.
+      parts: of the line.
+      hang: columns by which the lines after a break are indented.
+    """
+    whole = text(*parts)
+    if console.is_terminal:
+        lines = whole.divide(_breaks(whole.plain, console.width, hang))
+        for each in lines[:-1]:
+            each.rstrip()
+        whole = Text("\n" + " " * hang).join(lines)
+    console.print(whole, highlight=False, soft_wrap=True)
+
+
+def _breaks(whole: str, width: int, hang: int) -> list[int]:
+    """Returns where to break a text; a word that is longer than a line, such as a path, is not."""
+    found, column = [], 0
+    for word in re.finditer(r"\s*\S+|\s+$", whole):
+        if "\n" in word.group():
+            column = 0
+        body = word.group().lstrip()
+        needed = cell_len(word.group().rpartition("\n")[2])
+        if column > hang and column + needed > width:
+            found.append(word.end() - len(body))
+            column, needed = hang, cell_len(body)
+        column += needed
+    return found
 
 
 def complain(message: str) -> None:

@@ -32,6 +32,7 @@ def get_config() -> RunConfig:
     """Returns the config; `data.path` is a flag."""
     return RunConfig(
         name="medical_cpu",
+        compare=(),  # compared by configs/studies/medical.py
         max_prompt_tokens=304,
         on_long_prompt="cut_beginning",
         data=DataConfig(

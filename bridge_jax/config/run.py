@@ -115,13 +115,17 @@ class RunConfig:
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
       seed: of data, selection, batch order and sampling.
-      compare: other students to train and to test beside, with method `bridge`: `direct`, on the
-        teacher's answers alone (`direct_training`), and `labels`, on the gold answers of the pool
-        (`labels_training`, as with method `labels`).
+      compare: other students to train and to test beside, with method `bridge`: `labels`, on the
+        gold answers of the pool (`labels_training`, as with method `labels`), to tell whether the
+        rationales were worth it; it is left out where the pool has none (`data.labelled`). And
+        `direct`, on the teacher's answers alone (`direct_training`).
       max_prompt_tokens: the context left for prompts.
       on_long_prompt: a longer prompt is an error, or its question is cut: at its end, at its
         beginning (where options, and a question after its context, stand at the end), or in the
         middle. The run says how many are.
+      labels_training: with 0 epochs and steps, the default, it takes as many optimizer steps as the
+        student's training, and every other field that is at its default is as in
+        `student_training`. With method `labels`, as many steps or epochs as that says.
       curves: where the curves of training go too, beside `metrics.jsonl`: `tensorboard` (its
         `--logdir` is the workdir), `wandb` (with the key in WANDB_API_KEY) or `trackio`.
     """
@@ -130,7 +134,7 @@ class RunConfig:
     method: str = "bridge"
     form: Literal["chain", "two_pass"] = "chain"
     seed: Count = 0
-    compare: tuple[Literal["direct", "labels"], ...] = ()
+    compare: tuple[Literal["direct", "labels"], ...] = ("labels",)
     max_prompt_tokens: Size = 160
     on_long_prompt: Literal["error", "cut_end", "cut_beginning", "cut_middle"] = "error"
     curves: tuple[Curves, ...] = ()
@@ -149,7 +153,7 @@ class RunConfig:
     student_training: TrainConfig = TrainConfig()
     on_policy: OnPolicyConfig = dataclasses.field(default_factory=OnPolicyConfig)
     direct_training: TrainConfig = TrainConfig()
-    labels_training: TrainConfig = TrainConfig()
+    labels_training: TrainConfig = TrainConfig(epochs=0)
     thinking: ThinkingConfig = dataclasses.field(default_factory=ThinkingConfig)
     reinforcement: ReinforcementConfig = dataclasses.field(default_factory=ReinforcementConfig)
     generation: GenerationConfig = GenerationConfig()

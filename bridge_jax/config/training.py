@@ -28,7 +28,7 @@ class TrainConfig:
     """One training stage.
 
     Attributes:
-      epochs: passes over the rows.
+      epochs: passes over the rows; 0 is for `labels_training` alone (`RunConfig`).
       steps: training steps in place of `epochs`, repeating the rows as needed; 0 means `epochs`.
       batch_rows: packed rows a step.
       row_tokens: tokens a packed row; a longer sequence is an error.
@@ -52,7 +52,7 @@ class TrainConfig:
         the TPU's attention kernel (`attention`), all but matrix products (`dots`), or `none`.
     """
 
-    epochs: Size = 3
+    epochs: Count = 3
     steps: Count = 0
     batch_rows: Size = 8
     row_tokens: Size = 256

@@ -18,6 +18,7 @@ from scipy import special
 from bridge_jax.errors import UserError
 
 Z_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
+Z_80 = 0.8416212335729143  # the 80% quantile
 REPLICATES = 4000
 
 
@@ -87,6 +88,43 @@ def paired_difference(
         "low": max(-1.0, centre - half),
         "high": min(1.0, centre + half),
     }
+
+
+def questions_needed(
+    rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]], difference: float
+) -> int:
+    """Returns how many questions would tell a difference of A and B from chance.
+
+    If the two disagree on a share d of the questions, a true difference of D is found at the 5%
+    level with 80% probability by (1.96 sqrt(d) + 0.84 sqrt(d - D²))² / D² questions. The share is
+    that of the rows, with half a question more in each of the four counts, and at least |D|.
+
+    Reference: Connor (1987), Biometrics 43, 207-211.
+
+    Args:
+      rows_a: prediction rows of A.
+      rows_b: prediction rows of B, of the same ids.
+      difference: D, in [-1, 1], not 0.
+    """
+    a, b = _correct_by_id(rows_a), _correct_by_id(rows_b)
+    disagree = sum(a[key] != b[key] for key in a)
+    share = max(abs(difference), (disagree + 1) / (len(a) + 2))
+    root = Z_95 * math.sqrt(share) + Z_80 * math.sqrt(share - difference**2)
+    return math.ceil(root**2 / difference**2)
+
+
+def seeds_needed(values: Sequence[float]) -> int | None:
+    """Returns how many seeds would tell the mean of paired differences from 0.
+
+    It is (1.96 + 0.84)² s² / mean², for 80% probability at the 5% level, and at least 2: the seeds'
+    own scatter s is known only roughly from a few of them. None where it is not known at all: of
+    one seed, or of a mean of 0.
+    """
+    mean = float(np.mean(values)) if len(values) else 0.0
+    if len(values) < 2 or mean == 0:
+        return None
+    variance = float(np.var(values, ddof=1))
+    return max(2, math.ceil((Z_95 + Z_80) ** 2 * variance / mean**2))
 
 
 def _correct_by_id(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

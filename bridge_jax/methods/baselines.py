@@ -115,7 +115,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     return [
         *held_out.stages(config),
         *tutoring.instruction_warmup(config),
-        tutoring.labels(config, tutoring.STUDENT),
+        tutoring.labels(config),
         *evaluation.of_student(config, "answer"),
     ]
 

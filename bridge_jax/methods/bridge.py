@@ -1,7 +1,6 @@
 """BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, who teaches the student."""
 
 from bridge_jax.config import RunConfig
-from bridge_jax.errors import require
 from bridge_jax.methods import (
     apprenticeship,
     evaluation,
@@ -40,10 +39,14 @@ def stages(config: RunConfig) -> list[Stage]:
     ]
     if "direct" in config.compare:
         plan.append(tutoring.direct(config))
-    if "labels" in config.compare:
-        plan.append(tutoring.labels(config))
     plan.append(tutoring.student(config, annotated))
+    if _compares_labels(config):
+        plan.append(tutoring.labels_beside(config, plan[-1]))
     return plan + _tests(config)
+
+
+def _compares_labels(config: RunConfig) -> bool:
+    return "labels" in config.compare and config.data.labelled
 
 
 def _modes(config: RunConfig) -> tuple[Mode, ...]:
@@ -60,7 +63,7 @@ def _tests(config: RunConfig) -> list[Stage]:
     others = []
     if "direct" in config.compare:
         others.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
-    if "labels" in config.compare:
+    if _compares_labels(config):
         others.append(
             evaluation.test_of(config, evaluation.STUDENT_LABELS, tutoring.LABELS, "answer")
         )
@@ -69,14 +72,6 @@ def _tests(config: RunConfig) -> list[Stage]:
         evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
         evaluation.test_of(config, evaluation.ASSISTANT, rounds.last(config)),
     ]
-
-
-def _check(config: RunConfig) -> None:
-    """Raises a `UserError` for a comparison with labels that are not known."""
-    require(
-        config.data.labelled or "labels" not in config.compare,
-        "data.labelled=false: compare=labels trains on gold answers; leave it out of compare",
-    )
 
 
 # In the order of reports.
@@ -107,5 +102,4 @@ METHOD = Method(
         evaluation.STUDENT,
     ),
     stages,
-    check=_check,
 )

@@ -1,6 +1,7 @@
 """Checks a run before anything is trained or paid: its config, its data and models, its hosts."""
 
 import asyncio
+import dataclasses
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -262,6 +263,8 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
             yield f"{role}.lora.targets is empty: name a projection"
     for stage, fit in fits(stages):
         train, setting = fit.train, fit.setting
+        if stage.load and stage.load.as_long_as:  # The other training says how long.
+            train = dataclasses.replace(train, epochs=1)
         yield from faults_of_training(train, setting + ".")
         if train.dev_every and "dev" not in stage.reads:
             yield (
@@ -332,6 +335,8 @@ def faults_of_training(train: TrainConfig, prefix: str = "") -> Iterator[str]:
       train: the settings.
       prefix: what stands before a field's name in a message.
     """
+    if not (train.epochs or train.steps):
+        yield f"{prefix}epochs=0 and {prefix}steps=0: nothing would be trained; set one of them"
     if train.batch_rows % train.accumulate:
         yield (
             f"{prefix}accumulate={train.accumulate} does not divide batch_rows={train.batch_rows}"

@@ -7,7 +7,7 @@ the baselines from the teacher's answers alone, or from the gold labels.
 import dataclasses
 from itertools import chain
 
-from bridge_jax.config import RunConfig
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.methods import inputs, logits
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
@@ -20,8 +20,10 @@ from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import DrawnInstructions, Mode
 from bridge_jax.text.rendering import Rendering
+from bridge_jax.training.batches import steps_of
 from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
 
 INSTRUCT = Artifact(
@@ -88,17 +90,47 @@ def teach(
     fit(out, name, student.trainable(instructed), sequences, params.how, reading, dev)
 
 
+@dataclasses.dataclass(frozen=True)
+class AsLong:
+    """Parameters of a training on labels that takes as many steps as the student's.
+
+    Attributes:
+      how: it is trained, but for the number of steps.
+      targets: of the student.
+      epochs, batch_rows, row_tokens: of the student's training.
+    """
+
+    how: Fit
+    targets: SFTTargets
+    epochs: int
+    batch_rows: int
+    row_tokens: int
+
+
 def teach_labels(
-    params: Fit,
+    params: Fit | AsLong,
     out: Folder,
     pool: Examples,
     student: RoleModel,
     reading: Rendering,
+    judged: Folder | None = None,
+    annotated: Folder | None = None,
     instructed: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline."""
+    """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline.
+
+    The rationales (`judged`) and the teacher's answers say nothing but how many steps the student
+    takes to learn them.
+    """
     sequences = reading.labelled(pool, pool.digest)
+    if isinstance(params, AsLong):
+        targets = params.targets.of_pool(pool, judged, annotated)
+        learned = list(chain.from_iterable(params.targets.sequences(targets, reading)))
+        rows = pack(learned, params.row_tokens, 0)
+        steps = steps_of(rows, TrainConfig(epochs=params.epochs, batch_rows=params.batch_rows))
+        train = dataclasses.replace(params.how.train, steps=steps)
+        params = dataclasses.replace(params.how, train=train)
     name = "student" if out.artifact == STUDENT else "labels student"
     fit(out, name, student.trainable(instructed), sequences, params, reading, dev)
 
@@ -132,11 +164,53 @@ def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     return Stage(artifact, teach, params, reads, load)
 
 
-def labels(config: RunConfig, artifact: Artifact = LABELS) -> Stage:
-    """Returns a student's training on labels, for comparison or as the run's own student."""
-    params = fit_of(config, "labels_training", "answer")
+def labels(config: RunConfig) -> Stage:
+    """Returns the training on labels as the run's own student."""
+    params = _on_labels(config)
+    if not (params.train.epochs or params.train.steps):
+        own = config.student_training
+        train = dataclasses.replace(params.train, epochs=own.epochs, steps=own.steps)
+        params = dataclasses.replace(params, train=train)
     load = Load("pool", text="answer")
-    return Stage(artifact, teach_labels, params, _reads(config, params), load)
+    return Stage(STUDENT, teach_labels, params, _reads(config, params), load)
+
+
+def labels_beside(config: RunConfig, beside: Stage) -> Stage:
+    """Returns the training on labels for comparison with a student, in as many steps by default.
+
+    Args:
+      config: of the run.
+      beside: the student's training on rationales.
+    """
+    params = _on_labels(config)
+    reads, load = _reads(config, params), Load("pool", text="answer")
+    if params.train.epochs or params.train.steps:
+        return Stage(LABELS, teach_labels, params, reads, load)
+    if steps := config.student_training.steps:
+        fixed = dataclasses.replace(params, train=dataclasses.replace(params.train, steps=steps))
+        return Stage(LABELS, teach_labels, fixed, reads, load)
+    # How many steps the student takes depends on the rationales that are kept.
+    reads |= {name: beside.reads[name] for name in ("judged", "annotated") if name in beside.reads}
+    load = dataclasses.replace(load, as_long_as=beside)
+    own = config.student_training
+    pace = own.epochs, own.batch_rows, own.row_tokens
+    as_long = AsLong(params, beside.params.targets, *pace)
+    return Stage(LABELS, teach_labels, as_long, reads, load)
+
+
+def _on_labels(config: RunConfig) -> Fit:
+    """Returns how labels are learned: as the student's training says where nothing else is set."""
+    chosen = config.labels_training
+    if not (chosen.epochs or chosen.steps):
+        default = TrainConfig()
+        fields = {field.name for field in dataclasses.fields(TrainConfig)} - {"epochs", "steps"}
+        taken = {
+            name: getattr(config.student_training, name)
+            for name in fields
+            if getattr(chosen, name) == getattr(default, name)
+        }
+        config = dataclasses.replace(config, labels_training=dataclasses.replace(chosen, **taken))
+    return fit_of(config, "labels_training", "answer")
 
 
 def _reads(config: RunConfig, how: Fit) -> dict[str, str]:

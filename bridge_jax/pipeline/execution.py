@@ -28,20 +28,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from bridge_jax import caches
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import files, storage
+from bridge_jax.pipeline import files, provenance, storage
 from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.pipeline.stages import Input, Stage, key_of
 from bridge_jax.pipeline.storage import Folder, Store
 from bridge_jax.timing import Spans
-
-_LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "numpy")
 
 
 class StageBusy(Exception):  # noqa: N818 - no error: come back later
@@ -313,7 +308,7 @@ class Execution:
             seconds = record["seconds"] + time.perf_counter() - began
             if hosts.is_first():
                 manifest = {"stage": stage.name} | record | {"seconds": seconds}
-                manifest |= self._spans.take() | {"made_with": _made_with()}
+                manifest |= self._spans.take() | {"made_with": provenance.made_with()}
                 manifest |= {"content": content} if content else {}
                 storage.commit(folder, manifest, self._hashes)
             return hosts.agree(seconds)
@@ -348,11 +343,3 @@ def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     storage.clear(place)
     files.write_json(place / storage.STARTED, fresh)
     return fresh
-
-
-def _made_with() -> dict[str, str]:
-    """Returns the versions of libraries, the backend and the devices; they are in no key."""
-    versions = zip(_LIBRARIES, caches.versions_of(*_LIBRARIES))
-    found = {name: version for name, version in versions if version}
-    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    return found | {"backend": jax.default_backend(), "devices": devices}

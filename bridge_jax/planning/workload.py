@@ -226,6 +226,9 @@ def workloads(
             shape = Packed(fit.train.batch_rows, fit.train.row_tokens)
             targets, batches = _packed(shape, role, load, lengths)
             steps = fit.train.steps or batches * fit.train.epochs
+            if load.as_long_as:
+                (other,) = workloads([load.as_long_as], lengths)
+                steps = other.steps
             minimised = fit.train, fit.objective
             found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
         elif stage.artifact.work == "score":

@@ -210,19 +210,12 @@ def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
             bar = axes.barh(y + 0.19, in_selection, height=0.32, color=palette.accent)
             for bars in (pool_bar, bar):
                 axes.bar_label(bars, fmt=words.percent, padding=5, color=palette.muted, size=11)
-        rows(axes, [_shortened(name) for name, _, _ in shares], palette, has_spine=True)
+        rows(axes, [words.shortened(name) for name, _, _ in shares], palette, has_spine=True)
         axes.set_xlim(0, 1.15 * max(max(row[1:]) for row in shares))
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
 
     return Drawing("domains", PANEL, 44 * len(shares) + 20, draw).svg()
-
-
-def _shortened(name: str, longest: int = 18) -> str:
-    if len(name) <= longest:
-        return name
-    # Long names often share their beginning and differ at the end.
-    return f"{name[: longest // 2]}…{name[1 - longest // 2 :]}"
 
 
 def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) -> str:

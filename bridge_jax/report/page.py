@@ -17,6 +17,7 @@ from bridge_jax import methods, shown
 from bridge_jax.atomic import replace
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.data.practice import checkdigits
+from bridge_jax.evaluation import classes
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
@@ -29,7 +30,8 @@ from bridge_jax.report import figures, summary, words, workdir
 from bridge_jax.report.workdir import Json, Run
 from bridge_jax.text.prompts import Mode, system_message_of, with_budget
 
-NARROW, WIDE = 350, 720  # CSS pixels of the accuracy plot on a telephone and on a desk
+# CSS pixels of a plot on a telephone, of one beside a table, and of one as wide as the text.
+NARROW, HALF, WIDE = 350, 536, 720
 TEST_EXAMPLES, EXAMPLES = 4, 6
 LONGEST = 1200  # characters of one text; a looping model fills pages
 _MEASURES = {  # difficulty -> its name in a sentence, and on an axis
@@ -70,6 +72,7 @@ def template(name: str) -> jinja2.Template:
         "percent": words.percent,
         "interval": words.interval,
         "count": words.count,
+        "shortened": words.shortened,
         "duration": duration,
         "markdown": shown.markdown,
     }
@@ -82,15 +85,14 @@ def _page(run: Run, report: Json) -> str:
     losses = figures.loss_lines(run.curves.values())
     if report["accuracy"]:
         accuracy = report["accuracy"], report["accuracy_interval"], words.titles(run.method)
-        for name, width in (("narrow", NARROW), ("wide", WIDE)):
+        for name, width in (("narrow", NARROW), ("wide", HALF)):
             plots[name] = Markup(figures.accuracy(*accuracy, width))
     if "budgets" in report:
         plots["budgets"] = Markup(figures.budgets(report["budgets"], WIDE))
         plots["budgets_narrow"] = Markup(figures.budgets(report["budgets"], NARROW))
-    return template("report.html").render(
+    # HTML has no place for control characters, which questions and answers may hold.
+    rendered = template("report.html").render(
         report=report,
-        headline=words.headline(report),
-        comparison=words.comparison(report),
         measured_against=words.measured_against(report),
         threshold=words.threshold(report),
         roles=list(report["accuracy"]),
@@ -105,6 +107,10 @@ def _page(run: Run, report: Json) -> str:
         speed=words.speed,
         time=words.time(report["time"]),
         made_with=words.made_with(report["made_with"]),
+        data_notes=[note for note, _ in words.data_notes(report["data"])] if run.data else [],
+        matrix=report.get("classes", {}).get("matrix"),
+        most_classes=classes.MOST_CLASSES,
+        confusion=words.confusion,
         selection=_selection(run),
         examples=examples(run),
         curves=[
@@ -115,6 +121,7 @@ def _page(run: Run, report: Json) -> str:
         kinds_of_errors=checkdigits.ERRORS,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
+    return shown.plain(rendered)
 
 
 def _selection(run: Run) -> Json:

@@ -1,5 +1,6 @@
 """Computes the numbers of `report.json` from a run's results, and its warnings."""
 
+import dataclasses
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import budgets, intervals, metrics
+from bridge_jax.evaluation import budgets, classes, intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
@@ -17,6 +18,8 @@ from bridge_jax.methods.apprenticeship import Score
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.rationales import Judged
 from bridge_jax.methods.teacher import is_paid, prices_of
+from bridge_jax.pipeline import provenance
+from bridge_jax.report import verdict
 from bridge_jax.report.workdir import Json, Run
 
 # Parts of a bill that are left out if they are empty.
@@ -41,7 +44,12 @@ def summarise(run: Run) -> Json:
     "annotations": those questions are of the pool, and were chosen for being hard.
 
     `gaps_interval` has only the gaps between two models that answered the same questions.
+
+    Test questions without a gold answer are in no number.
     """
+    scored = {role: classes.with_gold(rows) for role, rows in run.predictions.items()}
+    known = {role: rows for role, rows in scored.items() if rows}
+    run = dataclasses.replace(run, predictions=known)
     results = _metrics(run)
     report: Json = {
         "name": run.config.get("name", run.path.resolve().name),
@@ -92,7 +100,11 @@ def summarise(run: Run) -> Json:
     report["seconds"] = {stage: row["seconds"] for stage, row in run.manifests.items()}
     report["time"] = _time(run)
     report["training"] = _speed(run)
-    report["made_with"] = _made_with(run)
+    made = [manifest["made_with"] for manifest in run.manifests.values()]
+    report["made_with"] = provenance.merged([*made, run.made_with])
+    if run.data:
+        report["data"] = run.data
+    _count_classes(run, report)
     failures = _failures(run, report)
     report["failures"] = sorted({name for name, _ in failures})
     report["warnings"] = [f"{name}: {sentence}" for name, sentence in failures]
@@ -102,15 +114,15 @@ def summarise(run: Run) -> Json:
             "The models were tested on different numbers of questions "
             f"({min(tested)} to {max(tested)}): their accuracies are not comparable."
         )
+    report["verdict"] = verdict.of(run, report)
     return report
 
 
 def _metrics(run: Run) -> dict[str, Json]:
     found = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
     # Without a gold answer nobody knows whether the teacher is right.
-    known = [{**row, "tokens": 0} for row in run.annotations if row["correct"] is not None]
-    if "teacher" not in found and known:
-        found["teacher"] = metrics.summarise(known)
+    if "teacher" not in found and (asked := classes.with_gold(run.annotations)):
+        found["teacher"] = metrics.summarise([{**row, "tokens": 0} for row in asked])
         del found["teacher"]["mean_tokens"]  # Annotations do not record them.
     return {role: found[role] for role in methods.measured(run.method) if role in found}
 
@@ -125,6 +137,23 @@ def _held_out(run: Run) -> Json:
         "left_out": len(run.held_out) - len(bought),
         "with_gold": len(tested - bought),
     }
+
+
+def _count_classes(run: Run, report: Json) -> None:
+    """Adds the student's `classes` and the `constant` answer, where answers are classes.
+
+    The constant answer is the commonest of the pool, or, of a run that has not counted these, of
+    the test.
+    """
+    rows = run.predictions.get("student", [])
+    if not classes.are_closed(rows, run.config.get("data", {}).get("kind", "")):
+        return
+    report["classes"] = classes.count(rows)
+    known = run.data and run.data["commonest"]
+    answer = known[0] if known else report["classes"]["classes"][0]["name"]
+    right = sum(row["gold"] == answer for row in rows) / len(rows)
+    where = "pool" if known else "test"
+    report["constant"] = {"answer": answer, "accuracy": right, "commonest_of": where}
 
 
 def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
@@ -240,16 +269,6 @@ def _speed(run: Run) -> dict[str, dict[str, float]]:
             values: list[Any] = [step.get(name) for step in steps]
             if known := [value for value in values if value is not None]:
                 found.setdefault(stage, {})[name] = statistics.median(known)
-    return found
-
-
-def _made_with(run: Run) -> dict[str, list[str]]:
-    """Returns library, backend or devices -> the versions or kinds used, in order of use."""
-    found: dict[str, list[str]] = {}
-    for manifest in run.manifests.values():
-        for name, version in manifest["made_with"].items():
-            if version not in found.setdefault(name, []):
-                found[name].append(version)
     return found
 
 

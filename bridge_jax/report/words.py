@@ -1,9 +1,10 @@
 """Puts the numbers of a run into words: shares, dollars, headline, bill, times, summary."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from bridge_jax import methods, shown
 from bridge_jax.evaluation.intervals import wilson
@@ -19,6 +20,8 @@ CHOSEN = {
     "badge": "chosen for being unsure and unlike each other",
     "herding": "chosen to represent the pool",
 }
+MOST_KINDS = 3  # of bad rows, in a sentence
+MOST_ROWS = 8  # of a table of classes, in the terminal
 _NO_ANSWER = {
     "length": "cut off at the limit",
     "refused": "refused",
@@ -66,13 +69,33 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def rounded(number: int) -> str:
+    """Returns a number in two digits that count, such as "1,600"."""
+    places = max(0, len(str(number)) - 2)
+    return f"{round(number, -places):,}"
+
+
+def shortened(name: str, longest: int = 18) -> str:
+    """Returns a name in one line of at most `longest` characters, cut in the middle."""
+    name = shown.line(name)
+    if len(name) <= longest:
+        return name
+    # Long names often share their beginning and differ at the end.
+    return f"{name[: longest // 2]}…{name[1 - longest // 2 :]}"
+
+
+def quoted(name: str) -> str:
+    """Returns an answer for a sentence."""
+    return f"“{shortened(name, 40)}”"
+
+
 def titles(method: str | None) -> dict[str, str]:
     """Returns the titles of a method's measured models, by name."""
     return {name: model.title for name, model in methods.measured(method).items()}
 
 
 def headline(report: Json) -> str:
-    """Returns the result of a run in one plain sentence."""
+    """Returns the result of a run whose student was not tested, in one plain sentence."""
     accuracy = report["accuracy"]
     kept = report.get("annotations", {}).get("kept")
     answers = "the teacher’s answers" if kept is None else count(kept, "teacher answer")
@@ -81,15 +104,10 @@ def headline(report: Json) -> str:
         n = report["questions"][role]
         return f"{percent(accuracy[role])} of {count(n, 'test question')} correctly"
 
-    same = answers if kept is None else f"the same {answers}"
-    taught = {"student_direct": f"directly on {same}", "student_labels": "on the labels alone"}
-    shares = {how: percent(accuracy[role]) for role, how in taught.items() if role in accuracy}
-    if "student" in accuracy and shares:
-        told = ", and ".join(f"trained {how}, it answers {share}" for how, share in shares.items())
-        return f"The student answers {answered('student')}; {told}."
-    if role := tested_student(accuracy):
-        how = f"Trained directly on {answers}, the" if role == "student_direct" else "The"
-        sentence = f"{how} student answers {answered(role)}"
+    if "student_direct" in accuracy:
+        sentence = (
+            f"Trained directly on {answers}, the student answers {answered('student_direct')}"
+        )
         if "student_base" in accuracy:
             return f"{sentence}; before training it answered {percent(accuracy['student_base'])}."
         return f"{sentence}."
@@ -99,13 +117,16 @@ def headline(report: Json) -> str:
             f"The assistant{how} answers {answered('assistant')}; no student has been tested yet."
         )
     models = methods.measured(report["method"])
-    for name in reversed(accuracy):
-        if name != "teacher" and not models[name].is_before:
+    tested = [name for name in reversed(accuracy) if name != "teacher"]
+    for name in tested:
+        if not models[name].is_before:
             return f"{models[name].title} answers {answered(name)}."
-    if kept is not None:
-        worth = count(kept, "answer")
-        return f"The teacher gave {worth} worth keeping; no model has been tested yet."
-    return "No model has been tested yet."
+    given = "" if kept is None else f"The teacher gave {count(kept, 'answer')} worth keeping; "
+    if tested:
+        model = models[tested[0]]
+        whole = f"{given}{model.title} ({model.note}) answers {answered(tested[0])}"
+        return f"{whole}; no trained model has been tested yet."
+    return f"{given}no model has been tested yet." if given else "No model has been tested yet."
 
 
 def measured_against(report: Json) -> str:
@@ -144,23 +165,38 @@ def tested_student(accuracy: Mapping[str, float]) -> str | None:
     return next((role for role in ("student", "student_direct") if role in accuracy), None)
 
 
-def comparison(report: Json) -> str:
-    """Returns the differences from the other students with their intervals, "" if none."""
-    sentences = []
-    for other, name in (
-        ("student_direct", "direct student"),
-        ("student_labels", "student trained on the labels"),
-    ):
-        gap = f"student_{other}"
-        if bounds := report["gaps_interval"].get(gap):
-            low, high = (points(bound) for bound in bounds)
-            verdict = "" if bounds[0] > 0 or bounds[1] < 0 else ", so the two cannot be told apart"
-            sentences.append(
-                f"The difference from the {name} is {points(report['gaps'][gap])} percentage "
-                f"points on the same questions, with 95% confidence between {low} and "
-                f"{high}{verdict}."
+def data_notes(data: Json) -> list[tuple[str, float]]:
+    """Returns sentences on data that were left out or cut, each with the share that it concerns.
+
+    Args:
+      data: as `methods.data_facts` counts it.
+    """
+    notes = []
+    for name, found in data["splits"].items():
+        used, there = found["used"], found["there"]
+        if used < there:
+            text = (
+                f"Of the {name}, {used:,} of {there:,} examples are used; data.{name}=0 uses all."
             )
-    return " ".join(sentences)
+            notes.append((text, 1 - used / there))
+    if bad := sum(data["bad"].values()):
+        kinds = [f"{number:,} × {shown.line(kind)}" for kind, number in data["bad"].items()]
+        more = f", and {len(kinds) - MOST_KINDS} more kinds" if len(kinds) > MOST_KINDS else ""
+        reasons = ", ".join(kinds[:MOST_KINDS]) + more
+        share = bad / max(bad, data["rows"])
+        notes.append((f"{bad:,} of {data['rows']:,} rows are bad and left out: {reasons}.", share))
+    for role, found in data["cut"].items():
+        if found["cut"]:
+            prompts = f"{found['cut']:,} of {found['of']:,} prompts of the {role}"
+            text = f"{prompts} are cut, being too long."
+            notes.append((text, found["cut"] / found["of"]))
+    if lost := data["instructions_left_out"]:
+        text = f"{count(lost, 'instruction is', 'instructions are')} left out, too long or bad."
+        notes.append((text, 0.0))
+    if replaced := data["replaced"]:
+        text = f"{count(replaced, 'row has', 'rows have')} what is no character, now U+FFFD."
+        notes.append((text, 0.0))
+    return notes
 
 
 def spend_rows(spend: Json) -> list[Json]:
@@ -219,14 +255,23 @@ def trained(report: Json) -> str:
     return ", ".join(parts.values())
 
 
-def made_with(found: Mapping[str, list[str]]) -> str:
+def made_with(found: Mapping[str, Sequence[str]]) -> str:
     """Returns such as "Made with jax 0.9.1, numpy 2.3.0 on 8 TPU v5 lite (tpu)."; "" of nothing."""
     if not found:
         return ""
-    versions = {name: " and ".join(values) for name, values in found.items()}
-    devices, backend = versions.pop("devices"), versions.pop("backend")
-    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"Made with {libraries} on {devices} ({backend})."
+    said = {name: " and ".join(values) for name, values in found.items()}
+    devices, backend = said.pop("devices", ""), said.pop("backend", "")
+    machine, data = said.pop("machine", ""), said.pop("data", "")
+    if "revision" in said:
+        said["revision"] = said.pop("revision")  # Last of all.
+    libraries = ", ".join(f"{name} {version}" for name, version in said.items())
+    where = f" on {devices} ({backend})" if devices else ""
+    sentences = [f"Made with {libraries}{where}.", f"Machine: {machine}." if machine else ""]
+    # Enough digits to compare two; report.json has all.
+    if data:
+        hashes = " and ".join(value[:12] for value in found["data"])
+        sentences.append(f"Data: SHA-256 {hashes}.")
+    return " ".join(filter(None, sentences))
 
 
 def time(parts: dict[str, float]) -> str:
@@ -249,10 +294,13 @@ def speed(found: dict[str, float]) -> str:
 
 
 def print_summary(report: Json, console: Console) -> None:
-    """Prints the result, a line per model, the bill, the time, the warnings and the page's path."""
+    """Prints the verdict, a line per model, classes, the bill, the time, warnings and the page."""
     say = functools.partial(shown.say, console)
     say("")
-    say(headline(report))
+    say((report["verdict"]["line"], "bold"))
+    for fact in report["verdict"]["facts"]:
+        say(f"- {fact['text']}", hang=2)
+    say("")
     table, names = (
         shown.table("model", "accuracy", "95%", "answers that parse"),
         titles(report["method"]),
@@ -265,20 +313,61 @@ def print_summary(report: Json, console: Console) -> None:
         console.print(table)
         if against := measured_against(report):
             say(against)
+        say("")
+    if "classes" in report:
+        table = _table_of_classes(report["classes"]["classes"])
+        console.print(table)
+        say("")
+    labelled = functools.partial(say, hang=9)
     if "spend" in report:
         queries, usd, tokens_in, tokens_out = (
             f"{row['used']} of {row['cap']}" if row["cap"] else row["used"]
             for row in spend_rows(report["spend"])
         )
-        say(f"Spent    {queries} queries, {usd}; {tokens_in} tokens in, {tokens_out} out")
+        labelled(f"Spent    {queries} queries, {usd}; {tokens_in} tokens in, {tokens_out} out")
         for note in spend_notes(report["spend"]):
-            say(f"         {note}")
+            labelled(f"         {note}")
     if chosen := threshold(report):
-        say(f"Filter   {chosen}")
+        labelled(f"Filter   {chosen}")
     if sizes := trained(report):
-        say(f"Trained  {sizes}")
+        labelled(f"Trained  {sizes}")
     if report["seconds"]:
-        say(f"Time     {time(report['time'])}")
+        labelled(f"Time     {time(report['time'])}")
+    told = {fact["text"] for fact in report["verdict"]["facts"]}
+    notes = data_notes(report["data"]) if "data" in report else []
+    for i, note in enumerate(text for text, _ in notes if text not in told):
+        labelled(f"{'' if i else 'Data':<9}{note}")
     for warning in report["warnings"]:
-        say(("Warning", "bold"), f"  {warning}")
+        labelled(("Warning", "bold"), f"  {warning}")
     say(f"Report   {report['page']}")
+
+
+def confusion(row: Json) -> str:
+    """Returns the commonest wrong answer to a class's questions, such as "billing (9)"."""
+    if not row["confusion"]:
+        return ""
+    answer, number = row["confusion"]
+    return f"{'no answer' if answer is None else shortened(answer, 20)} ({number:,})"
+
+
+def _table_of_classes(rows: Sequence[Json]) -> Table:
+    """Returns the classes for a terminal of 80 columns; of many, those with most wrong answers."""
+    table = shown.table("class", "n", "precision", "recall", "answered", "confused with")
+    for column, width in ((0, 20), (-1, 26)):
+        table.columns[column].max_width, table.columns[column].justify = width, "left"
+        table.columns[column].no_wrap, table.columns[column].overflow = True, "ellipsis"
+    worst = sorted(rows, key=lambda row: row["right"] - row["n"])[:MOST_ROWS]
+    chosen = rows if len(rows) <= MOST_ROWS else worst
+    for row in chosen:
+        precision = "" if row["precision"] is None else percent(row["precision"])
+        table.add_row(
+            shown.cell(shortened(row["name"], 20)),
+            f"{row['n']:,}",
+            precision,
+            percent(row["recall"]),
+            percent(row["answered"]),
+            shown.cell(confusion(row)),
+        )
+    if len(rows) > len(chosen):
+        table.add_row(f"and {len(rows) - len(chosen):,} more")
+    return table

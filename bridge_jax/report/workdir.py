@@ -7,16 +7,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from bridge_jax import methods
 from bridge_jax.errors import UserError
-from bridge_jax.methods import budget_tests
+from bridge_jax.methods import budget_tests, data_facts
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
 from bridge_jax.methods.budget_tests import Tested
+from bridge_jax.methods.data_facts import DataFacts
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
 from bridge_jax.methods.inputs import CACHE
@@ -29,7 +30,7 @@ from bridge_jax.methods.rationales import (
     Written,
 )
 from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
-from bridge_jax.pipeline import storage
+from bridge_jax.pipeline import provenance, storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.storage import Folder
@@ -45,6 +46,8 @@ class Run:
     Attributes:
       path: the workdir.
       config: the RunConfig as JSON values.
+      made_with: what the last start of the run said of itself (`pipeline.provenance`).
+      data: what was read of its data, and what was not; None of a run of an earlier version.
       table: the stages that its method may have, in the order of reports.
       manifests: finished stage -> its manifest.
       is_done: whether all stages of its config are finished.
@@ -66,6 +69,8 @@ class Run:
 
     path: Path
     config: Json
+    made_with: dict[str, str]
+    data: DataFacts | None
     table: Mapping[str, Artifact]
     manifests: dict[str, Manifest]
     is_done: bool
@@ -103,6 +108,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
     if not path.is_dir():
         raise UserError(f"--workdir={path}: no such folder; pass the workdir of a run")
     config, current = read_json(path / "config.json"), read_json(path / storage.CURRENT)
+    made_with = config.pop(provenance.FIELD, {})
     if not (config or current):
         raise UserError(f"--workdir={path}: holds no run; pass the folder that launch.run wrote")
     table = methods.table(config.get("method"))
@@ -122,6 +128,8 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
     return Run(
         path=path,
         config=config,
+        made_with=made_with,
+        data=cast(DataFacts, read_json(path / data_facts.FILE)) or None,
         table=table,
         manifests=manifests,
         is_done=bool(current) and current.keys() <= manifests.keys(),

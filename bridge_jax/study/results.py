@@ -16,7 +16,7 @@ from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.inputs import CACHE
-from bridge_jax.pipeline import storage
+from bridge_jax.pipeline import provenance, storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.report import summary, workdir
 from bridge_jax.report.workdir import Json
@@ -77,7 +77,9 @@ def compute(folder: Path) -> Json:
       `missing`; `points` by variant and x (`_point`); `frontier`: for `usd` and `tokens` the
       indices of the points that no other beats at the same cost or less; `bill`: the actual bill;
       `seconds`: of work, `shared` as it was and `alone` if each run had executed all its stages;
-      `advice`: variant -> `advisor.advise`, where x is a budget.
+      `advice`: variant -> `advisor.advise`, where x is a budget; `levels`: the mean accuracy of the
+      `constant` answer and of a student beside that learned `labels` alone, where runs have them;
+      `made_with`: what made the runs (`pipeline.provenance`).
 
     Raises:
       UserError: there is no study, or a file in it is damaged.
@@ -115,7 +117,18 @@ def compute(folder: Path) -> Json:
         "bill": _bill(folder / LEDGER),
         "seconds": _seconds(done),
         "advice": _advice(points, scores, resampling),
+        "levels": _levels(points),
+        "made_with": provenance.merged(run.report["made_with"] for run in done),
     }
+
+
+def _levels(points: Sequence[Json]) -> dict[str, float]:
+    """Returns what a point's student is seen against, where points have it: means over points."""
+    constant = [point["constant"] for point in points if point["constant"] is not None]
+    students = [point["accuracy"].get("student_labels") for point in points]
+    labels = [student["mean"] for student in students if student]
+    found = {"constant": constant, "labels": labels}
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
@@ -179,7 +192,8 @@ def _point(
     `accuracy` and `compliance` by role; `gaps`; `difference` of the student to the reference's on
     the same seeds (None for the reference itself); `cost`: `usd`, `queries`, `teacher_tokens`,
     `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
-    `questions`, in the test; `teacher_on_annotations`: whether the teacher's accuracy is that of
+    `questions`, in the test; `constant`: the accuracy of the constant answer, None where it is not
+    known of every seed; `teacher_on_annotations`: whether the teacher's accuracy is that of
     its annotations, not of the test questions; `against_teacher`: whether the gold answers of the
     test are the teacher's.
     """
@@ -192,6 +206,9 @@ def _point(
     if against and "student" in scores:
         difference = _difference(scores["student"], against, resampling)
     reports = {seed: runs[seed].report for seed in sorted(runs)}
+    constant = [
+        report["constant"]["accuracy"] for report in reports.values() if "constant" in report
+    ]
     failures: dict[str, list[int]] = {}
     for seed, report in reports.items():
         for name in report["failures"]:
@@ -210,6 +227,7 @@ def _point(
         "cost": _mean_cost(runs),
         "failures": failures,
         "questions": max(report["n_test"] for report in reports.values()),
+        "constant": float(np.mean(constant)) if len(constant) == len(reports) else None,
         "teacher_on_annotations": any(
             report.get("teacher_measured_on") == "annotations" for report in reports.values()
         ),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,8 +86,9 @@ def _looks(result: Json, palette: Palette) -> dict[str, tuple[str, str]]:
 def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Drawing:
     """Draws accuracy over x, a line per variant; a variant without x is a level."""
     names = list(dict.fromkeys(point["variant"] for point in points))
-    columns = max(1, min(2 if width < 500 else 3, width // (_text_width(names) + 45)))
-    height = 300 + 18 * math.ceil(len(names) / columns)
+    named = [*names, *_levels(result)]
+    columns = max(1, min(2 if width < 500 else 3, width // (_text_width(named) + 45)))
+    height = 300 + 18 * math.ceil(len(named) / columns)
 
     def draw(axes: Axes, palette: Palette) -> None:
         looks = _looks(result, palette)
@@ -104,9 +105,13 @@ def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Dra
                 axes.axhspan(low[0], high[0], color=colour, alpha=0.1, linewidth=0)
                 continue
             at = [shift(p["x"], i - (len(names) - 1) / 2) for p in mine]
+            for x, student in zip(at, students):
+                _seeds(axes, [x] * len(student["seeds"]), student["seeds"].values(), colour)
             line = {"marker": marker, "markersize": 6, "linewidth": 1.8, "label": name}
             axes.plot(at, mean, color=colour, **line)
             axes.vlines(at, low, high, color=colour, linewidth=1.4)
+        for name, (share, style) in _levels(result).items():
+            axes.axhline(share, color=palette.muted, linestyle=style, linewidth=1.2, label=name)
         axes.set_xlabel(result["axis"])
         axes.set_ylabel(title)
         drawing.percent_axis(axes.yaxis)
@@ -114,6 +119,20 @@ def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Dra
         _legend(axes, ncols=columns, handlelength=1.6, columnspacing=1.4)
 
     return Drawing("accuracy", width, height, draw)
+
+
+def _seeds(axes: Axes, xs: Iterable[float], ys: Iterable[float], colour: str) -> None:
+    """Draws each seed as a small pale point."""
+    look = {"markersize": 4.5, "markeredgewidth": 0, "alpha": 0.7, "zorder": 1}
+    axes.plot(list(xs), list(ys), "o", color=colour, **look)
+
+
+def _levels(result: Json) -> dict[str, tuple[float, Any]]:
+    """Returns the name, the accuracy and the line style of what students are seen against."""
+    if result["measure"] != "accuracy":
+        return {}
+    looks = {"constant": ("constant answer", (0, (1, 2))), "labels": ("labels alone", (0, (6, 3)))}
+    return {looks[key][0]: (share, looks[key][1]) for key, share in result["levels"].items()}
 
 
 def _legend(axes: Axes, **looks: Any) -> None:
@@ -129,7 +148,7 @@ def _rows(
     title: str,
     signed: bool = False,
 ) -> Drawing:
-    """Draws (point, estimate) rows: mean, interval, and a tick per seed."""
+    """Draws (point, estimate) rows: mean, interval, and a small point per seed."""
 
     def draw(axes: Axes, palette: Palette) -> None:
         looks = _looks(result, palette)
@@ -137,8 +156,14 @@ def _rows(
             colour, marker = looks[point["variant"]]
             axes.plot([value["low"], value["high"]], [y, y], color=colour, linewidth=2)
             axes.plot(value["mean"], y, marker, color=colour, markersize=7)
-            seeds = list(value["seeds"].values())
-            axes.plot(seeds, [y + 0.3] * len(seeds), "|", color=palette.muted, markersize=5)
+            seeds = value["seeds"].values()
+            _seeds(axes, seeds, [y + 0.3] * len(seeds), colour)
+        levels = {} if signed else _levels(result)
+        for name_of, (share, style) in levels.items():
+            line = {"linestyle": style, "linewidth": 1.2, "label": name_of}
+            axes.axvline(share, color=palette.muted, **line)
+        if levels:
+            _legend(axes, ncols=2, handlelength=1.6, columnspacing=1.4)
         drawing.rows(axes, [label(point) for point, _ in rows], palette)
         axes.grid(axis="x", color=palette.rule, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -147,7 +172,8 @@ def _rows(
             axes.axvline(0, color=palette.ink, linewidth=1, zorder=1)
         axes.set_xlabel(title)
 
-    return Drawing(name, width, ROW * len(rows) + 50, draw)
+    head = 0 if signed or not _levels(result) else 20
+    return Drawing(name, width, ROW * len(rows) + 50 + head, draw)
 
 
 def _frontier(result: Json, points: Sequence[Json], cost: str) -> Drawing:

@@ -4,7 +4,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from markupsafe import Markup
@@ -12,12 +12,16 @@ from rich.console import Console
 
 from bridge_jax import methods, shown
 from bridge_jax.atomic import replace
+from bridge_jax.evaluation import intervals
 from bridge_jax.evaluation.intervals import REPLICATES
 from bridge_jax.progress import duration
 from bridge_jax.report import page, words
 from bridge_jax.report.workdir import Json
 from bridge_jax.study import RUNS, advisor, results, study_figures
 
+WIDEST = 132  # columns of the table in a terminal
+_WIDE_ALONE = ("assistant", "parse", "tokens")  # Left out of a narrower one.
+MOST_SEEDS = 100  # that anybody would run
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -66,7 +70,7 @@ def _page(result: Json, links: dict[str, str]) -> str:
         for width in (page.WIDE, page.NARROW)
     )
     curves = {name: wide.get(study_figures.advice_name(name)) for name in result["advice"]}
-    return page.template("study.html").render(
+    rendered = page.template("study.html").render(
         result=result,
         wide=wide,
         narrow=narrow,
@@ -86,7 +90,10 @@ def _page(result: Json, links: dict[str, str]) -> str:
         links=links,
         has_axis=study_figures.has_axis(result),
         only_last=len(study_figures.with_gaps(result)) < sum(bool(p["gaps"]) for p in points),
+        made_with=words.made_with(result["made_with"]),
+        against=against(result["levels"]),
     )
+    return shown.plain(rendered)
 
 
 def row(point: Json) -> dict[str, str]:
@@ -109,6 +116,9 @@ def row(point: Json) -> dict[str, str]:
         "usd": words.dollars(cost["usd"]),
         "teacher_tokens": f"{cost['teacher_tokens']:,.0f}",
         "local_tokens": f"{local:,.0f}",
+        "labels": _with_interval(accuracy.get("student_labels")),
+        "constant": "" if point["constant"] is None else words.percent(point["constant"]),
+        "questions": f"{point['questions']:,}",
         "tokens": f"{cost['tokens']:,.0f}",
         "seeds": str(len(point["seeds"])),
     }
@@ -135,12 +145,31 @@ def difference(point: Json) -> str:
 
 
 def verdict(value: Json) -> str:
-    """Returns the conclusion from a difference and its interval."""
-    better = sum(seed > 0 for seed in value["seeds"].values())
-    found = (
-        "ahead" if value["low"] > 0 else "behind" if value["high"] < 0 else "no clear difference"
-    )
-    return f"{found}; better for {better} of {words.count(len(value['seeds']), 'seed')}"
+    """Returns the conclusion from a difference, its interval and its seeds.
+
+    A variant is ahead or behind if neither the interval over seeds and questions nor Student's over
+    the seeds alone includes 0. Otherwise the difference is inconclusive: the seeds are too few for
+    it (our default; of few seeds the first interval is too narrow, `evaluation.intervals`).
+    """
+    seeds = list(value["seeds"].values())
+    better, many = sum(seed > 0 for seed in seeds), words.count(len(seeds), "seed")
+    side = f"better for {better} of {many}"
+    if value["t_low"] is not None:
+        if min(value["low"], value["t_low"]) > 0:
+            return f"ahead; {side}"
+        if max(value["high"], value["t_high"]) < 0:
+            return f"behind; {side}"
+    return f"inconclusive; {side}{_needed(seeds)}"
+
+
+def _needed(seeds: list[float]) -> str:
+    """Returns how many seeds would tell such a difference."""
+    if len(seeds) == 1:
+        return ", and one says nothing about others"
+    needed = intervals.seeds_needed(seeds)
+    if needed is None or needed > MOST_SEEDS:
+        return f", and even {MOST_SEEDS} would not tell"
+    return f"; about {max(needed, len(seeds) + 1)} would tell such a difference"
 
 
 def findings(result: Json) -> list[str]:
@@ -155,6 +184,12 @@ def findings(result: Json) -> list[str]:
             f"{verdict(point['difference'])}{at}."
         )
     return sentences
+
+
+def against(levels: Mapping[str, float]) -> str:
+    """Returns such as "the constant answer is right for 13%; labels alone give 97%"."""
+    names = {"constant": "the constant answer is right for", "labels": "labels alone give"}
+    return "; ".join(f"{names[name]} {words.percent(share)}" for name, share in levels.items())
 
 
 def bill(result: Json) -> str:
@@ -279,6 +314,7 @@ def to_csv(result: Json) -> str:
     rows = []
     for point in result["points"]:
         values = {"variant": point["variant"], "x": point["x"], "seeds": len(point["seeds"])}
+        values |= {"questions": point["questions"], "constant": point["constant"]}
         measure = result["measure"]
         parts = {f"{measure}_{role}": point["accuracy"].get(role) for role in methods.measured()}
         parts["difference"] = point["difference"]
@@ -305,11 +341,17 @@ def to_latex(result: Json) -> str:
         "student": student,
         "difference": "Difference",
         "assistant": "Assistant",
+        "labels": "Labels alone",
+        "constant": "Constant",
         "usd": "US dollars",
         "teacher_tokens": "Teacher tokens",
+        "questions": "n",
+        "seeds": "Seeds",
     }
-    if not result["axis"]:
-        del columns["x"]
+    rows = [row(point) for point in result["points"]]
+    optional = {"x": bool(result["axis"])}
+    optional |= {name: any(found[name] for found in rows) for name in ("labels", "constant")}
+    columns = {key: title for key, title in columns.items() if optional.get(key, True)}
     lines = [
         r"% \usepackage{booktabs}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
@@ -338,7 +380,6 @@ def print_study(result: Json, console: Console) -> None:
         say(f"The measure is {result['measure']}, of 100%.")
     if any(point["against_teacher"] for point in result["points"]):
         say("Measured against the teacher’s answers, not against people’s.")
-    console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     columns = {
         "variant": "variant",
         "x": result["axis"],
@@ -352,6 +393,10 @@ def print_study(result: Json, console: Console) -> None:
     }
     if not result["axis"]:
         del columns["x"]
+    if not console.is_terminal:
+        console.width = max(console.width, WIDEST)  # A row is not broken.
+    elif console.width < WIDEST:
+        columns = {key: title for key, title in columns.items() if key not in _WIDE_ALONE}
     table = shown.table(*columns.values())
     for column in table.columns[1:4]:  # Their headers may be long.
         column.no_wrap = False
@@ -363,7 +408,8 @@ def print_study(result: Json, console: Console) -> None:
     if result["points"]:
         console.print(table)
     for sentence in findings(result):
-        say(sentence)
+        say(f"- {sentence}", hang=2)
+    say = functools.partial(say, hang=9)
     say(f"Paid     {bill(result)}")
     seconds = result["seconds"]
     shared, alone = duration(seconds["shared"]), duration(seconds["alone"])
@@ -371,4 +417,6 @@ def print_study(result: Json, console: Console) -> None:
     for sentence in failures(result):
         say(("Sign", "bold"), f"     {sentence}")
     say(f"Runs     {progress(result)}")
+    if levels := result["levels"]:
+        say(f"Beside   {against(levels)}")
     say(f"Page     {result['page']}")

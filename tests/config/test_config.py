@@ -163,7 +163,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("rationales.rounds=4", "rationales.rounds=4"),
         ("rationales.retries=65", "rationales.retries=65"),
         ("rationales.filter=consistency rationales.temperature=0", "all samples are the same"),
-        ("data.labelled=false compare=labels", "compare=labels trains on gold answers"),
+        ("student_training.epochs=0", "student_training.epochs=0 and student_training.steps=0"),
         ("data.labelled=false method=labels", "method=labels trains on gold answers"),
         ("data.labelled=false", "data.labelled=false: rationales.filter=gold needs labels"),
         (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bridge_jax.evaluation import intervals
 from bridge_jax.evaluation.intervals import Resampling, estimate
 
 
@@ -83,3 +84,26 @@ def test_a_replicate_without_any_of_a_few_questions_is_no_division_by_nothing():
     test = [f"q{i}" for i in range(50)]
     drawn = Resampling().accuracy(test, {"q0": True})
     assert (drawn == 1).all()
+
+
+def test_the_questions_that_a_difference_needs():
+    """They disagree on 5 of 10, with a half more in each count on 6 of 12: d = 0.5, D = 0.2.
+
+    (1.959964 sqrt(.5) + .841621 sqrt(.5 - .04))² / .04 = (1.385904 + .570816)² / .04 = 95.7.
+    """
+    a = [{"id": i, "correct": i < 6} for i in range(10)]
+    b = [{"id": i, "correct": 3 <= i < 8} for i in range(10)]
+    assert intervals.questions_needed(a, b, 0.2) == 96
+    assert intervals.questions_needed(a, b, -0.2) == 96
+    # A quarter of the difference needs about sixteen times as many.
+    assert intervals.questions_needed(a, b, 0.05) == 1568
+    # Models that never disagree: d is at least D = .5, (1.386 + .841621 x .5)² / .25 = 13.05.
+    assert intervals.questions_needed(a, a, 0.5) == 14
+
+
+def test_the_seeds_that_a_mean_needs():
+    """Mean 2, variance 4: 7.848879 x 4 / 4 = 7.85."""
+    assert intervals.seeds_needed([0.0, 2.0, 4.0]) == 8
+    assert intervals.seeds_needed([2.0, 2.0]) == 2
+    assert intervals.seeds_needed([2.0]) is None
+    assert intervals.seeds_needed([-1.0, 1.0]) is None

@@ -26,6 +26,7 @@ def get_config():
                         checkpoint_every=1)
     return RunConfig(
         name="tiny",
+        compare=(),
         max_prompt_tokens=128,
         data=DataConfig(pool=24, dev=2, test=8, max_steps=1, rationale="short"),
         budget=BudgetConfig(queries=10, usd=0.05),

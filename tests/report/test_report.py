@@ -158,6 +158,16 @@ def test_what_made_the_run_is_said_once_for_each_version(workdir):
     }
     line = "Made with jax 0.9.1 and 0.9.2, numpy 2.3.0 on 8 cpu (cpu)."
     assert f">{line}</p>" in (workdir / "report.html").read_text()
+    # What the last start said of itself is in config.json, and is no setting.
+    config = json.loads((workdir / "config.json").read_text())
+    ours = {"revision": "0123456789ab", "machine": "a chip, 2 cores", "data": "ab" * 32}
+    files.write_json(workdir / "config.json", config | {"made_with": ours})
+    assert page.write(workdir)["made_with"]["data"] == ["ab" * 32]
+    line = (
+        "Made with jax 0.9.1 and 0.9.2, numpy 2.3.0, revision 0123456789ab on 8 cpu (cpu). "
+        "Machine: a chip, 2 cores. Data: SHA-256 abababababab."
+    )
+    assert f">{line}</p>" in (workdir / "report.html").read_text()
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -209,8 +219,8 @@ def test_page_says_the_result_and_needs_nothing_else(workdir):
     page.write(workdir)
     html = (workdir / "report.html").read_text()
     assert (
-        "The student answers 50% of 10 test questions correctly; "
-        "trained directly on the same 3 teacher answers, it answers 20%."
+        "The student answers 50% of 10 test questions; nothing was trained on labels alone to "
+        "compare with; trained directly on the teacher’s answers it answers 20%."
     ) in html
     assert not re.search(r"(src|href)=\"(?!#)", html)
     assert "url(http" not in html

@@ -80,13 +80,9 @@ def test_a_student_beside_that_learned_the_labels_alone(workdir):
     result = page.write(workdir)
     assert result["accuracy"]["student_labels"] == 0.8
     assert result["gaps"]["student_student_labels"] == pytest.approx(-0.3)
-    assert words.headline(result) == (
-        "The student answers 50% of 10 test questions correctly; trained directly on the same 3 "
-        "teacher answers, it answers 20%, and trained on the labels alone, it answers 80%."
-    )
-    told = words.comparison(result)
-    assert "The difference from the direct student is 30 percentage points" in told
-    assert "The difference from the student trained on the labels is −30 percentage points" in told
+    told = {fact["code"]: fact["text"] for fact in result["verdict"]["facts"]}
+    assert "20%. The student is 30 points above" in told["student_direct"]
+    assert "80%. The student is 30 points below" in told["student_labels"]
 
 
 def test_the_direct_method(workdir):

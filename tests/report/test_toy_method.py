@@ -61,7 +61,7 @@ def test_its_stages_and_models_are_in_the_report(run):
     assert result["spend"]["queries"] == 0  # It has no teacher.
     assert result["failures"] == ["Instruction blindness"]
     html = (run / "report.html").read_text()
-    assert "<h1>Drilled student answers 60% of 10 test questions correctly.</h1>" in html
+    assert ">Drilled student answers 60% of 10 test questions correctly.</h1>" in html
     assert "Drilled student <small>after its drill</small>" in html
     assert "<h3>Drilling the student</h3>" in html and "<th>Going for a walk</th>" in html
     assert "student_drilled writes" in html and "student_base writes" not in html

@@ -12,6 +12,7 @@ import pytest
 from fake_study import run
 from rich.console import Console
 
+from bridge_jax.evaluation.intervals import mean_over_seeds
 from bridge_jax.report import figures
 from bridge_jax.report.figures import PAPER, Drawing
 from bridge_jax.study import study_figures, study_page
@@ -124,12 +125,14 @@ def test_the_csv_has_every_number(scaling):
 
 def test_the_latex_is_a_booktabs_table(scaling):
     lines = (scaling[0] / "table.tex").read_text().splitlines()
-    assert lines[1] == r"\begin{tabular}{lrrrrrr}"
+    assert lines[1] == r"\begin{tabular}{lrrrrrrrrr}"
     assert lines[2] == r"\toprule" and lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     assert r"teacher queries, \% of the pool" in lines[3]
     body = [line for line in lines if line.endswith(r"\\")]
     assert len(body) == 16
-    assert all(line.count(" & ") == 6 for line in body)
+    assert all(line.count(" & ") == 9 for line in body)
+    assert body[0].endswith(r"Constant & US dollars & Teacher tokens & n & Seeds \\")
+    assert all(line.endswith(r" & 60 & 2 \\") for line in body[1:])
     words = "\n".join(body)
     assert "$-$" in words and "−" not in words
     assert not re.search(r"(?<!\\)[%$#_]", words.replace("$-$", ""))
@@ -176,7 +179,7 @@ def test_a_hostile_name_of_a_variant_is_only_a_name(tmp_path, name, shown, in_cs
     assert [row["variant"] for row in rows] == ["plain", in_csv]
     assert float(rows[1]["accuracy_student"]) == 0.5
     body = [line for line in (folder / "table.tex").read_text().splitlines() if " & " in line]
-    assert [line.count(" & ") for line in body] == [5, 5, 5]
+    assert [line.count(" & ") for line in body] == [7, 7, 7]
     assert all(line.endswith(r"\\") for line in body)
     for file in (folder / "figures").glob("*.svg"):
         ElementTree.fromstring(file.read_text())  # well-formed
@@ -187,11 +190,23 @@ def level(mean, low, high, **seeds):
 
 
 def test_a_difference_is_said_with_its_verdict():
-    assert study_page.verdict(level(0.1, 0.02, 0.2, a=0.1, b=0.2)) == (
-        "ahead; better for 2 of 2 seeds"
+    def said(low, high, *seeds):
+        mean, t_low, t_high = mean_over_seeds(seeds)
+        found = level(mean, low, high, **{str(i): seed for i, seed in enumerate(seeds)})
+        return study_page.verdict(found | {"t_low": t_low, "t_high": t_high})
+
+    assert said(0.02, 0.3, 0.1, 0.12, 0.11) == "ahead; better for 3 of 3 seeds"
+    assert said(-0.3, -0.02, -0.1, -0.12, -0.11) == "behind; better for 0 of 3 seeds"
+    one = "inconclusive; better for 1 of 1 seed, and one says nothing about others"
+    assert said(0.02, 0.2, 0.1) == one
+    # Student's interval of two seeds is 12.7 times their standard error. 7.85 x .005 / .0225 = 1.7.
+    assert said(0.02, 0.2, 0.1, 0.2) == (
+        "inconclusive; better for 2 of 2 seeds; about 3 would tell such a difference"
     )
-    assert study_page.verdict(level(-0.1, -0.2, -0.02)) == "behind; better for 0 of 1 seed"
-    assert study_page.verdict(level(0.1, -0.02, 0.2)).startswith("no clear difference")
+    # Mean .02, variance .01: 7.849 x .01 / .0004 = 196.
+    assert said(-0.1, 0.2, -0.08, 0.02, 0.12) == (
+        "inconclusive; better for 2 of 3 seeds, and even 100 would not tell"
+    )
     point = {"difference": level(0.0412, -0.002, 0.08)}
     assert study_page.difference(point) == "+4.1 (−0.2 to +8.0)"
 
@@ -205,6 +220,31 @@ def test_the_terminal_has_the_table_the_bill_and_the_signs(scaling):
     assert "Instruction blindness in 4 of 30 runs: difficulty at 0.1, 1 (4)." in said
     (row,) = (line for line in said.splitlines() if line.startswith("coverage") and " 20 " in line)
     assert "$0.0640" in row
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_no_broken_words(scaling):
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    study_page.print_study(scaling[1], console)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert all(len(line) <= 80 for line in lines if str(scaling[0]) not in line)
+    assert "inconclusive" in out.getvalue() and not any("parse" in line for line in lines)
+
+
+def test_what_students_are_seen_against_is_in_page_figures_and_tables(scaling):
+    """Nine answers take turns in 60 questions: the first of them is right for 7."""
+    folder, result = scaling
+    assert result["levels"] == {"constant": pytest.approx(7 / 60)}
+    assert all(point["constant"] == pytest.approx(7 / 60) for point in result["points"])
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert {(row["seeds"], row["questions"]) for row in rows} == {("2", "60")}
+    page = (folder / "study.html").read_text()
+    assert "Beside: the constant answer is right for 12%." in page
+    assert "Made with jax 0.9.1" in page and result["made_with"]["jax"] == ["0.9.1"]
+    drawn = study_figures.figures(result, 720)[0].svg()
+    assert "constant answer" in drawn
+    beside = result | {"levels": {"constant": 0.1, "labels": 0.9}}
+    assert "labels alone" in study_figures.figures(beside, 720)[0].svg()
 
 
 def test_answers_are_honest():

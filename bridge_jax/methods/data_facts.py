@@ -1,0 +1,85 @@
+"""Counts what a run reads of its data, and what is left out or cut, for the report."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from bridge_jax.config import RunConfig
+from bridge_jax.evaluation import classes
+from bridge_jax.methods.checks import roles
+from bridge_jax.methods.inputs import INSTRUCTIONS, POOL, TEST, Inputs
+from bridge_jax.pipeline.content import of_value
+from bridge_jax.pipeline.stages import Stage
+from bridge_jax.text.prompts import Mode
+
+FILE = "data.json"  # in the workdir
+
+
+class DataFacts(TypedDict):
+    """The data of a run.
+
+    Attributes:
+      sha256: the hash of all splits, as models read them.
+      splits: name -> `used` examples, and how many are `there`.
+      rows: of the source, good and bad; 0 where it has none (practice tasks).
+      bad: fault -> rows that were skipped for it.
+      replaced: rows in which U+FFFD stands for what is no character.
+      cut: role -> its prompts of the pool and of the test that were `cut`, `of` how many.
+      instructions_left_out: longer than a row, or bad.
+      commonest: the commonest gold answer of the pool, how often it is there, and of how many that
+        have one; None if none has.
+    """
+
+    sha256: str
+    splits: dict[str, dict[str, int]]
+    rows: int
+    bad: dict[str, int]
+    replaced: int
+    cut: dict[str, dict[str, int]]
+    instructions_left_out: int
+    commonest: tuple[str, int, int] | None
+
+
+def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
+    """Returns the facts of a run's data, after its checks."""
+    splits = inputs.splits
+    sizes = {name: len(getattr(splits, name)) for name in ("pool", "dev", "test")}
+    known = [example.answer for example in splits.pool if example.answer]
+    common = classes.commonest(known)
+    reads_instructions = any(INSTRUCTIONS in stage.reads.values() for stage in stages)
+    drawn = inputs.instructions if reads_instructions else None
+    return DataFacts(
+        sha256=of_value(inputs.digests),
+        splits={
+            name: {"used": used, "there": splits.cut.get(name, used)}
+            for name, used in sizes.items()
+        },
+        rows=splits.bad.total,
+        bad=dict(splits.bad.kinds.most_common()),
+        replaced=splits.replaced,
+        cut=_cut(config, stages, inputs),
+        instructions_left_out=drawn.left_out + drawn.skipped if drawn else 0,
+        commonest=(*common, len(known)) if common else None,
+    )
+
+
+def _cut(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> dict[str, dict[str, int]]:
+    """Counts the prompts of each role that were cut, in the mode in which it is tested."""
+    if config.on_long_prompt == "error":
+        return {}
+    found = {}
+    for role in roles(stages):
+        modes: list[Mode] = [
+            mode
+            for stage in stages
+            if stage.artifact.role == role
+            and stage.load
+            and set(stage.reads.values()) & {POOL, TEST}
+            for mode in stage.load.modes
+        ]
+        if not modes:
+            continue
+        mode, reading = modes[-1], inputs.rendering(role)
+        both = ((inputs.pool, inputs.pool.digest), (inputs.test, inputs.test.digest))
+        cut = sum(reading.prompts(examples, digest, mode).cut for examples, digest in both)
+        found[role] = {"cut": cut, "of": len(inputs.pool) + len(inputs.test)}
+    return found

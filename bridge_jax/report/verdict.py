@@ -1,0 +1,371 @@
+"""Says in one plain line whether a run was worth it, and lists the facts that this rests on.
+
+The student is compared with the same student trained on *labels alone* or directly on the teacher's
+answers, with the *constant answer* (the commonest gold answer of the pool to every question, where
+answers are classes), with its assistant and with the teacher; each on the questions that both were
+asked, with the paired interval of `evaluation.intervals`.
+
+The first of these cases that holds is the verdict. The order and the thresholds are our default.
+
+1. `untested`: the student was not tested. The line is that of `words.headline`.
+2. `nothing_learned`: the student is not above the constant answer (the interval reaches 0 or
+   below), nor is the one that learned labels.
+3. `direct_better`: the rationales add something to labels, but the student that learned the
+   teacher's answers alone is above this one.
+4. `rationales_add`: the interval of student minus labels lies above 0.
+5. `labels_enough`: it lies below `MARGIN`, so rationales add no more than that, if anything.
+6. `teacher_poor`: the teacher is right for less than `POOR` of its questions (Wilson's interval
+   lies below), or no oftener than the constant answer.
+7. `undecided`: the interval of student minus labels includes 0 and reaches beyond `MARGIN`.
+8. `labels_alone`: the student of method `labels`, above the constant answer if there is one.
+9. `below_assistant`: there are no labels to compare with, and the student is `MARGIN` or more below
+   its assistant, with an interval above 0.
+10. `without_labels`: there are no labels to compare with; the line says with what it was compared.
+
+Facts come failures first: classes that are never answered, or never right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bridge_jax.evaluation import classes, intervals
+from bridge_jax.methods.tutoring import LABELS, STUDENT
+from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.report import words
+from bridge_jax.report.words import percent, points, quoted, rounded, signed
+from bridge_jax.report.workdir import Json, Run
+
+MARGIN = 0.05  # a difference that matters
+POOR = 0.5  # share of right answers of a poor teacher
+MUCH = 0.05  # share of rows or prompts that are left out or cut, to be among the facts
+LEAST_OF_CLASS = 5  # questions, for a class without a right answer to be a failure
+MOST_NAMED = 3  # classes
+
+CONSTANT = "constant"
+_NAMES = {
+    "student_labels": "Trained on labels alone",
+    "student_direct": "Trained directly on the teacher’s answers",
+    "assistant": "Its assistant",
+    "teacher": "The teacher",
+}
+
+
+class Against(NamedTuple):
+    """The student minus another model, on the questions that both were asked.
+
+    Attributes:
+      other: share of right answers of the other one.
+      difference, low, high: with its 95% interval.
+      questions: how many.
+      needed: how many would tell this difference, or `MARGIN` if it is smaller, from chance.
+    """
+
+    other: float
+    difference: float
+    low: float
+    high: float
+    questions: int
+    needed: int
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the student is above the other one beyond chance."""
+        return self.low > 0
+
+    @property
+    def is_below(self) -> bool:
+        """Whether it is below it beyond chance."""
+        return self.high < 0
+
+    @property
+    def interval(self) -> str:
+        """The interval of the distance, as "45 to 63"; with signs where it includes 0."""
+        bounds = sorted([abs(self.low), abs(self.high)])
+        show = points
+        if not (self.is_above or self.is_below):
+            bounds, show = [self.low, self.high], signed
+        return " to ".join(map(show, bounds))
+
+
+class _Found(NamedTuple):
+    """What cases are decided from: the report so far, and the comparisons by the other's name."""
+
+    report: Json
+    against: Mapping[str, Against]
+    steps: tuple[int | None, int | None]  # of the student's training, and of that on labels alone
+
+    @property
+    def share(self) -> str:
+        return percent(self.report["accuracy"]["student"])
+
+    @property
+    def constant(self) -> str:
+        return quoted(self.report["constant"]["answer"])
+
+
+def of(run: Run, report: Json) -> Json:
+    """Returns the verdict on a run.
+
+    Args:
+      run: its artifacts; of the predictions, those with a gold answer.
+      report: the content of `report.json`, with everything but the verdict.
+
+    Returns:
+      `line`, a sentence; `code`, the case; `facts`, each with a `code`, a `text`, and the numbers
+      of a comparison: `other`, `difference`, `low`, `high`, `questions`, `needed`.
+    """
+    answers: dict[str, Sequence[Any]] = dict(run.predictions)
+    if "student" not in answers:
+        return {"line": words.headline(report), "code": "untested", "facts": _data(report)}
+    mine = answers["student"]
+    if "constant" in report:
+        answers[CONSTANT] = classes.always(report["constant"]["answer"], mine)
+    against = {}
+    for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
+        if compared := _compared(mine, answers.get(other, [])):
+            against[other] = compared
+    found = _Found(report, against, (_steps(run, STUDENT), _steps(run, LABELS)))
+    code, line = next((name, said) for name, case in _CASES.items() if (said := case(found)))
+    facts = [*_failures(report), *map(_fact(found), against), *_teacher(found), *_data(report)]
+    if code == "labels_enough":
+        text = "The next run needs no teacher: --config.method=labels."
+        facts.append({"code": "advice", "text": text})
+    if against:
+        note = (
+            "Intervals (95%) are over the test questions of this run; another seed may differ more."
+        )
+        facts.append({"code": "note", "text": note})
+    return {"line": line, "code": code, "facts": facts}
+
+
+def _steps(run: Run, training: Artifact) -> int | None:
+    return max((row["step"] for row in run.curves.get(training.name, ())), default=None)
+
+
+def _compared(mine: Sequence[Any], others: Sequence[Any]) -> Against | None:
+    shared = {row["id"] for row in mine} & {row["id"] for row in others}
+    if not shared:
+        return None
+    a, b = ([row for row in rows if row["id"] in shared] for rows in (mine, others))
+    paired = intervals.paired_difference(a, b)
+    told = paired["difference"] if abs(paired["difference"]) >= MARGIN else MARGIN
+    needed = intervals.questions_needed(a, b, told)
+    return Against(
+        other=sum(bool(row["correct"]) for row in b) / len(b),
+        **paired,
+        questions=len(shared),
+        needed=needed,
+    )
+
+
+def _nothing_learned(found: _Found) -> str:
+    constant = found.against.get(CONSTANT)
+    if not constant or constant.is_above:
+        return ""
+    labels = found.against.get("student_labels")
+    if labels and _is_above_constant(found, labels):
+        return ""
+    beside = f"; trained on labels alone it answers {percent(labels.other)}" if labels else ""
+    always = f"always answering {found.constant} is right for {percent(constant.other)}"
+    if constant.difference <= 0:
+        return f"Nothing was learned: the student answers {found.share}, {always}{beside}."
+    return (
+        f"Nothing was learned that can be told from chance: the student answers {found.share}, "
+        f"{always} ({constant.interval} points){beside}."
+    )
+
+
+def _is_above_constant(found: _Found, labels: Against) -> bool:
+    """Whether the student that learned labels is above the constant answer, by its own interval."""
+    low, _ = found.report["accuracy_interval"]["student_labels"]
+    return low > found.against[CONSTANT].other and labels.other > found.against[CONSTANT].other
+
+
+def _direct_better(found: _Found) -> str:
+    labels, direct = (found.against.get(f"student_{name}") for name in ("labels", "direct"))
+    if not (labels and direct and labels.is_above and direct.is_below):
+        return ""
+    return (
+        f"The teacher’s answers are worth it, the assistant is not: trained directly on the "
+        f"answers the student answers {percent(direct.other)}, by way of the assistant "
+        f"{found.share}, on labels alone {percent(labels.other)}."
+    )
+
+
+def _rationales_add(found: _Found) -> str:
+    labels = found.against.get("student_labels")
+    if not labels or not labels.is_above:
+        return ""
+    return (
+        f"The rationales add {points(labels.difference)} points ({labels.interval}): the student "
+        f"answers {found.share}, trained on labels alone{_as_long(found)} {percent(labels.other)}."
+    )
+
+
+def _labels_enough(found: _Found) -> str:
+    labels = found.against.get("student_labels")
+    if not labels or labels.high >= MARGIN:
+        return ""
+    better = "are better" if labels.is_below else "are enough"
+    return (
+        f"Labels alone {better} for this task, and cost no teacher: "
+        f"trained on them{_as_long(found)} the student answers {percent(labels.other)}, with "
+        f"rationales {found.share}."
+    )
+
+
+def _teacher_poor(found: _Found) -> str:
+    if not _is_poor(found.report) or "teacher" not in found.report["accuracy"]:
+        return ""
+    return (
+        f"The teacher itself is poor: it answers {_of_teacher(found.report)}, and the student "
+        f"{found.share} of the test."
+    )
+
+
+def _is_poor(report: Json) -> bool:
+    if "teacher" not in report["accuracy"]:
+        return False
+    share = report["accuracy"]["teacher"]
+    constant = report.get("constant", {}).get("accuracy", 0.0)
+    return report["accuracy_interval"]["teacher"][1] < POOR or 0 < share <= constant
+
+
+def _of_teacher(report: Json) -> str:
+    """Returns such as "23% of the 30 questions that it was paid for"."""
+    asked = words.count(report["questions"]["teacher"], "question")
+    on_test = report["teacher_measured_on"] == "test"
+    where = "the test" if on_test else f"the {asked} that it was paid for"
+    return f"{percent(report['accuracy']['teacher'])} of {where}"
+
+
+def _undecided(found: _Found) -> str:
+    labels = found.against.get("student_labels")
+    if not labels:
+        return ""
+    return (
+        f"Whether the rationales add anything cannot be told from {labels.questions:,} questions: "
+        f"the student answers {found.share}, trained on labels alone{_as_long(found)} "
+        f"{percent(labels.other)}."
+    )
+
+
+def _labels_alone(found: _Found) -> str:
+    if found.report["method"] != "labels":
+        return ""
+    line = f"Trained on labels alone, which costs no teacher, the student answers {found.share}"
+    if constant := found.against.get(CONSTANT):
+        line += f"; always answering {found.constant} is right for {percent(constant.other)}"
+    return f"{line}."
+
+
+def _below_assistant(found: _Found) -> str:
+    assistant = found.against.get("assistant")
+    if not assistant or not assistant.is_below or assistant.difference > -MARGIN:
+        return ""
+    return (
+        f"The student falls {points(-assistant.difference)} points below its assistant "
+        f"({assistant.interval}): it answers {found.share}, the assistant "
+        f"{percent(assistant.other)}; nothing was trained on labels alone to compare with."
+    )
+
+
+def _without_labels(found: _Found) -> str:
+    compared = {
+        "student_direct": "trained directly on the teacher’s answers it answers",
+        CONSTANT: "always answering {} is right for",
+    }
+    told = []
+    for other, name in compared.items():
+        if by := found.against.get(other):
+            named = name.format(found.constant) if other == CONSTANT else name
+            told.append(f"{named} {percent(by.other)}")
+    before = found.report["accuracy"].get("student_base")
+    if not told and before is not None:
+        told.append(f"before training it answered {percent(before)}")
+    beside = "; ".join(["nothing was trained on labels alone to compare with", *told])
+    n = words.count(found.report["questions"]["student"], "test question")
+    return f"The student answers {found.share} of {n}; {beside}."
+
+
+_CASES: dict[str, Callable[[_Found], str]] = {
+    case.__name__.removeprefix("_"): case
+    for case in (
+        _nothing_learned,
+        _direct_better,
+        _rationales_add,
+        _labels_enough,
+        _teacher_poor,
+        _undecided,
+        _labels_alone,
+        _below_assistant,
+        _without_labels,
+    )
+}
+
+
+def _as_long(found: _Found) -> str:
+    ours, theirs = found.steps
+    return " in as many steps" if theirs is not None and ours == theirs else ""
+
+
+def _another_length(found: _Found) -> str:
+    ours, theirs = found.steps
+    return "" if ours is None or theirs is None else f" in {theirs:,} steps instead of {ours:,}"
+
+
+def _fact(found: _Found) -> Callable[[str], Json]:
+    def fact(other: str) -> Json:
+        by = found.against[other]
+        name = f"Always answering {found.constant}" if other == CONSTANT else _NAMES[other]
+        if other == "student_labels":
+            name += _as_long(found) or _another_length(found)
+        away = f"{points(abs(by.difference))} points {'below' if by.difference < 0 else 'above'}"
+        text = f"{name}: {percent(by.other)}. The student is {away} ({by.interval})"
+        if by.difference == 0:
+            text = f"{name}: {percent(by.other)}, as the student ({by.interval} points)"
+        if not (by.is_above or by.is_below):
+            small = abs(by.difference) < MARGIN
+            told = f"a difference of {points(MARGIN)}" if small else "it"
+            needed = f"about {rounded(by.needed)} test questions would tell {told}"
+            text += f", which may be chance: {needed}"
+        return {"code": other, "text": f"{text}.", **by._asdict()}
+
+    return fact
+
+
+def _failures(report: Json) -> list[Json]:
+    """Returns a fact for each of the most frequent classes that have no right answer."""
+    lost = [
+        row
+        for row in report.get("classes", {}).get("classes", ())
+        if not row["right"] and row["n"] >= LEAST_OF_CLASS
+    ]
+    found = []
+    for row in lost[:MOST_NAMED]:
+        name, (other, times) = quoted(row["name"]), row["confusion"]
+        taken = f"mostly taken for {quoted(other)}" if other is not None else "mostly no answer"
+        what = "Never right about" if row["given"] else "Never answers"
+        text = f"{what} {name}: 0 of {row['n']:,}, {taken} ({times:,})."
+        found.append({"code": "class", "class": row["name"], "text": text})
+    more = len(lost) - MOST_NAMED
+    if more > 0:
+        text = f"{words.count(more, 'more class has', 'more classes have')} no right answer."
+        found.append({"code": "classes", "text": text})
+    return found
+
+
+def _teacher(found: _Found) -> list[Json]:
+    """Returns a fact on a teacher that was not asked the test questions."""
+    report = found.report
+    if "teacher" in found.against or "teacher" not in report["accuracy"]:
+        return []
+    text = f"The teacher answered {_of_teacher(report)} correctly"
+    if _is_poor(report):
+        text += ", which is poor: its prompt, the labels or the task may be at fault"
+    return [{"code": "teacher", "text": f"{text}."}]
+
+
+def _data(report: Json) -> list[Json]:
+    notes = words.data_notes(report["data"]) if "data" in report else []
+    return [{"code": "data", "text": text} for text, share in notes if share >= MUCH]
