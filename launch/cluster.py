@@ -78,7 +78,7 @@ def together(workdir: Path) -> Iterator[None]:
     """Runs the block as one of several processes, which all end when one of them is lost."""
     import jax
 
-    from bridge_jax.parallel import hosts
+    from bridge_jax.parallel import hosts, preemption
 
     with hosts.together(workdir / "hosts", _LOST.value):
         try:
@@ -87,7 +87,7 @@ def together(workdir: Path) -> Iterator[None]:
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
                 raise
-            raise UserError(
+            raise preemption.Lost(
                 f"another process of the run was lost: {str(error).splitlines()[0][:200]}. Run the "
                 "same command again on all hosts: it goes on from here"
             ) from error

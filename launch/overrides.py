@@ -32,7 +32,7 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
     """Runs an absl main that is given the config's assignments.
 
     A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130, and
-    SIGTERM, once what was trained is saved, with 75.
+    SIGTERM, once what was trained is saved, with 75, as does the loss of another process.
     """
     show_plainly()
     theirs, assignments = split(sys.argv)
@@ -54,6 +54,10 @@ def run_main(main: Callable[[list[str]], int | None], on_interrupt: str = "") ->
                 sys.stdout.flush()
                 os._exit(2)
             return 2
+        except preemption.Lost as error:
+            shown.complain(str(error))
+            sys.stdout.flush()
+            os._exit(preemption.EXIT_CODE)  # As above.
         except (KeyboardInterrupt, preemption.Preempted) as error:
             shown.complain(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}")
             return 130 if isinstance(error, KeyboardInterrupt) else preemption.EXIT_CODE

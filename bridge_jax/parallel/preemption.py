@@ -31,6 +31,10 @@ class Preempted(Exception):  # noqa: N818 - a notice, no error
     """The run was asked to stop, and has saved what it had."""
 
 
+class Lost(Preempted):
+    """Another process of the run is gone; started again on all hosts, the run goes on."""
+
+
 def stop_at_notice() -> None:
     """Makes SIGTERM raise `Preempted` in the main thread, as Ctrl-C raises KeyboardInterrupt.
 
