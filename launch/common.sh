@@ -22,7 +22,7 @@ fail() {
 }
 
 usage_error() {
-  say "error: $1; see $0 --help"
+  say "error: $*; see $0 --help"
   exit 2
 }
 
@@ -130,5 +130,6 @@ teacher_key() {
 
 require_teacher_key() {
   [[ $paid != yes || -n $dry_run || -n $(teacher_key) ]] ||
-    fail "the teacher needs a key in the environment: export ${key_names// / or } (read -rs keeps it off the screen)"
+    fail "the teacher needs a key in the environment: export ${key_names// / or } (read -rs keeps" \
+      "it off the screen)"
 }

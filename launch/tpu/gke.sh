@@ -7,7 +7,8 @@
 #       [--wait=1h] [--spot] [--yes] [--dry_run] \
 #       -- --config=configs/medical_7b.py --data.path=/mnt/bridge/data/pubmedqa.jsonl
 #
-#   start    applies the JobSet and waits until its pods run, for --wait at most (90m, 6h); run it again to resume after stop or a failure
+#   start    applies the JobSet and waits until its pods run, for --wait at most (90m, 6h); run it
+#            again to resume after stop or a failure
 #   status   the JobSet, its pods, and the nodes
 #   logs     the last lines of all pods
 #   attach   the log of the first pod as it grows; Ctrl-C or a lost connection do not end the run
@@ -44,8 +45,10 @@ case $type in
   *) usage_error "--type=$type: one of v4, v5e, v5p, v6e, tpu7x" ;;
 esac
 axis='[1-9][0-9]*'
-[[ $type == v?e || $topology =~ ^${axis}x${axis}x${axis}$ ]] || usage_error "--topology=$topology: $type has three axes, as 2x2x2"
-[[ $type != v?e || $topology =~ ^${axis}x${axis}$ ]] || usage_error "--topology=$topology: $type has two axes, as 4x4"
+[[ $type == v?e || $topology =~ ^${axis}x${axis}x${axis}$ ]] || usage_error "--topology=$topology:" \
+  "$type has three axes, as 2x2x2"
+[[ $type != v?e || $topology =~ ^${axis}x${axis}$ ]] || usage_error "--topology=$topology: $type" \
+  "has two axes, as 4x4"
 chips=$((${topology//x/ * })) hosts=$((${topology//x/ * } / 4))
 ((chips % 4 == 0)) || usage_error "--topology=$topology: $chips chips, and the nodes have four each"
 [[ $slices =~ ^$axis$ ]] || usage_error "--slices=$slices: a number from 1"
@@ -53,7 +56,8 @@ chips=$((${topology//x/ * })) hosts=$((${topology//x/ * } / 4))
 minutes=${wait%[hm]}
 [[ $wait == *m ]] || minutes=$((minutes * 60))
 [[ $restarts =~ ^[0-9]+$ ]] || usage_error "--restarts=$restarts: a number"
-((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE joins slices of several hosts only, and $topology has one"
+((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE joins slices of several hosts" \
+  "only, and $topology has one"
 
 context=gke_${project}_${location}_$cluster
 jobset=jobset.jobset.x-k8s.io/$name
@@ -161,6 +165,8 @@ YAML
                 fi
                 exec python -m launch.run "\$@"
               - run
+              # After a preemption some pods wait for the others' nodes.
+              - --join_timeout=1800
               - --yes
               - --workdir=/mnt/bridge/runs/$name
 YAML
@@ -197,14 +203,18 @@ bill() {
   if nodes=$(kube get nodes -l "$nodes_of_run" -o name 2>/dev/null); then
     nodes=$(grep -c . <<<"$nodes" || true)
     if ((nodes)); then
-      say "STILL BILLED: $nodes nodes with 4 chips of $type each, whoever uses them, until their pool scales down or you delete it: gcloud container node-pools list --cluster=$cluster --location=$location --project=$project"
+      say "STILL BILLED: $nodes nodes with 4 chips of $type each, whoever uses them, until their" \
+        "pool scales down or you delete it: gcloud container node-pools list --cluster=$cluster" \
+        "--location=$location --project=$project"
     else
       say "Billed: no node with $type in the topology $topology."
     fi
     [[ $(conditions) == @(NONE|UNKNOWN|*Completed*|*Failed*|*Suspended*) ]] ||
       say "The JobSet $name keeps asking for nodes, watched or not. To end that: $(this delete)"
   else
-    say "The cluster could not be asked what is billed: gcloud container node-pools list --cluster=$cluster --location=$location --project=$project, or https://console.cloud.google.com/kubernetes/list?project=$project"
+    say "The cluster could not be asked what is billed: gcloud container node-pools list" \
+      "--cluster=$cluster --location=$location --project=$project, or" \
+      "https://console.cloud.google.com/kubernetes/list?project=$project"
   fi
   say 'Billed as well, until you delete them: the cluster itself, the Filestore share, the image (docs/pods.md, part 9).'
   rm -rf "$tmp"
@@ -217,13 +227,14 @@ connect() {
     fail 'gcloud is not logged in: gcloud auth login'
   kubectl config get-contexts -o name 2>/dev/null | grep -qx "$context" ||
     gcloud container clusters get-credentials "$cluster" --location="$location" --project="$project" >&2 ||
-    fail "there is no way to the cluster $cluster: see its name and location (gcloud container clusters list --project=$project), and billing (docs/pods.md, part 1)"
+    fail "there is no way to the cluster $cluster: see its name and location (gcloud container" \
+      "clusters list --project=$project), and billing (docs/pods.md, part 1)"
 }
 
 send_keys() {
   [[ -z $(teacher_key)${HF_TOKEN:-} ]] && return
   if [[ -n $dry_run ]]; then
-    echo "kubectl create secret generic $name-keys --from-env-file=/dev/stdin --dry-run=client -o yaml | kubectl --context=$context apply -f -"
+    echo "# kubectl create secret generic $name-keys --from-env-file=/dev/stdin, with the keys on stdin"
     return
   fi
   { teacher_key && echo "${HF_TOKEN:+HF_TOKEN=$HF_TOKEN}"; } |
@@ -239,7 +250,8 @@ start() {
     return
   fi
   kube get crd jobsets.jobset.x-k8s.io >/dev/null 2>"$tmp/why" ||
-    fail "the cluster has no JobSet, or cannot be asked ($(tail -n 1 "$tmp/why")). To install it: docs/pods.md, part 7"
+    fail "the cluster has no JobSet, or cannot be asked ($(tail -n 1 "$tmp/why")). To install it:" \
+      "docs/pods.md, part 7"
   state=$(conditions)
   if [[ $state == *Completed* || $state == *Failed* ]]; then
     say "the last run has ended ($state): starting it again, it resumes from the share"
@@ -247,7 +259,8 @@ start() {
   fi
   send_keys
   manifest | kube apply -f - >&2 ||
-    fail "the JobSet cannot be applied; the message above is of kubectl. If a run of this name is going on with other flags, delete it first: $(this delete)"
+    fail "the JobSet cannot be applied; the message above is of kubectl. If a run of this name is" \
+      "going on with other flags, delete it first: $(this delete)"
   say "waiting for $((hosts * slices)) pods"
   until=$((SECONDS + minutes * 60))
   while ((SECONDS < until)); do
@@ -256,7 +269,8 @@ start() {
       *Completed*) say 'the run is done' && return ;;
       *Failed*)
         kube logs -l "$pods_of_run" --all-containers --prefix --tail=20 >&2 || true
-        fail 'the run has failed, and is not restarted; the log above says why (code 2 is a mistake in the config or the data, or a share that cannot be written)'
+        fail 'the run has failed, and is not restarted; the log above says why (code 2 is a mistake in' \
+          'the config or the data, or a share that cannot be written)'
         ;;
     esac
     running=$(pods | grep -c ' Running$' || true)
@@ -267,7 +281,9 @@ start() {
     pause
   done
   why=$(kube get pods -l "$pods_of_run" -o jsonpath='{.items[*].status.conditions[?(@.type=="PodScheduled")].message}' 2>/dev/null || true)
-  fail "after $wait $running of $((hosts * slices)) pods run. ${why:+Kubernetes says: $why. }Does a node pool have $type with $topology${spot:+ as spot}, quota, and room to grow (docs/pods.md, part 7)? The JobSet stays, and starts when there are nodes"
+  fail "after $wait $running of $((hosts * slices)) pods run. ${why:+Kubernetes says: $why. }Does" \
+    "a node pool have $type with $topology${spot:+ as spot}, quota, and room to grow" \
+    "(docs/pods.md, part 7)? The JobSet stays, and starts when there are nodes"
 }
 
 tmp=$(mktemp -d)
@@ -290,13 +306,16 @@ case $verb in
     say "JobSet: $(conditions)"
     pods >&2 || fail 'the pods cannot be listed; the message above is of kubectl'
     ;;
-  logs) kube logs -l "$pods_of_run" --all-containers --prefix --tail=100 || fail "there are no pods: $(this status)" ;;
+  logs) kube logs -l "$pods_of_run" --all-containers --prefix --tail=100 || fail "there are no" \
+    "pods: $(this status)" ;;
   attach)
-    kube logs -f "job/$name-slice-0" --container=run --tail=40 ||
+    kube logs -f -l "$pods_of_run,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0" \
+      --container=run --tail=40 ||
       fail "the connection ended, or there is no pod. The run does not need it: $(this status)"
     ;;
   stop)
-    kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run of this name: $(this status)"
+    kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run" \
+      "of this name: $(this status)"
     say "the pods save their state and end; start resumes the run"
     ;;
   delete)

@@ -147,7 +147,15 @@ state() {
   case $active in
     active | activating | reloading) answer running ;;
     deactivating) answer stopping ;;
-    inactive) if [[ -z $began ]]; then answer none; elif [[ $code == 0 ]]; then answer 'done'; else answer stopped; fi ;;
+    inactive)
+      if [[ -z $began ]]; then
+        answer none
+      elif [[ $code == 0 ]]; then
+        answer 'done'
+      else
+        answer stopped
+      fi
+      ;;
     *) answer "failed $code $result" ;;
   esac
 }

@@ -9,7 +9,8 @@
 #   start    requests the slice if there is none, waits for it, installs this repository as it is here,
 #            starts the run, and returns. Run it again at any time: it does what is missing.
 #   watch    the same, and stays: after a preemption it requests another slice, and the run resumes.
-#            It may be killed and started again. --delete_at_end deletes the slice after the run.
+#            It may be killed and started again. --delete_at_end deletes the slice after the run, and
+#            if the run or its preparation fails.
 #   status   the request, the slice, and the run on each host
 #   logs     the last lines of all hosts' logs
 #   attach   the log of the first host as it grows; Ctrl-C or a lost connection do not end the run
@@ -99,23 +100,27 @@ count_hosts() {
 # --- What is billed is said at every exit ---
 
 bill() {
-  local code=$? state real
+  local code=$? state real=''
   set +e # In a trap, a plain return has the status from before it.
   trap - EXIT
   state=$(request_state '')
-  real=$(type_of_slice)
+  [[ $state == @(NONE|UNKNOWN) ]] || real=$(type_of_slice)
   real=$(chips_of "${real:-$type}")
   case $state in
     NONE) say "Billed: no TPU in the name of $name." ;;
     CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING)
-      say "Billed: no TPU yet. The request $name is in the queue ($state), and its $real are billed as soon as it is ACTIVE, watched or not. To withdraw it: $(this delete)"
+      say "Billed: no TPU yet. The request $name is in the queue ($state), and its $real are" \
+        "billed as soon as it is ACTIVE, watched or not. To withdraw it: $(this delete)"
       ;;
     ACTIVE)
       say "STILL BILLED: $real in $zone, used or not. To end that: $(this delete)"
       ;;
-    SUSPENDING | DELETING) say "The slice $name is being deleted and may be billed until then: $(this status)" ;;
-    SUSPENDED | FAILED) say "Billed: no TPU. The request $name is $state; start asks again, delete removes it." ;;
-    *) say "Google could not be asked whether a slice $name is billed: $(this status), or https://console.cloud.google.com/compute/tpus?project=$project" ;;
+    SUSPENDING | DELETING) say "The slice $name is being deleted and may be billed until then:" \
+      "$(this status)" ;;
+    SUSPENDED | FAILED) say "Billed: no TPU. The request $name is $state; start asks again, delete" \
+      "removes it." ;;
+    *) say "Google could not be asked whether a slice $name is billed: $(this status), or" \
+      "https://console.cloud.google.com/compute/tpus?project=$project" ;;
   esac
   say "Billed as well: the Filestore share, until you delete its instance (docs/pods.md, part 9)."
   rm -rf "$tmp"
@@ -133,13 +138,26 @@ request() {
   said=$(<"$tmp/why")
   say "$said"
   case ${said,,} in
-    *billing*) trouble="link a billing account: gcloud billing projects link $project --billing-account=ACCOUNT" ;;
-    *service_disabled* | *'has not been used'*) trouble="enable the API: gcloud services enable tpu.googleapis.com --project=$project" ;;
-    *quota* | *resource_exhausted*) trouble="ask for quota (docs/pods.md, part 3), a smaller --type, another --zone${spot:-, or --spot, whose quota is another}" ;;
-    *permission*) trouble="your account needs the roles TPU Admin and Service Account User in $project" ;;
-    *already_exists* | *'already exists'*) trouble="the name is in use by another machine: choose another --name" ;;
+    *billing*)
+      trouble="link a billing account: gcloud billing projects link $project --billing-account=ACCOUNT"
+      ;;
+    *service_disabled* | *'has not been used'*)
+      trouble="enable the API: gcloud services enable tpu.googleapis.com --project=$project"
+      ;;
+    *quota* | *resource_exhausted*)
+      trouble="ask for quota (docs/pods.md, part 3), a smaller --type, another --zone"
+      [[ -n $spot ]] || trouble+=", or --spot, whose quota is another"
+      ;;
+    *permission*)
+      trouble="your account needs the roles TPU Admin and Service Account User in $project"
+      ;;
+    *already_exists* | *'already exists'*)
+      trouble="the name is in use by another machine: choose another --name"
+      ;;
     *invalid_argument* | *not_found* | *'not found'*)
-      trouble="see what $zone has: gcloud compute tpus accelerator-types list --project=$project --zone=$zone; gcloud compute tpus tpu-vm versions list --project=$project --zone=$zone"
+      trouble="see what $zone has:"
+      trouble+=" gcloud compute tpus accelerator-types list --project=$project --zone=$zone;"
+      trouble+=" gcloud compute tpus tpu-vm versions list --project=$project --zone=$zone"
       ;;
     *) trouble="the message above is Google's; start again when it is put right" ;;
   esac
@@ -148,7 +166,8 @@ request() {
 
 remove() {
   local tries
-  queue delete "$name" --force --quiet --async || fail "the slice cannot be deleted; the message above is Google's"
+  queue delete "$name" --force --quiet --async || fail "the slice cannot be deleted; the message" \
+    "above is Google's"
   [[ -z $dry_run ]] || return 0
   for ((tries = 0; tries < 120; tries++)); do
     [[ $(request_state) == NONE ]] && return
@@ -178,7 +197,8 @@ own_slice() {
             ;;
           *)
             say "its machines: $machines"
-            ((++tries < 40)) || fail "the slice is not ready after 40 questions: delete it and start anew"
+            ((++tries < 40)) || give_up "the slice is not ready after 40 questions: delete it and" \
+              "start anew"
             ;;
         esac
         ;;
@@ -192,14 +212,26 @@ own_slice() {
           remove
         else
           said=$(queue describe "$name" --format='value(state.failedData.error.message)' 2>/dev/null) || true
-          fail "the request has failed${said:+: $said}. If chips are short: another zone, fewer of them, ${spot:+without }--spot, or a longer --wait (now $wait). If quota is: docs/pods.md, part 3"
+          fail "the request has failed${said:+: $said}. If chips are short: another zone, fewer of" \
+            "them, ${spot:+without }--spot, or a longer --wait (now $wait). If quota is:" \
+            "docs/pods.md, part 3"
         fi
         ;;
-      UNKNOWN) fail "Google Cloud does not answer: $(tail -n 1 "$tmp/why")" ;;
+      UNKNOWN)
+        # Who watches is not there to start again.
+        [[ $verb == watch ]] || fail "Google Cloud does not answer: $(tail -n 1 "$tmp/why")"
+        ;;
     esac
     before=$state
     pause
   done
+}
+
+# Ends the script; with --delete_at_end it leaves no slice, as nobody may be there to delete it.
+give_up() {
+  say "error: $*"
+  [[ -z $delete_at_end ]] || remove
+  exit 1
 }
 
 slice_lives() { [[ $(request_state) == ACTIVE && $(node_state) != @(PREEMPTED|TERMINATED|STOPPED|NONE) ]]; }
@@ -235,9 +267,12 @@ complaint() {
 settle_in() {
   local tries stamp
   count_hosts
+  trouble='Google does not say which hosts the slice has: start again'
+  ((hosts)) || return
   for ((tries = 1; ; tries++)); do
     ask all hello </dev/null && break
-    trouble="$(complaint). A host may be starting still: start again; if it stays away, delete the slice and start anew. If none answers, see part 4 of docs/pods.md (firewall, ssh-agent)"
+    trouble="$(complaint). A host may be starting still: start again; if it stays away, delete the"
+    trouble+=" slice and start anew. If none answers, see part 4 of docs/pods.md (firewall, ssh-agent)"
     ((tries < 10)) && slice_lives || return 1
     pause
   done
@@ -248,7 +283,8 @@ settle_in() {
   for tries in 1 2; do
     node scp "$tmp/bridge-code.tar" "$name:/tmp/bridge-code.tar" --worker=all >&2 || true
     ask all prepare "$nfs" "$stamp" </dev/null && break
-    trouble="$(complaint)"$'\n'"The hosts are not prepared. Put it right (docs/pods.md, part 10) and start again: only what is missing is done"
+    trouble="$(complaint)"$'\n'"The hosts are not prepared. Put it right (docs/pods.md, part 10) and"
+    trouble+=" start again: only what is missing is done"
     ((tries < 2)) && slice_lives || return 1
     say "$(complaint)"$'\n'"trying once more"
     pause
@@ -297,7 +333,8 @@ run_state() {
 # --- The commands ---
 
 start() {
-  flags=(--multihost --yes --workdir="/mnt/bridge/runs/$name" "${rest[@]}")
+  # A host that reboots takes minutes to join the others again.
+  flags=(--multihost --join_timeout=900 --yes --workdir="/mnt/bridge/runs/$name" "${rest[@]}")
   if [[ -n $dry_run ]]; then
     request
     node scp bridge-code.tar "$name:/tmp/bridge-code.tar" --worker=all
@@ -310,7 +347,7 @@ start() {
   while :; do
     own_slice
     settle_in && return
-    slice_lives && fail "$trouble"
+    slice_lives && give_up "$trouble"
     say 'the slice was lost meanwhile'
   done
 }
@@ -331,13 +368,15 @@ watch() {
       running | stopping) misses=0 ;;
       none) start ;;
       lost)
-        ((++misses < 20)) || fail "$(complaint), for 20 questions. The run may go on: status; or delete the slice and watch again"
+        ((++misses < 20)) || give_up "$(complaint), for 20 questions. The run may go on: status;" \
+          "or delete the slice and watch again"
         ;;
       *)
         say "${answers//bridge-host /}"
         [[ $state == failed ]] && ask_logs
+        [[ $state != failed ]] || give_up "the run has failed. Code 2 is a mistake in the config" \
+          "or the data, or a host that did not join; the log says which (logs)"
         [[ -z $delete_at_end || $state == stopped ]] || remove
-        [[ $state != failed ]] || fail "the run has failed. Code 2 is a mistake in the config or the data, or a host that did not join; the log says which (logs)"
         say "the run is $state; its files are on the share in runs/$name"
         return
         ;;

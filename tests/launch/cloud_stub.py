@@ -155,7 +155,8 @@ def gcloud(arguments: list[str], state: dict) -> int:
 
 
 def queue(what: str, name: str, rest: list[str], state: dict) -> int:
-    if state.get("unreachable"):
+    if outage := state.get("unreachable"):  # True, or for how many questions.
+        state["unreachable"] = outage if outage is True else outage - 1
         return refuse("could not reach the server")
     request = state.get("request")
     if what == "create":

@@ -147,12 +147,20 @@ DAYS = {
     "ssh is lost while watched": Day(
         {"events": ["drop", "", "exit 0"]}, 0, ["the run is done", BILLED], verb="watch"
     ),
+    "Google does not answer for a while, while watched": Day(
+        {"unreachable": 4, "events": ["exit 0"]}, 0, ["UNKNOWN", "the run is done", BILLED],
+        verb="watch",
+    ),
     "a host never joins": Day(
         {"events": ["", "exit 2 t-0", ""]}, 1,
         ["t-0 failed 2", "t-1 running", "a host that did not join", BILLED], verb="watch",
     ),
     "the end, with nobody there": Day(
         {"events": ["", "exit 0"]}, 0, ["the run is done", "Billed: no TPU in the name"],
+        verb="watch", flags=["--delete_at_end", *START],
+    ),
+    "it fails with nobody there": Day(
+        {"faults": ["readonly"]}, 1, ["is not writable", "Billed: no TPU in the name"],
         verb="watch", flags=["--delete_at_end", *START],
     ),
     "status of nothing": Day({}, 0, ["request: NONE", "run: lost", FREE], verb="status", flags=[]),

@@ -1,5 +1,6 @@
 """The scripts for clusters say with --dry_run what they would do, and name mistakes."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -66,9 +67,20 @@ def test_a_tpu_slice_is_requested_prepared_and_used():
     assert "--worker=0" in keys and "keep_keys" in keys[7]
     run = shlex.split(begin[7].partition(" begin ")[2])
     assert run == [
-        "bridge", "--multihost", "--yes", "--workdir=/mnt/bridge/runs/bridge", CONFIG,
-        "--data.path=/mnt/bridge/a b.jsonl",
+        "bridge", "--multihost", "--join_timeout=900", "--yes", "--workdir=/mnt/bridge/runs/bridge",
+        CONFIG, "--data.path=/mnt/bridge/a b.jsonl",
     ]  # fmt: skip
+
+
+def test_the_commands_of_the_documentation_are_understood():
+    text = (ROOT / "docs/pods.md").read_text().replace("\\\n", " ")
+    found = re.findall(r"^(?:bridge-jax/)?launch/(\S+\.sh) (.*)$", text, re.M)
+    assert {name for name, _ in found} == set(SCRIPTS)
+    for name, line in found:
+        if " start " in f" {line}" or " watch " in f" {line}":
+            flags = shlex.split(line.replace("$NFS", "10.0.0.2:/share").replace("$", ""))
+            code, out, err = script(name, *flags[:1], "--dry_run", *flags[1:])
+            assert (code, "medical_7b" in out) == (0, True), err
 
 
 @pytest.mark.parametrize(
@@ -113,7 +125,8 @@ def test_the_jobset_restarts_all_but_mistakes():
     (run,) = pod["containers"]
     assert run["resources"] == {"limits": {"google.com/tpu": 4}}
     assert run["command"][4:] == [
-        "--yes", "--workdir=/mnt/bridge/runs/mine", CONFIG, "--data.path=/mnt/bridge/a b.jsonl",
+        "--join_timeout=1800", "--yes", "--workdir=/mnt/bridge/runs/mine", CONFIG,
+        "--data.path=/mnt/bridge/a b.jsonl",
         '--data.instruction=Say "a\\b"',
     ]  # fmt: skip
     assert pod["volumes"][0]["nfs"] == {"server": "10.0.0.2", "path": "/share"}
@@ -143,7 +156,7 @@ def test_the_first_pod_alone_reads_the_key(index, slice_id, has_key, tmp_path):
     (found,) = manifest(*RUN)["spec"]["replicatedJobs"]
     (run,) = found["template"]["spec"]["template"]["spec"]["containers"]
     (tmp_path / "OPENAI_API_KEY").write_text("not real")
-    (tmp_path / "python").write_text('#!/bin/sh\necho "$OPENAI_API_KEY"; echo "$6"\n')
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$OPENAI_API_KEY"; echo "$7"\n')
     (tmp_path / "python").chmod(0o755)
     command = [part.replace("/run/keys", str(tmp_path)) for part in run["command"]]
     env = {"JOB_COMPLETION_INDEX": index, "PATH": f"{tmp_path}:/usr/bin:/bin"}
