@@ -290,11 +290,26 @@ settle_in() {
     pause
   done
   send_keys || return
-  if ! ask all begin "$name" "${flags[@]}" </dev/null; then
+  if ! ask_surely true all begin "$name" "${flags[@]}"; then
     trouble="$(complaint)"
     return 1
   fi
   say "the run is started on $hosts hosts: $(this attach)"
+}
+
+hub_key() { echo "${HF_TOKEN:+HF_TOKEN=$HF_TOKEN}"; }
+
+all_keys() { teacher_key && hub_key; }
+
+# ask_surely INPUT ASK...: asks up to three times if the connection is lost; INPUT writes stdin.
+ask_surely() {
+  local input=$1 tries
+  shift
+  for tries in 1 2 3; do
+    ask "$@" < <("$input") && return
+    [[ $answers != *' error: '* && $tries != 3 ]] || return 1
+    pause
+  done
 }
 
 send_keys() {
@@ -302,13 +317,13 @@ send_keys() {
   trouble="the keys cannot be sent: start again"
   if [[ -n ${HF_TOKEN:-} ]]; then
     for ((worker = 1; worker < hosts; worker++)); do
-      ask "$worker" keep_keys < <(echo "HF_TOKEN=$HF_TOKEN") || return
+      ask_surely hub_key "$worker" keep_keys || return
     done
   fi
   if [[ -n $(teacher_key)${HF_TOKEN:-} ]]; then
-    ask 0 keep_keys < <(teacher_key && echo "${HF_TOKEN:+HF_TOKEN=$HF_TOKEN}") || return
+    ask_surely all_keys 0 keep_keys || return
   fi
-  if [[ $paid == yes ]] && ! ask 0 require_key </dev/null; then
+  if [[ $paid == yes ]] && ! ask_surely true 0 require_key; then
     trouble="$(complaint): export ${key_names// / or } and start again"
     return 1
   fi

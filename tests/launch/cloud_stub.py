@@ -210,6 +210,9 @@ def node(what: str, rest: list[str], state: dict) -> int:
         state["drops"] -= 1
         print("Connection reset by peer", file=sys.stderr)
         return 255
+    if state.get("drops_at_begin", 0) and "begin bridge" in command:
+        state["drops_at_begin"] -= 1
+        return 255
     if re.search(r"\bstate'?$", command):
         happen(state)
         if not state.get("node"):

@@ -61,6 +61,12 @@ DAYS = {
     ),
     "the image has an old Python": Day({"old_venv": True}, 0, ["started on 2"], running=True),
     "the ssh connection is lost once": Day({"drops": 1}, 0, ["started on 2 hosts"], running=True),
+    "the ssh connection is lost as the run begins": Day(
+        {"drops_at_begin": 1}, 0, ["started on 2 hosts"], running=True
+    ),
+    "it is lost again and again": Day(
+        {"drops_at_begin": 9}, 1, ["0 of 2 hosts answer over ssh", BILLED]
+    ),
     "ssh never answers": Day(
         {"drops": 99}, 1, ["0 of 2 hosts answer", "firewall, ssh-agent", BILLED]
     ),
