@@ -20,6 +20,10 @@ class Preempted(Exception):  # noqa: N818 - a notice, no error
     """The run was asked to stop (`parallel.preemption`), and has saved what it had."""
 
 
+class Lost(Preempted):
+    """Another process of the run is gone; started again on all hosts, the run continues."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns the one of `names` that is spelled most like `name`; there must be one."""
     return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]

@@ -12,11 +12,13 @@ from launch.overrides import version
 
 # The modules of this folder that are commands, in the order in which they are used.
 COMMANDS = {
+    "data": "look at your data, and write a config for it",
     "plan": "memory, time and dollars before anything is run",
     "run": "distill: everything that a config says, and the report",
     "study": "many runs that answer a question",
     "report": "rebuild a report, or print what was paid",
     "export": "write a trained model as a Hugging Face folder, and push it",
+    "predict": "answer the questions of a file",
     "chat": "ask a model in the terminal",
 }
 

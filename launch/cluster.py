@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from bridge_jax import shown
-from bridge_jax.errors import UserError
+from bridge_jax.errors import Lost, UserError
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address of process 0, HOST:PORT.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
@@ -86,7 +86,7 @@ def together(workdir: Path) -> Iterator[None]:
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
                 raise
-            raise UserError(
+            raise Lost(
                 f"another process of the run was lost: {str(error).splitlines()[0][:200]}. Run the "
                 "same command again on all hosts: it goes on from here"
             ) from error

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from launch import settings
 from launch.overrides import run_main
 
-_CONFIG = flags.DEFINE_string("config", "", "A Python file with get_config(); default: a guess.")
 _WRITE = flags.DEFINE_string("write", "", "Write a config for the data to this Python file.")
 _FORCE = flags.DEFINE_bool("force", False, "Let --write replace a file.")
 _ROWS = flags.DEFINE_integer("rows", 1, "Examples to show as each model sees them.", lower_bound=0)
@@ -32,7 +32,9 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.errors import UserError
 
     _check_flags(assignments)
-    config = override(load(_CONFIG.value), assignments) if _CONFIG.value else None
+    config = None
+    if settings.is_given():
+        config = override(load(settings.file()), settings.changes(assignments))
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 
@@ -58,7 +60,7 @@ def main(assignments: list[str]) -> None:
         if not error.bad.cause:
             looking.show_bad_rows(console, error.bad, data.path)
         raise UserError(str(error).partition("\n")[0]) from None
-    if not _CONFIG.value:
+    if not settings.is_given():
         longest = int(seen.longest.max())
         config = proposal.fitted(config, seen.max_prompt_tokens, longest, seen.splits)
         config = override(config, assignments)
@@ -78,7 +80,7 @@ def _check_flags(assignments: list[str]) -> None:
     """Raises a UserError for flags that do not go together."""
     from bridge_jax.errors import UserError
 
-    if not _CONFIG.value and not any(a.startswith("data.path=") for a in assignments):
+    if not settings.is_given() and not any(a.startswith("data.path=") for a in assignments):
         raise UserError(
             "name a config with --config, or a file of your own with --data.path=FILE (.csv, "
             ".jsonl, .parquet) or a dataset of the hub"
@@ -86,7 +88,7 @@ def _check_flags(assignments: list[str]) -> None:
     if not _WRITE.value:
         return
     file = Path(_WRITE.value)
-    if _CONFIG.value:
+    if settings.is_given():
         raise UserError("--write writes a config for data that has none; leave out --config")
     if file.exists() and not _FORCE.value:
         raise UserError(f"--write={file} exists; name another file, or replace it with --force")

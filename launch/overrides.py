@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 import bridge_jax
 from bridge_jax import shown
-from bridge_jax.errors import EXIT_CODE, Preempted, UserError
+from bridge_jax.errors import EXIT_CODE, Lost, Preempted, UserError
 from bridge_jax.revision import revision
 
 _HELP = re.compile(r"--?(?:help|helpfull|helpshort|h|\?)(?:=(.*))?")
@@ -42,8 +42,9 @@ def run_main(
     """Runs an absl main that is given the config's assignments.
 
     A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130, and
-    SIGTERM, once what was trained is saved, with 75. `--help` and `--version` exit with 0. Nothing
-    here imports JAX, so that all of them and a mistyped flag are answered at once.
+    SIGTERM, once what was trained is saved, with 75, as does the loss of another process. `--help`
+    and `--version` exit with 0. Nothing here imports JAX, so that all of them and a mistyped flag
+    are answered at once.
 
     Args:
       main: returns the exit code; None is 0.
@@ -75,6 +76,10 @@ def run_main(
                 sys.stdout.flush()
                 os._exit(2)
             return 2
+        except Lost as error:
+            shown.complain(str(error))
+            sys.stdout.flush()
+            os._exit(EXIT_CODE)  # As above.
         except (KeyboardInterrupt, Preempted) as error:
             shown.complain(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}")
             return 130 if isinstance(error, KeyboardInterrupt) else EXIT_CODE

@@ -68,4 +68,4 @@ def main(assignments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, on_interrupt="the same command goes on from here")
+    run_main(main, on_interrupt="the same command continues from here", takes_config=False)

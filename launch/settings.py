@@ -19,7 +19,6 @@ _CONFIG = flags.DEFINE_string(
     None,
     "A Python file with get_config(), or get_study(); or the name of a shipped one, such as "
     "quickstart or studies/selection.",
-    required=True,
 )
 _OVERLAY = flags.DEFINE_multi_string(
     "overlay",
@@ -33,8 +32,10 @@ def file() -> Path:
     """Returns the config's file.
 
     Raises:
-      UserError: there is none; the nearest shipped config is named.
+      UserError: none is named, or there is none; the nearest shipped config is named.
     """
+    if not is_given():
+        raise UserError("--config: name a Python file, or a shipped config such as quickstart")
     given = Path(_CONFIG.value)
     shipped = (SHIPPED / given).with_suffix(".py")
     if given.is_file():
@@ -45,6 +46,11 @@ def file() -> Path:
     if not given.suffix:
         meant = f", and no config of this name is shipped; did you mean {_nearest(str(given))}?"
     raise UserError(f"--config={given}: no such file{meant}")
+
+
+def is_given() -> bool:
+    """Returns whether a config is named."""
+    return bool(_CONFIG.value)
 
 
 def changes(assignments: Sequence[str]) -> list[str | Change]:

@@ -176,7 +176,8 @@ class Heartbeat:
                 self._end(
                     f"process {index} of {self._count} gave no sign of life for "
                     f"{self._timeout:.0f} s (--lost_timeout): its host is gone, or it was killed. "
-                    "Run the same command again on all hosts: it goes on from here"
+                    "Run the same command again on all hosts: it goes on from here",
+                    preemption.EXIT_CODE,
                 )
 
     def _read(self, index: int) -> str:

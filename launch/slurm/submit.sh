@@ -1,23 +1,40 @@
 #!/usr/bin/env bash
-# A run on GPU nodes under Slurm: one process for each GPU, requeued when its time is up.
+# A run on GPU nodes under Slurm: one process for each GPU, requeued when its time is up, when a node is
+# lost, or when the partition's owner takes the nodes back. It goes on without you.
 #
-#   launch/slurm/submit.sh [--nodes=1] [--gpus=8] [--time=24:00:00] [--partition=P] [--dry_run] \
-#       -- --config=configs/medical_7b.py --workdir=/shared/runs/medical
+#   launch/slurm/submit.sh start [--name=bridge] [--nodes=1] [--gpus=8] [--time=24:00:00] [--partition=P] \
+#       [--yes] [--dry_run] -- --config=configs/medical_7b.py --workdir=/shared/runs/medical
 #
-# Start it where the repository is installed in .venv, on a disk that the nodes share. What is after
-# -- goes to launch.run. --dry_run prints the batch script and submits nothing.
-set -euo pipefail
+#   start    submits the job, if none of this name is waiting or running
+#   status   what Slurm says of the job
+#   logs     the last lines of the log
+#   attach   the log as it grows; Ctrl-C does not end the run
+#   stop     ends the run: it saves its state, and start resumes it
+#
+# Start it where the repository is installed in .venv, on a disk that the nodes share; the log is
+# bridge-NAME.log there. What is after -- goes to launch.run. The teacher's key is read from the
+# environment, which Slurm hands to the job. A paid teacher is asked about once; --yes agrees. --dry_run
+# prints the batch script and submits nothing.
+# shellcheck source-path=SCRIPTDIR
 
-nodes=1 gpus=8 time=24:00:00 partition='' dry_run=''
-. "$(dirname "$0")/../flags.sh"
-read_flags "nodes gpus time partition" "$@"
-cd "$(dirname "$0")/../.."
+. "$(dirname "$0")/../common.sh"
 
-# Slurm sends SIGTERM two minutes before the end; 75 says that the state is saved.
-script=$(
+name=bridge nodes=1 gpus=8 time=24:00:00 partition=''
+read_flags 'start status logs attach stop' 'name nodes gpus time partition' '' "$@"
+require_name "$name"
+cd "$root"
+log=bridge-$name.log
+
+# A new line in a value would be a line of the batch script.
+[[ $time$partition != *[$' \t\n']* ]] || usage_error "--time and --partition have no blanks"
+[[ $nodes$gpus =~ ^[0-9]+$ ]] || usage_error "--nodes and --gpus are numbers"
+
+# Slurm sends SIGTERM two minutes before the end. 75 says that the state is saved, or that another
+# process was lost.
+batch_script() {
   cat <<BATCH
 #!/usr/bin/env bash
-#SBATCH --job-name=bridge
+#SBATCH --job-name=$name
 #SBATCH --nodes=$nodes
 #SBATCH --ntasks-per-node=$gpus
 #SBATCH --gpus-per-node=$gpus
@@ -26,15 +43,48 @@ ${partition:+#SBATCH --partition=$partition
 }#SBATCH --signal=TERM@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=bridge-%j.log
+#SBATCH --output=$log
 code=0
-srun --kill-on-bad-exit=0 .venv/bin/python -m launch.run $(printf '%q ' "${rest[@]}") || code=\$?
+srun --kill-on-bad-exit=0 .venv/bin/python -m launch.run --yes$(quoted "${rest[@]}") || code=\$?
 if [[ \$code == 75 ]]; then scontrol requeue "\$SLURM_JOB_ID"; fi
 exit \$code
 BATCH
-)
+}
+
+jobs_of_run() { squeue --me --name="$name" --noheader --format='%i %T %R'; }
+
+# What uses the account is said at every exit.
+bill() {
+  local code=$? found
+  set +e # In a trap, a plain return has the status from before it.
+  trap - EXIT
+  if ! found=$(jobs_of_run 2>/dev/null); then
+    say 'Slurm could not be asked what waits or runs: squeue --me'
+  elif [[ -n $found ]]; then
+    say "In Slurm's queue, and charged to your account while it runs: $found"
+  else
+    say "Nothing of the name $name waits or runs in Slurm."
+  fi
+  exit "$code"
+}
+
 if [[ -n $dry_run ]]; then
-  echo "$script"
-else
-  sbatch <<<"$script"
+  batch_script
+  exit
 fi
+trap bill EXIT
+need_program sbatch "this is no login node of a Slurm cluster"
+case $verb in
+  start)
+    [[ -x .venv/bin/python ]] || fail "$root/.venv is missing: make .venv/.installed, then pip install -e '.[gpu]' in it"
+    ask_about_money "${rest[@]}"
+    require_teacher_key
+    found=$(jobs_of_run) || fail 'Slurm does not answer; the message above is of squeue'
+    [[ -z $found ]] || fail "a job of this name waits or runs already: stop it, or choose another --name"
+    batch_script | sbatch || fail 'the job was not accepted; the message above is of sbatch'
+    ;;
+  status) jobs_of_run || fail 'Slurm does not answer; the message above is of squeue' ;;
+  logs) tail -n 200 "$log" || fail 'no log yet: the job has not started' ;;
+  attach) tail -n 40 -F "$log" ;;
+  stop) scancel --me --name="$name" || fail 'Slurm does not answer; the message above is of scancel' ;;
+esac

@@ -1,31 +1,325 @@
 #!/usr/bin/env bash
-# A run on a GKE cluster with TPUs, through xpk (pip install xpk).
+# A run on TPUs of a GKE cluster, as a JobSet: the cluster itself starts the run again after a
+# preemption, on new nodes, with nobody watching. docs/pods.md has all of it: cluster, node pool, image.
 #
-#   launch/tpu/gke.sh --project=P --zone=us-west4-a --cluster=C --image=REGISTRY/bridge-jax:TAG \
-#       [--name=bridge] [--type=v5litepod-16] [--slices=1] [--restarts=20] [--keys=/mnt/bridge/keys.env] [--dry_run] \
-#       -- --config=configs/medical_7b.py --workdir=/mnt/bridge/runs/medical
+#   launch/tpu/gke.sh start --project=P --location=us-west4-a --cluster=C --image=REGISTRY/bridge-jax:TAG \
+#       --nfs=10.0.0.2:/share [--name=bridge] [--type=v5e] [--topology=4x4] [--slices=1] [--restarts=20] \
+#       [--wait=1h] [--spot] [--yes] [--dry_run] \
+#       -- --config=configs/medical_7b.py --data.path=/mnt/bridge/data/pubmedqa.jsonl
 #
-# --keys is a file in the pods (a mounted secret) with lines as GEMINI_API_KEY=...: a key in a command
-# line would be seen. The image has this repository, installed with pip install '.[tpu,openai,gemini]'. The workdir is on storage that
-# was attached to the cluster (xpk storage attach). What is after -- goes to launch.run. --dry_run
-# prints the command and does nothing.
-set -euo pipefail
+#   start    applies the JobSet and waits until its pods run, for --wait at most (90m, 6h); run it
+#            again to resume after stop or a failure
+#   status   the JobSet, its pods, and the nodes
+#   logs     the last lines of all pods
+#   attach   the log of the first pod as it grows; Ctrl-C or a lost connection do not end the run
+#   stop     suspends the JobSet: the pods save their state and end
+#   delete   deletes the JobSet and the Secret with its keys; what is on the share stays
+#
+# Commands after the first need only --project, --location, --cluster and --name (and --type and
+# --topology, if you changed them). Types are v4, v5e, v5p, v6e and tpu7x; several slices are copies
+# of the model and exchange gradients over the network. The pods mount --nfs on /mnt/bridge, and the
+# workdir is /mnt/bridge/runs/NAME. What is after -- goes to launch.run. The teacher's key is read from the
+# environment into a Secret, which the first pod alone reads; HF_TOKEN likewise for all. A paid teacher is
+# asked about once; --yes agrees. --dry_run prints the manifest and the commands, and runs none. Between two
+# questions to the cluster the script waits for BRIDGE_POLL seconds (30).
+# shellcheck source-path=SCRIPTDIR
 
-name=bridge type=v5litepod-16 slices=1 restarts=20
-project='' zone='' cluster='' image='' keys='' dry_run=''
-. "$(dirname "$0")/../flags.sh"
-read_flags "name type slices restarts project zone cluster image keys" "$@"
-require_flags project zone cluster image
+. "$(dirname "$0")/../common.sh"
 
-# 75 says that a notice came and the state is saved: the restarted pods go on from there.
-command=(
-  xpk workload create --workload="$name" --project="$project" --zone="$zone" --cluster="$cluster"
-  --tpu-type="$type" --num-slices="$slices" --docker-image="$image"
-  --max-restarts="$restarts" --restart-on-exit-codes=75
-  --command="${keys:+set -a && . $keys && set +a && }python -m launch.run --multihost $(printf '%q ' "${rest[@]}")"
-)
-if [[ -n $dry_run ]]; then
-  printf '%q ' "${command[@]}" && echo
-else
-  "${command[@]}"
+name=bridge type=v5e topology='' slices=1 restarts=20 wait=1h project='' location='' cluster='' image='' nfs='' spot=''
+read_flags 'start status logs attach stop delete' \
+  'name type topology slices restarts wait project location cluster image nfs' 'spot' "$@"
+require_flags project location cluster
+require_name "$name"
+if [[ $verb == start ]]; then
+  require_flags image nfs
+  [[ $nfs == *:/* ]] || usage_error "--nfs=$nfs: ADDRESS:/SHARE"
 fi
+
+case $type in
+  v4) accelerator=tpu-v4-podslice topology=${topology:-2x2x2} ;;
+  v5e) accelerator=tpu-v5-lite-podslice topology=${topology:-4x4} ;;
+  v5p) accelerator=tpu-v5p-slice topology=${topology:-2x2x2} ;;
+  v6e) accelerator=tpu-v6e-slice topology=${topology:-4x4} ;;
+  tpu7x) accelerator=tpu7x topology=${topology:-2x2x2} ;;
+  *) usage_error "--type=$type: one of v4, v5e, v5p, v6e, tpu7x" ;;
+esac
+axis='[1-9][0-9]*'
+[[ $type == v?e || $topology =~ ^${axis}x${axis}x${axis}$ ]] || usage_error "--topology=$topology:" \
+  "$type has three axes, as 2x2x2"
+[[ $type != v?e || $topology =~ ^${axis}x${axis}$ ]] || usage_error "--topology=$topology: $type" \
+  "has two axes, as 4x4"
+chips=$((${topology//x/ * })) hosts=$((${topology//x/ * } / 4))
+((chips % 4 == 0)) || usage_error "--topology=$topology: $chips chips, and the nodes have four each"
+[[ $slices =~ ^$axis$ ]] || usage_error "--slices=$slices: a number from 1"
+[[ $wait =~ ^[0-9]+[hm]$ ]] || usage_error "--wait=$wait: as 90m or 6h"
+minutes=${wait%[hm]}
+[[ $wait == *m ]] || minutes=$((minutes * 60))
+[[ $restarts =~ ^[0-9]+$ ]] || usage_error "--restarts=$restarts: a number"
+((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE joins slices of several hosts" \
+  "only, and $topology has one"
+
+context=gke_${project}_${location}_$cluster
+jobset=jobset.jobset.x-k8s.io/$name
+pods_of_run=jobset.sigs.k8s.io/jobset-name=$name
+nodes_of_run=cloud.google.com/gke-tpu-accelerator=$accelerator,cloud.google.com/gke-tpu-topology=$topology
+
+kube() { run kubectl --context="$context" "$@"; }
+
+this() {
+  printf '%q %s --project=%q --location=%q --cluster=%q --name=%q --type=%q --topology=%q' \
+    "$0" "$1" "$project" "$location" "$cluster" "$name" "$type" "$topology"
+}
+
+json() {
+  local text=${1//\\/\\\\}
+  text=${text//\"/\\\"} text=${text//$'\n'/\\n} text=${text//$'\t'/\\t}
+  printf '"%s"' "$text"
+}
+
+# Exit code 2 is a mistake that a restart repeats: it fails the JobSet at once. All others, as 75 (a
+# notice came, or another host was lost) or a node that is gone, restart all pods.
+manifest() {
+  local flag
+  cat <<YAML
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: $name
+  annotations:
+    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
+spec:
+  suspend: false
+  failurePolicy:
+    maxRestarts: $restarts
+    rules:
+    - action: FailJobSet
+      onJobFailureReasons: [PodFailurePolicy]
+  replicatedJobs:
+  - name: slice
+    replicas: $slices
+    template:
+      spec:
+        backoffLimit: 0
+        completionMode: Indexed
+        completions: $hosts
+        parallelism: $hosts
+        podFailurePolicy:
+          rules:
+          - action: FailJob
+            onExitCodes: {operator: In, values: [2]}
+        template:
+          spec:
+            restartPolicy: Never
+            terminationGracePeriodSeconds: 90
+            nodeSelector:
+              cloud.google.com/gke-tpu-accelerator: $accelerator
+              cloud.google.com/gke-tpu-topology: $topology
+YAML
+  if [[ -n $spot ]]; then
+    cat <<YAML
+              cloud.google.com/gke-spot: "true"
+            tolerations:
+            - {key: cloud.google.com/gke-spot, operator: Equal, value: "true", effect: NoSchedule}
+YAML
+  fi
+  cat <<YAML
+            securityContext: {runAsUser: 20000, runAsGroup: 20000}
+            initContainers:
+            - name: share
+              image: $(json "$image")
+              securityContext: {runAsUser: 0, runAsGroup: 0}
+              command:
+              - bash
+              - -c
+              - >-
+                mkdir -p /mnt/bridge/runs; chown 20000:20000 /mnt/bridge/runs;
+                setpriv --reuid=20000 --regid=20000 --clear-groups test -w /mnt/bridge/runs ||
+                { echo "error: the share is not writable for uid 20000"; exit 2; }
+              volumeMounts:
+              - {name: share, mountPath: /mnt/bridge}
+            containers:
+            - name: run
+              image: $(json "$image")
+              ports:
+              - {containerPort: 8471}
+              - {containerPort: 8080}
+              env:
+              - {name: PYTHONUNBUFFERED, value: "1"}
+              - name: HF_TOKEN
+                valueFrom: {secretKeyRef: {name: $name-keys, key: HF_TOKEN, optional: true}}
+              resources:
+                limits: {google.com/tpu: 4}
+              volumeMounts:
+              - {name: share, mountPath: /mnt/bridge}
+              - {name: keys, mountPath: /run/keys, readOnly: true}
+              command:
+              - bash
+              - -c
+              - |
+                # The teacher is asked by the first process, which alone reads its key.
+                if [[ \$JOB_COMPLETION_INDEX == 0 && \${MEGASCALE_SLICE_ID:-0} == 0 ]]; then
+                  for file in /run/keys/*_API_KEY; do
+                    if [[ -e \$file ]]; then export "\${file##*/}=\$(<"\$file")"; fi
+                  done
+                fi
+                exec python -m launch.run "\$@"
+              - run
+              # After a preemption some pods wait for the others' nodes.
+              - --join_timeout=1800
+              - --yes
+              - --workdir=/mnt/bridge/runs/$name
+YAML
+  for flag in "${rest[@]}"; do
+    echo "              - $(json "$flag")"
+  done
+  cat <<YAML
+            volumes:
+            - name: share
+              nfs: {server: $(json "${nfs%%:*}"), path: $(json "${nfs#*:}")}
+            - name: keys
+              secret: {secretName: $name-keys, optional: true}
+YAML
+}
+
+# The conditions of the JobSet that hold, as Completed or Failed; NONE if there is no JobSet.
+conditions() {
+  local said
+  if said=$(kube get "$jobset" -o jsonpath='{range .status.conditions[?(@.status=="True")]}{.type}{" "}{end}' 2>"$tmp/why"); then
+    echo "${said:-none}"
+  elif grep -qi 'not *found' "$tmp/why"; then
+    echo NONE
+  else
+    echo UNKNOWN
+  fi
+}
+
+pods() { kube get pods -l "$pods_of_run" -o jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.phase}{"\n"}{end}'; }
+
+bill() {
+  local code=$? nodes
+  set +e # In a trap, a plain return has the status from before it.
+  trap - EXIT
+  if nodes=$(kube get nodes -l "$nodes_of_run" -o name 2>/dev/null); then
+    nodes=$(grep -c . <<<"$nodes" || true)
+    if ((nodes)); then
+      say "STILL BILLED: $nodes nodes with 4 chips of $type each, whoever uses them, until their" \
+        "pool scales down or you delete it: gcloud container node-pools list --cluster=$cluster" \
+        "--location=$location --project=$project"
+    else
+      say "Billed: no node with $type in the topology $topology."
+    fi
+    [[ $(conditions) == @(NONE|UNKNOWN|*Completed*|*Failed*|*Suspended*) ]] ||
+      say "The JobSet $name keeps asking for nodes, watched or not. To end that: $(this delete)"
+  else
+    say "The cluster could not be asked what is billed: gcloud container node-pools list" \
+      "--cluster=$cluster --location=$location --project=$project, or" \
+      "https://console.cloud.google.com/kubernetes/list?project=$project"
+  fi
+  say 'Billed as well, until you delete them: the cluster itself, the Filestore share, the image (docs/pods.md, part 9).'
+  rm -rf "$tmp"
+  exit "$code"
+}
+
+connect() {
+  [[ -z $dry_run ]] || return 0
+  [[ -n $(gcloud auth list --filter=status:ACTIVE --format='value(account)' 2>/dev/null) ]] ||
+    fail 'gcloud is not logged in: gcloud auth login'
+  kubectl config get-contexts -o name 2>/dev/null | grep -qx "$context" ||
+    gcloud container clusters get-credentials "$cluster" --location="$location" --project="$project" >&2 ||
+    fail "there is no way to the cluster $cluster: see its name and location (gcloud container" \
+      "clusters list --project=$project), and billing (docs/pods.md, part 1)"
+}
+
+send_keys() {
+  [[ -z $(teacher_key)${HF_TOKEN:-} ]] && return
+  if [[ -n $dry_run ]]; then
+    echo "# kubectl create secret generic $name-keys --from-env-file=/dev/stdin, with the keys on stdin"
+    return
+  fi
+  { teacher_key && echo "${HF_TOKEN:+HF_TOKEN=$HF_TOKEN}"; } |
+    kube create secret generic "$name-keys" --from-env-file=/dev/stdin --dry-run=client -o yaml |
+    kube apply -f - >&2 || fail 'the Secret with the keys cannot be written; the message above is of kubectl'
+}
+
+start() {
+  local state running=0 why until
+  if [[ -n $dry_run ]]; then
+    send_keys
+    manifest
+    return
+  fi
+  kube get crd jobsets.jobset.x-k8s.io >/dev/null 2>"$tmp/why" ||
+    fail "the cluster has no JobSet, or cannot be asked ($(tail -n 1 "$tmp/why")). To install it:" \
+      "docs/pods.md, part 7"
+  state=$(conditions)
+  if [[ $state == *Completed* || $state == *Failed* ]]; then
+    say "the last run has ended ($state): starting it again, it resumes from the share"
+    kube delete "$jobset" --wait >&2 || fail 'the old JobSet cannot be deleted; the message above is of kubectl'
+  fi
+  send_keys
+  manifest | kube apply -f - >&2 ||
+    fail "the JobSet cannot be applied; the message above is of kubectl. If a run of this name is" \
+      "going on with other flags, delete it first: $(this delete)"
+  say "waiting for $((hosts * slices)) pods"
+  until=$((SECONDS + minutes * 60))
+  while ((SECONDS < until)); do
+    state=$(conditions)
+    case $state in
+      *Completed*) say 'the run is done' && return ;;
+      *Failed*)
+        kube logs -l "$pods_of_run" --all-containers --prefix --tail=20 >&2 || true
+        fail 'the run has failed, and is not restarted; the log above says why (code 2 is a mistake in' \
+          'the config or the data, or a share that cannot be written)'
+        ;;
+    esac
+    running=$(pods | grep -c ' Running$' || true)
+    if ((running == hosts * slices)); then
+      say "the run is started in $running pods: $(this attach)"
+      return
+    fi
+    pause
+  done
+  why=$(kube get pods -l "$pods_of_run" -o jsonpath='{.items[*].status.conditions[?(@.type=="PodScheduled")].message}' 2>/dev/null || true)
+  fail "after $wait $running of $((hosts * slices)) pods run. ${why:+Kubernetes says: $why. }Does" \
+    "a node pool have $type with $topology${spot:+ as spot}, quota, and room to grow" \
+    "(docs/pods.md, part 7)? The JobSet stays, and starts when there are nodes"
+}
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+if [[ -z $dry_run ]]; then
+  trap bill EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+fi
+need_program gcloud 'https://cloud.google.com/sdk/docs/install'
+need_program kubectl 'gcloud components install kubectl gke-gcloud-auth-plugin'
+if [[ $verb == start ]]; then
+  ask_about_money "${rest[@]}"
+  require_teacher_key
+fi
+connect
+case $verb in
+  start) start ;;
+  status)
+    say "JobSet: $(conditions)"
+    pods >&2 || fail 'the pods cannot be listed; the message above is of kubectl'
+    ;;
+  logs) kube logs -l "$pods_of_run" --all-containers --prefix --tail=100 || fail "there are no" \
+    "pods: $(this status)" ;;
+  attach)
+    kube logs -f -l "$pods_of_run,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0" \
+      --container=run --tail=40 ||
+      fail "the connection ended, or there is no pod. The run does not need it: $(this status)"
+    ;;
+  stop)
+    kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run" \
+      "of this name: $(this status)"
+    say "the pods save their state and end; start resumes the run"
+    ;;
+  delete)
+    kube delete "$jobset" --ignore-not-found --wait >&2 || fail 'the JobSet cannot be deleted; the message above is of kubectl'
+    kube delete secret "$name-keys" --ignore-not-found >&2 || fail 'the Secret with the keys cannot be deleted; the message above is of kubectl'
+    ;;
+esac

