@@ -34,9 +34,9 @@ def file() -> Path:
     Raises:
       UserError: none is named, or there is none; the nearest shipped config is named.
     """
-    if not is_given():
+    if not (named := _CONFIG.value):
         raise UserError("--config: name a Python file, or a shipped config such as quickstart")
-    given = Path(_CONFIG.value)
+    given = Path(named)
     shipped = (SHIPPED / given).with_suffix(".py")
     if given.is_file():
         return given
