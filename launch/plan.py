@@ -40,7 +40,7 @@ def main(assignments: list[str]) -> None:
 
     found = config_io.load(_CONFIG.value, "get_config", "get_study")
     if isinstance(found, study.Study):
-        _plan_study(study.override(found, assignments))
+        _plan_study(study.override(found, assignments, has_data=False))
         return
     config = config_io.override(found, assignments)
     # These imports take seconds, so a mistyped flag is reported before them.
@@ -114,7 +114,7 @@ def _plan_study(found: "study.Study") -> None:
     if _JSON.value:
         print(json.dumps(planned.to_json(name), indent=2))
     else:
-        tables.show_study(console, found.name, planned, name)
+        tables.show_study(console, found.name, planned, name, _PRICE.value)
 
 
 def _machine() -> tuple[Any, Any, str]:
