@@ -56,7 +56,7 @@ def get_config() -> RunConfig:
         selection=SelectionConfig(batch_tokens=3072),
         assistant_training=_training(epochs=3, learning_rate=1e-4),
         instruct=InstructConfig(
-            100, TrainConfig(epochs=1, batch_rows=2, row_tokens=256, learning_rate=5e-4)
+            100, TrainConfig(epochs=1, batch_rows=1, row_tokens=640, learning_rate=5e-4)
         ),
         student_training=_training(epochs=2, learning_rate=5e-4),
         direct_training=_training(epochs=20, learning_rate=5e-4),
