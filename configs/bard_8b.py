@@ -17,8 +17,10 @@ choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
 
 The options are put in the order of a hash of their text: in the file the right one is the first.
 
-Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned and compiled for them (docs/budgets.md), not
-run: no score is known.
+Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned and compiled for them at revision 8bc6d1c (on
+v5p at least 47 min of training and 1 h 53 min for each control; docs/budgets.md), not run: no score
+is known. The teacher is capped at $500; with every reply and text at its greatest length it would
+cost $1,258, and the run would end at the cap.
 """
 
 from bridge_jax.config import (

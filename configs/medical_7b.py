@@ -1,18 +1,34 @@
-"""Runs BRIDGE at the size of the paper: assistant Qwen2.5-7B, student Qwen2.5-0.5B, medical data.
+r"""Runs BRIDGE at the size of the paper: assistant Qwen2.5-7B, student Qwen2.5-0.5B, medical data.
 
+The questions are PubMedQA's (MIT). Download `ori_pqal.json` and `test_ground_truth.json` from its
+repository (github.com/pubmedqa/pubmedqa, folder data) and `ori_pqaa.json` from where its README
+says, or parquet of the hub's qiaojin/PubMedQA (pqa_labeled, pqa_artificial). Then
+
+    python -m launch.convert --from=pubmedqa --path=ori_pqal.json \
+        --test_ids=test_ground_truth.json --train=ori_pqaa.json --train_count=5000 \
+        --out=pubmedqa.jsonl
     python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
-    python -m launch.run --config=configs/medical_7b.py --workdir=DIR --data.path=DATA.jsonl
+    export GEMINI_API_KEY=...
+    python -m launch.run --config=configs/medical_7b.py --workdir=DIR --data.path=pubmedqa.jsonl
 
-Hardware: 16 chips of TPU v5e. Planned and compiled for them, not run: the plan says at least 2 min
-10 s of work and at most $5.12; no score is known. Lengths fit PubMedQA: an abstract of 300 to 400
-tokens as the question, a rationale of about 200. The pool has 5,000 questions, of which 250 (5%)
-are paid for; for a smaller data set lower `data.pool` and `budget.queries`.
+The test is the official 500 abstracts that experts labeled; dev is 250 more of these; the pool is
+5,000 with artificial labels (yes or no by the title), of which 250 (5%) are asked. Without a key,
+the authors' own conclusions can be the teacher: --data.rationale=human --teacher.kind=replay
+--teacher.retries=0.
+
+Hardware: 16 chips of TPU v5e. Planned and compiled for them at revision 4f50817, not run, so no
+score is known: at least 2 min 24 s of work, about 10 min expected with compilation, or 2.6
+chip-hours ($3.12 at an assumed $1.20 each), without waiting for the teacher; at most 9.9 GiB a
+chip. The teacher costs about $1.34, by replies of the greatest length, at most $1.61; the cap is
+$3. Of the prompts of 1,000 abstracts that experts labeled, by the tokenizer of SmolLM2, one is
+longer than 768 tokens, and loses its beginning.
 """
 
 import dataclasses
 
 from bridge_jax.config import (
     BudgetConfig,
+    DataConfig,
     EvaluationConfig,
     GenerationConfig,
     InstructConfig,
@@ -21,33 +37,46 @@ from bridge_jax.config import (
     TrainConfig,
     WarmupConfig,
 )
-from configs import medical_cpu
+from configs import quickstart_gemini
 from configs.models import PAIRS
+
+ASKED, RETRIES = 250, 50
 
 
 def get_config() -> RunConfig:
     """Returns the config; `data.path` is a flag."""
-    small, pair = medical_cpu.get_config(), PAIRS["qwen2.5-7b to qwen2.5-0.5b"]
-    return dataclasses.replace(
-        small,
+    pair = PAIRS["qwen2.5-7b to qwen2.5-0.5b"]
+    return RunConfig(
         name="medical_7b",
-        max_prompt_tokens=512,
-        data=dataclasses.replace(small.data, pool=5000, dev=250, test=500),
-        budget=BudgetConfig(queries=250, usd=10.0),
+        max_prompt_tokens=768,
+        on_long_prompt="cut_beginning",
+        data=DataConfig(
+            source="jsonl",
+            instruction="The text is the abstract of a study without its conclusion, and the "
+            "question that the study asked. Is the answer yes, no or maybe?",
+            kind="label",
+            choices=("yes", "no", "maybe"),
+            pool=5000,
+            dev=250,
+            test=500,
+        ),
+        budget=BudgetConfig(queries=ASKED + RETRIES, usd=3.0),
+        teacher=dataclasses.replace(quickstart_gemini.TEACHER, max_rationale_tokens=240),
+        selection=SelectionConfig(size=ASKED, batch_tokens=32_768),
         assistant=pair.assistant,
         student=pair.student,
-        warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=1e-4)),
-        selection=SelectionConfig(batch_tokens=32_768),
-        assistant_training=_training(epochs=3, learning_rate=2e-4),
-        instruct=InstructConfig(2000, _training(epochs=1, learning_rate=2e-5)),
-        student_training=_training(epochs=3, learning_rate=2e-5),
-        direct_training=_training(epochs=20, learning_rate=2e-5),
-        labels_training=_training(epochs=3, learning_rate=2e-5),
+        warmup=WarmupConfig(0.1, training(epochs=1, learning_rate=1e-4)),
+        assistant_training=training(epochs=3, learning_rate=2e-4),
+        instruct=InstructConfig(2000, training(epochs=1, learning_rate=2e-5)),
+        student_training=training(epochs=3, learning_rate=2e-5),
+        direct_training=training(epochs=20, learning_rate=2e-5),
+        labels_training=training(epochs=3, learning_rate=2e-5),
         # Two chips hold the 7B in bf16: the eight pairs of the 16 write 32 answers each.
         generation=GenerationConfig(max_new_tokens=256, batch_size=256),
         evaluation=EvaluationConfig(),
     )
 
 
-def _training(epochs: int, learning_rate: float) -> TrainConfig:
+def training(epochs: int, learning_rate: float) -> TrainConfig:
+    """Returns a training in rows of 2,048 tokens, 16 a step."""
     return TrainConfig(epochs, batch_rows=16, row_tokens=2048, learning_rate=learning_rate)

@@ -8,9 +8,9 @@ The teacher is text-davinci-002 with one fixed prompt, wrong rationales included
 question is paid for, and a rationale that misses the gold label is rejected.
 
 Hardware: a CPU. With its baseline, `configs/medical_cpu_direct.py`, it takes more than an hour; it
-has not been measured since the assistant is shown gold answers. A smaller study of the same
-questions has (`configs/studies/medical.py`): 51 and 56% with an assistant, 25% without, 58% for
-always "yes".
+has not been measured since the assistant is shown gold answers (revision 9418970). Nothing is paid.
+A smaller study of the same questions has (`configs/studies/medical.py`): 51 and 56% with an
+assistant, 25% without, 58% for always "yes".
 """
 
 from bridge_jax.config import (
@@ -57,7 +57,7 @@ def get_config() -> RunConfig:
         selection=SelectionConfig(batch_tokens=3072),
         assistant_training=_training(epochs=3, learning_rate=1e-4),
         instruct=InstructConfig(
-            100, TrainConfig(epochs=1, batch_rows=2, row_tokens=256, learning_rate=5e-4)
+            100, TrainConfig(epochs=1, batch_rows=1, row_tokens=640, learning_rate=5e-4)
         ),
         student_training=_training(epochs=2, learning_rate=5e-4),
         direct_training=_training(epochs=20, learning_rate=5e-4),

@@ -12,6 +12,7 @@ from launch.overrides import version
 
 # The modules of this folder that are commands, in the order in which they are used.
 COMMANDS = {
+    "convert": "make the files of public data sets ready to read",
     "data": "look at your data, and write a config for it",
     "plan": "memory, time and dollars before anything is run",
     "run": "distill: everything that a config says, and the report",

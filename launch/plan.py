@@ -39,7 +39,7 @@ def main(assignments: list[str]) -> None:
     found = config_io.load(settings.file(), "get_config", "get_study")
     changes = settings.changes(assignments)
     if isinstance(found, study.Study):
-        _plan_study(study.override(found, changes))
+        _plan_study(study.override(found, changes, has_data=False))
         return
     config = config_io.override(found, changes)
     # These imports take seconds, so a mistyped flag is reported before them.
@@ -113,7 +113,7 @@ def _plan_study(found: "study.Study") -> None:
     if _JSON.value:
         print(json.dumps(planned.to_json(name), indent=2))
     else:
-        tables.show_study(console, found.name, planned, name)
+        tables.show_study(console, found.name, planned, name, _PRICE.value)
 
 
 def _machine() -> tuple[Any, Any, str]:

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.data import sources
+from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import calls
 from bridge_jax.generation.slots import BLOCK
 from bridge_jax.methods import inputs
@@ -29,7 +30,7 @@ from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.models.layouts import Meshes, as_generated, held_bytes
 from bridge_jax.parallel.chips import GIB, Chip
 from bridge_jax.parallel.sharding import batch_devices
-from bridge_jax.pipeline.artifacts import Role
+from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes, of_value
 from bridge_jax.pipeline.stages import Input, deep_keys, keyed_values
 from bridge_jax.planning import memory
@@ -85,14 +86,7 @@ class StagePlan:
     @property
     def expected(self) -> float:
         """Estimates the seconds of the stage: at the share of the roofline that was measured."""
-        match self.work:
-            case TrainingWork():
-                share = REACHED["train"]
-            case ScoringWork():
-                share = REACHED["score"]
-            case GenerationWork():
-                share = REACHED["generate"]
-        return self.seconds / share + self.compiling
+        return _expected(self.work, self.seconds) + self.compiling
 
     def to_json(self) -> dict[str, Any]:
         """Returns the stage as JSON values."""
@@ -145,6 +139,17 @@ def plan_stages(
         if isinstance(work, GenerationWork):
             needs = needs._replace(held=held_bytes(model, meshes[work.role].training))
         yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by, took)
+
+
+def _expected(work: Work, seconds: float) -> float:
+    """Returns the seconds of work that takes `seconds` at least, at the shares in `REACHED`."""
+    match work:
+        case TrainingWork():
+            return seconds / REACHED["train"]
+        case ScoringWork():
+            return seconds / REACHED["score"]
+        case GenerationWork():
+            return seconds / REACHED["generate"]
 
 
 def _targets(work: Work | None) -> int:
@@ -267,13 +272,15 @@ class StageTotal:
       runs: the number of runs that have it.
       made: the number of executions: one for all runs that share it.
       seconds: the least time, over all executions.
-      alone: the same if each run executed it.
+      expected: the same at the shares of the roofline that were measured, without compilation.
+      alone: the least time if each run executed it.
       disk: bytes of the models that it writes.
     """
 
     runs: int = 0
     made: int = 0
     seconds: float = 0.0
+    expected: float = 0.0
     alone: float = 0.0
     disk: float = 0.0
 
@@ -284,6 +291,7 @@ class StudyPlan:
 
     Attributes:
       runs: the number of runs.
+      chips: that each stage runs on.
       stages: by name, those that run a model.
       teacher: an upper bound on queries, tokens and dollars of all runs together. No question is
         asked twice, and selections may overlap.
@@ -291,6 +299,7 @@ class StudyPlan:
     """
 
     runs: int
+    chips: int
     stages: dict[str, StageTotal]
     teacher: dict[str, float]
     teacher_alone: dict[str, float]
@@ -299,6 +308,16 @@ class StudyPlan:
     def seconds(self) -> float:
         """The least time of all work."""
         return sum(stage.seconds for stage in self.stages.values())
+
+    @property
+    def expected(self) -> float:
+        """The expected time of all work, without compilation."""
+        return sum(stage.expected for stage in self.stages.values())
+
+    @property
+    def chip_hours(self) -> float:
+        """The expected time of all work in chip-hours."""
+        return self.chips * self.expected / 3600
 
     @property
     def seconds_alone(self) -> float:
@@ -315,6 +334,8 @@ class StudyPlan:
         return {
             **dataclasses.asdict(self),
             "seconds": self.seconds,
+            "expected_seconds": self.expected,
+            "chip_hours": self.chip_hours,
             "seconds_alone": self.seconds_alone,
             "disk_gib": self.disk_gib,
             "topology": topology,
@@ -342,6 +363,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
             total = totals.setdefault(work.stage, StageTotal())
             total.made += 1
             total.seconds += seconds
+            total.expected += _expected(work, seconds)
             if isinstance(work, TrainingWork):  # It writes the adapter, or else the whole model.
                 written = decoder.count_parameters(model)
                 if model.lora:
@@ -367,16 +389,25 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         total = _sum(bills.values())
         share = min(1.0, size / max(1, total["queries"]))
         teacher.append({name: value * share for name, value in total.items()})
-    return StudyPlan(len(configs), totals, _sum(teacher), _sum(alone))
+    return StudyPlan(len(configs), len(devices), totals, _sum(teacher), _sum(alone))
 
 
 def _inputs(lengths: Lengths) -> Mapping[str, Input]:
-    """Returns the inputs of a run; the key of data that are not read is that of their source."""
-    table = lengths.inputs.table
+    """Returns the inputs of a run; what is not on this machine is known by its settings."""
+    table, config = dict(lengths.inputs.table), lengths.config
     if lengths.pool:
         return table
+    prompts = config.max_prompt_tokens, config.on_long_prompt
+    settings_of = {
+        inputs.COUNT: (config.student,),
+        inputs.INSTRUCTIONS: (config.student, config.instruct, config.seed),
+    }
+    for role in ROLES:
+        model = getattr(config, role)
+        settings_of |= {f"models/{role}": (model,), f"rendering/{role}": (model, *prompts)}
+    for name, values in settings_of.items():
+        table[name] = dataclasses.replace(table[name], key=_or_settings(table[name].key, values))
     # Neither changes an example: whether labels are known, and which rationale is used.
-    config = lengths.config
     data = dataclasses.replace(config.data, labelled=True, rationale="")
     seed = config.seed if sources.depends_on_seed(data) else 0
 
@@ -386,6 +417,16 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
     recorded = (inputs.RECORDED, inputs.DEV_RECORDED, inputs.TEST_RECORDED)
     data_of_run = (inputs.POOL, inputs.DEV, inputs.TEST, *recorded)
     return {**table, **{n: dataclasses.replace(table[n], key=settings) for n in data_of_run}}
+
+
+def _or_settings(key: Callable[[], str], values: tuple[Any, ...]) -> Callable[[], str]:
+    def known() -> str:
+        try:
+            return key()
+        except UserError:  # A checkpoint of the hub that has not been downloaded.
+            return of_value([repr(value) for value in values])
+
+    return functools.cache(known)
 
 
 def _sum(bills: Iterable[Mapping[str, float]]) -> dict[str, float]:

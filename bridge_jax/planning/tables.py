@@ -161,7 +161,13 @@ def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh
     console.print(table)
 
 
-def show_study(console: Console, name: str, planned: StudyPlan, topology: str) -> None:
+def show_study(
+    console: Console,
+    name: str,
+    planned: StudyPlan,
+    topology: str,
+    usd_per_chip_hour: float = 0.0,
+) -> None:
     """Prints the plan."""
     shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
     table = shown.table("stage", "runs", "made", "at least", "if not shared")
@@ -170,10 +176,15 @@ def show_study(console: Console, name: str, planned: StudyPlan, topology: str) -
         table.add_row(shown.cell(stage), str(total.runs), str(total.made), *times)
     console.print(table)
     paid, each = planned.teacher, planned.teacher_alone
+    hours = planned.chip_hours
+    price = f", ${hours * usd_per_chip_hour:,.2f}" if usd_per_chip_hour else ""
     shown.say(
         console,
         f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
-        f"without sharing {duration(planned.seconds_alone)}\n"
+        f"without sharing {duration(planned.seconds_alone)}; expected about "
+        f"{duration(planned.expected)}, at the shares of the limit that were measured on an H200, "
+        "without compilation\n"
+        f"Chips    {hours:,.2f} chip-hours{price}, without waiting for the teacher\n"
         f"Teacher  at most about {paid['queries']:,.0f} queries, {paid['input_tokens']:,.0f} "
         f"tokens in and {paid['output_tokens']:,.0f} out: ${paid['usd']:,.4f}; less where "
         f"selections overlap. If each run paid for itself ${each['usd']:,.4f}\n"

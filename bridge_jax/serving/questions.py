@@ -7,13 +7,10 @@ from typing import NamedTuple
 from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.conversion import RowReader
 from bridge_jax.data.example import Example, check_labels, read_task
-from bridge_jax.data.formats import read_file
+from bridge_jax.data.formats import SUFFIXES, read_file
 from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Row
 from bridge_jax.errors import UserError
 from bridge_jax.serving.asking import QuestionsConfig
-
-# Suffix -> `data.source`.
-SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
 class Question(NamedTuple):

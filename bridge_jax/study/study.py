@@ -102,10 +102,10 @@ def load(path: str | Path, changes: Iterable[str | Change] = ()) -> Study:
     return override(found, changes)
 
 
-def override(study: Study, changes: Iterable[str | Change]) -> Study:
-    """Applies the changes to each run of a study and checks the result."""
+def override(study: Study, changes: Iterable[str | Change], has_data: bool = True) -> Study:
+    """Applies the changes to each run of a study and checks the result (`check`)."""
     listed = list(changes)
-    return check(_map(study, lambda config: config_io.override(config, listed)))
+    return check(_map(study, lambda config: config_io.override(config, listed)), has_data)
 
 
 def in_folder(study: Study, workdir: Path) -> Study:
@@ -124,8 +124,8 @@ def _map(study: Study, change: Callable[[RunConfig], RunConfig]) -> Study:
     return dataclasses.replace(study, runs=runs)
 
 
-def check(study: Study) -> Study:
-    """Runs the checks that need no data, and returns `study`.
+def check(study: Study, has_data: bool = True) -> Study:
+    """Runs the checks that need no data, and returns `study`; `has_data=False` if there is none.
 
     Raises:
       UserError: two runs are the same, the reference is none of the variants, a point has no seed
@@ -151,7 +151,7 @@ def check(study: Study) -> Study:
         has_axis = run.x is None or bool(study.axis)
         require(has_axis, f"{named} has x={run.x}, but axis is empty")
         try:
-            validate(run.config)
+            validate(run.config, has_data)
         except UserError as error:
             raise UserError(f"{named}: {error}") from None
         unnamed = config_io.to_json(dataclasses.replace(run.config, name=""))

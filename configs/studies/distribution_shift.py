@@ -5,7 +5,7 @@
 The pool has two domains, triage and check digits of samples, two steps each. The assistant warms up
 on both or on one of them, and then scores all of the pool.
 
-9 runs. Hardware: two CPU cores suffice. Not run yet with these domains: neither time nor score is
+9 runs. Hardware: two CPU cores suffice. Not run with these domains: neither time nor score is
 known.
 """
 

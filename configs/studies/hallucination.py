@@ -7,9 +7,9 @@ gold answers finds, or the reasoning of another example before the right answer,
 find. All runs of a seed share the assistant and its rationales. It is shown the gold answers, so it
 makes few errors of its own.
 
-36 runs. Took 11 min 43 s on two CPU cores, after other studies in the same workdir. Without a
-filter, errors in half of the rationales cost 20 or 21 points. The filter recovers 11 of those that
-wrong answers cost, and none of those that wrong reasoning costs.
+36 runs. Took 11 min 43 s on two CPU cores at revision 4f41199, after other studies in the same
+workdir. Without a filter, errors in half of the rationales cost 20 or 21 points. The filter
+recovers 11 of those that wrong answers cost, and none of those that wrong reasoning costs.
 """
 
 from bridge_jax.study.study import Study

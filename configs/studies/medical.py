@@ -6,9 +6,9 @@
 The data and the teacher are those of `configs/medical_cpu.py`: 80 abstracts (their last 170 tokens
 or so), of which four are asked about, and 100 for the test.
 
-9 runs. Took 2 h 46 min of work, summed over two CPU cores, with an earlier state of the code. The
-student has 51% with chosen and 56% with random questions, and 25% without an assistant. Always
-"yes" has 58%: the form of the answer is learned, not the subject.
+9 runs. Took 2 h 46 min of work, summed over two CPU cores, with a state of the code before the
+history. The student has 51% with chosen and 56% with random questions, and 25% without an
+assistant. Always "yes" has 58%: the form of the answer is learned, not the subject.
 """
 
 from bridge_jax.study.study import Study

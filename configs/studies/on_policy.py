@@ -6,6 +6,9 @@ The runs are the quickstart's (configs/studies/direct_vs_bridge.py), whose first
 `on-policy` continues it for 60 steps of 16 replies each, under the assistant's distribution
 (method=on_policy); `more tutoring` trains for 160 steps more on the assistant's kept rationales,
 which are about as many tokens. None asks the teacher for more.
+
+15 runs. Hardware: two CPU cores suffice. Not run as a whole at revision 80064c5: neither time nor
+score is known.
 """
 
 from bridge_jax.study.study import Study

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge_jax.config import RunConfig
+from bridge_jax.config import io as config_io
 from bridge_jax.config.io import override
 from bridge_jax.methods import checks
 from bridge_jax.methods.checks import validate
@@ -14,6 +15,7 @@ from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models import decoder
 from bridge_jax.models.hub import presets
 from bridge_jax.models.hub.hf_config import from_hf
+from bridge_jax.planning import workload
 from bridge_jax.runs import Run
 from bridge_jax.study import study
 from configs import models
@@ -86,6 +88,37 @@ def test_every_study_resolves(path):
     if not needs_data:
         study.check_tests(found)
     docstrings.check(path, f"--config=configs/studies/{path.name}")
+
+
+RUNS = sorted(
+    path
+    for path in (ROOT / "configs").glob("*.py")
+    if "def get_config() -> RunConfig" in path.read_text()
+)
+
+
+def test_the_runs_are_found():
+    assert {path.stem for path in RUNS} >= {"medical_7b", "legal_7b", "financial_7b", "quickstart"}
+
+
+@pytest.mark.parametrize("path", [*RUNS, *STUDIES], ids=lambda path: path.stem)
+def test_every_config_plans(path):
+    """Each stage that runs a model has work of a known shape; nothing is compiled."""
+    pytest.importorskip("gguf")
+    if "data.kind=text" in path.read_text():
+        pytest.importorskip("tensorflow_text")
+    found = config_io.load(path, "get_config", "get_study")
+    config = found.runs[0].config if isinstance(found, study.Study) else found
+    stages, lengths = workload.opened(config)
+    works = {work.stage: work for work in workload.workloads(stages, lengths)}
+    wanted = [stage.name for stage in stages if stage.artifact.role and stage.load]
+    assert list(works) == wanted and len(works) >= 3
+    assert all(work.steps > 0 for work in works.values())
+    if config.teacher.kind in ("gemini", "openai"):
+        # The cap pays for all replies at their longest; bard_8b says that its cap does not.
+        may_exceed = config.name == "bard_8b"
+        cost = workload.expected(stages, lengths).usd_high
+        assert (cost > config.budget.usd) == may_exceed and cost > 0
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -98,12 +98,13 @@ def test_without_data_the_limits_of_the_config_are_planned():
     config = medical_7b.get_config()
     run = workload.opened(config, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())
     by_stage, spending = {work.stage: work for work in workload.workloads(*run)}, expected(*run)
-    # A row of 2,048 tokens has room for two sequences of 512 + 256: 250 answers, each in two
+    # A row of 2,048 tokens has room for two sequences of 768 + 256: 250 answers, each in two
     # modes, in 250 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 16 * 3
-    assert by_stage["tutoring/completions"].width == 512
+    assert by_stage["tutoring/completions"].width == 768
     assert by_stage["tutoring/completions"].steps == 20
-    assert spending.usd == spending.usd_high == pytest.approx(250 * (512 + 512) * 20 / 1e6)
+    assert spending.usd == pytest.approx(250 * (768 * 0.3 + 2048 * 2.5) / 1e6)
+    assert spending.usd_high == pytest.approx(spending.usd * 300 / 250)
 
 
 def test_the_assistants_logits_take_room_in_the_students_step(tiny_config, tiny_model, one_device):

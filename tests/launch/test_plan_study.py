@@ -16,6 +16,7 @@ from bridge_jax.planning.workload import expected
 from bridge_jax.study import study as studies
 from tests.launch import tiny_study
 from tests.launch.test_plan import planned
+from tests.launch.tiny_run import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,22 @@ def test_without_data_runs_share_what_they_have_in_common(configs, chip, missing
     made = {name: (total.runs, total.made) for name, total in found.stages.items()}
     assert made["tutoring/instruct"] == made["evaluation/student_base"] == (4, 1)
     assert made["tutoring/student"][1] == (2 if "method=labels" in missing else 4)
+
+
+def test_models_that_are_not_on_this_machine_are_told_apart(chip, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = studies.override(
+        config_io.load(ROOT / "configs/studies/assistant_scale.py", "get_study"),
+        [],
+        has_data=False,
+    )
+    first = [run.config for run in found.runs if run.config.seed == 0]
+    planned = plan_of(first, chip)
+    made = {name: (total.runs, total.made) for name, total in planned.stages.items()}
+    # The direct student, and those of three assistants.
+    assert made["tutoring/student"] == (4, 4)
+    assert made["apprenticeship/assistant"] == made["apprenticeship/warmup"] == (3, 3)
+    assert made["tutoring/instruct"] == (4, 1)
+    assert planned.teacher["queries"] == 250 and planned.teacher_alone["queries"] == 4 * 250
+    assert planned.chip_hours == pytest.approx(planned.expected / 3600)
+    assert 1 / 0.59 < planned.expected / planned.seconds < 1 / 0.46

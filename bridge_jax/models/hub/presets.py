@@ -87,6 +87,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-1.5B-Instruct": _QWEN25 | _sizes(151936, 1536, 28, 12, 2, 8960),
     "Qwen/Qwen2.5-3B-Instruct": _QWEN25 | _sizes(151936, 2048, 36, 16, 2, 11008),
     "Qwen/Qwen2.5-7B-Instruct": _QWEN25 | _UNTIED | _sizes(152064, 3584, 28, 28, 4, 18944),
+    "Qwen/Qwen2.5-14B-Instruct": _QWEN25 | _UNTIED | _sizes(152064, 5120, 48, 40, 8, 13824),
     "Qwen/Qwen3-0.6B": _QWEN3 | _sizes(151936, 1024, 28, 16, 8, 3072),
     "Qwen/Qwen3-1.7B": _QWEN3 | _sizes(151936, 2048, 28, 16, 8, 6144),
     "Qwen/Qwen3-8B": _QWEN3 | _UNTIED | _sizes(151936, 4096, 36, 32, 8, 12288),

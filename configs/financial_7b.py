@@ -1,0 +1,48 @@
+r"""Runs BRIDGE on financial reports: assistant Qwen2.5-7B, student Qwen2.5-0.5B, numeric answers.
+
+The questions are TAT-QA's (CC BY 4.0), about a table and paragraphs. Download the three files from
+its repository (github.com/NExTplusplus/TAT-QA, folder dataset_raw) or the hub's next-tat/TAT-QA.
+Then
+
+    python -m launch.convert --from=tatqa_numbers --train=tatqa_dataset_train.json \
+        --dev=tatqa_dataset_dev.json --test=tatqa_dataset_test_gold.json --out=tatqa.jsonl
+    python -m launch.plan --config=configs/financial_7b.py --topology=v5e:4x4
+    export GEMINI_API_KEY=...
+    python -m launch.run --config=configs/financial_7b.py --workdir=DIR --data.path=tatqa.jsonl
+
+The answers are calculations, counts and spans that are a number. The scale (millions, percent) is
+told in the question, so a score is not TAT-QA's, which asks for it. Splits are the official ones;
+of a pool of 5,000 questions 250 (5%) are asked. Answers that are other spans: --from=tatqa_spans,
+--data.kind=text --data.min_rouge=0.8 (extra tf-text). A prompt that is too long loses the beginning
+of its text.
+
+Hardware: 16 chips of TPU v5e. Planned and compiled for them before revision 4f50817 (the config is
+the same), not run, so no score is known: at least 3 min 43 s of work, about 19 min expected with
+compilation, or 5.0 chip-hours ($6.01 at an assumed $1.20 each), without waiting for the teacher; at
+most 10.7 GiB a chip. The teacher costs about $1.38, by replies of the greatest length, at most
+$1.65; the cap is $3. The longest of 2,366 prompts with only the paragraphs that a question needs
+has 1,179 tokens, by the tokenizer of SmolLM2; with all paragraphs, as converted, it was not
+measured.
+"""
+
+import dataclasses
+
+from bridge_jax.config import RunConfig
+from configs import medical_7b
+
+
+def get_config() -> RunConfig:
+    """Returns the config; `data.path` is a flag."""
+    medical = medical_7b.get_config()
+    return dataclasses.replace(
+        medical,
+        name="financial_7b",
+        max_prompt_tokens=1280,
+        data=dataclasses.replace(
+            medical.data,
+            instruction="The text is part of a financial report, and a question about it. "
+            "Answer it with one number.",
+            kind="numeric",
+            choices=(),
+        ),
+    )

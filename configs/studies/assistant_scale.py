@@ -1,0 +1,52 @@
+"""Measures how much a larger assistant helps: Qwen2.5 3B, 7B and 14B, one pool, one student.
+
+    python -m launch.plan --config=configs/studies/assistant_scale.py --topology=v5e:4x4
+    python -m launch.study --config=configs/studies/assistant_scale.py --workdir=DIR \
+        --data.path=pubmedqa.jsonl
+
+The questions are those of `configs/medical_7b.py`, which says how to get them, and so are the
+teacher and the student, Qwen2.5-0.5B. The questions asked are drawn at random, so that a seed's
+assistants, and the student that reads the answers directly, learn from the same ones; they are paid
+for once. Qwen2.5-3B has a licence for research alone.
+
+12 runs. Hardware: 16 chips of TPU v5e. Planned at revision 4f50817, not run, so no score is known:
+at least 23 min 24 s of work, 48 min expected without compilation, or 12.9 chip-hours ($15.43 at an
+assumed $1.20 each). The teacher costs at most about $4.01 (750 queries, replies of the greatest
+length). 30.7 GiB of models. The steps of the 7B and the 14B were compiled and fit these chips, the
+14B with 14.8 of 15.75 GiB while it writes; those of the 3B were not compiled.
+"""
+
+from bridge_jax.config.io import override
+from bridge_jax.study.study import Study, StudyRun
+from configs import medical_7b
+
+SEEDS = range(3)
+BILLIONS = (3, 7, 14)
+
+
+def get_study() -> Study:
+    """Returns the study."""
+    return Study(
+        "assistant_scale",
+        "How much does a larger assistant help?",
+        tuple(run for seed in SEEDS for run in _runs(seed)),
+        reference="direct",
+        axis="parameters of the assistant, billions",
+    )
+
+
+def _runs(seed: int) -> list[StudyRun]:
+    assistants = {size: f"Qwen/Qwen2.5-{size}B-Instruct" for size in BILLIONS}
+    return [
+        _run("direct", seed, None, "method=direct"),
+        *(
+            _run("bridge", seed, size, f"assistant.checkpoint={checkpoint}")
+            for size, checkpoint in assistants.items()
+        ),
+    ]
+
+
+def _run(variant: str, seed: int, size: int | None, *changes: str) -> StudyRun:
+    name = variant if size is None else f"{variant}, {size}B"
+    settings = [f"seed={seed}", f"name={name}", "selection.strategy=random", *changes]
+    return StudyRun(variant, override(medical_7b.get_config(), settings), size)

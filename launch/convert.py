@@ -1,0 +1,59 @@
+"""Converts a public dataset to a JSON Lines file that a run reads (`bridge_jax.data.public`).
+
+python -m launch.convert --from=pubmedqa --path=ori_pqal.json --test_ids=test_ground_truth.json \
+    --train=ori_pqaa.json --train_count=5000 --out=pubmedqa.jsonl
+python -m launch.convert --from=legalbench --train=train.tsv --path=test.tsv --out=unfair_tos.jsonl
+python -m launch.convert --from=tatqa_numbers --train=tatqa_dataset_train.json \
+    --dev=tatqa_dataset_dev.json --test=tatqa_dataset_test_gold.json --out=tatqa.jsonl
+
+Download the files first: nothing is fetched. Files of `--train`, `--dev` and `--test` keep their
+split; those of `--path` are cut. Rows that cannot be read are an error that names them.
+"""
+
+import collections
+import json
+from pathlib import Path
+
+from absl import flags
+
+from bridge_jax import atomic, shown
+from launch.overrides import run_main
+
+SOURCES = ("pubmedqa", "legalbench", "tatqa_numbers", "tatqa_spans")
+FROM = flags.DEFINE_enum("from", None, SOURCES, "The dataset.", required=True)
+OUT = flags.DEFINE_string("out", None, "The JSON Lines file to write.", required=True)
+FILES = {
+    "train": flags.DEFINE_list("train", [], "Files whose rows are for training."),
+    "dev": flags.DEFINE_list("dev", [], "Files whose rows are for choices (dev)."),
+    "test": flags.DEFINE_list("test", [], "Files whose rows are the test."),
+    "path": flags.DEFINE_list("path", [], "Files whose rows are cut into the splits."),
+}
+TEST_IDS = flags.DEFINE_string("test_ids", "", "A JSON file of ids in --path that are the test.")
+TRAIN = flags.DEFINE_integer("train_count", 0, "Rows for training, at most; 0 is all.")
+DEV = flags.DEFINE_integer("dev_count", 250, "Rows drawn from --path, without --dev.")
+TEST = flags.DEFINE_integer("test_count", 500, "Rows drawn from --path, without --test.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the cut and of the order of rows for training.")
+ON_BAD_ROW = flags.DEFINE_enum("on_bad_row", "error", ("error", "skip"), "What bad rows are.")
+
+
+def main(_: list[str]) -> None:
+    """Writes the file and prints its counts."""
+    from bridge_jax.data import public  # Takes a second: flags are read before.
+
+    counts = public.Counts(TRAIN.value, DEV.value, TEST.value)
+    files = {part: flag.value for part, flag in FILES.items()}
+    found = public.convert(FROM.value, files, TEST_IDS.value, counts, SEED.value, ON_BAD_ROW.value)
+    lines = (json.dumps(row, ensure_ascii=False) for row in found.rows)
+    out = Path(OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(out, "".join(f"{line}\n" for line in lines))
+    splits = collections.Counter(row["split"] for row in found.rows)
+    print(f"{out}: " + ", ".join(f"{splits[part]:,} {part}" for part in ("train", "dev", "test")))
+    for reason, count in found.left_out.items():
+        print(f"left out: {count:,} x {reason}")
+    if found.bad.rows:
+        shown.complain(found.bad.summary())
+
+
+if __name__ == "__main__":
+    run_main(main, takes_config=False)
