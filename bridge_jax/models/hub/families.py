@@ -14,11 +14,19 @@ from bridge_jax.models.config import DecoderConfig
 
 
 class Tensor(NamedTuple):
-    """One tensor: their name, our path and how their axes become ours."""
+    """One tensor.
+
+    Attributes:
+      theirs: its name in the files.
+      ours: our path.
+      pattern: how their axes become ours.
+      added: to each number, in the files.
+    """
 
     theirs: str
     ours: str
     pattern: str
+    added: float = 0.0
 
     @property
     def stacked(self) -> bool:

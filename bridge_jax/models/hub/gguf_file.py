@@ -208,12 +208,19 @@ class GGUFFile:
         """Returns the shape of each tensor, its axes in PyTorch's order."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
-    def tensor(self, name: str) -> np.ndarray:
-        """Returns one tensor as f32, its axes in PyTorch's order."""
+    def rows(self, name: str, first: int, last: int) -> np.ndarray:
+        """Returns f32[at most last - first, ...], rows of a tensor with axes in PyTorch's order.
+
+        Of a tensor of several axes, no other rows are read.
+        """
         tensor = self._tensors[name]
-        data = self._stored[tensor.start : tensor.start + tensor.size]
-        rows = data.reshape(*tensor.shape[:-1], -1) if data.size else data
-        return np.asarray(self._dequantize(rows, tensor.kind), np.float32).reshape(tensor.shape)
+        data, shape = self._stored[tensor.start : tensor.start + tensor.size], tensor.shape
+        if len(shape) == 1:  # Its blocks may not end where the rows do.
+            return np.asarray(self._dequantize(data, tensor.kind), np.float32)[first:last]
+        data = data.reshape(shape[0], -1)[first:last] if data.size else data
+        shape = (min(last, shape[0]) - first, *shape[1:])
+        data = data.reshape(*shape[:-1], -1) if data.size else data
+        return np.asarray(self._dequantize(data, tensor.kind), np.float32).reshape(shape)
 
     def hf_config(self) -> dict[str, Any]:
         """Returns the header as the keys of a Hugging Face config.json.
@@ -315,7 +322,7 @@ class GGUFFile:
     def _llama3_scaling(self, theta: float, head_dim: int) -> dict[str, Any]:
         """Returns Llama 3's numbers; the file keeps only the factor of each frequency."""
         plain = frequencies(Rope(theta), head_dim)
-        factors = self.tensor("rope_freqs.weight")
+        factors = self.rows("rope_freqs.weight", 0, head_dim)
         for factor in (8.0, 32.0):  # of Llama 3.1 and of Llama 3.2
             rope = Rope(theta, factor, 8192)
             expected = plain / frequencies(rope, head_dim)
