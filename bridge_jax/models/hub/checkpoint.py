@@ -163,9 +163,12 @@ def _read(
 
     names = ("rows", *[None] * (len(stored.shape) - 1))
     spread = NamedSharding(mesh, spec_for(names, stored.shape, mesh))
-    return jax.make_array_from_callback(
-        stored.shape, spread, lambda index: part(*index[0].indices(stored.shape[0])[:2])
-    )
+
+    def of_device(index: Any) -> np.ndarray:
+        first, last, _ = index[0].indices(stored.shape[0])
+        return part(first, last)
+
+    return jax.make_array_from_callback(stored.shape, spread, of_device)
 
 
 # An einops pattern from the axes of a stored tensor to ours, and the size of each axis.
