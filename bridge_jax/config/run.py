@@ -43,6 +43,9 @@ class LoraConfig:
       targets: patterns of the `PROJECTIONS` that have one; all of them is QLoRA's finding
         (2305.14314).
       rslora: scale by alpha / sqrt(r) (2312.03732).
+      base: how the frozen kernels are kept while the adapter is trained and scores. `int8` rounds
+        them, with a scale for each output (2208.07339), to half their memory; what generates has
+        them back in the dtype of products, with the adapter merged. Empty keeps that dtype.
     """
 
     rank: Count = 0
@@ -50,6 +53,7 @@ class LoraConfig:
     dropout: Annotated[float, Range(least=0, below=1)] = 0.0
     targets: tuple[str, ...] = ("attention/*", "mlp/*")
     rslora: bool = False
+    base: Literal["", "int8"] = ""
 
 
 @dataclasses.dataclass(frozen=True)

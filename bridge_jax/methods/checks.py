@@ -259,6 +259,11 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
         for pattern in lora.targets if lora.rank else ():
             if not fnmatch.filter(PROJECTIONS, pattern):
                 yield f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}"
+        if lora.base and not lora.rank:
+            yield (
+                f"{role}.lora.base={lora.base}: a base that is trained cannot be of integers; set "
+                f"{role}.lora.rank"
+            )
         if not lora.targets:
             yield f"{role}.lora.targets is empty: name a projection"
     for stage, fit in fits(stages):

@@ -21,13 +21,16 @@ from bridge_jax.models.matmul import project
 
 MATRICES = ("lora_a", "lora_b")
 PRODUCTS = "products"  # Names the results of the dense maps.
+SCALE = "kernel_scale"  # f32[outputs...], of an int8 kernel (`LoraConfig.base`)
 
 
 def parameter(
     module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: Any
 ) -> Any:
-    """Returns a normally initialised parameter with logical axis names."""
-    init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
+    """Returns a normally initialised parameter with logical axis names; one of integers is zero."""
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    draw = nn.initializers.normal(0.02) if is_float else nn.initializers.zeros
+    init = nn.with_logical_partitioning(draw, axes)
     return module.param(name, init, shape, dtype)
 
 
@@ -42,7 +45,7 @@ def is_adapted(lora: LoraConfig | None, path: str) -> bool:
 
 
 class Projection(nn.Module):
-    """y = W x (+ b) (+ s * B A dropout(x)).
+    """y = W x (+ b) (+ s * B A dropout(x)). Of a W in int8, each output has a scale.
 
     In the equations below B is the batch, S the positions, R the rank of the adapter, and X what W
     sums over, as one axis: D of the stream, N H of the heads, or F of the MLP. The dots are the
@@ -71,10 +74,15 @@ class Projection(nn.Module):
         summed = len(self.axes) - len(self.features)
         in_shape, in_axes = x.shape[-summed:], self.axes[:summed]
         out_axes = self.axes[summed:]
-        kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), c.param_dtype)
+        is_int8 = lora is not None and lora.base == "int8"
+        kernel_dtype = jnp.int8 if is_int8 else c.param_dtype
+        kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), kernel_dtype)
         # Over one axis: of two, XLA on CPU would change the order in the kernel at every use.
         x = x.reshape(*x.shape[:-summed], -1)  # B S X
         y: Any = project(x, kernel.reshape(-1, *self.features), c.matmul_dtype)  # B S ...
+        if is_int8:
+            scale = parameter(self, SCALE, out_axes, self.features, jnp.float32)
+            y = y * scale.astype(y.dtype)
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, out_axes)
             bias: Any = self.param("bias", init, self.features, c.param_dtype)
@@ -102,6 +110,38 @@ def split(params: Any) -> tuple[Any, Any]:
     adapter = {path: leaf for path, leaf in flat.items() if path[-1] in MATRICES}
     base = {path: leaf for path, leaf in flat.items() if path not in adapter}
     return traverse_util.unflatten_dict(adapter), traverse_util.unflatten_dict(base)
+
+
+def frozen(base: Any, like: Any) -> Any:
+    """Returns the base of an adapter as it is kept.
+
+    Args:
+      base: stacked parameters without an adapter, in a float dtype.
+      like: their shapes, dtypes and places (`split` of `decoder.abstract`); kernels that are int8
+        here are rounded, their largest number for an output to 127.
+    """
+    wanted: dict[Any, Any] = traverse_util.flatten_dict(like)
+    if not any(path[-1] == SCALE for path in wanted):
+        return base
+
+    def convert(base: Any) -> Any:
+        flat: dict[Any, Any] = traverse_util.flatten_dict(base)
+        for path in [path for path in wanted if path[-1] == SCALE]:
+            at = (*path[:-1], "kernel")
+            kernel = flat[at].astype(jnp.float32)
+            summed = tuple(range(1, kernel.ndim - len(wanted[path].shape) + 1))
+            scale = jnp.max(jnp.abs(kernel), summed, keepdims=True) / 127
+            scale = jnp.where(scale == 0, 1, scale)
+            flat[at] = jnp.round(kernel / scale).astype(jnp.int8)
+            flat[path] = jnp.squeeze(scale, summed)
+        return traverse_util.unflatten_dict(flat)
+
+    return jax.jit(convert, out_shardings=jax.tree.map(lambda a: a.sharding, like))(base)
+
+
+def in_floats(kernel: jax.Array, scale: jax.Array) -> jax.Array:
+    """Returns the kernel f32[inputs..., outputs...] of one layer that is kept in int8."""
+    return kernel.astype(jnp.float32) * scale
 
 
 def join(*parts: Any) -> Any:
@@ -133,7 +173,10 @@ def merge(lora: LoraConfig, kernel: jax.Array, a: jax.Array, b: jax.Array) -> ja
 def merged(lora: LoraConfig, params: Any) -> Any:
     """Returns stacked parameters with their adapter merged into the kernels."""
     adapter, base = split(params)
-    kernels = traverse_util.flatten_dict(base)
+    kernels: dict[Any, Any] = traverse_util.flatten_dict(base)
+    for path in [path for path in kernels if path[-1] == SCALE]:
+        scale, kernel = kernels.pop(path), (*path[:-1], "kernel")
+        kernels[kernel] = jax.vmap(in_floats)(kernels[kernel], scale)
     matrices = traverse_util.flatten_dict(adapter)
     for path in {path[:-1] for path in matrices}:
         a, b = (matrices[*path, name] for name in MATRICES)

@@ -28,7 +28,7 @@ def project(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:
 
     Args:
       x: f[B, S, X].
-      w: f[X, ...]; its gradient is not rounded before it is in the dtype of w.
+      w: f[X, ...]; its gradient is not rounded before it is in the dtype of w. Integers have none.
       dtype: in which they are multiplied.
     """
     return matmul("BSX,X...->BS...", x, w, dtype).astype(x.dtype)
@@ -38,9 +38,11 @@ def _forward(x: jax.Array, w: jax.Array, dtype: Any) -> tuple[jax.Array, Any]:
     return project(x, w, dtype), (x, w)
 
 
-def _backward(dtype: Any, kept: Any, by_y: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(dtype: Any, kept: Any, by_y: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     x, w = kept
     by_x = matmul("BS...,X...->BSX", by_y, w, dtype).astype(x.dtype)
+    if jnp.issubdtype(w.dtype, jnp.integer):
+        return by_x, None
     return by_x, matmul("BSX,BS...->X...", x, by_y, dtype).astype(w.dtype)
 
 

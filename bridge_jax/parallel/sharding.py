@@ -33,6 +33,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "lora_rank": None,
     "layers": None,
     "norm": None,
+    "rows": AXES,  # of a tensor in a file, while it is read
 }
 # Axes of parameters that are replicated where the mesh does not divide them: grouped heads are few,
 # and a padded table would have rows that no checkpoint, sampler or export knows.

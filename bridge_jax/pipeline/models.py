@@ -98,8 +98,9 @@ class RoleModel:
         elif selected.lora.rank:
             config, base = checkpoint.load(selected, mesh, dtype)
             config = dataclasses.replace(config, lora=selected.lora)
-            like = lora.split(decoder.abstract(config, mesh))[0]
-            params = lora.join(base, load_params(made.path / PARAMS.name, like))
+            adapter, kept = lora.split(decoder.abstract(config, mesh))
+            trained = load_params(made.path / PARAMS.name, adapter)
+            params = lora.join(lora.frozen(base, kept), trained)
         else:
             config = dataclasses.replace(self.config, param_dtype=dtype)
             params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
@@ -114,7 +115,8 @@ class RoleModel:
             return model
         config = dataclasses.replace(model.config, lora=adapter)
         drawn = decoder.init_adapter(config, self.mesh, jax.random.key(self._seed))
-        return dataclasses.replace(model, config=config, params=lora.join(model.params, drawn))
+        kept = lora.frozen(model.params, lora.split(decoder.abstract(config, self.mesh))[1])
+        return dataclasses.replace(model, config=config, params=lora.join(kept, drawn))
 
 
 def write_completions(

@@ -1,7 +1,7 @@
 """Loads the tokenizer of a checkpoint, with its chat template.
 
-Checkpoints have a tokenizer.json (or a vocabulary and merges), a GGUF file with a byte-level BPE
-inside, or a SentencePiece model (`bridge_jax.text.sentencepiece`).
+Checkpoints have a tokenizer.json (or a vocabulary and merges), a GGUF file with a tokenizer inside
+(`bridge_jax.text.gguf_tokenizer`), or a SentencePiece model (`bridge_jax.text.sentencepiece`).
 """
 
 import functools
@@ -11,32 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
-
 from bridge_jax.errors import UserError
 from bridge_jax.text import markers
 from bridge_jax.text.chat import Chat, default_template
 from bridge_jax.text.markers import Marked, Reading, Renamed
 
 _CONFIG = "tokenizer_config.json"
-
-# llama.cpp's token types: control for markers such as <|im_end|>, user-defined for those that
-# are shown, such as Qwen's <tool_call>.
-_CONTROL, _USER_DEFINED = 3, 4
-
-# The families' pre-tokenizers by `tokenizer.ggml.pre`, from their tokenizer.json.
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_CUTS: dict[str, Any] = {
-    "smollm": pre_tokenizers.Digits(individual_digits=True),
-    "qwen2": pre_tokenizers.Split(tokenizers.Regex(_WORDS.replace("NUMBER", r"\p{N}")), "isolated"),
-    "llama-bpe": pre_tokenizers.Split(
-        tokenizers.Regex(_WORDS.replace("NUMBER", r"\p{N}{1,3}")), "isolated"
-    ),
-}
 
 
 class Tokenizer(Protocol):
@@ -305,7 +285,10 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
     # Parallel tokenization warns after every fork, and Grain forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if checkpoint.suffix == ".gguf":
-        return HFTokenizer(_read_gguf(checkpoint), rows, ends)
+        # It imports JAX, which takes a second: launchers read their flags before.
+        from bridge_jax.text import gguf_tokenizer
+
+        return HFTokenizer(gguf_tokenizer.read(checkpoint), rows, ends)
     if (checkpoint / "tokenizer.model").exists() and not (checkpoint / "tokenizer.json").exists():
         from bridge_jax.text.sentencepiece import SentencePieceTokenizer
 
@@ -332,69 +315,3 @@ def first_difference(a: Tokenizer, b: Tokenizer, size: int) -> int | None:
     if a.end_id != b.end_id:
         return a.end_id
     return next((i for i in range(size) if a.decode([i]) != b.decode([i])), None)
-
-
-def _read_gguf(path: Path) -> Any:
-    """Returns the byte-level BPE tokenizer in a GGUF file as a transformers fast tokenizer.
-
-    Raises:
-      UserError: it is of a kind not in the table above, or damaged.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    # It imports JAX, which takes a second: launchers read their flags before.
-    from bridge_jax.models.hub.gguf_file import open_gguf
-
-    meta = open_gguf(path).metadata
-    pre = meta.get("tokenizer.ggml.pre")
-    if meta.get("tokenizer.ggml.model") != "gpt2" or not isinstance(pre, str) or pre not in _CUTS:
-        kind = meta.get("tokenizer.ggml.model"), pre
-        raise UserError(f"{path}: tokenizer {kind} is not supported; use a folder of safetensors")
-
-    def damaged(what: str) -> UserError:
-        return UserError(f"{path}: {what}; download it again")
-
-    def listed(name: str, kind: type) -> list[Any]:
-        value = meta.get(f"tokenizer.ggml.{name}")
-        if not isinstance(value, list) or not all(type(item) is kind for item in value):
-            raise damaged(f"tokenizer.ggml.{name} must be a list of type {kind.__name__}")
-        return value
-
-    tokens, types = listed("tokens", str), listed("token_type", int)
-    if len(types) != len(tokens):
-        raise damaged(f"{len(types)} token types for {len(tokens)} tokens")
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    merges = []
-    for pair in listed("merges", str):
-        left, _, right = pair.partition(" ")
-        if not {left, right, left + right} <= vocabulary.keys():
-            raise damaged(f"tokenizer.ggml.merges: {pair!r} does not join two tokens to a third")
-        merges.append((left, right))
-    # Llama 3 takes words that are whole in the vocabulary before it merges.
-    bpe = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre == "llama-bpe"))
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "smollm")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([_CUTS[pre], to_bytes])
-    bpe.decoder = decoders.ByteLevel()
-    if pre == "qwen2":  # llama.cpp leaves it out; transformers does not.
-        bpe.normalizer = normalizers.NFC()
-    typed = list(zip(tokens, types))
-    bpe.add_special_tokens([t for t, kind in typed if kind == _CONTROL])
-    bpe.add_tokens(
-        [tokenizers.AddedToken(t, normalized=False) for t, kind in typed if kind == _USER_DEFINED]
-    )
-    named: dict[str, Any] = {}
-    for argument, role in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding")):
-        i = meta.get(f"tokenizer.ggml.{role}_token_id")
-        if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
-            raise damaged(
-                f"tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens"
-            )
-        named[argument] = None if i is None else tokens[i]
-    key = "tokenizer.chat_template"
-    templates = {k: v for k, v in meta.items() if k == key or k.startswith(f"{key}.")}
-    for name, value in templates.items():
-        if not isinstance(value, str):
-            raise damaged(f"{name} is no text")
-    others = {name.removeprefix(f"{key}."): text for name, text in templates.items()}
-    template = templates.get(key) or others or None
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=template, **named)

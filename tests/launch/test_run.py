@@ -168,6 +168,7 @@ MISTAKES = {
     "--config.compare=direct --direct_training.row_tokens=128": "direct_training.row_tokens=",
     f"--generation.max_new_tokens=500 {LONG_ROWS}": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
+    "--student.lora.base=int8": "student.lora.base=int8: a base that is trained cannot be of",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
     "--student.checkpoint=[/INST]\x1b[2J": r"checkpoint '[/INST]\x1b[2J': no such folder or file",
     "--student_training.learning_rate=nan": "learning_rate=nan: a finite number",

@@ -181,6 +181,7 @@ FIELDS |= {name: (value, NOTHING) for name, value in ROUND_TRAINING.items()}
 FIELDS |= {f"round_training.{n}": (value, NOTHING) for n, value in SPEED_OF_TRAINING.items()}
 for role, readers in (("assistant", READ_BY_ASSISTANT), ("student", READ_BY_STUDENT)):
     lora = {"rank": 2, "alpha": 3.0, "dropout": 0.5, "targets": ("mlp/*",), "rslora": True}
+    lora["base"] = "int8"
     FIELDS |= {f"{role}.lora.{name}": (value, readers) for name, value in lora.items()}
 FIELDS["assistant.keep_layers"] = ((0, 1), READ_BY_ASSISTANT)
 # What the teacher says depends on it.

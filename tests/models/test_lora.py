@@ -184,3 +184,53 @@ def test_peft_loads_the_adapter_with_equal_logits(shape, rslora, tmp_path, one_d
     with torch.no_grad():
         expected = loaded(torch.tensor(TOKENS)).logits.numpy()
     np.testing.assert_allclose(all_logits(config, params, TOKENS), expected, rtol=0, atol=1e-4)
+
+
+INT8 = dataclasses.replace(LORA, base="int8")
+
+
+def rounded(model, mesh):
+    """Returns (config, params) of a model with an int8 base and the adapter of `adapted`."""
+    config, params = adapted(model, mesh)
+    config = dataclasses.replace(config, lora=INT8)
+    adapter, kept = lora.split(decoder.abstract(config, mesh))
+    own, base = lora.split(params)
+    assert jax.tree.structure(own) == jax.tree.structure(adapter)
+    return config, lora.join(lora.frozen(base, kept), own)
+
+
+def test_an_int8_base_is_rounded_for_each_output(tiny_model, one_device):
+    config, params = rounded(tiny_model, one_device)
+    expected = decoder.abstract(config, one_device)
+    jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
+                 params, expected)  # fmt: skip
+    kernel = np.asarray(tiny_model[1]["layers"]["attention"]["out"]["kernel"])  # L N H D
+    scale = np.abs(kernel).max((1, 2)) / 127
+    kept = params["layers"]["attention"]["out"]
+    np.testing.assert_allclose(kept[lora.SCALE], scale, rtol=1e-6)
+    error = np.abs(np.asarray(kept["kernel"], np.float32) * scale[:, None, None] - kernel)
+    assert kept["kernel"].dtype == np.int8 and np.all(error <= scale[:, None, None] * 0.501)
+    plain = adapted(tiny_model, one_device)
+    ours, exact = all_logits(config, params, TOKENS), all_logits(*plain, TOKENS)
+    change = np.abs(ours - exact).max()
+    assert 0 < change < 0.05 * np.abs(exact - all_logits(*tiny_model, TOKENS)).max()
+
+
+def test_an_int8_base_is_merged_as_it_computes(checkpoint_model, tmp_path, one_device):
+    config, params = rounded(checkpoint.load(checkpoint_model), one_device)
+    ours = all_logits(config, params, TOKENS)
+    plain = dataclasses.replace(config, lora=None)
+    merged = lora.merged(INT8, params)
+    np.testing.assert_allclose(all_logits(plain, merged, TOKENS), ours, rtol=0, atol=1e-4)
+    with export.folder(tmp_path / "out") as out:
+        export.write_model(out, config, params, checkpoint.cut_hf_config(checkpoint_model))
+    written = checkpoint.load(ModelConfig(str(tmp_path / "out")))
+    np.testing.assert_allclose(all_logits(*written, TOKENS), ours, rtol=0, atol=1e-4)
+
+
+def test_an_adapter_is_trained_over_an_int8_base(tiny_model, one_device):
+    config, params = rounded(tiny_model, one_device)
+    losses = train(config, params, one_device)[1]
+    expected = train(*adapted(tiny_model, one_device), one_device)[1]
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, expected, rtol=0.02)

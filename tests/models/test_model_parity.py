@@ -1,5 +1,6 @@
 """Our decoder against transformers', live where torch is there, against kept values elsewhere."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.config import GenerationConfig, ModelConfig
+from bridge_jax.config import GenerationConfig, LoraConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, Request
-from bridge_jax.models import decoder
+from bridge_jax.models import decoder, lora
 from bridge_jax.models.hub import checkpoint, export, gguf_file
 from bridge_jax.selection.scores import score
 from bridge_jax.text import tokenizer
 from bridge_jax.text.prompts import Sequence
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
+README = Path(__file__).parents[2] / "README.md"
 
 
 USUAL = {"xla_backend_optimization_level": "3"}  # As a run has it (see `tests.xla`).
@@ -136,6 +138,25 @@ def test_smollm2_has_the_kept_perplexity(smollm2):
     nll = -np.take_along_axis(np.asarray(logprobs), np.asarray(ids)[1:, None], 1).mean()
     assert f"{np.exp(nll):.4g}" == f"{golden['perplexity']:.4g}"
     assert 5 < np.exp(nll) < 50
+
+
+@pytest.mark.slow
+def test_smollm2_keeps_its_perplexity_over_an_int8_base(smollm2, one_device):
+    ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(README.read_text())[:4096]
+    config, params = smollm2
+    rounded = dataclasses.replace(config, lora=LoraConfig(rank=1, base="int8"))
+    adapter, kept = lora.split(decoder.abstract(rounded, one_device))
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), adapter)
+    over_int8 = rounded, lora.join(lora.frozen(params, kept), nothing)
+
+    def nll(model):
+        total = 0.0
+        for row in np.reshape(ids, (-1, 512)):
+            logprobs = jax.nn.log_softmax(usual(model, row)[:-1])
+            total -= float(np.take_along_axis(np.asarray(logprobs), row[1:, None], 1).mean())
+        return total / (len(ids) // 512)
+
+    assert 0 < abs(np.exp(nll(over_int8) - nll(smollm2)) - 1) < 0.01
 
 
 @pytest.fixture(scope="module")

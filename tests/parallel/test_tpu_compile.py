@@ -18,7 +18,7 @@ from bridge_jax.generation import slots
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel import chips
-from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.parallel.sharding import local_bytes, make_mesh
 from bridge_jax.selection import clusters, greedy
 from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.pool import PoolRows
@@ -112,6 +112,20 @@ def train_step(config, trained, frozen, mesh, beside=None, objective=None):
     step = make_train_step(objective, config, optimizer, 2, shardings)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
+
+
+@pytest.mark.slow
+def test_adapter_train_step_over_an_int8_base(mesh):
+    assert ADAPTED.lora is not None
+    config = dataclasses.replace(ADAPTED, lora=dataclasses.replace(ADAPTED.lora, base="int8"))
+    floats = lora.split(decoder.abstract(ADAPTED, mesh))[1]
+    adapter, base = lora.split(decoder.abstract(config, mesh))
+    train_step(config, adapter, base, mesh)
+    kernels = CONFIG.num_layers * (2 * 128 * 256 + 2 * 128 * 128 + 3 * 128 * 256)
+    scales = CONFIG.num_layers * (256 + 2 * 128 + 128 + 2 * 256 + 128) * 4
+    # Kernels are cut over the four chips, scales over the two of `tensor`, or not at all.
+    saved = local_bytes(floats) - local_bytes(base)
+    assert kernels // 4 - scales < saved < kernels // 4
 
 
 @pytest.mark.slow

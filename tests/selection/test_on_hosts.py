@@ -1,45 +1,28 @@
 """A selection by two processes is that of one."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests import xla
+from tests.processes import together
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import json
+import numpy as np
+from bridge_jax.config import SelectionConfig
+from bridge_jax.selection.strategies import STRATEGIES, select
+from tests.selection.pools import unit_vectors
 
-
-def chosen(processes):
-    """Returns the last line of each process, of two devices."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "XLA_FLAGS": xla.flags(2),
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, str(Path(__file__).with_name("on_hosts.py"))]
-    started = [
-        subprocess.Popen(
-            [*command, str(port), str(processes), str(i)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(processes)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * processes
-    return [json.loads(output.splitlines()[-1]) for output in outputs]
+embeddings, gradients = (unit_vectors(300, 8, seed, mean=1.0) for seed in (0, 1))
+difficulty = np.random.default_rng(0).gamma(2, size=300)
+chosen = {}
+for strategy in STRATEGIES:
+    config = SelectionConfig(strategy=strategy)
+    chosen[strategy] = select(difficulty, embeddings, 40, config, 0, None, gradients).chosen
+print(json.dumps({"devices": jax.device_count(), "chosen": chosen}))
+"""
 
 
 @pytest.mark.slow
 def test_two_processes_choose_what_one_chooses():
-    (alone,), (one, other) = chosen(1), chosen(2)
+    (alone,), (one, other) = together(SCRIPT, 1, 2), together(SCRIPT, 2, 2)
     assert (alone["devices"], one["devices"]) == (2, 4)
     assert alone["chosen"] == one["chosen"] == other["chosen"]

@@ -1,7 +1,9 @@
 """Loads pretrained weights as our parameters, from safetensors folders and GGUF files.
 
-Tensors are read one at a time and written at once into their (sharded) place: the host's memory
-never holds more than one tensor besides the parameters that are kept there.
+Tensors are read one at a time. Each device gets rows of its own, as they are in the file, and the
+devices exchange and transpose them: all hosts together read a checkpoint once, in long stretches,
+wherever a parameter is replicated or cut. A host's memory never holds more than its rows of one
+tensor besides the parameters that are kept there.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ from bridge_jax.models.hub import presets
 from bridge_jax.models.hub.families import Tensor, named_tensors
 from bridge_jax.models.hub.files import Source, is_hub_id, locate, open_source, read_hf_config
 from bridge_jax.models.hub.hf_config import cut, from_hf
-from bridge_jax.parallel.sharding import make_mesh
+from bridge_jax.parallel.sharding import make_mesh, spec_for
 
 # Harmless extras: constants that older exports kept, and the copy of a tied embedding.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$|^rope_freqs\.weight$")
@@ -55,12 +57,14 @@ def load(
     shapes: dict[str, Any] = traverse_util.flatten_dict(abstract, sep="/")
     params = {}
     for row in {row: None for _, row, _ in named_tensors(source.table, config)}:
+        stored = jax.ShapeDtypeStruct(row.shape(config), shapes[row.ours].dtype)
 
-        def read(layer: int, row: Tensor = row) -> np.ndarray:
-            value = source.read(row.theirs.format(i=layer))
-            return einops.rearrange(value, row.pattern, **row.axes(config))
+        def read(layer: int, row: Tensor = row, stored: Any = stored) -> jax.Array:
+            return _read(source, row, layer, stored, mesh)
 
-        params[row.ours] = _place(read, layers if row.stacked else None, shapes[row.ours])
+        arranged = row.pattern, tuple(row.axes(config).items())
+        layers_of_row = layers if row.stacked else None
+        params[row.ours] = _place(read, arranged, layers_of_row, shapes[row.ours])
     return config, traverse_util.unflatten_dict(params, sep="/")
 
 
@@ -147,26 +151,72 @@ def _some(found: list[str], comma: str = ", ") -> str:
     return comma.join(found[:_LISTED]) + more
 
 
+def _read(
+    source: Source, row: Tensor, layer: int, stored: jax.ShapeDtypeStruct, mesh: Mesh
+) -> jax.Array:
+    """Returns a tensor in the layout of its file, its rows spread over all devices of the mesh."""
+
+    @functools.cache  # Where the devices do not divide the rows, several have the same.
+    def part(first: int, last: int) -> np.ndarray:
+        value = source.rows(row.theirs.format(i=layer), first, last)
+        return (value - row.added if row.added else value).astype(stored.dtype, copy=False)
+
+    names = ("rows", *[None] * (len(stored.shape) - 1))
+    spread = NamedSharding(mesh, spec_for(names, stored.shape, mesh))
+
+    def of_device(index: Any) -> np.ndarray:
+        first, last, _ = index[0].indices(stored.shape[0])
+        return part(first, last)
+
+    return jax.make_array_from_callback(stored.shape, spread, of_device)
+
+
+# An einops pattern from the axes of a stored tensor to ours, and the size of each axis.
+_Arranged = tuple[str, tuple[tuple[str, int], ...]]
+
+
 def _place(
-    read: Callable[[int], np.ndarray],
+    read: Callable[[int], jax.Array],
+    arranged: _Arranged,
     layers: tuple[int, ...] | None,
     shape: jax.ShapeDtypeStruct,
 ) -> jax.Array:
-    """Returns one parameter on its devices, the layers stacked; each host copies its part only."""
+    """Returns one parameter where it belongs, the layers stacked.
+
+    Args:
+      read: layer -> the tensor as it is stored.
+      arranged: how its axes become ours.
+      layers: those that are stacked; None if the parameter is of no layer.
+      shape: of the parameter, with its place.
+    """
     sharding = cast(NamedSharding, shape.sharding)
     if layers is None:
-        return _shard(read(0), shape.dtype, sharding)
+        return _arranging(arranged, sharding)(read(0))
     one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    arrange = _arranging(arranged, one)
     zeros, write = _stacking(shape)
     stack = zeros()
     for position, layer in enumerate(layers):
-        written = write(stack, _shard(read(layer), shape.dtype, one), position)
+        written = write(stack, arrange(read(layer)), position)
         # Without this, reading runs ahead of writing, and layers pile up on the host.
         stack = jax.block_until_ready(written)
     return stack
 
 
-@functools.lru_cache(maxsize=64)  # Tensors of one shape, and the next load, compile nothing anew.
+# Tensors of one shape, and the next load, compile nothing anew. A single program would do both, but
+# where its layer has to be gathered, XLA copies the whole stack.
+@functools.lru_cache(maxsize=64)
+def _arranging(arranged: _Arranged, place: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    """Returns a compiled function that changes a stored tensor's axes to ours, and its place."""
+    pattern, sizes = arranged
+
+    def ours(stored: jax.Array) -> jax.Array:
+        return einops.rearrange(stored, pattern, **dict(sizes))
+
+    return jax.jit(ours, out_shardings=place)
+
+
+@functools.lru_cache(maxsize=64)
 def _stacking(shape: jax.ShapeDtypeStruct) -> tuple[Callable[..., jax.Array], ...]:
     """Returns two compiled functions: one makes a stack of zeros, one writes a layer into it."""
 
@@ -176,10 +226,4 @@ def _stacking(shape: jax.ShapeDtypeStruct) -> tuple[Callable[..., jax.Array], ..
     return (
         jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=shape.sharding),
         jax.jit(write, donate_argnums=0, out_shardings=shape.sharding),
-    )
-
-
-def _shard(value: np.ndarray, dtype: Any, sharding: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(
-        value.shape, sharding, lambda index: np.ascontiguousarray(value[index]).astype(dtype)
     )

@@ -203,6 +203,8 @@ def _value(row: Tensor, layer: int, config: DecoderConfig, params: dict[str, Any
     if row.stacked:
         value = value[layer]
         path = row.ours.removesuffix("/kernel")
+        if (scale := params.get(f"{path}/{lora.SCALE}")) is not None:
+            value = lora.in_floats(value, scale[layer])
         if config.lora is not None and f"{path}/lora_a" in params:
             a, b = (params[f"{path}/{side}"][layer] for side in lora.MATRICES)
             value = lora.merge(config.lora, value, a, b)

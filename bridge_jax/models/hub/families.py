@@ -14,11 +14,19 @@ from bridge_jax.models.config import DecoderConfig
 
 
 class Tensor(NamedTuple):
-    """One tensor: their name, our path and how their axes become ours."""
+    """One tensor.
+
+    Attributes:
+      theirs: its name in the files.
+      ours: our path.
+      pattern: how their axes become ours.
+      added: to each number, in the files.
+    """
 
     theirs: str
     ours: str
     pattern: str
+    added: float = 0.0
 
     @property
     def stacked(self) -> bool:
@@ -90,11 +98,21 @@ _LAYER: list[_TensorNames] = [
 _PRE_NORM: list[_TensorNames] = [
     ("mlp_norm/scale", "D -> D", "post_attention_layernorm.weight", "ffn_norm.weight"),
 ]
-# The rows that follow a trait; "" where GGUF files of such a family are not read.
+# The rows that follow a trait.
 _POST_NORMS: list[_TensorNames] = [
-    ("attention_post_norm/scale", "D -> D", "post_attention_layernorm.weight", ""),
-    ("mlp_norm/scale", "D -> D", "pre_feedforward_layernorm.weight", ""),
-    ("mlp_post_norm/scale", "D -> D", "post_feedforward_layernorm.weight", ""),
+    (
+        "attention_post_norm/scale",
+        "D -> D",
+        "post_attention_layernorm.weight",
+        "post_attention_norm.weight",
+    ),
+    ("mlp_norm/scale", "D -> D", "pre_feedforward_layernorm.weight", "ffn_norm.weight"),
+    (
+        "mlp_post_norm/scale",
+        "D -> D",
+        "post_feedforward_layernorm.weight",
+        "post_ffw_norm.weight",
+    ),
 ]
 _QKV_BIAS: list[_TensorNames] = [
     ("attention/query/bias", "(N H) -> N H", "self_attn.q_proj.bias", "attn_q.bias"),
@@ -102,8 +120,8 @@ _QKV_BIAS: list[_TensorNames] = [
     ("attention/value/bias", "(K H) -> K H", "self_attn.v_proj.bias", "attn_v.bias"),
 ]
 _QK_NORM: list[_TensorNames] = [
-    ("attention/query_norm/scale", "H -> H", "self_attn.q_norm.weight", ""),
-    ("attention/key_norm/scale", "H -> H", "self_attn.k_norm.weight", ""),
+    ("attention/query_norm/scale", "H -> H", "self_attn.q_norm.weight", "attn_q_norm.weight"),
+    ("attention/key_norm/scale", "H -> H", "self_attn.k_norm.weight", "attn_k_norm.weight"),
 ]
 
 
@@ -118,7 +136,12 @@ def _tensors(traits: dict[str, Any], is_gguf: bool = False) -> tuple[Tensor, ...
     prefix = "blk.{i}." if is_gguf else "model.layers.{i}."
     for ours, pattern, *names in layer:
         rows.append((f"layers/{ours}", pattern, prefix + names[is_gguf]))
-    return tuple(Tensor(theirs, ours, pattern) for ours, pattern, theirs in rows)
+    # llama.cpp has one form of the norm: it stores the scale that Gemma keeps without its 1.
+    offset = traits.get("norm_offset", 0.0) if is_gguf else 0.0
+    return tuple(
+        Tensor(theirs, ours, pattern, offset if ours.endswith("norm/scale") else 0.0)
+        for ours, pattern, theirs in rows
+    )
 
 
 def _interleaved(row: Tensor) -> Tensor:
@@ -195,13 +218,18 @@ _GEMMA_TRAITS = {
 }
 
 _QKV_BIASES, _QK_NORMS = {"qkv_bias": True}, {"qk_norm": True}
+_GEMMA3_TRAITS = _GEMMA_TRAITS | _QK_NORMS
 FAMILIES: dict[str, Family] = {
     "llama": Family("LlamaForCausalLM", _LLAMA, {}, tuple(map(_interleaved, _tensors({}, True)))),
     "mistral": Family("MistralForCausalLM", _MISTRAL, {}),
     "qwen2": Family("Qwen2ForCausalLM", _QWEN, _QKV_BIASES, _tensors(_QKV_BIASES, True)),
-    "qwen3": Family("Qwen3ForCausalLM", _QWEN | {"head_dim": 128}, _QK_NORMS),
+    "qwen3": Family(
+        "Qwen3ForCausalLM", _QWEN | {"head_dim": 128}, _QK_NORMS, _tensors(_QK_NORMS, True)
+    ),
     "gemma2": Family("Gemma2ForCausalLM", _GEMMA2, _GEMMA_TRAITS),
-    "gemma3_text": Family("Gemma3ForCausalLM", _GEMMA3, _GEMMA_TRAITS | _QK_NORMS),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM", _GEMMA3, _GEMMA3_TRAITS, _tensors(_GEMMA3_TRAITS, True)
+    ),
 }
 
 

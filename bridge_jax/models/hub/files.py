@@ -48,14 +48,14 @@ class Source(NamedTuple):
       hf_config: its config.json, complete.
       table: the row of each tensor, in the format of the files.
       shapes: of each tensor, by name.
-      read: name -> the tensor.
+      rows: (name, first, last) -> rows of the tensor: `last` is not among them.
     """
 
     path: Path
     hf_config: dict[str, Any]
     table: tuple[Tensor, ...]
     shapes: dict[str, tuple[int, ...]]
-    read: Callable[[str], np.ndarray]
+    rows: Callable[[str, int, int], np.ndarray]
 
 
 class StoredTensors(NamedTuple):
@@ -69,16 +69,10 @@ class StoredTensors(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
     where: dict[str, tuple[Any, str]]
 
-    def read(self, name: str) -> np.ndarray:
-        """Returns one tensor."""
+    def rows(self, name: str, first: int, last: int) -> np.ndarray:
+        """Returns f[at most last - first, ...], rows of one tensor; no others are read."""
         file, theirs = self.where[name]
-        return file.get_tensor(theirs)
-
-    def rows(self, name: str, first: int, count: int) -> np.ndarray:
-        """Returns f32[at most count, ...], rows of one tensor."""
-        file, theirs = self.where[name]
-        last = min(first + count, self.shapes[name][0])
-        return np.asarray(file.get_slice(theirs)[first:last], np.float32)
+        return file.get_slice(theirs)[first : min(last, self.shapes[name][0])]
 
 
 def locate(checkpoint: str) -> Path:
@@ -177,10 +171,10 @@ def open_source(path: Path) -> Source:
     """
     if path.suffix == ".gguf":
         hf, file = read_hf_config(path), open_gguf(path)
-        return Source(path, hf, FAMILIES[hf["model_type"]].gguf, file.shapes(), file.tensor)
+        return Source(path, hf, FAMILIES[hf["model_type"]].gguf, file.shapes(), file.rows)
     hf, parts = _folder_config(path)
     stored = _open_all(_find(path), parts)
-    return Source(path, hf, FAMILIES[hf["model_type"]].tensors, stored.shapes, stored.read)
+    return Source(path, hf, FAMILIES[hf["model_type"]].tensors, stored.shapes, stored.rows)
 
 
 def is_composite(path: Path) -> bool:
@@ -389,8 +383,10 @@ def _has_own_head(stamped: tuple[tuple[Path, int, int], ...], family: str, parts
     count, *row = shape or (1,)
     step = max(1, _COMPARED_AT_ONCE // max(1, math.prod(row)))
     for first in range(0, count, step):
-        pair = tensors.rows(head, first, step), tensors.rows(embedding, first, step)
-        if not np.array_equal(*pair, equal_nan=True):
+        theirs, looked_up = (
+            tensors.rows(name, first, first + step).astype(np.float32) for name in (head, embedding)
+        )
+        if not np.array_equal(theirs, looked_up, equal_nan=True):
             return True
     return False
 

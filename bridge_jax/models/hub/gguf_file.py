@@ -17,7 +17,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.models.attention import frequencies
 from bridge_jax.models.config import Rope
 from bridge_jax.models.hub.families import FAMILIES
-from bridge_jax.models.hub.hf_config import KINDS, llama3_scaling
+from bridge_jax.models.hub.hf_config import FULL, KINDS, SLIDING, llama3_scaling
 
 # NumPy's names of the types of numbers, by their numbers in the file.
 _SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?")))
@@ -36,6 +36,9 @@ _SIZES = {
     "intermediate_size": "feed_forward_length",
     "max_position_embeddings": "context_length",
 }
+# Of Gemma 3, which a file does not say: every sixth layer is a full one, and the 27B, known by its
+# layers, has scores of its own scale.
+_GEMMA3_PERIOD, _GEMMA3_27B_LAYERS = 6, 62
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -192,13 +195,15 @@ class GGUFFile:
                 f"{path}: not a whole GGUF file ({error}); download it again"
             ) from error
         self.metadata = header.metadata
-        self._family = self._value("general.architecture", str)
-        supported = [name for name, family in FAMILIES.items() if family.gguf]
-        if self._family not in supported:
+        # llama.cpp calls a family of language models as the composite that they may be part of.
+        supported = {f.removesuffix("_text"): f for f in FAMILIES if FAMILIES[f].gguf}
+        self._named = self._value("general.architecture", str)
+        if self._named not in supported:
             raise UserError(
-                f"{path}: model_type={self._family!r} is not supported in GGUF; supported: "
+                f"{path}: model_type={self._named!r} is not supported in GGUF; supported: "
                 f"{', '.join(supported)}; use the folder of safetensors"
             )
+        self._family = supported[self._named]
         if (parts := self._value("split.count", int, 1)) > 1:
             raise UserError(
                 f"{path}: is one of {parts} parts; make one file of them: llama-gguf-split --merge"
@@ -208,12 +213,19 @@ class GGUFFile:
         """Returns the shape of each tensor, its axes in PyTorch's order."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
-    def tensor(self, name: str) -> np.ndarray:
-        """Returns one tensor as f32, its axes in PyTorch's order."""
+    def rows(self, name: str, first: int, last: int) -> np.ndarray:
+        """Returns f32[at most last - first, ...], rows of a tensor with axes in PyTorch's order.
+
+        Of a tensor of several axes, no other rows are read.
+        """
         tensor = self._tensors[name]
-        data = self._stored[tensor.start : tensor.start + tensor.size]
-        rows = data.reshape(*tensor.shape[:-1], -1) if data.size else data
-        return np.asarray(self._dequantize(rows, tensor.kind), np.float32).reshape(tensor.shape)
+        data, shape = self._stored[tensor.start : tensor.start + tensor.size], tensor.shape
+        if len(shape) == 1:  # Its blocks may not end where the rows do.
+            return np.asarray(self._dequantize(data, tensor.kind), np.float32)[first:last]
+        data = data.reshape(shape[0], -1)[first:last] if data.size else data
+        shape = (min(last, shape[0]) - first, *shape[1:])
+        data = data.reshape(*shape[:-1], -1) if data.size else data
+        return np.asarray(self._dequantize(data, tensor.kind), np.float32).reshape(shape)
 
     def hf_config(self) -> dict[str, Any]:
         """Returns the header as the keys of a Hugging Face config.json.
@@ -222,10 +234,10 @@ class GGUFFile:
           UserError: positions are stretched, or a window is used, in a way that we do not know; a
             value is missing, or of another type.
         """
-        hf = {
+        defaults = FAMILIES[self._family].defaults
+        hf: dict[str, Any] = {
             "architectures": [FAMILIES[self._family].architecture],
             "model_type": self._family,
-            "hidden_act": "silu",
             "bos_token_id": self._value("tokenizer.ggml.bos_token_id", int, None),
             "eos_token_id": self._value("tokenizer.ggml.eos_token_id", int, None),
             "vocab_size": len(self._value("tokenizer.ggml.tokens", list)),
@@ -234,29 +246,62 @@ class GGUFFile:
         for key, theirs in _SIZES.items():
             value = self._of_family(theirs, int, None)
             if value is None and key in _NEEDED:
-                raise UserError(f"{self.path}: lacks {self._family}.{theirs}; download it again")
+                raise UserError(f"{self.path}: lacks {self._named}.{theirs}; download it again")
             if value is not None:
                 hf[key] = value
-                KINDS[key].check(value, key, f"{self.path} ({self._family}.{theirs})")
+                KINDS[key].check(value, key, f"{self.path} ({self._named}.{theirs})")
         hf.setdefault("num_key_value_heads", hf["num_attention_heads"])
         hf["head_dim"] = hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
-        hf["rope_theta"] = _decimal(self._of_family("rope.freq_base", float, 10_000.0))
+        theta = self._of_family("rope.freq_base", float, defaults["rope_theta"])
+        hf["rope_theta"] = _decimal(theta)
         epsilon = self._of_family("attention.layer_norm_rms_epsilon", float, 1e-5)
         hf["rms_norm_eps"] = _decimal(epsilon)
         if scaling := self._rope_scaling(hf["rope_theta"], hf["head_dim"]):
             hf["rope_scaling"] = scaling
+        if self._named == "gemma3":
+            return hf | self._of_gemma3(hf)
+        if self._of_family("attention.sliding_window", int, 0):
+            raise UserError(
+                f"{self.path}: a sliding window is not supported in GGUF of this family; "
+                "use the folder of safetensors"
+            )
         return hf
+
+    def _of_gemma3(self, hf: dict[str, Any]) -> dict[str, Any]:
+        """Returns the keys that a Gemma 3 has besides; llama.cpp writes none that it can guess."""
+        layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
+        window = self._of_family("attention.sliding_window", int, 0)
+        types = [FULL] * layers
+        if window:
+            key = "gemma3.attention.sliding_window_pattern"
+            given: Any = self.metadata.get(key, _GEMMA3_PERIOD)
+            local: list[Any] = given if isinstance(given, list) else []
+            if type(given) is int and given > 0:
+                local = [(i + 1) % given > 0 for i in range(layers)]
+            if len(local) != layers or not {type(item) for item in local} <= {bool, int}:
+                raise UserError(
+                    f"{self.path}: {key} is neither a period nor "
+                    f"a list of {layers} layers; download it again"
+                )
+            types = [SLIDING if is_local else FULL for is_local in local]
+        is_27b = layers == _GEMMA3_27B_LAYERS
+        found = {
+            "layer_types": types,
+            "sliding_window": window or None,
+            "query_pre_attn_scalar": hf["hidden_size"] // heads if is_27b else hf["head_dim"],
+            "rope_local_base_freq": _decimal(
+                self._of_family("rope.freq_base_swa", float, 10_000.0)
+            ),
+        }
+        if softcap := self._of_family("final_logit_softcapping", float, 0.0):
+            found["final_logit_softcapping"] = _decimal(softcap)
+        return found
 
     def _rope_scaling(self, theta: float, head_dim: int) -> dict[str, Any] | None:
         kind = self._of_family("rope.scaling.type", str, "none")
         if kind not in ("none", "linear"):
             raise UserError(
                 f"{self.path}: rope scaling {kind!r} is not supported in GGUF; "
-                "use the folder of safetensors"
-            )
-        if self._of_family("attention.sliding_window", int, 0):
-            raise UserError(
-                f"{self.path}: a sliding window is not supported in GGUF; "
                 "use the folder of safetensors"
             )
         if (rotated := self._of_family("rope.dimension_count", int, head_dim)) != head_dim:
@@ -272,7 +317,7 @@ class GGUFFile:
         return {"rope_type": "linear", "factor": _decimal(factor)}
 
     def _of_family(self, key: str, kind: type, default: Any) -> Any:
-        return self._value(f"{self._family}.{key}", kind, default)
+        return self._value(f"{self._named}.{key}", kind, default)
 
     def _value(self, key: str, kind: type, *default: Any) -> Any:
         """Returns the value of a key in the header, of the type `kind`.
@@ -315,7 +360,7 @@ class GGUFFile:
     def _llama3_scaling(self, theta: float, head_dim: int) -> dict[str, Any]:
         """Returns Llama 3's numbers; the file keeps only the factor of each frequency."""
         plain = frequencies(Rope(theta), head_dim)
-        factors = self.tensor("rope_freqs.weight")
+        factors = self.rows("rope_freqs.weight", 0, head_dim)
         for factor in (8.0, 32.0):  # of Llama 3.1 and of Llama 3.2
             rope = Rope(theta, factor, 8192)
             expected = plain / frequencies(rope, head_dim)

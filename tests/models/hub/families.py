@@ -74,13 +74,13 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make(shape: str, folder: Path, dtype: str = "float32") -> Any:
-    """Writes the model of `shape` to `folder` and returns transformers' own."""
+def make(shape: str, folder: Path, dtype: str = "float32", **more: Any) -> Any:
+    """Writes the model of `shape`, with `more` changes; returns transformers' own."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     family, changes = SHAPES[shape]
-    config = AutoConfig.for_model(family, **{**_SMALL, **changes})
+    config = AutoConfig.for_model(family, **{**_SMALL, **changes, **more})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     with torch.no_grad():

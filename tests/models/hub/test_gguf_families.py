@@ -1,4 +1,4 @@
-"""GGUF files of the Llama and Qwen2 families, written here, against the folders they came from."""
+"""GGUF files of each family, written here as llama.cpp's converter does, against their origin."""
 
 import json
 
@@ -13,7 +13,9 @@ from bridge_jax.models.attention import frequencies
 from bridge_jax.models.config import Rope
 from bridge_jax.models.hub import checkpoint
 from tests import tiny
+from tests.models.hub import families
 from tests.models.hub.tiny_gguf import write_changed, write_gguf
+from tests.models.test_model_parity import all_logits
 
 gguf = pytest.importorskip("gguf")
 
@@ -90,3 +92,81 @@ def test_another_family_is_named(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "gemma2"}))
     with pytest.raises(UserError, match=r"model_type='gemma2' is not supported in GGUF"):
         load(write_gguf(folder, tmp_path / "model.gguf"))
+
+
+# Of transformers, changed to what a GGUF file can say of a small Gemma 3.
+GEMMA3 = {"query_pre_attn_scalar": 16}
+
+
+@pytest.mark.parametrize("shape", ["qwen3", "qwen3_untied", "gemma3", "gemma3_scaled"])
+def test_logits_of_a_gguf_file_are_those_of_transformers(shape, tmp_path):
+    torch = pytest.importorskip("torch")
+    more = GEMMA3 if shape.startswith("gemma") else {}
+    theirs = families.make(shape, tmp_path / "folder", **more)
+    config, params = load(tmp_path / "folder")
+    there, again = load(write_gguf(tmp_path / "folder", tmp_path / "model.gguf"))
+    assert there == config
+    # A Gemma's scale of a norm has lost digits in the sum with 1.
+    tolerance = 1e-6 if more else 0
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance), again, params
+    )
+    tokens = np.random.default_rng(0).integers(0, families.VOCAB, (2, 40))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    assert expected.std() > 0.1  # or the comparison would say nothing
+    found = np.asarray(all_logits(there, again, tokens))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_what_a_gemma_3_file_does_not_say_is_as_in_llama_cpp(tmp_path):
+    families.make("gemma3", tmp_path / "folder", **GEMMA3)
+
+    def config(**change):
+        path = tmp_path / f"{'-'.join(change)}.gguf"
+        change = {f"gemma3.{key}": value for key, value in change.items()}
+        write_changed(tmp_path / "folder", path, change)
+        return checkpoint.planned_config(ModelConfig(str(path)))
+
+    old = config(**{"rope.freq_base_swa": None})
+    assert (old.local_rope, old.rope) == (Rope(10_000.0), Rope(1e6))
+    assert (old.window, old.local) == (7, (True,) * 5 + (False, True))
+    assert old.query_scale == 16**-0.5 and old.final_softcap is None
+    assert config(**{"attention.sliding_window": None}).local == ()
+    # The 27B is known by its 62 layers: its scores are divided by the root of D / N.
+    assert config(block_count=62).query_scale == 8**-0.5
+
+
+def test_the_pattern_of_windows_is_a_period_or_a_list(tmp_path):
+    families.make("gemma3", tmp_path / "folder", **GEMMA3)
+    written = gguf.GGUFWriter.add_sliding_window
+
+    def config(pattern):
+        def add(writer, window):
+            written(writer, window)
+            writer.add_array("gemma3.attention.sliding_window_pattern", pattern)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gguf.GGUFWriter, "add_sliding_window", add)
+            path = write_gguf(tmp_path / "folder", tmp_path / f"{len(pattern)}.gguf")
+        return checkpoint.planned_config(ModelConfig(str(path)))
+
+    local = [True, False, True, True, False, True, True]
+    assert config(local).local == tuple(local)
+    with pytest.raises(UserError, match="neither a period nor a list of 7 layers"):
+        config(local[:3])
+
+
+def test_a_window_of_another_family_is_refused(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path / "folder")
+    written = gguf.GGUFWriter.add_head_count
+
+    def add(writer, count):
+        written(writer, count)
+        writer.add_sliding_window(64)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf.GGUFWriter, "add_head_count", add)
+        path = write_gguf(folder, tmp_path / "a.gguf")
+    with pytest.raises(UserError, match="sliding window is not supported in GGUF of this family"):
+        load(path)

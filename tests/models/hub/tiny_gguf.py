@@ -9,12 +9,20 @@ from safetensors.numpy import load_file
 from tests.tiny import CHAT_TEMPLATE
 
 # llama.cpp's names, spelled out apart from bridge_jax.models.hub.families.
+# Gemma's, before the others: it has four norms.
+GEMMA_NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
     "input_layernorm.weight": "attn_norm.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
@@ -25,8 +33,9 @@ NAMES = {
 }
 
 
-def their_name(name):
-    for hf, llama_cpp in NAMES.items():
+def their_name(name, family):
+    names = GEMMA_NAMES | NAMES if family.startswith("gemma") else NAMES
+    for hf, llama_cpp in names.items():
         name = name.replace(hf, llama_cpp)
     return name.replace("model.layers.", "blk.")
 
@@ -38,7 +47,10 @@ def interleaved(weight, heads):
 
 
 def write_tokenizer(writer, folder, size):
-    """Writes a byte-level BPE as llama.cpp does, filled up to `size` tokens."""
+    """Writes a byte-level BPE as llama.cpp does, filled up to `size` tokens; or names alone."""
+    if not (folder / "tokenizer.json").exists():
+        writer.add_token_list([f"[PAD{i}]" for i in range(size)])
+        return
     content = json.loads((folder / "tokenizer.json").read_text())
     ids = content["model"]["vocab"]
     tokens = sorted(ids, key=ids.get)
@@ -54,13 +66,28 @@ def write_tokenizer(writer, folder, size):
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
+def add_positions(writer, config):
+    """Writes what llama.cpp's converter does of the rotary positions and the windows."""
+    import gguf
+
+    ropes = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta")}
+    rope = ropes.get("full_attention", ropes)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope.get("rope_type") == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    if local := ropes.get("sliding_attention"):
+        writer.add_rope_freq_base_swa(local["rope_theta"])
+        writer.add_sliding_window(config["sliding_window"])
+
+
 def write_gguf(folder, path, factors=None, scaling=None):
     """Writes the model and the tokenizer of a folder as one GGUF file; returns its path."""
     config = json.loads((folder / "config.json").read_text())
     family = config["model_type"]
     import gguf
 
-    writer = gguf.GGUFWriter(path, family)
+    writer = gguf.GGUFWriter(path, family.removesuffix("_text"))
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -68,17 +95,22 @@ def write_gguf(folder, path, factors=None, scaling=None):
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_key_length(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_theta"])
+    add_positions(writer, config)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     if scaling:
         writer.add_rope_scaling_type(scaling)
         writer.add_rope_scaling_factor(4.0)
     write_tokenizer(writer, folder, config["vocab_size"])
-    for name, value in load_file(folder / "model.safetensors").items():
+    tensors = {}
+    for file in folder.glob("model*.safetensors"):
+        tensors |= load_file(file)
+    for name, value in tensors.items():
         if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             kind = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
             value = interleaved(value, config[kind])
-        writer.add_tensor(their_name(name), np.ascontiguousarray(value))
+        if family.startswith("gemma") and name.endswith("norm.weight"):
+            value = value + 1
+        writer.add_tensor(their_name(name, family), np.ascontiguousarray(value))
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))
     writer.write_header_to_file()

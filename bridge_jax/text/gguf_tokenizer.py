@@ -1,0 +1,161 @@
+"""Reads the tokenizer in a GGUF file: a byte-level BPE, or Gemma's BPE of SentencePiece.
+
+llama.cpp keeps the parts of a tokenizer, and has its rules in code. They are the families' own
+here, from their tokenizer.json. Left out: SentencePiece models that put a space before a text
+(Llama 2), and word pieces.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from bridge_jax.errors import UserError
+from bridge_jax.models.hub.gguf_file import open_gguf
+
+# llama.cpp's token types: control for markers such as <|im_end|>, user-defined for those that
+# are shown, such as Qwen's <tool_call>.
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+_LONGEST_PIECE = 256  # characters; SentencePiece trains pieces of 16
+
+# The families' pre-tokenizers by `tokenizer.ggml.pre`.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CUTS: dict[str, Any] = {
+    "smollm": pre_tokenizers.Digits(individual_digits=True),
+    "qwen2": pre_tokenizers.Split(tokenizers.Regex(_WORDS.replace("NUMBER", r"\p{N}")), "isolated"),
+    "llama-bpe": pre_tokenizers.Split(
+        tokenizers.Regex(_WORDS.replace("NUMBER", r"\p{N}{1,3}")), "isolated"
+    ),
+}
+
+
+class _Parts(NamedTuple):
+    """The header's keys of the tokenizer.
+
+    Attributes:
+      path: the file.
+      metadata: the header's key-value pairs.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+
+    def named(self, name: str) -> Any:
+        """Returns the value of a key, or None."""
+        return self.metadata.get(f"tokenizer.ggml.{name}")
+
+    def listed(self, name: str, kind: type) -> list[Any]:
+        """Returns a list of one type."""
+        value = self.named(name)
+        if not isinstance(value, list) or not all(type(item) is kind for item in value):
+            raise self.damaged(f"tokenizer.ggml.{name} must be a list of type {kind.__name__}")
+        return value
+
+    def damaged(self, what: str) -> UserError:
+        """Returns the error of a file that contradicts itself."""
+        return UserError(f"{self.path}: {what}; download it again")
+
+
+def read(path: Path) -> Any:
+    """Returns the tokenizer in a GGUF file as a transformers fast tokenizer.
+
+    Raises:
+      UserError: it is of a kind that is not read, or damaged.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    parts = _Parts(path, open_gguf(path).metadata)
+    model, pre = parts.named("model"), parts.named("pre")
+    # Where a file does not say so, a text begins with a space.
+    is_gemma = model == "llama" and parts.named("add_space_prefix") is False
+    if not is_gemma and (model != "gpt2" or not isinstance(pre, str) or pre not in _CUTS):
+        raise UserError(
+            f"{path}: tokenizer {(model, pre)} is not supported; use a folder of safetensors"
+        )
+    tokens, types = parts.listed("tokens", str), parts.listed("token_type", int)
+    if len(types) != len(tokens):
+        raise parts.damaged(f"{len(types)} token types for {len(tokens)} tokens")
+    typed = list(zip(tokens, types))
+    bpe = _of_pieces(parts, typed) if is_gemma else _of_bytes(parts, tokens, str(pre))
+    bpe.add_special_tokens([t for t, kind in typed if kind in (_CONTROL, _UNKNOWN)])
+    # SentencePiece looks for them where spaces are pieces already, so that one may be of spaces.
+    shown = [t for t, kind in typed if kind == _USER_DEFINED]
+    bpe.add_tokens([tokenizers.AddedToken(t, normalized=is_gemma) for t in shown])
+    named: dict[str, Any] = {}
+    for argument, role in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding")):
+        i = parts.named(f"{role}_token_id")
+        if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
+            raise parts.damaged(
+                f"tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens"
+            )
+        named[argument] = None if i is None else tokens[i]
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=_template(parts), **named)
+
+
+def _of_bytes(parts: _Parts, tokens: Sequence[str], pre: str) -> tokenizers.Tokenizer:
+    """Returns a byte-level BPE, cut into words as a family does."""
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = []
+    for pair in parts.listed("merges", str):
+        left, _, right = pair.partition(" ")
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise parts.damaged(
+                f"tokenizer.ggml.merges: {pair!r} does not join two tokens to a third"
+            )
+        merges.append((left, right))
+    # Llama 3 takes words that are whole in the vocabulary before it merges.
+    bpe = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre == "llama-bpe"))
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "smollm")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([_CUTS[pre], to_bytes])
+    bpe.decoder = decoders.ByteLevel()
+    if pre == "qwen2":  # llama.cpp leaves it out; transformers does not.
+        bpe.normalizer = normalizers.NFC()
+    return bpe
+
+
+def _of_pieces(parts: _Parts, typed: Sequence[tuple[str, int]]) -> tokenizers.Tokenizer:
+    """Returns a BPE of characters, of which unknown ones are bytes.
+
+    SentencePiece joins the two neighbours whose piece has the highest score, so each way to halve a
+    piece is a merge, and the scores are their order.
+    """
+    scores = parts.listed("scores", float)
+    if len(scores) != len(typed) or not all(map(math.isfinite, scores)):
+        raise parts.damaged(f"tokenizer.ggml.scores must be {len(typed)} finite numbers")
+    normal = {token for token, kind in typed if kind == _NORMAL}
+    if longest := [token for token in normal if len(token) > _LONGEST_PIECE]:
+        raise parts.damaged(f"a token of {len(longest[0]):,} characters is longer than any model's")
+    merges = []
+    for (token, kind), score in zip(typed, scores):
+        for at in range(1, len(token) if kind == _NORMAL else 0):
+            left, right = token[:at], token[at:]
+            if left in normal and right in normal:
+                merges.append((-score, at, left, right))
+    merges.sort(key=lambda merge: merge[:2])
+    vocabulary = {token: i for i, (token, _) in enumerate(typed)}
+    unknown = next((token for token, kind in typed if kind == _UNKNOWN), None)
+    pairs = [(left, right) for _, _, left, right in merges]
+    model = models.BPE(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    bpe = tokenizers.Tokenizer(model)
+    bpe.normalizer = normalizers.Replace(" ", "▁")
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return bpe
+
+
+def _template(parts: _Parts) -> Any:
+    """Returns the chat template; several by their names, where none is the default."""
+    key = "tokenizer.chat_template"
+    found = {k: v for k, v in parts.metadata.items() if k == key or k.startswith(f"{key}.")}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise parts.damaged(f"{name} is no text")
+    others = {name.removeprefix(f"{key}."): text for name, text in found.items()}
+    return found.get(key) or others or None
