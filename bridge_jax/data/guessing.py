@@ -57,12 +57,18 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
         pairs = ",".join(f"{ours}:{theirs}" for ours, theirs in found.items())
         said.append(f"data.columns={pairs}, by their names and values")
         config = dataclasses.replace(config, columns={**config.columns, **found})
-    if "kind" in given and "choices" in given:
-        return Guess(config, tuple(said))
     column = config.columns.get("answer", "answer")
     answers = [row.value[column] for row in rows if row.value.get(column) is not None]
+    if not answers and "labelled" not in given and {"kind", "choices"} & set(given):
+        config = dataclasses.replace(config, labelled=False)
+        said.append("data.labelled=false: no row has an answer, so the teacher's are the labels")
     if not answers and "kind" in given:
         return Guess(config, tuple(said))
+    if "kind" in given and "choices" in given:
+        return Guess(config, tuple(said))
+    if not answers and "choices" in given:
+        said.append("data.kind=label, as its choices are given")
+        return Guess(dataclasses.replace(config, kind="label"), tuple(said))
     if not answers:
         raise UserError(
             f"{config.path}: no column is clearly that of the answers; the columns are "

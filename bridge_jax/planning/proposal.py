@@ -33,6 +33,7 @@ from bridge_jax.methods import teacher
 _REASONING, _ANSWER = 192, 32
 _REPLY = 2_048  # The reasoning that a vendor's model keeps to itself counts too.
 _QUERIES = 0.05  # Of the pool.
+_TEST = 100  # Test questions that the teacher answers where nobody has, at most.
 _SHORTEST = 64  # Generated instructions have prompts of 54 tokens.
 _KEPT = 0.95  # The share of prompts at least that are not cut.
 _WIDTH = 100  # Columns of the Python file.
@@ -53,10 +54,8 @@ def starting(data: DataConfig) -> RunConfig:
         column = data.columns.get("answer", "answer")
         asked = f'Read the text and say which of these labels is its "{column}".'
         data = dataclasses.replace(data, instruction=asked)
-    as_student = _training(7e-4, steps=400)
     return RunConfig(
         name=name,
-        compare=("labels",) if data.labelled else (),
         data=data,
         teacher=TeacherConfig(
             kind="openai",
@@ -71,8 +70,7 @@ def starting(data: DataConfig) -> RunConfig:
         warmup=WarmupConfig(0.05, _training(5e-5, epochs=1)),
         assistant_training=_training(3e-4, epochs=3),
         instruct=InstructConfig(120, _training(5e-4, epochs=1)),
-        student_training=as_student,
-        labels_training=as_student,
+        student_training=_training(7e-4, steps=400),
         generation=GenerationConfig(max_new_tokens=_REASONING + _ANSWER),
         evaluation=EvaluationConfig(assistant_examples=100, student_before=False),
     )
@@ -94,7 +92,7 @@ def fitted(config: RunConfig, max_prompt_tokens: int, longest: int, splits: Spli
     cut = "cut_beginning" if data.kind == "choice" else "cut_end"  # Options stand at the end.
     trainings = {
         name: dataclasses.replace(getattr(config, name), row_tokens=room)
-        for name in ("assistant_training", "student_training", "labels_training")
+        for name in ("assistant_training", "student_training")
     }
     parts = {
         name: dataclasses.replace(
@@ -103,17 +101,32 @@ def fitted(config: RunConfig, max_prompt_tokens: int, longest: int, splits: Spli
         )
         for name in ("warmup", "instruct")
     }
-    has_answers = any(example.answer for example in splits.pool)
+    if not data.labelled:
+        config, parts = _without_labels(config, parts, splits)
     return dataclasses.replace(
         config,
-        compare=config.compare if has_answers else (),
         max_prompt_tokens=max_prompt_tokens,
         on_long_prompt=cut if longest > max_prompt_tokens else "error",
         data=data,
-        budget=_budget(config, splits),
+        budget=_budget(config, splits, config.evaluation.teacher_test),
         **trainings,
         **parts,
     )
+
+
+def _without_labels(
+    config: RunConfig, parts: dict[str, Any], splits: Splits
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Returns the config and its parts for a pool that nobody has labelled (README)."""
+    bare = sum(example.answer is None for example in splits.test)
+    changed = dataclasses.replace(
+        config,
+        selection=dataclasses.replace(config.selection, difficulty="entropy"),
+        teacher=dataclasses.replace(config.teacher, keep_wrong=True),
+        rationales=dataclasses.replace(config.rationales, filter="confidence"),
+        evaluation=dataclasses.replace(config.evaluation, teacher_test=min(bare, _TEST)),
+    )
+    return changed, {**parts, "warmup": dataclasses.replace(parts["warmup"], fraction=0.0)}
 
 
 def prompt_tokens(lengths: Any) -> int:
@@ -193,9 +206,9 @@ def _training(
     return TrainConfig(epochs, steps, batch_rows=2, learning_rate=learning_rate, remat="none")
 
 
-def _budget(config: RunConfig, splits: Splits) -> BudgetConfig:
-    """Returns a budget of a share of the pool, and of what it may cost at most."""
-    queries = max(1, round(_QUERIES * len(splits.pool)))
+def _budget(config: RunConfig, splits: Splits, bought: int) -> BudgetConfig:
+    """Returns a budget of a share of the pool and of the test's answers, and its cost at most."""
+    queries = max(1, round(_QUERIES * len(splits.pool))) + bought
     settings = config.teacher
     usd = 1.0
     if settings.kind in API_TEACHERS and not settings.free:

@@ -42,6 +42,7 @@ STUDENT, DIRECT = "tutoring/student", "baselines/direct"
 BY_LABELS = "baselines/labels"
 ASKED, WRITTEN, BUDGETED = "budgets/asked", "budgets/written", "budgets/student"
 REINFORCED = "budgets/reinforced"
+ON_POLICY = "tutoring/on_policy"
 OF_ASSISTANT = ("evaluation/assistant_base", "evaluation/assistant")
 OF_STUDENT = tuple(
     f"evaluation/{name}"
@@ -261,6 +262,15 @@ REINFORCEMENT: dict[str, tuple[Any, tuple[str, ...]]] = {
     **{f"train.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()},
 }
 FIELDS |= {f"reinforcement.{name}": (value, NOTHING) for name, (value, _) in REINFORCEMENT.items()}
+# What method=on_policy reads of `on_policy`; other methods read nothing.
+ON_POLICY_FIELDS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "on_policy.questions": (3, (ON_POLICY,)),
+    "on_policy.temperature": (0.5, (ON_POLICY,)),
+    "on_policy.top_k": (8, (ON_POLICY,)),
+    **{f"on_policy.train.{name}": (value, (ON_POLICY,)) for name, value in TRAINING.items()},
+    **{f"on_policy.train.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()},
+}
+FIELDS |= {name: (value, NOTHING) for name, (value, _) in ON_POLICY_FIELDS.items()}
 # What each of these does is in a test of its own.
 ALONE = {
     "thinking.after": "test_budgets_come_after_the_training_of_another_method",
@@ -369,6 +379,15 @@ def test_a_field_of_training_at_budgets_is_read_by(budgeted, tmp_path, field):
     assert other != budgeted
     expected = and_what_follows(budgeted, readers)
     assert changed(keys_of(budgeted, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+@pytest.mark.parametrize("field", ON_POLICY_FIELDS)
+def test_a_field_of_on_policy_distillation_is_read_by(base, tmp_path, field):
+    value, readers = ON_POLICY_FIELDS[field]
+    config = dataclasses.replace(base, method="on_policy")
+    other = with_value(config, field, value)
+    expected = and_what_follows(config, readers)
+    assert changed(keys_of(config, tmp_path), keys_of(other, tmp_path)) == expected
 
 
 def test_budgets_come_after_the_training_of_another_method(budgeted, tmp_path):
