@@ -1,10 +1,13 @@
-"""Converts a public dataset to a JSON Lines file that a run reads (`bridge_jax.data.public`).
+r"""Converts a public dataset to a JSON Lines file that a run reads (`bridge_jax.data.public`).
 
-python -m launch.convert --from=pubmedqa --path=ori_pqal.json --test_ids=test_ground_truth.json \
-    --train=ori_pqaa.json --train_count=5000 --out=pubmedqa.jsonl
-python -m launch.convert --from=legalbench --train=train.tsv --path=test.tsv --out=unfair_tos.jsonl
+python -m launch.convert --from=pubmedqa --path=ori_pqal.json \
+    --test_ids=test_ground_truth.json --train=ori_pqaa.json \
+    --train_count=5000 --out=pubmedqa.jsonl
+python -m launch.convert --from=legalbench --train=train.tsv --path=test.tsv \
+    --out=unfair_tos.jsonl
 python -m launch.convert --from=tatqa_numbers --train=tatqa_dataset_train.json \
-    --dev=tatqa_dataset_dev.json --test=tatqa_dataset_test_gold.json --out=tatqa.jsonl
+    --dev=tatqa_dataset_dev.json --test=tatqa_dataset_test_gold.json \
+    --out=tatqa.jsonl
 
 Download the files first: nothing is fetched. Files of `--train`, `--dev` and `--test` keep their
 split; those of `--path` are cut. Rows that cannot be read are an error that names them.
@@ -32,13 +35,16 @@ TEST_IDS = flags.DEFINE_string("test_ids", "", "A JSON file of ids in --path tha
 TRAIN = flags.DEFINE_integer("train_count", 0, "Rows for training, at most; 0 is all.")
 DEV = flags.DEFINE_integer("dev_count", 250, "Rows drawn from --path, without --dev.")
 TEST = flags.DEFINE_integer("test_count", 500, "Rows drawn from --path, without --test.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the cut and of the order of rows for training.")
+SEED = flags.DEFINE_integer("cut_seed", 0, "Of the cut and of the order of rows for training.")
 ON_BAD_ROW = flags.DEFINE_enum("on_bad_row", "error", ("error", "skip"), "What bad rows are.")
 
 
 def main(_: list[str]) -> None:
     """Writes the file and prints its counts."""
-    from bridge_jax.data import public  # Takes a second: flags are read before.
+    # These take a second: flags are read before.
+    from rich.console import Console
+
+    from bridge_jax.data import public
 
     counts = public.Counts(TRAIN.value, DEV.value, TEST.value)
     files = {part: flag.value for part, flag in FILES.items()}
@@ -48,9 +54,11 @@ def main(_: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(out, "".join(f"{line}\n" for line in lines))
     splits = collections.Counter(row["split"] for row in found.rows)
-    print(f"{out}: " + ", ".join(f"{splits[part]:,} {part}" for part in ("train", "dev", "test")))
+    counted = ", ".join(f"{splits[part]:,} {part}" for part in ("train", "dev", "test"))
+    console = Console(highlight=False)
+    shown.say(console, f"{out}: {counted}")
     for reason, count in found.left_out.items():
-        print(f"left out: {count:,} x {reason}")
+        shown.say(console, f"left out: {count:,} x {reason}")
     if found.bad.rows:
         shown.complain(found.bad.summary())
 

@@ -1,6 +1,6 @@
-"""Shows what a run would read: faults, splits, lengths, and what each model sees of the data.
+r"""Shows what a run would read: faults, splits, lengths, and what each model sees of the data.
 
-python -m launch.data --config=configs/medical_cpu.py --data.path=DATA/med_pubmedqa.jsonl
+python -m launch.data --config=configs/medical_cpu.py --data.path=pubmedqa.jsonl
 python -m launch.data --data.path=tickets.csv --write=tickets_config.py \
     --teacher.model=gpt-5-mini --teacher.usd_per_million_input=0.25 \
     --teacher.usd_per_million_output=2

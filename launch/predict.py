@@ -1,6 +1,7 @@
-"""Answers the questions of a file with a trained model.
+r"""Answers the questions of a file with a trained model.
 
-python -m launch.predict --model=models/student --data.path=new.jsonl --out=answers.jsonl
+python -m launch.predict --model=models/student --data.path=new.jsonl \
+    --out=answers.jsonl
 
 The model is an exported folder, the workdir of a run, or any checkpoint, whose task is then given
 by flags (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are JSON

@@ -142,12 +142,14 @@ from absl import app, logging
 from launch import overrides
 from bridge_jax.errors import UserError
 
+kind = sys.argv.pop()
+
 def main(assignments):
     logging.warning("vendor: \\x1b[2J[/b]")
     import logging as standard
     standard.getLogger("bridge_jax.teachers").warning("batch: \\x9b2J")
     error = {"user": UserError("refused: \\x1b[2J [/INST]\\rgone"), "other": KeyError("\\x1b[2J")}
-    raise error[sys.argv.pop()]
+    raise error[kind]
 
 overrides.run_main(main)
 """
@@ -188,6 +190,13 @@ ALLOWED = {
     "shown.text((text, 'dim'))",
     "json.dumps(result, indent=2)",  # ASCII only, by default
     "json.dumps(planned.to_json(name), indent=2)",
+    "json.dumps(seen.to_json(), indent=2)",
+    "made",  # a table
+    # Of this program's own texts.
+    "usage()",
+    "version()",
+    "_answered(functools.partial(_help, main, group, takes_config))",
+    "*lines(parser.parse_known_args(theirs[1:])[0].config, changes)",  # numbers, for scripts
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bridge_jax.data import numbers
 from bridge_jax.data.formats import SUFFIXES, WrittenFloat, read_file
 from bridge_jax.data.rows import BadRowError, Columns, Row, bad_value
-from bridge_jax.errors import UserError
+from bridge_jax.errors import UserError, require
 
 
 class Record(NamedTuple):
@@ -136,6 +136,7 @@ def rows(path: str, part: str) -> Iterator[Row]:
     if suffix != ".json":
         known = ", ".join(kind.removeprefix(".") for kind in (".json", *SUFFIXES))
         raise UserError(f"{setting}={path}: give a {known} file; unpack archives")
+    require(Path(path).is_file(), f"{setting}={path}: no such file")
     value = json_of(path, setting)
     if isinstance(value, dict):  # PubMedQA's: id -> row.
         value = [

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from bridge_jax.config import RunConfig, TrainConfig
@@ -389,7 +390,8 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         total = _sum(bills.values())
         share = min(1.0, size / max(1, total["queries"]))
         teacher.append({name: value * share for name, value in total.items()})
-    return StudyPlan(len(configs), len(devices), totals, _sum(teacher), _sum(alone))
+    chips = len(jax.devices() if devices is None else devices)
+    return StudyPlan(len(configs), chips, totals, _sum(teacher), _sum(alone))
 
 
 def _inputs(lengths: Lengths) -> Mapping[str, Input]:

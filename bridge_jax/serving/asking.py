@@ -15,7 +15,7 @@ from bridge_jax.config import DataConfig, GenerationConfig, RunConfig
 from bridge_jax.config.data import COLUMNS
 from bridge_jax.config.fields import Count, OneOf, Place, Range, Size, check
 from bridge_jax.config.io import from_json, to_json
-from bridge_jax.data import practice
+from bridge_jax.data import practice, sources
 from bridge_jax.data.example import with_task_text
 from bridge_jax.errors import UserError
 from bridge_jax.methods import states_budgets
@@ -134,7 +134,11 @@ def _of_practice(config: RunConfig) -> dict[str, Any]:
     names = ("domains", "min_steps", "max_steps", "families")
     settings = {name: getattr(data, name) for name in names}
     drawn = practice.generate(
-        config.seed, pool=min(data.pool, _KINDS_DRAWN), dev=0, test=0, **settings
+        config.seed,
+        pool=min(data.pool or sources.SIZES["pool"], _KINDS_DRAWN),
+        dev=0,
+        test=0,
+        **settings,
     )
     kinds = {example.kind for example in drawn.pool}
     choices = {example.choices for example in drawn.pool}

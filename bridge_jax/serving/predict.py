@@ -34,10 +34,11 @@ from bridge_jax.serving import asking as asked
 from bridge_jax.serving.answering import Answering
 from bridge_jax.serving.asking import AskingConfig
 from bridge_jax.serving.models import Found
-from bridge_jax.serving.questions import SUFFIXES, Questions
+from bridge_jax.serving.questions import Questions
 
 PART = 512  # Rows; a kill loses no answer, and each part waits once for its longest answers.
 FORMAT = 1
+SUFFIXES = (".jsonl", ".csv")  # Of the file that is written.
 _SETTINGS = "settings.json"
 
 

@@ -36,7 +36,7 @@ def test_no_doc_is_of_a_field_that_is_not_there():
 def test_docs_are_whole():
     found = describe.docs(DataConfig)
     assert found["config"] == found["revision"]
-    assert found["path"] == "the JSONL file, or the hub's dataset name."
+    assert found["path"] == "the file, or the hub's dataset name."
     assert found["min_rouge"] == "ROUGE-L from which a free text counts as right. Our default."
     assert found["source"].endswith("file or folder that the datasets library reads).")
 
@@ -44,7 +44,7 @@ def test_docs_are_whole():
 def test_types_and_defaults():
     found = {field.key: field for field in describe.fields(RunConfig().data, "data.")}
     assert found["data.pool"].kind == "whole number, 0 or more"
-    assert found["data.pool"].default == "500"
+    assert found["data.pool"].default == "0"
     assert found["data.domains"].default == "samples,filings,invoices"
     assert found["data.labelled"].kind == "true | false"
     assert found["data.labelled"].default == "true"

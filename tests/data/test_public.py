@@ -231,7 +231,7 @@ def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
     said = str(error.value).replace(str(tmp_path), "")
     assert "/ori.json, item 2: final_decision='perhaps' is not yes, no or maybe" in said
     assert "/ori.json, item 3: contexts is not a list of texts" in said
-    assert "/ori.json, item 4: question is null" in said
+    assert "/ori.json, item 4: question has no value" in said
     assert "/ori.json, item 5: is a JSON list, not an object" in said
     assert said.endswith("leave them out with --on_bad_row=skip")
     found = public.convert("pubmedqa", files, counts=counts, on_bad_row="skip")
@@ -263,7 +263,7 @@ def test_faults_of_tatqa(tmp_path, item, fault):
     ("name", "content", "fault"),
     [
         ("gone.json", None, "no such file"),
-        ("data.tar.gz", "", "give a json, jsonl, tsv, csv or parquet file; unpack archives"),
+        ("data.tar.gz", "", "give a json, jsonl, ndjson, csv, tsv, parquet file; unpack archives"),
         ("cut.json", '{"1": {', "is not JSON"),
         ("text.json", '"text"', "holds a str, not a list or an object"),
         ("broken.parquet", "PAR1", "cannot be read"),
@@ -303,5 +303,5 @@ def test_the_command_writes_a_file_that_a_run_reads(tmp_path, tatqa):
     process = commands.start(
         "launch.convert", "--from=pubmedqa", "--path=gone.json", f"--out={out}"
     )
-    assert "launch.convert: --path=gone.json: no such file" in process.communicate()[1]
+    assert "error: --path=gone.json: no such file" in process.communicate()[1]
     assert process.returncode == 2

@@ -66,7 +66,7 @@ def test_ids_and_digests_tell_no_answer_from_one(tmp_path):
     ("absent", "reason"),
     [
         ({}, "has no key 'answer'"),
-        ({"answer": None}, "answer is null"),
+        ({"answer": None}, "answer has no value"),
         ({"answer": " "}, "answer is empty"),
         ({"answer": float("nan")}, "answer is NaN"),
     ],

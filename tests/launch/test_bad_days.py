@@ -15,7 +15,7 @@ from tests.launch import cloud_stub
 from tests.launch.tiny_run import ROOT
 
 WHERE = ["--project=p", "--zone=z"]
-START = ["--nfs=10.0.0.2:/share", "--", "--config=configs/medical_7b.py", "--data.path=a b.jsonl"]
+START = ["--nfs=10.0.0.2:/share", "--", "--config=configs/medical_cpu.py", "--data.path=a b.jsonl"]
 PAID = ["--nfs=10.0.0.2:/share", "--yes", "--", "--config=configs/quickstart_gemini.py"]
 KEY = {"GEMINI_API_KEY": "not-a-real-key-417"}
 BILLED = "STILL BILLED: 16 chips of v5litepod-16 in z"
@@ -303,7 +303,7 @@ def test_the_key_goes_to_gke_as_a_secret_alone(tmp_path):
 
 def test_a_slurm_job_is_submitted_once(tmp_path):
     cloud_stub.install(tmp_path)
-    flags = ["--config=configs/medical_7b.py", "--workdir=runs/a b"]
+    flags = ["--config=configs/medical_cpu.py", "--workdir=runs/a b"]
     code, said = play(tmp_path, "slurm/submit.sh", "start", "--", *flags)
     assert code == 0, said
     assert "charged to your account while it runs: 17 PENDING" in said

@@ -161,7 +161,7 @@ def test_the_command(run, export, tmp_path):
     )
     assert [end.code for end in ends] == [1, *[2] * (len(ends) - 1)], [end.err for end in ends]
     assert "8 rows" in ends[0].out
-    assert "2 have an error, the first in line 8: body is null" in ends[0].out
+    assert "2 have an error, the first in line 8: body has no value" in ends[0].out
     assert "accuracy 100% (61–100%, 95%) on 6 questions" in ends[0].out
     with out.open(newline="") as file:
         found = list(csv.DictReader(file))
@@ -179,7 +179,7 @@ def test_the_command(run, export, tmp_path):
         "is no workdir of a run; leave the flag out",
         "unknown config key 'data.pool'",
         "has no bridge_jax.json that says what kind of answers it gives; pass --data.kind",
-        "no.csv: No such file",
+        "no.csv: no such file",
         "has no config.json",
     ]
     for end, message in zip(ends[1:], messages, strict=True):

@@ -173,7 +173,7 @@ MISTAKES = {
     "--student.checkpoint=[/INST]\x1b[2J": r"checkpoint '[/INST]\x1b[2J': no such folder or file",
     "--student_training.learning_rate=nan": "learning_rate=nan: a finite number",
     "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: no address of a server",
-    "--config.method": "method=: one of bridge, direct, self, labels",
+    "--config.method": "method=: one of bridge, on_policy, direct, self",
 }
 
 
@@ -202,7 +202,7 @@ def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
     _, err = mistakes["--config.max_prompt_tokens=60"]
     assert "error: example '" in err
     assert "max_prompt_tokens is 60" in err
-    assert "--config.on_long_prompt=truncate" in err
+    assert "--config.on_long_prompt=cut_end, cut_beginning or cut_middle" in err
 
 
 @pytest.mark.parametrize(

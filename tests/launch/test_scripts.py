@@ -11,7 +11,7 @@ import yaml
 from launch.teacher_cost import lines
 from tests.launch.tiny_run import ROOT
 
-CONFIG = "--config=configs/medical_7b.py"
+CONFIG = "--config=configs/medical_cpu.py"
 RUN = ["--", CONFIG, "--data.path=/mnt/bridge/a b.jsonl"]
 SLICE = ["--project=p", "--zone=z", "--nfs=10.0.0.2:/share"]
 GKE = ["--project=p", "--location=z", "--cluster=c"]
@@ -79,7 +79,7 @@ def test_the_commands_of_the_documentation_are_understood():
     for name, line in found:
         if " start " in f" {line}" or " watch " in f" {line}":
             flags = shlex.split(line.replace("$NFS", "10.0.0.2:/share").replace("$", ""))
-            code, out, err = script(name, *flags[:1], "--dry_run", *flags[1:])
+            code, out, err = script(name, *flags[:1], "--dry_run", "--yes", *flags[1:])
             assert (code, "medical_7b" in out) == (0, True), err
 
 
@@ -177,7 +177,8 @@ def test_slurm_has_a_process_a_gpu_and_is_requeued():
         assert line in out.splitlines()
     assert "if [[ $code == 75 ]]; then scontrol requeue" in out
     assert (
-        r"launch.run --yes --config=configs/medical_7b.py --data.path=/mnt/bridge/a\ b.jsonl" in out
+        r"launch.run --yes --config=configs/medical_cpu.py --data.path=/mnt/bridge/a\ b.jsonl"
+        in out
     )
 
 
@@ -215,7 +216,7 @@ def test_mistakes_are_named(name, flags, message):
 @pytest.mark.parametrize(
     ("config", "changes", "paid", "names", "said"),
     [
-        ("medical_7b", [], "no", "", "The teacher costs nothing"),
+        ("medical_cpu", [], "no", "", "The teacher costs nothing"),
         ("quickstart_gpt", ["budget.usd=3"], "yes", "OPENAI_API_KEY", "24 queries and $3.00 at"),
         ("quickstart_gpt", FREE_TEACHER, "no", "OPENAI_API_KEY", "is said to be free"),
         ("quickstart_gemini", ["teacher.replay_from=x.jsonl"], "no", "", "costs nothing"),

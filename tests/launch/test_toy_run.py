@@ -108,6 +108,7 @@ def test_its_config_is_checked(config):
     with pytest.raises(UserError, match=r"student_training\.accumulate=3 does not divide"):
         validate(tiny_run.override(config, "student_training.accumulate=3"))
     with pytest.raises(
-        UserError, match=r"method=tpy: one of bridge, direct, self, labels, budgeted, bard, toy"
+        UserError,
+        match=r"method=tpy: one of bridge, on_policy, direct, self, labels, budgeted, bard, toy",
     ):
         validate(tiny_run.override(config, "method=tpy"))

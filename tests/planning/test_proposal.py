@@ -48,7 +48,7 @@ def test_lengths_and_budget_follow_from_the_data():
     priced = ("teacher.model=m", "teacher.usd_per_million_input=1")
     config = proposed(*priced, "teacher.usd_per_million_output=10")
     assert config.max_prompt_tokens == 120 and config.on_long_prompt == "cut_end"
-    rooms = {train.row_tokens for name, train in config.trainings().items() if "label" in name}
+    rooms = {config.student_training.row_tokens, config.assistant_training.row_tokens}
     assert rooms == {352} and 120 + config.generation.max_new_tokens <= 352
     assert config.warmup.train.row_tokens == config.instruct.train.row_tokens == 352
     # 10 questions, 5% of the pool, and the longest replies.

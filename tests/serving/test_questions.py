@@ -70,7 +70,7 @@ def test_csv(tmp_path):
     found = read(path)[1]
     assert [each.id for each in found] == ["1", "2", ""]
     assert found[0].example.question == "Two\r\nlines?"
-    assert "question is null" in found[1].error
+    assert "question has no value" in found[1].error
     assert found[2].error
 
 
@@ -112,8 +112,8 @@ def test_faults_of_a_whole_file_are_told_before_a_model_is_loaded(
     [
         ("", "--data.path: name the file"),
         ("no.jsonl", "no such file"),
-        ("no.csv", "No such file"),
-        ("a.parquet", "does not end in .jsonl or .csv"),
+        ("no.csv", "no such file"),
+        ("a.xlsx", "does not end in .jsonl, .ndjson, .csv, .tsv, .parquet"),
     ],
 )
 def test_files_that_cannot_be_read(path, message):

@@ -72,7 +72,7 @@ def test_an_interrupted_file_is_the_same_byte_for_byte(
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     counts, _ = predict.predict(found, settings, whole)
     assert (counts.rows, counts.errors, counts.unparsed) == (11, 1, 10)
-    assert counts.first_error == "line 6: question is null; give a text or a number"
+    assert counts.first_error == "line 6: question has no value; give a text or a number"
     for after in (1, 2, 2):
         with monkeypatch.context() as patch:
             interrupted(patch, after)
