@@ -53,6 +53,8 @@ def starting(data: DataConfig) -> RunConfig:
     if data.kind == "label" and not data.instruction and not data.task_file:
         column = data.columns.get("answer", "answer")
         asked = f'Read the text and say which of these labels is its "{column}".'
+        if not data.labelled:
+            asked = "Read the text and say which of these labels fits it best."
         data = dataclasses.replace(data, instruction=asked)
     return RunConfig(
         name=name,

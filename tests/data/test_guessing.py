@@ -54,6 +54,15 @@ def test_the_kind_follows_from_the_answers(tmp_path, answers, kind):
     assert any(f"data.kind={kind}" in said for said in found.said)
 
 
+def test_without_answers_the_teachers_are_the_labels(tmp_path):
+    rows = [(f"{WORDS} {i}?", "") for i in range(20)]
+    found = guessed(tmp_path, ("question", "note"), rows, choices=("a", "b"))
+    assert (found.config.kind, found.config.labelled) == ("label", False)
+    assert any("data.labelled=false: no row has an answer" in said for said in found.said)
+    with pytest.raises(UserError, match="no column is clearly that of the answers"):
+        guessed(tmp_path, ("question", "note"), rows)
+
+
 def test_known_names_are_mapped_where_their_values_allow_it(tmp_path):
     rows = [(i, "train" if i else "test", f"{WORDS} {i}?", str(i * 3), "x") for i in range(60)]
     found = guessed(tmp_path, ("uid", "subset", "prompt", "target", "set"), rows)

@@ -60,6 +60,20 @@ def test_lengths_and_budget_follow_from_the_data():
     assert proposal.fitted(proposal.starting(DATA), 120, 120, SPLITS).on_long_prompt == "error"
 
 
+def test_a_pool_without_answers_gets_a_test_that_the_teacher_answers():
+    bare = tuple(dataclasses.replace(example, answer=None) for example in POOL)
+    data = dataclasses.replace(DATA, columns={"question": "text"}, labelled=False)
+    started = proposal.starting(data)
+    config = proposal.fitted(started, 120, 500, Splits(bare, bare[:20], bare[:40]))
+    assert config.data.instruction == "Read the text and say which of these labels fits it best."
+    assert config.warmup.fraction == 0 and config.selection.difficulty == "entropy"
+    assert config.teacher.keep_wrong and config.rationales.filter == "confidence"
+    # 5% of the pool, and all 40 questions of the test.
+    assert (config.evaluation.teacher_test, config.budget.queries) == (40, 50)
+    priced = [f"teacher.usd_per_million_{what}=1" for what in ("input", "output")]
+    validate(config_io.override(config, ["teacher.model=m", *priced]))
+
+
 def test_flags_win():
     config = proposed("budget.queries=3", "seed=4", "compare=")
     assert (config.budget.queries, config.seed, config.compare) == (3, 4, ())
