@@ -240,8 +240,17 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
     return Drawing("difficulties", PANEL, 230, draw).svg()
 
 
+# What is logged of replies that a model learns from (`methods.rollouts`), and its name.
+_REPLIES = (
+    ("reward", "reward"),
+    ("accuracy", "right"),
+    ("over_budget", "above the budget"),
+    ("ended", "ended by the model"),
+)
+
+
 class Line(NamedTuple):
-    """A line of losses: its key in the log, its name, and its look, counted from 1."""
+    """A line of a training's figure: its key in the log, its name, and its look, counted from 1."""
 
     key: str
     name: str
@@ -262,8 +271,14 @@ def loss_lines(curves: Iterable[Sequence[Step]]) -> list[Line]:
     return [Line(key, name, 1 + i % len(_LOOKS)) for i, (key, name) in enumerate(named)]
 
 
+def reply_lines(steps: Sequence[Step]) -> list[Line]:
+    """Returns the lines of what a training on a model's own replies logs of them, as shares."""
+    logged = {key for row in steps for key in row}
+    return [Line(key, name, 1 + i) for i, (key, name) in enumerate(_REPLIES) if key in logged]
+
+
 def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
-    """Draws the losses of one training stage by step.
+    """Draws values of one training stage by step: its losses, or what it logs of replies.
 
     A resumed run repeats some steps; the last row of each is used. If there are many steps, means
     over neighbouring steps are drawn.
@@ -271,7 +286,7 @@ def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
     Args:
       steps: of the training.
       name: of the stage.
-      lines: of `loss_lines`; those that this stage has not logged are left out.
+      lines: of `loss_lines` or `reply_lines`; those that this stage has not logged are left out.
     """
     by_step: dict[int, Mapping[str, Any]] = {int(row["step"]): row for row in steps}
     numbers = np.array(sorted(by_step))

@@ -118,6 +118,11 @@ def _page(run: Run, report: Json) -> str:
             for stage, rows in run.curves.items()
         ],
         losses=losses,
+        replies=[
+            (run.table[stage].title, lines, Markup(figures.curve(rows, f"{stage}-replies", lines)))
+            for stage, rows in run.curves.items()
+            if (lines := figures.reply_lines(rows))
+        ],
         kinds_of_errors=checkdigits.ERRORS,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )

@@ -15,7 +15,7 @@ from bridge_jax.methods.rationales import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.report import page, words
+from bridge_jax.report import figures, page, words
 from bridge_jax.report.workdir import load
 
 
@@ -210,3 +210,15 @@ def test_folders_that_are_no_run(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         page.write(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_training_logs_of_replies_is_drawn():
+    steps = [
+        {"step": 0, "loss": 1.0, "accuracy": 0.25, "ended": 0.5},
+        {"step": 1, "loss": 1.0, "accuracy": 0.75, "ended": 1.0},
+    ]
+    lines = figures.reply_lines(steps)
+    assert [(line.key, line.look) for line in lines] == [("accuracy", 2), ("ended", 4)]
+    assert figures.reply_lines([{"step": 0, "loss": 1.0}]) == []
+    drawn = figures.curve(steps, "a", lines)
+    assert drawn != figures.curve(steps, "a", lines[:1])
