@@ -94,7 +94,7 @@ def fitted(config: RunConfig, max_prompt_tokens: int, longest: int, splits: Spli
     cut = "cut_beginning" if data.kind == "choice" else "cut_end"  # Options stand at the end.
     trainings = {
         name: dataclasses.replace(getattr(config, name), row_tokens=room)
-        for name in ("assistant_training", "student_training")
+        for name in ("assistant_training", "student_training", "labels_training")
     }
     parts = {
         name: dataclasses.replace(

@@ -95,7 +95,7 @@ def test_the_written_config_trains_a_student(folder, tmp_path, monkeypatch):
         here = [*PRICED, f"--teacher.base_url={vendor.url}/v1", f"--write={config}"]
         code, _, err = commands.run("launch.data", *flags(folder, *here, *short))
         assert code == 0, err
-        assert tiny_run.finish(config, tmp_path / "run")
+        assert tiny_run.finish(config, tmp_path / "run", "--yes")
         assert len(vendor.bills) == 3  # 5% of a pool of 60.
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["n_test"] == 6 and report["spend"]["queries"] == len(vendor.bills)
