@@ -21,7 +21,7 @@ HEAD = (
 
 
 class Plan(NamedTuple):
-    """What is planned: a config with changes, on a topology."""
+    """Names a plan of the page: a config with changes, on a topology."""
 
     title: str
     config: str

@@ -19,7 +19,7 @@ FILE = "consent.json"
 
 
 class Quote(NamedTuple):
-    """What a teacher may cost, at most.
+    """Holds the highest cost of a teacher that is asked.
 
     Attributes:
       model: the teacher's name.

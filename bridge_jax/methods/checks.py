@@ -29,7 +29,6 @@ from bridge_jax.methods import (
     states_budgets,
 )
 from bridge_jax.methods.fitting import Fit
-from bridge_jax.methods.held_out import HeldOut
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, TEST, Examples, Inputs
 from bridge_jax.methods.rationales import RATIONALES, THRESHOLD
 from bridge_jax.methods.teacher import (
@@ -401,9 +400,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     if any(example.kind == "text" for example in test):
         load_tensorflow_text()
     if TEST in read:
-        _check_gold_of_test(config, test)
-    if THRESHOLD.name in by_name:
-        _check_gold_for_threshold(config, inputs.dev)
+        held_out.check_gold(config, test)
     for stage, fit in fits(stages):
         if "dev" in stage.reads and not inputs.dev:
             raise UserError(
@@ -425,55 +422,12 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         _check_prompts(config, role, modes, inputs, inputs.dev if DEV in read else None)
     if INSTRUCTIONS in read:
         _ = inputs.instructions
+    asks = asking(stages)
+    if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
+        _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
     for stage in stages:
         if stage.check:
             stage.check(config, inputs)
-    asks, is_recorded = asking(stages), config.teacher.kind not in API_TEACHERS
-    if asks and is_recorded and not config.teacher.replay_from:
-        _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
-    splits = {held_out.HELD_OUT.name: "test", held_out.HELD_OUT_DEV.name: "dev"}
-    for name in splits.keys() & by_name.keys() if is_recorded else ():
-        split = splits[name]
-        _check_recorded_of(by_name[name].params, split, getattr(inputs, split))
-
-
-def _check_gold_of_test(config: RunConfig, test: Examples) -> None:
-    """Raises a `UserError` unless every model can be measured on the test."""
-    without = [example.id for example in test if example.answer is None]
-    bare, bought = len(without), config.evaluation.teacher_test
-    setting = f"evaluation.teacher_test={bought}"
-    if bare and not bought:
-        raise UserError(
-            f"{bare:,} of {len(test):,} test questions have no answer to measure with (the first "
-            f"is {without[0]!r}): give them answers, in the file or in another (data.test_path), "
-            "or put some of them to the teacher, whose answers are then the gold ones "
-            f"(evaluation.teacher_test={bare})"
-        )
-    if bought and not bare:
-        raise UserError(
-            f"{setting}: all {len(test):,} test questions have an answer already; set it to 0"
-        )
-    if bought > bare:
-        raise UserError(
-            f"{setting} exceeds the {bare:,} test questions without an answer; lower it, or raise "
-            "data.test"
-        )
-
-
-def _check_gold_for_threshold(config: RunConfig, dev: Examples) -> None:
-    """Raises a `UserError` unless the dev split has gold answers, or bought ones."""
-    bare, bought = sum(e.answer is None for e in dev), config.evaluation.teacher_dev
-    if bought > bare:
-        raise UserError(
-            f"evaluation.teacher_dev={bought} exceeds the {bare:,} dev questions without an "
-            "answer; lower it, or raise data.dev"
-        )
-    if len(dev) == bare and not bought:
-        raise UserError(
-            f"rationales.least_right={config.rationales.least_right} chooses a threshold on the "
-            f"dev split, and none of its {len(dev):,} questions has an answer: give them answers, "
-            "or put some of them to the teacher (evaluation.teacher_dev)"
-        )
 
 
 def _check_gold_of_dev(fit: Fit, dev: Examples) -> None:
@@ -547,18 +501,6 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
         f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} of the "
         f"pool would be kept ({first}); {way_out}"
     )
-
-
-def _check_recorded_of(params: HeldOut, split: str, examples: Examples) -> None:
-    """Raises a `UserError` if a recorded teacher knows none of the held-out questions to ask."""
-    replay, kind = params.teacher.replay_from, params.teacher.kind
-    asked = held_out.drawn(params, examples)
-    if not replay and not any(params.variant in example.rationales for example in asked):
-        raise UserError(
-            f"evaluation.teacher_{split}={params.count}: teacher.kind={kind} has no recorded "
-            f"rationale {params.variant!r} for any {split} question without an answer; ask another "
-            "teacher, or give them answers"
-        )
 
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:

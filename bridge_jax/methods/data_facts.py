@@ -5,11 +5,10 @@ from typing import TypedDict
 
 from bridge_jax.config import RunConfig
 from bridge_jax.evaluation import classes
-from bridge_jax.methods.checks import roles
-from bridge_jax.methods.inputs import INSTRUCTIONS, POOL, TEST, Inputs
+from bridge_jax.methods.checks import cut_prompts
+from bridge_jax.methods.inputs import INSTRUCTIONS, Inputs
 from bridge_jax.pipeline.content import of_value
 from bridge_jax.pipeline.stages import Stage
-from bridge_jax.text.prompts import Mode
 
 FILE = "data.json"  # in the workdir
 
@@ -23,7 +22,7 @@ class DataFacts(TypedDict):
       rows: of the source, good and bad; 0 where it has none (practice tasks).
       bad: fault -> rows that were skipped for it.
       replaced: rows in which U+FFFD stands for what is no character.
-      cut: role -> its prompts of the pool and of the test that were `cut`, `of` how many.
+      cut: role -> its prompts of the splits it reads that were `cut`, `of` how many.
       instructions_left_out: longer than a row, or bad.
       commonest: the commonest gold answer of the pool, how often it is there, and of how many that
         have one; None if none has.
@@ -56,30 +55,9 @@ def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
         rows=splits.bad.total,
         bad=dict(splits.bad.kinds.most_common()),
         replaced=splits.replaced,
-        cut=_cut(config, stages, inputs),
+        cut={
+            role: {"cut": cut, "of": of} for role, (cut, of) in cut_prompts(stages, inputs).items()
+        },
         instructions_left_out=drawn.left_out + drawn.skipped if drawn else 0,
         commonest=(*common, len(known)) if common else None,
     )
-
-
-def _cut(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> dict[str, dict[str, int]]:
-    """Counts the prompts of each role that were cut, in the mode in which it is tested."""
-    if config.on_long_prompt == "error":
-        return {}
-    found = {}
-    for role in roles(stages):
-        modes: list[Mode] = [
-            mode
-            for stage in stages
-            if stage.artifact.role == role
-            and stage.load
-            and set(stage.reads.values()) & {POOL, TEST}
-            for mode in stage.load.modes
-        ]
-        if not modes:
-            continue
-        mode, reading = modes[-1], inputs.rendering(role)
-        both = ((inputs.pool, inputs.pool.digest), (inputs.test, inputs.test.digest))
-        cut = sum(reading.prompts(examples, digest, mode).cut for examples, digest in both)
-        found[role] = {"cut": cut, "of": len(inputs.pool) + len(inputs.test)}
-    return found

@@ -20,7 +20,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import Failure, Reply
 from bridge_jax.methods import inputs, teacher
 from bridge_jax.methods.annotations import Bill
-from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.teacher import Asking, CountTokens, Question
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, record, rows
@@ -148,6 +148,18 @@ def stages(config: RunConfig) -> list[Stage]:
 
 
 def _stage(config: RunConfig, split: Split, artifact: Artifact, count: int) -> Stage:
+    params = _params(config, count)
+    reads = {"split": f"data/{split}", "count": inputs.COUNT, "workdir": inputs.WORKDIR}
+    recorded = []  # The inputs with recorded answers: the questions, or a file.
+    if params.teacher.kind not in API_TEACHERS:
+        recorded.append(f"data/{split}_recorded")
+    if params.teacher.replay_from:
+        recorded.append(inputs.REPLAY)
+    load, check = Load(split, count), _check_test if split == "test" else _check_dev
+    return Stage(artifact, ask, params, reads, load, keyed_by=tuple(recorded), check=check)
+
+
+def _params(config: RunConfig, count: int) -> HeldOut:
     found = teacher.asking(config)
     # What has to do with rationales to learn from, or with gold answers, changes no request here.
     asked = dataclasses.replace(
@@ -160,14 +172,52 @@ def _stage(config: RunConfig, split: Split, artifact: Artifact, count: int) -> S
         min_rationale_tokens=0,
         max_rationale_tokens=0,
     )
-    params = HeldOut(asked, found.server, found.variant, found.budget, count, config.seed)
-    reads = {"split": f"data/{split}", "count": inputs.COUNT, "workdir": inputs.WORKDIR}
-    recorded = []  # The inputs with recorded answers: the questions, or a file.
-    if asked.kind not in API_TEACHERS:
-        recorded.append(f"data/{split}_recorded")
-    if asked.replay_from:
-        recorded.append(inputs.REPLAY)
-    return Stage(artifact, ask, params, reads, Load(split, count), keyed_by=tuple(recorded))
+    return HeldOut(asked, found.server, found.variant, found.budget, count, config.seed)
+
+
+def _check_test(config: RunConfig, given: Inputs) -> None:
+    _check_recorded(_params(config, config.evaluation.teacher_test), "test", given.test)
+
+
+def _check_dev(config: RunConfig, given: Inputs) -> None:
+    _check_recorded(_params(config, config.evaluation.teacher_dev), "dev", given.dev)
+
+
+def _check_recorded(params: HeldOut, split: str, examples: Examples) -> None:
+    """Raises a `UserError` if a recorded teacher knows none of the held-out questions to ask."""
+    replay, kind = params.teacher.replay_from, params.teacher.kind
+    if kind in API_TEACHERS or replay:
+        return
+    asked = drawn(params, examples)
+    if not any(params.variant in example.rationales for example in asked):
+        raise UserError(
+            f"evaluation.teacher_{split}={params.count}: teacher.kind={kind} has no recorded "
+            f"rationale {params.variant!r} for any {split} question without an answer; ask another "
+            "teacher, or give them answers"
+        )
+
+
+def check_gold(config: RunConfig, test: Examples) -> None:
+    """Raises a `UserError` unless every model can be measured on the test."""
+    without = [example.id for example in test if example.answer is None]
+    bare, bought = len(without), config.evaluation.teacher_test
+    setting = f"evaluation.teacher_test={bought}"
+    if bare and not bought:
+        raise UserError(
+            f"{bare:,} of {len(test):,} test questions have no answer to measure with (the first "
+            f"is {without[0]!r}): give them answers, in the file or in another (data.test_path), "
+            "or put some of them to the teacher, whose answers are then the gold ones "
+            f"(evaluation.teacher_test={bare})"
+        )
+    if bought and not bare:
+        raise UserError(
+            f"{setting}: all {len(test):,} test questions have an answer already; set it to 0"
+        )
+    if bought > bare:
+        raise UserError(
+            f"{setting} exceeds the {bare:,} test questions without an answer; lower it, or raise "
+            "data.test"
+        )
 
 
 def bought(config: RunConfig, split: Split = "test") -> dict[str, str]:

@@ -56,7 +56,9 @@ def packed_rows(how: Fit, sequences: Sequence[prompts.Sequence], pad_id: int) ->
     more = -found.target.shape[1] % min(WIDTH, how.train.row_tokens)
 
     def widened(array: np.ndarray) -> np.ndarray:
-        return np.pad(array, [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)])
+        sizes = np.zeros((array.ndim, 2), int)
+        sizes[1, 1] = more
+        return np.pad(array, sizes)
 
     by_target = {
         name: jax.tree.map(widened, getattr(found, name))

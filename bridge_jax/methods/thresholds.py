@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from bridge_jax.config import RationalesConfig, RunConfig
 from bridge_jax.data.answers import is_correct
+from bridge_jax.errors import UserError
 from bridge_jax.methods import held_out, inputs, rationales
-from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rationales import COMPLETED, THRESHOLD, Writing, why_rejected
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.stages import Load, Stage
@@ -125,5 +126,22 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
     reads |= held_out.bought(config, "dev")
     return [
         Stage(DEV_COMPLETIONS, rationales.write, writing, to_assistant, load),
-        Stage(THRESHOLD, choose, params, reads),
+        Stage(THRESHOLD, choose, params, reads, check=check),
     ]
+
+
+def check(config: RunConfig, given: Inputs) -> None:
+    """Raises a `UserError` unless the dev split has gold answers, or bought ones."""
+    dev = given.dev
+    bare, bought = sum(e.answer is None for e in dev), config.evaluation.teacher_dev
+    if bought > bare:
+        raise UserError(
+            f"evaluation.teacher_dev={bought} exceeds the {bare:,} dev questions without an "
+            "answer; lower it, or raise data.dev"
+        )
+    if len(dev) == bare and not bought:
+        raise UserError(
+            f"rationales.least_right={config.rationales.least_right} chooses a threshold on the "
+            f"dev split, and none of its {len(dev):,} questions has an answer: give them answers, "
+            "or put some of them to the teacher (evaluation.teacher_dev)"
+        )

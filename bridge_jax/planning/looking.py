@@ -39,7 +39,7 @@ _BEGIN, _END = "⟦", "⟧"  # Around what is trained, so that it also reads wit
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What was seen.
+    """Holds the facts of a person's data that `launch.data` prints.
 
     Attributes:
       config: of the run.

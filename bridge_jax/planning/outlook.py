@@ -23,7 +23,7 @@ from bridge_jax.progress import duration
 
 @dataclasses.dataclass(frozen=True)
 class Outlook:
-    """What a run would do.
+    """Holds the plan of a run: what is done, what would run, and its cost.
 
     Attributes:
       done: stage -> seconds of work, of those that are finished.

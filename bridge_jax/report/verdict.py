@@ -88,7 +88,7 @@ class Against(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What cases are decided from: the report so far, and the comparisons by the other's name."""
+    """Holds the report so far, and the comparisons by the other's name, which decide the case."""
 
     report: Json
     against: Mapping[str, Against]

@@ -44,7 +44,7 @@ _SETTINGS = "settings.json"
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the rows of a file.
+    """Counts the rows of a file by their outcome.
 
     Attributes:
       rows: all.

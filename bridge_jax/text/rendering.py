@@ -215,7 +215,7 @@ class Rendering:
             ("gold", digest),
             examples,
             lambda: self._gold_answers(examples),
-            lambda e: self._gold_answers([e])[0],
+            self._gold_answer,
         )
 
     def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
@@ -362,6 +362,13 @@ class Rendering:
 
         found = _in_batches(examples, render, checked, f"prompts to {mode}")
         return dataclasses.replace(found, cut=cut)
+
+    def _gold_answer(self, example: Example) -> list[int]:
+        """Returns the ids of one gold answer, as `answers` does."""
+        if example.answer is None:
+            return []
+        ids = self.tokenizer.encode(format_completion("", example.gold)[1])
+        return [*ids, self.tokenizer.end_id]
 
     def _gold_answers(self, examples: Seq[Example]) -> Ragged:
         """Returns the ids of gold answers, as `answers` does, and raises as it does."""

@@ -79,7 +79,7 @@ def test_the_commands_of_the_documentation_are_understood():
     for name, line in found:
         if " start " in f" {line}" or " watch " in f" {line}":
             flags = shlex.split(line.replace("$NFS", "10.0.0.2:/share").replace("$", ""))
-            code, out, err = script(name, *flags[:1], "--dry_run", "--yes", *flags[1:])
+            code, out, err = script(name, *flags[:1], "--dry_run", *flags[1:])
             assert (code, "medical_7b" in out) == (0, True), err
 
 

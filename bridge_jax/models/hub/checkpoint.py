@@ -161,7 +161,7 @@ def _read(
         value = source.rows(row.theirs.format(i=layer), first, last)
         return (value - row.added if row.added else value).astype(stored.dtype, copy=False)
 
-    names = ("rows", *[None] * (len(stored.shape) - 1))
+    names = ("rows",) + (None,) * (len(stored.shape) - 1)
     spread = NamedSharding(mesh, spec_for(names, stored.shape, mesh))
 
     def of_device(index: Any) -> np.ndarray:
