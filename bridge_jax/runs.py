@@ -18,7 +18,7 @@ from bridge_jax.data.example import with_task_text
 from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.consent import Quote
-from bridge_jax.methods import checks, data_facts, held_out, teacher
+from bridge_jax.methods import checks, data_facts, held_out, input_checks, teacher
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
@@ -124,12 +124,14 @@ class Run:
         """
         with bad_rows_listed(self.workdir) if self._keeps else contextlib.nullcontext():
             splits = self.inputs.splits
-            checks.compare_hosts(self._plan, self.inputs, self.deep)
+            input_checks.compare_hosts(self._plan, self.inputs, self.deep)
         if self._keeps:
             _list_bad_rows(self.workdir, splits.bad)
-        checks.check_meshes(self.config, self._plan, self.inputs)
+        input_checks.check_meshes(self.config, self._plan, self.inputs)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
-        checks.check_inputs(self.config, to_run if self._as_they_are else self._plan, self.inputs)
+        input_checks.check_inputs(
+            self.config, to_run if self._as_they_are else self._plan, self.inputs
+        )
         if self._keeps:
             self._hashes.save()
 
@@ -256,7 +258,7 @@ class Run:
     def notes(self) -> Iterator[str]:
         """Yields notes on the data and the prompts, for the user to read before the run begins."""
         meshes = checks.meshes_of(self._plan, self.inputs)
-        yield from checks.notes_on(self.config, self._plan, meshes)
+        yield from input_checks.notes_on(self.config, self._plan, meshes)
         for note, roles in self._of_prompts().items():
             yield f"{' and '.join(roles)}: {note}"
         splits, instruct = self.inputs.splits, self.config.instruct
@@ -315,7 +317,7 @@ class Run:
         config = self.config
         if config.on_long_prompt == "error":
             return found
-        for role, (count, of) in checks.cut_prompts(self._plan, self.inputs).items():
+        for role, (count, of) in data_facts.cut_prompts(self._plan, self.inputs).items():
             note = (
                 f"{count:,} of {of:,} prompts were longer than max_prompt_tokens="
                 f"{config.max_prompt_tokens}: the {config.on_long_prompt.removeprefix('cut_')} of "

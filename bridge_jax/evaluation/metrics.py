@@ -1,14 +1,23 @@
-"""Computes accuracy, compliance and length of predictions; lists the gaps between models.
+"""Computes accuracy, compliance and length of predictions, also by class; lists gaps of models.
 
 A prediction row is `{"id", "completion", "answer", "correct", "tokens"}`: `answer` is what was
 parsed from the completion, None when nothing could be; `tokens` counts generated tokens.
+
+A *class* is a gold answer of a task whose answers are a closed set: labels, or few different
+answers. Rows without a gold answer (None or "") are left out of all counts by class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_jax.errors import UserError
 from bridge_jax.evaluation.intervals import wilson
+
+MOST_CLASSES = 20  # in a matrix, and of answers that are not declared to be labels
+LEAST_QUESTIONS = 5  # for each different answer, for these to be classes
+
+PredictionRows = Sequence[Mapping[str, Any]]
 
 
 class Gap(NamedTuple):
@@ -39,7 +48,7 @@ GAPS = (
 )
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(rows: PredictionRows) -> dict[str, Any]:
     """Computes the metrics of one model on one set of questions.
 
     Args:
@@ -67,3 +76,103 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if scores := [row["score"] for row in rows if "score" in row]:
         result["score"] = sum(scores) / len(scores)
     return result
+
+
+def with_gold(rows: Iterable[Any]) -> list[Any]:
+    """Returns the rows whose gold answer is known."""
+    return [row for row in rows if row.get("gold") not in (None, "")]
+
+
+def are_classes(rows: PredictionRows, kind: str = "") -> bool:
+    """Returns whether the gold answers of test questions are classes.
+
+    Labels are, if there are two or more. Other answers are if there are 2 to `MOST_CLASSES`
+    different ones, and `LEAST_QUESTIONS` questions or more for each of them on average (our
+    default). Free texts never are.
+
+    Args:
+      rows: prediction rows with a gold answer.
+      kind: of the answers, as in `DataConfig`.
+    """
+    different = len({row["gold"] for row in rows})
+    if kind == "text" or different < 2:
+        return False
+    few = different <= MOST_CLASSES and len(rows) >= LEAST_QUESTIONS * different
+    return kind == "label" or few
+
+
+def commonest(answers: Iterable[str | None]) -> tuple[str, int] | None:
+    """Returns the commonest answer and its count, the first in the alphabet of equals; or None."""
+    counts = Counter(answer for answer in answers if answer)
+    if not counts:
+        return None
+    return min(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def always_answering(answer: str, rows: PredictionRows) -> list[dict[str, Any]]:
+    """Returns the predictions of a model that gives one answer to all questions."""
+    return [{"id": row["id"], "correct": row["gold"] == answer} for row in rows]
+
+
+def count_by_class(rows: PredictionRows) -> dict[str, Any]:
+    """Counts one model's answers by class.
+
+    A right answer counts as its gold answer, however it is written.
+
+    Args:
+      rows: prediction rows with a gold answer.
+
+    Returns:
+      `classes`: for each, the most frequent first, its `name`, `n` questions, `right` answers,
+      `given`: how often it was the answer to any question, `precision` (None where it was never
+      given), `recall`, `answered`: the share of its questions that have an answer, and `confusion`:
+      the commonest wrong answer to them (None is no answer) and its count, or None. `matrix`, where
+      there are at most `MOST_CLASSES`: rows of counts, by class; a column for each class, then one
+      for other answers and one for none.
+    """
+    gold = Counter(row["gold"] for row in rows)
+    names = sorted(gold, key=lambda name: (-gold[name], name))
+    pairs = Counter((row["gold"], _given(row)) for row in rows)
+    given: Counter[str | None] = Counter()
+    wrong: dict[str, Counter[str | None]] = {name: Counter() for name in names}
+    for (name, answer), number in pairs.items():
+        given[answer] += number
+        if answer != name:
+            wrong[name][answer] += number
+    found: dict[str, Any] = {"classes": []}
+    for name in names:
+        right = pairs[name, name]
+        confusion = min(wrong[name].items(), key=_by_count, default=None)
+        found["classes"].append(
+            {
+                "name": name,
+                "n": gold[name],
+                "right": right,
+                "given": given[name],
+                "precision": right / given[name] if given[name] else None,
+                "recall": right / gold[name],
+                "answered": 1 - pairs[name, None] / gold[name],
+                "confusion": list(confusion) if confusion else None,
+            }
+        )
+    if len(names) <= MOST_CLASSES:
+        found["matrix"] = [_row(name, names, pairs, gold[name]) for name in names]
+    return found
+
+
+def _by_count(item: tuple[str | None, int]) -> tuple[int, bool, str]:
+    """Orders the most frequent first; of equals, no answer last."""
+    answer, number = item
+    return -number, answer is None, answer or ""
+
+
+def _given(row: Mapping[str, Any]) -> str | None:
+    return row["gold"] if row["correct"] else row["answer"]
+
+
+def _row(
+    name: str, names: Sequence[str], pairs: Mapping[tuple[str, str | None], int], total: int
+) -> list[int]:
+    known = [pairs[name, other] for other in names]
+    none = pairs[name, None]
+    return [*known, total - sum(known) - none, none]

@@ -17,8 +17,8 @@ from bridge_jax.ledger.requests import Failure, Reply
 from bridge_jax.methods import inputs
 from bridge_jax.methods import teacher as paid
 from bridge_jax.methods.annotations import Bill
+from bridge_jax.methods.filtering import SFTTargets
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.teacher import Asking, CountTokens, Question
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, record, rows

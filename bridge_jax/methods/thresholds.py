@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from bridge_jax.config import RationalesConfig, RunConfig
 from bridge_jax.data.answers import is_correct
 from bridge_jax.errors import UserError
-from bridge_jax.methods import held_out, inputs, rationales
+from bridge_jax.methods import filtering, held_out, inputs, rationales
+from bridge_jax.methods.filtering import COMPLETED, THRESHOLD, why_rejected
 from bridge_jax.methods.inputs import Examples, Inputs
-from bridge_jax.methods.rationales import COMPLETED, THRESHOLD, Writing, why_rejected
+from bridge_jax.methods.rationales import Writing
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
@@ -121,7 +122,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
     to_assistant = {**inputs.POOL_TO_ASSISTANT, "pool": inputs.DEV, "by": by.name}
     writing = Writing(config.generation, mode, config.seed)
     load = Load("dev", modes=(mode,))
-    params = Choosing(rationales.filter_of(config), config.rationales.least_right)
+    params = Choosing(filtering.filter_of(config), config.rationales.least_right)
     reads = {"dev": inputs.DEV, "completed": DEV_COMPLETIONS.name}
     reads |= held_out.bought(config, "dev")
     return [

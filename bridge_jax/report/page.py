@@ -17,11 +17,11 @@ from bridge_jax import methods, shown
 from bridge_jax.atomic import replace
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import classes
+from bridge_jax.evaluation import metrics
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import Judged
+from bridge_jax.methods.filtering import Judged
 from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
@@ -109,7 +109,7 @@ def _page(run: Run, report: Json) -> str:
         made_with=words.made_with(report["made_with"]),
         data_notes=[note for note, _ in words.data_notes(report["data"])] if run.data else [],
         matrix=report.get("classes", {}).get("matrix"),
-        most_classes=classes.MOST_CLASSES,
+        most_classes=metrics.MOST_CLASSES,
         confusion=words.confusion,
         selection=_selection(run),
         examples=examples(run),

@@ -10,13 +10,13 @@ from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import budgets, classes, intervals, metrics
+from bridge_jax.evaluation import budgets, intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
 from bridge_jax.methods.apprenticeship import Score
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import Judged
+from bridge_jax.methods.filtering import Judged
 from bridge_jax.methods.teacher import is_paid, prices_of
 from bridge_jax.pipeline import provenance
 from bridge_jax.report import verdict
@@ -47,7 +47,7 @@ def summarise(run: Run) -> Json:
 
     Test questions without a gold answer are in no number.
     """
-    scored = {role: classes.with_gold(rows) for role, rows in run.predictions.items()}
+    scored = {role: metrics.with_gold(rows) for role, rows in run.predictions.items()}
     known = {role: rows for role, rows in scored.items() if rows}
     run = dataclasses.replace(run, predictions=known)
     results = _metrics(run)
@@ -121,7 +121,7 @@ def summarise(run: Run) -> Json:
 def _metrics(run: Run) -> dict[str, Json]:
     found = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
     # Without a gold answer nobody knows whether the teacher is right.
-    if "teacher" not in found and (asked := classes.with_gold(run.annotations)):
+    if "teacher" not in found and (asked := metrics.with_gold(run.annotations)):
         found["teacher"] = metrics.summarise([{**row, "tokens": 0} for row in asked])
         del found["teacher"]["mean_tokens"]  # Annotations do not record them.
     return {role: found[role] for role in methods.measured(run.method) if role in found}
@@ -146,9 +146,9 @@ def _count_classes(run: Run, report: Json) -> None:
     the test.
     """
     rows = run.predictions.get("student", [])
-    if not classes.are_closed(rows, run.config.get("data", {}).get("kind", "")):
+    if not metrics.are_classes(rows, run.config.get("data", {}).get("kind", "")):
         return
-    report["classes"] = classes.count(rows)
+    report["classes"] = metrics.count_by_class(rows)
     known = run.data and run.data["commonest"]
     answer = known[0] if known else report["classes"]["classes"][0]["name"]
     right = sum(row["gold"] == answer for row in rows) / len(rows)

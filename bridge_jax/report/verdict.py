@@ -28,7 +28,7 @@ Facts come failures first: classes that are never answered, or never right.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bridge_jax.evaluation import classes, intervals
+from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.methods.tutoring import LABELS, STUDENT
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.report import words
@@ -119,7 +119,7 @@ def of(run: Run, report: Json) -> Json:
         return {"line": words.headline(report), "code": "untested", "facts": _data(report)}
     mine = answers["student"]
     if "constant" in report:
-        answers[CONSTANT] = classes.always(report["constant"]["answer"], mine)
+        answers[CONSTANT] = metrics.always_answering(report["constant"]["answer"], mine)
     against = {}
     for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
         if compared := _compared(mine, answers.get(other, [])):

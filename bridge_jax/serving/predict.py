@@ -31,10 +31,9 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.progress import track
 from bridge_jax.serving import asking as asked
-from bridge_jax.serving.answering import Answering
+from bridge_jax.serving.answering import Answering, Questions
 from bridge_jax.serving.asking import AskingConfig
 from bridge_jax.serving.models import Found
-from bridge_jax.serving.questions import Questions
 
 PART = 512  # Rows; a kill loses no answer, and each part waits once for its longest answers.
 FORMAT = 1

@@ -14,7 +14,8 @@ from bridge_jax.ledger.requests import Message, Reply, Request
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, Judged, Written
+from bridge_jax.methods.filtering import RATIONALES, Judged, WrittenRationale
+from bridge_jax.methods.rationales import COMPLETIONS
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
@@ -74,8 +75,10 @@ def write_run(run, one, by_role, shared, store):
     paid["of_others"] = part(queries - queries // 2)
     stage(ANNOTATIONS, 1.0, {Annotation: asked, Bill: paid, Answered: Answered(keys=[])})
     written = [fake_run.rationale(f"p{i}", "fees", kept=True, tokens=20) for i in range(10)]
-    completed = [{k: v for k, v in row.items() if k in Written.__annotations__} for row in written]
-    stage(COMPLETIONS, 0.0, {Written: completed})
+    completed = [
+        {k: v for k, v in row.items() if k in WrittenRationale.__annotations__} for row in written
+    ]
+    stage(COMPLETIONS, 0.0, {WrittenRationale: completed})
     stage(RATIONALES, 30.0, {Judged: written})
     stage(STUDENT, 40.0, fake_run.trained(steps))
     for role, said in by_role.items():
