@@ -22,13 +22,12 @@ from bridge_jax.methods import checks, data_facts, held_out, input_checks, teach
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
-from bridge_jax.methods.teacher import Planned
+from bridge_jax.methods.teacher import PlannedRequests
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import provenance, storage
+from bridge_jax.pipeline import leases, provenance, storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
-from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.planning.outlook import Outlook, outlook
@@ -185,10 +184,12 @@ class Run:
             if isinstance(params, HeldOut):
                 split = inputs.dev if stage.artifact == HELD_OUT_DEV else inputs.test
                 questions = held_out.drawn(params, split)
-                plans.append(Planned(params, len(questions), questions))
+                plans.append(PlannedRequests(params, len(questions), questions))
             elif stage == methods.asking(self.stages):
                 # Which will be selected is not known yet: any of the pool may be.
-                plans.append(Planned(params, teacher.selected_count(self.config), inputs.pool))
+                plans.append(
+                    PlannedRequests(params, teacher.selected_count(self.config), inputs.pool)
+                )
         return teacher.check_budget(plans, inputs.count, self.workdir) if plans else ""
 
     def run(
@@ -214,7 +215,7 @@ class Run:
           StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
-        with self._held():
+        with leases.lock(self.workdir):
             self.check()
             warning = self._check_teacher()
             if heading:
@@ -340,15 +341,6 @@ class Run:
         tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
         used = {n: key for n, key in kept.items() if n in self.deep and n not in tests}
         write_json(self.workdir / storage.CURRENT, self.deep | used)
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Locks the workdir for all processes of this run, or raises `WorkdirBusy` on all."""
-        place = self.workdir / ".lock"
-        with held(place) if hosts.is_first() else contextlib.nullcontext(True) as ours:
-            if not hosts.agree(ours):
-                raise WorkdirBusy(self.workdir)
-            yield
 
 
 @contextlib.contextmanager

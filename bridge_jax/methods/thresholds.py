@@ -32,7 +32,7 @@ ALL = (DEV_COMPLETIONS, THRESHOLD)  # In the order of reports.
 
 
 @dataclasses.dataclass(frozen=True)
-class Choosing:
+class ChoosingThreshold:
     """Parameters of the threshold.
 
     Attributes:
@@ -45,7 +45,11 @@ class Choosing:
 
 
 def choose(
-    params: Choosing, out: Folder, dev: Examples, completed: Folder, bought: Folder | None = None
+    params: ChoosingThreshold,
+    out: Folder,
+    dev: Examples,
+    completed: Folder,
+    bought: Folder | None = None,
 ) -> None:
     """Chooses the threshold, and writes what was kept with it and what of that was right."""
     loose = dataclasses.replace(params.how, min_mean_logprob=_NONE)
@@ -122,7 +126,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
     to_assistant = {**inputs.POOL_TO_ASSISTANT, "pool": inputs.DEV, "by": by.name}
     writing = Writing(config.generation, mode, config.seed)
     load = Load("dev", modes=(mode,))
-    params = Choosing(filtering.filter_of(config), config.rationales.least_right)
+    params = ChoosingThreshold(filtering.filter_of(config), config.rationales.least_right)
     reads = {"dev": inputs.DEV, "completed": DEV_COMPLETIONS.name}
     reads |= held_out.bought(config, "dev")
     return [

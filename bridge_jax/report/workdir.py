@@ -40,7 +40,7 @@ _WAY_OUT = "run the command of this workdir again, which repairs or rebuilds it"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunArtifacts:
     """The artifacts of one run; a part that was not run is empty or None.
 
     Attributes:
@@ -95,7 +95,7 @@ class Run:
         return self.config.get("method")
 
 
-def load(path: Path, hashes: Hashes | None = None) -> Run:
+def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
     """Reads the artifacts under `path`.
 
     Args:
@@ -125,7 +125,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
             parameters[name] = _content(folders, name, Sizes)
         elif folder.artifact.work == "evaluate" and folder.artifact.measured:
             predictions[folder.artifact.measured.name] = _content(folders, name, Prediction)
-    return Run(
+    return RunArtifacts(
         path=path,
         config=config,
         made_with=made_with,

@@ -25,7 +25,7 @@ from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.pipeline.models import Model, complete_rows
 from bridge_jax.progress import Advance
 from bridge_jax.serving.asking import AskingConfig, QuestionsConfig
-from bridge_jax.serving.models import Found, cap
+from bridge_jax.serving.models import FoundModel, cap
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import Tokenizer
@@ -154,7 +154,7 @@ class Answering:
       notes: for the user.
     """
 
-    def __init__(self, found: Found, asking: AskingConfig, gold: bool, budget: int):
+    def __init__(self, found: FoundModel, asking: AskingConfig, gold: bool, budget: int):
         self._mode: Mode = asking.mode
         self._gold, self._budget = gold, budget
         model = found.load(asking)

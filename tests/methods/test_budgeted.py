@@ -14,7 +14,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.budgets import Cap, capped
 from bridge_jax.generation.engine import Completion
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.methods import budget_tests, evaluation, shortening
 from bridge_jax.methods import teacher as asks
 from bridge_jax.methods.annotations import ANNOTATIONS
@@ -90,7 +90,7 @@ class Shorter:
         self.asked.append(request)
         words = int(request.messages[0].content.split("at most ")[1].split()[0])
         text = " ".join(["two"] * words * (2 if request.sample == 0 else 1))
-        return Reply(f"{text}\nAnswer: {self._answer}", 40, words)
+        return TeacherReply(f"{text}\nAnswer: {self._answer}", 40, words)
 
     async def aclose(self):
         pass

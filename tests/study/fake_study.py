@@ -10,7 +10,7 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override, to_json
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
@@ -111,9 +111,9 @@ def prediction(seed, i, ok):
 def write_ledger(path, queries):
     with Ledger(path, 1000, 10.0, Prices(1.25, 10.0), "one") as ledger:
         for i in range(queries):
-            request = Request(f"p{i}", "oracle", (Message("user", f"{i}?"),), 512)
+            request = TeacherRequest(f"p{i}", "oracle", (Message("user", f"{i}?"),), 512)
             if ledger.reserve(request, TOKENS_IN) is None:
-                ledger.settle(request, Reply("x", TOKENS_IN, TOKENS_OUT, "stop"))
+                ledger.settle(request, TeacherReply("x", TOKENS_IN, TOKENS_OUT, "stop"))
 
 
 def scaling(root, questions=150, seeds=3, variants=("random", "difficulty", "coverage")):
