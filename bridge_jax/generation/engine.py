@@ -53,7 +53,7 @@ class Completion(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended it, with an end token."""
+        """Returns whether the model ended it, with an end token."""
         return self.end is not None
 
 
@@ -374,7 +374,7 @@ class Engine:
 
     @property
     def _few(self) -> int:
-        """How many slots must be idle before they are refilled."""
+        """The number of slots that must be idle before they are refilled."""
         return -(-len(self._slots) // 16)
 
     def _call(

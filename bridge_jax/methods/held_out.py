@@ -184,7 +184,7 @@ def _check_dev(config: RunConfig, given: Inputs) -> None:
 
 
 def _check_recorded(params: HeldOut, split: str, examples: Examples) -> None:
-    """Raises a `UserError` if a recorded teacher knows none of the held-out questions to ask."""
+    """Raises a `UserError` if a recorded teacher has no answer to any held-out question to ask."""
     replay, kind = params.teacher.replay_from, params.teacher.kind
     if kind in API_TEACHERS or replay:
         return

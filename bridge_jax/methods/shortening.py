@@ -251,7 +251,7 @@ def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
 
 
 def _teacher(params: Asking, questions: Sequence[tuple[Question, str]], count: CountTokens) -> Any:
-    """Returns the teacher; a recorded one knows what it says to each question."""
+    """Returns the teacher; a recorded one holds its answer to each question."""
     config = params.teacher
     if config.kind in API_TEACHERS or config.replay_from:
         return paid.make_teacher(params, (), count)

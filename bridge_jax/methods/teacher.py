@@ -199,7 +199,7 @@ def ask_questions(
     Args:
       params: of the stage.
       questions: of equal `rules.samples`.
-      teacher: of `params`; a recorded one knows the questions.
+      teacher: of `params`; a recorded one holds answers to these.
       retries: further replies to a question, where none is good.
       workdir: of the run.
 

@@ -86,7 +86,7 @@ class Top(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """How a head is streamed; the results are the same to rounding.
+    """Sets how a head is streamed; the results are the same to rounding.
 
     Attributes:
       chunk: columns of logits that exist at once on a chip; by `CHUNK_LOGITS` if it is None.

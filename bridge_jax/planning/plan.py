@@ -81,7 +81,7 @@ class StagePlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory of a chip is enough."""
+        """Returns whether the memory of a chip is enough."""
         return not self.memory.refused and self.memory.total <= self.hbm
 
     @property

@@ -120,7 +120,7 @@ def summarise(run: RunArtifacts) -> Json:
 
 def _metrics(run: RunArtifacts) -> dict[str, Json]:
     found = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
-    # Without a gold answer nobody knows whether the teacher is right.
+    # Without a gold answer it is unknown whether the teacher is right.
     if "teacher" not in found and (asked := metrics.with_gold(run.annotations)):
         found["teacher"] = metrics.summarise([{**row, "tokens": 0} for row in asked])
         del found["teacher"]["mean_tokens"]  # Annotations do not record them.
@@ -163,8 +163,8 @@ def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
 def _errors(run: RunArtifacts) -> dict[str, dict[str, int]]:
     """Counts where wrong rationales about check digits first go wrong, for each model.
 
-    The program that makes these questions knows each step. Models that are asked for the answer
-    alone write no steps, nor do untrained models, mostly.
+    The program that generates these questions computes each step. Models that are asked for
+    the answer alone write no steps, nor do untrained models, mostly.
     """
     data, seed = run.config.get("data", {}), run.config.get("seed", 0)
     if data.get("source") != "practice" or data.get("kind") == "text":

@@ -69,12 +69,12 @@ class Against(NamedTuple):
 
     @property
     def is_above(self) -> bool:
-        """Whether the student is above the other one beyond chance."""
+        """Returns whether the student is above the other one beyond chance."""
         return self.low > 0
 
     @property
     def is_below(self) -> bool:
-        """Whether it is below it beyond chance."""
+        """Returns whether it is below it beyond chance."""
         return self.high < 0
 
     @property
@@ -176,7 +176,7 @@ def _nothing_learned(found: _Evidence) -> str:
 
 
 def _is_above_constant(found: _Evidence, labels: Against) -> bool:
-    """Whether the student that learned labels is above the constant answer, by its own interval."""
+    """Returns whether the labels student is above the constant answer, by its own interval."""
     low, _ = found.report["accuracy_interval"]["student_labels"]
     return low > found.against[CONSTANT].other and labels.other > found.against[CONSTANT].other
 

@@ -1,4 +1,4 @@
-"""Shares what teachers behind an API need: server, key, errors, and results of batch jobs."""
+"""Has what all API teachers need: server, key, errors, and results of batch jobs."""
 
 import abc
 import contextlib
@@ -97,7 +97,7 @@ def worst_case(request: TeacherRequest) -> tuple[int, int]:
 
 
 class ApiTeacher(abc.ABC):
-    """Base of the teachers behind an API.
+    """Base of the teachers that are asked through an API.
 
     No key is read and nothing is opened before the first call. A vendor's class adds
     `client`, `ask` and `_refusal`, and for batch jobs the methods of `protocol.BatchTeacher`.
