@@ -162,18 +162,14 @@ class Sampling(Writing):
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrying:
+class Retrying(Writing):
     """Parameters of the retries.
 
     Attributes:
-      generation, mode, seed: as of `Writing`.
       samples: of each example.
       how: the filter that rejects the first completion.
     """
 
-    generation: GenerationConfig
-    mode: Mode
-    seed: int
     samples: int
     how: RationalesConfig
 
@@ -220,8 +216,7 @@ def retry(
         return
     requests = [Request(asked[i], stream=stream) for i, stream in again]
     examples = [pool[i] for i, _ in again]
-    writing = Writing(params.generation, params.mode, params.seed)
-    _write(writing, out, "more rationales", examples, requests, assistant.load(by))
+    _write(params, out, "more rationales", examples, requests, assistant.load(by))
 
 
 def _write(

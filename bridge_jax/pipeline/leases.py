@@ -14,7 +14,6 @@ from pathlib import Path
 
 from bridge_jax import atomic
 from bridge_jax.errors import UserError
-from bridge_jax.parallel import hosts
 
 
 class WorkdirBusy(UserError):  # noqa: N818
@@ -63,6 +62,8 @@ def lock(workdir: Path) -> Iterator[None]:
       WorkdirBusy: another run holds it; raised in all processes.
       UserError: the folder cannot be made.
     """
+    from bridge_jax.parallel import hosts  # JAX takes seconds to import; few commands lock.
+
     taken = held(workdir / ".lock") if hosts.is_first() else contextlib.nullcontext(True)
     with taken as ours:
         if not hosts.agree(ours):

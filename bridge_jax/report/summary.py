@@ -10,7 +10,7 @@ from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import budgets, intervals, metrics
+from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
@@ -210,15 +210,15 @@ def _chains(run: RunArtifacts) -> dict[str, Json]:
 
 
 def _budgets(run: RunArtifacts) -> dict[str, Json]:
-    """Returns the figures of each control at each budget (`evaluation.budgets`)."""
+    """Returns the figures of each control at each budget (`metrics.by_budget`)."""
     found = {}
     for control, rows in run.replies.items():
-        levels = budgets.by_level(rows)
+        levels = metrics.by_budget(rows)
         found[control] = {
             "title": budget_tests.TITLES[control],
             "levels": {str(level): figures for level, figures in levels.items()},
-            "spread": budgets.spread(levels),
-            "anytime_index": budgets.anytime_index(levels),
+            "spread": metrics.spread_of_thinking(levels),
+            "anytime_index": metrics.anytime_index(levels),
         }
     return found
 
