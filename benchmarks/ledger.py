@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.result import Say, result, run, spread
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 
 QUESTION, ANSWER = "Why is the sky blue? " * 20, "Because of Rayleigh scattering. " * 30
 
@@ -30,9 +30,9 @@ def with_ledger(path: Path, threads: int, pairs: int) -> float:
 
     def pair(number: int) -> None:
         message = Message("user", f"{number}: {QUESTION}")
-        request = Request(f"e{number}", "model", (message,), 500)
+        request = TeacherRequest(f"e{number}", "model", (message,), 500)
         assert ledger.reserve(request, 100) is None
-        ledger.settle(request, Reply(ANSWER, 100, 200))
+        ledger.settle(request, TeacherReply(ANSWER, 100, 200))
 
     with Ledger(path, pairs, 1e6, Prices(1.0, 10.0)) as ledger:
         rate = _rate(pair, threads, pairs)

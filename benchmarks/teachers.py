@@ -24,7 +24,7 @@ from benchmarks.result import Say, result, run, spread
 from bridge_jax.config import TeacherConfig
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
@@ -76,14 +76,14 @@ def ours(kind: str, url: str, folder: Path) -> Callable[[int], Speed]:
     def speed(count: int) -> Speed:
         path = folder / f"{kind}-{next(turn)}.sqlite"
         requests = [
-            Request(
+            TeacherRequest(
                 f"e{n}", "m", (Message("system", SYSTEM), Message("user", f"{n} {QUESTION}")), 64
             )
             for n in range(count)
         ]
         with Ledger(path, count, 1e6, Prices(1.0, 10.0)) as ledger, timed(count) as found:
             outcomes = annotate(made, ledger, requests, CONCURRENCY)
-        assert all(isinstance(outcome, Reply) for outcome in outcomes)
+        assert all(isinstance(outcome, TeacherReply) for outcome in outcomes)
         return found[0]
 
     return speed

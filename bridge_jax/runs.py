@@ -18,17 +18,16 @@ from bridge_jax.data.example import with_task_text
 from bridge_jax.data.rows import BadRows, BadRowsError
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.consent import Quote
-from bridge_jax.methods import checks, data_facts, held_out, teacher
+from bridge_jax.methods import checks, data_facts, held_out, input_checks, teacher
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
-from bridge_jax.methods.teacher import Planned
+from bridge_jax.methods.teacher import PlannedRequests
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import provenance, storage
+from bridge_jax.pipeline import leases, provenance, storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
-from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store
 from bridge_jax.planning.outlook import Outlook, outlook
@@ -124,12 +123,14 @@ class Run:
         """
         with bad_rows_listed(self.workdir) if self._keeps else contextlib.nullcontext():
             splits = self.inputs.splits
-            checks.compare_hosts(self._plan, self.inputs, self.deep)
+            input_checks.compare_hosts(self._plan, self.inputs, self.deep)
         if self._keeps:
             _list_bad_rows(self.workdir, splits.bad)
-        checks.check_meshes(self.config, self._plan, self.inputs)
+        input_checks.check_meshes(self.config, self._plan, self.inputs)
         to_run = [stage for stage in self.stages if stage.name not in self._as_they_are]
-        checks.check_inputs(self.config, to_run if self._as_they_are else self._plan, self.inputs)
+        input_checks.check_inputs(
+            self.config, to_run if self._as_they_are else self._plan, self.inputs
+        )
         if self._keeps:
             self._hashes.save()
 
@@ -183,10 +184,12 @@ class Run:
             if isinstance(params, HeldOut):
                 split = inputs.dev if stage.artifact == HELD_OUT_DEV else inputs.test
                 questions = held_out.drawn(params, split)
-                plans.append(Planned(params, len(questions), questions))
+                plans.append(PlannedRequests(params, len(questions), questions))
             elif stage == methods.asking(self.stages):
                 # Which will be selected is not known yet: any of the pool may be.
-                plans.append(Planned(params, teacher.selected_count(self.config), inputs.pool))
+                plans.append(
+                    PlannedRequests(params, teacher.selected_count(self.config), inputs.pool)
+                )
         return teacher.check_budget(plans, inputs.count, self.workdir) if plans else ""
 
     def run(
@@ -212,7 +215,7 @@ class Run:
           StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
-        with self._held():
+        with leases.lock(self.workdir):
             self.check()
             warning = self._check_teacher()
             if heading:
@@ -256,7 +259,7 @@ class Run:
     def notes(self) -> Iterator[str]:
         """Yields notes on the data and the prompts, for the user to read before the run begins."""
         meshes = checks.meshes_of(self._plan, self.inputs)
-        yield from checks.notes_on(self.config, self._plan, meshes)
+        yield from input_checks.notes_on(self.config, self._plan, meshes)
         for note, roles in self._of_prompts().items():
             yield f"{' and '.join(roles)}: {note}"
         splits, instruct = self.inputs.splits, self.config.instruct
@@ -315,7 +318,7 @@ class Run:
         config = self.config
         if config.on_long_prompt == "error":
             return found
-        for role, (count, of) in checks.cut_prompts(self._plan, self.inputs).items():
+        for role, (count, of) in data_facts.cut_prompts(self._plan, self.inputs).items():
             note = (
                 f"{count:,} of {of:,} prompts were longer than max_prompt_tokens="
                 f"{config.max_prompt_tokens}: the {config.on_long_prompt.removeprefix('cut_')} of "
@@ -338,15 +341,6 @@ class Run:
         tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
         used = {n: key for n, key in kept.items() if n in self.deep and n not in tests}
         write_json(self.workdir / storage.CURRENT, self.deep | used)
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Locks the workdir for all processes of this run, or raises `WorkdirBusy` on all."""
-        place = self.workdir / ".lock"
-        with held(place) if hosts.is_first() else contextlib.nullcontext(True) as ours:
-            if not hosts.agree(ours):
-                raise WorkdirBusy(self.workdir)
-            yield
 
 
 @contextlib.contextmanager

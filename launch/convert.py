@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
 
     from bridge_jax.data import public
 
-    counts = public.Counts(TRAIN.value, DEV.value, TEST.value)
+    counts = public.SplitCounts(TRAIN.value, DEV.value, TEST.value)
     files = {part: flag.value for part, flag in FILES.items()}
     found = public.convert(FROM.value, files, TEST_IDS.value, counts, SEED.value, ON_BAD_ROW.value)
     lines = (json.dumps(row, ensure_ascii=False) for row in found.rows)

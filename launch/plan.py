@@ -46,7 +46,8 @@ def main(assignments: list[str]) -> None:
     from rich.console import Console
 
     from bridge_jax import shown
-    from bridge_jax.methods.checks import meshes_of, notes_on, validate
+    from bridge_jax.methods.checks import meshes_of, validate
+    from bridge_jax.methods.input_checks import notes_on
     from bridge_jax.parallel.chips import GIB
     from bridge_jax.planning import plan, proposals, tables
     from bridge_jax.planning.workload import TrainingWork, expected, opened, workloads

@@ -125,7 +125,7 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
 
 
 def is_correct(predicted: str | None, example: Example) -> bool:
-    """Whether a canonical answer equals the gold one, or is close enough to it (text).
+    """Returns whether a canonical answer equals the gold one, or is close enough to it (text).
 
     Raises a `ValueError` for a question without a gold answer: see `verdict`.
 
@@ -317,5 +317,5 @@ def _end_of_words(text: str) -> int:
 
 
 def _is_brief(said: str) -> bool:
-    """Whether the text is little more than a number, not a part of a longer calculation."""
+    """Returns whether the text is little more than a number, not a part of a longer calculation."""
     return len(said.split()) <= 6 and not _SENTENCE_END.search(said)

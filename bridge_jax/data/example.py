@@ -43,7 +43,7 @@ class Task:
 
     @property
     def is_said(self) -> bool:
-        """Whether the task is not empty."""
+        """Returns whether the task is not empty."""
         return bool(self.instruction or self.label_descriptions)
 
 

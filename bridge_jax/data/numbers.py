@@ -235,7 +235,7 @@ def _in_context(text: str, match: re.Match[str], decimal: DecimalMark) -> _Found
 
 
 def _belongs(lead: str) -> bool:
-    """Whether a number after `lead` is an operand, a bound or a part of something."""
+    """Returns whether a number after `lead` is an operand, a bound or a part of something."""
     if lead and not lead[-1].isspace():
         if lead[-1].isnumeric() or not (lead[-1] in _ALLOWED_BEFORE or lead[-1].isalpha()):
             return True
@@ -309,7 +309,7 @@ def _digits(body: str, decimal: DecimalMark) -> tuple[str, int] | None:
 
 
 def _ends(text: str, at: int, alone: bool) -> bool:
-    """Whether the text after a number neither continues it nor holds another.
+    """Returns whether the text after a number neither continues it nor holds another.
 
     Args:
       text: the whole text.
@@ -338,7 +338,7 @@ def _ends(text: str, at: int, alone: bool) -> bool:
 
 
 def _continues(text: str, at: int) -> bool:
-    """Whether the text after a number belongs to it, so that only a part of it was read."""
+    """Returns whether the text after a number belongs to it, so that only a part of it was read."""
     signs = _signs(text, at)
     at += len(signs)
     gap = _GAP.match(text, at)

@@ -222,7 +222,7 @@ def _further_letter(text: str, options: Sequence[Option], after_comma: bool) -> 
 
 
 def _names_another(rest: str, answer: str, options: Sequence[Option]) -> bool:
-    """Whether the text after an option names another one, by its text or a letter with a mark."""
+    """Returns whether the text after an option names another, by its text or a marked letter."""
     names = [(option.text, option.answer) for option in options if option.text]
     if _by_text(rest, options) == answer:
         return False

@@ -19,12 +19,16 @@ one is, it stays in the test, or else in dev. Rows for training come in random o
 import collections
 import dataclasses
 import hashlib
+import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from bridge_jax.data.public_rows import SOURCES, Record, json_of, questions, rows
-from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Columns, bad_value
-from bridge_jax.errors import UserError
+from bridge_jax.data import numbers
+from bridge_jax.data.formats import SUFFIXES, WrittenFloat, read_file
+from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Columns, Row, bad_value
+from bridge_jax.errors import UserError, require
 
 ORDER = ("test", "dev", "train")  # Where a context is in two splits, it stays in the first.
 CUT = "path"  # Files that are cut.
@@ -32,8 +36,26 @@ CUT = "path"  # Files that are cut.
 _NO_WORD = re.compile(r"[\W_]+")
 
 
+class PublicQuestion(NamedTuple):
+    """A question of a dataset.
+
+    Attributes:
+      id: the dataset's own.
+      context: what the question is about; no other split may have it.
+      question: with its context.
+      answer: the gold answer.
+      human_rationale: what people wrote as a reason; may be empty.
+    """
+
+    id: str
+    context: str
+    question: str
+    answer: str
+    human_rationale: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
-class Counts:
+class SplitCounts:
     """Rows of each split.
 
     Attributes:
@@ -65,7 +87,7 @@ def convert(
     source: str,
     files: Mapping[str, Sequence[str]],
     test_ids: str = "",
-    counts: Counts = Counts(),
+    counts: SplitCounts = SplitCounts(),
     seed: int = 0,
     on_bad_row: str = "error",
 ) -> Converted:
@@ -85,11 +107,11 @@ def convert(
       UserError: a file cannot be read, or a split would be empty.
     """
     columns, bad, left_out = Columns({}), BadRows(), collections.Counter[str]()
-    found: dict[str, list[Record]] = {part: [] for part in (*ORDER, CUT)}
+    found: dict[str, list[PublicQuestion]] = {part: [] for part in (*ORDER, CUT)}
     for part, paths in files.items():
         ids: dict[str, str] = {}
-        for raw in (row for path in paths for row in rows(path, part)):
-            for row in questions(raw) if source.startswith("tatqa") else [raw]:
+        for raw in (row for path in paths for row in _rows(path, part)):
+            for row in _questions(raw) if source.startswith("tatqa") else [raw]:
                 bad.total += 1
                 try:
                     if row.problem:
@@ -124,18 +146,18 @@ def convert(
 
 
 def _cut(
-    found: Mapping[str, Sequence[Record]],
+    found: Mapping[str, Sequence[PublicQuestion]],
     test_ids: Collection[str] | None,
-    counts: Counts,
+    counts: SplitCounts,
     seed: int,
-) -> dict[str, list[Record]]:
+) -> dict[str, list[PublicQuestion]]:
     """Returns the records by split; records with the same context get the same one.
 
     Raises:
       UserError: an id of the test is not there.
     """
     splits = {part: list(found[part]) for part in ORDER}
-    rest: dict[str, list[Record]] = {}
+    rest: dict[str, list[PublicQuestion]] = {}
     missing = set(test_ids or ())
     for record in found[CUT]:
         if test_ids is not None and record.id in test_ids:
@@ -158,7 +180,7 @@ def _cut(
 
 
 def _without_leaks(
-    source: str, splits: Mapping[str, Sequence[Record]], left_out: collections.Counter[str]
+    source: str, splits: Mapping[str, Sequence[PublicQuestion]], left_out: collections.Counter[str]
 ) -> Iterator[dict[str, str]]:
     """Yields the rows whose context is in no split before, and whose question is new."""
     known: dict[str, str] = {}  # Context -> its split.
@@ -183,7 +205,7 @@ def _without_leaks(
 
 
 def _ids(path: str) -> frozenset[str]:
-    ids = frozenset(map(str, json_of(path, "--test_ids")))
+    ids = frozenset(map(str, _json_of(path, "--test_ids")))
     if not ids:
         raise UserError(f"--test_ids={path}: holds no ids")
     return ids
@@ -200,3 +222,143 @@ def _normal(text: str) -> str:
 def _draw(seed: int, name: str) -> bytes:
     """Returns what to sort by for a random order, which is the same for any order of the rows."""
     return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+
+def _pubmedqa(row: Row, columns: Columns) -> PublicQuestion:
+    """Reads a question about an abstract; the hub has the same columns in lower case."""
+    row = dataclasses.replace(row, value={k.lower(): v for k, v in row.value.items()})
+    value, nested = row.value, row.value.get("context")
+    value = {**value, **nested} if isinstance(nested, Mapping) else value
+    texts, labels = value.get("contexts"), value.get("labels")
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise BadRowError("contexts is not a list of texts")
+    if isinstance(labels, list) and len(labels) == len(texts):  # Headings of the parts.
+        texts = [f"{str(label).capitalize()}: {text}" for label, text in zip(labels, texts)]
+    abstract = columns.clean("\n".join(texts))
+    answer = columns.text(row, "final_decision").lower()
+    if answer not in ("yes", "no", "maybe"):
+        raise bad_value("final_decision", answer, "is not yes, no or maybe")
+    question = columns.text(row, "question")
+    return PublicQuestion(
+        columns.text(row, "pubid"),
+        abstract,
+        f"Abstract:\n{abstract}\n\nQuestion: {question}",
+        answer,
+        columns.text(row, "long_answer", required=False),
+    )
+
+
+def _legalbench(row: Row, columns: Columns) -> PublicQuestion:
+    """Reads a row of a task: all columns but the index and the answer are the question."""
+    names = [name for name in row.value if name and name not in ("index", "answer")]
+    if not names:
+        raise BadRowError("has no column beside index and answer")
+    texts = {name: columns.text(row, name) for name in names}
+    lines = (f"{name.replace('_', ' ').capitalize()}: {text}" for name, text in texts.items())
+    text = "\n".join(lines) if len(texts) > 1 else texts[names[0]]
+    answer = columns.text(row, "answer")
+    return PublicQuestion(columns.text(row, "index"), text, text, answer)
+
+
+def _tatqa(row: Row, columns: Columns, numeric: bool) -> PublicQuestion | None:
+    """Reads a question of TAT-QA; returns None if its answer is not of the kind that is wanted."""
+    value = row.value
+    spans = value.get("answer")
+    spans = spans if isinstance(spans, list) else [spans]
+    if not spans or not all(isinstance(span, str | int | float) for span in spans):
+        raise bad_value("answer", value.get("answer"), "is not a text, a number or a list of texts")
+    answer = "; ".join(columns.clean(str(span)).strip() for span in spans)
+    if not answer:
+        raise BadRowError("answer is empty")
+    kind, scale = columns.text(row, "answer_type"), value.get("scale") or ""
+    if kind in ("arithmetic", "count", "counting") and numbers.read(answer) is None:
+        raise bad_value("answer", answer, f"of answer_type={kind} is not a number")
+    if (len(spans) == 1 and numbers.read(answer) is not None) != numeric:
+        return None
+    question = columns.text(row, "question")
+    if scale:
+        question += f" Answer in {scale if scale == 'percent' else f'{scale}s'}."
+    derivation = columns.text(row, "derivation", required=False) if kind == "arithmetic" else ""
+    context = columns.text(row, "context")
+    return PublicQuestion(
+        columns.text(row, "uid"),
+        context,
+        f"{context}\n\nQuestion: {question}",
+        answer,
+        f"Derivation: {derivation}" if derivation else "",
+    )
+
+
+def _questions(row: Row) -> Iterator[Row]:
+    """Yields the questions of a table and its paragraphs as rows, each with the context."""
+    try:
+        if row.problem:
+            raise row.problem
+        cells, paragraphs = row.value["table"]["table"], row.value["paragraphs"]
+        lines = [" | ".join(str(cell).strip() for cell in line) for line in cells]
+        texts = [text["text"].strip() for text in sorted(paragraphs, key=_order)]
+        context = "\n".join(["Text:", *texts, "", "Table:", *lines])
+        questions = [{**question, "context": context} for question in row.value["questions"]]
+    except (BadRowError, LookupError, TypeError, AttributeError, ValueError) as error:
+        fault = BadRowError("has no table of cells, list of paragraphs or list of questions")
+        known = error if isinstance(error, BadRowError) else fault
+        yield Row(row.file, row.place, {}, known)
+        return
+    for number, value in enumerate(questions, 1):
+        yield Row(row.file, f"{row.place}, question {number}", value)
+
+
+def _order(paragraph: Mapping[str, Any]) -> int:
+    return int(paragraph["order"])
+
+
+# Name -> the reader of a row; None leaves it out.
+SOURCES: dict[str, Callable[[Row, Columns], PublicQuestion | None]] = {
+    "pubmedqa": _pubmedqa,
+    "legalbench": _legalbench,
+    "tatqa_numbers": lambda row, columns: _tatqa(row, columns, numeric=True),
+    "tatqa_spans": lambda row, columns: _tatqa(row, columns, numeric=False),
+}
+
+
+def _rows(path: str, part: str) -> Iterator[Row]:
+    """Yields the rows of a file by its type; `part` is the flag that names it."""
+    setting, suffix = f"--{part}", Path(path).suffix.lower()
+    if suffix in SUFFIXES:
+        yield from read_file(SUFFIXES[suffix], path, setting)
+        return
+    if suffix != ".json":
+        known = ", ".join(kind.removeprefix(".") for kind in (".json", *SUFFIXES))
+        raise UserError(f"{setting}={path}: give a {known} file; unpack archives")
+    require(Path(path).is_file(), f"{setting}={path}: no such file")
+    value = _json_of(path, setting)
+    if isinstance(value, dict):  # PubMedQA's: id -> row.
+        value = [
+            {"pubid": key, **row} if isinstance(row, dict) else row for key, row in value.items()
+        ]
+    for number, row in enumerate(value, 1):
+        yield _row(path, f"item {number}", row)
+
+
+def _row(path: str, place: str, value: Any) -> Row:
+    if isinstance(value, dict):
+        return Row(path, place, value)
+    return Row(path, place, {}, BadRowError(f"is a JSON {type(value).__name__}, not an object"))
+
+
+def _json_of(path: str, setting: str) -> Any:
+    """Returns the list or object of a JSON file, numbers with the digits of the file.
+
+    Raises:
+      UserError: it holds neither; `setting` is the flag that names it.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            value = json.load(file, parse_float=WrittenFloat)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{setting}={path}: is not JSON ({error})") from None
+    if not isinstance(value, dict | list):
+        raise UserError(
+            f"{setting}={path}: holds a {type(value).__name__}, not a list or an object"
+        )
+    return value

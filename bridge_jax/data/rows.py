@@ -256,7 +256,7 @@ class Columns:
         )
 
     def _has(self, column: str) -> bool:
-        """Whether a column, or each of several, was in a row."""
+        """Returns whether a column, or each of several, was in a row."""
         return column in self._seen or all(part in self._seen for part in column.split("|"))
 
     def text(self, row: Row, field: str, required: bool = True) -> str:

@@ -100,7 +100,7 @@ def load(config: DataConfig, seed: int) -> Splits:
 
 
 def depends_on_seed(config: DataConfig) -> bool:
-    """Whether another seed may give other examples: they are made, divided or sampled by it."""
+    """Returns whether the examples depend on the seed: by drawing, dividing or sampling."""
     is_sampled = any(getattr(config, name) for name in _PARTS)
     return config.source == "practice" or is_sampled or _may_divide(config)
 
@@ -199,12 +199,12 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
 
 
 def _may_divide(config: DataConfig) -> bool:
-    """Whether rows without a split are divided: those of a file, if nothing says what splits."""
+    """Returns whether rows of a file are divided, since no setting says which split they are of."""
     return config.source in READERS and not config.splits and "split" not in config.columns
 
 
 def _has_no_split(config: DataConfig) -> bool:
-    """Whether the rows are to be divided: none of `config.path` has a split."""
+    """Returns whether the rows are to be divided: none of `config.path` has a split."""
     if not _may_divide(config):
         return False
     return all(row.value.get("split") is None for row in raw_rows(config, "data.path"))

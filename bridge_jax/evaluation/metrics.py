@@ -1,14 +1,25 @@
-"""Computes accuracy, compliance and length of predictions; lists the gaps between models.
+"""Computes accuracy, compliance and length of predictions, also by class and by budget.
 
 A prediction row is `{"id", "completion", "answer", "correct", "tokens"}`: `answer` is what was
 parsed from the completion, None when nothing could be; `tokens` counts generated tokens.
+
+A *class* is a gold answer of a task whose answers are a closed set: labels, or few different
+answers. Rows without a gold answer (None or "") are left out of all counts by class.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_jax.errors import UserError
 from bridge_jax.evaluation.intervals import wilson
+
+MOST_CLASSES = 20  # in a matrix, and of answers that are not declared to be labels
+LEAST_QUESTIONS = 5  # for each different answer, for these to be classes
+
+PredictionRows = Sequence[Mapping[str, Any]]
 
 
 class Gap(NamedTuple):
@@ -39,7 +50,7 @@ GAPS = (
 )
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(rows: PredictionRows) -> dict[str, Any]:
     """Computes the metrics of one model on one set of questions.
 
     Args:
@@ -67,3 +78,173 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if scores := [row["score"] for row in rows if "score" in row]:
         result["score"] = sum(scores) / len(scores)
     return result
+
+
+def with_gold(rows: Iterable[Any]) -> list[Any]:
+    """Returns the rows whose gold answer is known."""
+    return [row for row in rows if row.get("gold") not in (None, "")]
+
+
+def are_classes(rows: PredictionRows, kind: str = "") -> bool:
+    """Returns whether the gold answers of test questions are classes.
+
+    Labels are, if there are two or more. Other answers are if there are 2 to `MOST_CLASSES`
+    different ones, and `LEAST_QUESTIONS` questions or more for each of them on average (our
+    default). Free texts never are.
+
+    Args:
+      rows: prediction rows with a gold answer.
+      kind: of the answers, as in `DataConfig`.
+    """
+    different = len({row["gold"] for row in rows})
+    if kind == "text" or different < 2:
+        return False
+    few = different <= MOST_CLASSES and len(rows) >= LEAST_QUESTIONS * different
+    return kind == "label" or few
+
+
+def commonest(answers: Iterable[str | None]) -> tuple[str, int] | None:
+    """Returns the commonest answer and its count, the first in the alphabet of equals; or None."""
+    counts = Counter(answer for answer in answers if answer)
+    if not counts:
+        return None
+    return min(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def always_answering(answer: str, rows: PredictionRows) -> list[dict[str, Any]]:
+    """Returns the predictions of a model that gives one answer to all questions."""
+    return [{"id": row["id"], "correct": row["gold"] == answer} for row in rows]
+
+
+def count_by_class(rows: PredictionRows) -> dict[str, Any]:
+    """Counts one model's answers by class.
+
+    A right answer counts as its gold answer, however it is written.
+
+    Args:
+      rows: prediction rows with a gold answer.
+
+    Returns:
+      `classes`: for each, the most frequent first, its `name`, `n` questions, `right` answers,
+      `given`: how often it was the answer to any question, `precision` (None where it was never
+      given), `recall`, `answered`: the share of its questions that have an answer, and `confusion`:
+      the commonest wrong answer to them (None is no answer) and its count, or None. `matrix`, where
+      there are at most `MOST_CLASSES`: rows of counts, by class; a column for each class, then one
+      for other answers and one for none.
+    """
+    gold = Counter(row["gold"] for row in rows)
+    names = sorted(gold, key=lambda name: (-gold[name], name))
+    pairs = Counter((row["gold"], _given(row)) for row in rows)
+    given: Counter[str | None] = Counter()
+    wrong: dict[str, Counter[str | None]] = {name: Counter() for name in names}
+    for (name, answer), number in pairs.items():
+        given[answer] += number
+        if answer != name:
+            wrong[name][answer] += number
+    found: dict[str, Any] = {"classes": []}
+    for name in names:
+        right = pairs[name, name]
+        confusion = min(wrong[name].items(), key=_by_count, default=None)
+        found["classes"].append(
+            {
+                "name": name,
+                "n": gold[name],
+                "right": right,
+                "given": given[name],
+                "precision": right / given[name] if given[name] else None,
+                "recall": right / gold[name],
+                "answered": 1 - pairs[name, None] / gold[name],
+                "confusion": list(confusion) if confusion else None,
+            }
+        )
+    if len(names) <= MOST_CLASSES:
+        found["matrix"] = [_row(name, names, pairs, gold[name]) for name in names]
+    return found
+
+
+def by_budget(rows: PredictionRows) -> dict[int, dict[str, float]]:
+    """Returns the figures of each budget.
+
+    Args:
+      rows: with `id`, `budget`, `repeat`, `thinking` and `tokens` (int), `answer` and `correct`.
+        Rows with equal id, budget and repeat are samples of one reply: their commonest answer is
+        scored (self-consistency, 2203.11171), the first of those that are as common, and their
+        tokens are added. Accuracy is averaged over repeats (avg@k).
+
+    Returns:
+      budget -> `n` questions; `accuracy` with its 95% Wilson interval over the questions, `low` and
+      `high`; `thinking`, mean tokens; `over`, the share above the budget; `deviation`, mean
+      |thinking - budget| / budget; `tokens`, mean tokens decoded.
+    """
+    found = {}
+    for level in sorted({row["budget"] for row in rows}):
+        replies: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+        for row in rows:
+            if row["budget"] == level:
+                replies[row["id"], row["repeat"]].append(row)
+        thinking = [sum(row["thinking"] for row in samples) for samples in replies.values()]
+        tokens = [sum(row["tokens"] for row in samples) for samples in replies.values()]
+        accuracy = sum(map(_is_commonest_right, replies.values())) / len(replies)
+        questions = len({name for name, _ in replies})
+        low, high = wilson(accuracy * questions, questions)
+        found[level] = {
+            "n": questions,
+            "accuracy": accuracy,
+            "low": low,
+            "high": high,
+            "thinking": sum(thinking) / len(replies),
+            "over": sum(count > level for count in thinking) / len(replies),
+            "deviation": sum(abs(count - level) / level for count in thinking) / len(replies),
+            "tokens": sum(tokens) / len(replies),
+        }
+    return found
+
+
+def spread_of_thinking(levels: Mapping[int, Mapping[str, float]]) -> float:
+    """Returns the largest mean thinking over the smallest; a model that ignores budgets has 1.
+
+    A mean below one token counts as one. There is at least one level.
+    """
+    means = [figures["thinking"] for figures in levels.values()]
+    return max(means) / max(min(means), 1.0)
+
+
+def anytime_index(levels: Mapping[int, Mapping[str, float]]) -> float:
+    """Returns the mean accuracy over budgets: the area under it, by the width.
+
+    Over the logarithm of the budget, since levels double: over the budget itself, the largest two
+    would decide. "Budget-Aware Anytime Reasoning" (2601.11038) has an index of this kind; the axis
+    is our choice. Of one level it is its accuracy.
+    """
+    points = [(math.log2(level), levels[level]["accuracy"]) for level in sorted(levels)]
+    if len(points) == 1:
+        return points[0][1]
+    area = sum((b - a) * (u + v) / 2 for (a, u), (b, v) in itertools.pairwise(points))
+    return area / (points[-1][0] - points[0][0])
+
+
+def _is_commonest_right(samples: PredictionRows) -> bool:
+    """Returns whether the commonest answer of the samples is right."""
+    counts = Counter(row["answer"] for row in samples if row["answer"] is not None)
+    if not counts:
+        return False
+    commonest = counts.most_common(1)[0][0]
+    return bool(next(row["correct"] for row in samples if row["answer"] == commonest))
+
+
+def _by_count(item: tuple[str | None, int]) -> tuple[int, bool, str]:
+    """Orders the most frequent first; of equals, no answer last."""
+    answer, number = item
+    return -number, answer is None, answer or ""
+
+
+def _given(row: Mapping[str, Any]) -> str | None:
+    return row["gold"] if row["correct"] else row["answer"]
+
+
+def _row(
+    name: str, names: Sequence[str], pairs: Mapping[tuple[str, str | None], int], total: int
+) -> list[int]:
+    known = [pairs[name, other] for other in names]
+    none = pairs[name, None]
+    return [*known, total - sum(known) - none, none]

@@ -1,4 +1,4 @@
-"""A conversation: renders the turns so far as a prompt, and streams the reply token by token."""
+"""Holds a conversation: renders its turns as a prompt, and streams the reply token by token."""
 
 import dataclasses
 import time

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
-from bridge_jax.generation.slots import BLOCK, FORCED, UNLESS, Rows, Size
+from bridge_jax.generation.slots import FORCED, PREFILL_TOKENS, UNLESS, Size, SlotRequests
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
@@ -53,7 +53,7 @@ class Completion(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended it, with an end token."""
+        """Returns whether the model ended it, with an end token."""
         return self.end is not None
 
 
@@ -186,7 +186,7 @@ class _Prompts:
         count = np.minimum(ends, self._lengths)
         if whole:
             return np.where((count == len(prompt)) & (self._lengths == len(prompt)), count, 0)
-        return np.where(count == len(prompt), count, count // BLOCK * BLOCK)
+        return np.where(count == len(prompt), count, count // PREFILL_TOKENS * PREFILL_TOKENS)
 
 
 class Engine:
@@ -374,11 +374,11 @@ class Engine:
 
     @property
     def _few(self) -> int:
-        """How many slots must be idle before they are refilled."""
+        """The number of slots that must be idle before they are refilled."""
         return -(-len(self._slots) // 16)
 
     def _call(
-        self, fresh: tuple[Any, Rows] | None, steps: int, refill: bool = False
+        self, fresh: tuple[Any, SlotRequests] | None, steps: int, refill: bool = False
     ) -> tuple[int, Any]:
         """Starts a call, on requests that are `fresh` in their slots; returns number and report."""
         assert self._state is not None
@@ -436,7 +436,7 @@ class Engine:
                     self._prompts.drop(at)
         jax.block_until_ready(self._state)  # A process that ends in a step may crash.
 
-    def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, Rows]:
+    def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, SlotRequests]:
         """Puts requests into idle slots, and their prompts into the cache.
 
         Those whose prompt begins like one that a slot of the chip holds already, or like an earlier
@@ -482,8 +482,8 @@ class Engine:
             source = at if shared[at] == near.max() else start + int(near.argmax())
             if source != at and shared[source]:
                 copies.append((source, at))
-            starts = range(int(shared[source]), len(prompt), BLOCK)
-            blocks += [(at, start, prompt[start : start + BLOCK]) for start in starts]
+            starts = range(int(shared[source]), len(prompt), PREFILL_TOKENS)
+            blocks += [(at, start, prompt[start : start + PREFILL_TOKENS]) for start in starts]
         for at, _ in group:  # An interruption may leave them half written.
             self._prompts.drop(at)
         self._copy(copies, on_chip)
@@ -508,17 +508,17 @@ class Engine:
         chips = [at // on_chip for at, _, _ in blocks]
         self.blocks += len(blocks)
         for rows in _dealt(blocks, chips, self._parts, calls(self._mesh)[0] // self._parts):
-            tokens = np.full((len(rows), BLOCK), self._pad_id, np.int32)
-            positions = np.zeros((len(rows), BLOCK), np.int32)
+            tokens = np.full((len(rows), PREFILL_TOKENS), self._pad_id, np.int32)
+            positions = np.zeros((len(rows), PREFILL_TOKENS), np.int32)
             at, last = np.full(len(rows), on_chip, np.int32), np.full(len(rows), -1, np.int32)
             ends: dict[int, int] = {}
             for row, block in enumerate(rows):
                 if block:
                     slot, start, piece = block
                     tokens[row, : len(piece)] = piece
-                    positions[row] = start + np.arange(BLOCK)
+                    positions[row] = start + np.arange(PREFILL_TOKENS)
                     at[row] = slot % on_chip
-                    ends[slot] = start + BLOCK - 1
+                    ends[slot] = start + PREFILL_TOKENS - 1
             for row, block in enumerate(rows):
                 if block:
                     last[row] = ends[block[0]]
@@ -538,14 +538,14 @@ def _dealt(items: Sequence[Any], chips: Sequence[int], parts: int, size: int) ->
     return found
 
 
-def _no_rows(count: int) -> Rows:
+def _no_rows(count: int) -> SlotRequests:
     ints, floats = np.zeros(count, np.int32), np.zeros(count, np.float32)
     columns = (ints.copy(), ints.copy(), ints.copy(), np.zeros(count, np.uint32))
     forced, unless = (np.full((count, size), -1, np.int32) for size in (FORCED, UNLESS))
-    return Rows(*columns, floats.copy(), floats.copy(), forced, ints.copy(), unless)
+    return SlotRequests(*columns, floats.copy(), floats.copy(), forced, ints.copy(), unless)
 
 
-def _set(rows: Rows, at: int, request: Request) -> None:
+def _set(rows: SlotRequests, at: int, request: Request) -> None:
     """Writes a request into the row of its slot."""
     rows.length[at], rows.token[at] = len(request.prompt) - 1, request.prompt[-1]
     rows.limit[at], rows.stream[at] = request.limit, request.stream

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-BLOCK = 512  # Entries of the vocabulary that a token is drawn from, after the block is.
+BLOCK_LOGITS = 512  # Entries of the vocabulary that a token is drawn from, after the block is.
 
 
 class Sampled(NamedTuple):
@@ -103,12 +103,12 @@ def _draw(logits: jax.Array, keys: jax.Array) -> jax.Array:
     random numbers, and their product is the probability of the token.
     """
     batch, vocab = logits.shape
-    padded = jnp.pad(logits, ((0, 0), (0, -vocab % BLOCK)), constant_values=-jnp.inf)
-    blocks = padded.reshape(batch, -1, BLOCK)
+    padded = jnp.pad(logits, ((0, 0), (0, -vocab % BLOCK_LOGITS)), constant_values=-jnp.inf)
+    blocks = padded.reshape(batch, -1, BLOCK_LOGITS)
     keys = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
     block = _largest(jax.nn.logsumexp(blocks, axis=-1), keys[:, 0])
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    return block * BLOCK + _largest(inside, keys[:, 1])
+    return block * BLOCK_LOGITS + _largest(inside, keys[:, 1])
 
 
 def _largest(logits: jax.Array, keys: jax.Array) -> jax.Array:

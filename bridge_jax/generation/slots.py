@@ -21,7 +21,7 @@ from bridge_jax.models.cache import LayerCache, Places, cache_spec, copy_slots, 
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
-BLOCK = 32  # Tokens of a prompt that are prefilled as one row.
+PREFILL_TOKENS = 32  # Tokens of a prompt that are prefilled as one row.
 FORCED = 32  # Tokens that can be forced at one place.
 UNLESS = 8  # Tokens that prevent it.
 # Programs run as graphs on a GPU (XLA's command buffers), the loop of decoding as one: otherwise
@@ -33,7 +33,7 @@ GPU_OPTIONS = {
 }
 
 
-class Rows(NamedTuple):
+class SlotRequests(NamedTuple):
     """Describes the request of each slot.
 
     Attributes:
@@ -82,7 +82,7 @@ class State(NamedTuple):
     """The slots: what they hold, what is asked of them, and what they have written."""
 
     cache: tuple[LayerCache, ...]
-    rows: Rows
+    rows: SlotRequests
     written: Written
 
 
@@ -100,7 +100,7 @@ def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: 
     out, logprobs = jnp.zeros((slots, new), jnp.int32), jnp.zeros((slots, new))
     forced, unless = jnp.full((slots, FORCED), -1), jnp.full((slots, UNLESS), -1)
     unsigned = jnp.zeros(slots, jnp.uint32)
-    rows = Rows(ints, ints, ints, unsigned, floats, floats, forced, ints, unless)
+    rows = SlotRequests(ints, ints, ints, unsigned, floats, floats, forced, ints, unless)
     none = jnp.zeros(slots, bool)
     written = Written(none, ints, out, logprobs, logprobs, jnp.int32(0))
     return _placed(State(init_cache(config, slots, length, ahead), rows, written))
@@ -130,7 +130,7 @@ def decode(
     params: Any,
     state: State,
     fresh: jax.Array,
-    rows: Rows,
+    rows: SlotRequests,
     seed: jax.Array,
     ends: jax.Array,
     free: jax.Array,
@@ -256,7 +256,7 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     params = decoder.abstract_unstacked(config, mesh)
-    count, ahead = size.count, size.blocks // batch_devices(mesh) * BLOCK
+    count, ahead = size.count, size.blocks // batch_devices(mesh) * PREFILL_TOKENS
     with jax.set_mesh(mesh):
         start = functools.partial(init_state, config, count, size.length, size.new, ahead)
         shapes = jax.eval_shape(start)
@@ -276,7 +276,11 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
             donate_argnums=1,
             out_shardings=(places, jax.tree.map(lambda _: everywhere, places.written)),
         )
-        tokens, one, copied = array(size.blocks, BLOCK), array(size.blocks), array(size.copies)
+        tokens, one, copied = (
+            array(size.blocks, PREFILL_TOKENS),
+            array(size.blocks),
+            array(size.copies),
+        )
         scalar, ends = array(sharding=everywhere), array(size.ends, sharding=everywhere)
         fresh, seed = array(count, dtype=bool), array(dtype=jnp.uint32, sharding=everywhere)
         return Programs(

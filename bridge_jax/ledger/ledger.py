@@ -43,7 +43,7 @@ from bridge_jax.ledger.prices import (
     overrun_in_words,
     worst_case,
 )
-from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 
 # A held request is reserved by this process, or in a batch job of this run. It is found by its key,
 # with the very condition of the index `requests_by_key`, or SQLite would read all that is reserved.
@@ -66,7 +66,7 @@ class RequestInBatchJob(RequestInFlight):
 class Stored:
     """The reply to a settled request, the run that paid for it, and its cost."""
 
-    reply: Reply
+    reply: TeacherReply
     run: str
     nanodollars: int
 
@@ -87,7 +87,7 @@ class BatchJob:
     name: str
     id: str | None
     vendor: str
-    waiting: tuple[Request, ...] = ()
+    waiting: tuple[TeacherRequest, ...] = ()
 
 
 class Ledger:
@@ -165,8 +165,8 @@ class Ledger:
             self._database.close()
 
     def reserve(
-        self, request: Request, input_tokens_estimate: int, batch: bool = False
-    ) -> Reply | None:
+        self, request: TeacherRequest, input_tokens_estimate: int, batch: bool = False
+    ) -> TeacherReply | None:
         """Returns the stored reply, or reserves the request's highest possible cost.
 
         After None the caller makes the call, then `settle`s, `release`s or `abandon`s it; or it
@@ -210,7 +210,7 @@ class Ledger:
             connection.execute(f"INSERT INTO requests ({names}) VALUES ({values})", row)
         return None
 
-    def settle(self, request: Request, reply: Reply) -> None:
+    def settle(self, request: TeacherRequest, reply: TeacherReply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
 
         A cost above what was reserved is written all the same: paid is paid. From then on more is
@@ -269,12 +269,12 @@ class Ledger:
                     permille / ONE,
                 )
 
-    def release(self, request: Request) -> None:
+    def release(self, request: TeacherRequest) -> None:
         """Takes back a reservation whose call failed and costs nothing."""
         with self._transaction() as connection:
             connection.execute(f"DELETE FROM requests WHERE {_HELD}", self._held(request))
 
-    def abandon(self, request: Request) -> None:
+    def abandon(self, request: TeacherRequest) -> None:
         """Ends a reservation whose call has an unknown outcome: it stays listed, and counts."""
         with self._transaction() as connection:
             _cut_off(connection, _HELD, self._held(request))
@@ -344,7 +344,7 @@ class Ledger:
                     " WHERE job = ? AND state = 'reserved' ORDER BY id",
                     (name,),
                 )
-                requests = tuple(Request.from_json(*row) for row in waiting)
+                requests = tuple(TeacherRequest.from_json(*row) for row in waiting)
                 found.append(BatchJob(name, job_id, vendor, requests))
         return found
 
@@ -390,7 +390,7 @@ class Ledger:
             raise RuntimeError(f"{self.path}: opened before a fork; open it again in this process")
         return self._database.transaction()
 
-    def _held(self, request: Request) -> dict[str, Any]:
+    def _held(self, request: TeacherRequest) -> dict[str, Any]:
         """Returns the values in `_HELD`."""
         return {"key": request.key, "owner": self._owner.token, "run": self.run}
 
@@ -447,7 +447,7 @@ class Ledger:
                 (worst_case(self._prices.cost(*listed), permille), row),
             )
 
-    def _find(self, connection: sqlite3.Connection, request: Request) -> Stored | None:
+    def _find(self, connection: sqlite3.Connection, request: TeacherRequest) -> Stored | None:
         """Returns the answer to a request; None if it may be reserved.
 
         Raises:
@@ -529,8 +529,8 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
 
     Returns:
       `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
-      `no_answer` (by `Reply.finish`, among those paid), `unknown` (`queries`, and `usd` at most,
-      beside those paid) and `of_others` (like the answers, of those taken).
+      `no_answer` (by `TeacherReply.finish`, among those paid), `unknown` (`queries`, and `usd` at
+      most, beside those paid) and `of_others` (like the answers, of those taken).
     """
     of_others = Spend.of(
         Spend(1, answer.reply.input_tokens, answer.reply.output_tokens, answer.nanodollars)
@@ -555,7 +555,9 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
 def _stored(row: Sequence[Any]) -> Stored:
     """Returns the answer in the columns `_STORED`."""
     text, input_tokens, output_tokens, finish, run, nanodollars = row
-    return Stored(Reply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars)
+    return Stored(
+        TeacherReply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars
+    )
 
 
 def _cut_off(connection: sqlite3.Connection, which: str, values: Any) -> int:

@@ -29,7 +29,7 @@ class Message:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class TeacherRequest:
     """One question to a teacher.
 
     Attributes:
@@ -76,7 +76,7 @@ class Request:
         return _CANONICAL.encode(value)
 
     @classmethod
-    def from_json(cls, example_id: str, text: str) -> "Request":
+    def from_json(cls, example_id: str, text: str) -> "TeacherRequest":
         """Returns the request of which `text` is the `to_json`."""
         value = json.loads(text)
         value["messages"] = tuple(Message(**message) for message in value["messages"])
@@ -84,7 +84,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reply:
+class TeacherReply:
     """The text of a teacher's answer, and the tokens that it bills.
 
     Attributes:
@@ -130,7 +130,7 @@ class Tally:
     reasons: Counter[str] = dataclasses.field(default_factory=Counter)
     examples: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def add(self, outcome: Reply | Failure, copies: int = 1) -> None:
+    def add(self, outcome: TeacherReply | Failure, copies: int = 1) -> None:
         """Counts the outcome of `copies` equal requests."""
         if isinstance(outcome, Failure):
             kind, reason = outcome.kind, outcome.reason

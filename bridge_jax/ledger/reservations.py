@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob, RequestInFlight
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 
 T = TypeVar("T")
 
@@ -42,7 +42,9 @@ class Reservations:
         self._ledger, self._thread, self._stop = ledger, thread, stop
         self._held = self._ended = 0  # Those that are only about to be made are held too.
 
-    async def reserve(self, request: Request, input_tokens_estimate: int) -> Reply | None:
+    async def reserve(
+        self, request: TeacherRequest, input_tokens_estimate: int
+    ) -> TeacherReply | None:
         """Does what `Ledger.reserve` does; waits while other reservations of ours may leave room.
 
         Raises:
@@ -68,15 +70,15 @@ class Reservations:
             await sleep(_POLL_SECONDS, self._stop)
         raise Stopped
 
-    def settle(self, request: Request, reply: Reply) -> Awaitable[None]:
+    def settle(self, request: TeacherRequest, reply: TeacherReply) -> Awaitable[None]:
         """Does what `Ledger.settle` does."""
         return self._end(self._write(self._ledger.settle, request, reply))
 
-    def release(self, request: Request) -> Awaitable[None]:
+    def release(self, request: TeacherRequest) -> Awaitable[None]:
         """Does what `Ledger.release` does."""
         return self._end(self._write(self._ledger.release, request))
 
-    def abandon(self, request: Request) -> Awaitable[None]:
+    def abandon(self, request: TeacherRequest) -> Awaitable[None]:
         """Does what `Ledger.abandon` does."""
         return self._end(self._write(self._ledger.abandon, request))
 

@@ -17,7 +17,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts
 from bridge_jax.ledger.accounts import Account
 from bridge_jax.ledger.ledger import Stored
-from bridge_jax.ledger.requests import Failure, Reply, Request
+from bridge_jax.ledger.requests import Failure, TeacherReply, TeacherRequest
 from bridge_jax.methods import inputs, teacher
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import Asking, CountTokens
@@ -109,12 +109,12 @@ def annotate(
         request.key
         for example, said in zip(examples, outcomes)
         for request, outcome in zip(_requests(params, example, len(said)), said)
-        if isinstance(outcome, Reply)
+        if isinstance(outcome, TeacherReply)
     ]
     out.write_record(_ANSWERED, {"keys": answered})
 
 
-def _requests(params: Asking, example: Example, number: int) -> list[Request]:
+def _requests(params: Asking, example: Example, number: int) -> list[TeacherRequest]:
     """Returns the first `number` requests about an example: its samples, then its retries."""
     request = teacher.make_request(params, example)
     return [dataclasses.replace(request, sample=sample) for sample in range(number)]
@@ -276,7 +276,7 @@ class _RecordedReplies:
     ) -> dict[str, Any] | None:
         """Returns the row of an example; None if neither the file nor the ledger has it."""
 
-        def look_up(requests: Sequence[Request], _: bool) -> list[Reply | Failure]:
+        def look_up(requests: Sequence[TeacherRequest], _: bool) -> list[TeacherReply | Failure]:
             return [
                 self.stored[r.key].reply if r.key in self.stored else _NO_REPLY for r in requests
             ]

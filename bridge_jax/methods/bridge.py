@@ -1,4 +1,4 @@
-"""BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, who teaches the student."""
+"""BRIDGE (arXiv 2512.20403): a few paid answers teach an assistant, which teaches the student."""
 
 from bridge_jax.config import RunConfig
 from bridge_jax.methods import (

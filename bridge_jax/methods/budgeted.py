@@ -28,10 +28,9 @@ from bridge_jax.methods import (
 )
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.budget_tests import OF_CONTROL
+from bridge_jax.methods.filtering import RATIONALES, SFTTargets
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples, Inputs
-from bridge_jax.methods.rationales import RATIONALES
-from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, long_reasoning
 from bridge_jax.methods.teacher import held_out_count, selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from bridge_jax.config import RunConfig
-from bridge_jax.evaluation import classes
-from bridge_jax.methods.checks import cut_prompts
-from bridge_jax.methods.inputs import INSTRUCTIONS, Inputs
+from bridge_jax.evaluation import metrics
+from bridge_jax.methods.checks import roles
+from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, TEST, Inputs
+from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import of_value
 from bridge_jax.pipeline.stages import Stage
 
@@ -43,7 +44,7 @@ def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
     splits = inputs.splits
     sizes = {name: len(getattr(splits, name)) for name in ("pool", "dev", "test")}
     known = [example.answer for example in splits.pool if example.answer]
-    common = classes.commonest(known)
+    common = metrics.commonest(known)
     reads_instructions = any(INSTRUCTIONS in stage.reads.values() for stage in stages)
     drawn = inputs.instructions if reads_instructions else None
     return DataFacts(
@@ -61,3 +62,16 @@ def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
         instructions_left_out=drawn.left_out + drawn.skipped if drawn else 0,
         commonest=(*common, len(known)) if common else None,
     )
+
+
+def cut_prompts(stages: Sequence[Stage], inputs: Inputs) -> dict[Role, tuple[int, int]]:
+    """Returns for each role how many questions are cut to fit its prompts, and of how many."""
+    read = {name for stage in stages for name in stage.reads.values()}
+    splits = {POOL: inputs.pool, DEV: inputs.dev, TEST: inputs.test}
+    asked = [splits[name] for name in splits if name in read]
+    found: dict[Role, tuple[int, int]] = {}
+    for role in roles(stages):
+        reading = inputs.rendering(role)
+        cut = [reading.prompts(part, part.digest, "reason").cut for part in asked]
+        found[role] = sum(cut), sum(map(len, asked))
+    return found

@@ -17,7 +17,7 @@ import numpy as np
 from bridge_jax.config import API_TEACHERS, RunConfig
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.ledger.requests import Failure, TeacherReply
 from bridge_jax.methods import inputs, teacher
 from bridge_jax.methods.annotations import Bill
 from bridge_jax.methods.inputs import Examples, Inputs
@@ -95,7 +95,7 @@ def ask(params: HeldOut, out: Folder, split: Examples, count: CountTokens, workd
     out.write_record(_SPEND, spend | {"prices": prices})
 
 
-def _row(example: Example, outcome: Reply | Failure, rules: Rules) -> dict[str, Any]:
+def _row(example: Example, outcome: TeacherReply | Failure, rules: Rules) -> dict[str, Any]:
     said = read(example, outcome, rules)
     return {
         "id": example.id,
@@ -184,7 +184,7 @@ def _check_dev(config: RunConfig, given: Inputs) -> None:
 
 
 def _check_recorded(params: HeldOut, split: str, examples: Examples) -> None:
-    """Raises a `UserError` if a recorded teacher knows none of the held-out questions to ask."""
+    """Raises a `UserError` if a recorded teacher has no answer to any held-out question to ask."""
     replay, kind = params.teacher.replay_from, params.teacher.kind
     if kind in API_TEACHERS or replay:
         return

@@ -15,9 +15,8 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.errors import UserError
 from bridge_jax.methods import inputs
+from bridge_jax.methods.filtering import RATIONALES, SFTTarget, SFTTargets
 from bridge_jax.methods.inputs import Examples, Inputs
-from bridge_jax.methods.rationales import RATIONALES
-from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.pipeline.artifacts import ROLES, Artifact, array
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Packed, Stage

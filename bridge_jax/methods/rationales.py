@@ -1,4 +1,4 @@
-"""Trains the assistant on the teacher's rationales, writes rationales for the pool, filters them.
+"""Trains the assistant on the teacher's rationales, and has it write rationales for the pool.
 
 Writing is slow and filtering is fast, so runs that differ in the filter alone share the rationales
 as written.
@@ -10,26 +10,34 @@ import itertools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from bridge_jax.config import GenerationConfig, RationalesConfig, RunConfig
 from bridge_jax.data.answers import (
     answer_of,
-    is_correct,
     parse_answer,
     split_completion,
-    verdict,
 )
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.apprenticeship import warmed
-from bridge_jax.methods.corruption import corrupt
+from bridge_jax.methods.filtering import (
+    COMPLETED,
+    RATIONALES,
+    THRESHOLD,
+    Judging,
+    filter_of,
+    judge,
+    why_rejected,
+    with_agreement,
+    with_threshold,
+)
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.pipeline.artifacts import TRAINED, Artifact, record, rows
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel, write_completions
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
@@ -37,69 +45,15 @@ from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import Tokenizer
 
-FILE = "rationales.jsonl"
 # After the full stop of a sentence, and before a line break that follows none.
 _STEP_END = re.compile(r"[.!?](?=\s)|(?<=[^.!?\s])(?=\n)")
 
 
-class Written(TypedDict):
-    """A rationale that the assistant wrote about an example; log-probabilities in nats."""
-
-    id: str
-    domain: str
-    question: str
-    completion: str
-    rationale: str
-    answer: str | None
-    ended: bool
-    mean_logprob: float
-    min_step_logprob: float
-    tokens: int
-    shown_gold: bool
-
-
-class Sampled(TypedDict):
+class StudentSample(TypedDict):
     """One of the student's answers to a question of the pool."""
 
     id: str
     answer: str | None
-
-
-class Threshold(TypedDict):
-    """The threshold of confidence that was chosen on the dev split, and what is expected of it.
-
-    Attributes:
-      min_mean_logprob: the threshold, in nats.
-      least_right: the share of the kept answers that were to be right.
-      asked: dev questions with a gold answer.
-      kept, right: of the assistant's answers to them.
-    """
-
-    min_mean_logprob: float
-    least_right: float
-    asked: int
-    kept: int
-    right: int
-
-
-class Judged(Written):
-    """A rationale that the assistant wrote, and whether the student learns from it.
-
-    Attributes:
-      retry: the number of the retry that was taken, from 1; not there for the first completion.
-      corruption: the kind of error that was put in, if one was.
-      agreement: the share of the student's samples with this answer.
-      gold, correct: for the report alone; None where the example has no gold answer.
-      kept, reason: whether it is learned from, and why not.
-    """
-
-    retry: NotRequired[int]
-    corruption: str | None
-    agreement: NotRequired[float]
-    gold: str | None
-    correct: bool | None
-    kept: bool
-    reason: str | None
 
 
 ASSISTANT = Artifact(
@@ -110,7 +64,6 @@ ASSISTANT = Artifact(
     TRAINED,
     is_last=True,
 )
-COMPLETED = rows("completions.jsonl", Written)
 COMPLETIONS = Artifact(
     "tutoring/completions",
     "Writing rationales",
@@ -124,18 +77,8 @@ SAMPLES = Artifact(
     "The student’s samples",
     "generate",
     "student",
-    (rows("samples.jsonl", Sampled),),
+    (rows("samples.jsonl", StudentSample),),
     version=2,  # each row has random numbers of its own, and rows are in order
-)
-RATIONALES = Artifact(
-    "tutoring/rationales", "Filtering rationales", "judge", None, (rows(FILE, Judged),)
-)
-THRESHOLD = Artifact(  # `methods.thresholds`
-    "tutoring/threshold",
-    "Choosing a threshold",
-    "judge",
-    None,
-    (record("threshold.json", Threshold),),
 )
 RETRIES = Artifact(
     "tutoring/retries",
@@ -219,18 +162,14 @@ class Sampling(Writing):
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrying:
+class Retrying(Writing):
     """Parameters of the retries.
 
     Attributes:
-      generation, mode, seed: as of `Writing`.
       samples: of each example.
       how: the filter that rejects the first completion.
     """
 
-    generation: GenerationConfig
-    mode: Mode
-    seed: int
     samples: int
     how: RationalesConfig
 
@@ -261,12 +200,12 @@ def retry(
 ) -> None:
     """Samples more rationales for each example whose first one is rejected."""
     how, at = (
-        _with_threshold(params.how, threshold),
+        with_threshold(params.how, threshold),
         {example.id: i for i, example in enumerate(pool)},
     )
     rejected = [
         at[row["id"]]
-        for row in _with_agreement(completed.rows("completions.jsonl"), sampled)
+        for row in with_agreement(completed.rows("completions.jsonl"), sampled)
         if why_rejected(row, pool.by_id[row["id"]], how)
     ]
     asked = reading.prompts(pool, pool.digest, params.mode)
@@ -277,8 +216,7 @@ def retry(
         return
     requests = [Request(asked[i], stream=stream) for i, stream in again]
     examples = [pool[i] for i, _ in again]
-    writing = Writing(params.generation, params.mode, params.seed)
-    _write(writing, out, "more rationales", examples, requests, assistant.load(by))
+    _write(params, out, "more rationales", examples, requests, assistant.load(by))
 
 
 def _write(
@@ -360,91 +298,6 @@ def sample(
     write_completions(out, "samples.jsonl", name, engine, examples, asked, to_row)
 
 
-@dataclasses.dataclass(frozen=True)
-class Judging:
-    """Parameters of the filter; `seed` is of the corruption."""
-
-    how: RationalesConfig
-    seed: int
-
-
-def judge(
-    params: Judging,
-    out: Folder,
-    pool: Examples,
-    completed: Folder,
-    sampled: Folder | None = None,
-    retried: Folder | None = None,
-    threshold: Folder | None = None,
-) -> None:
-    """Judges the rationale of every example.
-
-    It is the first completion that the filter keeps, retries included; if none is kept, the first
-    one, with the reason.
-    """
-    config, found = _with_threshold(params.how, threshold), []
-    again = retried.rows("completions.jsonl") if retried else []
-    retries: dict[str, list[dict[str, Any]]] = {}
-    for row in _with_agreement(again, sampled):
-        retries.setdefault(row["id"], []).append(row)
-    written = corrupt(completed.rows("completions.jsonl"), pool.by_id, config, params.seed)
-    for row in _with_agreement(written, sampled):
-        example = pool.by_id[row["id"]]
-        reason = why_rejected(row, example, config)
-        if reason:
-            for number, other in enumerate(retries.get(example.id, ()), start=1):
-                if not why_rejected(other, example, config):
-                    row, reason = other | {"retry": number, "corruption": None}, None
-                    break
-        # For the report alone, whichever filter decides.
-        truth = {"gold": example.answer, "correct": verdict(row["answer"], example)}
-        found.append(row | truth | {"kept": reason is None, "reason": reason})
-    out.write_rows(FILE, found)
-
-
-def _with_threshold(config: RationalesConfig, threshold: Folder | None) -> RationalesConfig:
-    """Returns the filter with the threshold that was chosen, if one was."""
-    if threshold is None:
-        return config
-    chosen = threshold.record("threshold.json")["min_mean_logprob"]
-    return dataclasses.replace(config, min_mean_logprob=chosen)
-
-
-def _with_agreement(written: list[dict[str, Any]], sampled: Folder | None) -> list[dict[str, Any]]:
-    """Adds to each completion the share of the student's samples that agree with its answer."""
-    said: dict[str, list[str | None]] = {}
-    for row in sampled.rows("samples.jsonl") if sampled else ():
-        said.setdefault(row["id"], []).append(row["answer"])
-    for row in written:
-        if answers := said.get(row["id"]):
-            same = answers.count(row["answer"]) if row["answer"] is not None else 0
-            row["agreement"] = same / len(answers)
-    return written
-
-
-def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesConfig) -> str | None:
-    """Returns why a rationale is not learned from, or None; `gold` alone reads the gold answer.
-
-    No filter keeps what cannot be learned from: a completion that was cut off, or that has no
-    rationale or no answer.
-    """
-    if not row["rationale"].strip():
-        return "no rationale"
-    if not row["ended"]:
-        return "cut off at generation.max_new_tokens"
-    if row["answer"] is None:
-        return "no answer that parses"
-    if config.filter == "gold" and not is_correct(row["answer"], example):
-        return "the answer is not the gold one"
-    bounds = {}
-    if config.filter in ("confidence", "consistency"):
-        bounds["mean_logprob"] = config.min_mean_logprob
-        bounds["min_step_logprob"] = config.min_step_logprob
-    if config.filter == "consistency":
-        bounds["agreement"] = config.min_agreement
-    return next((f"{name} below {at}" for name, at in bounds.items() if row[name] < at), None)
-
-
 class RationaleStages(NamedTuple):
     """Names the stages that write rationales, retry rejected ones, and filter them."""
 
@@ -454,18 +307,6 @@ class RationaleStages(NamedTuple):
 
 
 _FOR_STUDENT = RationaleStages()
-# Settings that only other stages read; they are left out of the filter's key.
-_OF_OTHERS = (
-    *("show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"),
-    "least_right",
-)
-
-
-def filter_of(config: RunConfig) -> RationalesConfig:
-    """Returns the settings of the filter; those that it does not read have their defaults."""
-    default = RationalesConfig()
-    others = {name: getattr(default, name) for name in _OF_OTHERS}
-    return dataclasses.replace(config.rationales, **others)
 
 
 def stages(
@@ -489,7 +330,7 @@ def stages(
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
-    if how.least_right and into == _FOR_STUDENT:  # Rounds have none: `checks`.
+    if how.least_right and into == _FOR_STUDENT:  # `methods.checks` refuses both.
         reads["threshold"] = THRESHOLD.name
     if how.retries:
         generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)

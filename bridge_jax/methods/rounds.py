@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from bridge_jax.config import MOST_ROUNDS, RunConfig
 from bridge_jax.data.answers import is_correct
-from bridge_jax.methods import inputs, rationales
+from bridge_jax.methods import filtering, inputs, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
+from bridge_jax.methods.filtering import SFTTargets
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import RationaleStages
-from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Stage
@@ -46,7 +46,7 @@ def _round(number: int) -> Round:
     stages = RationaleStages(
         completions=in_round(rationales.COMPLETIONS),
         retries=in_round(rationales.RETRIES),
-        rationales=in_round(rationales.RATIONALES),
+        rationales=in_round(filtering.RATIONALES),
     )
     return Round(stages, in_round(rationales.ASSISTANT))
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypedDict
 from bridge_jax.config import API_TEACHERS, GenerationConfig, RunConfig
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Request
-from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.ledger.requests import Failure, TeacherReply
 from bridge_jax.methods import inputs
 from bridge_jax.methods import teacher as paid
 from bridge_jax.methods.annotations import Bill
+from bridge_jax.methods.filtering import SFTTargets
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.teacher import Asking, CountTokens, Question
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, record, rows
@@ -154,15 +154,15 @@ class Rewriting:
     seed: int
 
 
-def _as_reply(long: LongReasoning) -> Reply:
+def _as_reply(long: LongReasoning) -> TeacherReply:
     text = f"{long.rationale}\n{teacher_prompts.ANSWER_MARK} {long.answer}"
-    return Reply(text, 0, 0)
+    return TeacherReply(text, 0, 0)
 
 
 def _row(
     long: LongReasoning,
     level: int,
-    outcomes: Sequence[Reply | Failure],
+    outcomes: Sequence[TeacherReply | Failure],
     rules: Rules,
     count: CountTokens,
 ) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
 
 
 def _teacher(params: Asking, questions: Sequence[tuple[Question, str]], count: CountTokens) -> Any:
-    """Returns the teacher; a recorded one knows what it says to each question."""
+    """Returns the teacher; a recorded one holds its answer to each question."""
     config = params.teacher
     if config.kind in API_TEACHERS or config.replay_from:
         return paid.make_teacher(params, (), count)
@@ -301,7 +301,7 @@ def rewrite(
     ]
     model = assistant.load()
     tokenizer, engine = model.tokenizer, model.engine(params.generation, params.seed)
-    outcomes: list[list[Reply | Failure]] = [[] for _ in asked]
+    outcomes: list[list[TeacherReply | Failure]] = [[] for _ in asked]
     for attempt in range(params.how.tries):
         rejected = [
             n
@@ -321,7 +321,7 @@ def rewrite(
         name = "shorter reasoning"
         written = write_completions(out, file, name, engine, examples, requests, to_row)
         for n, row in zip(rejected, written):
-            outcomes[n].append(Reply(row["text"], 0, 0, row["finish"]))
+            outcomes[n].append(TeacherReply(row["text"], 0, 0, row["finish"]))
     for (each, level, rules), said in zip(asked, outcomes):
         found.append(_row(each, level, said, rules, count))
     out.write_rows(CHAINS, _in_order(pool, found))

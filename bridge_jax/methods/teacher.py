@@ -15,7 +15,14 @@ from bridge_jax.ledger import accounts, prices
 from bridge_jax.ledger.accounts import Standing, open_ledger
 from bridge_jax.ledger.consent import Quote
 from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
-from bridge_jax.ledger.requests import Failure, Message, MessageRole, Reply, Request, Tally
+from bridge_jax.ledger.requests import (
+    Failure,
+    Message,
+    MessageRole,
+    Tally,
+    TeacherReply,
+    TeacherRequest,
+)
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded
@@ -97,7 +104,7 @@ def prices_of(config: TeacherConfig) -> Prices:
     return Prices(config.usd_per_million_input, config.usd_per_million_output, config.batch_share)
 
 
-def make_request(params: Asking, example: Example) -> Request:
+def make_request(params: Asking, example: Example) -> TeacherRequest:
     """Returns the request to the teacher about an example."""
     config = params.teacher
     if config.kind in API_TEACHERS:
@@ -120,7 +127,7 @@ def request_of(
     model: str,
     messages: tuple[Message, ...],
     said: str | None = None,
-) -> Request:
+) -> TeacherRequest:
     """Returns a request to the teacher.
 
     Args:
@@ -132,7 +139,7 @@ def request_of(
     """
     config = params.teacher
     if config.kind in API_TEACHERS:
-        request = Request(
+        request = TeacherRequest(
             example_id,
             model,
             messages,
@@ -144,7 +151,7 @@ def request_of(
     else:
         content = "" if said is None else hashlib.sha256(said.encode()).hexdigest()
         most = config.max_output_tokens
-        request = Request(example_id, model, messages, most, recorded=content)
+        request = TeacherRequest(example_id, model, messages, most, recorded=content)
     if not config.replay_from:
         return request
     model = recorded.recorded_model(Path(config.replay_from), request.model)
@@ -167,13 +174,13 @@ class Question(NamedTuple):
     """A question to the teacher: the first request, and the rules by which replies are kept."""
 
     example: Example
-    request: Request
+    request: TeacherRequest
     rules: Rules
 
 
 def ask(
     params: Asking, examples: Sequence[Example], count: CountTokens, workdir: Path
-) -> tuple[list[list[Reply | Failure]], dict[str, Any]]:
+) -> tuple[list[list[TeacherReply | Failure]], dict[str, Any]]:
     """Asks about the examples, every request through the ledger of a workdir.
 
     Returns:
@@ -186,13 +193,13 @@ def ask(
 
 def ask_questions(
     params: Asking, questions: Sequence[Question], teacher: Teacher, retries: int, workdir: Path
-) -> tuple[list[list[Reply | Failure]], dict[str, Any]]:
+) -> tuple[list[list[TeacherReply | Failure]], dict[str, Any]]:
     """Asks questions, every request through the ledger of a workdir.
 
     Args:
       params: of the stage.
       questions: of equal `rules.samples`.
-      teacher: of `params`; a recorded one knows the questions.
+      teacher: of `params`; a recorded one holds answers to these.
       retries: further replies to a question, where none is good.
       workdir: of the run.
 
@@ -206,7 +213,9 @@ def ask_questions(
             with_jobs = dataclasses.replace(config, backend="google-genai")  # The other has none.
             collect_left_open(_api_teacher(with_jobs), ledger, config.batch_poll_seconds)
 
-        def ask_all(requests: Sequence[Request], optional: bool) -> list[Reply | Failure]:
+        def ask_all(
+            requests: Sequence[TeacherRequest], optional: bool
+        ) -> list[TeacherReply | Failure]:
             what = "teacher, again" if optional else "teacher"
             tally = Tally()
             more: dict[str, Any] = {"attempts": config.attempts, "optional": optional}
@@ -226,7 +235,7 @@ def ask_questions(
 
 def in_rounds(
     params: Asking, examples: Sequence[Example], count: CountTokens, ask_all: Ask
-) -> list[list[Reply | Failure]]:
+) -> list[list[TeacherReply | Failure]]:
     """Returns the outcomes per example: those of its samples, then of its retries."""
     return _in_rounds(_questions(params, examples, count), params.teacher.retries, ask_all)
 
@@ -238,15 +247,15 @@ def _questions(params: Asking, examples: Sequence[Example], count: CountTokens) 
 
 def _in_rounds(
     questions: Sequence[Question], retries: int, ask_all: Ask
-) -> list[list[Reply | Failure]]:
-    def good(number: int, said: Sequence[Reply | Failure]) -> bool:
+) -> list[list[TeacherReply | Failure]]:
+    def good(number: int, said: Sequence[TeacherReply | Failure]) -> bool:
         return is_good(questions[number].example, said, questions[number].rules)
 
     samples = questions[0].rules.samples if questions else 1
     return resample([q.request for q in questions], samples, retries, good, ask_all)
 
 
-class Planned(NamedTuple):
+class PlannedRequests(NamedTuple):
     """The plan to ask about `count` of some examples; which of them may not be known yet."""
 
     params: Asking
@@ -254,7 +263,7 @@ class Planned(NamedTuple):
     examples: Sequence[Example]
 
 
-def check_budget(plans: Sequence[Planned], count: CountTokens, workdir: Path) -> str:
+def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: Path) -> str:
     """Checks that the caps can pay for the planned requests, before anything is trained.
 
     Every request counts at its highest possible cost, which is reserved for it. Requests with an
@@ -275,7 +284,7 @@ def check_budget(plans: Sequence[Planned], count: CountTokens, workdir: Path) ->
     account = accounts.standing(workdir, budget)
     known = account.answered
     asked = requests = dearest_of_all = 0
-    new: list[Request] = []
+    new: list[TeacherRequest] = []
     costs: list[int] = []
     for params, wanted, examples in plans:
         all_of_plan = [make_request(params, example) for example in examples]
@@ -369,12 +378,12 @@ def quote(
 
 
 def _costs(
-    config: TeacherConfig, asker: Teacher, requests: Sequence[Request], account: Standing
+    config: TeacherConfig, asker: Teacher, requests: Sequence[TeacherRequest], account: Standing
 ) -> list[int]:
     """Returns the highest possible cost of each request, nanodollars."""
     price_list, in_batch = prices_of(config), config.batch and is_paid(config)
 
-    def cost(request: Request) -> int:
+    def cost(request: TeacherRequest) -> int:
         inputs = asker.estimate_input_tokens(request)
         listed = price_list.cost(inputs, request.max_output_tokens, in_batch)
         return prices.worst_case(listed, account.permille.get(request.model, prices.ONE))

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from bridge_jax.config import RationalesConfig, RunConfig
 from bridge_jax.data.answers import is_correct
 from bridge_jax.errors import UserError
-from bridge_jax.methods import held_out, inputs, rationales
+from bridge_jax.methods import filtering, held_out, inputs, rationales
+from bridge_jax.methods.filtering import COMPLETED, THRESHOLD, why_rejected
 from bridge_jax.methods.inputs import Examples, Inputs
-from bridge_jax.methods.rationales import COMPLETED, THRESHOLD, Writing, why_rejected
+from bridge_jax.methods.rationales import Writing
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
@@ -31,7 +32,7 @@ ALL = (DEV_COMPLETIONS, THRESHOLD)  # In the order of reports.
 
 
 @dataclasses.dataclass(frozen=True)
-class Choosing:
+class ChoosingThreshold:
     """Parameters of the threshold.
 
     Attributes:
@@ -44,7 +45,11 @@ class Choosing:
 
 
 def choose(
-    params: Choosing, out: Folder, dev: Examples, completed: Folder, bought: Folder | None = None
+    params: ChoosingThreshold,
+    out: Folder,
+    dev: Examples,
+    completed: Folder,
+    bought: Folder | None = None,
 ) -> None:
     """Chooses the threshold, and writes what was kept with it and what of that was right."""
     loose = dataclasses.replace(params.how, min_mean_logprob=_NONE)
@@ -121,7 +126,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
     to_assistant = {**inputs.POOL_TO_ASSISTANT, "pool": inputs.DEV, "by": by.name}
     writing = Writing(config.generation, mode, config.seed)
     load = Load("dev", modes=(mode,))
-    params = Choosing(rationales.filter_of(config), config.rationales.least_right)
+    params = ChoosingThreshold(filtering.filter_of(config), config.rationales.least_right)
     reads = {"dev": inputs.DEV, "completed": DEV_COMPLETIONS.name}
     reads |= held_out.bought(config, "dev")
     return [

@@ -10,11 +10,10 @@ from itertools import chain
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.methods import inputs, logits
 from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.filtering import RATIONALES, SFTTargets
 from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.logits import LOGITS, text_of
-from bridge_jax.methods.rationales import RATIONALES
-from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel

@@ -19,9 +19,9 @@ from bridge_jax.parallel.sharding import RULES
 # Without a kernel:
 LONG = 1024  # Rows up to this length are computed in parts, longer ones in chunks.
 PARTS, PART = 4, 64  # Parts of a row, at most, and queries of a part, at least.
-CHUNK = 512  # Queries of a chunk, at most; the backward pass computes its scores again.
+CHUNK_QUERIES = 512  # Queries of a chunk, at most; the backward pass computes its scores again.
 LANES = 128  # A block of splash attention is a multiple of this,
-BLOCK = 512  # and at most this: its inputs must fit in a core's memory together.
+KERNEL_BLOCK_TOKENS = 512  # and at most this: its inputs must fit in a core's memory together.
 RESIDUALS = "attention"  # Names what the kernel keeps: its output, and the sums of its softmax.
 
 
@@ -126,7 +126,7 @@ def attention(
             seen = key[:, :end], value[:, :end], mask[:, :, start:end, :end]
             parts.append(_plain(query[:, start:end], *seen, scale, softcap))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
-    count = -(-steps // CHUNK)
+    count = -(-steps // CHUNK_QUERIES)
     size = -(-steps // count)
     missing = count * size - steps
     query = jnp.pad(query, ((0, 0), (0, missing), (0, 0), (0, 0)))
@@ -225,7 +225,7 @@ def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | 
         mask = splash_attention.CausalMask(shape)
     else:
         mask = splash_attention.LocalMask(shape, (window - 1, 0), 0)
-    block = max(size for size in range(LANES, BLOCK + 1, LANES) if steps % size == 0)
+    block = max(size for size in range(LANES, KERNEL_BLOCK_TOKENS + 1, LANES) if steps % size == 0)
     kernel = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * heads),
         block_sizes=splash_attention.BlockSizes(

@@ -4,7 +4,7 @@ Each layer has a cache of its own, with a slot for each sequence. Position p of 
 place p of its slot; in a local layer, whose window is shorter than the longest sequence, in place
 p modulo the places: a ring, which keeps the last positions alone. Nothing is padded on the left.
 
-Of slots longer than `CHUNK`, only the chunks up to the fullest one's end are read.
+Of slots longer than `CHUNK_PLACES`, only the chunks up to the fullest one's end are read.
 
 Letters of shapes: G rows of tokens, S tokens in a row, B slots, T places of a slot, N query heads,
 K key and value heads, Q query heads to a key head, H head.
@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH
 
-CHUNK = 512  # Places that are read at once; longer slots are read in a loop.
+CHUNK_PLACES = 512  # Places that are read at once; longer slots are read in a loop.
 
 
 class LayerCache(NamedTuple):
@@ -234,11 +234,11 @@ def _attend(
         return top, total, mixed * shrink + more
 
     begin = jnp.full((*asked.shape[:-1], 1), -1e30), jnp.zeros((*asked.shape[:-1], 1)), found
-    if size <= CHUNK:
+    if size <= CHUNK_PLACES:
         _, total, mixed = part(0, begin, size)
     else:
         # In chunks only if they divide T: the last one would reach beyond the end.
-        count = CHUNK if size % CHUNK == 0 else size
+        count = CHUNK_PLACES if size % CHUNK_PLACES == 0 else size
         filled = jnp.minimum(last.max() + 1, size)
         parts = (filled + count - 1) // count
         step = lambda i, state: part(i * count, state, count)  # noqa: E731

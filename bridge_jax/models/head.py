@@ -27,12 +27,13 @@ from jax.sharding import PartitionSpec
 from bridge_jax.models.matmul import matmul
 from bridge_jax.parallel.sharding import RULES
 
-# Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK` columns.
+# Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK_COLUMNS`.
 CHUNK_LOGITS = 1 << 24
-CHUNK = 1024
+CHUNK_COLUMNS = 1024
 # The k largest of so few are found by repeated arg-max: `top_k` sorts whole rows on a GPU.
 FEW = 2
-BLOCK = 128  # Logits of which the largest is found first, where the k largest are wanted.
+# Logits of which the largest is found first, where the k largest are wanted.
+TOP_K_BLOCK_LOGITS = 128
 # Up to so many logits on a chip (f32, 512 MiB) are kept for the backward pass. Our default.
 KEPT_LOGITS = 1 << 27
 
@@ -85,7 +86,7 @@ class Top(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """How a head is streamed; the results are the same to rounding.
+    """Sets how a head is streamed; the results are the same to rounding.
 
     Attributes:
       chunk: columns of logits that exist at once on a chip; by `CHUNK_LOGITS` if it is None.
@@ -102,11 +103,11 @@ class Stream:
         """
         if self.chunk:
             return min(vocab, self.chunk)
-        most = max(CHUNK, CHUNK_LOGITS // rows // CHUNK * CHUNK)
+        most = max(CHUNK_COLUMNS, CHUNK_LOGITS // rows // CHUNK_COLUMNS * CHUNK_COLUMNS)
         if vocab <= most:
             return vocab
         # XLA allocates a second buffer for the logits of a shorter last chunk.
-        return min(range(most, most // 2, -BLOCK), key=lambda size: vocab % size)
+        return min(range(most, most // 2, -TOP_K_BLOCK_LOGITS), key=lambda size: vocab % size)
 
     def keeps(self, rows: int, vocab: int) -> bool:
         """Returns whether the logits are kept for the backward pass."""
@@ -452,12 +453,14 @@ def _top_k(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     their places: of equal logits, the first ones are found.
     """
     count, size = logits.shape
-    if size % BLOCK or 4 * k * BLOCK > size:
+    if size % TOP_K_BLOCK_LOGITS or 4 * k * TOP_K_BLOCK_LOGITS > size:
         return _largest(logits, k)
-    blocks = logits.reshape(count, -1, BLOCK)
+    blocks = logits.reshape(count, -1, TOP_K_BLOCK_LOGITS)
     chosen = jnp.sort(_largest(blocks.max(-1), k)[1])
     values = jnp.take_along_axis(blocks, chosen[..., None], axis=1).reshape(count, -1)
-    places = (chosen[..., None] * BLOCK + jnp.arange(BLOCK)).reshape(count, -1)
+    places = (chosen[..., None] * TOP_K_BLOCK_LOGITS + jnp.arange(TOP_K_BLOCK_LOGITS)).reshape(
+        count, -1
+    )
     values, at = _largest(values, k)
     return values, jnp.take_along_axis(places, at, axis=1)
 

@@ -1,4 +1,4 @@
-"""The device mesh and where each array lives on it.
+"""The device mesh and where each array is placed on it.
 
 A model may be on two meshes of the same devices, one to train it and one to generate with it
 (`bridge_jax.models.layouts`).
@@ -36,7 +36,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "rows": AXES,  # of a tensor in a file, while it is read
 }
 # Axes of parameters that are replicated where the mesh does not divide them: grouped heads are few,
-# and a padded table would have rows that no checkpoint, sampler or export knows.
+# and a padded table would have rows that no checkpoint, sampler or export has.
 REPLICABLE = ("kv_heads", "vocab")
 
 

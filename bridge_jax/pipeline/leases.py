@@ -56,13 +56,16 @@ def held(file: Path, wait: bool = False) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Locks the workdir during the block.
+    """Locks the workdir during the block, for all processes of this run; the first one takes it.
 
     Raises:
-      WorkdirBusy: another run holds it.
+      WorkdirBusy: another run holds it; raised in all processes.
       UserError: the folder cannot be made.
     """
-    with held(workdir / ".lock") as ours:
-        if not ours:
+    from bridge_jax.parallel import hosts  # JAX takes seconds to import; few commands lock.
+
+    taken = held(workdir / ".lock") if hosts.is_first() else contextlib.nullcontext(True)
+    with taken as ours:
+        if not hosts.agree(ours):
             raise WorkdirBusy(workdir)
         yield

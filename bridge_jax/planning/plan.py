@@ -23,7 +23,7 @@ from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.data import sources
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import calls
-from bridge_jax.generation.slots import BLOCK
+from bridge_jax.generation.slots import PREFILL_TOKENS
 from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig
@@ -81,7 +81,7 @@ class StagePlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory of a chip is enough."""
+        """Returns whether the memory of a chip is enough."""
         return not self.memory.refused and self.memory.total <= self.hbm
 
     @property
@@ -203,7 +203,7 @@ def work_time(
         case ScoringWork():
             step = costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case GenerationWork():
-            new, prefilled = work.settings.max_new_tokens, calls(mesh)[0] * BLOCK
+            new, prefilled = work.settings.max_new_tokens, calls(mesh)[0] * PREFILL_TOKENS
             written = as_generated(model, work.settings.cache)
             step = costs.generation_step(written, work.rows, work.width, new, prefilled, mesh)
     cost = step.times(work.steps)

@@ -17,17 +17,17 @@ from bridge_jax import methods, shown
 from bridge_jax.atomic import replace
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import classes
+from bridge_jax.evaluation import metrics
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import Judged
+from bridge_jax.methods.filtering import Judged
 from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.progress import duration
 from bridge_jax.report import figures, summary, words, workdir
-from bridge_jax.report.workdir import Json, Run
+from bridge_jax.report.workdir import Json, RunArtifacts
 from bridge_jax.text.prompts import Mode, system_message_of, with_budget
 
 # CSS pixels of a plot on a telephone, of one beside a table, and of one as wide as the text.
@@ -79,7 +79,7 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _page(run: Run, report: Json) -> str:
+def _page(run: RunArtifacts, report: Json) -> str:
     """Returns the page; the same artifacts give the same bytes."""
     spend, plots = report.get("spend"), {}
     losses = figures.loss_lines(run.curves.values())
@@ -109,7 +109,7 @@ def _page(run: Run, report: Json) -> str:
         made_with=words.made_with(report["made_with"]),
         data_notes=[note for note, _ in words.data_notes(report["data"])] if run.data else [],
         matrix=report.get("classes", {}).get("matrix"),
-        most_classes=classes.MOST_CLASSES,
+        most_classes=metrics.MOST_CLASSES,
         confusion=words.confusion,
         selection=_selection(run),
         examples=examples(run),
@@ -129,7 +129,7 @@ def _page(run: Run, report: Json) -> str:
     return shown.plain(rendered)
 
 
-def _selection(run: Run) -> Json:
+def _selection(run: RunArtifacts) -> Json:
     """Draws the selection, as far as the artifacts are there."""
     if not run.selection or not run.scores:
         return {}
@@ -161,7 +161,7 @@ def _shares(names: list[str]) -> dict[str, float]:
     return {name: count / len(names) for name, count in sorted(Counter(names).items())}
 
 
-def examples(run: Run) -> list[Json]:
+def examples(run: RunArtifacts) -> list[Json]:
     """Picks up to six questions: first test questions, then questions that the teacher was asked.
 
     Test questions alternate between right and wrong answers of the student, or of the last tested

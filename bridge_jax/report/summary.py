@@ -10,17 +10,17 @@ from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import budgets, classes, intervals, metrics
+from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
 from bridge_jax.methods.apprenticeship import Score
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import Judged
+from bridge_jax.methods.filtering import Judged
 from bridge_jax.methods.teacher import is_paid, prices_of
 from bridge_jax.pipeline import provenance
 from bridge_jax.report import verdict
-from bridge_jax.report.workdir import Json, Run
+from bridge_jax.report.workdir import Json, RunArtifacts
 
 # Parts of a bill that are left out if they are empty.
 _SPEND_PARTS = ("no_answer", "unknown", "of_others")
@@ -36,7 +36,7 @@ MANY_QUESTIONS = 20
 LEAST_SPREAD = 1.3  # of the mean thinking over budgets
 
 
-def summarise(run: Run) -> Json:
+def summarise(run: RunArtifacts) -> Json:
     """Returns the content of `report.json`; a part that was not run is left out.
 
     The teacher's accuracy is that of its predictions on the test questions. Where it was not asked
@@ -47,7 +47,7 @@ def summarise(run: Run) -> Json:
 
     Test questions without a gold answer are in no number.
     """
-    scored = {role: classes.with_gold(rows) for role, rows in run.predictions.items()}
+    scored = {role: metrics.with_gold(rows) for role, rows in run.predictions.items()}
     known = {role: rows for role, rows in scored.items() if rows}
     run = dataclasses.replace(run, predictions=known)
     results = _metrics(run)
@@ -118,16 +118,16 @@ def summarise(run: Run) -> Json:
     return report
 
 
-def _metrics(run: Run) -> dict[str, Json]:
+def _metrics(run: RunArtifacts) -> dict[str, Json]:
     found = {role: metrics.summarise(rows) for role, rows in run.predictions.items()}
-    # Without a gold answer nobody knows whether the teacher is right.
-    if "teacher" not in found and (asked := classes.with_gold(run.annotations)):
+    # Without a gold answer it is unknown whether the teacher is right.
+    if "teacher" not in found and (asked := metrics.with_gold(run.annotations)):
         found["teacher"] = metrics.summarise([{**row, "tokens": 0} for row in asked])
         del found["teacher"]["mean_tokens"]  # Annotations do not record them.
     return {role: found[role] for role in methods.measured(run.method) if role in found}
 
 
-def _held_out(run: Run) -> Json:
+def _held_out(run: RunArtifacts) -> Json:
     """Counts the test questions whose gold answer is the teacher's, and those it did not answer."""
     bought = {row["id"] for row in run.held_out if row["answer"] is not None}
     tested = {row["id"] for rows in run.predictions.values() for row in rows}
@@ -139,16 +139,16 @@ def _held_out(run: Run) -> Json:
     }
 
 
-def _count_classes(run: Run, report: Json) -> None:
+def _count_classes(run: RunArtifacts, report: Json) -> None:
     """Adds the student's `classes` and the `constant` answer, where answers are classes.
 
     The constant answer is the commonest of the pool, or, of a run that has not counted these, of
     the test.
     """
     rows = run.predictions.get("student", [])
-    if not classes.are_closed(rows, run.config.get("data", {}).get("kind", "")):
+    if not metrics.are_classes(rows, run.config.get("data", {}).get("kind", "")):
         return
-    report["classes"] = classes.count(rows)
+    report["classes"] = metrics.count_by_class(rows)
     known = run.data and run.data["commonest"]
     answer = known[0] if known else report["classes"]["classes"][0]["name"]
     right = sum(row["gold"] == answer for row in rows) / len(rows)
@@ -160,11 +160,11 @@ def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
     return {role: found[metric] for role, found in results.items() if metric in found}
 
 
-def _errors(run: Run) -> dict[str, dict[str, int]]:
+def _errors(run: RunArtifacts) -> dict[str, dict[str, int]]:
     """Counts where wrong rationales about check digits first go wrong, for each model.
 
-    The program that makes these questions knows each step. Models that are asked for the answer
-    alone write no steps, nor do untrained models, mostly.
+    The program that generates these questions computes each step. Models that are asked for
+    the answer alone write no steps, nor do untrained models, mostly.
     """
     data, seed = run.config.get("data", {}), run.config.get("seed", 0)
     if data.get("source") != "practice" or data.get("kind") == "text":
@@ -196,7 +196,7 @@ def _kept(rows: Sequence[Any], whole: str) -> Json:
     return {whole: len(rows), "kept": kept, "rejected": len(rows) - kept}
 
 
-def _chains(run: Run) -> dict[str, Json]:
+def _chains(run: RunArtifacts) -> dict[str, Json]:
     """Counts the reasoning at each budget: kept, and why the rest is not."""
     found = {}
     for level in sorted({row["budget"] for row in run.chains}):
@@ -209,21 +209,21 @@ def _chains(run: Run) -> dict[str, Json]:
     return found
 
 
-def _budgets(run: Run) -> dict[str, Json]:
-    """Returns the figures of each control at each budget (`evaluation.budgets`)."""
+def _budgets(run: RunArtifacts) -> dict[str, Json]:
+    """Returns the figures of each control at each budget (`metrics.by_budget`)."""
     found = {}
     for control, rows in run.replies.items():
-        levels = budgets.by_level(rows)
+        levels = metrics.by_budget(rows)
         found[control] = {
             "title": budget_tests.TITLES[control],
             "levels": {str(level): figures for level, figures in levels.items()},
-            "spread": budgets.spread(levels),
-            "anytime_index": budgets.anytime_index(levels),
+            "spread": metrics.spread_of_thinking(levels),
+            "anytime_index": metrics.anytime_index(levels),
         }
     return found
 
 
-def _spend(run: Run, paid: Bill) -> Json:
+def _spend(run: RunArtifacts, paid: Bill) -> Json:
     """Returns the bill and the caps; also the bill at present prices, if they have changed."""
     budget, spend = run.config.get("budget", {}), dict(paid)
     found = {
@@ -241,7 +241,7 @@ def _spend(run: Run, paid: Bill) -> Json:
     return found
 
 
-def _time(run: Run) -> dict[str, float]:
+def _time(run: RunArtifacts) -> dict[str, float]:
     """Returns total seconds and those of overheads; goodput is the share without overheads.
 
     Overheads before a restart were not recorded, so those seconds are only in the total.
@@ -261,7 +261,7 @@ def _time(run: Run) -> dict[str, float]:
     }
 
 
-def _speed(run: Run) -> dict[str, dict[str, float]]:
+def _speed(run: RunArtifacts) -> dict[str, dict[str, float]]:
     """Returns the median step of each training stage: seconds, tokens a second, MFU on a chip."""
     found: dict[str, dict[str, float]] = {}
     for stage, steps in run.curves.items():
@@ -272,7 +272,9 @@ def _speed(run: Run) -> dict[str, dict[str, float]]:
     return found
 
 
-def _gaps(run: Run, accuracy: dict[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
+def _gaps(
+    run: RunArtifacts, accuracy: dict[str, float]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
     gaps, bounds = {}, {}
     for name, a, b, in_run, _ in metrics.GAPS:
         if not in_run or a not in accuracy or b not in accuracy:
@@ -286,7 +288,7 @@ def _gaps(run: Run, accuracy: dict[str, float]) -> tuple[dict[str, float], dict[
     return gaps, bounds
 
 
-def _failures(run: Run, report: Json) -> list[tuple[str, str]]:
+def _failures(run: RunArtifacts, report: Json) -> list[tuple[str, str]]:
     """Returns the failure signatures of a run: each a name and a sentence with the numbers.
 
     *Semantic collapse*: a domain with a tenth of the pool or more is in none of the selected

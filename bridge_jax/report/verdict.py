@@ -28,12 +28,12 @@ Facts come failures first: classes that are never answered, or never right.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bridge_jax.evaluation import classes, intervals
+from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.methods.tutoring import LABELS, STUDENT
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.report import words
 from bridge_jax.report.words import percent, points, quoted, rounded, signed
-from bridge_jax.report.workdir import Json, Run
+from bridge_jax.report.workdir import Json, RunArtifacts
 
 MARGIN = 0.05  # a difference that matters
 POOR = 0.5  # share of right answers of a poor teacher
@@ -69,12 +69,12 @@ class Against(NamedTuple):
 
     @property
     def is_above(self) -> bool:
-        """Whether the student is above the other one beyond chance."""
+        """Returns whether the student is above the other one beyond chance."""
         return self.low > 0
 
     @property
     def is_below(self) -> bool:
-        """Whether it is below it beyond chance."""
+        """Returns whether it is below it beyond chance."""
         return self.high < 0
 
     @property
@@ -87,7 +87,7 @@ class Against(NamedTuple):
         return " to ".join(map(show, bounds))
 
 
-class _Found(NamedTuple):
+class _Evidence(NamedTuple):
     """Holds the report so far, and the comparisons by the other's name, which decide the case."""
 
     report: Json
@@ -103,7 +103,7 @@ class _Found(NamedTuple):
         return quoted(self.report["constant"]["answer"])
 
 
-def of(run: Run, report: Json) -> Json:
+def of(run: RunArtifacts, report: Json) -> Json:
     """Returns the verdict on a run.
 
     Args:
@@ -119,12 +119,12 @@ def of(run: Run, report: Json) -> Json:
         return {"line": words.headline(report), "code": "untested", "facts": _data(report)}
     mine = answers["student"]
     if "constant" in report:
-        answers[CONSTANT] = classes.always(report["constant"]["answer"], mine)
+        answers[CONSTANT] = metrics.always_answering(report["constant"]["answer"], mine)
     against = {}
     for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
         if compared := _compared(mine, answers.get(other, [])):
             against[other] = compared
-    found = _Found(report, against, (_steps(run, STUDENT), _steps(run, LABELS)))
+    found = _Evidence(report, against, (_steps(run, STUDENT), _steps(run, LABELS)))
     code, line = next((name, said) for name, case in _CASES.items() if (said := case(found)))
     facts = [*_failures(report), *map(_fact(found), against), *_teacher(found), *_data(report)]
     if code == "labels_enough":
@@ -138,7 +138,7 @@ def of(run: Run, report: Json) -> Json:
     return {"line": line, "code": code, "facts": facts}
 
 
-def _steps(run: Run, training: Artifact) -> int | None:
+def _steps(run: RunArtifacts, training: Artifact) -> int | None:
     return max((row["step"] for row in run.curves.get(training.name, ())), default=None)
 
 
@@ -158,7 +158,7 @@ def _compared(mine: Sequence[Any], others: Sequence[Any]) -> Against | None:
     )
 
 
-def _nothing_learned(found: _Found) -> str:
+def _nothing_learned(found: _Evidence) -> str:
     constant = found.against.get(CONSTANT)
     if not constant or constant.is_above:
         return ""
@@ -175,13 +175,13 @@ def _nothing_learned(found: _Found) -> str:
     )
 
 
-def _is_above_constant(found: _Found, labels: Against) -> bool:
-    """Whether the student that learned labels is above the constant answer, by its own interval."""
+def _is_above_constant(found: _Evidence, labels: Against) -> bool:
+    """Returns whether the labels student is above the constant answer, by its own interval."""
     low, _ = found.report["accuracy_interval"]["student_labels"]
     return low > found.against[CONSTANT].other and labels.other > found.against[CONSTANT].other
 
 
-def _direct_better(found: _Found) -> str:
+def _direct_better(found: _Evidence) -> str:
     labels, direct = (found.against.get(f"student_{name}") for name in ("labels", "direct"))
     if not (labels and direct and labels.is_above and direct.is_below):
         return ""
@@ -192,7 +192,7 @@ def _direct_better(found: _Found) -> str:
     )
 
 
-def _rationales_add(found: _Found) -> str:
+def _rationales_add(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
     if not labels or not labels.is_above:
         return ""
@@ -202,7 +202,7 @@ def _rationales_add(found: _Found) -> str:
     )
 
 
-def _labels_enough(found: _Found) -> str:
+def _labels_enough(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
     if not labels or labels.high >= MARGIN:
         return ""
@@ -214,7 +214,7 @@ def _labels_enough(found: _Found) -> str:
     )
 
 
-def _teacher_poor(found: _Found) -> str:
+def _teacher_poor(found: _Evidence) -> str:
     if not _is_poor(found.report) or "teacher" not in found.report["accuracy"]:
         return ""
     return (
@@ -239,7 +239,7 @@ def _of_teacher(report: Json) -> str:
     return f"{percent(report['accuracy']['teacher'])} of {where}"
 
 
-def _undecided(found: _Found) -> str:
+def _undecided(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
     if not labels:
         return ""
@@ -250,7 +250,7 @@ def _undecided(found: _Found) -> str:
     )
 
 
-def _labels_alone(found: _Found) -> str:
+def _labels_alone(found: _Evidence) -> str:
     if found.report["method"] != "labels":
         return ""
     line = f"Trained on labels alone, which costs no teacher, the student answers {found.share}"
@@ -259,7 +259,7 @@ def _labels_alone(found: _Found) -> str:
     return f"{line}."
 
 
-def _below_assistant(found: _Found) -> str:
+def _below_assistant(found: _Evidence) -> str:
     assistant = found.against.get("assistant")
     if not assistant or not assistant.is_below or assistant.difference > -MARGIN:
         return ""
@@ -270,7 +270,7 @@ def _below_assistant(found: _Found) -> str:
     )
 
 
-def _without_labels(found: _Found) -> str:
+def _without_labels(found: _Evidence) -> str:
     compared = {
         "student_direct": "trained directly on the teacher’s answers it answers",
         CONSTANT: "always answering {} is right for",
@@ -288,7 +288,7 @@ def _without_labels(found: _Found) -> str:
     return f"The student answers {found.share} of {n}; {beside}."
 
 
-_CASES: dict[str, Callable[[_Found], str]] = {
+_CASES: dict[str, Callable[[_Evidence], str]] = {
     case.__name__.removeprefix("_"): case
     for case in (
         _nothing_learned,
@@ -304,17 +304,17 @@ _CASES: dict[str, Callable[[_Found], str]] = {
 }
 
 
-def _as_long(found: _Found) -> str:
+def _as_long(found: _Evidence) -> str:
     ours, theirs = found.steps
     return " in as many steps" if theirs is not None and ours == theirs else ""
 
 
-def _another_length(found: _Found) -> str:
+def _another_length(found: _Evidence) -> str:
     ours, theirs = found.steps
     return "" if ours is None or theirs is None else f" in {theirs:,} steps instead of {ours:,}"
 
 
-def _fact(found: _Found) -> Callable[[str], Json]:
+def _fact(found: _Evidence) -> Callable[[str], Json]:
     def fact(other: str) -> Json:
         by = found.against[other]
         name = f"Always answering {found.constant}" if other == CONSTANT else _NAMES[other]
@@ -355,7 +355,7 @@ def _failures(report: Json) -> list[Json]:
     return found
 
 
-def _teacher(found: _Found) -> list[Json]:
+def _teacher(found: _Evidence) -> list[Json]:
     """Returns a fact on a teacher that was not asked the test questions."""
     report = found.report
     if "teacher" in found.against or "teacher" not in report["accuracy"]:

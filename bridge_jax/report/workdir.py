@@ -19,16 +19,16 @@ from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, Selectio
 from bridge_jax.methods.budget_tests import Tested
 from bridge_jax.methods.data_facts import DataFacts
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
-from bridge_jax.methods.inputs import CACHE
-from bridge_jax.methods.rationales import (
+from bridge_jax.methods.filtering import (
     COMPLETED,
     RATIONALES,
     THRESHOLD,
     Judged,
     Threshold,
-    Written,
+    WrittenRationale,
 )
+from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
+from bridge_jax.methods.inputs import CACHE
 from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
 from bridge_jax.pipeline import provenance, storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
@@ -40,7 +40,7 @@ _WAY_OUT = "run the command of this workdir again, which repairs or rebuilds it"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunArtifacts:
     """The artifacts of one run; a part that was not run is empty or None.
 
     Attributes:
@@ -95,7 +95,7 @@ class Run:
         return self.config.get("method")
 
 
-def load(path: Path, hashes: Hashes | None = None) -> Run:
+def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
     """Reads the artifacts under `path`.
 
     Args:
@@ -125,7 +125,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
             parameters[name] = _content(folders, name, Sizes)
         elif folder.artifact.work == "evaluate" and folder.artifact.measured:
             predictions[folder.artifact.measured.name] = _content(folders, name, Prediction)
-    return Run(
+    return RunArtifacts(
         path=path,
         config=config,
         made_with=made_with,
@@ -145,7 +145,7 @@ def load(path: Path, hashes: Hashes | None = None) -> Run:
             row["tokens"]
             for name, folder in folders.items()
             if COMPLETED in folder.artifact.files
-            for row in _content(folders, name, Written) or []
+            for row in _content(folders, name, WrittenRationale) or []
         ),
         predictions={name: rows for name, rows in predictions.items() if rows},
         replies={

@@ -75,7 +75,7 @@ class ScoreBatch(NamedTuple):
     prompt_length: Array
 
 
-class Planned(NamedTuple):
+class PlannedBatch(NamedTuple):
     """A batch before it is filled: for each part its rows, as lists of sequences' indices."""
 
     shape: Shape
@@ -87,7 +87,7 @@ class Planned(NamedTuple):
         return [[index for row in part for index in row] for part in self.parts]
 
 
-def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) -> list[Planned]:
+def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) -> list[PlannedBatch]:
     """Returns the batches that read N sequences, the widest rows first.
 
     Rows are of one width or of several, whichever is cheaper.
@@ -105,7 +105,7 @@ def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) ->
         block = max(LANES, 1 << int(width).bit_length() >> 3) if is_tpu else BUCKET
         return _up(math.ceil(width), block)
 
-    def cost(found: list[Planned]) -> float:
+    def cost(found: list[PlannedBatch]) -> float:
         shapes = [batch.shape for batch in found]
         programs = len(set(shapes)) * batch_tokens
         return programs + sum(s.tokens * (1 + s.width / EQUAL) for s in shapes)
@@ -114,7 +114,7 @@ def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) ->
     choices = [[rounded(times * longest)] for times in range(1, max(1, share) + 1)]
     choices += [[rounded(longest * part / 8) for part in each] for each in EIGHTHS]
 
-    def planned(widths: list[int]) -> list[Planned]:
+    def planned(widths: list[int]) -> list[PlannedBatch]:
         rows = _without_few(lengths, sorted(set(widths)), batch_tokens, parts)
         return [
             batch
@@ -127,7 +127,7 @@ def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) ->
 
 def _batches(
     rows: list[list[int]], width: int, targets: Seq[int], batch_tokens: int, parts: int
-) -> Iterator[Planned]:
+) -> Iterator[PlannedBatch]:
     """Yields batches of one shape with all `rows`: about as many targets in each part."""
     most = _most(batch_tokens, width, parts)
     count = math.ceil(len(rows) / parts)  # of each part, in all batches
@@ -143,7 +143,7 @@ def _batches(
         _up(max(sum(len(rows[r]) for r in part) for part in bins), ROUND),
     )
     for first in range(0, len(bins), parts):
-        yield Planned(shape, [[rows[r] for r in part] for part in bins[first : first + parts]])
+        yield PlannedBatch(shape, [[rows[r] for r in part] for part in bins[first : first + parts]])
 
 
 def empty(shape: Shape, pad_id: int = 0) -> ScoreBatch:
@@ -156,7 +156,7 @@ def empty(shape: Shape, pad_id: int = 0) -> ScoreBatch:
     )
 
 
-def fill(planned: Planned, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
+def fill(planned: PlannedBatch, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
     """Returns the batch with its sequences; a rationale is neither scored nor embedded."""
     batch, shape = empty(planned.shape, pad_id), planned.shape
     for p, part in enumerate(planned.parts):

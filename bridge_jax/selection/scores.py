@@ -25,7 +25,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import constrain, shard_batch
-from bridge_jax.selection.batches import Planned, ScoreBatch, fill, plan
+from bridge_jax.selection.batches import PlannedBatch, ScoreBatch, fill, plan
 from bridge_jax.text import prompts
 
 Array = Any  # A NumPy array outside of jit, a JAX array inside.
@@ -55,7 +55,7 @@ class Scores(NamedTuple):
     embeddings: Array
 
 
-class Shards(Protocol):
+class ScoreParts(Protocol):
     """Keeps parts of the results, so that an interrupted scoring goes on after the last one."""
 
     def read(self) -> Iterable[Arrays]:
@@ -168,7 +168,7 @@ def score(
     pad_id: int,
     mesh: Mesh,
     advance: Advance = lambda n: None,
-    shards: Shards | None = None,
+    shards: ScoreParts | None = None,
 ) -> Scores:
     """Scores all `sequences`.
 
@@ -197,7 +197,7 @@ def gradients(
     pad_id: int,
     mesh: Mesh,
     advance: Advance = lambda n: None,
-    shards: Shards | None = None,
+    shards: ScoreParts | None = None,
 ) -> np.ndarray:
     """Returns f32[N, K]: the gradient embeddings of all `sequences`; arguments as in `score`."""
 
@@ -215,7 +215,7 @@ def _of_all(
     pad_id: int,
     mesh: Mesh,
     advance: Advance,
-    shards: Shards | None,
+    shards: ScoreParts | None,
 ) -> Arrays:
     """Returns the results of `step` for all N sequences, [N, ...] each, in order."""
     whole: Arrays = {}
@@ -249,7 +249,7 @@ def _of_all(
 
 def _computed(
     step: Step,
-    batches: Sequence[Planned],
+    batches: Sequence[PlannedBatch],
     sequences: Sequence[prompts.Sequence],
     pad_id: int,
     mesh: Mesh,
@@ -258,7 +258,7 @@ def _computed(
 
     The devices compute the next batch while this one is fetched.
     """
-    sent: collections.deque[tuple[Planned, Arrays]] = collections.deque()
+    sent: collections.deque[tuple[PlannedBatch, Arrays]] = collections.deque()
     for batch in batches:
         with jax.set_mesh(mesh):
             sent.append((batch, step(shard_batch(fill(batch, sequences, pad_id), mesh))))
@@ -268,7 +268,7 @@ def _computed(
         yield _fetched(*sent.popleft())
 
 
-def _fetched(batch: Planned, results: Arrays) -> Arrays:
+def _fetched(batch: PlannedBatch, results: Arrays) -> Arrays:
     members = batch.members
     part = np.repeat(np.arange(len(members)), [len(m) for m in members])
     number = np.concatenate([np.arange(len(m)) for m in members])

@@ -79,7 +79,7 @@ class BudgetsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AskingConfig:
-    """How a model is asked.
+    """Describes how a model is asked.
 
     Attributes:
       data: the questions.

@@ -69,7 +69,7 @@ def trained(workdir: Path, role: Role) -> TrainedRole:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundModel:
     """A model that can answer, not yet loaded.
 
     Attributes:
@@ -111,7 +111,7 @@ class Found:
         return {"of": hashes.of_place(Path(self.selected.checkpoint))}
 
 
-def find(place: str, role: Role | None = None) -> Found:
+def find(place: str, role: Role | None = None) -> FoundModel:
     """Returns the model that a flag names.
 
     Args:
@@ -128,13 +128,13 @@ def find(place: str, role: Role | None = None) -> Found:
         role = role or "student"
         of_run = trained(path, role)
         selected: ModelConfig = getattr(of_run.config, role)
-        return Found(role, selected, of_run.made, of_run.asking, f"the {role} of {place}")
+        return FoundModel(role, selected, of_run.made, of_run.asking, f"the {role} of {place}")
     if role:
         raise UserError(f"--role={role}: {place} is no workdir of a run; leave the flag out")
     located = locate(place)
     selected = ModelConfig(str(located))
     read_config(selected)  # Its faults are told before those of settings.
-    return Found("student", selected, None, asked.read(located), place)
+    return FoundModel("student", selected, None, asked.read(located), place)
 
 
 def cap(tokenizer: Tokenizer, budgets: BudgetsConfig, budget: int, where: str) -> tuple[Cap, str]:

@@ -31,10 +31,9 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.progress import track
 from bridge_jax.serving import asking as asked
-from bridge_jax.serving.answering import Answering
+from bridge_jax.serving.answering import Answering, Questions
 from bridge_jax.serving.asking import AskingConfig
-from bridge_jax.serving.models import Found
-from bridge_jax.serving.questions import Questions
+from bridge_jax.serving.models import FoundModel
 
 PART = 512  # Rows; a kill loses no answer, and each part waits once for its longest answers.
 FORMAT = 1
@@ -76,7 +75,7 @@ class Counts:
 
 
 def predict(
-    found: Found, asking: AskingConfig, out: Path, gold: bool = False, budget: int = 0
+    found: FoundModel, asking: AskingConfig, out: Path, gold: bool = False, budget: int = 0
 ) -> tuple[Counts, list[str]]:
     """Writes the model's answer to each question of a file.
 
@@ -144,7 +143,7 @@ def _parts(out: Path) -> Iterator[Path]:
 
 
 def _settings(
-    found: Found, asking: AskingConfig, gold: bool, budget: int, hashes: Hashes
+    found: FoundModel, asking: AskingConfig, gold: bool, budget: int, hashes: Hashes
 ) -> dict[str, Any]:
     """Returns all that the answers depend on, as JSON values; files by their content."""
     told = to_json(dataclasses.replace(asking, data=_without_files(asking)))
@@ -201,7 +200,7 @@ def _begun(folder: Path, number: int) -> Path:
 
 def _write_parts(
     folder: Path,
-    found: Found,
+    found: FoundModel,
     asking: AskingConfig,
     questions: Questions,
     gold: bool,

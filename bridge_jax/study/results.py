@@ -131,7 +131,7 @@ def _levels(points: Sequence[Json]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
-def _finished(run: workdir.Run, resampling: Resampling) -> FinishedRun:
+def _finished(run: workdir.RunArtifacts, resampling: Resampling) -> FinishedRun:
     report = summary.summarise(run)
     test = [_key(row) for row in max(run.predictions.values(), key=len, default=[])]
     scores = {}

@@ -19,7 +19,7 @@ import tenacity
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Failure, Reply, Request, Tally, alike
+from bridge_jax.ledger.requests import Failure, Tally, TeacherReply, TeacherRequest, alike
 from bridge_jax.ledger.reservations import Reservations, Stopped, sleep
 from bridge_jax.teachers.protocol import Teacher, TeacherError
 
@@ -38,14 +38,14 @@ _log = logging.getLogger(__name__)
 def annotate(
     teacher: Teacher,
     ledger: Ledger,
-    requests: Sequence[Request],
+    requests: Sequence[TeacherRequest],
     concurrency: int,
     on_reply: Callable[[int, int], None] | None = None,
     attempts: int = ATTEMPTS,
     limits: "RateLimits | None" = None,
     optional: bool = False,
     tally: Tally | None = None,
-) -> list[Reply | Failure]:
+) -> list[TeacherReply | Failure]:
     """Returns the reply to each request, or its failure, in order.
 
     Replies that the ledger already holds are free. Requests are begun in order. A failure that may
@@ -108,23 +108,23 @@ class Outcomes:
 
     def __init__(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[TeacherRequest],
         on_reply: Callable[[int, int], None] | None,
         tally: Tally,
     ):
         self._keys = [request.key for request in requests]
         self._copies = Counter(self._keys)
         self._on_reply, self.tally = on_reply, tally
-        self._found: dict[str, Reply | Failure] = {}
+        self._found: dict[str, TeacherReply | Failure] = {}
         self.requests = dict(zip(self._keys, requests))
         self.done = self.answered = 0
 
-    def record(self, key: str, outcome: Reply | Failure) -> None:
+    def record(self, key: str, outcome: TeacherReply | Failure) -> None:
         """Adds an outcome; one of a request that is not in the list is not counted."""
         if key in self.requests and key not in self._found:
             self.tally.add(outcome, self._copies[key])
             self.done += self._copies[key]
-            self.answered += self._copies[key] * isinstance(outcome, Reply)
+            self.answered += self._copies[key] * isinstance(outcome, TeacherReply)
         self._found[key] = outcome
 
     def report(self, in_jobs: int = 0) -> None:
@@ -136,7 +136,7 @@ class Outcomes:
         """Returns the keys of requests without an outcome, in order."""
         return [key for key in self.requests if key not in self._found]
 
-    def in_order(self) -> list[Reply | Failure]:
+    def in_order(self) -> list[TeacherReply | Failure]:
         """Returns the outcomes in the order of the requests."""
         return [self._found[key] for key in self._keys if key in self._found]
 
@@ -240,7 +240,7 @@ class _Work:
         self.refusals: Counter[str] = Counter()
         self.lost = 0
 
-    def run_on(self, runner: asyncio.Runner) -> list[Reply | Failure]:
+    def run_on(self, runner: asyncio.Runner) -> list[TeacherReply | Failure]:
         """Does everything on the runner's loop, and closes it."""
         with runner:
             runner.run(self._run())
@@ -273,7 +273,7 @@ class _Work:
         except BaseException as error:
             self._fail(error)
 
-    async def _ask(self, request: Request) -> None:
+    async def _ask(self, request: TeacherRequest) -> None:
         try:
             await self._try(request)
         except TeacherError as error:
@@ -285,7 +285,7 @@ class _Work:
                 raise
             self._record(request, Failure(f"not asked: {error}", "not_asked"))
 
-    async def _try(self, request: Request) -> None:
+    async def _try(self, request: TeacherRequest) -> None:
         """Makes attempts while the trouble may pass; raises the error of the last one."""
         # tenacity takes a tenth of the processor time of a call, so only failures go through it.
         try:
@@ -307,7 +307,7 @@ class _Work:
             reraise=True,
         )(again)
 
-    async def _attempt(self, request: Request) -> None:
+    async def _attempt(self, request: TeacherRequest) -> None:
         """Takes the stored reply, or makes the paid call."""
         estimate = self.teacher.estimate_input_tokens(request)
         most = estimate + request.max_output_tokens
@@ -338,7 +338,9 @@ class _Work:
         self.settling.add(settling)
         settling.add_done_callback(self.settling.discard)
 
-    async def _settle(self, request: Request, reply: Reply, written: Awaitable[None]) -> None:
+    async def _settle(
+        self, request: TeacherRequest, reply: TeacherReply, written: Awaitable[None]
+    ) -> None:
         """Waits until a paid reply is on the ledger; only then is it an outcome."""
         try:
             await written
@@ -346,14 +348,16 @@ class _Work:
         except BaseException as error:
             await self._lose(request, error)
 
-    async def _lose(self, request: Request, error: BaseException) -> None:
+    async def _lose(self, request: TeacherRequest, error: BaseException) -> None:
         """Stops the run at an unexpected error; whether the call is billed is unknown."""
         self._fail(error)
         # (A full disk may refuse this too: then closing the ledger does the same.)
         with contextlib.suppress(UserError):
             await self.reservations.abandon(request)
 
-    async def _in_turn(self, request: Request, estimate: int, most: int) -> Reply | None:
+    async def _in_turn(
+        self, request: TeacherRequest, estimate: int, most: int
+    ) -> TeacherReply | None:
         """Reserves once the rate limits allow the call; or returns the stored reply."""
         stored = await self.reservations.reserve(request, estimate)
         if stored is not None:
@@ -370,8 +374,8 @@ class _Work:
     async def _sleep(self, seconds: float) -> None:
         await sleep(seconds, self.stop)
 
-    def _record(self, request: Request, outcome: Reply | Failure) -> None:
-        if isinstance(outcome, Reply):
+    def _record(self, request: TeacherRequest, outcome: TeacherReply | Failure) -> None:
+        if isinstance(outcome, TeacherReply):
             self.given_up_in_a_row = 0
         self.outcomes.record(request.key, outcome)
         self.outcomes.report()

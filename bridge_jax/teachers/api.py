@@ -1,4 +1,4 @@
-"""Shares what teachers behind an API need: server, key, errors, and results of batch jobs."""
+"""Has what all API teachers need: server, key, errors, and results of batch jobs."""
 
 import abc
 import contextlib
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from bridge_jax.config import TeacherConfig, address
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 from bridge_jax.teachers.http import UNREADABLE, HttpErrors, Refusal
 from bridge_jax.teachers.protocol import JobRefused, TeacherError
 from bridge_jax.teachers.replies import SCHEMA_BYTES
@@ -85,7 +85,7 @@ def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> No
 _TOKENS_PER_MESSAGE = 16
 
 
-def worst_case(request: Request) -> tuple[int, int]:
+def worst_case(request: TeacherRequest) -> tuple[int, int]:
     """Returns bounds of the tokens of input and output that a request can cost.
 
     A token of the vendors' byte-level vocabularies stands for at least one byte of UTF-8, so the
@@ -97,7 +97,7 @@ def worst_case(request: Request) -> tuple[int, int]:
 
 
 class ApiTeacher(abc.ABC):
-    """Base of the teachers behind an API.
+    """Base of the teachers that are asked through an API.
 
     No key is read and nothing is opened before the first call. A vendor's class adds
     `client`, `ask` and `_refusal`, and for batch jobs the methods of `protocol.BatchTeacher`.
@@ -142,7 +142,7 @@ class ApiTeacher(abc.ABC):
         """Raises a `UserError` if it cannot be asked; sends nothing."""
         _ = self.client
 
-    def estimate_input_tokens(self, request: Request) -> int:
+    def estimate_input_tokens(self, request: TeacherRequest) -> int:
         """Returns a bound of the input's tokens."""
         return worst_case(request)[0]
 
@@ -171,10 +171,10 @@ class ApiTeacher(abc.ABC):
 
 def read_results(
     rows: Sequence[tuple[Any, Mapping[str, Any]]],
-    requests: Mapping[str, Request],
-    read: Callable[[Request, Mapping[str, Any]], Reply],
+    requests: Mapping[str, TeacherRequest],
+    read: Callable[[TeacherRequest, Mapping[str, Any]], TeacherReply],
     unfinished: str = "",
-) -> dict[str, Reply | TeacherError]:
+) -> dict[str, TeacherReply | TeacherError]:
     """Returns the results of a job that has ended, by the key of the request.
 
     A row that cannot be read may be billed, so its request has no result. A row without a key may
@@ -187,7 +187,7 @@ def read_results(
       unfinished: why requests without a row are not billed and may be asked again; "" if they may
         be billed.
     """
-    found: dict[str, Reply | TeacherError] = {}
+    found: dict[str, TeacherReply | TeacherError] = {}
     named = {key for key, _ in rows if isinstance(key, str)}
     for key, row in rows:
         request = requests.get(key) if isinstance(key, str) else None

@@ -18,7 +18,7 @@ import tenacity
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import BatchJob, Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Failure, Reply, Request, Tally
+from bridge_jax.ledger.requests import Failure, Tally, TeacherReply, TeacherRequest
 from bridge_jax.teachers.annotate import ATTEMPTS, LONGEST_SECONDS, Outcomes, seconds_to_wait
 from bridge_jax.teachers.protocol import BatchTeacher, JobRefused, JobState, TeacherError
 
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 def annotate_in_batches(
     teacher: BatchTeacher,
     ledger: Ledger,
-    requests: Sequence[Request],
+    requests: Sequence[TeacherRequest],
     poll_seconds: float,
     on_reply: Callable[[int, int], None] | None = None,
     attempts: int = ATTEMPTS,
     optional: bool = False,
     tally: Tally | None = None,
-) -> list[Reply | Failure]:
+) -> list[TeacherReply | Failure]:
     """Returns the reply to each request, or its failure, in order, as `annotate` does.
 
     Jobs that an earlier process left open are collected first. Requests that failed and may succeed
@@ -129,7 +129,7 @@ class _Batches:
 
     def submit(self) -> tuple[list[BatchJob], BudgetExceeded | None]:
         """Submits requests without an outcome, as far as the caps allow; takes stored replies."""
-        reserved: dict[str, Request] = {}
+        reserved: dict[str, TeacherRequest] = {}
         exceeded = None
         for key in self.outcomes.missing():
             request = self.outcomes.requests[key]
@@ -163,7 +163,7 @@ class _Batches:
                 _log.info("%s works on %s", self.teacher.name, "; ".join(sorted(words)))
                 time.sleep(self.poll_seconds)
 
-    def _submit_one(self, requests: Mapping[str, Request]) -> BatchJob:
+    def _submit_one(self, requests: Mapping[str, TeacherRequest]) -> BatchJob:
         name, vendor = f"bridge-{uuid.uuid4().hex}", self.teacher.vendor
         self.ledger.begin_job(name, vendor, list(requests))
         waiting = tuple(requests.values())
@@ -199,7 +199,7 @@ class _Batches:
             raise
         for key, request in requests.items():
             outcome = results.get(key)
-            if isinstance(outcome, Reply):
+            if isinstance(outcome, TeacherReply):
                 self.ledger.settle(request, outcome)
                 self.outcomes.record(key, outcome)
                 continue
@@ -255,9 +255,9 @@ def _stays_open(job: BatchJob) -> Iterator[None]:
         ) from error
 
 
-def _parts(requests: Mapping[str, Request]) -> list[dict[str, Request]]:
+def _parts(requests: Mapping[str, TeacherRequest]) -> list[dict[str, TeacherRequest]]:
     """Splits requests into jobs within the vendors' limits."""
-    parts: dict[tuple[int, int], dict[str, Request]] = {}
+    parts: dict[tuple[int, int], dict[str, TeacherRequest]] = {}
     size = 0
     for place, (key, request) in enumerate(requests.items()):
         size += len(request.to_json().encode())

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Finish, Reply, Request
+from bridge_jax.ledger.requests import Finish, TeacherReply, TeacherRequest
 from bridge_jax.teachers import http
 from bridge_jax.teachers.api import ApiTeacher, read_results, worst_case
 from bridge_jax.teachers.http import UNREADABLE, items, mapping, tokens
@@ -58,7 +58,7 @@ class GeminiTeacher(ApiTeacher):
                 f"pip install 'bridge-jax[{extra}]'"
             ) from None
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
         """Returns the reply to one paid call.
 
         Raises:
@@ -75,7 +75,7 @@ class GeminiTeacher(ApiTeacher):
             return error.code, getattr(error.response, "headers", {}), error.details
         return None
 
-    def reply(self, request: Request, answer: Mapping[str, Any]) -> Reply:
+    def reply(self, request: TeacherRequest, answer: Mapping[str, Any]) -> TeacherReply:
         """Returns the reply in a GenerateContentResponse (JSON of the REST API), without the key.
 
         One without usage, or with impossible usage, is taken at its worst case.
@@ -85,7 +85,7 @@ class GeminiTeacher(ApiTeacher):
         """
         return self.errors.reply(read(request, answer, worst_case(request)), answer)
 
-    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+    def submit(self, name: str, requests: Mapping[str, TeacherRequest]) -> str:
         """Returns the id of a new job."""
         inline = []
         for key, request in requests.items():
@@ -111,8 +111,8 @@ class GeminiTeacher(ApiTeacher):
         return JobState(words, 0, words in _ENDED)
 
     def results(
-        self, job_id: str, requests: Mapping[str, Request]
-    ) -> Mapping[str, Reply | TeacherError]:
+        self, job_id: str, requests: Mapping[str, TeacherRequest]
+    ) -> Mapping[str, TeacherReply | TeacherError]:
         """Returns the results of the requests of a job that has ended."""
         job = self._job(job_id)
         words = _words(job)
@@ -138,7 +138,7 @@ class GeminiTeacher(ApiTeacher):
                 self.client.blocking.batches.get(name=job_id)
             return http.objects(self.client.last_body)[0]
 
-    def _result(self, request: Request, answer: Mapping[str, Any]) -> Reply:
+    def _result(self, request: TeacherRequest, answer: Mapping[str, Any]) -> TeacherReply:
         if answer.get("error"):
             error = mapping(answer["error"])
             code, said = error.get("code"), error.get("message") or answer["error"]
@@ -170,7 +170,9 @@ def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return found
 
 
-def read(request: Request, answer: Mapping[str, Any], worst: tuple[int, int]) -> Reply | None:
+def read(
+    request: TeacherRequest, answer: Mapping[str, Any], worst: tuple[int, int]
+) -> TeacherReply | None:
     """Returns the reply in a response; None if there is none, nor any usage.
 
     Args:
@@ -193,10 +195,10 @@ def read(request: Request, answer: Mapping[str, Any], worst: tuple[int, int]) ->
     text = "".join(_text(part) for part in _parts(candidate))
     reason = "SAFETY" if feedback.get("blockReason") else str(candidate.get("finishReason") or "")
     finish = _finish(request, text, reason) if is_reply else "malformed"
-    return Reply(text or str(error or ""), *counts, finish)
+    return TeacherReply(text or str(error or ""), *counts, finish)
 
 
-def _finish(request: Request, text: str, reason: str) -> Finish:
+def _finish(request: TeacherRequest, text: str, reason: str) -> Finish:
     if reason in _REFUSALS:
         return "refused"
     if reason == "MAX_TOKENS":
@@ -278,7 +280,7 @@ class GoogleGenai:
         if response.status_code != 200:
             raise _Arrived(response.status_code, response.headers, self.last_body)
 
-    async def generate(self, request: Request) -> bytes | str:
+    async def generate(self, request: TeacherRequest) -> bytes | str:
         """Returns the text of a response with HTTP status 200."""
         system, contents = contents_of(request)
         response = await self._asking.aio.models.generate_content(
@@ -300,7 +302,7 @@ class GoogleGenai:
         self._session = _session(self._aiohttp, min(30.0, self._timeout / 2))
         return self._client(self._session)
 
-    def _built(self, request: Request, system: str) -> Any:
+    def _built(self, request: TeacherRequest, system: str) -> Any:
         """Returns the config of a call; building it for each request takes time."""
         key = (system, request.max_output_tokens, request.temperature, request.structured)
         if key not in self._configs:
@@ -311,7 +313,7 @@ class GoogleGenai:
             )
         return self._configs[key]
 
-    def config(self, request: Request, system: str) -> dict[str, Any]:
+    def config(self, request: TeacherRequest, system: str) -> dict[str, Any]:
         """Returns the arguments of the SDK's GenerateContentConfig that the vendor is sent."""
         config = _config(request)
         if system:
@@ -347,7 +349,7 @@ class GoogleGenerativeai:
         # Its calls block. The pool makes a thread where none is idle: one per call in flight.
         self._threads = ThreadPoolExecutor(1000, "google-generativeai")
 
-    async def generate(self, request: Request) -> bytes | str:
+    async def generate(self, request: TeacherRequest) -> bytes | str:
         """Returns the response's body."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._generate, request)
@@ -356,7 +358,7 @@ class GoogleGenerativeai:
         """Ends the threads."""
         self._threads.shutdown()
 
-    def _generate(self, request: Request) -> bytes:
+    def _generate(self, request: TeacherRequest) -> bytes:
         system, contents = contents_of(request)
         config = _config(request)
         if request.structured:
@@ -387,7 +389,7 @@ def _take_out(response: Any, *_: Any, **__: Any) -> NoReturn:
     raise _Arrived(response.status_code, response.headers, response.content)
 
 
-def contents_of(request: Request) -> tuple[str, list[dict[str, Any]]]:
+def contents_of(request: TeacherRequest) -> tuple[str, list[dict[str, Any]]]:
     """Returns the system instruction and the turns in Gemini's form."""
     system = "\n\n".join(m.content for m in request.messages if m.role == "system")
     turns = [m for m in request.messages if m.role != "system"]
@@ -395,7 +397,7 @@ def contents_of(request: Request) -> tuple[str, list[dict[str, Any]]]:
     return system, [{"role": roles[m.role], "parts": [{"text": m.content}]} for m in turns]
 
 
-def _config(request: Request) -> dict[str, Any]:
+def _config(request: TeacherRequest) -> dict[str, Any]:
     """Returns the part of a request's config that is the same for both SDKs."""
     config: dict[str, Any] = {"max_output_tokens": request.max_output_tokens}
     if request.temperature is not None:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers.protocol import TeacherError, Trouble
 from bridge_jax.teachers.secret import Secret, causes
 
@@ -199,7 +199,7 @@ class HttpErrors:
         except Unreadable as error:
             raise self.unusable(f"{decoded(body[:500])} ({error})") from None
 
-    def reply(self, found: Reply | None, answer: Mapping[str, Any]) -> Reply:
+    def reply(self, found: TeacherReply | None, answer: Mapping[str, Any]) -> TeacherReply:
         """Returns the reply found in an answer, without the key.
 
         Raises:

@@ -22,7 +22,7 @@ from typing import Any
 
 from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Finish, Reply, Request
+from bridge_jax.ledger.requests import Finish, TeacherReply, TeacherRequest
 from bridge_jax.teachers import http
 from bridge_jax.teachers.api import ApiTeacher, read_results, worst_case
 from bridge_jax.teachers.http import UNREADABLE, items, mapping, tokens
@@ -105,7 +105,7 @@ class OpenAITeacher(ApiTeacher):
             "max_retries": 0,  # `annotate` retries, through the ledger.
         }
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
         """Returns the reply to one paid call.
 
         A call that is refused for the form of the request costs nothing, and is made again in
@@ -132,11 +132,11 @@ class OpenAITeacher(ApiTeacher):
         response = error.response
         return error.status_code, response.headers, http.json_or_text(response.text)
 
-    def body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: TeacherRequest) -> dict[str, Any]:
         """Returns the JSON of a request, in the form that the server has not refused yet."""
         return self._dialect.body(request)
 
-    def reply(self, request: Request, answer: Mapping[str, Any]) -> Reply:
+    def reply(self, request: TeacherRequest, answer: Mapping[str, Any]) -> TeacherReply:
         """Returns the reply in a chat completion, without the key.
 
         One without usage, or with impossible usage, is taken at its worst case.
@@ -146,7 +146,7 @@ class OpenAITeacher(ApiTeacher):
         """
         return self.errors.reply(read(request, answer, worst_case(request)), answer)
 
-    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+    def submit(self, name: str, requests: Mapping[str, TeacherRequest]) -> str:
         """Returns the id of a new job."""
         row = {"method": "POST", "url": _ENDPOINT}
         lines = [
@@ -187,8 +187,8 @@ class OpenAITeacher(ApiTeacher):
         return JobState(job.status, http.tokens(done) or 0, job.status in _ENDED)
 
     def results(
-        self, job_id: str, requests: Mapping[str, Request]
-    ) -> Mapping[str, Reply | TeacherError]:
+        self, job_id: str, requests: Mapping[str, TeacherRequest]
+    ) -> Mapping[str, TeacherReply | TeacherError]:
         """Returns the results of the requests of a job that has ended."""
         job = self._job(job_id)
         files = [file for file in (job.output_file_id, job.error_file_id) if file]
@@ -215,7 +215,9 @@ class OpenAITeacher(ApiTeacher):
         with self.explained(*UNREADABLE):
             return self._blocking.batches.retrieve(job_id)
 
-    def _result(self, sent_as: "Dialect", request: Request, row: Mapping[str, Any]) -> Reply:
+    def _result(
+        self, sent_as: "Dialect", request: TeacherRequest, row: Mapping[str, Any]
+    ) -> TeacherReply:
         if error := row.get("error"):
             code = mapping(error).get("code")
             said = f"{self.name}: {mapping(error).get('message') or code or error}"
@@ -251,7 +253,7 @@ class Dialect:
     limit: str
     refused: set[str] = dataclasses.field(default_factory=set)
 
-    def body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: TeacherRequest) -> dict[str, Any]:
         """Returns the JSON of a request, without the fields that the server has refused."""
         body: dict[str, Any] = {
             "model": request.model,
@@ -325,7 +327,9 @@ def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return found
 
 
-def read(request: Request, answer: Mapping[str, Any], worst: tuple[int, int]) -> Reply | None:
+def read(
+    request: TeacherRequest, answer: Mapping[str, Any], worst: tuple[int, int]
+) -> TeacherReply | None:
     """Returns the reply in a chat completion; None if there is none, nor any usage.
 
     Args:
@@ -347,7 +351,7 @@ def read(request: Request, answer: Mapping[str, Any], worst: tuple[int, int]) ->
     finish: Finish = "malformed"
     if is_reply and isinstance(_content(choice), _FORMS):
         finish = _finish(request, text, choice.get("finish_reason"), refusal)
-    return Reply(text or refusal or str(error or ""), inputs, outputs, finish)
+    return TeacherReply(text or refusal or str(error or ""), inputs, outputs, finish)
 
 
 def _billed(usage: Mapping[str, Any], is_said: bool) -> tuple[int, int] | None:
@@ -364,7 +368,7 @@ def _billed(usage: Mapping[str, Any], is_said: bool) -> tuple[int, int] | None:
     return inputs, max(outputs, thoughts or 0, (total or 0) - inputs)
 
 
-def _finish(request: Request, text: str, reason: Any, refusal: str) -> Finish:
+def _finish(request: TeacherRequest, text: str, reason: Any, refusal: str) -> Finish:
     if refusal or reason == "content_filter":
         return "refused"
     if isinstance(reason, str) and reason.lower() in _CUT_OFF:

@@ -1,4 +1,4 @@
-"""Writes the prompts for a teacher behind an API. To change their words, edit this file.
+"""Writes the prompts for API teachers. To change their words, edit this file.
 
 The answer's form is named per kind of task, so that a right answer parses. Whether the gold answer
 is shown is an option. The papers do not say that it is, so by default it is not: then an answer

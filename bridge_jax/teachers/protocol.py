@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 from bridge_jax.text.markers import whole_characters
 
 Trouble = Literal["fatal", "rejected", "transient", "unknown"]
@@ -19,11 +19,11 @@ class Teacher(Protocol):
         """Its name in messages."""
         ...
 
-    def estimate_input_tokens(self, request: Request) -> int:
+    def estimate_input_tokens(self, request: TeacherRequest) -> int:
         """Returns the input tokens to reserve, better too many than too few; costs nothing."""
         ...
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
         """Returns the reply to one paid call, which it makes once.
 
         Raises:
@@ -83,11 +83,11 @@ class BatchTeacher(Protocol):
     name: str
     vendor: str
 
-    def estimate_input_tokens(self, request: Request) -> int:
+    def estimate_input_tokens(self, request: TeacherRequest) -> int:
         """Returns the input tokens to reserve."""
         ...
 
-    def submit(self, name: str, requests: Mapping[str, Request]) -> str:
+    def submit(self, name: str, requests: Mapping[str, TeacherRequest]) -> str:
         """Returns the id of a new job `name` with these requests by key."""
         ...
 
@@ -100,8 +100,8 @@ class BatchTeacher(Protocol):
         ...
 
     def results(
-        self, job_id: str, requests: Mapping[str, Request]
-    ) -> Mapping[str, Reply | TeacherError]:
+        self, job_id: str, requests: Mapping[str, TeacherRequest]
+    ) -> Mapping[str, TeacherReply | TeacherError]:
         """Returns the results of the requests, by key, of a job that has ended.
 
         A request without a result may be billed; one with an error is not, unless its trouble is

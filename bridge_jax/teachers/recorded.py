@@ -28,7 +28,7 @@ from bridge_jax.data.answers import (
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import reading
-from bridge_jax.ledger.requests import Finish, Reply, Request
+from bridge_jax.ledger.requests import Finish, TeacherReply, TeacherRequest
 from bridge_jax.teachers import http
 from bridge_jax.teachers.protocol import TeacherError
 
@@ -49,18 +49,18 @@ class RecordedTeacher:
     """
 
     name: str
-    find: Callable[[Request], Reply | Record | TeacherError]
+    find: Callable[[TeacherRequest], TeacherReply | Record | TeacherError]
     count_tokens: Callable[[str], int]
 
-    def estimate_input_tokens(self, request: Request) -> int:
+    def estimate_input_tokens(self, request: TeacherRequest) -> int:
         """Returns the exact count: the tokens that `ask` bills."""
         found = self.find(request)
-        if isinstance(found, Reply):
+        if isinstance(found, TeacherReply):
             return found.input_tokens
         known = found.get("input_tokens") if isinstance(found, Mapping) else None
         return known or sum(self.count_tokens(message.content) for message in request.messages)
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
         """Returns the recorded reply.
 
         Raises:
@@ -69,7 +69,7 @@ class RecordedTeacher:
         found = self.find(request)
         if isinstance(found, TeacherError):
             raise found
-        if isinstance(found, Reply):
+        if isinstance(found, TeacherReply):
             return found
         text = _text(found)
         tokens = found.get("output_tokens", self.count_tokens(text))
@@ -79,7 +79,7 @@ class RecordedTeacher:
                 f"tokens, above teacher.max_output_tokens={request.max_output_tokens}; raise it"
             )
         finish = found.get("finish", "stop")
-        return Reply(text, self.estimate_input_tokens(request), tokens, finish)
+        return TeacherReply(text, self.estimate_input_tokens(request), tokens, finish)
 
     async def aclose(self) -> None:
         """Does nothing: there are no connections."""
@@ -93,8 +93,8 @@ def from_examples(
 ) -> RecordedTeacher:
     """Returns a teacher whose rationales are in the examples.
 
-    The variant is not in a request's key: put it into `Request.model`, or the ledger takes two
-    variants of one question for the same request.
+    The variant is not in a request's key: put it into `TeacherRequest.model`, or the ledger takes
+    two variants of one question for the same request.
 
     Args:
       kind: `oracle`, a program that is always right; or `replay`, an LLM that once answered,
@@ -107,7 +107,7 @@ def from_examples(
     by_id = {example.id: example for example in examples}
     name = f"{kind}/{variant}"
 
-    def find(request: Request) -> Record | TeacherError:
+    def find(request: TeacherRequest) -> Record | TeacherError:
         example = by_id.get(request.example_id)
         if example is None:
             return TeacherError(f"teacher {name}: no example with id {request.example_id!r}")
@@ -132,9 +132,9 @@ def reply_of(kind: str, example: Example, text: str) -> str:
 def of_texts(
     name: str, texts: Mapping[str, str], count_tokens: Callable[[str], int]
 ) -> RecordedTeacher:
-    """Returns a teacher that replies with a text to each `Request.example_id`."""
+    """Returns a teacher that replies with a text to each `TeacherRequest.example_id`."""
 
-    def find(request: Request) -> Record | TeacherError:
+    def find(request: TeacherRequest) -> Record | TeacherError:
         if request.example_id not in texts:
             return TeacherError(f"teacher {name}: nothing about {request.example_id!r}")
         return {"reply": texts[request.example_id]}
@@ -194,7 +194,7 @@ def _is_ledger(path: Path) -> bool:
 
 
 def _from_ledger(path: Path) -> RecordedTeacher:
-    replies: dict[str, Reply] = {}
+    replies: dict[str, TeacherReply] = {}
     unanswered: set[str] = set()  # Keys; some may have a reply of another attempt.
     asked: dict[str, set[str]] = {}  # Ids of examples with a reply, by model.
     with reading(path) as connection:
@@ -204,16 +204,16 @@ def _from_ledger(path: Path) -> RecordedTeacher:
         )
         for key, model, example_id, state, reply, input_tokens, output_tokens, finish in rows:
             if state == "settled":
-                replies[key] = Reply(json.loads(reply), input_tokens, output_tokens, finish)
+                replies[key] = TeacherReply(json.loads(reply), input_tokens, output_tokens, finish)
                 asked.setdefault(model, set()).add(example_id)
             else:
                 unanswered.add(key)
     name = f"replay of {path}"
 
-    def find(request: Request) -> Reply | TeacherError:
+    def find(request: TeacherRequest) -> TeacherReply | TeacherError:
         return replies.get(request.key) or missing(request)
 
-    def missing(request: Request) -> TeacherError:
+    def missing(request: TeacherRequest) -> TeacherError:
         about = f"{name}: no answer about example {request.example_id!r}"
         if request.key in unanswered:
             return TeacherError(f"{about}: it was cut off when it was recorded", "rejected")
@@ -242,7 +242,7 @@ def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeache
             rows.setdefault(row["id"], []).append(row)
     name = f"replay of {path}"
 
-    def find(request: Request) -> Record | TeacherError:
+    def find(request: TeacherRequest) -> Record | TeacherError:
         """Returns the n-th row about an example as its sample n."""
         of_example = rows.get(request.example_id, [])
         if request.sample < len(of_example):

@@ -27,11 +27,11 @@ from bridge_jax.data.answers import (
 )
 from bridge_jax.data.example import Example
 from bridge_jax.data.formats import WrittenFloat
-from bridge_jax.ledger.requests import Failure, Reply, Request
+from bridge_jax.ledger.requests import Failure, TeacherReply, TeacherRequest
 from bridge_jax.text.markers import whole_characters
 
 # Asks requests, given whether they may be left out where a cap leaves no room.
-Ask = Callable[[Sequence[Request], bool], Sequence[Reply | Failure]]
+Ask = Callable[[Sequence[TeacherRequest], bool], Sequence[TeacherReply | Failure]]
 
 # In OpenAI's `strict` subset of JSON schema, which Gemini reads too. The rationale comes first:
 # the answer can build on text that the model wrote before it.
@@ -317,7 +317,7 @@ class Reading:
     reason: str | None
 
 
-def read(example: Example, outcome: Reply | Failure, rules: Rules) -> Reading:
+def read(example: Example, outcome: TeacherReply | Failure, rules: Rules) -> Reading:
     """Reads one reply."""
     if isinstance(outcome, Failure):
         return Reading("", None, outcome.reason)
@@ -350,13 +350,13 @@ def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) 
     return None
 
 
-def is_good(example: Example, outcomes: Sequence[Reply | Failure], rules: Rules) -> bool:
+def is_good(example: Example, outcomes: Sequence[TeacherReply | Failure], rules: Rules) -> bool:
     """Returns whether one of the replies is worth learning from."""
     return any(read(example, outcome, rules).reason is None for outcome in outcomes)
 
 
 def annotation(
-    example: Example, outcomes: Sequence[Reply | Failure], rules: Rules
+    example: Example, outcomes: Sequence[TeacherReply | Failure], rules: Rules
 ) -> dict[str, Any]:
     """Returns the row of `annotations.jsonl`: the first good rationale, or why there is none.
 
@@ -394,12 +394,12 @@ def annotation(
 
 
 def resample(
-    requests: Sequence[Request],
+    requests: Sequence[TeacherRequest],
     samples: int,
     retries: int,
-    is_good: Callable[[int, Sequence[Reply | Failure]], bool],
+    is_good: Callable[[int, Sequence[TeacherReply | Failure]], bool],
     ask: Ask,
-) -> list[list[Reply | Failure]]:
+) -> list[list[TeacherReply | Failure]]:
     """Returns the outcomes of each request: those of its samples, then of its retries.
 
     Which requests are retried follows from the replies alone, so a run that is interrupted and

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 
 # Shorter ones (EMPTY, none) are no secrets, and would be taken out of ordinary words.
 _SHORTEST = 8
@@ -96,7 +96,7 @@ class Secret:
             text = mark.join([*parts, text[end:]])
         return text
 
-    def reply(self, reply: Reply) -> Reply:
+    def reply(self, reply: TeacherReply) -> TeacherReply:
         """Returns the reply without the key; words are left where the key is as short as a word."""
         if len(self.value) < _SHORTEST:
             return reply

@@ -44,7 +44,7 @@ Renamed = tuple[dict[int, str], Callable[[str], list[int]]]
 
 
 def is_marker(text: str, special: bool) -> bool:
-    """Whether only templates write this token: it is special, or looks like a special one."""
+    """Returns whether only templates write this token: it is special, or looks like one."""
     if not text.strip("▁ \t\r\n"):
         return False
     return special or _READS_LIKE_ONE.fullmatch(text) is not None

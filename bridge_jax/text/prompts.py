@@ -157,7 +157,7 @@ def labels_of(example: Example) -> tuple[str, ...]:
 
 
 def untold(example: Example) -> bool:
-    """Whether some of the labels or options are neither in the task nor in the question."""
+    """Returns whether some of the labels or options are neither in the task nor in the question."""
     if labels_of(example) and example.task.is_said:
         return False
     question = example.question.casefold()

@@ -434,6 +434,6 @@ def _in_batches(
 def _agrees(
     found: Ragged, examples: Seq[Example], make_one: Callable[[Example], list[int]]
 ) -> bool:
-    """Whether there are ids for each example, and a few equal those that are made now."""
+    """Returns whether there are ids for each example, and a few equal those that are made now."""
     places = range(0, len(found), max(1, len(found) // _COMPARED))[:_COMPARED]
     return len(found) == len(examples) and all(found[n] == make_one(examples[n]) for n in places)

@@ -181,5 +181,5 @@ class _Dev:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the last `patience` measurements were no better than the best before."""
+        """Returns whether the last `patience` measurements were no better than the best before."""
         return 0 < self._config.patience <= self.waited

@@ -9,7 +9,7 @@ import pytest
 from bridge_jax.config import RunConfig
 from bridge_jax.config import io as config_io
 from bridge_jax.config.io import override
-from bridge_jax.methods import checks
+from bridge_jax.methods import input_checks
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models import decoder
@@ -137,7 +137,7 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
         key = (config.data, config.max_prompt_tokens, sorted(modes), config.instruct.examples)
         asked.setdefault(repr(key), found)
     for found in asked.values():
-        checks.check_inputs(found.config, found.stages, found.inputs)
+        input_checks.check_inputs(found.config, found.stages, found.inputs)
 
 
 def test_the_budgets_are_those_of_the_docstring():

@@ -59,7 +59,7 @@ def test_pubmedqa_is_cut_by_the_ids_of_its_test(tmp_path):
             "train": [write(tmp_path / "ori_pqaa.json", artificial)],
         },
         test_ids=write(tmp_path / "test_ground_truth.json", dict.fromkeys(list("0123"), "yes")),
-        counts=public.Counts(train=30, dev=5),
+        counts=public.SplitCounts(train=30, dev=5),
     )
     parts = splits(found.rows)
     assert sorted(parts["test"]) == [f"pubmedqa-{n}" for n in range(4)]
@@ -92,7 +92,7 @@ def test_the_hub_has_the_same_rows_as_the_repository(tmp_path):
         for name, row in rows.items()
     ]
     parquet.write_table(arrow.Table.from_pylist(hub), tmp_path / "train.parquet")
-    counts = public.Counts(dev=2, test=3)
+    counts = public.SplitCounts(dev=2, test=3)
     files = write(tmp_path / "ori_pqal.json", rows), str(tmp_path / "train.parquet")
     one, other = (public.convert("pubmedqa", {"path": [f]}, counts=counts).rows for f in files)
     assert one == other and len(one) == 9
@@ -115,7 +115,7 @@ def test_clauses_that_differ_in_case_alone_are_of_one_split(tmp_path):
         "train": [tsv(tmp_path / "train.tsv", CLAUSES[-2:])],
         "path": [tsv(tmp_path / "test.tsv", twice)],
     }
-    counts = public.Counts(dev=2, test=4)
+    counts = public.SplitCounts(dev=2, test=4)
     seen = []
     for seed in range(8):
         found = public.convert("legalbench", files, counts=counts, seed=seed)
@@ -136,7 +136,7 @@ def test_all_columns_of_a_task_are_its_question(tmp_path):
     path.write_text(
         "index\tcontract\tsome_question\tanswer\n" + "".join(f"{i}\tC{i}\tQ?\tYes\n" for i in "123")
     )
-    found = public.convert("legalbench", {"path": [str(path)]}, counts=public.Counts(0, 1, 1))
+    found = public.convert("legalbench", {"path": [str(path)]}, counts=public.SplitCounts(0, 1, 1))
     assert {row["question"] for row in found.rows} == {
         f"Contract: C{i}\nSome question: Q?" for i in "123"
     }
@@ -225,7 +225,7 @@ def test_bad_rows_are_named_and_may_be_left_out(tmp_path):
     rows["2"] = abstract(2, CONTEXTS="one text")
     rows["3"] = abstract(3, QUESTION=None)
     rows["4"] = ["no object"]
-    files, counts = {"path": [write(tmp_path / "ori.json", rows)]}, public.Counts(0, 0, 1)
+    files, counts = {"path": [write(tmp_path / "ori.json", rows)]}, public.SplitCounts(0, 0, 1)
     with pytest.raises(BadRowsError) as error:
         public.convert("pubmedqa", files, counts=counts)
     said = str(error.value).replace(str(tmp_path), "")

@@ -9,7 +9,7 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.engine import BLOCK, Engine, Request, slot_length, slots_of
+from bridge_jax.generation.engine import PREFILL_TOKENS, Engine, Request, slot_length, slots_of
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.cache import init_cache
 from bridge_jax.models.layouts import as_generated
@@ -195,7 +195,7 @@ def test_forced_tokens_are_written_unless_others_were(tiny_model, one_device):
 
 
 def test_what_prompts_share_is_read_once(tiny_model, one_device):
-    task = RNG.integers(3, 500, 3 * BLOCK).tolist()
+    task = RNG.integers(3, 500, 3 * PREFILL_TOKENS).tolist()
     engine = make(tiny_model, one_device, dataclasses.replace(SAMPLING, batch_size=8))
     samples = dict(pair for ended in engine.complete([task] * 8) for pair in ended)
     assert engine.blocks == 3  # all of the prompt but its last token

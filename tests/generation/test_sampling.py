@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bridge_jax.generation.sampling import BLOCK, sample
+from bridge_jax.generation.sampling import BLOCK_LOGITS, sample
 
 PROBABILITIES = [0.1, 0.4, 0.05, 0.25, 0.2]
 draw = jax.jit(sample)
@@ -40,7 +40,7 @@ def test_nucleus_by_hand(top_p, expected):
 
 def test_samples_over_two_blocks_pass_a_chi_square_test():
     temperature = 1.3
-    vocab = BLOCK + 100
+    vocab = BLOCK_LOGITS + 100
     logits = np.random.default_rng(0).normal(size=vocab) * 2
     found = drawn(logits, temperature, 1.0)
     expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum() * 20_000

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from fake_teacher import PRICES, ask
 
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 
 THREADS = 16
 
 
-def reply_to(number: int) -> Reply:
-    return Reply(f"answer {number} " * (1 + number % 50), 100 + number % 7, 50 + number % 11)
+def reply_to(number: int) -> TeacherReply:
+    return TeacherReply(f"answer {number} " * (1 + number % 50), 100 + number % 7, 50 + number % 11)
 
 
 def main(path: str, log: str, requests: str) -> None:

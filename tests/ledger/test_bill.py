@@ -12,7 +12,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger.accounts import Entry, LedgerBill, read_bill, write_csv
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Spend
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 
 
 @pytest.fixture
@@ -22,7 +22,11 @@ def path(tmp_path):
     with Ledger(path, 99, 1.0, PRICES, "r") as ledger:
         ledger.register("runs/r")
         for number, reply in enumerate(
-            (Reply("yes", 100, 50), Reply("no", 90, 40), Reply("", 80, 0, "refused"))
+            (
+                TeacherReply("yes", 100, 50),
+                TeacherReply("no", 90, 40),
+                TeacherReply("", 80, 0, "refused"),
+            )
         ):
             ledger.reserve(ask(number), 100)
             ledger.settle(ask(number), reply)
@@ -30,11 +34,11 @@ def path(tmp_path):
         for number in (4, 5):
             ledger.reserve(ask(number), 100, batch=True)
         ledger.begin_job("job", "openai", [ask(4).key, ask(5).key])
-        ledger.settle(ask(4), Reply("yes", 100, 51))
+        ledger.settle(ask(4), TeacherReply("yes", 100, 51))
     with Ledger(path, 99, 1.0, PRICES, "s") as ledger:
         ledger.register("runs/s, the second")
         ledger.reserve(ask(3), 100)
-        ledger.settle(ask(3), Reply("late", 100, 50))
+        ledger.settle(ask(3), TeacherReply("late", 100, 50))
     return path
 
 
@@ -149,7 +153,7 @@ def test_a_ledger_that_may_only_be_read_can_be_read_but_not_paid_from(tmp_path, 
     path = tmp_path / "ledger.sqlite"
     with Ledger(path, 9, 1.0, PRICES) as ledger:
         ledger.reserve(ask(1), 100)
-        ledger.settle(ask(1), Reply("yes", 100, 50))
+        ledger.settle(ask(1), TeacherReply("yes", 100, 50))
     path.chmod(0o444)
     tmp_path.chmod(0o777)
     for folder in tmp_path.parents:

@@ -23,7 +23,7 @@ from bridge_jax.ledger.accounts import read_bill
 from bridge_jax.ledger.database import log_of
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers import recorded
 from bridge_jax.teachers.annotate import annotate
 
@@ -42,7 +42,7 @@ def opened(path):
 def pay(ledger, *numbers):
     for number in numbers:
         ledger.reserve(ask(number), 100)
-        ledger.settle(ask(number), Reply(f"answer {number}", 100, 50))
+        ledger.settle(ask(number), TeacherReply(f"answer {number}", 100, 50))
 
 
 def copied(path, name, with_log):
@@ -236,7 +236,7 @@ def test_on_a_network_disk_the_ledger_does_without_the_wal(tmp_path, mounts):
     path = tmp_path / "ledger.sqlite"
     with Ledger(path, 40, 1.0, PRICES) as ledger:  # made on a local disk, then copied
         ledger.reserve(ask(0), 100)
-        ledger.settle(ask(0), Reply("yes", 100, 50))
+        ledger.settle(ask(0), TeacherReply("yes", 100, 50))
     mounts.write_text(f"server:/share {tmp_path} nfs rw 0 0\n")
     with Ledger(path, 40, 1.0, PRICES) as one, Ledger(path, 40, 1.0, PRICES) as two:
         assert one._database.connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
@@ -248,7 +248,7 @@ def test_on_a_network_disk_the_ledger_does_without_the_wal(tmp_path, mounts):
             for number in range(4 * thread + 1, 4 * thread + 5):
                 try:
                     ledger.reserve(ask(number), 100)
-                    ledger.settle(ask(number), Reply("yes", 100, 50))
+                    ledger.settle(ask(number), TeacherReply("yes", 100, 50))
                     won += 1
                 except BudgetExceeded:
                     pass

@@ -11,9 +11,9 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger import database
 from bridge_jax.ledger.ledger import Ledger, RequestInFlight
 from bridge_jax.ledger.prices import BudgetExceeded, Spend
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 
-REPLY = Reply("yes \ud800\x00 ✓", 100, 50)
+REPLY = TeacherReply("yes \ud800\x00 ✓", 100, 50)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_larger_cap_goes_on(path):
 def test_a_cost_above_the_estimate_is_recorded_and_seen(path):
     with open_ledger(path, usd=0.0025) as ledger:
         ledger.reserve(ask(1), 100)
-        ledger.settle(ask(1), Reply("long", 100, 150))  # 0.0016 instead of at most 0.001
+        ledger.settle(ask(1), TeacherReply("long", 100, 150))  # 0.0016 instead of at most 0.001
         assert ledger.spend().usd == 0.0016
         with pytest.raises(BudgetExceeded, match=r"spent 0\.001600"):
             ledger.reserve(ask(2), 100)
@@ -171,7 +171,7 @@ def test_a_local_teacher_bills_nothing_for_what_was_cut_off(path):
 
 @pytest.mark.parametrize("finish", ["length", "refused", "empty", "malformed"])
 def test_what_is_no_answer_is_paid_once_and_kept_as_such(path, finish):
-    reply = Reply("", 100, 50, finish)
+    reply = TeacherReply("", 100, 50, finish)
     with open_ledger(path) as ledger:
         ledger.reserve(ask(1), 100)
         ledger.settle(ask(1), reply)
@@ -258,7 +258,7 @@ def test_threads_that_find_the_ledger_locked_fail_together_with_the_way_out(path
 
 
 def test_a_full_disk_loses_nothing_that_was_settled(path):
-    long = Reply("word " * 100_000, 100, 50)
+    long = TeacherReply("word " * 100_000, 100, 50)
     with open_ledger(path) as ledger:
         for number in (1, 2):
             ledger.reserve(ask(number), 100)
@@ -336,8 +336,10 @@ def test_a_folder_in_the_way(tmp_path):
 
 def test_only_the_words_are_stored(path):
     with open_ledger(path) as ledger:
-        ledger.reserve(Request("e", "m", (Message("user", "hi"),), 9), 100)
-        ledger.settle(Request("e", "m", (Message("user", "hi"),), 9), Reply("ho", 1, 2))
+        ledger.reserve(TeacherRequest("e", "m", (Message("user", "hi"),), 9), 100)
+        ledger.settle(
+            TeacherRequest("e", "m", (Message("user", "hi"),), 9), TeacherReply("ho", 1, 2)
+        )
         connection = sqlite3.connect(path)
         connection.row_factory = sqlite3.Row
         row = dict(connection.execute("SELECT * FROM requests").fetchone())
@@ -357,11 +359,15 @@ def test_no_step_of_a_request_reads_the_others(tmp_path):
     steps = []
     with Ledger(tmp_path / "ledger.sqlite", 9, 1.0, PRICES, run="a") as ledger:
         ledger._database.connection.set_trace_callback(steps.append)
-        for end in (ledger.release, ledger.abandon, lambda r: ledger.settle(r, Reply("a", 1, 2))):
+        for end in (
+            ledger.release,
+            ledger.abandon,
+            lambda r: ledger.settle(r, TeacherReply("a", 1, 2)),
+        ):
             ledger.reserve(ask(1), 100)
             end(ask(1))
         with pytest.raises(ValueError, match="without a reservation"):
-            ledger.settle(ask(2), Reply("a", 1, 2))
+            ledger.settle(ask(2), TeacherReply("a", 1, 2))
         ledger._database.connection.set_trace_callback(None)
         steps = [sql for sql in steps if "requests" in sql and not sql.startswith("--")]
         assert len(steps) >= 10

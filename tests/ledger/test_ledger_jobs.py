@@ -7,9 +7,9 @@ from fake_teacher import PRICES, ask
 
 from bridge_jax.ledger.ledger import Ledger, RequestInFlight
 from bridge_jax.ledger.prices import BudgetExceeded, Spend
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 
-REPLY = Reply("yes", 100, 50)
+REPLY = TeacherReply("yes", 100, 50)
 HALF_RESERVED = 0.0005  # US dollars a request
 
 

@@ -16,7 +16,7 @@ import bridge_jax
 from bridge_jax.ledger.database import Owner, clear_owners, is_alive
 from bridge_jax.ledger.ledger import Ledger, RequestInFlight
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers.annotate import annotate
 
 
@@ -134,7 +134,7 @@ def test_an_owner_is_alive_under_every_name_of_the_ledger(tmp_path):
             pytest.raises(RequestInFlight, match=f"process {os.getpid()}"),
         ):
             other.reserve(ask(1), 100)
-        ledger.settle(ask(1), Reply("yes", 100, 50))
+        ledger.settle(ask(1), TeacherReply("yes", 100, 50))
 
 
 def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
@@ -148,7 +148,7 @@ def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
     if child == 0:
         code = 1
         try:
-            ledger.settle(ask(1), Reply("stolen", 1, 1))
+            ledger.settle(ask(1), TeacherReply("stolen", 1, 1))
         except RuntimeError as error:
             code = 0 if "before a fork" in str(error) else 1
         ledger.close()  # not its own: no effect
@@ -162,7 +162,7 @@ def test_a_forked_child_neither_keeps_the_lock_nor_uses_the_ledger(tmp_path):
     assert not is_alive(path, owner.token)
     os.close(hold)
     assert os.waitpid(child, 0)[1] == 0
-    ledger.settle(ask(1), Reply("mine", 1, 1))
+    ledger.settle(ask(1), TeacherReply("mine", 1, 1))
     ledger.close()
 
 

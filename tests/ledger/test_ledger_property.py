@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bridge_jax.ledger.ledger import Ledger, RequestInFlight
 from bridge_jax.ledger.prices import BudgetExceeded, Prices
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 
 QUERIES_CAP, USD_CAP, USD_CAP_NANO = 6, 0.000006, 6000
 PRICES = Prices(0.003, 0.007)  # 3 and 7 nanodollars a token
@@ -61,7 +61,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def pay(self, number: int, tokens: int, output_tokens: int, batch: bool):
         """Settles a request, which may cost more than it reserved."""
-        self.ledger.settle(ask(number), Reply("r", tokens, output_tokens))
+        self.ledger.settle(ask(number), TeacherReply("r", tokens, output_tokens))
         cost, most = 3 * tokens + 7 * output_tokens, 3 * tokens + 7 * 90
         cost, most = (half(cost), half(most)) if batch else (cost, most)
         self.settled[number] = cost

@@ -11,7 +11,7 @@ from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded, Prices, cap_in_nanodollars, in_usd
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.methods.checks import validate
 from bridge_jax.teachers.annotate import annotate
 
@@ -90,7 +90,7 @@ def test_prices_that_are_meant(assignments):
 # Each request reserves 0.001 US dollars, and is billed 20 times its 90 tokens: 18.1 times as much.
 TIMES = 20
 BILLED_USD = 100e-6 + 10 * TIMES * 90e-6
-REPLY = Reply("a long story", 100, TIMES * 90)
+REPLY = TeacherReply("a long story", 100, TIMES * 90)
 
 
 class Overbilling:
@@ -162,7 +162,7 @@ def test_a_run_that_goes_on_later_knows_it(path, caplog):
     with opened(path, usd=room) as ledger:
         assert ledger.reserve(ask(1), 100) is None
         assert ledger.spend("reserved").usd == pytest.approx(BILLED_USD)
-        ledger.settle(ask(1), Reply("short", 100, 50))
+        ledger.settle(ask(1), TeacherReply("short", 100, 50))
         # A smaller bill does not make the next one safe.
         assert ledger.spend().usd == pytest.approx(BILLED_USD + 600e-6)
         with pytest.raises(BudgetExceeded):
@@ -186,7 +186,7 @@ def test_what_is_in_flight_or_was_cut_off_counts_at_what_was_seen(path):
         for number in range(4):
             ledger.reserve(ask(number), 100)
         ledger.abandon(ask(1))
-        ledger.settle(ask(2), Reply("within", 100, 90))
+        ledger.settle(ask(2), TeacherReply("within", 100, 90))
         ledger.settle(ask(0), REPLY)
         assert ledger.spend("unknown").usd == pytest.approx(BILLED_USD)
         assert ledger.spend("reserved").usd == pytest.approx(BILLED_USD)
@@ -196,7 +196,7 @@ def test_what_is_in_flight_or_was_cut_off_counts_at_what_was_seen(path):
 def test_more_input_than_was_estimated_is_an_overrun_too(path):
     with opened(path, usd=0.01) as ledger:
         ledger.reserve(ask(0), 100)
-        ledger.settle(ask(0), Reply("", 4100, 90))  # 0.005 instead of 0.001
+        ledger.settle(ask(0), TeacherReply("", 4100, 90))  # 0.005 instead of 0.001
         with pytest.raises(BudgetExceeded, match=r"may cost up to 0\.006000 .*5\.00 times"):
             ledger.reserve(ask(1), 300)  # 0.0012 at the list price
 

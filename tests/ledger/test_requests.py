@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-from bridge_jax.ledger.requests import Failure, Message, Reply, Request, Tally, alike
+from bridge_jax.ledger.requests import Failure, Message, Tally, TeacherReply, TeacherRequest, alike
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.text.markers import whole_characters
 
-BASE = Request("a", "m", (Message("system", "Be brief."), Message("user", "1 + 1?")), 64)
+BASE = TeacherRequest("a", "m", (Message("system", "Be brief."), Message("user", "1 + 1?")), 64)
 
 
 def test_key_is_stable():
@@ -54,14 +54,14 @@ def test_everything_else_does(change):
 )
 def test_lone_surrogates_become_replacement_characters(text, expected):
     assert whole_characters(text) == expected
-    assert Reply(text, 1, 1).text == Message("user", text).content == expected
+    assert TeacherReply(text, 1, 1).text == Message("user", text).content == expected
     assert str(TeacherError(text)) == expected
 
 
 def test_answered_failed_and_refused_are_counted_apart():
     tally = Tally()
-    tally.add(Reply("4", 1, 1), 2)
-    tally.add(Reply("", 1, 1, "length"))
+    tally.add(TeacherReply("4", 1, 1), 2)
+    tally.add(TeacherReply("", 1, 1, "length"))
     tally.add(Failure("given up: 503"))
     tally.add(Failure("400: 8193 tokens are too many", "refused"), 2)
     tally.add(Failure("400: 9001 tokens are too many", "refused"))
@@ -79,7 +79,7 @@ def test_answered_failed_and_refused_are_counted_apart():
 def test_nothing_is_said_where_all_is_answered():
     tally = Tally()
     assert (tally.info(), tally.failures()) == ({"answered": 0}, "")
-    tally.add(Reply("4", 1, 1))
+    tally.add(TeacherReply("4", 1, 1))
     assert (tally.info(), tally.failures()) == ({"answered": 1}, "")
 
 

@@ -10,10 +10,10 @@ from fake_teacher import PRICES, ask
 
 from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.ledger.reservations import Reservations, Stopped
 
-REPLY = Reply("yes", 100, 50)
+REPLY = TeacherReply("yes", 100, 50)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_what_is_called_first_is_written_first(path, reservations):
         ours = reservations(ledger, asyncio.Event())
         await ours.reserve(ask(0), 100)
         # 18.1 times what was reserved.
-        settled = asyncio.ensure_future(ours.settle(ask(0), Reply("long", 100, 1800)))
+        settled = asyncio.ensure_future(ours.settle(ask(0), TeacherReply("long", 100, 1800)))
         with pytest.raises(BudgetExceeded, match=r"18\.10 times"):
             await ours.reserve(ask(1), 100)
         await settled

@@ -12,14 +12,14 @@ from bridge_jax.methods import (
     apprenticeship,
     budget_tests,
     budgeted,
-    checks,
     evaluation,
+    input_checks,
     rationales,
     rounds,
     tutoring,
 )
 from bridge_jax.methods.annotations import Annotation
-from bridge_jax.methods.rationales import Judged, Written
+from bridge_jax.methods.filtering import Judged, WrittenRationale
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
@@ -68,7 +68,7 @@ def pretend(job: Run, artifact: Artifact, key: str = "") -> None:
 
 def check(job: Run) -> None:
     """Makes the checks of a run that need its data and models."""
-    checks.check_inputs(job.config, job.stages, job.inputs)
+    input_checks.check_inputs(job.config, job.stages, job.inputs)
 
 
 def differing(one: Run, other: Run) -> set[str]:
@@ -131,9 +131,9 @@ def annotation(example: Example, **changed: Any) -> Annotation:
     return Annotation(**row | changed)
 
 
-def written(example: Example, **changed: Any) -> Written:
+def written(example: Example, **changed: Any) -> WrittenRationale:
     """Returns a row of what the assistant wrote, by default rightly and sure of it."""
-    row: Written = {
+    row: WrittenRationale = {
         "id": example.id,
         "domain": example.domain,
         "question": example.question,
@@ -146,7 +146,7 @@ def written(example: Example, **changed: Any) -> Written:
         "tokens": 5,
         "shown_gold": False,
     }
-    return Written(**row | changed)
+    return WrittenRationale(**row | changed)
 
 
 def judged(example: Example, **changed: Any) -> Judged:

@@ -11,8 +11,7 @@ from bridge_jax.methods import evaluation
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.checks import validate
-from bridge_jax.methods.rationales import FILE, RATIONALES
-from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
+from bridge_jax.methods.filtering import FILE, RATIONALES, SFTTarget, SFTTargets
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run

@@ -20,7 +20,7 @@ from bridge_jax.config import (
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.accounts import open_ledger
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.methods import teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.teacher import Asking
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
     pool: list[Example]
 
     def check(self):
-        plan = teacher.Planned(self.params, self.size, self.pool)
+        plan = teacher.PlannedRequests(self.params, self.size, self.pool)
         return teacher.check_budget([plan], count, self.workdir)
 
 
@@ -67,7 +67,7 @@ def pay(run, *numbers, output_tokens=50):
         for number in numbers:
             request = teacher.make_request(run.params, EXAMPLES[number])
             ledger.reserve(request, 100)
-            ledger.settle(request, Reply("so", 100, output_tokens))
+            ledger.settle(request, TeacherReply("so", 100, output_tokens))
 
 
 def test_what_cannot_pay_for_one_request_is_an_error(tmp_path):

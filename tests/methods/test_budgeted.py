@@ -14,15 +14,15 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.budgets import Cap, capped
 from bridge_jax.generation.engine import Completion
-from bridge_jax.ledger.requests import Reply
-from bridge_jax.methods import bridge, budget_tests, evaluation, shortening
+from bridge_jax.ledger.requests import TeacherReply
+from bridge_jax.methods import budget_tests, evaluation, shortening
 from bridge_jax.methods import teacher as asks
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.budget_tests import OF_CONTROL, TESTED, Asked, BudgetTesting
 from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.checks import validate
-from bridge_jax.methods.sft_targets import SFTTargets
+from bridge_jax.methods.filtering import RATIONALES, SFTTargets
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, LongReasoning, Shortening
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import models
@@ -90,7 +90,7 @@ class Shorter:
         self.asked.append(request)
         words = int(request.messages[0].content.split("at most ")[1].split()[0])
         text = " ".join(["two"] * words * (2 if request.sample == 0 else 1))
-        return Reply(f"{text}\nAnswer: {self._answer}", 40, words)
+        return TeacherReply(f"{text}\nAnswer: {self._answer}", 40, words)
 
     async def aclose(self):
         pass
@@ -226,7 +226,7 @@ def test_it_goes_on_after_a_finished_tutoring(tiny):
     assert names[-1] == BUDGETED.name and evaluation.STUDENT.name not in names
     full = override(after, ("thinking.after=bridge", "budget.queries=100"))
     reads = {stage.name: stage.reads for stage in methods.stages(full)}
-    assert reads[ASKED.name]["judged"] == bridge.rationales.RATIONALES.name
+    assert reads[ASKED.name]["judged"] == RATIONALES.name
 
 
 def test_the_assistant_shortens_at_no_cost(tiny, tmp_path):

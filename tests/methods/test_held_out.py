@@ -21,8 +21,8 @@ from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.methods import checks, evaluation, held_out
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
+from bridge_jax.methods.filtering import RATIONALES
 from bridge_jax.methods.held_out import HELD_OUT
-from bridge_jax.methods.rationales import RATIONALES
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.planning import workload

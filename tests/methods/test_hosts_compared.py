@@ -3,7 +3,7 @@
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.methods import checks, inputs
+from bridge_jax.methods import input_checks, inputs
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline.stages import Input
 from tests.pipeline.toy_stages import Calls
@@ -34,7 +34,7 @@ DEEP = {"p/first": "1", "p/left": "2"}
 
 def test_equal_hosts_may_run(stages, monkeypatch):
     others(monkeypatch, [DEEP, dict(DEEP)])
-    checks.compare_hosts(stages, Inputs(), DEEP)
+    input_checks.compare_hosts(stages, Inputs(), DEEP)
 
 
 def test_another_file_is_named_with_its_host(stages, monkeypatch):
@@ -43,7 +43,7 @@ def test_another_file_is_named_with_its_host(stages, monkeypatch):
     with pytest.raises(
         UserError, match=r"host 2 has another rows\.jsonl \(data/pool\) than host 0"
     ):
-        checks.compare_hosts(stages, Inputs(), DEEP)
+        input_checks.compare_hosts(stages, Inputs(), DEEP)
 
 
 def test_several_files_are_counted(stages, monkeypatch):
@@ -51,10 +51,10 @@ def test_several_files_are_counted(stages, monkeypatch):
     with pytest.raises(
         UserError, match=r"host 1 has another rows\.jsonl \(data/pool\) and 1 more than host 0"
     ):
-        checks.compare_hosts(stages, Inputs(), DEEP)
+        input_checks.compare_hosts(stages, Inputs(), DEEP)
 
 
 def test_another_config_is_told_by_the_first_stage_that_differs(stages, monkeypatch):
     others(monkeypatch, [DEEP | {"p/left": "9"}], [{ROWS: "aa", SAME: "bb"}])
     with pytest.raises(UserError, match=r"host 1 would run another p/left than host 0; start all"):
-        checks.compare_hosts(stages, Inputs(), DEEP)
+        input_checks.compare_hosts(stages, Inputs(), DEEP)

@@ -9,9 +9,8 @@ import pytest
 from bridge_jax.errors import UserError
 from bridge_jax.methods import logits
 from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.filtering import RATIONALES, SFTTargets
 from bridge_jax.methods.logits import LOGITS
-from bridge_jax.methods.rationales import RATIONALES
-from bridge_jax.methods.sft_targets import SFTTargets
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
 from bridge_jax.text import tokenizer

@@ -6,7 +6,7 @@ import pytest
 
 from bridge_jax.config import LoraConfig, MeshConfig
 from bridge_jax.errors import UserError
-from bridge_jax.methods import checks
+from bridge_jax.methods import checks, input_checks
 from bridge_jax.parallel import chips
 from bridge_jax.planning import workload
 from configs import medical_7b
@@ -24,10 +24,10 @@ def test_a_state_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(chips, "memory", lambda device: 5 * chips.GIB)
     # On CPUs everything is f32: the base of 7,615,616,512 numbers is cut into 8, and an adapter of
     # 40,370,176 lies whole on its side that is not.
-    checks.check_meshes(config, stages, inputs)
+    input_checks.check_meshes(config, stages, inputs)
     monkeypatch.setattr(chips, "memory", lambda device: 3.5 * chips.GIB)
     with pytest.raises(UserError) as found:
-        checks.check_meshes(config, stages, inputs)
+        input_checks.check_meshes(config, stages, inputs)
     assert str(found.value) == (
         "assistant: its parameters and moments take 3.9 GiB of each device on the mesh data=1 "
         "fsdp=8 tensor=1, which has 3.5; cut them into more parts (mesh.fsdp, mesh.tensor), take "
@@ -37,7 +37,7 @@ def test_a_state_that_does_not_fit_is_refused(monkeypatch):
     config, stages, inputs = opened(assistant=whole, mesh=MeshConfig(data=2))
     monkeypatch.setattr(chips, "memory", lambda device: 21 * chips.GIB)
     with pytest.raises(UserError) as found:
-        checks.check_meshes(config, stages, inputs)  # 12 bytes a number, on 4 devices
+        input_checks.check_meshes(config, stages, inputs)  # 12 bytes a number, on 4 devices
     assert "take 21.3 GiB of each device on the mesh data=2 fsdp=4 tensor=1" in str(found.value)
     assert "or train an adapter (assistant.lora.rank)" in str(found.value)
 
@@ -45,7 +45,7 @@ def test_a_state_that_does_not_fit_is_refused(monkeypatch):
 def test_what_a_role_cannot_use_is_one_line(monkeypatch):
     monkeypatch.setattr(chips, "memory", lambda device: 64 * chips.GIB)
     config, stages, inputs = opened(mesh=MeshConfig(fsdp=1, tensor=8))
-    said = list(checks.notes_on(config, stages, checks.meshes_of(stages, inputs)))
+    said = list(input_checks.notes_on(config, stages, checks.meshes_of(stages, inputs)))
     assert said[:2] == [
         "assistant: mesh.tensor=8 becomes 4, to divide its 28 heads and its MLP of 18,944; the "
         "devices that are left hold copies, mesh.data=2",
@@ -60,7 +60,7 @@ def test_batches_with_empty_rows_are_named_by_their_meshes(monkeypatch):
     config = dataclasses.replace(
         config, generation=dataclasses.replace(config.generation, batch_size=10)
     )
-    (*_, said) = checks.notes_on(config, stages, checks.meshes_of(stages, inputs))
+    (*_, said) = input_checks.notes_on(config, stages, checks.meshes_of(stages, inputs))
     assert "generation.batch_size=10 to a multiple of 8" in said
     assert "batch_rows" not in said  # 2 and 4 divide 16
 

@@ -7,7 +7,7 @@ import pytest
 
 from bridge_jax.config import BudgetConfig, RunConfig, TeacherConfig
 from bridge_jax.data.example import Example
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.methods import teacher as asks
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.replies import annotation
@@ -31,14 +31,14 @@ class Scripted:
     async def ask(self, request):
         number = int(request.example_id[1:])
         if number == 2:
-            return Reply("", 30, 2, "refused")
+            return TeacherReply("", 30, 2, "refused")
         if number == 3:
             raise TeacherError("400: too long", "rejected")
         if number == 4 and not self.lost:
             self.lost = True
             raise TeacherError("connection lost", "unknown")
         answer = 2 * number + (number == 1 and request.sample == 0)
-        return Reply(f"They add up.\nAnswer: {answer}", 30 + number, 9)
+        return TeacherReply(f"They add up.\nAnswer: {answer}", 30 + number, 9)
 
     async def aclose(self):
         pass

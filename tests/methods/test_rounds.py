@@ -7,7 +7,8 @@ import pytest
 from bridge_jax.config import RationalesConfig, RunConfig
 from bridge_jax.methods import bridge, rationales, rounds
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, RETRIES, SAMPLES
+from bridge_jax.methods.filtering import RATIONALES
+from bridge_jax.methods.rationales import COMPLETIONS, RETRIES, SAMPLES
 from bridge_jax.methods.rounds import ALL, ROUNDS
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
@@ -166,7 +167,7 @@ def test_agreement_filters_retries_too(path, tmp_path):
     pool = job.inputs.pool
     said = {0: ["0"], 1: ["-5", "-5"], 2: ["-6", None, None], 3: [None]}
     samples = [
-        rationales.Sampled(id=pool[i].id, answer=answer)
+        rationales.StudentSample(id=pool[i].id, answer=answer)
         for i, answers in said.items()
         for answer in answers
     ]

@@ -10,9 +10,9 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import logits
 from bridge_jax.methods.annotations import ANNOTATIONS
+from bridge_jax.methods.filtering import SFTTarget, SFTTargets
 from bridge_jax.methods.logits import LOGITS
 from bridge_jax.methods.rationales import ASSISTANT, COMPLETIONS
-from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.runs import Run
 from bridge_jax.text import prompts

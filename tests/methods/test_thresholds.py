@@ -17,8 +17,8 @@ from bridge_jax.config import (
 )
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
+from bridge_jax.methods.filtering import RATIONALES, THRESHOLD
 from bridge_jax.methods.held_out import HELD_OUT_DEV
-from bridge_jax.methods.rationales import RATIONALES, THRESHOLD
 from bridge_jax.methods.thresholds import DEV_COMPLETIONS, lowest
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.runs import Run

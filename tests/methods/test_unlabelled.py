@@ -10,8 +10,7 @@ from bridge_jax.data import sources
 from bridge_jax.methods import apprenticeship
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
-from bridge_jax.methods.rationales import RATIONALES
-from bridge_jax.methods.sft_targets import SFTTargets
+from bridge_jax.methods.filtering import RATIONALES, SFTTargets
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
 from bridge_jax.text.prompts import Sequence

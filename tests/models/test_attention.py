@@ -80,7 +80,7 @@ def test_rows_that_are_no_whole_blocks_or_chunks(kernel, interpreted, monkeypatc
     query, key, value, segments = inputs(steps=200)
     expected = attention(query, key, value, segments, 0.2)
     monkeypatch.setattr(module, "LONG", 64)
-    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(module, "CHUNK_QUERIES", 64)
     found = attention(query, key, value, segments, 0.2, kernel=kernel)
     real = np.asarray(segments > 0)
     np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=2e-5)
@@ -99,7 +99,7 @@ def test_splash_attention_on_a_mesh(tensor, interpreted):
 def test_chunks_of_queries_give_the_whole_result(case, monkeypatch):
     expected = value_and_gradients("plain", case)
     monkeypatch.setattr(module, "LONG", 64)
-    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(module, "CHUNK_QUERIES", 64)
     found = value_and_gradients("plain", case)
     for a, b in zip(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
@@ -116,7 +116,7 @@ def test_chunks_hold_fewer_scores(monkeypatch):
         return compiled.memory_analysis().temp_size_in_bytes
 
     in_chunks = peak()
-    monkeypatch.setattr(module, "CHUNK", 4096)
+    monkeypatch.setattr(module, "CHUNK_QUERIES", 4096)
     assert in_chunks < peak() / 2
 
 

@@ -192,7 +192,11 @@ def test_no_array_of_all_logits_exists(trace):
 @pytest.mark.parametrize("values", [3, 50, 10**6])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_the_largest_logits_are_those_of_top_k_in_its_order_of_equals(k, values):
-    table = np.random.default_rng(k).integers(0, values, (40 * head.BLOCK, 7)).astype(np.float32)
+    table = (
+        np.random.default_rng(k)
+        .integers(0, values, (40 * head.TOP_K_BLOCK_LOGITS, 7))
+        .astype(np.float32)
+    )
     found = head.top(jnp.eye(7), head.Head(jnp.asarray(table)), k, len(table))
     logits, ids = jax.lax.top_k(jnp.asarray(table.T), k)
     assert found.ids.tolist() == ids.tolist()
@@ -202,7 +206,7 @@ def test_the_largest_logits_are_those_of_top_k_in_its_order_of_equals(k, values)
 
 def test_the_likeliest_of_few_allowed_tokens_are_different_ones():
     """As few as fill one block of a chunk, whose other blocks have no allowed token."""
-    vocab, among = 16 * head.BLOCK, head.BLOCK
+    vocab, among = 16 * head.TOP_K_BLOCK_LOGITS, head.TOP_K_BLOCK_LOGITS
     hidden = jax.random.normal(jax.random.key(0), (5, D))
     table = jax.random.normal(jax.random.key(1), (vocab, D))
     found = head.top(hidden, head.Head(table), 2, among)

@@ -8,7 +8,7 @@ from bridge_jax.config.io import to_json
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, WARMUP, Score, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.methods.filtering import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.artifacts import Sizes, Step, Values

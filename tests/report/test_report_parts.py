@@ -11,7 +11,7 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.methods import evaluation
-from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.methods.filtering import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.content import Hashes

@@ -6,7 +6,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
 from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
 from bridge_jax.methods.budget_tests import OF_CONTROL, Tested
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import RATIONALES, Judged
+from bridge_jax.methods.filtering import RATIONALES, Judged
 from bridge_jax.pipeline import files
 from bridge_jax.report import page
 

@@ -133,7 +133,7 @@ def test_whole_parts_need_no_model(found, settings, tmp_path, monkeypatch):
         patch.setattr(predict, "_join", lambda *_: (_ for _ in ()).throw(Stopped))
         with pytest.raises(Stopped):
             predict.predict(found, settings, out)
-    monkeypatch.setattr(models.Found, "load", None)
+    monkeypatch.setattr(models.FoundModel, "load", None)
     predict.predict(found, settings, out)
     assert out.read_bytes() == whole.read_bytes()
 

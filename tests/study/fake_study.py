@@ -10,11 +10,12 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override, to_json
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
-from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, Judged, Written
+from bridge_jax.methods.filtering import RATIONALES, Judged, WrittenRationale
+from bridge_jax.methods.rationales import COMPLETIONS
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
@@ -74,8 +75,10 @@ def write_run(run, one, by_role, shared, store):
     paid["of_others"] = part(queries - queries // 2)
     stage(ANNOTATIONS, 1.0, {Annotation: asked, Bill: paid, Answered: Answered(keys=[])})
     written = [fake_run.rationale(f"p{i}", "fees", kept=True, tokens=20) for i in range(10)]
-    completed = [{k: v for k, v in row.items() if k in Written.__annotations__} for row in written]
-    stage(COMPLETIONS, 0.0, {Written: completed})
+    completed = [
+        {k: v for k, v in row.items() if k in WrittenRationale.__annotations__} for row in written
+    ]
+    stage(COMPLETIONS, 0.0, {WrittenRationale: completed})
     stage(RATIONALES, 30.0, {Judged: written})
     stage(STUDENT, 40.0, fake_run.trained(steps))
     for role, said in by_role.items():
@@ -108,9 +111,9 @@ def prediction(seed, i, ok):
 def write_ledger(path, queries):
     with Ledger(path, 1000, 10.0, Prices(1.25, 10.0), "one") as ledger:
         for i in range(queries):
-            request = Request(f"p{i}", "oracle", (Message("user", f"{i}?"),), 512)
+            request = TeacherRequest(f"p{i}", "oracle", (Message("user", f"{i}?"),), 512)
             if ledger.reserve(request, TOKENS_IN) is None:
-                ledger.settle(request, Reply("x", TOKENS_IN, TOKENS_OUT, "stop"))
+                ledger.settle(request, TeacherReply("x", TOKENS_IN, TOKENS_OUT, "stop"))
 
 
 def scaling(root, questions=150, seeds=3, variants=("random", "difficulty", "coverage")):

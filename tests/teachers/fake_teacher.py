@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded, Prices
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 from bridge_jax.teachers.annotate import annotate
 
 # 1 dollar per 10^6 input tokens, 10 per 10^6 output: `ask(n)` below costs 100 + 10 * 50 = 600
@@ -19,8 +19,8 @@ PRICES = Prices(1.0, 10.0)
 USED_USD, RESERVED_USD = 600e-6, 1000e-6
 
 
-def ask(number: int) -> Request:
-    return Request(f"e{number}", "fake-1", (Message("user", f"question {number}"),), 90)
+def ask(number: int) -> TeacherRequest:
+    return TeacherRequest(f"e{number}", "fake-1", (Message("user", f"question {number}"),), 90)
 
 
 class FakeTeacher:
@@ -33,10 +33,10 @@ class FakeTeacher:
         self.answers_left = answered_then_hang
         self.seconds = seconds
 
-    def estimate_input_tokens(self, request: Request) -> int:
+    def estimate_input_tokens(self, request: TeacherRequest) -> int:
         return 100
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
         hang = self.answers_left == 0
         self.answers_left -= self.answers_left > 0
         line = f"{request.example_id}\n".encode()
@@ -44,7 +44,7 @@ class FakeTeacher:
         os.write(file, line)
         os.close(file)
         await asyncio.sleep(600 if hang else self.seconds)
-        return Reply(f"reply to {request.messages[-1].content}", 100, 50)
+        return TeacherReply(f"reply to {request.messages[-1].content}", 100, 50)
 
     async def aclose(self) -> None:
         pass

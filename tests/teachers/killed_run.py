@@ -19,7 +19,7 @@ import tenacity
 import vendors
 
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.requests import Reply, Request
+from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 
@@ -32,7 +32,7 @@ def run(kind: str, url: str, ledger: Path, requests: int, answers: int) -> bool:
     teacher = vendors.make(kind, url, timeout=2.0)
     ask = teacher.ask
 
-    async def noted(request: Request) -> Reply:
+    async def noted(request: TeacherRequest) -> TeacherReply:
         try:
             return await ask(request)
         finally:
@@ -41,7 +41,7 @@ def run(kind: str, url: str, ledger: Path, requests: int, answers: int) -> bool:
     teacher.ask = noted
     with Ledger(ledger, 10**6, 1e6, vendors.PRICES) as opened:
         outcomes = annotate(teacher, opened, [vendors.ask(n) for n in range(requests)], 16)
-    return all(isinstance(outcome, Reply) for outcome in outcomes)
+    return all(isinstance(outcome, TeacherReply) for outcome in outcomes)
 
 
 def start(*what) -> tuple[int, int]:

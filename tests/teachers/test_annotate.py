@@ -12,7 +12,7 @@ from fake_teacher import PRICES, USED_USD, FakeTeacher, ask
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger, RequestInBatchJob
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Failure, Reply, Tally
+from bridge_jax.ledger.requests import Failure, Tally, TeacherReply
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import RateLimits, annotate
 from bridge_jax.teachers.protocol import TeacherError
@@ -41,7 +41,7 @@ class Scripted(FakeTeacher):
         super().__init__(calls)
         self.before = before
 
-    async def ask(self, request) -> Reply:
+    async def ask(self, request) -> TeacherReply:
         call = self.asked().count(request.example_id) + 1
         reply = await super().ask(request)
         waiting = self.before(call, request)
@@ -147,7 +147,7 @@ def test_one_that_fails_for_good_is_listed_and_the_others_go_on(tmp_path, ledger
         Failure("400: too long", "refused"),
         Failure("given up after 4 attempts: 503 overloaded"),
     ]
-    assert [o.text for o in outcomes if isinstance(o, Reply)] == [
+    assert [o.text for o in outcomes if isinstance(o, TeacherReply)] == [
         f"reply to question {n}" for n in (0, 1, 4, 5)
     ]
     assert (teacher.asked().count("e2"), teacher.asked().count("e3")) == (1, 4)

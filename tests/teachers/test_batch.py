@@ -11,7 +11,7 @@ from vendors import PRICES, ask
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.ledger.requests import Failure, TeacherReply
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers import batch
 from bridge_jax.teachers.annotate import annotate
@@ -113,7 +113,7 @@ def test_partial_failures_are_reconciled(teacher, vendor, batches, path):
         outcomes = annotate_in_batches(teacher, ledger, requests(6), 0.01, heal)
         assert isinstance(outcomes[1], Failure)
         assert "too long" in outcomes[1].reason
-        assert [o.finish for o in outcomes if isinstance(o, Reply)] == [
+        assert [o.finish for o in outcomes if isinstance(o, TeacherReply)] == [
             *("stop", "refused", "stop", "length", "stop")
         ]
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (5, 1)
@@ -126,7 +126,7 @@ def test_a_row_that_is_no_answer_is_unknown_and_hides_no_other(teacher, vendor, 
     batches.fate = {"question 1": "garbled"}
     with opened(path) as ledger:
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
-        assert [isinstance(outcome, Reply) for outcome in outcomes] == [True, False, True]
+        assert [isinstance(outcome, TeacherReply) for outcome in outcomes] == [True, False, True]
         assert "what it answered is no reply of a model" in outcomes[1].reason
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
         assert ledger.open_jobs() == []
@@ -151,7 +151,12 @@ def test_a_row_that_is_no_answer_is_unknown_in_a_job_that_expired_too(
     batches.expired_as = end
     with opened(path) as ledger:
         outcomes = annotate_in_batches(teacher, ledger, requests(4), 0.01, attempts=1)
-        assert [isinstance(outcome, Reply) for outcome in outcomes] == [False, False, True, False]
+        assert [isinstance(outcome, TeacherReply) for outcome in outcomes] == [
+            False,
+            False,
+            True,
+            False,
+        ]
         word = "expired" if kind == "openai" else end.lower()
         assert [word in o.reason for o in outcomes if isinstance(o, Failure)] == [
             *(True, False, False)
@@ -175,7 +180,7 @@ def test_a_row_without_a_name_may_be_that_of_any_request_of_an_expired_job(
         teacher = vendors.make("openai", vendor.url)
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
         # The first of two answers is cut in the middle of its name.
-        assert [isinstance(outcome, Reply) for outcome in outcomes] == [False, False, True]
+        assert [isinstance(outcome, TeacherReply) for outcome in outcomes] == [False, False, True]
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 1)
 
 
@@ -184,10 +189,10 @@ def test_answers_without_keys_are_not_given_to_others(vendor, batches, path):
     teacher = vendors.make("google-genai", vendor.url)
     with opened(path) as ledger:
         submit_alone(teacher, ledger, requests(3))
-        ledger.settle(ask(0), Reply("collected before", 10, 20))
+        ledger.settle(ask(0), TeacherReply("collected before", 10, 20))
         batches.nameless = True
         collect_left_open(teacher, ledger, 0.01)
-        assert ledger.reserve(ask(0), 100) == Reply("collected before", 10, 20)
+        assert ledger.reserve(ask(0), 100) == TeacherReply("collected before", 10, 20)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (1, 2)
     with opened(path.with_name("whole.sqlite")) as ledger:
         replies = annotate_in_batches(teacher, ledger, requests(3), 0.01)
@@ -203,7 +208,7 @@ def test_what_expired_goes_into_another_job(teacher, vendor, batches, path):
                 batches.fate = {}
 
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, heal)
-        assert all(isinstance(outcome, Reply) for outcome in outcomes)
+        assert all(isinstance(outcome, TeacherReply) for outcome in outcomes)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (3, 0)
     assert len(vendor.bills) == 3
 
@@ -320,7 +325,7 @@ def test_killed_on_the_way_the_next_start_collects_the_same_job(
         assert ledger.spend().queries == (2 if moment == "collecting" else 0)
         assert ledger.spend().queries + ledger.spend("reserved").queries == 5
         replies = annotate_in_batches(vendors.make(kind, vendor.url), ledger, requests(5), 0.01)
-        assert all(isinstance(reply, Reply) for reply in replies)
+        assert all(isinstance(reply, TeacherReply) for reply in replies)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (5, 0)
         assert ledger.spend().usd == pytest.approx(cost(vendor.bills), abs=1e-12)
     assert (len(batches.jobs), len(vendor.bills)) == (1, 5)
@@ -343,7 +348,7 @@ def test_a_changed_config_still_collects_what_was_paid(teacher, vendor, batches,
     batches.looks = 1
     with opened(path) as ledger:
         (other,) = annotate_in_batches(teacher, ledger, [ask(7)], 0.01)
-        assert isinstance(other, Reply)
+        assert isinstance(other, TeacherReply)
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (4, 0)
         assert len(annotate_in_batches(teacher, ledger, requests(3), 0.01)) == 3
     assert len(vendor.bills) == 4
@@ -355,7 +360,9 @@ def test_the_cap_holds_and_what_fits_is_collected(teacher, vendor, batches, path
             annotate_in_batches(teacher, ledger, requests(6), 0.01)
         assert ledger.spend().queries == 4
         outcomes = annotate_in_batches(teacher, ledger, requests(6), 0.01, optional=True)
-        assert [isinstance(outcome, Reply) for outcome in outcomes] == [True] * 4 + [False] * 2
+        assert [isinstance(outcome, TeacherReply) for outcome in outcomes] == [True] * 4 + [
+            False
+        ] * 2
         assert "not asked" in outcomes[5].reason
     assert len(vendor.bills) == 4
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vendors import ask
 
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers import http
 from bridge_jax.teachers.gemini_teacher import merged, read
 from bridge_jax.teachers.http import HttpErrors
@@ -52,7 +52,7 @@ def reply(answer, usage=USAGE):
     ],
 )
 def test_what_bills_is_a_reply_whatever_its_shape(answer, text, finish):
-    assert reply(answer) == Reply(text, 12, 7, finish)
+    assert reply(answer) == TeacherReply(text, 12, 7, finish)
 
 
 @pytest.mark.parametrize("usage", [None, {}, [], "x", {"promptTokenCount": 0}])
@@ -65,7 +65,7 @@ def test_without_usage_an_error_and_nothing_at_all_are_no_replies(answer, usage)
 
 
 def test_a_prompt_that_is_blocked_is_a_refusal_at_its_worst_case():
-    assert reply({"promptFeedback": {"blockReason": "SAFETY"}}, None) == Reply(
+    assert reply({"promptFeedback": {"blockReason": "SAFETY"}}, None) == TeacherReply(
         "", *WORST, "refused"
     )
 
@@ -85,7 +85,7 @@ def test_a_prompt_that_is_blocked_is_a_refusal_at_its_worst_case():
     ],
 )
 def test_usage_that_cannot_be_is_the_worst_case_and_loses_nothing(usage):
-    assert reply(response([{"text": "4"}]), usage) == Reply("4", *WORST)
+    assert reply(response([{"text": "4"}]), usage) == TeacherReply("4", *WORST)
 
 
 def test_a_stream_is_summed_up():
@@ -94,7 +94,7 @@ def test_a_stream_is_summed_up():
         response([{"text": ": 4"}], "MAX_TOKENS"),
         {"usageMetadata": USAGE},
     ]
-    assert reply(dict(merged(chunks)), None) == Reply("Answer: 4", 12, 7, "length")
+    assert reply(dict(merged(chunks)), None) == TeacherReply("Answer: 4", 12, 7, "length")
     assert merged(chunks[:1]) is chunks[0]
 
 

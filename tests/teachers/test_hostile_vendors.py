@@ -16,7 +16,7 @@ from vendors import PRICES, ask, reply_of
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.requests import Failure, Reply, Tally
+from bridge_jax.ledger.requests import Failure, Tally, TeacherReply
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.batch import annotate_in_batches
@@ -288,7 +288,7 @@ def test_a_field_that_is_refused_is_renamed_or_left_out(fields, sent, vendor, le
     teacher = vendors.make("openai", vendor.url)
     settings = {"temperature": 0.5, "structured": True}
     outcomes = annotate(teacher, ledger, requests(6, **settings), 1)
-    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert all(isinstance(outcome, TeacherReply) for outcome in outcomes)
     assert_billed(ledger, vendor, 6)
     # Refused once each; then the server is known.
     assert len(vendor.bodies) == 6 + len(fields)
@@ -336,7 +336,7 @@ def test_a_batch_job_that_is_refused_for_its_form_goes_into_another(vendor, ledg
     )
     teacher = vendors.make("openai", vendor.url)
     outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01)
-    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert all(isinstance(outcome, TeacherReply) for outcome in outcomes)
     assert len(batches.jobs) == 2
     assert_billed(ledger, vendor, 3)
 
@@ -355,7 +355,7 @@ def test_requests_that_are_refused_after_an_answer_do_not_stop_it(teacher, vendo
     vendor.refuse = lambda request: None if _prompt(request) in answered else error
     tally = Tally()
     outcomes = annotate(teacher, ledger, requests(40), 1, tally=tally)
-    assert [n for n, o in enumerate(outcomes) if isinstance(o, Reply)] == [0, 39]
+    assert [n for n, o in enumerate(outcomes) if isinstance(o, TeacherReply)] == [0, 39]
     assert tally.info() == {"answered": 2, "refused": 38}
     assert tally.failures() == (
         f"38 refused; the commonest reason (38x): {teacher.name} answers HTTP 400: too long"
@@ -599,7 +599,7 @@ def test_an_answer_of_any_body_is_a_failure_of_that_request_alone(teacher, vendo
 
     vendor.more.append(route)
     outcomes = annotate(teacher, ledger, requests(len(bodies) + 2), 1, attempts=1)
-    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Reply)] == [
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, TeacherReply)] == [
         *(0, len(bodies) + 1)
     ]
     for outcome in outcomes[1:-1]:
@@ -683,5 +683,5 @@ def test_a_batch_job_with_odd_rows_hides_no_answer(batch_teacher, vendor, ledger
 
     monkeypatch.setattr(batches, "_gemini_job", with_rows)
     outcomes = annotate_in_batches(batch_teacher, ledger, requests(3), 0.01)
-    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert all(isinstance(outcome, TeacherReply) for outcome in outcomes)
     assert_billed(ledger, vendor, 3)

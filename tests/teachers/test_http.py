@@ -9,7 +9,7 @@ import pytest
 
 from bridge_jax.config import TeacherConfig
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Message, Request
+from bridge_jax.ledger.requests import Message, TeacherRequest
 from bridge_jax.teachers import http
 from bridge_jax.teachers.api import may_send_key, server_of, vendor_of, worst_case
 from bridge_jax.teachers.http import UNREADABLE, HttpErrors, Unreadable, objects, parsed
@@ -74,7 +74,7 @@ def test_what_the_sdk_finds_in_the_environment_is_a_server_too(monkeypatch):
 
 
 def test_requests_to_two_servers_are_two_and_old_keys_stay():
-    request = Request("a", "m", (Message("user", "1 + 1?"),), 64)
+    request = TeacherRequest("a", "m", (Message("user", "1 + 1?"),), 64)
     keys = {
         dataclasses.replace(request, server=server).key
         for server in ("", "http://a/v1", "http://b/v1")
@@ -425,7 +425,7 @@ def test_errors_that_are_not_of_the_connection_are_left(errors):
 
 def test_the_bound_of_the_input_is_one_token_a_byte():
     words = "Ⅷ und 8"
-    request = Request("e", "m", (Message("user", words),), 10)
-    empty = Request("e", "m", (Message("user", ""),), 10)
+    request = TeacherRequest("e", "m", (Message("user", words),), 10)
+    empty = TeacherRequest("e", "m", (Message("user", ""),), 10)
     assert worst_case(request)[0] - worst_case(empty)[0] == len(words.encode())
     assert worst_case(request)[1] == 10

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vendors import ask
 
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers import http
 from bridge_jax.teachers.http import HttpErrors
 from bridge_jax.teachers.openai_teacher import Dialect, merged, read
@@ -174,7 +174,7 @@ def reply(answer, usage=USAGE, **settings):
     ],
 )
 def test_text_parts_are_joined_and_thoughts_dropped(content, text):
-    assert reply(completion(content)) == Reply(text, 12, 7)
+    assert reply(completion(content)) == TeacherReply(text, 12, 7)
 
 
 def test_the_object_that_was_asked_for_may_come_unquoted():
@@ -192,7 +192,7 @@ def test_the_object_that_was_asked_for_may_come_unquoted():
 )
 def test_a_refusal_is_one_wherever_it_stands(message, said):
     answer = {"choices": [{"message": message, "finish_reason": "stop"}]}
-    assert reply(answer) == Reply(said, 12, 7, "refused")
+    assert reply(answer) == TeacherReply(said, 12, 7, "refused")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_refusal_is_one_wherever_it_stands(message, said):
     ],
 )
 def test_what_bills_is_a_reply_whatever_its_shape(answer, text, finish):
-    assert reply(answer) == Reply(text, 12, 7, finish)
+    assert reply(answer) == TeacherReply(text, 12, 7, finish)
 
 
 @pytest.mark.parametrize("usage", [None, {}, [], "x", {"prompt_tokens": 0, "completion_tokens": 0}])
@@ -254,12 +254,12 @@ def test_without_usage_an_error_and_nothing_at_all_are_no_replies(answer, usage)
     ],
 )
 def test_usage_that_cannot_be_is_the_worst_case_and_loses_nothing(usage):
-    assert reply(completion("Answer: 4"), usage) == Reply("Answer: 4", *WORST)
+    assert reply(completion("Answer: 4"), usage) == TeacherReply("Answer: 4", *WORST)
 
 
 def test_usage_by_its_newer_names():
     usage = {"input_tokens": 12, "output_tokens": 7}
-    assert reply(completion("4"), usage) == Reply("4", 12, 7)
+    assert reply(completion("4"), usage) == TeacherReply("4", 12, 7)
 
 
 def test_an_event_stream_that_nobody_asked_for_is_summed_up():
@@ -270,7 +270,7 @@ def test_an_event_stream_that_nobody_asked_for_is_summed_up():
         {"choices": [{"delta": {}, "finish_reason": "length"}]},
         {"choices": [], "usage": USAGE},
     ]
-    assert reply(dict(merged(chunks)), None) == Reply("Answer: 4", 12, 7, "length")
+    assert reply(dict(merged(chunks)), None) == TeacherReply("Answer: 4", 12, 7, "length")
     assert merged(chunks[:1]) is chunks[0]
     broken = [chunks[1], {"error": {"code": 429, "message": "slow"}}]
     assert reply(dict(merged(broken)), None) is None

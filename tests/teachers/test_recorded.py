@@ -12,7 +12,7 @@ from bridge_jax.data.answers import answer_of, is_correct, parse_answer, split_c
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
-from bridge_jax.ledger.requests import Failure, Message, Reply, Request
+from bridge_jax.ledger.requests import Failure, Message, TeacherReply, TeacherRequest
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.recorded import digest, from_examples, open_replay, recorded_model
@@ -43,9 +43,9 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def request(example: Example, limit: int = 50) -> Request:
+def request(example: Example, limit: int = 50) -> TeacherRequest:
     messages = (Message("system", "Think first."), Message("user", example.question))
-    return Request(example.id, "m", messages, limit)
+    return TeacherRequest(example.id, "m", messages, limit)
 
 
 def test_oracle_says_the_rationale_and_the_gold_answer():
@@ -95,7 +95,7 @@ def recorded(tmp_path):
     with Ledger(path, 99, 1.0, PRICES) as ledger:
         annotate(FakeTeacher(tmp_path / "calls"), ledger, [ask(n) for n in range(8)], 4)
         ledger.reserve(ask(8), 100)
-        ledger.settle(ask(8), Reply("", 77, 3, "refused"))
+        ledger.settle(ask(8), TeacherReply("", 77, 3, "refused"))
         ledger.reserve(ask(9), 100)
         ledger.abandon(ask(9))
     return path
@@ -118,10 +118,10 @@ def test_a_ledger_says_again_what_was_said_at_the_same_cost(recorded, tmp_path):
             "usd": 0.001307,
             "no_answer": {"refused": 1},
         }
-    assert replies[0] == Reply("reply to question 3", 100, 50)
-    assert replies[1] == Reply("", 77, 3, "refused")
+    assert replies[0] == TeacherReply("reply to question 3", 100, 50)
+    assert replies[1] == TeacherReply("", 77, 3, "refused")
     assert isinstance(replies[2], Failure) and "was cut off" in replies[2].reason
-    assert replies[3] == Reply("reply to question 0", 100, 50)
+    assert replies[3] == TeacherReply("reply to question 0", 100, 50)
     assert isinstance(replies[4], Failure) and "had none either" in replies[4].reason
     assert recorded_model(recorded, "fake-1") == "fake-1"
 
@@ -168,9 +168,9 @@ def test_rows_say_their_tokens_or_they_are_counted(tmp_path):
         {"id": "e1", "reply": "the second sample"},
     )
     teacher = open_replay(path, words)
-    assert asyncio.run(teacher.ask(ask(1))) == Reply("one two\u2028three", 2, 3)
+    assert asyncio.run(teacher.ask(ask(1))) == TeacherReply("one two\u2028three", 2, 3)
     assert teacher.estimate_input_tokens(ask(1)) == 2
-    assert asyncio.run(teacher.ask(ask(2))) == Reply("", 9, 4, "empty")
+    assert asyncio.run(teacher.ask(ask(2))) == TeacherReply("", 9, 4, "empty")
     assert (
         asyncio.run(teacher.ask(dataclasses.replace(ask(1), sample=1))).text == "the second sample"
     )

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bridge_jax.data.example import Example
-from bridge_jax.ledger.requests import Failure, Message, Reply, Request
+from bridge_jax.ledger.requests import Failure, Message, TeacherReply, TeacherRequest
 from bridge_jax.teachers.replies import (
     SCHEMA,
     Rules,
@@ -204,7 +204,7 @@ def test_no_end_of_text_for_others_is_learned():
 
 def row_of_text(text, **example):
     example = Example("e", "How many?", "4", "numeric", **example)
-    return annotation(example, [Reply(text, 1, 1)], Rules(len))
+    return annotation(example, [TeacherReply(text, 1, 1)], Rules(len))
 
 
 def test_thoughts_are_not_learned_where_the_reply_is_text():
@@ -294,7 +294,7 @@ def words(text):
 
 
 def said(answer, rationale=WORDS, finish="stop"):
-    return Reply(f"{rationale}\nAnswer: {answer}", 5, 7, finish)
+    return TeacherReply(f"{rationale}\nAnswer: {answer}", 5, 7, finish)
 
 
 def row(outcomes, **rules):
@@ -317,14 +317,14 @@ def test_a_good_reply_is_kept():
 
 def test_json_says_the_same():
     text = json.dumps({"rationale": WORDS, "answer": 12})
-    assert row([Reply(text, 5, 7)]) == row([said("12")])
+    assert row([TeacherReply(text, 5, 7)]) == row([said("12")])
 
 
 @pytest.mark.parametrize(
     ("outcome", "rules", "reason"),
     [
         (said("13"), {}, "the answer '13' is not the gold one"),
-        (Reply("I am not sure.", 1, 1), {}, "no answer that parses"),
+        (TeacherReply("I am not sure.", 1, 1), {}, "no answer that parses"),
         (said("12", ""), {}, "no rationale"),
         (said("12", finish="length"), {}, "cut off at teacher.max_output_tokens"),
         (said("12", finish="refused"), {}, "refused"),
@@ -378,7 +378,7 @@ def test_a_further_attempt_does_not_vote():
 
 
 def questions(count):
-    return [Request(f"q{n}", "m", (Message("user", str(n)),), 9, None) for n in range(count)]
+    return [TeacherRequest(f"q{n}", "m", (Message("user", str(n)),), 9, None) for n in range(count)]
 
 
 def test_questions_are_asked_again_only_while_no_reply_is_good():

@@ -5,7 +5,7 @@ import traceback
 import pytest
 
 from bridge_jax.errors import UserError
-from bridge_jax.ledger.requests import Reply
+from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers.protocol import TeacherError
 from bridge_jax.teachers.secret import Secret, causes
 
@@ -63,14 +63,14 @@ def test_less_of_it_is_known_behind_bearer(secret):
 
 def test_a_key_as_short_as_a_word_is_left_in_replies(monkeypatch):
     short = secret_of(monkeypatch, "EMPTY")
-    reply = Reply("The EMPTY set is empty.\nAnswer: EMPTY", 5, 6)
+    reply = TeacherReply("The EMPTY set is empty.\nAnswer: EMPTY", 5, 6)
     assert short.reply(reply) == reply
     assert short.hide("bad key EMPTY") == "bad key [SOME_KEY]"
 
 
 def test_a_reply_is_returned_without_the_key(secret):
-    reply = Reply(f"Your key is {KEY}.\nAnswer: 4", 5, 6, "length")
-    assert secret.reply(reply) == Reply("Your key is [SOME_KEY].\nAnswer: 4", 5, 6, "length")
+    reply = TeacherReply(f"Your key is {KEY}.\nAnswer: 4", 5, 6, "length")
+    assert secret.reply(reply) == TeacherReply("Your key is [SOME_KEY].\nAnswer: 4", 5, 6, "length")
 
 
 def test_a_megabyte_of_keys_and_beginnings_takes_linear_time(secret):

@@ -15,7 +15,7 @@ from vendors import PRICES, ask
 
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.ledger.requests import Failure, TeacherReply
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 
@@ -79,7 +79,11 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
     failed = {n for n, outcome in enumerate(outcomes) if isinstance(outcome, Failure)}
     assert 10 < len(failed) < 60
     assert all("HTTP 400: the prompt" in outcomes[n].reason for n in failed)
-    assert {o.finish for o in outcomes if isinstance(o, Reply)} >= {"refused", "empty", "length"}
+    assert {o.finish for o in outcomes if isinstance(o, TeacherReply)} >= {
+        "refused",
+        "empty",
+        "length",
+    }
 
     # Queries and dollars are the vendor's own, exactly.
     assert spent.queries == 2000 - len(failed)

@@ -12,7 +12,7 @@ from vendors import PRICES, ask, reply_of
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.ledger import Ledger
 from bridge_jax.ledger.prices import BudgetExceeded
-from bridge_jax.ledger.requests import Failure, Reply
+from bridge_jax.ledger.requests import Failure, TeacherReply
 from bridge_jax.teachers import annotate as annotate_module
 from bridge_jax.teachers.annotate import annotate
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
@@ -49,7 +49,7 @@ def fast(monkeypatch):
 def test_the_reply_is_what_the_vendor_wrote_and_billed(teacher, vendor):
     reply = reply_of(teacher, ask(1))
     (bill,) = vendor.bills
-    assert reply == Reply(
+    assert reply == TeacherReply(
         "One thing leads to another in 'question 1'.\nAnswer: 4",
         bill.input_tokens,
         bill.output_tokens,
@@ -234,7 +234,7 @@ def test_a_key_revoked_in_mid_run_loses_nothing(teacher, vendor, tmp_path, fast)
         assert kept == len(vendor.bills)
         assert 10 <= kept < 20
         vendor.key = KEY
-        assert all(isinstance(r, Reply) for r in annotate(teacher, ledger, requests, 4))
+        assert all(isinstance(r, TeacherReply) for r in annotate(teacher, ledger, requests, 4))
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (30, 0)
     assert set(vendor.billed().values()) == {1}
 

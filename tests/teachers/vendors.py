@@ -8,7 +8,7 @@ from fake_vendor import KEY
 
 from bridge_jax.config import TeacherConfig
 from bridge_jax.ledger.prices import Prices
-from bridge_jax.ledger.requests import Message, Reply, Request
+from bridge_jax.ledger.requests import Message, TeacherReply, TeacherRequest
 from bridge_jax.teachers.gemini_teacher import GeminiTeacher
 from bridge_jax.teachers.openai_teacher import OpenAITeacher
 
@@ -32,10 +32,10 @@ def config(kind, base_url, timeout=120.0, allow_http=False, **more) -> TeacherCo
     )
 
 
-def reply_of(teacher: OpenAITeacher | GeminiTeacher, request: Request) -> Reply:
+def reply_of(teacher: OpenAITeacher | GeminiTeacher, request: TeacherRequest) -> TeacherReply:
     """Asks once."""
 
-    async def asking() -> Reply:
+    async def asking() -> TeacherReply:
         async with contextlib.aclosing(teacher):
             return await teacher.ask(request)
 
@@ -48,6 +48,6 @@ def set_keys(monkeypatch: pytest.MonkeyPatch, key: str = KEY) -> None:
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
 
 
-def ask(number: int, **settings) -> Request:
+def ask(number: int, **settings) -> TeacherRequest:
     words = (Message("system", "Be brief."), Message("user", f"question {number}"))
-    return Request(f"e{number}", "fake", words, 90, **settings)
+    return TeacherRequest(f"e{number}", "fake", words, 90, **settings)

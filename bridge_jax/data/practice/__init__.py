@@ -1,4 +1,4 @@
-"""Practice tasks, made by a program that knows the rationale: no download and no key.
+"""Generates practice tasks with answers and rationales: no download and no key.
 
 They differ in how much a student can learn from labels alone: everything of triage, a table of
 rules; much of fees, which are sums; little of check digits (samples, filings, invoices), which are

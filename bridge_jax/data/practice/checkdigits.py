@@ -58,7 +58,7 @@ ERRORS = {
 
 
 class Code(NamedTuple):
-    """How check digits are computed in one domain.
+    """Describes how check digits are computed in one domain.
 
     Attributes:
       kinds: of items, the common ones first.

@@ -1,4 +1,4 @@
-"""Generic short instructions whose answers a program knows, for the student's warm-up.
+"""Generates short instructions with their answers, for the student's warm-up.
 
 They teach the form (read, explain in a sentence, answer), and share no subject with the practice
 domains.

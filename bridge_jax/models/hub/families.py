@@ -30,7 +30,7 @@ class Tensor(NamedTuple):
 
     @property
     def stacked(self) -> bool:
-        """Whether there is one for each layer."""
+        """Returns whether there is one for each layer."""
         return "{i}" in self.theirs
 
     def axes(self, config: DecoderConfig) -> dict[str, int]:

@@ -4,9 +4,10 @@ import pytest
 
 from bridge_jax.config import RationalesConfig
 from bridge_jax.data.example import Example
-from bridge_jax.methods import rationales
+from bridge_jax.methods import filtering, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.rationales import COMPLETIONS, RATIONALES, SAMPLES
+from bridge_jax.methods.filtering import RATIONALES
+from bridge_jax.methods.rationales import COMPLETIONS, SAMPLES
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
@@ -48,16 +49,16 @@ class Unread(Example):
     ],
 )
 def test_why_a_rationale_is_rejected(filter_, change, reason):
-    found = rationales.why_rejected(SURE | change, EXAMPLE, RationalesConfig(filter_))
+    found = filtering.why_rejected(SURE | change, EXAMPLE, RationalesConfig(filter_))
     assert found == reason
 
 
 @pytest.mark.parametrize("filter_", ["none", "confidence", "consistency"])
 def test_the_gold_answer_is_not_read_without_the_gold_filter(filter_):
     example = Unread("e", "How much?", "7.50", "numeric")
-    assert rationales.why_rejected(SURE, example, RationalesConfig(filter_)) is None
+    assert filtering.why_rejected(SURE, example, RationalesConfig(filter_)) is None
     with pytest.raises(AssertionError, match="was read"):
-        rationales.why_rejected(SURE, example, RationalesConfig("gold"))
+        filtering.why_rejected(SURE, example, RationalesConfig("gold"))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_agreement_is_the_share_of_the_students_samples_with_the_same_answer(wri
     gold = job.inputs.pool[0].answer
     said = {0: [gold, gold, "5", None], 1: ["-1", None, None, "5"], 2: ["-2", "-2"], 3: [None] * 4}
     rows = [
-        rationales.Sampled(id=example.id, answer=answer)
+        rationales.StudentSample(id=example.id, answer=answer)
         for i, example in enumerate(job.inputs.pool)
         for answer in said[i]
     ]

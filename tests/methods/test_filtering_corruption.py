@@ -8,8 +8,7 @@ from bridge_jax.config import RationalesConfig
 from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
-from bridge_jax.methods.corruption import corrupt
-from bridge_jax.methods.rationales import why_rejected
+from bridge_jax.methods.filtering import corrupt, why_rejected
 from tests.methods import one_stage
 
 COUNT = 20

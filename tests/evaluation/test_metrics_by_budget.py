@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge_jax.evaluation import budgets
+from bridge_jax.evaluation import metrics
 from bridge_jax.evaluation.intervals import wilson
 
 
@@ -19,7 +19,7 @@ def test_figures_of_each_budget():
         row("a", 20, 20, "4"),
         row("b", 20, 10, "4"),
     ]
-    found = budgets.by_level(rows)
+    found = metrics.by_budget(rows)
     assert list(found) == [10, 20]
     low, high = wilson(1, 2)
     assert found[10] == {
@@ -28,14 +28,14 @@ def test_figures_of_each_budget():
     }  # fmt: skip
     # At the budget is not over it.
     assert (found[20]["over"], found[20]["accuracy"], found[20]["deviation"]) == (0.0, 1.0, 0.25)
-    assert budgets.spread(found) == 15 / 11.5
+    assert metrics.spread_of_thinking(found) == 15 / 11.5
 
 
 def test_the_commonest_of_several_samples_counts_and_all_of_them_are_spent():
     rows = [row("a", 8, 2, text) for text in ("5", "4", None, "4")]
     rows += [row("b", 8, 2, text) for text in ("4", "5", "5", "4")]  # The first of a tie counts.
     rows += [row("c", 8, 3, None) for _ in range(4)]
-    found = budgets.by_level(rows)[8]
+    found = metrics.by_budget(rows)[8]
     assert (found["n"], found["accuracy"]) == (3, pytest.approx(2 / 3))
     assert found["tokens"] == pytest.approx((20 + 20 + 24) / 3)
     # Their thinking adds up, and is compared with the whole budget.
@@ -46,7 +46,7 @@ def test_the_commonest_of_several_samples_counts_and_all_of_them_are_spent():
 def test_the_mean_of_several_repeats_counts():
     rows = [row("a", 8, 2, text, repeat=n) for n, text in enumerate(("5", "4", None, "4"))]
     rows += [row("b", 8, 4, "4", repeat=n) for n in range(4)]
-    found = budgets.by_level(rows)[8]
+    found = metrics.by_budget(rows)[8]
     assert (found["n"], found["accuracy"]) == (2, 0.75)
     assert (found["low"], found["high"]) == wilson(1.5, 2)
     assert (found["tokens"], found["thinking"]) == (6, 3)  # of a reply
@@ -55,5 +55,5 @@ def test_the_mean_of_several_repeats_counts():
 def test_the_anytime_index_is_the_area_under_accuracy():
     levels = {level: {"accuracy": share} for level, share in ((16, 0.0), (32, 0.5), (128, 1.0))}
     # Trapezoids over log2: (0 + .5) / 2 * 1 + (.5 + 1) / 2 * 2, of a width of 3.
-    assert budgets.anytime_index(levels) == pytest.approx((0.25 + 1.5) / 3)
-    assert budgets.anytime_index({64: {"accuracy": 0.7}}) == 0.7
+    assert metrics.anytime_index(levels) == pytest.approx((0.25 + 1.5) / 3)
+    assert metrics.anytime_index({64: {"accuracy": 0.7}}) == 0.7

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bridge_jax.evaluation import classes
+from bridge_jax.evaluation import metrics
 
 # gold, answer: three classes of 5, 3 and 2 questions.
 PAIRS = [
@@ -21,7 +21,7 @@ def rows_of(pairs):
 
 
 def test_counts_by_hand():
-    found = classes.count(rows_of(PAIRS))
+    found = metrics.count_by_class(rows_of(PAIRS))
     assert found["matrix"] == [[3, 1, 0, 0, 1], [2, 1, 0, 0, 0], [1, 0, 0, 1, 0]]
     a, b, c = found["classes"]
     assert a == {
@@ -44,7 +44,7 @@ def test_counts_are_those_of_scikit_learn():
     names = [f"label {i}" for i in range(7)]
     gold = rng.choice(names, 300).tolist()
     said = np.where(rng.random(300) < 0.6, gold, rng.choice(names, 300)).tolist()
-    found = classes.count(rows_of(list(zip(gold, said))))
+    found = metrics.count_by_class(rows_of(list(zip(gold, said))))
     order = [row["name"] for row in found["classes"]]
     precision, recall, _, n = metrics.precision_recall_fscore_support(gold, said, labels=order)
     assert [row["precision"] for row in found["classes"]] == pytest.approx(precision)
@@ -57,7 +57,7 @@ def test_counts_are_those_of_scikit_learn():
 
 def test_a_right_answer_counts_as_its_class_however_it_is_written():
     rows = [{"id": "1", "gold": "7", "answer": "7.0", "correct": True}]
-    assert classes.count(rows)["classes"][0]["recall"] == 1.0
+    assert metrics.count_by_class(rows)["classes"][0]["recall"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_a_right_answer_counts_as_its_class_however_it_is_written():
 )
 def test_which_answers_are_classes(answers, kind, closed):
     rows = rows_of([(answer, answer) for answer in answers])
-    assert classes.are_closed(rows, kind) == closed
+    assert metrics.are_classes(rows, kind) == closed
 
 
 def test_more_classes_than_a_matrix_has():
-    found = classes.count(rows_of([(f"{i}", f"{i}") for i in range(21)]))
+    found = metrics.count_by_class(rows_of([(f"{i}", f"{i}") for i in range(21)]))
     assert len(found["classes"]) == 21 and "matrix" not in found
 
 
 def test_the_commonest_answer():
-    assert classes.commonest(["b", "a", None, "", "b", "a"]) == ("a", 2)
-    assert classes.commonest([None, ""]) is None
-    rows = classes.always("a", rows_of(PAIRS))
+    assert metrics.commonest(["b", "a", None, "", "b", "a"]) == ("a", 2)
+    assert metrics.commonest([None, ""]) is None
+    rows = metrics.always_answering("a", rows_of(PAIRS))
     assert sum(row["correct"] for row in rows) == 5

@@ -8,9 +8,9 @@ import pytest
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override
 from bridge_jax.data.example import Example
-from bridge_jax.methods import sft_targets
+from bridge_jax.methods import filtering
+from bridge_jax.methods.filtering import SFTTarget, SFTTargets
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.methods.sft_targets import SFTTarget, SFTTargets
 
 POOL = Examples([Example(name, f"{name}?", f"gold {name}", "text") for name in "abcd"], "")
 JUDGED: Any = SimpleNamespace(
@@ -35,7 +35,7 @@ KEPT = [SFTTarget(A, "As is.", "gold a"), SFTTarget(*BOUGHT[0])]
     ],
 )
 def test_targets_of_a_pool(changes, expected, monkeypatch):
-    monkeypatch.setattr(sft_targets, "kept_annotations", lambda *_: BOUGHT)
+    monkeypatch.setattr(filtering, "kept_annotations", lambda *_: BOUGHT)
     targets = SFTTargets.of(override(RunConfig(), changes))
     annotated: Any = object()
     assert targets.of_pool(POOL, JUDGED, annotated) == expected

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bridge_jax.errors import UserError
+from bridge_jax.serving.answering import Questions
 from bridge_jax.serving.asking import QuestionsConfig
-from bridge_jax.serving.questions import Questions
 
 
 def write(tmp_path, rows, name="new.jsonl"):
