@@ -54,9 +54,13 @@ def test_it_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     monkeypatch.setenv("XLA_FLAGS", xla.flags(1))
     # Other users of the machine could listen to TCP, and the kernel warns of it.
-    kernel = jupyter_client.AsyncKernelManager(kernel_name="python3", transport="ipc")
+    kernel = jupyter_client.AsyncKernelManager(
+        kernel_name="python3", transport="ipc", ip=str(tmp_path / "kernel")
+    )
     where = {"metadata": {"path": str(tmp_path)}}
-    client = nbclient.NotebookClient(notebook, km=kernel, timeout=600, resources=where)
+    client = nbclient.NotebookClient(
+        notebook, km=kernel, timeout=600, startup_timeout=300, resources=where
+    )
     client.execute()
     printed = texts(notebook)
     assert any("8 answers were bought for $0.0006" in text for text in printed)
