@@ -61,7 +61,7 @@ def main(assignments: list[str]) -> None:
             looking.show_bad_rows(console, error.bad, data.path)
         raise UserError(str(error).partition("\n")[0]) from None
     if not settings.is_given():
-        longest = int(seen.longest.max())
+        longest = max(seen.most.values())
         config = proposal.fitted(config, seen.max_prompt_tokens, longest, seen.splits)
         config = override(config, assignments)
         seen = dataclasses.replace(seen, config=config)

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from bridge_jax import progress
 from bridge_jax.config import DataConfig
 from bridge_jax.data.example import Example
@@ -20,6 +22,10 @@ from bridge_jax.errors import UserError
 # The estimated Jaccard similarity of the pieces of two questions from which they are said to repeat
 # each other, and the hash functions of the estimate, whose error is at most 0.04. Our defaults.
 _ALIKE, _HASHES = 0.8, 128
+# Hashes in bands: two questions are compared if they agree in all of a band. From a similarity of
+# 0.87 on that is more likely than not for a single band, and at 0.8 for one of the nine.
+_BANDS, _BAND = 9, 13
+_COMPARED = 16  # Questions of a bucket with which others of it are compared. Our default.
 _PIECE = 5  # Characters. Words would not do where a script has no spaces between them.
 _LONG = 5_000  # Examples; for as many or more, progress is shown.
 
@@ -97,22 +103,46 @@ def group_alike(questions: Sequence[str]) -> list[list[int]]:
     """Returns the indices of questions that nearly repeat each other, as groups in file order.
 
     Each question is compared with the first of every group that locality-sensitive hashing of
-    MinHash signatures finds near it, in an order that depends on the questions alone; the time
-    grows with their number, not with its square. A question near several groups joins them.
+    MinHash signatures finds near it, in an order that depends on the questions alone. A question
+    near several groups joins them. Where many questions share a text, such as a disclaimer, each is
+    compared with a few of them. So time and memory grow with the number of questions, not with its
+    square: 512 bytes of signature for each, and about as much beside.
 
     Args:
       questions: texts; capitals and white space are not compared.
     """
-    from datasketch import MinHash, MinHashLSH  # It imports SciPy, which takes a second.
+    places: dict[bytes, list[int]] = collections.defaultdict(list)
+    for i, question in enumerate(questions):
+        places[hashlib.sha256(_bytes(_plain(question))).digest()].append(i)
+    order = sorted(places)
+    leader = _joined(_signatures([questions[places[key][0]] for key in order]))
+    groups: dict[int, list[int]] = collections.defaultdict(list)
+    for key, first in zip(order, leader):
+        groups[first] += places[key]
+    return sorted(sorted(group) for group in groups.values())
 
-    texts = [" ".join(question.casefold().split()) for question in questions]
-    places: dict[str, list[int]] = collections.defaultdict(list)
-    for i, text in enumerate(texts):
-        places[text].append(i)
-    order = sorted(places, key=lambda text: hashlib.sha256(_bytes(text)).digest())
-    index = MinHashLSH(threshold=_ALIKE, num_perm=_HASHES)
-    signatures: dict[int, MinHash] = {}
-    leader = list(range(len(order)))
+
+def _signatures(questions: Sequence[str]) -> np.ndarray:
+    """Returns the MinHash signature of each question, uint32[N, _HASHES]."""
+    from datasketch import MinHash  # It imports SciPy, which takes a second.
+
+    found = np.empty((len(questions), _HASHES), np.uint32)
+    sketch = MinHash(_HASHES, hashfunc=zlib.crc32)
+    bar = contextlib.nullcontext(lambda: None)
+    if len(questions) >= _LONG:
+        bar = progress.track("comparing questions", len(questions), "questions")
+    with bar as advance:
+        for n, question in enumerate(questions):
+            sketch.clear()
+            sketch.update_batch(_pieces(_plain(question)))
+            found[n] = sketch.hashvalues
+            advance()
+    return found
+
+
+def _joined(signatures: np.ndarray) -> list[int]:
+    """Returns for each of N signatures the first of its group."""
+    leader = list(range(len(signatures)))
 
     def leader_of(n: int) -> int:
         while leader[n] != n:
@@ -120,26 +150,37 @@ def group_alike(questions: Sequence[str]) -> list[list[int]]:
             n = leader[n]
         return n
 
-    bar = contextlib.nullcontext(lambda: None)
-    if len(order) >= _LONG:
-        bar = progress.track("comparing questions", len(order), "questions")
-    with bar as advance:
-        for n, text in enumerate(order):
-            signature = MinHash(_HASHES, hashfunc=zlib.crc32)
-            signature.update_batch(_pieces(text))
-            found = [m for m in index.query(signature) if isinstance(m, int)]
-            near = [m for m in found if signatures[m].jaccard(signature) >= _ALIKE]
-            for m in sorted(near):
-                first, second = sorted((leader_of(m), leader_of(n)))
-                leader[second] = first
-            if not near:
-                index.insert(n, signature)
-                signatures[n] = signature
-            advance()
-    groups: dict[int, list[int]] = collections.defaultdict(list)
-    for n, text in enumerate(order):
-        groups[leader_of(n)] += places[text]
-    return sorted(sorted(group) for group in groups.values())
+    buckets = _buckets(signatures)
+    firsts: dict[int, list[int]] = collections.defaultdict(list)
+    for n in np.flatnonzero((buckets >= 0).any(axis=1)).tolist():
+        mine = [bucket for bucket in buckets[n].tolist() if bucket >= 0]
+        found = sorted({m for bucket in mine for m in firsts[bucket]})
+        same = (signatures[found] == signatures[n]).mean(axis=1)
+        near = [m for m, share in zip(found, same) if share >= _ALIKE]
+        for m in near:
+            first, second = sorted((leader_of(m), leader_of(n)))
+            leader[second] = first
+        if not near:
+            for bucket in mine:
+                if len(firsts[bucket]) < _COMPARED:
+                    firsts[bucket].append(n)
+    return [leader_of(n) for n in range(len(leader))]
+
+
+def _buckets(signatures: np.ndarray) -> np.ndarray:
+    """Returns for each of N signatures its bucket of each band, int64[N, _BANDS].
+
+    Signatures that agree in a whole band are in one bucket of it. -1 is a bucket of one signature.
+    """
+    found = np.empty((len(signatures), _BANDS), np.int64)
+    factors = np.random.default_rng(0).integers(2**64, size=_BAND, dtype=np.uint64)
+    for band in range(_BANDS):
+        part = signatures[:, band * _BAND : (band + 1) * _BAND]
+        # Different bands may have the same sum; then a few more signatures are compared.
+        sums = (part.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
+        _, numbers, counts = np.unique(sums, return_inverse=True, return_counts=True)
+        found[:, band] = np.where(counts[numbers] > 1, numbers * _BANDS + band, -1)
+    return found
 
 
 def _check_part(part: str, share: float, count: int, total: int, config: DataConfig) -> None:
@@ -167,6 +208,11 @@ def _label(example: Example, config: DataConfig) -> str:
     """Returns the label of an example, of those that all rows share; "" if it has none."""
     is_shared = example.kind == "label" or (example.kind == "choice" and config.choices)
     return (example.answer or "") if is_shared else ""
+
+
+def _plain(question: str) -> str:
+    """Returns a text as it is compared: without capitals, with single spaces."""
+    return " ".join(question.casefold().split())
 
 
 def _pieces(text: str) -> set[bytes]:

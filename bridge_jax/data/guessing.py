@@ -6,7 +6,8 @@ Only what can be read in one way is guessed, and all of it is said.
 import collections
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+import random
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from bridge_jax.errors import UserError
 # whose answer is one of them.
 _LABELS, _ROWS_A_LABEL, _SHARE_OF_LABEL, _COVERED = 50, 3, 1 / 500, 0.95
 _FEW = 100  # Rows; of fewer, each answer may be a label.
+_MANY = 100_000  # Rows; of more, so many are kept in memory to guess from.
 _WORDS = 4  # On average at least in a column of questions; a number with its unit has fewer.
 _NUMBERS = 0.95  # The share of answers that are numbers, if those are what is asked for.
 
@@ -50,7 +52,7 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
     if "source" not in given:
         config = dataclasses.replace(config, source=_source(config.path))
         said.append(f"data.source={config.source}, by the name of the file")
-    rows = [row for row in sources.raw_rows(config, "data.path") if not row.problem]
+    rows = _drawn(row for row in sources.raw_rows(config, "data.path") if not row.problem)
     if not rows:
         return Guess(config, tuple(said))
     if found := _columns(rows, config.columns):
@@ -89,6 +91,17 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
     if kind != "label" and "kind" not in given:
         said.append(f"data.kind={kind}, by the values of {names([column])}")
     return Guess(dataclasses.replace(config, kind=kind, choices=choices), tuple(said))
+
+
+def _drawn(rows: Iterable[Row]) -> list[Row]:
+    """Returns the rows; of very many a random sample, always the same one."""
+    rng, kept = random.Random(0), []
+    for n, row in enumerate(rows):
+        if n < _MANY:
+            kept.append(row)
+        elif (place := rng.randrange(n + 1)) < _MANY:
+            kept[place] = row
+    return kept
 
 
 def _source(path: str) -> Any:

@@ -5,7 +5,9 @@ Only tokenizers are read, no weights; nothing is sent.
 
 import collections
 import dataclasses
+import heapq
 import itertools
+from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from rich.text import Text
 
 from bridge_jax import methods, shown
 from bridge_jax.config import API_TEACHERS, RunConfig
+from bridge_jax.data import dividing
 from bridge_jax.data.example import Example, Splits
 from bridge_jax.data.rows import BadRow, BadRows
 from bridge_jax.methods import checks, teacher
@@ -33,6 +36,8 @@ PARTS = ("pool", "dev", "test")
 
 _BARS, _BAR = 10, 40  # Of the histogram: how many, and how long the longest is.
 _NO_LIMIT = 10**9
+# Of more examples, so many are measured, and those with the longest questions. Our defaults.
+_MEASURED, _EXTREMES = 20_000, 1_000
 _REASONING = "(The reasoning of the assistant will stand here.)"
 _BEGIN, _END = "⟦", "⟧"  # Around what is trained, so that it also reads without color.
 
@@ -45,7 +50,10 @@ class Look:
       config: of the run.
       splits: the examples, and the rows that are left out.
       inputs: of the run.
-      lengths: for each role, int[N], the tokens of each example's longest prompt.
+      lengths: for each role, int[N], the tokens of the longest prompt of each example that was
+        measured: of all, or of a random sample of many.
+      most: for each role, the tokens of its longest prompt; of many examples those with the longest
+        questions are measured for it.
       max_prompt_tokens, row_tokens: as proposed for these lengths.
     """
 
@@ -53,6 +61,7 @@ class Look:
     splits: Splits
     inputs: Inputs
     lengths: dict[Role, np.ndarray]
+    most: dict[Role, int]
     max_prompt_tokens: int
     row_tokens: int
 
@@ -71,9 +80,11 @@ class Look:
             "near_duplicate_groups": splits.groups if splits.divided else None,
             "labels": {part: dict(counts) for part, counts in label_counts(splits).items()},
             "prompt_tokens": {
-                role: {f"p{q}": int(np.percentile(found, q)) for q in (50, 90, 99, 100)}
+                role: {f"p{q}": int(np.percentile(found, q)) for q in (50, 90, 99)}
+                | {"p100": self.most[role]}
                 for role, found in self.lengths.items()
             },
+            "prompts_measured": len(self.longest),
             "proposed": {
                 "max_prompt_tokens": self.max_prompt_tokens,
                 "row_tokens": self.row_tokens,
@@ -96,13 +107,27 @@ def look(config: RunConfig) -> Look:
     inputs = Inputs(config, Path(), None, Hashes())
     splits = inputs.splits
     examples = [example for part in PARTS for example in getattr(splits, part)]
-    lengths = {}
+    sample = dividing.sample(examples, _MEASURED, config.seed)
+    extremes: list[Example] = []
+    if len(sample) < len(examples):
+        extremes = heapq.nlargest(_EXTREMES, examples, key=lambda e: len(e.question))
+    lengths, most = {}, {}
     for role in checks.roles(methods.stages(config)):
-        reading = _reading(inputs.rendering(role), _NO_LIMIT, "error")
-        found = [reading.prompts(examples, "", mode).lengths for mode in _modes(config, role)]
-        lengths[role] = np.max(found, axis=0)
-    most = proposal.prompt_tokens(np.max(list(lengths.values()), axis=0))
-    return Look(config, splits, inputs, lengths, most, proposal.row_tokens(config, most))
+        lengths[role] = _lengths(config, inputs, role, sample)
+        longest = lengths[role]
+        if extremes:
+            longest = np.append(longest, _lengths(config, inputs, role, extremes))
+        most[role] = int(longest.max())
+    limit = proposal.prompt_tokens(np.max(list(lengths.values()), axis=0))
+    row_tokens = proposal.row_tokens(config, limit)
+    return Look(config, splits, inputs, lengths, most, limit, row_tokens)
+
+
+def _lengths(config: RunConfig, inputs: Inputs, role: Role, examples: Seq[Example]) -> np.ndarray:
+    """Returns the tokens of the longest prompt of each example for a role, int[N]."""
+    reading = _reading(inputs.rendering(role), _NO_LIMIT, "error")
+    found = [reading.prompts(examples, "", mode).lengths for mode in _modes(config, role)]
+    return np.max(found, axis=0)
 
 
 def label_counts(splits: Splits) -> dict[str, collections.Counter[str]]:
@@ -250,6 +275,7 @@ def _show_lengths(console: Console, seen: Look) -> None:
     longest, config = seen.longest, seen.config
     _head(console, "Tokens of the prompts")
     top = seen.max_prompt_tokens
+    most = max(seen.most.values())
     end = min(top, int(longest.max())) + 1
     edges = np.unique(np.linspace(int(longest.min()), end, _BARS + 1).astype(int))
     bars = [
@@ -264,9 +290,20 @@ def _show_lengths(console: Console, seen: Look) -> None:
         bar = "█" * (-(-_BAR * count // largest))
         say(console, f"  {name:>12} {count:>8,} {bar}")
     for role, found in seen.lengths.items():
-        median, most = int(np.median(found)), int(found.max())
-        say(console, f"  {role}: {median} in the middle, {most:,} at most")
-    beside = f", which {over:,} prompts exceed" if over else ", which all prompts fit"
+        median = int(np.median(found))
+        say(console, f"  {role}: {median} in the middle, {seen.most[role]:,} at most")
+    total = sum(len(getattr(seen.splits, part)) for part in PARTS)
+    if len(longest) < total:
+        say(
+            console,
+            f"Measured on {len(longest):,} of {total:,} examples, a random sample; the longest is "
+            f"that of the {_EXTREMES:,} with the longest questions.",
+        )
+    beside = ", which all prompts fit"
+    if over:
+        beside = f", which {over:,} prompts exceed"
+    elif most > top:
+        beside = ", which the longest exceed"
     say(
         console,
         f"Proposed: max_prompt_tokens={top}{beside}; row_tokens={seen.row_tokens} for a prompt and "

@@ -5,6 +5,7 @@ from the data.
 """
 
 import dataclasses
+import heapq
 import math
 import re
 from collections.abc import Mapping
@@ -216,10 +217,10 @@ def _budget(config: RunConfig, splits: Splits, bought: int) -> BudgetConfig:
     if settings.kind in API_TEACHERS and not settings.free:
         params = teacher.asking(config)
         asker = teacher.make_teacher(params, splits.pool, len)
-        requests = [teacher.make_request(params, example) for example in splits.pool]
+        requests = (teacher.make_request(params, example) for example in splits.pool)
         sizes = map(asker.estimate_input_tokens, requests)
         prices, most = teacher.prices_of(settings), settings.max_output_tokens
-        costs = sorted(prices.cost(size, most, settings.batch) for size in sizes)[-queries:]
+        costs = heapq.nlargest(queries, (prices.cost(n, most, settings.batch) for n in sizes))
         usd = math.ceil(in_usd(sum(costs)) * 100) / 100 or 1.0
     return dataclasses.replace(config.budget, queries=queries, usd=usd)
 
