@@ -60,6 +60,7 @@ class Rollout(TypedDict):
 
     step: int
     id: str
+    question: str
     budget: int
     completion: str
     answer: str | None
@@ -267,6 +268,7 @@ def _told(group: Group) -> list[dict[str, Any]]:
     return [
         {
             "id": group.example.id,
+            "question": group.example.question,
             "budget": group.example.budget,
             "completion": reply.text,
             "answer": reply.answer,

@@ -69,8 +69,8 @@ class Policy:
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""
-        count: Any = batch.beside.weight.sum()
-        return dict.fromkeys((*self._parts, "drift", "clipped"), count)
+        beside: Any = batch.beside
+        return dict.fromkeys((*self._parts, "drift", "clipped"), beside.weight.sum())
 
     def weights(self, counts: Parts) -> Parts:
         """Returns 1, and the weight of the KL."""
