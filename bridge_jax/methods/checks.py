@@ -16,6 +16,7 @@ from bridge_jax.config import (
     TrainConfig,
     fields,
 )
+from bridge_jax.data import mathematics
 from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
@@ -396,6 +397,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
     recorder.check(config.curves)
+    if config.data.kind == "math":
+        mathematics.check_installed()
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         load_tensorflow_text()
