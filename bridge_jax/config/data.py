@@ -53,8 +53,9 @@ class DataConfig:
       label_descriptions: label -> its meaning, of some or all labels. On the command line
         LABEL:DESCRIPTION,LABEL:DESCRIPTION, so a comma needs a Python config or a task file.
       task_file: a TOML file with both, for longer ones (`bridge_jax.data.example`).
-      kind, choices: the kind of answer and its closed set, for files and `hf`. `text` is free and
-        scored by ROUGE-L; practice tasks, which have kinds of their own, then want their
+      kind, choices: the kind of answer and its closed set, for files and `hf`. `math` is an
+        expression in TeX, compared by its value (`data.mathematics`). `text` is free and scored by
+        ROUGE-L; practice tasks, which have kinds of their own, then want their
         explanation as the answer.
       answer_is: how an answer names its option: by its text, by a letter (or the row's own label),
         by an index from 0 or a number from 1. `auto` takes an answer that can be read in one way
@@ -88,7 +89,7 @@ class DataConfig:
     instruction: str = ""
     label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     task_file: Place = ""
-    kind: Literal["choice", "label", "numeric", "text"] = "numeric"
+    kind: Literal["choice", "label", "numeric", "math", "text"] = "numeric"
     choices: tuple[str, ...] = ()
     answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"
     min_rouge: Annotated[float, Range(above=0, most=1)] = 0.5

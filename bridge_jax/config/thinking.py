@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from typing import Annotated, Literal
 
-from bridge_jax.config.fields import NotNegative, Positive, Range, Share, Size
+from bridge_jax.config.fields import UNKEYED, NotNegative, Positive, Range, Share, Size
 from bridge_jax.config.training import TrainConfig
 
 Control = Literal["stated", "capped", "truncated", "forced", "triggered", "sampled"]
@@ -75,7 +75,16 @@ class ThinkingConfig:
 class ReinforcementConfig:
     """Settings of reinforcement learning at the budgets of `thinking` (`method=bard`).
 
+    The limits (`most_...`, `least_...`) stop a training that is ruined, and keep its state: with
+    another limit it goes on from there. 0 sets none. Their values are our defaults, and each is
+    compared with what is logged under the name after it.
+
     Attributes:
+      levels: the budgets that are asked; empty is all of `thinking.levels`. A student that is weak
+        at some of them alone needs no others, and short replies cost little.
+      questions: those that are asked: all of the `pool`, or only those that were not selected for
+        the teacher (`unselected`). A student that has learned the explanation of a question gives
+        mostly one reply to it, and replies of one reward teach nothing.
       groups: questions of a step, each at one budget. Those whose replies all get the same reward
         teach nothing, and others are asked instead.
       tries: the most times `groups` that are asked in a step; with fewer that teach, it is smaller.
@@ -87,12 +96,22 @@ class ReinforcementConfig:
       clip_low, clip_high: the ratio of a token's probabilities is clipped to
         [1 - clip_low, 1 + clip_high].
       kl: weight of the KL to the student as it was before.
-      most_drift: mean |log-probability while learning - while writing| of a step, in nats a token,
-        above which the training stops: the two are of the same parameters, and should be equal up
-        to rounding. Our default.
+      most_drift: mean |log-probability while learning - while writing| of a step (`drift`), in nats
+        a token: the two are of the same parameters, and should be equal up to rounding.
+      most_kl: KL to the student as it was before, in nats a token (`kl_loss`). With 0 here and in
+        `kl` that student is not kept, and the KL is not logged.
+      least_entropy: of the replies (`entropy`), in nats a token; near 0 a question has one reply.
+      least_compliance: share of the replies that have an answer (`compliance`).
+      least_spread: mean thinking at the budget with the most by that with the least (`spread`); 1
+        where the model ignores the budget. It is logged by steps that ask the smallest and the
+        largest budget.
+      limit_steps: steps over which the mean is compared with the last four limits; before there are
+        so many, nothing is.
       train: `steps` are how many there are, and `batch_rows` a divisor of the rows of each.
     """
 
+    levels: tuple[Size, ...] = ()
+    questions: Literal["pool", "unselected"] = "pool"
     groups: Annotated[int, Range(least=1, most=4096)] = 8
     tries: Tries = 4
     samples: Annotated[int, Range(least=2, most=256)] = 8
@@ -101,7 +120,12 @@ class ReinforcementConfig:
     clip_low: Annotated[float, Range(above=0, most=1)] = 0.2
     clip_high: Positive = 0.28
     kl: NotNegative = 0.0
-    most_drift: Positive = 0.05
+    most_drift: Annotated[NotNegative, UNKEYED] = 0.05
+    most_kl: Annotated[NotNegative, UNKEYED] = 2.0
+    least_entropy: Annotated[NotNegative, UNKEYED] = 1e-4
+    least_compliance: Annotated[Share, UNKEYED] = 0.1
+    least_spread: Annotated[NotNegative, UNKEYED] = 1.05
+    limit_steps: Annotated[Size, UNKEYED] = 8
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(steps=100, learning_rate=1e-5)
     )

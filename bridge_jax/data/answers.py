@@ -3,7 +3,8 @@
 Every completion we train on ends in a line `Answer: ...`. Parsing is strict: a text that could be
 read in two ways has no answer, which counts as wrong. Gold answers and replies are parsed alike:
 numbers by `numbers`, options and labels by `options`, after `markup` has removed Markdown and TeX.
-Free texts are scored by ROUGE-L. Parsing takes time linear in the length of the text.
+Free texts are scored by ROUGE-L. Parsing takes time linear in the length of the text; expressions
+have a bound of their own (`mathematics`).
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from bridge_jax.data import markup, numbers
+from bridge_jax.data import markup, mathematics, numbers
 from bridge_jax.data.example import Example
 from bridge_jax.data.options import named
 from bridge_jax.errors import UserError
@@ -104,8 +105,8 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
     Its form is the option's text (choice), the label as listed (label), the number without
-    currency, unit, grouping and trailing zeros (numeric), or the words with single spaces (text).
-    Parsing a canonical answer returns it unchanged.
+    currency, unit, grouping and trailing zeros (numeric), the expression without its frame (math),
+    or the words with single spaces (text). Parsing a canonical answer returns it unchanged.
 
     Args:
       text: an answer, or a number of JSON.
@@ -121,11 +122,13 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
     if example.kind == "numeric":
         number = _number(text, example)
         return None if number is None else numbers.canonical(number.value, example.decimal)
+    if example.kind == "math":
+        return mathematics.canonical(text)
     return named(text, example)
 
 
 def is_correct(predicted: str | None, example: Example) -> bool:
-    """Returns whether a canonical answer equals the gold one, or is close enough to it (text).
+    """Returns whether a canonical answer equals the gold one, in value, or nearly (text).
 
     Raises a `ValueError` for a question without a gold answer: see `verdict`.
 
@@ -147,6 +150,8 @@ def is_correct(predicted: str | None, example: Example) -> bool:
         return False
     if example.kind == "text":
         return rouge_l(predicted, gold) >= example.min_rouge
+    if example.kind == "math":
+        return mathematics.equal(gold, predicted)
     return predicted == gold
 
 
@@ -277,6 +282,8 @@ def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
 
 def _announced(said: str, example: Example) -> str | None:
     """Returns the answer of a closing sentence: of "12", or of "12, not 5"."""
+    if example.kind == "math":
+        return parse_answer(said, example)
     said = markup.plain(said.strip().removesuffix(".")).removesuffix(".")
     if "\n" in said or (example.kind == "numeric" and not _is_brief(said)):
         return None

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from bridge_jax.config import DataConfig
 from bridge_jax.data import numbers
 from bridge_jax.data.answers import format_completion, parse_answer
-from bridge_jax.data.example import AnswerKind, Example
+from bridge_jax.data.example import OPEN, AnswerKind, Example
 from bridge_jax.data.options import options_in
 from bridge_jax.data.rows import BadRowError, Columns, Row, bad_value, names, shown
 
@@ -139,7 +139,7 @@ class RowReader:
         """
         column, kind = self.columns.name("choices"), self._config.kind
         own = _read_choices(self.columns.raw(row, "choices"), column, self.columns.clean)
-        if kind in ("numeric", "text"):
+        if kind in OPEN:
             if own and self._config.answer_is == "auto":
                 raise BadRowError(
                     f"has options in {column}, which data.kind={kind} does not read",
@@ -163,7 +163,7 @@ class RowReader:
         )
 
     def _open_answer(self, row: Row, example: Example) -> str:
-        """Returns the gold answer of a question without choices: a number or a text."""
+        """Returns the gold answer of a question without choices."""
         column, text = self.columns.name("answer"), self.columns.text(row, "answer")
         value = self.columns.raw(row, "answer")
         if example.kind == "numeric" and isinstance(value, float):
@@ -171,6 +171,12 @@ class RowReader:
             text = numbers.from_json(value, example.decimal)
         answer = parse_answer(text, example)
         if answer is None:
+            if example.kind == "math":
+                raise BadRowError(
+                    f"{column}={shown(text)} is not an expression in TeX",
+                    f"{column} is not an expression",
+                    "data.kind=math reads expressions up to 500 characters: set data.kind=text",
+                )
             raise BadRowError(
                 f"{column}={shown(text)} is not a number{_other_marks(text, example.decimal)}",
                 f"{column} is not a number",

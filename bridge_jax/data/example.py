@@ -23,7 +23,8 @@ from bridge_jax.data.numbers import DecimalMark
 from bridge_jax.data.rows import BadRows
 from bridge_jax.errors import UserError
 
-AnswerKind = Literal["choice", "label", "numeric", "text"]
+AnswerKind = Literal["choice", "label", "numeric", "math", "text"]
+OPEN: tuple[AnswerKind, ...] = ("numeric", "math", "text")  # They have no options.
 
 _TASK_KEYS = ("instruction", "labels")
 _TASK_FORM = 'it holds instruction = """...""" and a table [labels] with label = "description"'
@@ -54,11 +55,11 @@ class Example:
     Attributes:
       id: unique within the dataset, over all splits.
       question: the text for a model: context and options included, no instruction.
-      answer: the gold answer, one of `choices` unless `kind` is numeric or text; None where nobody
-        has given one. What needs it reads `gold`.
+      answer: the gold answer, one of `choices` unless `kind` is in `OPEN`; None where nobody has
+        given one. What needs it reads `gold`.
       kind: how answers are parsed and compared (`bridge_jax.data.answers`).
       choices: the texts of the options in order (choice), the closed set of labels (label), or
-        empty (numeric, text).
+        empty (numeric, math, text).
       domain: sub-domain or source, for reports and for spotting semantic collapse; may be empty.
       rationales: the texts of a recorded or programmatic teacher, by name of the variant. Only
         teachers read them, since the budget pays for them.

@@ -19,7 +19,15 @@ from bridge_jax import caches
 from bridge_jax.config import DataConfig, InstructConfig
 from bridge_jax.data import dividing, practice
 from bridge_jax.data.conversion import RowReader
-from bridge_jax.data.example import Example, Splits, Task, check_labels, read_task, with_task_text
+from bridge_jax.data.example import (
+    OPEN,
+    Example,
+    Splits,
+    Task,
+    check_labels,
+    read_task,
+    with_task_text,
+)
 from bridge_jax.data.formats import READERS, read_file
 from bridge_jax.data.hub import read_dataset
 from bridge_jax.data.rows import (
@@ -259,7 +267,7 @@ def _check(config: DataConfig) -> None:
             raise UserError(
                 f"data.{name}={getattr(config, name)} is of data.source=hf, not {config.source}"
             )
-    if config.kind in ("numeric", "text") and config.answer_is not in ("auto", "text"):
+    if config.kind in OPEN and config.answer_is not in ("auto", "text"):
         raise UserError(
             f"data.answer_is={config.answer_is} names an option, and data.kind={config.kind} has "
             "none: set data.kind=choice or label"

@@ -8,6 +8,7 @@ from bridge_jax.config import (
     ModelConfig,
     RunConfig,
 )
+from bridge_jax.data import mathematics
 from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import check_context
@@ -104,6 +105,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
     recorder.check(config.curves)
+    if config.data.kind == "math":
+        mathematics.check_installed()
     pool, test = inputs.pool, inputs.test
     if any(example.kind == "text" for example in test):
         load_tensorflow_text()

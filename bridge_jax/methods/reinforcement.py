@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -21,13 +22,16 @@ from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import require
 from bridge_jax.evaluation import rewards
+from bridge_jax.evaluation.budgets import spread
 from bridge_jax.generation import budgets
 from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs, rollouts
+from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.fitting import Fit, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
+from bridge_jax.methods.teacher import selected_count
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
@@ -38,6 +42,7 @@ from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
+from bridge_jax.training.limits import Limit
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
 
 _log = logging.getLogger(__name__)
@@ -55,6 +60,7 @@ class Rollout(TypedDict):
 
     step: int
     id: str
+    question: str
     budget: int
     completion: str
     answer: str | None
@@ -80,8 +86,7 @@ class Reinforcing:
 
     Attributes:
       how: the training settings and the objective.
-      replies: how they are sampled and rewarded.
-      levels: budgets, tokens.
+      replies: how they are sampled and rewarded; its `levels` are those that are asked.
       form: of the replies.
       answer_tokens: reserved for the answer.
       generation: how the model writes.
@@ -89,7 +94,6 @@ class Reinforcing:
 
     how: Fit
     replies: ReinforcementConfig
-    levels: tuple[int, ...]
     form: Form
     answer_tokens: int
     generation: GenerationConfig
@@ -167,7 +171,8 @@ class Rollouts:
 
     def _ask(self, count: int) -> list[Group]:
         """Returns the next groups."""
-        how, levels, seed = self._params.replies, self._params.levels, self._params.how.seed
+        how, seed = self._params.replies, self._params.how.seed
+        levels = how.levels
         chosen, requests = [], []
         for number in range(self._group, self._group + count):
             asked, level = divmod(number, len(levels))
@@ -236,16 +241,25 @@ class Rollouts:
         by_level: dict[int, list[int]] = collections.defaultdict(list)
         for group in asked:
             by_level[group.example.budget] += [reply.thinking for reply in group.replies]
+        means = {level: sum(found) / len(found) for level, found in sorted(by_level.items())}
         lengths = [(n, level) for level, found in by_level.items() for n in found]
         right = [ok for group in asked for ok in group.right]
+        answered = [reply.answer is not None for group in asked for reply in group.replies]
         found = [reward for group in asked for reward in group.rewards]
-        return {
+        logprobs = [p for group in asked for each in group.written for p in each.sampled_logprobs]
+        figures = {
             "reward": sum(found) / len(found),
             "accuracy": sum(right) / len(right),
+            "compliance": sum(answered) / len(answered),
             "over_budget": sum(n > level for n, level in lengths) / len(lengths),
+            "entropy": -float(np.mean(logprobs)),
             "groups": len(kept),
             "groups_asked": len(asked),
-        } | {f"thinking_{level}": sum(n) / len(n) for level, n in sorted(by_level.items())}
+        } | {f"thinking_{level}": mean for level, mean in means.items()}
+        levels = self._params.replies.levels
+        if len(levels) > 1 and {levels[0], levels[-1]} <= means.keys():
+            figures["spread"] = spread({n: {"thinking": mean} for n, mean in means.items()})
+        return figures
 
 
 def _told(group: Group) -> list[dict[str, Any]]:
@@ -254,6 +268,7 @@ def _told(group: Group) -> list[dict[str, Any]]:
     return [
         {
             "id": group.example.id,
+            "question": group.example.question,
             "budget": group.example.budget,
             "completion": reply.text,
             "answer": reply.answer,
@@ -276,22 +291,34 @@ def check(config: RunConfig, given: Inputs) -> None:
     """Checks that the longest reply fits, before anything is trained or paid.
 
     Raises:
-      UserError: it exceeds a row or the model's context.
+      UserError: it exceeds a row or the model's context, or too few questions were not selected.
     """
-    reading, think = given.rendering("student"), config.thinking
+    reading, think, how = given.rendering("student"), config.thinking, config.reinforcement
+    largest = asked_levels(config)[-1]
+    if how.questions == "unselected":
+        left = len(given.pool) - selected_count(config)
+        needed = math.ceil(how.tries * how.groups / len(asked_levels(config)))
+        require(
+            left >= needed,
+            f"reinforcement.questions=unselected: {max(left, 0):,} of the pool's "
+            f"{len(given.pool):,} questions are not selected for the teacher, and a step may ask "
+            f"{needed:,}; select fewer (selection.size), raise data.pool, lower "
+            "reinforcement.groups, or ask all of the pool (reinforcement.questions=pool)",
+        )
     form = thinking_of(reading.tokenizer, think.form, reading.checkpoint)
-    told = [dataclasses.replace(example, budget=think.levels[-1]) for example in given.pool]
+    told = [dataclasses.replace(example, budget=largest) for example in given.pool]
     prompt = int(reading.prompts(told, "", "reason").lengths.max(initial=0))
-    needed = prompt + longest(think.levels[-1], form, think.answer_tokens)
+    needed = prompt + longest(largest, form, think.answer_tokens)
     row, context = config.reinforcement.train.row_tokens, given.model("student").config
     require(
         needed <= row,
         f"reinforcement.train.row_tokens={row} is too short for the longest prompt, {prompt} "
-        f"tokens, and a reply of a quarter above the largest budget, {needed:,} in all; raise it",
+        f"tokens, and a reply of a quarter above the largest budget, {needed:,} in all; raise it, "
+        "or leave the largest out (reinforcement.levels)",
     )
     require(
         needed <= context.max_positions,
-        f"thinking.levels: a reply of a quarter above the largest budget, {think.levels[-1]}, and "
+        f"thinking.levels: a reply of a quarter above the largest budget, {largest}, and "
         f"its prompt have {needed:,} tokens, more than the student's context of "
         f"{context.max_positions:,}; lower the budget or thinking.answer_tokens",
     )
@@ -309,6 +336,7 @@ def reinforce(
     student: RoleModel,
     reading: Rendering,
     made: Folder | None = None,
+    chosen: Folder | None = None,
 ) -> None:
     """Trains the student on its own replies at each budget.
 
@@ -319,21 +347,86 @@ def reinforce(
       student: the model.
       reading: renders its prompts.
       made: the stage that has trained it so far; None is its checkpoint.
+      chosen: the selection, whose questions are left out; None leaves out none.
 
     Raises:
-      UserError: a loss is not finite, or the model that writes is another one than that which
-        learns (`reinforcement.most_drift`).
+      UserError: a loss is not finite, or a limit of `ReinforcementConfig` is broken.
     """
+    left_out = set(chosen.record("selection.json")["ids"]) if chosen else set()
+    asked = [example for example in pool if example.id not in left_out]
     model = student.trainable(made)
     thinking = thinking_of(reading.tokenizer, params.form, reading.checkpoint)
 
     def feed() -> tuple[Rollouts, int, int]:
         engine = model.engine(params.generation, params.how.seed)
-        reference = student.load(made) if params.replies.kl else None
-        found = Rollouts(params, pool, model, reading, thinking, engine, out, reference)
+        reference = student.load(made) if has_reference(params.replies) else None
+        found = Rollouts(params, asked, model, reading, thinking, engine, out, reference)
         return found, params.how.train.steps, params.how.train.row_tokens
 
     fit_from(out, "reinforcement", model, feed, params.how)
+
+
+def has_reference(how: ReinforcementConfig) -> bool:
+    """Returns whether the student as it was before is kept, for the KL to it."""
+    return how.kl > 0 or how.most_kl > 0
+
+
+def asked_levels(config: RunConfig) -> tuple[int, ...]:
+    """Returns the budgets that are asked, from small to large."""
+    return config.reinforcement.levels or config.thinking.levels
+
+
+def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
+    """Returns the limits that are set on what is logged."""
+    known = (
+        Limit(
+            "drift",
+            "most_drift",
+            how.most_drift,
+            "the log-probabilities of what was written are others than those of the training; give "
+            "both one dtype (student.matmul, generation.cache=compute)",
+        ),
+        Limit(
+            "kl_loss",
+            "most_kl",
+            how.most_kl,
+            "the student has gone far from what it was before; a lower "
+            "reinforcement.train.learning_rate or a higher reinforcement.kl keeps it nearer",
+            how.limit_steps,
+        ),
+        Limit(
+            "entropy",
+            "least_entropy",
+            how.least_entropy,
+            "nearly all replies to a question are the same, so that little more can be learned; a "
+            "lower reinforcement.train.learning_rate or fewer steps keep them apart",
+            how.limit_steps,
+            is_least=True,
+        ),
+        Limit(
+            "compliance",
+            "least_compliance",
+            how.least_compliance,
+            "most replies have no answer; teach the budgets for longer before (thinking.train), or "
+            "lower reinforcement.train.learning_rate",
+            how.limit_steps,
+            is_least=True,
+        ),
+        Limit(
+            "spread",
+            "least_spread",
+            how.least_spread,
+            "the student thinks for as long whatever its budget; teach the budgets for longer "
+            "before (thinking.train), or lower reinforcement.train.learning_rate",
+            how.limit_steps,
+            is_least=True,
+        ),
+    )
+    return tuple(
+        dataclasses.replace(each, setting=f"reinforcement.{each.setting}")
+        for each in known
+        if each.bound
+    )
 
 
 def stages(config: RunConfig) -> list[Stage]:
@@ -341,13 +434,20 @@ def stages(config: RunConfig) -> list[Stage]:
     how, think = config.reinforcement, config.thinking
     plan = [stage for stage in budgeted.stages(config) if stage.name != evaluation.STUDENT.name]
     start = {"made": BUDGETED.name}
-    objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, how.most_drift)
-    setting = "reinforcement.train"
-    fit = Fit(how.train, config.seed, objective, setting=setting, curves=config.curves)
+    if how.questions == "unselected":
+        start |= {"chosen": SELECTION.name}
+    objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, has_reference(how))
+    fit = Fit(
+        how.train,
+        config.seed,
+        objective,
+        setting="reinforcement.train",
+        curves=config.curves,
+        limits=limits_of(how),
+    )
     params = Reinforcing(
         how=fit,
-        replies=how,
-        levels=think.levels,
+        replies=dataclasses.replace(how, levels=asked_levels(config)),
         form=think.form,
         answer_tokens=think.answer_tokens,
         generation=config.generation,
@@ -370,6 +470,24 @@ def _check(config: RunConfig) -> None:
     require(
         config.data.labelled,
         "method=bard rewards right answers: it needs data.labelled=true",
+    )
+    levels = asked_levels(config)
+    said = f"reinforcement.levels={','.join(map(str, levels))}"
+    require(
+        set(levels) <= set(config.thinking.levels),
+        f"{said}: only budgets of thinking.levels={','.join(map(str, config.thinking.levels))} are "
+        "taught and tested; name some of these, or add it there",
+    )
+    require(list(levels) == sorted(levels), f"{said}: name them from small to large")
+    require(
+        len(levels) == 1 or how.least_spread * levels[0] < levels[-1],
+        f"reinforcement.least_spread={how.least_spread:g} is more than replies that keep to the "
+        f"budgets {levels[0]} to {levels[-1]} have; lower it, or set 0",
+    )
+    require(
+        how.questions == "pool" or config.thinking.after != "self",
+        "reinforcement.questions=unselected: with thinking.after=self there is no teacher, and no "
+        "question is selected for one; use reinforcement.questions=pool",
     )
     require(
         how.train.steps > 0,

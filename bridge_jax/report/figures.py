@@ -240,12 +240,32 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
     return Drawing("difficulties", PANEL, 230, draw).svg()
 
 
-# What is logged of replies that a model learns from (`methods.rollouts`), and its name.
+_THINKING = "thinking_"  # Of the budget that follows.
+# What is logged of replies that a model learns from (`methods.rollouts`), and its name; by figure,
+# each with a title and a note. The lengths at each budget are added to the second.
 _REPLIES = (
-    ("reward", "reward"),
-    ("accuracy", "right"),
-    ("over_budget", "above the budget"),
-    ("ended", "ended by the model"),
+    (
+        "replies",
+        "Means over the replies of a step.",
+        (
+            ("reward", "reward"),
+            ("accuracy", "right"),
+            ("compliance", "with an answer"),
+            ("over_budget", "above the budget"),
+            ("ended", "ended by the model"),
+        ),
+    ),
+    (
+        "length",
+        "Mean tokens of a reply, or of its thinking at each budget.",
+        (("reply_tokens", "whole reply"),),
+    ),
+    ("spread", "Longest mean thinking by the shortest.", (("spread", "spread"),)),
+    (
+        "KL and entropy",
+        "Nats a token; the KL is that to the model before.",
+        (("kl_loss", "KL"), ("entropy", "entropy")),
+    ),
 )
 
 
@@ -271,10 +291,30 @@ def loss_lines(curves: Iterable[Sequence[Step]]) -> list[Line]:
     return [Line(key, name, 1 + i % len(_LOOKS)) for i, (key, name) in enumerate(named)]
 
 
-def reply_lines(steps: Sequence[Step]) -> list[Line]:
-    """Returns the lines of what a training on a model's own replies logs of them, as shares."""
+class Panel(NamedTuple):
+    """A figure of what is logged of replies: its title, a note on its unit, and its lines."""
+
+    title: str
+    note: str
+    lines: list[Line]
+
+
+def reply_panels(steps: Sequence[Step]) -> list[Panel]:
+    """Returns the figures of what a training on a model's own replies logs of them; else none."""
     logged = {key for row in steps for key in row}
-    return [Line(key, name, 1 + i) for i, (key, name) in enumerate(_REPLIES) if key in logged]
+    if "accuracy" not in logged:  # Every such training logs it, and no other does.
+        return []
+    if "policy_loss" not in logged:
+        logged.discard("kl_loss")  # On-policy distillation: that to the assistant is its loss.
+    levels = sorted(int(key.removeprefix(_THINKING)) for key in logged if key.startswith(_THINKING))
+    by_level = [(f"{_THINKING}{level}", f"{level:,}") for level in levels]
+    found = []
+    for title, note, known in _REPLIES:
+        named = [*known, *(by_level if title == "length" else [])]
+        there = [(key, name) for key, name in named if key in logged]
+        lines = [Line(key, name, 1 + i % len(_LOOKS)) for i, (key, name) in enumerate(there)]
+        found += [Panel(title, note, lines)] if lines else []
+    return found
 
 
 def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
@@ -286,7 +326,7 @@ def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
     Args:
       steps: of the training.
       name: of the stage.
-      lines: of `loss_lines` or `reply_lines`; those that this stage has not logged are left out.
+      lines: of `loss_lines` or `reply_panels`; those that this stage has not logged are left out.
     """
     by_step: dict[int, Mapping[str, Any]] = {int(row["step"]): row for row in steps}
     numbers = np.array(sorted(by_step))
@@ -304,7 +344,8 @@ def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
             marker = "o" if len(x) == 1 else ""
             axes.plot(x, y, color=colour, linestyle=style, linewidth=1.6, marker=marker)
         axes.set_xlabel("step")
-        axes.set_ylim(0)
+        if axes.dataLim.y0 >= 0:  # The loss of a policy, and an estimate of a KL, may be negative.
+            axes.set_ylim(0)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
 

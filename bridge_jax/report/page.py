@@ -22,6 +22,7 @@ from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.apprenticeship import WARMUP
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.filtering import Judged
+from bridge_jax.methods.reinforcement import Rollout
 from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
@@ -119,10 +120,15 @@ def _page(run: RunArtifacts, report: Json) -> str:
         ],
         losses=losses,
         replies=[
-            (run.table[stage].title, lines, Markup(figures.curve(rows, f"{stage}-replies", lines)))
+            (
+                run.table[stage].title,
+                panel,
+                Markup(figures.curve(rows, f"{stage}-{panel.title}", panel.lines)),
+            )
             for stage, rows in run.curves.items()
-            if (lines := figures.reply_lines(rows))
+            for panel in figures.reply_panels(rows)
         ],
+        rollouts=rollouts(run),
         kinds_of_errors=checkdigits.ERRORS,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
@@ -200,6 +206,31 @@ def examples(run: RunArtifacts) -> list[Json]:
     return found
 
 
+def rollouts(run: RunArtifacts) -> list[Json]:
+    """Picks replies of the first and of the last step of reinforcement learning, at each budget.
+
+    They are the first of their step and budget in the file, of one question where both steps have
+    asked one: the choice does not flatter the training.
+
+    Returns:
+      Per budget `budget` and `texts`, a list of `{"step", "question", "thinking", "reward",
+      "verdict", "answer", "text"}`, the step counted from 1.
+    """
+    found = []
+    for level in sorted({row["budget"] for row in run.rollouts}):
+        here = [row for row in run.rollouts if row["budget"] == level]
+        ends = [[row for row in here if row["step"] == here[at]["step"]] for at in (0, -1)]
+        both = {row["id"] for row in ends[0]} & {row["id"] for row in ends[1]}
+        texts = []
+        for rows in ends if here[0]["step"] < here[-1]["step"] else ends[:1]:
+            row = next((row for row in rows if row["id"] in both), rows[0])
+            told = _text("student", row, row["completion"])
+            keys = ("question", "thinking", "reward")
+            texts.append(told | {key: row[key] for key in keys} | {"step": row["step"] + 1})
+        found.append({"budget": level, "texts": texts})
+    return found
+
+
 def _alternating(rows: list[Prediction]) -> list[Prediction]:
     """Returns right and wrong predictions in turn, each of them round the domains."""
     domains = sorted({row["domain"] for row in rows})
@@ -219,7 +250,7 @@ def _round_robin(lists: Iterable[list[Prediction]]) -> list[Prediction]:
 
 
 def _text(
-    role: str, row: Prediction | Annotation | Judged, text: str, shown_gold: bool = False
+    role: str, row: Prediction | Annotation | Judged | Rollout, text: str, shown_gold: bool = False
 ) -> Json:
     text, verdict = text.strip(), "no answer"
     if row["answer"] is not None and row["correct"] is None:

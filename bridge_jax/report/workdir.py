@@ -29,6 +29,7 @@ from bridge_jax.methods.filtering import (
 )
 from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
 from bridge_jax.methods.inputs import CACHE
+from bridge_jax.methods.reinforcement import REINFORCED, Rollout
 from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
 from bridge_jax.pipeline import provenance, storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step
@@ -63,6 +64,7 @@ class RunArtifacts:
       predictions: name of a measured model -> rows on the test questions.
       replies: control of a budget -> rows on the test questions, at each budget.
       chains: the reasoning that was shortened to budgets.
+      rollouts: the replies that reinforcement learning learned from.
       curves: training stage -> rows of losses by step.
       parameters: training stage -> how much of the model was trained.
     """
@@ -86,6 +88,7 @@ class RunArtifacts:
     predictions: dict[str, list[Prediction]]
     replies: dict[str, list[Tested]]
     chains: list[Chain]
+    rollouts: list[Rollout]
     curves: dict[str, list[Step]]
     parameters: dict[str, Sizes]
 
@@ -154,6 +157,7 @@ def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
             if (rows := _content(folders, artifact.name, Tested))
         },
         chains=_content(folders, ASKED.name, Chain) or _content(folders, WRITTEN.name, Chain) or [],
+        rollouts=_content(folders, REINFORCED.name, Rollout) or [],
         curves={name: rows for name, rows in curves.items() if rows},
         parameters={name: sizes for name, sizes in parameters.items() if sizes},
     )

@@ -46,7 +46,7 @@ class QuestionsConfig:
     instruction: str = ""
     label_descriptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     task_file: Place = ""
-    kind: Literal["", "choice", "label", "numeric", "text"] = ""
+    kind: Literal["", "choice", "label", "numeric", "math", "text"] = ""
     choices: tuple[str, ...] = ()
     answer_is: Literal["auto", "text", "letter", "index", "number"] = "auto"
     min_rouge: Annotated[float, Range(above=0, most=1)] = 0.5

@@ -37,6 +37,7 @@ ANSWER: dict[AnswerKind, str] = {
     "label": "The answer is exactly one of: {choices}.",
     "choice": "The answer is the text of one of the options, word for word: {choices}.",
     "numeric": "The answer is one number in digits, without a unit.",
+    "math": "The answer is one mathematical expression in LaTeX, without words and units.",
     "text": "The answer is a short text on one line.",
 }
 

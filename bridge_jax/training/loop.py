@@ -20,6 +20,7 @@ from bridge_jax.progress import track
 from bridge_jax.timing import Spans
 from bridge_jax.training.batches import Feed
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
+from bridge_jax.training.limits import Limit, Watch
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.optimizer import learning_rates, make_optimizer
 from bridge_jax.training.recorder import Recorder
@@ -44,6 +45,7 @@ def train(
     spans: Spans | None = None,
     measure: Measure | None = None,
     flops_per_token: float = 0.0,
+    limits: Sequence[Limit] = (),
 ) -> Any:
     """Trains `params`; returns what was trained: all of them, or the adapter.
 
@@ -67,9 +69,12 @@ def train(
       measure: measures the parameters that would be kept, every `config.dev_every` steps and after
         the last; needed where that is not 0.
       flops_per_token: of a step, for the utilisation of the chips; 0 logs none.
+      limits: on what is logged. Beyond one the training stops, and its state is kept: with another
+        limit the same call continues from there.
 
     Raises:
-      UserError: a loss is not finite, or the disk is full; the last checkpoint is kept.
+      UserError: a loss is not finite, or the disk is full, and the last checkpoint is kept; or a
+        limit is broken.
       Preempted: the machine is about to go; the state after the last step is saved.
     """
     spans = spans or Spans()
@@ -88,10 +93,12 @@ def train(
     )
     checkpoints = StateCheckpoints(out / STATE, config.checkpoint_every)
     state, position = checkpoints.restore(state)
-    start, dev = int(state.step), _Dev(config, measure)
+    start, dev, watch = int(state.step), _Dev(config, measure), Watch(limits)
     if position:
         data.set_state(position["data"])
         dev.best, dev.waited = position["best"], position["waited"]
+        watch.set_state(position.get("limits", {}))
+        _check_limits(watch, name, start)
     done = False
     try:
         with (
@@ -109,7 +116,7 @@ def train(
                     mesh,
                     curves,
                     advance,
-                    objective.fault,
+                    watch,
                 )
             ) as record,
         ):
@@ -131,23 +138,41 @@ def train(
                         state = state._replace(best=copy(kept))
                     done = done or dev.out_of_patience
                 stop = not done and stop_asked()
-                # After the last step the parameters are saved instead.
-                if stop or (not done and checkpoints.is_due(step + 1)):
+                is_due = not done and checkpoints.is_due(step + 1)
+                if done or stop or is_due or watch.fault:
                     record.flush()
-                    position = {"data": data.get_state(), "best": dev.best, "waited": dev.waited}
+                # After the last step the parameters are saved instead, unless a limit is broken.
+                if stop or is_due or watch.fault:
+                    done = False
+                    position = {
+                        "data": data.get_state(),
+                        "best": dev.best,
+                        "waited": dev.waited,
+                        "limits": watch.get_state(),
+                    }
                     with record.paused(), spans.span("checkpoint"):
                         checkpoints.save(step + 1, state, position)
+                _check_limits(watch, name, step + 1)
                 if stop:
                     raise preemption.Preempted
                 if done:
                     break
-            record.flush()
         done = True
     finally:
         with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
     kept = state.average if averaged else state.params
     return jax.block_until_ready(state.best if config.keep_best else kept)
+
+
+def _check_limits(watch: Watch, name: str, steps: int) -> None:
+    """Raises a `UserError` if a limit is broken after so many steps, whose state is saved."""
+    if fault := watch.fault:
+        raise UserError(
+            f"{name}: stopped after {steps} steps, which are saved: {fault}. With another limit "
+            "the same command goes on from there; with other settings this training begins again "
+            "from the model before it"
+        )
 
 
 class _Dev:

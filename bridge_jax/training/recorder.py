@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import Curves, TrainConfig
 from bridge_jax.errors import UserError, require
 from bridge_jax.parallel import chips, hosts
+from bridge_jax.training.limits import Watch
 
 _PROJECT = "bridge-jax"  # Of wandb and trackio.
 _log = logging.getLogger(__name__)
@@ -43,15 +44,17 @@ class Recorder:
         mesh: Mesh,
         curves: Sequence[Curves],
         advance: Callable[..., None],
-        fault: Callable[[Mapping[str, float]], str] = lambda _: "",
+        watch: Watch,
     ):
         """Opens the file and drops what was logged after the `start` steps to continue from.
+
+        What each step logs is also added to `watch`.
 
         Raises:
           UserError: curves are wanted, and what writes them is not installed.
         """
         self._name, self._config, self._rates, self._advance = name, config, rates, advance
-        self._fault = fault
+        self._watch = watch
         peak = chips.peak_flops(list(mesh.devices.flat))
         self._flops_share = flops_per_token / peak if peak else None
         self._sent: tuple[int, Mapping[str, Any]] | None = None
@@ -95,6 +98,7 @@ class Recorder:
             return
         (step, values), self._ended = self._ended, None
         values |= {"learning_rate": self._rates[step].item()} | dict(measured or {})
+        self._watch.add(values)
         if self._file:
             self._file.write(json.dumps({"step": step} | values) + "\n")
             self._file.flush()
@@ -108,8 +112,6 @@ class Recorder:
             return
         (step, metrics), self._sent = self._sent, None
         values = {k: np.asarray(v).item() for k, v in metrics.items()}
-        if fault := self._fault(values):
-            raise UserError(f"{self._name}: step {step}: {fault}")
         if not np.isfinite(values["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {values['loss']} at step {step}; lower learning_rate "

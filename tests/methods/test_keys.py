@@ -257,7 +257,13 @@ REINFORCEMENT: dict[str, tuple[Any, tuple[str, ...]]] = {
     "clip_low": (0.1, (REINFORCED,)),
     "clip_high": (0.1, (REINFORCED,)),
     "kl": (0.1, (REINFORCED,)),
-    "most_drift": (0.1, (REINFORCED,)),
+    "levels": ((4,), NOTHING),  # All there are.
+    "most_drift": (0.1, NOTHING),
+    "most_kl": (0.1, NOTHING),
+    "least_entropy": (0.1, NOTHING),
+    "least_compliance": (0.5, NOTHING),
+    "least_spread": (0.0, NOTHING),
+    "limit_steps": (3, NOTHING),
     **{f"train.{name}": (value, (REINFORCED,)) for name, value in TRAINING.items()},
     **{f"train.{name}": (value, NOTHING) for name, value in SPEED_OF_TRAINING.items()},
 }
@@ -277,6 +283,7 @@ ALONE = {
     "thinking.shortened_by": "test_budgets_come_after_the_training_of_another_method",
     "method": "test_methods_share_what_they_do_alike",
     "compare": "test_methods_share_what_they_do_alike",
+    "reinforcement.questions": "test_which_questions_are_asked_depends_on_the_selection",
     "rationales.rounds": "test_a_round_comes_before_what_the_student_learns",
     "selection.strategy": "test_another_strategy_changes_the_selection_and_leaves_the_scores",
     "teacher.kind": "test_another_kind_of_teacher_is_asked_anew",
@@ -379,6 +386,14 @@ def test_a_field_of_training_at_budgets_is_read_by(budgeted, tmp_path, field):
     assert other != budgeted
     expected = and_what_follows(budgeted, readers)
     assert changed(keys_of(budgeted, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_which_questions_are_asked_depends_on_the_selection(budgeted, tmp_path):
+    other = with_value(budgeted, "reinforcement.questions", "unselected")
+    expected = and_what_follows(budgeted, (REINFORCED,))
+    assert changed(keys_of(budgeted, tmp_path), keys_of(other, tmp_path)) == expected
+    again = with_value(other, "selection.size", 5)
+    assert REINFORCED in changed(keys_of(other, tmp_path), keys_of(again, tmp_path))
 
 
 @pytest.mark.parametrize("field", ON_POLICY_FIELDS)

@@ -1,18 +1,23 @@
 """Reinforcement learning at budgets: what is asked, what is learned from, and how it goes on."""
 
+import dataclasses
+
 import pytest
 
 from bridge_jax import methods
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.generation.budgets import Reply
+from bridge_jax.generation.engine import Engine
 from bridge_jax.methods import reinforcement
+from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.budget_tests import OF_CONTROL, TESTED
 from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.reinforcement import REINFORCED, ROLLOUTS
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
+from bridge_jax.training import loop
 from configs import budgets
 from tests.launch import tiny_run
 from tests.methods import one_stage
@@ -52,15 +57,19 @@ def tiny(tmp_path_factory):
     return lambda *assignments: tiny_run.settings(path, *SETTINGS, *assignments)
 
 
-@pytest.fixture
-def rewarded(monkeypatch):
+def half_right(patch):
     """Lets half of the replies of a random model be right, by the sum of their tokens."""
 
     def read(tokenizer, thinking, ids, example):
         return Reply(tokenizer.decode(ids), example.answer if sum(ids) % 2 else None, len(ids))
 
-    monkeypatch.setattr(reinforcement.budgets, "read", read)
-    monkeypatch.setattr(reinforcement.rewards, "reward", lambda kind, right, *_: float(right))
+    patch.setattr(reinforcement.budgets, "read", read)
+    patch.setattr(reinforcement.rewards, "reward", lambda kind, right, *_: float(right))
+
+
+@pytest.fixture
+def rewarded(monkeypatch):
+    half_right(monkeypatch)
 
 
 def curve(workdir):
@@ -97,31 +106,132 @@ def test_it_learns_from_its_own_replies(tiny, tmp_path, rewarded):
     assert all(row["thinking"] <= row["budget"] * 1.25 + 16 for row in found)
 
 
-def test_stopped_and_continued_it_gives_the_same_curve(tiny, tmp_path, rewarded, monkeypatch):
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-    whole = Run(tiny(), tmp_path / "whole")
-    train(whole)
-    job, original = Run(tiny(), tmp_path / "cut"), reinforcement.Rollouts._ask
-    calls = []
+@pytest.fixture(scope="module")
+def uncut(tiny, tmp_path_factory):
+    """The workdir of a training that nothing has stopped."""
+    path = tmp_path_factory.mktemp("uncut")
+    with pytest.MonkeyPatch.context() as patch:
+        half_right(patch)
+        train(Run(tiny(), path))
+    return path
 
-    def ask(self, count):
-        calls.append(count)
-        if len(calls) == stop_at:
-            raise KeyboardInterrupt
-        return original(self, count)
 
-    monkeypatch.setattr(reinforcement.Rollouts, "_ask", ask)
-    for stop_at in (2, 2, -1):  # Before a step has its replies, twice.
-        calls.clear()
-        if stop_at > 0:
-            with pytest.raises(KeyboardInterrupt):
-                train(job)
-        else:
+def killed_at(patch, place, call):
+    """Kills the process, as far as it can tell, at the given call of a function."""
+    owner, name, is_after = {
+        "before a step has its replies": (reinforcement.Rollouts, "_ask", False),
+        "while replies are written": (Engine, "complete", True),
+        "before a step has learned": (loop, "shard_batch", False),
+        "after a step": (loop.Recorder, "step", True),
+        "after its state is saved": (loop.StateCheckpoints, "save", True),
+    }[place]
+    original, calls = getattr(owner, name), []
+
+    def stop(*given, **named):
+        calls.append(given)
+        if len(calls) != call:
+            return original(*given, **named)
+        if is_after:
+            found = original(*given, **named)
+            if name == "complete":
+                next(found)  # Some replies are there, others not.
+        raise KeyboardInterrupt
+
+    patch.setattr(owner, name, stop)
+
+
+@pytest.mark.parametrize(
+    ("place", "call"),
+    [
+        ("before a step has its replies", 3),
+        ("while replies are written", 3),
+        ("before a step has learned", 2),
+        ("after a step", 2),
+        ("after its state is saved", 1),
+    ],
+)
+def test_killed_and_continued_it_gives_the_same_curve(
+    tiny, tmp_path, uncut, rewarded, monkeypatch, place, call
+):
+    job = Run(tiny(), tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, place, call)
+        with pytest.raises(KeyboardInterrupt):
             train(job)
-    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
-    rows = [read_rows(tmp_path / name / REINFORCED.name / ROLLOUTS) for name in ("whole", "cut")]
+    assert len(curve(tmp_path)) < 3
+    train(job)
+    assert curve(tmp_path) == curve(uncut)
+    rows = [read_rows(path / REINFORCED.name / ROLLOUTS) for path in (uncut, tmp_path)]
     assert rows[0] == rows[1] and len(rows[0]) > 0
+
+
+def test_a_limit_stops_it_and_with_another_it_goes_on(tiny, tmp_path, uncut, rewarded):
+    # Half of the replies have an answer.
+    limits = "reinforcement.limit_steps=1", "reinforcement.least_compliance=0.9"
+    with pytest.raises(UserError, match=r"after 1 steps.* reinforcement\.least_compliance=0\.9"):
+        train(Run(tiny(*limits), tmp_path))
+    assert curve(tmp_path) == curve(uncut)[:1]
+    train(Run(tiny(limits[0], "reinforcement.least_compliance=0"), tmp_path))
+    assert curve(tmp_path) == curve(uncut)
+
+
+def test_limits_are_on_what_each_step_logs(tiny, uncut):
+    how = tiny().reinforcement
+    limits = reinforcement.limits_of(how)
+    assert [each.name for each in limits] == ["drift", "kl_loss", "entropy", "compliance", "spread"]
+    for each in limits:
+        assert hasattr(how, each.setting.removeprefix("reinforcement."))
+        assert all(each.name in row for row in curve(uncut))
+    none = dataclasses.replace(how, most_drift=0.0, most_kl=0.0, least_spread=0.0)
+    assert [each.name for each in reinforcement.limits_of(none)] == ["entropy", "compliance"]
+
+
+def test_what_is_logged_of_the_replies(uncut):
+    found, (first, *_) = read_rows(uncut / REINFORCED.name / ROLLOUTS), curve(uncut)
+    mine = [row for row in found if row["step"] == 0]
+    assert first["groups"] == first["groups_asked"] == 2  # So that the file has all of them.
+    for figure, count in (
+        ("compliance", sum(row["answer"] is not None for row in mine)),
+        ("accuracy", sum(row["correct"] for row in mine)),
+        ("reward", sum(row["reward"] for row in mine)),
+        ("over_budget", sum(row["thinking"] > row["budget"] for row in mine)),
+    ):
+        assert first[figure] == pytest.approx(count / len(mine))
+    means = [sum(r["thinking"] for r in mine if r["budget"] == level) / 4 for level in (4, 12)]
+    assert [first["thinking_4"], first["thinking_12"]] == pytest.approx(means)
+    assert first["spread"] == pytest.approx(max(means) / min(means))
+    assert 4 < first["entropy"] < 6.24  # A random model; the uniform one of 512 tokens has 6.24.
+    assert first["kl_loss"] == pytest.approx(0, abs=1e-4)
+
+
+def test_only_some_budgets_are_asked(tiny, tmp_path, rewarded):
+    # A row has no room for the largest budget, which is not asked.
+    taught = "thinking.levels=4,12,120", "thinking.train.row_tokens=240"
+    job = Run(tiny(*taught, "reinforcement.levels=4,12"), tmp_path)
+    reinforcement.check(job.config, job.inputs)
+    with pytest.raises(UserError, match="or leave the largest out"):
+        reinforcement.check(tiny(*taught), job.inputs)
+    more = "reinforcement.levels=4", "reinforcement.train.steps=1", "reinforcement.most_kl=0"
+    train(Run(tiny(*taught, *more), tmp_path))
+    assert {row["budget"] for row in read_rows(tmp_path / REINFORCED.name / ROLLOUTS)} == {4}
+    (step,) = curve(tmp_path)
+    assert "thinking_4" in step and not {"thinking_12", "spread", "kl_loss"} & step.keys()
+
+
+def test_only_questions_that_were_not_selected_are_asked(tiny, tmp_path, rewarded):
+    more = "reinforcement.questions=unselected", "selection.size=3", "reinforcement.train.steps=2"
+    job = Run(tiny(*more), tmp_path)
+    one_stage.check(job)
+    assert one_stage.stage_of(job, REINFORCED).reads["chosen"] == SELECTION.name
+    ids = [example.id for example in job.inputs.pool]
+    record = {"strategy": "random", "size": 3, "ids": ids[::2], "clusters": None, "set_aside": []}
+    one_stage.folder_of(job, SELECTION).write_record("selection.json", record)
+    train(job)
+    asked = {row["id"] for row in read_rows(tmp_path / REINFORCED.name / ROLLOUTS)}
+    assert asked and asked <= set(ids[1::2])
+    few = tiny(*more, "selection.size=5")
+    with pytest.raises(UserError, match=r"1 of the pool's 6 questions are not selected .* ask 2;"):
+        reinforcement.check(few, Run(few, tmp_path / "few").inputs)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +297,17 @@ def test_it_follows_the_training_at_budgets_and_both_are_tested(tiny, tmp_path):
     [
         (("reinforcement.train.steps=0",), "say how many steps there are"),
         (("data.labelled=false",), "rewards right answers"),
+        (("reinforcement.levels=16,48",), r"levels=16,48: only budgets of thinking\.levels=16,32,"),
+        (("reinforcement.levels=32,16",), "levels=32,16: name them from small to large"),
+        (("reinforcement.least_spread=16",), "more than replies that keep to the budgets 16 to 25"),
+        (
+            (
+                "reinforcement.questions=unselected",
+                "thinking.after=self",
+                "thinking.shortened_by=assistant",
+            ),
+            "there is no teacher, and no question is selected",
+        ),
     ],
 )
 def test_settings_that_cannot_work(changes, message):

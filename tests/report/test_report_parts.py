@@ -12,6 +12,7 @@ from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.methods import evaluation
 from bridge_jax.methods.filtering import RATIONALES, Judged
+from bridge_jax.methods.reinforcement import REINFORCED, Rollout
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.content import Hashes
@@ -217,8 +218,75 @@ def test_what_a_training_logs_of_replies_is_drawn():
         {"step": 0, "loss": 1.0, "accuracy": 0.25, "ended": 0.5},
         {"step": 1, "loss": 1.0, "accuracy": 0.75, "ended": 1.0},
     ]
-    lines = figures.reply_lines(steps)
-    assert [(line.key, line.look) for line in lines] == [("accuracy", 2), ("ended", 4)]
-    assert figures.reply_lines([{"step": 0, "loss": 1.0}]) == []
+    ((title, _, lines),) = figures.reply_panels([row | {"kl_loss": 1.0} for row in steps])
+    assert title == "replies"
+    assert [(line.key, line.look) for line in lines] == [("accuracy", 1), ("ended", 2)]
+    assert figures.reply_panels([{"step": 0, "loss": 1.0}]) == []
     drawn = figures.curve(steps, "a", lines)
     assert drawn != figures.curve(steps, "a", lines[:1])
+
+
+def reinforced(workdir, rows):
+    """Writes a reinforcement learning with these replies: changes of a right one in step 0."""
+    config = files.read_json(workdir / "config.json") or {}
+    files.write_json(workdir / "config.json", config | {"method": "bard"})
+    more = {"policy_loss": -0.5, "kl_loss": 0.125, "entropy": 0.5, "spread": 3.0, "accuracy": 0.5}
+    lengths = {"reward": 0.5, "compliance": 1.0, "over_budget": 0.0}
+    lengths |= {"thinking_4": 5.0, "thinking_1024": 700.0}
+    steps = [fake_run.step(n, -0.5, 1.0, 9.0) | more | lengths for n in range(3)]
+    reply = Rollout(
+        step=0,
+        id="p1",
+        question="How many?",
+        budget=4,
+        completion="Thus.\nAnswer: 7",
+        answer="7",
+        correct=True,
+        thinking=3,
+        reward=1.0,
+        advantage=0.5,
+    )
+    left = {Rollout: [reply | row for row in rows]}
+    fake_run.finish(workdir, REINFORCED, fake_run.trained(steps) | left)
+
+
+def test_what_reinforcement_learning_logs_is_drawn(workdir):
+    reinforced(workdir, [])
+    panels = figures.reply_panels(load(workdir).curves[REINFORCED.name])
+    assert {panel.title: [line.key for line in panel.lines] for panel in panels} == {
+        "replies": ["reward", "accuracy", "compliance", "over_budget"],
+        "length": ["thinking_4", "thinking_1024"],
+        "spread": ["spread"],
+        "KL and entropy": ["kl_loss", "entropy"],
+    }
+    assert [line.name for line in panels[1].lines] == ["4", "1,024"]
+    page.write(workdir)
+    html = (workdir / "report.html").read_text()
+    for panel in panels:
+        assert f"<h3>Reinforcement learning at budgets: {panel.title}</h3>" in html
+    assert "Replies in the first and the last step" not in html
+
+
+def test_replies_of_the_first_and_the_last_step_stand_side_by_side(workdir):
+    hostile = "<script>alert(1)</script>\n{{ 7 * 7 }}\x1b[2J"
+    wrong = {"answer": None, "correct": False, "reward": 0.0}
+    rows = [
+        {"id": "p1"},
+        {"id": "p2", "completion": "The first of both steps.\nAnswer: 7"},
+        {"budget": 16, "id": "p3", "completion": hostile, "question": hostile} | wrong,
+        {"step": 1, "completion": "Between."},
+        {"step": 2, "id": "p2", "completion": "The last.\nAnswer: 6", "answer": "6"} | wrong,
+    ]
+    rows[-1]["answer"] = "6"
+    reinforced(workdir, rows)
+    found = page.rollouts(load(workdir))
+    assert [pair["budget"] for pair in found] == [4, 16]
+    told = [[(t["step"], t["text"], t["verdict"]) for t in pair["texts"]] for pair in found]
+    first = "The first of both steps.\nAnswer: 7"
+    assert told[0] == [(1, first, "right"), (3, "The last.\nAnswer: 6", "wrong")]
+    assert [step[::2] for step in told[1]] == [(1, "no answer")]
+    page.write(workdir)
+    html = (workdir / "report.html").read_text()
+    assert "Replies in the first and the last step" in html and "The last." in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "<script>alert" not in html
+    assert "{{ 7 * 7 }}" in html and "\x1b" not in html

@@ -40,9 +40,6 @@ class Doubling:
         sums = {"double": (nll * there.reshape(-1)).sum(), "size": (size * there[:, 0]).sum()}
         return sums, {"tokens": there.sum().astype(jnp.float32)}
 
-    def fault(self, metrics):
-        return ""
-
 
 class Batches:
     """Random batches without an end; the position is the number of those that were taken."""
@@ -65,13 +62,14 @@ class Batches:
 CONFIG = TrainConfig(row_tokens=6, learning_rate=1e-2, checkpoint_every=4, accumulate=2)
 
 
-def train(out, model, mesh, data, steps=12):
+def train(out, model, mesh, data, steps=12, **more):
     config, params = model
     out.mkdir(exist_ok=True)
     boxed = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
     places = parameter_shardings(boxed, mesh)
     params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, places)
-    return loop.train(out, "toy", config, params, Doubling(0.1), data, steps, CONFIG, 0, mesh)
+    toy = Doubling(0.1)
+    return loop.train(out, "toy", config, params, toy, data, steps, CONFIG, 0, mesh, **more)
 
 
 def logged(out):

@@ -1,6 +1,5 @@
 """Training objectives, one file each. The step and the loop work with any of them."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
@@ -65,10 +64,6 @@ class Objective(Protocol):
           batch: some of the rows of `rows`.
           dropout: random key of an adapter's dropout.
         """
-        ...
-
-    def fault(self, metrics: Mapping[str, float]) -> str:
-        """Returns why a training has to stop after a step with these numbers, or ""."""
         ...
 
 

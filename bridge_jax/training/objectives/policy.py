@@ -11,13 +11,13 @@ of Schulman ("k3") is of another divergence.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bridge_jax.config.fields import UNKEYED
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import logprobs_at
 from bridge_jax.text.packing import Rows, pack
@@ -52,7 +52,7 @@ class Policy:
       temperature: of the samples.
       clip_low, clip_high: r is clipped to [1 - low, 1 + high].
       kl: the weight of the KL.
-      most_drift: nats a token, above which a training stops.
+      has_reference: whether there is a reference, so that the KL is known.
       name: of the objective.
     """
 
@@ -60,7 +60,7 @@ class Policy:
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl: float = 0.0
-    most_drift: float = 0.05
+    has_reference: Annotated[bool, UNKEYED] = True
     name: str = "policy"
 
     def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
@@ -69,21 +69,26 @@ class Policy:
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""
-        count = batch.beside.weight.sum()
-        return dict.fromkeys(("policy", "kl", "drift", "clipped", "entropy"), count)
+        beside: Any = batch.beside
+        return dict.fromkeys((*self._parts, "drift", "clipped"), beside.weight.sum())
 
     def weights(self, counts: Parts) -> Parts:
         """Returns 1, and the weight of the KL."""
-        return {"policy": jnp.float32(1), "kl": jnp.float32(self.kl)}
+        weights = {"policy": jnp.float32(1), "kl": jnp.float32(self.kl)}
+        return {part: weights[part] for part in self._parts}
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("policy", "kl") if self.has_reference else ("policy",)
 
     def loss(
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
-        """Returns the sums of both parts, in nats, and what is logged.
+        """Returns the sums of the parts, in nats, and what is logged.
 
         Of the drawn tokens: `drift` and `largest_drift`, |log p - log p_old|, which is a rounding
         error where the model is the one that drew them; `clipped`, the share whose gradient the
-        clip has cut off; `entropy`, estimated by -log p.
+        clip has cut off.
         """
         logprob = sampled_logprobs(model, params, batch, self.temperature, dropout)
         old, weight = batch.beside.logprob, batch.beside.weight
@@ -94,25 +99,15 @@ class Policy:
         surrogate = jnp.minimum(ratio * gain, clipped * gain)
         distance = ratio * (logprob - batch.beside.reference)
         sums = {"policy": (-surrogate * weight).sum(), "kl": (distance * weight).sum()}
+        sums = {part: sums[part] for part in self._parts}
         drift = jnp.abs(change)
         logged = {
             "drift": drift.sum(),
             LARGEST + "drift": drift.max(),
             "clipped": ((clipped * gain < ratio * gain) * weight).sum(),
-            "entropy": (-logprob * weight).sum(),
             "tokens": (batch.segments > 0).sum().astype(jnp.float32),
         }
         return sums, jax.lax.stop_gradient(logged)
-
-    def fault(self, metrics: Mapping[str, float]) -> str:
-        """Returns why the model that writes is another one than that which learns, or ""."""
-        if metrics["drift"] <= self.most_drift:
-            return ""
-        return (
-            f"the log-probabilities of what was written differ by {metrics['drift']:.3g} nats a "
-            f"token from those of the training, more than reinforcement.most_drift="
-            f"{self.most_drift}; give both one dtype (student.matmul, generation.cache=compute)"
-        )
 
 
 def sampled_logprobs(

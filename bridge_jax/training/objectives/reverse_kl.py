@@ -7,7 +7,6 @@ probable tokens are outcomes, and all the rest is one more (`objectives.soft_tar
 """
 
 import dataclasses
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -55,7 +54,3 @@ class ReverseKL:
         kl = divergence(logprobs_at(hidden, output, ids), other)
         tokens = (batch.segments > 0).sum().astype(jnp.float32)
         return {"kl": (kl * weight).sum()}, {"tokens": tokens}
-
-    def fault(self, metrics: Mapping[str, float]) -> str:
-        """Returns "": a loss that is finite is no fault."""
-        return ""

@@ -6,7 +6,6 @@ trained on that part alone.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -54,10 +53,6 @@ class SFT:
         """Returns the sums of the NLL in nats, and the number of tokens without padding."""
         hidden, output, target = at_targets(model, params, batch, dropout)
         return part_sums(-logprobs_at(hidden, output, target[:, None])[:, 0], batch)
-
-    def fault(self, metrics: Mapping[str, float]) -> str:
-        """Returns "": a loss that is finite is no fault."""
-        return ""
 
 
 def at_targets(

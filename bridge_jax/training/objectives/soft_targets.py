@@ -7,7 +7,6 @@ KL = sum_k p_k log(p_k / q_k) + p_rest log(p_rest / q_rest).
 """
 
 import dataclasses
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
@@ -72,10 +71,6 @@ class SoftTargetSFT:
         hidden, output, target = at_targets(model, params, batch, dropout)
         soft = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batch.beside)
         return part_sums(token_losses(hidden, output, target, soft, self.weight), batch)
-
-    def fault(self, metrics: Mapping[str, float]) -> str:
-        """Returns "": a loss that is finite is no fault."""
-        return ""
 
 
 def divergence(p_logprobs: jax.Array, q_logprobs: jax.Array) -> jax.Array:
