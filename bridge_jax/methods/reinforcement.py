@@ -8,7 +8,6 @@ group's mean is its advantage (`training.objectives.policy`). Replies are always
 
 import collections
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
@@ -28,19 +27,19 @@ from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.fitting import Fit, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
-from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
-from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
 
 _log = logging.getLogger(__name__)
+_AROUND = 32  # Tokens around the thinking, about.
 
 
 class Rollout(TypedDict):
@@ -227,7 +226,7 @@ class Rollouts:
         config, params, mesh = self._reference.config, self._reference.params, self._model.mesh
         with jax.set_mesh(mesh):
             placed = shard_batch(found, mesh)
-            logprobs = _logprobs(config, params, placed, self._params.replies.temperature)
+            logprobs = reference_logprobs(config, params, placed, self._params.replies.temperature)
             told = fetch(logprobs)[: len(found.tokens)]
         return found._replace(beside=found.beside._replace(reference=told))
 
@@ -297,11 +296,6 @@ def check(config: RunConfig, given: Inputs) -> None:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _logprobs(config: DecoderConfig, params: Any, batch: packing.Rows, temperature: float):
-    return sampled_logprobs(config, params, batch, temperature)
-
-
 def reinforce(
     params: Reinforcing,
     out: Folder,
@@ -352,7 +346,7 @@ def stages(config: RunConfig) -> list[Stage]:
         answer_tokens=think.answer_tokens,
         generation=config.generation,
     )
-    load = Load("pool", samples=how.samples)
+    load = Load("pool", samples=how.samples, replies=_replies(config))
     reads = inputs.POOL_TO_STUDENT | start
     last = Stage(REINFORCED, reinforce, params, reads, load, check=check)
     return [
@@ -361,6 +355,17 @@ def stages(config: RunConfig) -> list[Stage]:
         evaluation.test_of(config, evaluation.STUDENT, REINFORCED),
         budget_tests.stage(config, "reinforced", REINFORCED.name, {}),
     ]
+
+
+def _replies(config: RunConfig) -> OwnReplies:
+    """Returns what is written before each step, every reply at its longest."""
+    how, think = config.reinforcement, config.thinking
+    # The tokens that open and close the thinking are not known without a tokenizer.
+    budget = max(think.levels, default=0)
+    new = budget + budget // 4 + _AROUND + think.answer_tokens
+    generation = dataclasses.replace(config.generation, max_new_tokens=new)
+    reader = "student" if how.kl else None
+    return OwnReplies(how.groups * how.samples, generation, reader)
 
 
 def _check(config: RunConfig) -> None:

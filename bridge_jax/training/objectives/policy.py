@@ -11,6 +11,7 @@ of Schulman ("k3") is of another divergence.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
@@ -126,3 +127,11 @@ def sampled_logprobs(
     hidden, output, target = at_targets(model, params, rows, dropout)
     found = logprobs_at(hidden / temperature, output, target[:, None])
     return found.reshape(rows.target.shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def reference_logprobs(
+    model: DecoderConfig, params: Any, rows: Rows, temperature: float
+) -> jax.Array:
+    """Returns `sampled_logprobs` of a model that is not trained, as one program."""
+    return sampled_logprobs(model, params, rows, temperature)
