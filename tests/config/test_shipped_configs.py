@@ -134,11 +134,12 @@ def test_every_run_prints_a_plan(path):
     devices = jax.devices()
     stages, lengths = workload.opened(config, devices)
     works, meshes = workload.workloads(stages, lengths), checks.meshes_of(stages, lengths.inputs)
-    chip, console = chips.CHIPS["v5e"], Console(file=io.StringIO(), width=80)
+    chip, out = chips.CHIPS["v5e"], io.StringIO()
+    console = Console(file=out, width=80)
     planned = list(plan.plan_stages(config, works, meshes, chip, measure=_nothing))
     spending = workload.expected(stages, lengths)
     tables.show(console, config, meshes, planned, spending, "8 chips", None, 1.2)
-    said = console.file.getvalue()
+    said = out.getvalue()
     assert all(stage.name in said for stage in planned)
     assert f"the cap is ${config.budget.usd:,.4f}" in " ".join(said.split())
 
@@ -151,9 +152,9 @@ def test_every_study_prints_a_plan(path):
         pytest.importorskip("tensorflow_text")
     found = study.override(config_io.load(path, "get_study"), [], has_data=False)
     planned = plan.plan_study([r.config for r in found.runs], jax.devices(), chips.CHIPS["v5e"])
-    console = Console(file=io.StringIO(), width=80)
-    tables.show_study(console, found.name, planned, "8 chips", 1.2)
-    assert f"{len(found.runs)} runs on 8 chips" in console.file.getvalue()
+    out = io.StringIO()
+    tables.show_study(Console(file=out, width=80), found.name, planned, "8 chips", 1.2)
+    assert f"{len(found.runs)} runs on 8 chips" in out.getvalue()
     assert planned.seconds > 0
 
 
