@@ -7,8 +7,10 @@
 The pool has problems of mathematics with numeric answers, and the test is a file of its own, such
 as AIME 2024 and 2025. Both need the same columns; for those of the hub pass
 `--data.columns=question:problem`. Each problem gets 16 answers, of which the mean counts (avg@16).
-Gemini explains 1,000 problems at length, and shortens each explanation to five budgets, with the
-key in GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>.
+Gemini explains 225 problems at length, and shortens each explanation to five budgets, with the key
+in GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>. With
+`--config.method=bard` reinforcement learning at the budgets follows, in replies of up to 10,000
+tokens of thinking.
 
 GPQA has other answers: `data.kind=choice`, with the columns of its file,
 
@@ -17,10 +19,16 @@ choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
 
 The options are put in the order of a hash of their text: in the file the right one is the first.
 
-Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned and compiled for them at revision 8bc6d1c (on
-v5p at least 47 min of training and 1 h 53 min for each control; docs/budgets.md), not run: no score
-is known. The teacher is capped at $500; with every reply and text at its greatest length it would
-cost $1,258, and the run would end at the cap.
+The cap of $500 buys these 225 problems whatever the replies are: all 1,350 texts at their greatest
+length, 16,384 tokens of a reply, cost $246, and with a second try for every one of them $492. At
+5,000 tokens a reply, thoughts included, and no second try they would cost about $76, and 1,000
+problems about $339; but of 1,000 the worst case is $2,186. For more problems raise `selection.size`
+and the caps together (`budget.queries`, `budget.usd`); `launch.plan` says what they would cost.
+
+Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned for them, not run: no score is known. On v5p at
+least 7 h 12 min of work, about 15 h expected without compilation, or 120 chip-hours, nearly all of
+them for 16 answers to each test question under four controls (docs/budgets.md). Its steps were
+compiled at revision 8bc6d1c, those of reinforcement learning not yet.
 """
 
 from bridge_jax.config import (
@@ -31,6 +39,7 @@ from bridge_jax.config import (
     InstructConfig,
     MeshConfig,
     ModelConfig,
+    ReinforcementConfig,
     RunConfig,
     SelectionConfig,
     TeacherConfig,
@@ -38,8 +47,9 @@ from bridge_jax.config import (
     TrainConfig,
 )
 
-QUESTIONS, LEVELS = 1000, (500, 1000, 2000, 4000, 8000)
+QUESTIONS, TRIES, LEVELS = 225, 2, (500, 1000, 2000, 4000, 8000)
 ROW = 10_240  # a prompt, the largest budget and an answer
+REPLY_ROW = 11_776  # a prompt and the longest reply of reinforcement learning, 10,544 tokens
 
 
 def get_config() -> RunConfig:
@@ -49,14 +59,15 @@ def get_config() -> RunConfig:
         method="budgeted",
         max_prompt_tokens=1024,
         data=DataConfig(source="jsonl", kind="numeric", pool=4000, dev=100, test=60),
-        budget=BudgetConfig(queries=3 * QUESTIONS * (1 + len(LEVELS)), usd=500.0),
+        # Pays for every reply at its longest, and for every retry.
+        budget=BudgetConfig(queries=TRIES * QUESTIONS * (1 + len(LEVELS)), usd=500.0),
         teacher=TeacherConfig(
             kind="gemini",
             model="gemini-2.5-pro",
             reasoning="long",
             max_output_tokens=16_384,
             max_rationale_tokens=8192,
-            retries=1,
+            retries=TRIES - 1,
             temperature=1.0,
         ),
         student=ModelConfig("Qwen/Qwen3-8B"),
@@ -64,6 +75,7 @@ def get_config() -> RunConfig:
         instruct=InstructConfig(examples=0),
         thinking=ThinkingConfig(
             levels=LEVELS,
+            tries=TRIES,
             form="tags",
             train=TrainConfig(
                 epochs=2, batch_rows=16, row_tokens=ROW, learning_rate=1e-5, remat="full"
@@ -72,6 +84,17 @@ def get_config() -> RunConfig:
             closing="\n\nI have to answer now, from what I have found so far.",
             answer_tokens=512,
             repeats=16,
+        ),
+        reinforcement=ReinforcementConfig(
+            kl=0.001,
+            train=TrainConfig(
+                steps=100,
+                batch_rows=64,  # as many as replies: 8 to each of 8 questions
+                row_tokens=REPLY_ROW,
+                accumulate=4,
+                learning_rate=1e-6,
+                remat="full",
+            ),
         ),
         generation=GenerationConfig(
             max_new_tokens=8704, batch_size=64, temperature=0.6, top_p=0.95, cache="bf16"

@@ -16,12 +16,12 @@ of a pool of 5,000 questions 250 (5%) are asked. Answers that are other spans: -
 --data.kind=text --data.min_rouge=0.8 (extra tf-text). A prompt that is too long loses the beginning
 of its text.
 
-Hardware: 16 chips of TPU v5e. Planned and compiled for them before revision 4f50817 (the config is
-the same), not run, so no score is known: at least 3 min 43 s of work, about 19 min expected with
-compilation, or 5.0 chip-hours ($6.01 at an assumed $1.20 each), without waiting for the teacher; at
-most 10.7 GiB a chip. The teacher costs about $1.38, by replies of the greatest length, at most
-$1.65; the cap is $3. The longest of 2,366 prompts with only the paragraphs that a question needs
-has 1,179 tokens, by the tokenizer of SmolLM2; with all paragraphs, as converted, it was not
+Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 4 min 23 s
+of work, about 9 min expected without compilation, or 2.4 chip-hours (about $3 at an assumed $1.20
+each), without waiting for the teacher. As compiled before revision 4f50817 it takes at most 10.7
+GiB a chip. The teacher costs about $1.38, by replies of the greatest length, at most $1.65 with
+every retry; the cap is $3. The longest of 2,366 prompts with only the paragraphs that a question
+needs has 1,179 tokens, by the tokenizer of SmolLM2; with all paragraphs, as converted, it was not
 measured.
 """
 

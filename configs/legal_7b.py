@@ -15,12 +15,12 @@ anew, with equal clauses in one split: a score is not LegalBench's. Of the pool,
 clauses, 150 are asked. Most clauses are *Other*: compare with that constant answer. For another
 task change `instruction` and `choices`.
 
-Hardware: 16 chips of TPU v5e. Planned at revision 4f50817, not run, so no score is known: at least
-1 min 25 s of work, 2 min 57 s expected without compilation, or 0.8 chip-hours ($0.94 at an assumed
-$1.20 each), without waiting for the teacher. Its steps are those of `configs/medical_7b.py` with
-shorter prompts; they were not compiled apart. The teacher costs about $0.79, by replies of the
-greatest length, at most $1.05; the cap is $2. Of 518 of these clauses none has a prompt of more
-than 456 tokens, by the tokenizer of SmolLM2.
+Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 1 min 34 s
+of work, about 3 min expected without compilation, or 0.9 chip-hours (about $1 at an assumed $1.20
+each), without waiting for the teacher. Its steps are those of `configs/medical_7b.py` with shorter
+prompts; they were not compiled apart. The teacher costs about $0.79, by replies of the greatest
+length, at most $1.05 with every retry; the cap is $2. Of 518 of these clauses none has a prompt of
+more than 456 tokens, by the tokenizer of SmolLM2.
 """
 
 import dataclasses

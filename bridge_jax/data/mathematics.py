@@ -55,7 +55,7 @@ def canonical(text: str) -> str | None:
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether two canonical expressions have one value.
+    """Returns whether two canonical expressions have one value.
 
     Raises:
       UserError: math-verify is not installed.

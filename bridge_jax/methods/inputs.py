@@ -46,6 +46,8 @@ TO_ASSISTANT, TO_STUDENT = "rendering/assistant", "rendering/student"  # Renders
 MESH = "mesh"
 WORKDIR = "workdir"  # The teacher is paid from its ledger.
 COUNT = "tokenizers/student"  # Counts the tokens of a text, as the student reads it.
+# Methods that train on what the model itself writes between two steps.
+_WRITE_IN_TRAINING = ("bard", "on_policy")
 # Argument -> input, of a stage that puts examples of the pool through a model.
 POOL_TO_ASSISTANT = {"pool": POOL, "assistant": ASSISTANT, "reading": TO_ASSISTANT}
 POOL_TO_STUDENT = {"pool": POOL, "student": STUDENT, "reading": TO_STUDENT}
@@ -168,10 +170,13 @@ class Inputs:
             config = self._config
             model = planned_config(getattr(config, role), self.devices[0])
             trainings = config.trainings().values()
+            measured = any(
+                train.dev_every and train.dev_metric == "accuracy" for train in trainings
+            )
             use = Use(
                 config.generation.batch_size,
                 config.max_prompt_tokens + config.generation.max_new_tokens,
-                any(train.dev_every and train.dev_metric == "accuracy" for train in trainings),
+                measured or config.method in _WRITE_IN_TRAINING,
             )
             self._meshes[role] = choose(model, config.mesh, self.devices, use)
         return self._meshes[role]

@@ -8,7 +8,6 @@ group's mean is its advantage (`training.objectives.policy`). Replies are always
 
 import collections
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import require
 from bridge_jax.evaluation import rewards
-from bridge_jax.evaluation.budgets import spread
+from bridge_jax.evaluation.metrics import spread_of_thinking
 from bridge_jax.generation import budgets
 from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs, rollouts
@@ -32,20 +31,20 @@ from bridge_jax.methods.fitting import Fit, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
 from bridge_jax.methods.teacher import selected_count
-from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
 from bridge_jax.training.limits import Limit
-from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
 
 _log = logging.getLogger(__name__)
+_AROUND = 32  # Tokens around the thinking, about.
 
 
 class Rollout(TypedDict):
@@ -232,7 +231,7 @@ class Rollouts:
         config, params, mesh = self._reference.config, self._reference.params, self._model.mesh
         with jax.set_mesh(mesh):
             placed = shard_batch(found, mesh)
-            logprobs = _logprobs(config, params, placed, self._params.replies.temperature)
+            logprobs = reference_logprobs(config, params, placed, self._params.replies.temperature)
             told = fetch(logprobs)[: len(found.tokens)]
         return found._replace(beside=found.beside._replace(reference=told))
 
@@ -258,7 +257,9 @@ class Rollouts:
         } | {f"thinking_{level}": mean for level, mean in means.items()}
         levels = self._params.replies.levels
         if len(levels) > 1 and {levels[0], levels[-1]} <= means.keys():
-            figures["spread"] = spread({n: {"thinking": mean} for n, mean in means.items()})
+            figures["spread"] = spread_of_thinking(
+                {n: {"thinking": mean} for n, mean in means.items()}
+            )
         return figures
 
 
@@ -322,11 +323,6 @@ def check(config: RunConfig, given: Inputs) -> None:
         f"its prompt have {needed:,} tokens, more than the student's context of "
         f"{context.max_positions:,}; lower the budget or thinking.answer_tokens",
     )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _logprobs(config: DecoderConfig, params: Any, batch: packing.Rows, temperature: float):
-    return sampled_logprobs(config, params, batch, temperature)
 
 
 def reinforce(
@@ -452,7 +448,7 @@ def stages(config: RunConfig) -> list[Stage]:
         answer_tokens=think.answer_tokens,
         generation=config.generation,
     )
-    load = Load("pool", samples=how.samples)
+    load = Load("pool", samples=how.samples, replies=_replies(config))
     reads = inputs.POOL_TO_STUDENT | start
     last = Stage(REINFORCED, reinforce, params, reads, load, check=check)
     return [
@@ -461,6 +457,17 @@ def stages(config: RunConfig) -> list[Stage]:
         evaluation.test_of(config, evaluation.STUDENT, REINFORCED),
         budget_tests.stage(config, "reinforced", REINFORCED.name, {}),
     ]
+
+
+def _replies(config: RunConfig) -> OwnReplies:
+    """Returns what is written before each step, every reply at its longest."""
+    how, think = config.reinforcement, config.thinking
+    # The tokens that open and close the thinking are not known without a tokenizer.
+    budget = max(think.levels, default=0)
+    new = budget + budget // 4 + _AROUND + think.answer_tokens
+    generation = dataclasses.replace(config.generation, max_new_tokens=new)
+    reader = "student" if how.kl else None
+    return OwnReplies(how.groups * how.samples, generation, reader)
 
 
 def _check(config: RunConfig) -> None:

@@ -82,17 +82,17 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
         flops += head  # Chunk by chunk, it computes its logits twice.
 
     width = _bytes(config)
-    trained, total = _trained(config), layer_parameters(config) + head_parameters(config)
+    trained, kept = _trained(config), _kept_bytes(config)
     passes = 2 + again
     micro = train.accumulate
-    weights = data * fsdp * total * width * passes * micro  # every replica reads them all
+    weights = data * fsdp * kept * passes * micro  # every replica reads them all
     # Gradient read, parameter and two moments read and written.
     update = data * trained * F32 * 7
     traffic = (
         weights + update + _activations(config, rows * steps, steps, width) * (passes + backward)
     )
 
-    gathered = 2 * micro * total * width + micro * trained * F32  # gathers, and one scatter
+    gathered = 2 * micro * kept + micro * trained * F32  # gathers, and one scatter
     between = data * gathered * (fsdp - 1)
     between += 2 * trained * F32 * (data - 1)
     sums = 2 * (1 + again + 1)  # after attention and after the MLP, in each pass
@@ -115,11 +115,10 @@ def model_flops(config: DecoderConfig, rows: int, steps: int, targets: int) -> f
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Any) -> Cost:
     """Returns the cost of a batch of `rows` sequences of `width` tokens."""
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
-    tokens, total = rows * width, layer_parameters(config) + head_parameters(config)
+    tokens, kept = rows * width, _kept_bytes(config)
     flops = _forward(config, tokens, width) + 2 * head_parameters(config) * rows * targets
-    size = _bytes(config)
-    traffic = data * fsdp * total * size + _activations(config, tokens, width, size)
-    between = data * total * size * (fsdp - 1) + 2 * _tensor_sums(config, tokens, mesh)
+    traffic = data * fsdp * kept + _activations(config, tokens, width, _bytes(config))
+    between = data * kept * (fsdp - 1) + 2 * _tensor_sums(config, tokens, mesh)
     return Cost(flops, traffic, between)
 
 
@@ -192,6 +191,13 @@ def _tensor_sums(config: DecoderConfig, tokens: int, mesh: Any) -> float:
 def _trained(config: DecoderConfig) -> int:
     whole = layer_parameters(config) + head_parameters(config) * (1 if config.tied else 2)
     return adapter_parameters(config) if config.lora else whole
+
+
+def _kept_bytes(config: DecoderConfig) -> int:
+    """Returns the bytes of the weights where a model is trained or scores: int8 kernels are one."""
+    width = _bytes(config)
+    kernel = 1 if config.lora and config.lora.base == "int8" else width
+    return layer_parameters(config) * kernel + head_parameters(config) * width
 
 
 def _bytes(config: DecoderConfig) -> int:

@@ -140,6 +140,12 @@ def layouts(
         )
     if generation.fsdp > 1:
         notes.append("generation gathers weights at every token: no chips hold all of them")
+    if config.lora and config.lora.base:
+        dtype = jnp.dtype(config.matmul_dtype).name
+        notes.append(
+            f"its {config.lora.base} base is for training and scoring: generation has the weights "
+            f"in {dtype}, the adapter merged"
+        )
     for tensor in sorted({training.tensor, generation.tensor}):
         if config.num_kv_heads % tensor:
             notes.append(
@@ -185,8 +191,13 @@ def _with_room(
     return found, needs[found]
 
 
-def held_bytes(config: DecoderConfig, mesh: Any) -> int:
-    """Returns the bytes on a chip of the weights as they were read, which stay beside copies."""
+def held_bytes(config: DecoderConfig, mesh: Any, trained: bool = False) -> int:
+    """Returns the bytes on a chip of the weights as they were read, which stay beside copies.
+
+    Those of a model that was trained with an adapter have it apart, over a base that may be int8.
+    """
+    if trained and config.lora:
+        return local_bytes(decoder.abstract(in_training(config), mesh))
     return local_bytes(generation_weights(config, mesh))
 
 

@@ -1,4 +1,4 @@
-"""Speed and memory of the accelerators: their makers' figures, for one chip."""
+"""Speed and memory of the accelerators: their makers' figures, for one device of JAX."""
 
 import contextlib
 import ctypes
@@ -20,20 +20,22 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """One chip.
+    """What JAX takes for one device: a chip, but of TPU7x each of the two halves of a chip.
 
     Attributes:
       memory: bytes that a program may use; of a TPU as XLA counts them, 0.25 to 1.25 GiB less
-        than the chip has.
+        than the device has.
       flops: bf16 matrix FLOP a second (f32 on a CPU).
       bandwidth: bytes a second from its memory.
-      interconnect: bytes a second to the other chips, over all links.
+      interconnect: bytes a second to the other devices, over all links.
+      devices: that a chip has; chips are what is billed.
     """
 
     memory: float
     flops: float
     bandwidth: float
     interconnect: float
+    devices: int = 1
 
 
 # By the name in a topology, and by what `device_kind` begins with.
@@ -42,6 +44,8 @@ CHIPS = {
     "v5e": Chip(15.75 * GIB, 197e12, 0.82e12, 200e9),
     "v5p": Chip(95.74 * GIB, 459e12, 2.77e12, 600e9),
     "v6e": Chip(31.25 * GIB, 918e12, 1.64e12, 448e9),
+    # The links between chips are shared by both halves, which have a faster one between them.
+    "tpu7x": Chip(94.75 * GIB, 2307e12 / 2, 7.38e12 / 2, 600e9 / 2, devices=2),
     "NVIDIA A100": Chip(80 * GIB, 312e12, 2.04e12, 300e9),
     "NVIDIA H100": Chip(80 * GIB, 989e12, 3.35e12, 450e9),
     "NVIDIA H200": Chip(141e9, 989e12, 4.8e12, 450e9),
@@ -61,14 +65,22 @@ _WITHOUT_TPU = {
 }
 # One device a chip, as JAX has them; by default libtpu describes the two cores of a v4 each.
 _CHIP_CONFIG = {"v4": {"chip_config_name": "megacore"}}
-_KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v6": "v6e"}
+_KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6": "v6e",
+    "TPU7x": "tpu7x",
+}
 
 
 def topology(name: str) -> tuple[list[Any], Chip]:
     """Returns the devices of a TPU topology that need not be there.
 
     Args:
-      name: such as "v5e:4x4", or "2*v5e:4x4" for two slices.
+      name: such as "v5e:4x4", "2*v5e:4x4" for two slices, or "tpu7x:2x2x1", whose sizes count
+        chips, of two devices each.
 
     Raises:
       UserError: libtpu is missing, or it has no such topology.

@@ -14,9 +14,9 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from bridge_jax.config import RunConfig
+from bridge_jax.config import GenerationConfig, RunConfig
 from bridge_jax.config.fields import Unkeyed
-from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.pipeline.artifacts import Artifact, Role
 from bridge_jax.pipeline.content import of_value
 from bridge_jax.text.prompts import Mode
 
@@ -54,6 +54,25 @@ class Packed:
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnReplies:
+    """What a training has its own model write before each step.
+
+    Attributes:
+      count: replies of a step.
+      generation: how they are written; `max_new_tokens` is the length of the longest.
+      reader: the role of another model that reads them before they are learned from; None if there
+        is none.
+      soft: the most probable tokens of that model that are kept at each target; 0 where the
+        probability of the reply's own token is.
+    """
+
+    count: int
+    generation: GenerationConfig
+    reader: Role | None = None
+    soft: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Load:
     """The work of a stage as it is known before the run; for the planner.
 
@@ -70,6 +89,7 @@ class Load:
         its `GenerationConfig`.
       as_long_as: of a training without a number of epochs or steps of its own: the training that
         takes as many steps.
+      replies: of a training on a model's own replies.
     """
 
     of: Literal["pool", "dev", "test", "selected", "instructions"]
@@ -81,6 +101,7 @@ class Load:
     share: float = 1.0
     batch: ByLength | Packed | None = None
     as_long_as: "Stage | None" = None
+    replies: OwnReplies | None = None
 
     @property
     def passes(self) -> int:

@@ -18,8 +18,10 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Objective
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
 from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.optimizer import make_optimizer
+from bridge_jax.training.predictions import predict_batch
 from bridge_jax.training.step import abstract_state, make_train_step
 
 # XLA does not look for the fastest program: a fifth of the processor time for a training step of 7B
@@ -41,7 +43,8 @@ class Memory(NamedTuple):
       cache: keys and values.
       temporary: activations, gradients, and other buffers of the compiler.
       program: the compiled step.
-      held: of generation, the weights where they were read to, which stay beside its own.
+      held: what lies there beside: of generation, the weights where they were read to; of a
+        training on the model's own replies, what its other programs keep between steps.
       refused: XLA refuses to compile the step, since it does not fit; the sum is what it needs.
     """
 
@@ -57,6 +60,11 @@ class Memory(NamedTuple):
     def total(self) -> int:
         """The sum of all parts."""
         return sum(self.parts().values())
+
+    @property
+    def kept(self) -> int:
+        """What stays between two runs of the step."""
+        return self.parameters + self.optimizer + self.cache
 
     def parts(self) -> dict[str, int]:
         """Returns the parts by name."""
@@ -88,13 +96,14 @@ def train_step(
     averaged = train.ema_decay > 0
     state = abstract_state(optimizer, trained, mesh, averaged, train.keep_best)
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
-    wide, narrow = _ints(mesh, count, train.row_tokens), _ints(mesh, count, targets)
     weight = _array(mesh, (count, targets), jnp.float32)
     beside: Any = None
     if soft:
         probabilities = _array(mesh, (count, targets, soft), jnp.float32)
         beside = SoftTargets(_ints(mesh, count, targets, soft), probabilities, weight)
-    rows: Any = Rows(wide, wide, wide, narrow, narrow, weight, weight, beside)  # type: ignore[arg-type]
+    elif isinstance(objective, Policy):
+        beside = PolicyTargets(weight, weight, weight, weight)
+    rows = _rows(mesh, count, train.row_tokens, targets)._replace(beside=beside)
     places = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(objective, config, optimizer, train.accumulate, places)
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
@@ -109,6 +118,30 @@ def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
     batch: Any = jax.tree.map(lambda a: _ints(mesh, *a.shape), empty(shape))
     with jax.set_mesh(mesh):
         lowered = score_batch.lower(config, params, batch)
+    return _memory(lowered, local_bytes(params), 0, 0)
+
+
+def reading_step(
+    config: DecoderConfig, rows: int, width: int, targets: int, soft: int, mesh: Mesh
+) -> Memory:
+    """Compiles the reading of packed rows by a model that is not trained; returns its memory.
+
+    Args:
+      config: of the model.
+      rows: of the batch.
+      width: tokens of a row.
+      targets: of a row.
+      soft: the number of most probable tokens at each; 0 for the target's own probability.
+      mesh: its devices may be those of another machine.
+    """
+    config = dataclasses.replace(config, param_dtype=config.matmul_dtype)
+    params = decoder.abstract(config, mesh)
+    batch = _rows(mesh, filled_rows(rows, mesh), width, targets)
+    with jax.set_mesh(mesh):
+        if soft:
+            lowered = predict_batch.lower(config, params, batch, soft, config.vocab_size)
+        else:
+            lowered = reference_logprobs.lower(config, params, batch, 1.0)
     return _memory(lowered, local_bytes(params), 0, 0)
 
 
@@ -147,6 +180,13 @@ def _memory(lowered: Any, parameters: int, optimizer: int, cache: int) -> Memory
     working = arguments - found.alias_size_in_bytes + found.temp_size_in_bytes
     rest = working - parameters - optimizer - cache
     return Memory(parameters, optimizer, cache, rest, found.generated_code_size_in_bytes)
+
+
+def _rows(mesh: Mesh, rows: int, width: int, targets: int) -> Any:
+    """Returns packed rows as arrays without values, with nothing beside the targets."""
+    wide, narrow = _ints(mesh, rows, width), _ints(mesh, rows, targets)
+    weight: Any = _array(mesh, (rows, targets), jnp.float32)
+    return Rows(wide, wide, wide, narrow, narrow, weight, weight)
 
 
 def _array(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

@@ -65,9 +65,8 @@ def outlook(
     seconds = {stage.name: 0.0 for stage in stages if stage.name in to_run}
     for work in workloads(stages, lengths, to_run):
         mesh = mesh_of(work, inputs.meshes(work.role))
-        seconds[work.stage] = work_time(work, decoder_config(config, work.role, mesh), mesh, chip)[
-            1
-        ]
+        model = decoder_config(config, work.role, mesh)
+        seconds[work.stage] += work_time(work, model, mesh, chip)[1]
     asks = [stage for stage in stages if stage.name in to_run and stage.artifact.work == "ask"]
     name = config.teacher.model if asks else ""
     on_cpu = inputs.devices[0].platform == "cpu"

@@ -38,11 +38,14 @@ from bridge_jax.planning import memory
 from bridge_jax.planning.workload import (
     GenerationWork,
     Lengths,
+    ReadingWork,
     ScoringWork,
     TrainingWork,
     Work,
     expected,
+    name_of,
     opened,
+    part_of,
     workloads,
 )
 
@@ -52,6 +55,7 @@ HEADROOM = 0.9  # Of a chip's memory, at most, in a proposed batch.
 # been measured.
 REACHED = {"train": 0.46, "score": 0.59, "generate": 0.48}
 _PARAMETER = 4  # bytes of a stored parameter
+Measure = Callable[[Work, DecoderConfig, Mesh], memory.Memory]
 _TEACHER = ("queries", "input_tokens", "output_tokens", "usd")
 
 
@@ -61,28 +65,42 @@ class StagePlan:
 
     Attributes:
       work: its step and the number of steps.
-      chips: their number.
-      memory: the need of each chip.
-      hbm: bytes of memory of a chip.
-      cost: of the whole stage, over all chips.
+      devices: their number.
+      memory: the need of each device.
+      chip: that is planned for.
+      cost: of the whole stage, over all devices.
       seconds: the least time.
       bound_by: "compute", "memory" or "interconnect".
       compiling: seconds that the step took to compile for the plan; 0 if another stage shares it.
     """
 
     work: Work
-    chips: int
+    devices: int
     memory: memory.Memory
-    hbm: float
+    chip: Chip
     cost: costs.Cost
     seconds: float
     bound_by: str
     compiling: float = 0.0
 
     @property
+    def name(self) -> str:
+        """The stage, and which of its programs it is where there are several."""
+        return name_of(self.work)
+
+    @property
+    def chips(self) -> int:
+        """The number of chips."""
+        return self.devices // self.chip.devices
+
+    @property
     def fits(self) -> bool:
-        """Returns whether the memory of a chip is enough."""
-        return not self.memory.refused and self.memory.total <= self.hbm
+        """Returns whether the memory of a device is enough."""
+        return not self.memory.refused and self.memory.total <= self.chip.memory
+
+    def of_chip(self, size: float) -> float:
+        """Returns bytes of a chip, of whose devices each has `size`."""
+        return size * self.chip.devices
 
     @property
     def expected(self) -> float:
@@ -92,13 +110,13 @@ class StagePlan:
     def to_json(self) -> dict[str, Any]:
         """Returns the stage as JSON values."""
         return {
-            "stage": self.work.stage,
+            "stage": self.name,
             "role": self.work.role,
             "chips": self.chips,
             "steps": self.work.steps,
-            "gib_per_chip": self.memory.total / GIB,
-            "gib_by_kind": {k: v / GIB for k, v in self.memory.parts().items()},
-            "hbm_gib": self.hbm / GIB,
+            "gib_per_chip": self.of_chip(self.memory.total) / GIB,
+            "gib_by_kind": {k: self.of_chip(v) / GIB for k, v in self.memory.parts().items()},
+            "hbm_gib": self.of_chip(self.chip.memory) / GIB,
             "fits": self.fits,
             **self.cost._asdict(),
             "seconds": self.seconds,
@@ -113,6 +131,7 @@ def plan_stages(
     meshes: Mapping[Role, Meshes],
     chip: Chip,
     begins: Callable[[str], None] = lambda _: None,
+    measure: Measure | None = None,
 ) -> Iterator[StagePlan]:
     """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest.
 
@@ -122,24 +141,34 @@ def plan_stages(
       meshes: of each role.
       chip: that is planned for.
       begins: is told the name of a stage before its step is compiled.
+      measure: returns the memory of a program; by default it is compiled.
     """
-    compiled = functools.cache(_memory)
+    compiled = functools.cache(measure or memory_of)
     largest: dict[Work, Work] = {}
     for work in works:
         program = _program(work)
         if _targets(work) >= _targets(largest.get(program)):
-            largest[program] = work._replace(stage="", steps=0)
+            largest[program] = _without_place(work)
+
+    def needs_of(work: Work) -> memory.Memory:
+        mesh = mesh_of(work, meshes[work.role])
+        return compiled(largest[_program(work)], decoder_config(config, work.role, mesh), mesh)
+
     for work in works:
         mesh = mesh_of(work, meshes[work.role])
         model = decoder_config(config, work.role, mesh)
         cost, seconds, bound_by = work_time(work, model, mesh, chip)
-        begins(work.stage)
+        begins(name_of(work))
         began = time.perf_counter()
-        needs = compiled(largest[_program(work)], model, mesh)
+        needs = needs_of(work)
+        beside = [w for w in works if w.stage == work.stage and part_of(w) != part_of(work)]
+        if beside:  # Other programs of the same training, which take turns.
+            needs = needs._replace(held=sum(needs_of(other).kept for other in beside))
+        elif isinstance(work, GenerationWork):
+            read_to = meshes[work.role].training
+            needs = needs._replace(held=held_bytes(model, read_to, work.trained))
         took = time.perf_counter() - began
-        if isinstance(work, GenerationWork):
-            needs = needs._replace(held=held_bytes(model, meshes[work.role].training))
-        yield StagePlan(work, mesh.size, needs, chip.memory, cost, seconds, bound_by, took)
+        yield StagePlan(work, mesh.size, needs, chip, cost, seconds, bound_by, took)
 
 
 def _expected(work: Work, seconds: float) -> float:
@@ -147,7 +176,7 @@ def _expected(work: Work, seconds: float) -> float:
     match work:
         case TrainingWork():
             return seconds / REACHED["train"]
-        case ScoringWork():
+        case ScoringWork() | ReadingWork():
             return seconds / REACHED["score"]
         case GenerationWork():
             return seconds / REACHED["generate"]
@@ -157,12 +186,24 @@ def _targets(work: Work | None) -> int:
     return 0 if work is None or isinstance(work, GenerationWork) else work.targets
 
 
+def _without_place(work: Work) -> Work:
+    """Returns the work without the stage that it is of, and the number of steps."""
+    match work:
+        case GenerationWork():
+            work = work._replace(part="", trained=True)
+        case ReadingWork():
+            work = work._replace(part="")
+    return work._replace(stage="", steps=0)
+
+
 def _program(work: Work) -> Work:
     """Returns the work without what changes no array, and without its number of targets."""
-    work = work._replace(stage="", steps=0)
+    work = _without_place(work)
     match work:
         case GenerationWork():
             return work
+        case ReadingWork():
+            return work._replace(targets=0)
         case ScoringWork():
             return work._replace(shape=work.shape._replace(targets=0, sequences=0))
         case TrainingWork():
@@ -181,16 +222,25 @@ def decoder_config(config: RunConfig, role: Role, mesh: Mesh) -> DecoderConfig:
     return planned_config(getattr(config, role), mesh.devices.flat[0])
 
 
-def _memory(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
+def memory_of(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
+    """Compiles the step of a work and returns its memory on each device."""
     match work:
         case TrainingWork():
             return memory.train_step(
                 model, work.train, work.objective, work.targets, mesh, work.soft
             )
         case ScoringWork():
-            return memory.scoring_step(model, work.shape, mesh)
+            return memory.scoring_step(_scored(work, model), work.shape, mesh)
+        case ReadingWork():
+            shape = work.rows, work.width, work.targets, work.soft
+            return memory.reading_step(model, *shape, mesh)
         case GenerationWork():
             return memory.generation_step(model, work.settings, work.rows, work.width, mesh)
+
+
+def _scored(work: ScoringWork, model: DecoderConfig) -> DecoderConfig:
+    """Returns the config of the model that is scored: as downloaded it has no adapter."""
+    return model if work.trained else dataclasses.replace(model, lora=None)
 
 
 def work_time(
@@ -201,6 +251,9 @@ def work_time(
         case TrainingWork():
             step = costs.train_step(model, work.train, work.targets, mesh)
         case ScoringWork():
+            scored = _scored(work, model)
+            step = costs.scoring_step(scored, work.rows, work.width, work.targets, mesh)
+        case ReadingWork():
             step = costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case GenerationWork():
             new, prefilled = work.settings.max_new_tokens, calls(mesh)[0] * PREFILL_TOKENS
@@ -227,7 +280,7 @@ def propose(
 
         def takes(rows: int, policy: Any = policy) -> bool:
             train = dataclasses.replace(work.train, batch_rows=rows, accumulate=1, remat=policy)
-            needs = _memory(work._replace(train=train), model, mesh)
+            needs = memory_of(work._replace(train=train), model, mesh)
             return not needs.refused and needs.total <= room
 
         yield policy, largest_batch(takes, parts)
@@ -254,7 +307,7 @@ def resident(stages: list[StagePlan]) -> float | None:
     """
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        needs = [(s.memory.total + s.memory.parameters) * s.chips for s in stages]
+        needs = [(s.memory.total + s.memory.parameters) * s.devices for s in stages]
         return pages * os.sysconf("SC_PAGE_SIZE") + max(needs, default=0)
     return None
 
@@ -360,9 +413,10 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
             mesh = mesh_of(work, lengths.inputs.meshes(work.role))
             model = decoder_config(config, work.role, mesh)
             _, seconds, _ = work_time(work, model, mesh, chip)
-            known[work.stage, deep[work.stage]] = seconds
+            key = work.stage, deep[work.stage]
             total = totals.setdefault(work.stage, StageTotal())
-            total.made += 1
+            total.made += key not in known
+            known[key] = known.get(key, 0.0) + seconds
             total.seconds += seconds
             total.expected += _expected(work, seconds)
             if isinstance(work, TrainingWork):  # It writes the adapter, or else the whole model.
@@ -390,7 +444,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         total = _sum(bills.values())
         share = min(1.0, size / max(1, total["queries"]))
         teacher.append({name: value * share for name, value in total.items()})
-    chips = len(jax.devices() if devices is None else devices)
+    chips = len(jax.devices() if devices is None else devices) // chip.devices
     return StudyPlan(len(configs), chips, totals, _sum(teacher), _sum(alone))
 
 

@@ -14,9 +14,11 @@ from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.planning.plan import StagePlan, decoder_config, plan_stages
 from bridge_jax.planning.workload import (
     GenerationWork,
+    ReadingWork,
     ScoringWork,
     TrainingWork,
     opened,
+    part_of,
     workloads,
 )
 
@@ -40,20 +42,22 @@ def that_fits(
     Returns:
       Assignments such as "mesh.fsdp=-1", and the plan; None if none of them fits.
     """
-    role: Role = stage.work.role
+    role, part = stage.work.role, part_of(stage.work)
     for changes in _candidates(config, stage, len(devices)):
         try:
             changed = validate(override(config, changes), has_data=bool(config.data.path))
             stages, lengths = opened(changed, devices)
         except UserError:  # Two settings do not go together.
             continue
-        meshes: dict[Role, Meshes] = {role: lengths.inputs.meshes(role)}
+        works = workloads(stages, lengths, {stage.work.stage})
+        asked = {work.role for work in works}
+        meshes: dict[Role, Meshes] = {each: lengths.inputs.meshes(each) for each in asked}
         mesh = meshes[role].training
         state = state_bytes(decoder_config(changed, role, mesh), mesh)
         if isinstance(stage.work, TrainingWork) and state > chip.memory:
             continue
-        works = workloads(stages, lengths, {stage.work.stage})
-        (found,) = plan_stages(changed, works, meshes, chip)
+        planned = plan_stages(changed, works, meshes, chip)
+        (found,) = (each for each in planned if part_of(each.work) == part)
         if found.fits:
             return changes, found
     return None
@@ -80,9 +84,12 @@ def _candidates(config: RunConfig, stage: StagePlan, devices: int) -> Iterator[t
             if adapter:
                 yield (*sharded, *adapter)
                 yield (*sharded, *small, *adapter)
+            # An adapter that is there, or is proposed, needs its base for products alone.
+            if not getattr(config, work.role).lora.base:
+                yield (*sharded, *small, *adapter, f"{work.role}.lora.base=int8")
             for tensor in _powers(devices):
                 yield (f"mesh.tensor={tensor}", *sharded, *small, *adapter)
-        case ScoringWork():
+        case ScoringWork() | ReadingWork():
             for share in (2, 4, 8):
                 yield (f"selection.batch_tokens={max(1, config.selection.batch_tokens // share)}",)
             yield sharded

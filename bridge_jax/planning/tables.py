@@ -16,7 +16,14 @@ from bridge_jax.parallel.chips import GIB
 from bridge_jax.parallel.sharding import local_bytes
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.planning.plan import HEADROOM, StagePlan, StudyPlan, chip_hours
-from bridge_jax.planning.workload import GenerationWork, ScoringWork, Spending, TrainingWork, Work
+from bridge_jax.planning.workload import (
+    GenerationWork,
+    ReadingWork,
+    ScoringWork,
+    Spending,
+    TrainingWork,
+    Work,
+)
 from bridge_jax.progress import duration
 
 
@@ -35,6 +42,9 @@ def show(
     for role, (training, generation, _) in meshes.items():
         where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
         shown.say(console, f"{role}: {where}")
+    halves = {stage.chip.devices for stage in stages} - {1}
+    for devices in halves:
+        shown.say(console, f"a chip is {devices} devices, each with its part of the chip's GiB")
     console.print()
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
     table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
@@ -47,12 +57,13 @@ def show(
             kinds.cache,
             kinds.temporary + kinds.program,
         )
-        free = 1 - kinds.total / stage.hbm
+        free = 1 - kinds.total / stage.chip.memory
         fits = shown.cell(f"{free:.0%} free", "green")
         if not stage.fits:
             fits = shown.cell(f"no, {-free:.0%} over", "red")
-        gib = (_gib(size) for size in (*parts, kinds.total, stage.hbm))
-        name, steps = shown.cell(stage.work.stage), f"{stage.work.steps:,}"
+        sizes = (*parts, kinds.total, stage.chip.memory)
+        gib = (_gib(stage.of_chip(size)) for size in sizes)
+        name, steps = shown.cell(stage.name), f"{stage.work.steps:,}"
         table.add_row(name, steps, *gib, fits, duration(stage.seconds), stage.bound_by)
     console.print(table)
     total = sum(stage.seconds for stage in stages)
@@ -70,8 +81,8 @@ def show(
         if not stage.fits:
             shown.say(
                 console,
-                f"{stage.work.stage} does not fit: it needs {_gib(stage.memory.total)} GiB of each "
-                f"chip, which has {_gib(stage.hbm)}; {_way_out(stage.work)}, or let --propose look",
+                f"{stage.name} does not fit: it needs {_needs(stage)} GiB of each chip; "
+                f"{_way_out(stage.work)}, or let --propose look",
             )
     if resident:
         shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
@@ -90,10 +101,13 @@ def _way_out(work: Work) -> str:
         case TrainingWork():
             return (
                 "more chips on mesh.fsdp, a larger accumulate or smaller batch_rows, remat=full, "
-                f"or an adapter ({work.role}.lora.rank)"
+                f"or an adapter ({work.role}.lora.rank), whose base may be of "
+                f"{work.role}.lora.base=int8"
             )
         case ScoringWork():
             return "smaller selection.batch_tokens, or more chips on mesh.fsdp"
+        case ReadingWork():
+            return "shorter or fewer replies in a step, or more chips on mesh.fsdp"
         case GenerationWork():
             return (
                 "a smaller generation.batch_size, generation.cache=int8, more chips on mesh.fsdp, "
@@ -103,6 +117,10 @@ def _way_out(work: Work) -> str:
 
 def _axes(mesh: Mesh) -> str:
     return " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+
+
+def _needs(stage: StagePlan) -> str:
+    return " of ".join(_gib(stage.of_chip(n)) for n in (stage.memory.total, stage.chip.memory))
 
 
 def _gib(size: float) -> str:
@@ -117,7 +135,7 @@ def show_change(
     if found is None:
         shown.say(
             console,
-            f"{stage.work.stage}: none of the changes that were tried makes it fit; take chips "
+            f"{stage.name}: none of the changes that were tried makes it fit; take chips "
             "with more memory, or more of them",
         )
         return
@@ -125,8 +143,7 @@ def show_change(
     flags = " ".join(f"--config.{change}" for change in changes)
     shown.say(
         console,
-        f"{stage.work.stage}: needs {_gib(fitting.memory.total)} of {_gib(fitting.hbm)} GiB with "
-        f"{flags}",
+        f"{stage.name}: needs {_needs(fitting)} GiB with {flags}",
     )
 
 
@@ -135,7 +152,7 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
     words = [f"{rows or 'no'} rows with remat={policy}" for policy, rows in found]
     shown.say(
         console,
-        f"{stage.work.stage}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
+        f"{stage.name}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
         + ", ".join(words),
     )
 

@@ -24,7 +24,7 @@ from bridge_jax.data.example import Example, with_task_text
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.ledger.prices import in_usd
-from bridge_jax.methods import teacher
+from bridge_jax.methods import rollouts, teacher
 from bridge_jax.methods.checks import fits
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.shortening import Paying
@@ -32,7 +32,7 @@ from bridge_jax.methods.teacher import Asking
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.stages import ByLength, Load, Packed, Stage
+from bridge_jax.pipeline.stages import ByLength, Load, OwnReplies, Packed, Stage
 from bridge_jax.selection import batches
 from bridge_jax.selection.batches import Shape
 from bridge_jax.text.packing import pack
@@ -60,12 +60,16 @@ class TrainingWork(NamedTuple):
 
 
 class ScoringWork(NamedTuple):
-    """Scoring steps of one shape, that of the largest batch; smaller ones count as parts of it."""
+    """Scoring steps of one shape, that of the largest batch; smaller ones count as parts of it.
+
+    `trained` is whether a stage has trained the model, so that it has its adapter.
+    """
 
     stage: str
     role: Role
     shape: Shape
     steps: int
+    trained: bool = True
 
     @property
     def rows(self) -> int:
@@ -84,7 +88,11 @@ class ScoringWork(NamedTuple):
 
 
 class GenerationWork(NamedTuple):
-    """Generation from prompts of at most `width` tokens, `rows` at a time, `steps` times."""
+    """Generation from prompts of at most `width` tokens, `rows` at a time, `steps` times.
+
+    `trained` is whether a stage has trained the model; `part` is "replies" where a training has its
+    own model write them, between its steps.
+    """
 
     stage: str
     role: Role
@@ -92,9 +100,39 @@ class GenerationWork(NamedTuple):
     width: int
     steps: int
     settings: GenerationConfig
+    trained: bool = True
+    part: str = ""
 
 
-Work = TrainingWork | ScoringWork | GenerationWork
+class ReadingWork(NamedTuple):
+    """Reading of packed rows with `targets` targets each by a model that is not trained.
+
+    It reads what a training learns from, between its steps, for the probability of each target, or
+    for the `soft` most probable tokens.
+    """
+
+    stage: str
+    role: Role
+    rows: int
+    width: int
+    targets: int
+    steps: int
+    soft: int = 0
+    part: str = "reading"
+
+
+Work = TrainingWork | ScoringWork | GenerationWork | ReadingWork
+
+
+def part_of(work: Work) -> str:
+    """Returns which of the programs of its stage a work is; "" of a stage with one."""
+    return work.part if isinstance(work, GenerationWork | ReadingWork) else ""
+
+
+def name_of(work: Work) -> str:
+    """Returns the stage of a work, and which of its programs it is where there are several."""
+    part = part_of(work)
+    return f"{work.stage}: {part}" if part else work.stage
 
 
 class Lengths:
@@ -211,6 +249,9 @@ def workloads(
 ) -> list[Work]:
     """Returns the work of each stage that runs a model, in order.
 
+    A training on a model's own replies has several: writing them, another model's reading of them,
+    and the training itself, which is the last.
+
     Args:
       stages: of a run.
       lengths: of its sequences.
@@ -221,7 +262,9 @@ def workloads(
         role, load = stage.artifact.role, stage.load
         if not role or not load or (only is not None and stage.name not in only):
             continue
-        if stage.artifact.work == "train":
+        if stage.artifact.work == "train" and load.replies:
+            found += _on_replies(stage, role, load, load.replies, lengths)
+        elif stage.artifact.work == "train":
             ((_, fit),) = fits([stage])
             shape = Packed(fit.train.batch_rows, fit.train.row_tokens)
             targets, batches = _packed(shape, role, load, lengths)
@@ -232,14 +275,54 @@ def workloads(
             minimised = fit.train, fit.objective
             found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
         elif stage.artifact.work == "score":
-            found.append(ScoringWork(stage.name, role, *_scoring(stage.name, role, load, lengths)))
+            scored = _scoring(stage.name, role, load, lengths)
+            found.append(ScoringWork(stage.name, role, *scored, _is_trained(stage, stages)))
         else:
             settings, count = stage.params.generation, lengths.examples(load) * load.passes
             rows = engine.slots_of(settings, count, lengths.inputs.meshes(role).generation)
             width = max(lengths.prompts(role, load))
             steps = math.ceil(count / rows)
-            found.append(GenerationWork(stage.name, role, rows, width, steps, settings))
+            trained = _is_trained(stage, stages)
+            found.append(GenerationWork(stage.name, role, rows, width, steps, settings, trained))
     return found
+
+
+def _is_trained(stage: Stage, stages: Seq[Stage]) -> bool:
+    """Returns whether the model of a stage is one that another stage has trained."""
+    role, read = stage.artifact.role, set(stage.reads.values())
+    return any(
+        each.name in read and each.artifact.work == "train" and each.artifact.role == role
+        for each in stages
+    )
+
+
+def _on_replies(
+    stage: Stage, role: Role, load: Load, replies: OwnReplies, lengths: Lengths
+) -> list[Work]:
+    """Returns the work of a training on a model's own replies, each of them at its longest."""
+    ((_, fit),) = fits([stage])
+    train, settings, count = fit.train, replies.generation, replies.count
+    mesh = lengths.inputs.meshes(role).generation
+    slots, width = engine.slots_of(settings, count, mesh), max(lengths.prompts(role, load))
+    writing = math.ceil(count / slots) * train.steps
+    found: list[Work] = [
+        GenerationWork(stage.name, role, slots, width, writing, settings, part="replies")
+    ]
+    in_row = max(1, train.row_tokens // (width + settings.max_new_tokens))
+    rows = -(-math.ceil(count / in_row) // train.batch_rows) * train.batch_rows
+    wide = min(rollouts.WIDTH, train.row_tokens)
+    targets = -(-min(in_row * settings.max_new_tokens, train.row_tokens) // wide) * wide
+    if replies.reader:
+        # What is kept of each target's most probable tokens is read in batches, the rest at once.
+        at_once = train.batch_rows if replies.soft else rows
+        readings = rows // at_once * train.steps
+        shape = at_once, train.row_tokens, targets, readings, replies.soft
+        found.append(ReadingWork(stage.name, replies.reader, *shape))
+    learned = dataclasses.replace(train, batch_rows=rows)
+    work = TrainingWork(
+        stage.name, role, learned, fit.objective, targets, train.steps, replies.soft
+    )
+    return [*found, work]
 
 
 def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[Shape, int]:

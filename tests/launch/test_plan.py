@@ -135,7 +135,7 @@ def test_the_step_is_that_of_the_objective_of_the_stage(
         config_io.load(tiny_config), ["student_training.rationale_weight=0.125"]
     )
     (work,) = workload.workloads(*workload.opened(config), {"tutoring/student"})
-    plan._memory(work, tiny_model[0], one_device)
+    plan.memory_of(work, tiny_model[0], one_device)
     assert set(traced) == {SFT(0.125)}
 
 
@@ -216,11 +216,64 @@ def test_chips_are_found_by_what_devices_call_themselves():
 
     for kind, name in {
         "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e",
-        "TPU v4": "v4",
+        "TPU v4": "v4", "TPU7x": "tpu7x",
     }.items():  # fmt: skip
         assert chips.local(Device(kind)) == chips.CHIPS[name], kind
     assert chips.local(Device("NVIDIA H100 80GB HBM3")).flops == 989e12
     assert chips.local(Device("NVIDIA A100-SXM4-40GB", 40e9)).memory == 40e9
+
+
+def test_a_chip_of_two_devices_is_planned_and_billed_as_one():
+    pytest.importorskip("libtpu")
+    devices, chip = chips.topology("tpu7x:2x2x1")
+    assert len(devices) == 8 and chip.devices == 2
+    assert chips.memory(devices[0]) == chip.memory == 94.75 * chips.GIB  # As XLA says.
+    assert len(devices) * chip.flops == 4 * 2307e12
+    config = config_io.override(RunConfig(), ["data.pool=8", "data.test=4"])
+    stages, lengths = workload.opened(config, devices)
+    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    meshes = checks.meshes_of(stages, lengths.inputs)
+    assert dict(meshes["assistant"].training.shape) == {"data": 1, "fsdp": 8, "tensor": 1}
+
+    def measure(*_):
+        return memory.Memory(2 * chips.GIB, 0, 0, 0, 0)
+
+    (found,) = plan.plan_stages(config, works, meshes, chip, measure=measure)
+    assert (found.devices, found.chips) == (8, 4)
+    told = found.to_json()
+    assert (told["chips"], told["gib_per_chip"], told["hbm_gib"]) == (4, 4, 189.5)
+    assert plan.chip_hours([found]) == pytest.approx(4 * found.expected / 3600)
+
+
+def test_an_int8_base_is_proposed_for_a_training_that_does_not_fit():
+    from configs import medical_7b
+
+    config = medical_7b.get_config()
+    stages, lengths = workload.opened(config)
+    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    meshes = checks.meshes_of(stages, lengths.inputs)
+    kinds = memory.Memory(1, 2, 3, 4, 5)
+    (stage,) = plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"], measure=lambda *_: kinds)
+
+    def offered(config):
+        candidates = list(proposals._candidates(config, stage, 4))
+        return [n for n, each in enumerate(candidates) if "assistant.lora.base=int8" in each]
+
+    (at,) = offered(config)
+    assert at == 4  # After what changes no result.
+    assert not offered(config_io.override(config, ["assistant.lora.base=int8"]))
+
+
+def test_a_model_that_nobody_trained_is_scored_without_an_adapter():
+    from configs import medical_7b
+
+    def scored(*settings):
+        config = config_io.override(medical_7b.get_config(), settings)
+        run = workload.opened(config)
+        (work,) = workload.workloads(*run, {"apprenticeship/scores"})
+        return work.trained
+
+    assert scored() and not scored("warmup.fraction=0")
 
 
 def test_steps_that_differ_little_are_compiled_once(monkeypatch):
@@ -237,7 +290,7 @@ def test_steps_that_differ_little_are_compiled_once(monkeypatch):
         )
         return memory.Memory(1, 2, 3, 4, 5)
 
-    monkeypatch.setattr(plan, "_memory", remember)
+    monkeypatch.setattr(plan, "memory_of", remember)
     planned = list(plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"]))
     assert [stage.work for stage in planned] == works and planned[0].memory.total == 15
     # Trainings of one model differ in their steps and rates alone.
@@ -313,7 +366,7 @@ def test_generation_keeps_the_weights_that_were_read(one_device):
     meshes = checks.meshes_of(stages, lengths.inputs)
     patched = pytest.MonkeyPatch()
     with patched.context() as patch:
-        patch.setattr(plan, "_memory", lambda *_: memory.Memory(1, 0, 2, 3, 4))
+        patch.setattr(plan, "memory_of", lambda *_: memory.Memory(1, 0, 2, 3, 4))
         (found,) = plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"])
     student = planned_config(config.student)
     assert found.memory.held == 4 * decoder.count_parameters(student)  # f32 on a CPU

@@ -53,6 +53,20 @@ def test_flops_of_training(one_device, monkeypatch):
     assert costs.train_step(CONFIG, kept, 5, one_device).flops == 3 * forward + 4 * head
 
 
+def test_kernels_of_an_int8_base_are_read_and_gathered_as_bytes():
+    adapted = dataclasses.replace(CONFIG, lora=LoraConfig(rank=1), dtype=jnp.bfloat16)
+    rounded = dataclasses.replace(adapted, lora=LoraConfig(rank=1, base="int8"))
+    floats, bytes_ = (costs.train_step(c, TRAIN, 5, EIGHT) for c in (adapted, rounded))
+    assert floats.flops == bytes_.flops
+    # Of 2 bytes, in three passes by four replicas; gathered twice by both halves of `data`.
+    assert floats.bytes - bytes_.bytes == LAYERS * 3 * 4
+    assert floats.collective_bytes - bytes_.collective_bytes == LAYERS * 2 * 2
+    floats, bytes_ = (costs.scoring_step(c, 4, 6, 2, EIGHT) for c in (adapted, rounded))
+    assert floats.bytes - bytes_.bytes == LAYERS * 4
+    assert floats.collective_bytes - bytes_.collective_bytes == LAYERS * 2
+    assert costs.cache_bytes(adapted, 4, 8) == costs.cache_bytes(rounded, 4, 8)
+
+
 def test_prompts_have_no_head_and_each_token_has_one(one_device):
     # Four prompts of 6 tokens, attending in 2 layers of 2 heads of 4.
     prompts = 2 * LAYERS * 24 + 4 * 2 * 2 * 4 * 6 * 24

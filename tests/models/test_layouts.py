@@ -225,3 +225,23 @@ def test_an_adapter_is_merged_before_generation():
     # Of query, key, value and out, gate, up and down.
     widths = (48 + 48) + 2 * (48 + 24) + (48 + 48) + 3 * (48 + 96)
     assert layouts.state_bytes(config, mesh) == base + 3 * 4 * 2 * widths
+
+
+def test_an_int8_base_is_held_as_bytes_and_generates_in_floats():
+    lora = LoraConfig(rank=2, base="int8")
+    rounded = dataclasses.replace(SMALL, lora=lora)
+    plain = dataclasses.replace(SMALL, lora=LoraConfig(rank=2))
+    mesh = abstract_mesh(MeshConfig(1, 1, 1))
+    weights = local_bytes(layouts.generation_weights(rounded, mesh))
+    # As downloaded both are floats; a trained one has its kernels in int8, with scales in f32.
+    assert layouts.held_bytes(rounded, mesh) == layouts.held_bytes(plain, mesh) == weights
+    floats, bytes_ = (layouts.held_bytes(c, mesh, trained=True) for c in (plain, rounded))
+    scales = 4 * (48 + 2 * 24 + 48 + 2 * 96 + 48)
+    assert floats - bytes_ == (HEADS + KV + MLP) // 2 - scales
+    assert layouts.held_bytes(SMALL, mesh, trained=True) == weights
+    notes = [
+        layouts.layouts(config, MeshConfig(), 8, 1, 1e9, USE).notes for config in (plain, rounded)
+    ]
+    said = "its int8 base is for training and scoring: generation has the weights in bfloat16, "
+    assert not any("int8" in note for note in notes[0])
+    assert f"{said}the adapter merged" in notes[1]

@@ -11,6 +11,7 @@ of Schulman ("k3") is of another divergence.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence as Seq
 from typing import Annotated, Any, NamedTuple
 
@@ -70,7 +71,8 @@ class Policy:
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""
         beside: Any = batch.beside
-        return dict.fromkeys((*self._parts, "drift", "clipped"), beside.weight.sum())
+        count: jax.Array = beside.weight.sum()
+        return dict.fromkeys((*self._parts, "drift", "clipped"), count)
 
     def weights(self, counts: Parts) -> Parts:
         """Returns 1, and the weight of the KL."""
@@ -121,3 +123,11 @@ def sampled_logprobs(
     hidden, output, target = at_targets(model, params, rows, dropout)
     found = logprobs_at(hidden / temperature, output, target[:, None])
     return found.reshape(rows.target.shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def reference_logprobs(
+    model: DecoderConfig, params: Any, rows: Rows, temperature: float
+) -> jax.Array:
+    """Returns `sampled_logprobs` of a model that is not trained, as one program."""
+    return sampled_logprobs(model, params, rows, temperature)
