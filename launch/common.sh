@@ -93,6 +93,29 @@ need_program() {
   [[ -n $dry_run ]] || command -v "$1" >/dev/null || fail "$1 is not installed: $2"
 }
 
+# Hosts and pods have of this machine what is under configs/, and the share. Without this check a
+# wrong path would be found only there, where machines are billed.
+require_files_of_run() {
+  local flag value config=''
+  for flag in "${rest[@]}"; do
+    value=${flag#*=}
+    case $flag in
+      --config=* | --overlay=* | --flagfile=*)
+        [[ $value == configs/* && $value != *..* ]] ||
+          usage_error "$flag is not under configs/, and nothing else of yours goes with the code: put it there"
+        [[ -e $root/$value ]] || usage_error "$flag: there is no $root/$value"
+        [[ $flag != --config=* ]] || config=$value
+        ;;
+      --data.path=* | --data.test_path=*)
+        [[ $value == /mnt/bridge/* || ! -e $value ]] ||
+          usage_error "$flag is on this machine alone: copy it to the share (docs/pods.md, part 5)," \
+            "and write --data.path=/mnt/bridge/data/${value##*/}"
+        ;;
+    esac
+  done
+  [[ -n $config ]] || usage_error "write -- --config=configs/FILE.py at the end, the config of the run"
+}
+
 # Reads the config of the run, shows the cap, and asks once; --yes answers. A mistake in the config
 # ends the script here, before anything is asked for.
 ask_about_money() {
@@ -129,6 +152,10 @@ teacher_key() {
 }
 
 require_teacher_key() {
+  if [[ $paid == unknown && -z $(teacher_key) ]]; then
+    say "No key of a teacher is in the environment. If the config has a paid one, the run will end" \
+      "with code 2 on the machines: export ${key_names// / or } first."
+  fi
   [[ $paid != yes || -n $dry_run || -n $(teacher_key) ]] ||
     fail "the teacher needs a key in the environment: export ${key_names// / or } (read -rs keeps" \
       "it off the screen)"

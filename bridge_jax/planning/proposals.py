@@ -50,7 +50,7 @@ def that_fits(
         except UserError:  # Two settings do not go together.
             continue
         works = workloads(stages, lengths, {stage.work.stage})
-        asked = {work.role for work in works}
+        asked: set[Role] = {work.role for work in works}
         meshes: dict[Role, Meshes] = {each: lengths.inputs.meshes(each) for each in asked}
         mesh = meshes[role].training
         state = state_bytes(decoder_config(changed, role, mesh), mesh)

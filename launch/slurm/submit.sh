@@ -15,7 +15,7 @@
 # bridge-NAME.log there. What is after -- goes to launch.run. The teacher's key is read from the
 # environment, which Slurm hands to the job. A paid teacher is asked about once; --yes agrees. --dry_run
 # prints the batch script and submits nothing.
-# shellcheck source-path=SCRIPTDIR
+# shellcheck source-path=SCRIPTDIR disable=SC2329
 
 . "$(dirname "$0")/../common.sh"
 
@@ -74,17 +74,21 @@ if [[ -n $dry_run ]]; then
 fi
 trap bill EXIT
 need_program sbatch "this is no login node of a Slurm cluster"
-case $verb in
-  start)
-    [[ -x .venv/bin/python ]] || fail "$root/.venv is missing: make .venv/.installed, then pip install -e '.[gpu]' in it"
-    ask_about_money "${rest[@]}"
-    require_teacher_key
-    found=$(jobs_of_run) || fail 'Slurm does not answer; the message above is of squeue'
-    [[ -z $found ]] || fail "a job of this name waits or runs already: stop it, or choose another --name"
-    batch_script | sbatch || fail 'the job was not accepted; the message above is of sbatch'
-    ;;
-  status) jobs_of_run || fail 'Slurm does not answer; the message above is of squeue' ;;
-  logs) tail -n 200 "$log" || fail 'no log yet: the job has not started' ;;
-  attach) tail -n 40 -F "$log" ;;
-  stop) scancel --me --name="$name" || fail 'Slurm does not answer; the message above is of scancel' ;;
-esac
+# In braces it is read as one: bash reads a script as it runs, and this file may change meanwhile.
+{
+  case $verb in
+    start)
+      [[ -x .venv/bin/python ]] || fail "$root/.venv is missing: make .venv/.installed, then pip install -e '.[gpu]' in it"
+      ask_about_money "${rest[@]}"
+      require_teacher_key
+      found=$(jobs_of_run) || fail 'Slurm does not answer; the message above is of squeue'
+      [[ -z $found ]] || fail "a job of this name waits or runs already: stop it, or choose another --name"
+      batch_script | sbatch || fail 'the job was not accepted; the message above is of sbatch'
+      ;;
+    status) jobs_of_run || fail 'Slurm does not answer; the message above is of squeue' ;;
+    logs) tail -n 200 "$log" || fail 'no log yet: the job has not started' ;;
+    attach) tail -n 40 -F "$log" ;;
+    stop) scancel --me --name="$name" || fail 'Slurm does not answer; the message above is of scancel' ;;
+  esac
+  exit
+}

@@ -18,11 +18,12 @@
 # Commands after the first need only --project, --location, --cluster and --name (and --type and
 # --topology, if you changed them). Types are v4, v5e, v5p, v6e and tpu7x; several slices are copies
 # of the model and exchange gradients over the network. The pods mount --nfs on /mnt/bridge, and the
-# workdir is /mnt/bridge/runs/NAME. What is after -- goes to launch.run. The teacher's key is read from the
-# environment into a Secret, which the first pod alone reads; HF_TOKEN likewise for all. A paid teacher is
-# asked about once; --yes agrees. --dry_run prints the manifest and the commands, and runs none. Between two
+# workdir is /mnt/bridge/runs/NAME. What is after -- goes to launch.run: a config under configs/ (the
+# pods read that of the image) and paths on the share. The teacher's key is read from the environment
+# into a Secret, which the first pod alone reads; HF_TOKEN likewise for all. A paid teacher is asked
+# about once; --yes agrees. --dry_run prints the manifest and the commands, and runs none. Between two
 # questions to the cluster the script waits for BRIDGE_POLL seconds (30).
-# shellcheck source-path=SCRIPTDIR
+# shellcheck source-path=SCRIPTDIR disable=SC2329
 
 . "$(dirname "$0")/../common.sh"
 
@@ -51,6 +52,16 @@ axis='[1-9][0-9]*'
   "has two axes, as 4x4"
 chips=$((${topology//x/ * })) hosts=$((${topology//x/ * } / 4))
 ((chips % 4 == 0)) || usage_error "--topology=$topology: $chips chips, and the nodes have four each"
+case $topology in
+  2x2 | 2x4 | 4x4 | 4x8 | 8x8 | 8x16 | 16x16 | 2x2x1 | 2x2x2 | 2x2x4 | 2x4x4) ;;
+  *x*x*)
+    IFS=x read -r first second third <<<"$topology"
+    ((first % 4 + second % 4 + third % 4 == 0 && first <= second && second <= third)) ||
+      usage_error "--topology=$topology: $type has 2x2x1, 2x2x2, 2x2x4, 2x4x4, and above these" \
+        "multiples of 4 in ascending order, as 4x4x8"
+    ;;
+  *) usage_error "--topology=$topology: $type has 2x2, 2x4, 4x4, 4x8, 8x8, 8x16 and 16x16" ;;
+esac
 [[ $slices =~ ^$axis$ ]] || usage_error "--slices=$slices: a number from 1"
 [[ $wait =~ ^[0-9]+[hm]$ ]] || usage_error "--wait=$wait: as 90m or 6h"
 minutes=${wait%[hm]}
@@ -58,6 +69,7 @@ minutes=${wait%[hm]}
 [[ $restarts =~ ^[0-9]+$ ]] || usage_error "--restarts=$restarts: a number"
 ((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE joins slices of several hosts" \
   "only, and $topology has one"
+[[ $verb != start ]] || require_files_of_run
 
 context=gke_${project}_${location}_$cluster
 jobset=jobset.jobset.x-k8s.io/$name
@@ -288,38 +300,42 @@ start() {
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-if [[ -z $dry_run ]]; then
-  trap bill EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM HUP
-fi
-need_program gcloud 'https://cloud.google.com/sdk/docs/install'
-need_program kubectl 'gcloud components install kubectl gke-gcloud-auth-plugin'
-if [[ $verb == start ]]; then
-  ask_about_money "${rest[@]}"
-  require_teacher_key
-fi
-connect
-case $verb in
-  start) start ;;
-  status)
-    say "JobSet: $(conditions)"
-    pods >&2 || fail 'the pods cannot be listed; the message above is of kubectl'
-    ;;
-  logs) kube logs -l "$pods_of_run" --all-containers --prefix --tail=100 || fail "there are no" \
-    "pods: $(this status)" ;;
-  attach)
-    kube logs -f -l "$pods_of_run,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0" \
-      --container=run --tail=40 ||
-      fail "the connection ended, or there is no pod. The run does not need it: $(this status)"
-    ;;
-  stop)
-    kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run" \
-      "of this name: $(this status)"
-    say "the pods save their state and end; start resumes the run"
-    ;;
-  delete)
-    kube delete "$jobset" --ignore-not-found --wait >&2 || fail 'the JobSet cannot be deleted; the message above is of kubectl'
-    kube delete secret "$name-keys" --ignore-not-found >&2 || fail 'the Secret with the keys cannot be deleted; the message above is of kubectl'
-    ;;
-esac
+# In braces it is read as one: bash reads a script as it runs, and this file may change meanwhile.
+{
+  if [[ -z $dry_run ]]; then
+    trap bill EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+  fi
+  need_program gcloud 'https://cloud.google.com/sdk/docs/install'
+  need_program kubectl 'gcloud components install kubectl gke-gcloud-auth-plugin'
+  if [[ $verb == start ]]; then
+    ask_about_money "${rest[@]}"
+    require_teacher_key
+  fi
+  connect
+  case $verb in
+    start) start ;;
+    status)
+      say "JobSet: $(conditions)"
+      pods >&2 || fail 'the pods cannot be listed; the message above is of kubectl'
+      ;;
+    logs) kube logs -l "$pods_of_run" --all-containers --prefix --tail=100 || fail "there are no" \
+      "pods: $(this status)" ;;
+    attach)
+      kube logs -f -l "$pods_of_run,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0" \
+        --container=run --tail=40 ||
+        fail "the connection ended, or there is no pod. The run does not need it: $(this status)"
+      ;;
+    stop)
+      kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run" \
+        "of this name: $(this status)"
+      say "the pods save their state and end; start resumes the run"
+      ;;
+    delete)
+      kube delete "$jobset" --ignore-not-found --wait >&2 || fail 'the JobSet cannot be deleted; the message above is of kubectl'
+      kube delete secret "$name-keys" --ignore-not-found >&2 || fail 'the Secret with the keys cannot be deleted; the message above is of kubectl'
+      ;;
+  esac
+  exit
+}

@@ -19,11 +19,12 @@
 #
 # Commands after the first need only --project, --zone and --name. --nfs is a Filestore share, mounted
 # on /mnt/bridge: the workdir is /mnt/bridge/runs/NAME. --wait is how long the request may stay in the
-# queue. What is after -- goes to launch.run. The teacher's key is read from the environment
-# (GEMINI_API_KEY, OPENAI_API_KEY) and is sent to the first host alone; HF_TOKEN to all. A paid teacher
-# is asked about once; --yes agrees. --dry_run prints the commands and runs none. Between two questions
-# to Google the script waits for BRIDGE_POLL seconds (30).
-# shellcheck source-path=SCRIPTDIR
+# queue. What is after -- goes to launch.run: a config under configs/, as nothing else of yours goes with
+# the code, and paths on the share. The teacher's key is read from the environment (GEMINI_API_KEY,
+# OPENAI_API_KEY) and is sent to the first host alone; HF_TOKEN to all. A paid teacher is asked about
+# once; --yes agrees. --dry_run prints the commands and runs none. Between two questions to Google the
+# script waits for BRIDGE_POLL seconds (30).
+# shellcheck source-path=SCRIPTDIR disable=SC2329
 
 . "$(dirname "$0")/../common.sh"
 
@@ -32,7 +33,10 @@ read_flags 'start watch status logs attach stop delete' 'name type runtime proje
   'spot delete_at_end' "$@"
 require_flags project zone
 require_name "$name"
-[[ $verb == start || $verb == watch ]] && require_flags nfs
+if [[ $verb == start || $verb == watch ]]; then
+  require_flags nfs
+  [[ $nfs == *:/* ]] || usage_error "--nfs=$nfs: ADDRESS:/SHARE"
+fi
 
 case $type in
   v5litepod-[1-9]*) image=v2-alpha-tpuv5-lite ;;
@@ -42,6 +46,7 @@ case $type in
   tpu7x* | v7x*) usage_error "--type=$type: TPU7x is had through GKE alone: launch/tpu/gke.sh" ;;
   *) usage_error "--type=$type: one as v5litepod-16, v6e-16, v5p-16 or v4-16" ;;
 esac
+[[ $verb != start && $verb != watch ]] || require_files_of_run
 where=(--project="$project" --zone="$zone")
 trouble='' hosts=0 answers=''
 tmp=$(mktemp -d)
@@ -166,6 +171,10 @@ request() {
 
 remove() {
   local tries
+  if [[ -z $dry_run && $(request_state) == NONE ]]; then
+    say "there is no slice $name to delete"
+    return
+  fi
   queue delete "$name" --force --quiet --async || fail "the slice cannot be deleted; the message" \
     "above is Google's"
   [[ -z $dry_run ]] || return 0
@@ -405,7 +414,11 @@ status() {
   say "request: $(request_state)"
   say "slice: $(node_state)"
   run_state >"$tmp/state"
-  say "run: $(<"$tmp/state")"
+  if ((hosts)); then
+    say "run: $(<"$tmp/state")"
+  else
+    say "run: none, as there are no hosts"
+  fi
   [[ -z $answers ]] || say "${answers//bridge-host /  }"
 }
 
@@ -414,28 +427,32 @@ on_first() {
     fail "the connection ended, or there is no slice. The run does not need it: $(this status)"
 }
 
-if [[ -z $dry_run ]]; then
-  trap bill EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM HUP
-fi
-need_program gcloud 'https://cloud.google.com/sdk/docs/install'
-if [[ $verb == start || $verb == watch ]]; then
-  ask_about_money "${rest[@]}"
-  require_teacher_key
-fi
-[[ -n $dry_run || -n $(gcloud auth list --filter=status:ACTIVE --format='value(account)' 2>/dev/null) ]] ||
-  fail 'gcloud is not logged in: gcloud auth login'
-case $verb in
-  start | watch) "$verb" ;;
-  status) status ;;
-  logs) on_first "tail -n 100 /mnt/bridge/logs/$name/*.log" ;;
-  attach) on_first "tail -n 40 -F /mnt/bridge/logs/$name/\$(hostname).log" ;;
-  stop)
-    count_hosts
-    ((hosts)) || fail 'there is no slice, so no run'
-    ask all end </dev/null || fail "$(complaint)"
-    say "${answers//bridge-host /}"
-    ;;
-  delete) remove ;;
-esac
+# In braces it is read as one: bash reads a script as it runs, and this file may change meanwhile.
+{
+  if [[ -z $dry_run ]]; then
+    trap bill EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+  fi
+  need_program gcloud 'https://cloud.google.com/sdk/docs/install'
+  if [[ $verb == start || $verb == watch ]]; then
+    ask_about_money "${rest[@]}"
+    require_teacher_key
+  fi
+  [[ -n $dry_run || -n $(gcloud auth list --filter=status:ACTIVE --format='value(account)' 2>/dev/null) ]] ||
+    fail 'gcloud is not logged in: gcloud auth login'
+  case $verb in
+    start | watch) "$verb" ;;
+    status) status ;;
+    logs) on_first "tail -n 100 /mnt/bridge/logs/$name/*.log" ;;
+    attach) on_first "tail -n 40 -F /mnt/bridge/logs/$name/\$(hostname).log" ;;
+    stop)
+      count_hosts
+      ((hosts)) || fail 'there is no slice, so no run'
+      ask all end </dev/null || fail "$(complaint)"
+      say "${answers//bridge-host /}"
+      ;;
+    delete) remove ;;
+  esac
+  exit
+}

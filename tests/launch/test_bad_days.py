@@ -169,7 +169,10 @@ DAYS = {
         {"faults": ["readonly"]}, 1, ["is not writable", "Billed: no TPU in the name"],
         verb="watch", flags=["--delete_at_end", *START],
     ),
-    "status of nothing": Day({}, 0, ["request: NONE", "run: lost", FREE], verb="status", flags=[]),
+    "status of nothing": Day(
+        {}, 0, ["request: NONE", "run: none, as there are no hosts", FREE], verb="status", flags=[]
+    ),
+    "delete of nothing": Day({}, 0, ["there is no slice bridge", FREE], verb="delete", flags=[]),
     "attach to nothing": Day({}, 1, ["there is no slice", FREE], verb="attach", flags=[]),
 }  # fmt: skip
 
@@ -244,6 +247,10 @@ IMAGE = ["--image=i:1", *START]
 NODES = "STILL BILLED: 4 nodes with 4 chips of v5e each"
 GKE_DAYS = {
     "a good day": Day({}, 0, ["started in 4 pods", NODES, "keeps asking for nodes"], flags=IMAGE),
+    "a good day with TPU7x": Day(
+        {}, 0, ["started in 4 pods", "STILL BILLED: 4 nodes with 4 chips of tpu7x each"],
+        flags=["--type=tpu7x", "--topology=2x2x4", "--spot", *IMAGE],
+    ),
     "no JobSet in the cluster": Day(
         {"no_crd": True}, 1, ["the cluster has no JobSet", "no node with v5e"], flags=IMAGE
     ),
@@ -313,3 +320,26 @@ def test_a_slurm_job_is_submitted_once(tmp_path):
     code, said = play(tmp_path, "slurm/submit.sh", "stop")
     assert code == 0
     assert "Nothing of the name bridge waits or runs in Slurm." in said
+
+
+@pytest.mark.parametrize("script", ["tpu/queued_resource.sh", "tpu/gke.sh", "slurm/submit.sh"])
+def test_a_script_may_change_while_it_runs(script, tmp_path):
+    """As after a `git pull` beside a `watch`: bash reads on where it was in the file."""
+    copy = tmp_path / "launch" / script
+    shutil.copytree(ROOT / "launch", tmp_path / "launch", ignore=lambda *_: ["__pycache__"])
+    (tmp_path / "new").write_text("# This line is new, and has (a bracket)\n" + copy.read_text())
+    program = tmp_path / "bin/program"
+    program.parent.mkdir()
+    answer = 'case "$*" in *describe*) ;; *) echo gke_p_z_c ;; esac'
+    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/new" > "{copy}"\n{answer}\n')
+    program.chmod(0o755)
+    for name in cloud_stub.PROGRAMS:
+        (tmp_path / "bin" / name).symlink_to(program)
+    flags = {"tpu/queued_resource.sh": WHERE, "tpu/gke.sh": GKE, "slurm/submit.sh": []}[script]
+    done = subprocess.run(
+        [copy, "status", *flags], capture_output=True, text=True, check=False, timeout=100,
+        env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "BRIDGE_POLL": "0"},
+    )  # fmt: skip
+    assert copy.read_text().startswith("# This line is new")
+    assert done.returncode == 0
+    assert "line " not in done.stderr
