@@ -13,7 +13,7 @@ from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
-# Each row alone on a device: its log-probabilities are the same to the bit, whatever else is written.
+# Rows of their own device have the same log-probabilities to the bit, whatever else is written.
 ALL_DEVICES = True  # See conftest.py.
 
 SETTINGS = ("data.pool=4", "generation.max_new_tokens=6", "rationales.show_gold=false")
