@@ -90,6 +90,7 @@ def test_the_written_config_trains_a_student(folder, tmp_path, monkeypatch):
     short = [f"--{name}.steps=2" for name in ("student_training", "labels_training")]
     short += ["--assistant_training.steps=2", "--warmup.train.steps=2", "--instruct.examples=4"]
     short += ["--generation.max_new_tokens=4", "--data.test=6", "--data.pool=60"]
+    short += ["--evaluation.student_before=false"]
     with FakeVendor() as vendor:
         vendor.answer = tickets.team_of
         here = [*PRICED, f"--teacher.base_url={vendor.url}/v1", f"--write={config}"]

@@ -27,10 +27,10 @@ def kill_within(config, workdir, stage, seconds):
         while process.poll() is None and not is_begun(workdir, stage):
             if (workdir / stage).exists():  # It is finished.
                 break
-            time.sleep(0.001)
+            time.sleep(0.005)
         end = time.monotonic() + seconds
         while process.poll() is None and is_begun(workdir, stage) and time.monotonic() < end:
-            time.sleep(0.001)
+            time.sleep(0.005)
     finally:
         process.kill()
         _, err = process.communicate()

@@ -340,7 +340,7 @@ def test_another_error_of_the_compiler_is_raised():
         memory._memory(Refused("INTERNAL: mosaic failed"), 1, 1, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.plans
 def test_a_7b_that_does_not_fit_is_told_so_and_what_fits_is_proposed():
     pytest.importorskip("libtpu")
     from configs import medical_7b
@@ -357,6 +357,29 @@ def test_a_7b_that_does_not_fit_is_told_so_and_what_fits_is_proposed():
     changes, fitting = proposals.that_fits(config, found, devices, chip)
     assert changes == ("mesh.data=1", "mesh.fsdp=-1")
     assert fitting.fits and 3 < fitting.memory.total / chips.GIB < 14
+
+
+def test_the_first_change_with_which_a_stage_fits_is_proposed(monkeypatch):
+    """Changes that leave the base whole on each chip are tried first, and do not fit."""
+    from configs import medical_7b
+
+    config = config_io.override(medical_7b.get_config(), ["mesh.data=4", "mesh.fsdp=1"])
+    devices, chip, tried = jax.devices()[:4], chips.CHIPS["v5e"], []
+
+    def needs(work, model, mesh):
+        tried.append((work.train.remat, mesh.shape["fsdp"]))
+        whole = mesh.shape["fsdp"] == 1
+        return memory.Memory(chip.memory if whole else 2, 0, 0, 1, 0, refused=whole)
+
+    monkeypatch.setattr(plan, "_memory", needs)
+    stages, lengths = workload.opened(config, devices)
+    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    (found,) = plan.plan_stages(config, works, checks.meshes_of(stages, lengths.inputs), chip)
+    assert not found.fits and found.memory.refused
+    changes, fitting = proposals.that_fits(config, found, devices, chip)
+    assert changes == ("mesh.data=1", "mesh.fsdp=-1")
+    assert fitting.fits and fitting.memory.total == 3
+    assert tried[-1][1] == 4 and {fsdp for _, fsdp in tried[:-1]} == {1}
 
 
 def test_generation_keeps_the_weights_that_were_read(one_device):

@@ -197,7 +197,7 @@ def test_killed_again_and_again_the_file_is_the_same(export, tmp_path):
         process = commands.start("launch.predict", *given, f"--out={out}")
         begun = parts / f"{number:06d}.begun.jsonl"
         while process.poll() is None and not (begun.exists() and begun.stat().st_size):
-            time.sleep(0.001)
+            time.sleep(0.005)
         process.send_signal(9 if number % 2 else 15)
         process.communicate()
         assert process.returncode == (-9 if number % 2 else 75)

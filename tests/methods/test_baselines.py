@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -147,7 +148,7 @@ def test_the_loss_of_two_passes_is_that_of_distilling_step_by_step(tiny, tmp_pat
 def loss(model, sequences):
     """Returns the loss with a = 0.25, that of one part where there is only one."""
     rows = pack(sequences, 384, 0)
-    return loss_and_gradients(SFT(0.25), *model, rows)[0]["loss"]
+    return jax.jit(loss_and_gradients, static_argnums=(0, 1))(SFT(0.25), *model, rows)[0]["loss"]
 
 
 @pytest.mark.parametrize("method", ["bridge", "direct"])

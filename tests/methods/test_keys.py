@@ -31,6 +31,8 @@ from bridge_jax.methods.inputs import TEST, Inputs
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.stages import deep_keys
 
+ALL_DEVICES = True  # It cuts meshes of eight; see conftest.py.
+
 WARMUP, PSEUDO_LABELS = "apprenticeship/warmup", "apprenticeship/pseudo_labels"
 SCORES, GRADIENTS = "apprenticeship/scores", "apprenticeship/gradients"
 SELECTION, ANNOTATIONS = "apprenticeship/selection", "apprenticeship/annotations"

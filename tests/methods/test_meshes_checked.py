@@ -11,6 +11,8 @@ from bridge_jax.parallel import chips
 from bridge_jax.planning import workload
 from configs import medical_7b
 
+ALL_DEVICES = True  # See conftest.py.
+
 
 def opened(**changes):
     """Returns the 7B config with changes, its stages and its inputs, on eight devices."""

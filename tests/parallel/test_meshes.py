@@ -115,7 +115,7 @@ def gradients(config, mesh):
     ("model", "mesh"),
     [
         *on_meshes("plain", "windowed"),
-        *on_meshes("adapter"),
+        ("adapter", "2x2x2"),  # On 1x2x4 as "adapted" below.
     ],
 )
 def test_losses_and_gradients(model, mesh, one_device):

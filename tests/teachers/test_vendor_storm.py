@@ -97,11 +97,9 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("count", "kills"), [(600, 6), pytest.param(1500, 50, marks=pytest.mark.slow)]
-)
 @pytest.mark.parametrize("kind", vendors.KINDS[:2])
-def test_killed_again_and_again(kind, count, kills, tmp_path, monkeypatch):
+def test_killed_again_and_again(kind, tmp_path, monkeypatch):
+    count, kills = 1500, 50
     vendors.set_keys(monkeypatch)
     vendors.make(kind, "")  # skips where the SDK is not
     path, log = tmp_path / "ledger.sqlite", tmp_path / "bills.jsonl"
