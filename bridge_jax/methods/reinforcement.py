@@ -466,7 +466,7 @@ def _replies(config: RunConfig) -> OwnReplies:
     budget = max(think.levels, default=0)
     new = budget + budget // 4 + _AROUND + think.answer_tokens
     generation = dataclasses.replace(config.generation, max_new_tokens=new)
-    reader = "student" if how.kl else None
+    reader = "student" if has_reference(how) else None
     return OwnReplies(how.groups * how.samples, generation, reader)
 
 

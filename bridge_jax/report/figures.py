@@ -450,9 +450,12 @@ def drop_overlapping(axes: Axes) -> None:
 
 
 def percent_axis(axis: Any, signed: bool = False) -> None:
-    """Labels an axis in per cent, or in signed percentage points."""
-    axis.set_major_locator(ticker.MaxNLocator(5))
+    """Labels an axis in whole per cent, from 0 to 100, or in signed percentage points."""
+    locator = ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+    axis.set_major_locator(locator)
     if signed:
         axis.set_major_formatter(lambda value, _: words.signed(value, decimals=0))
-    else:
-        axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        return
+    axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    shares = [value for value in locator() if 0 <= value <= 1]
+    axis.set_major_locator(ticker.FixedLocator(shares))

@@ -44,6 +44,7 @@ SETTINGS = (
     "reinforcement.groups=2",
     "reinforcement.samples=4",
     "reinforcement.tries=2",
+    "reinforcement.most_kl=2",
     "reinforcement.train.steps=3",
     "reinforcement.train.batch_rows=2",
     "reinforcement.train.row_tokens=192",
