@@ -98,8 +98,8 @@ class ReinforcementConfig:
       kl: weight of the KL to the student as it was before.
       most_drift: mean |log-probability while learning - while writing| of a step (`drift`), in nats
         a token: the two are of the same parameters, and should be equal up to rounding.
-      most_kl: KL to the student as it was before, in nats a token (`kl_loss`); 0 sets no limit. With
-        0 here and in `kl` that student is not kept in memory, and the KL is not logged.
+      most_kl: KL to the student as it was before, in nats a token (`kl_loss`); 0 sets no limit.
+        With 0 here and in `kl` that student is not kept in memory, and the KL is not logged.
       least_entropy: of the replies (`entropy`), in nats a token; near 0 a question has one reply.
       least_compliance: share of the replies that have an answer (`compliance`).
       least_spread: mean thinking at the budget with the most by that with the least (`spread`); 1
