@@ -7,6 +7,7 @@ another row with the same step, it is not compiled again. The page is written af
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -103,11 +104,11 @@ class Compiled:
     def __init__(self, path: Path | None):
         self._path, self._known = path, {}
         if path and path.exists():
-            # The last line of an interrupted call may be cut off: the next row must not follow it.
-            lines = path.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            path.write_text("".join(whole))
-            rows = [json.loads(line) for line in whole]
+            text = path.read_text()
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # An interrupted call has cut off its last line; it is removed.
+                os.truncate(path, len(whole.encode()))
+            rows = [json.loads(line) for line in whole.splitlines()]
             self._known = {row["key"]: Memory(**row["memory"]) for row in rows}
 
     def memory(self, topology: str, work: Work, model: DecoderConfig, mesh: Mesh) -> Memory:

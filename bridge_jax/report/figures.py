@@ -314,10 +314,11 @@ def reply_panels(steps: Sequence[Step]) -> list[Panel]:
     by_level = [(f"{_THINKING}{level}", f"{level:,}") for level in levels]
     found = []
     for title, note, known in _REPLIES:
-        named = [*known, *(by_level if title == "length" else [])]
+        named = [*known, *by_level] if title == "length" else known
         there = [(key, name) for key, name in named if key in logged]
         lines = [Line(key, name, 1 + i % len(_LOOKS)) for i, (key, name) in enumerate(there)]
-        found += [Panel(title, note, lines)] if lines else []
+        if lines:
+            found.append(Panel(title, note, lines))
     return found
 
 
