@@ -82,7 +82,7 @@ def show(
             shown.say(
                 console,
                 f"{stage.name} does not fit: it needs {_needs(stage)} GiB of each chip; "
-                f"{_way_out(stage.work)}, or let --propose look",
+                f"{_way_out(stage.work)}, or --propose finds settings that fit",
             )
     if resident:
         shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
