@@ -1,4 +1,4 @@
-"""How fast texts are written, beside `generate()` of transformers.
+"""Measures how fast texts are written, beside `generate()` of transformers.
 
 python -m benchmarks.generate --json     (long; --quick for a smoke run, --cases=30M-1 for one case)
 

@@ -1,4 +1,4 @@
-"""How many requests a second the ledger reserves and settles, every change on disk.
+"""Measures how many requests a second the ledger reserves and settles, every change on disk.
 
 python -m benchmarks.ledger --json        (about a minute)
 

@@ -7,14 +7,15 @@ another row with the same step, it is not compiled again. The page is written af
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
 from jax.sharding import Mesh
@@ -103,9 +104,11 @@ class Compiled:
     def __init__(self, path: Path | None):
         self._path, self._known = path, {}
         if path and path.exists():
-            lines = (line for line in path.read_text().splitlines(keepends=True))
-            # The last line of an interrupted call may be cut off.
-            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+            text = path.read_text()
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # An interrupted call has cut off its last line; it is removed.
+                os.truncate(path, len(whole.encode()))
+            rows = [json.loads(line) for line in whole.splitlines()]
             self._known = {row["key"]: Memory(**row["memory"]) for row in rows}
 
     def memory(self, topology: str, work: Work, model: DecoderConfig, mesh: Mesh) -> Memory:
@@ -123,7 +126,7 @@ class Compiled:
         return self._known[key]
 
 
-def section(planned: Plan, compiled: Compiled, tell: Any) -> str:
+def section(planned: Plan, compiled: Compiled, tell: Callable[[str], None]) -> str:
     """Returns the table of one plan, as Markdown."""
     devices, chip = chips.topology(planned.topology)
     config = config_io.override(config_io.load(Path(planned.config)), planned.changes)

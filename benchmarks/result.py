@@ -1,4 +1,4 @@
-"""What every benchmark prints: the form of its result and its command line."""
+"""Defines what every benchmark prints: the form of its result and its command line."""
 
 import argparse
 import json

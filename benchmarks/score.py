@@ -1,4 +1,4 @@
-"""How fast a pool is scored beside transformers: NLL and entropy of every answer.
+"""Measures how fast a pool is scored beside transformers: NLL and entropy of every answer.
 
 python -m benchmarks.score --json        (long; --quick for a smoke run, --cases=30M for one case)
 

@@ -1,4 +1,4 @@
-"""How long each strategy takes to choose from a pool, and how that grows with the pool.
+"""Measures how long each strategy takes to choose from a pool, and how that grows with the pool.
 
 python -m benchmarks.selection --json        (long; --rows=20000 to begin with)
 

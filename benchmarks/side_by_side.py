@@ -149,7 +149,7 @@ def set_up(quick: bool) -> None:
 
 
 class Setup(NamedTuple):
-    """How a case is measured.
+    """Describes how a case is measured.
 
     Attributes:
       case: its name.

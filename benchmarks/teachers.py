@@ -1,4 +1,4 @@
-"""How many answers a second a teacher behind an API gives, every one of them on the ledger.
+"""Measures how many answers a second an API teacher gives, every one of them on the ledger.
 
 python -m benchmarks.teachers --json        (some minutes)
 

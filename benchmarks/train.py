@@ -1,4 +1,4 @@
-"""How fast a training step is beside transformers with torch's AdamW.
+"""Measures how fast a training step is beside transformers with torch's AdamW.
 
 python -m benchmarks.train --json        (long; --quick for a smoke run, --cases=30M for one case)
 

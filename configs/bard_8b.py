@@ -19,10 +19,10 @@ choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
 
 The options are put in the order of a hash of their text: in the file the right one is the first.
 
-The cap of $500 buys these 225 problems whatever the replies are: all 1,350 texts at their greatest
-length, 16,384 tokens of a reply, cost $246, and with a second try for every one of them $492. At
-5,000 tokens a reply, thoughts included, and no second try they would cost about $76, and 1,000
-problems about $339; but of 1,000 the worst case is $2,186. For more problems raise `selection.size`
+The cap of $500 pays for these 225 problems in the worst case: all 1,350 texts at their greatest
+length, replies of 16,384 tokens, cost $246, and with a second try for each of them $492. With
+replies of 5,000 tokens, thoughts included, and no second try they would cost about $76, and 1,000
+problems about $339; but the worst case of 1,000 is $2,186. For more problems raise `selection.size`
 and the caps together (`budget.queries`, `budget.usd`); `launch.plan` says what they would cost.
 
 Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned for them, not run: no score is known. On v5p at

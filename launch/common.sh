@@ -93,8 +93,8 @@ need_program() {
   [[ -n $dry_run ]] || command -v "$1" >/dev/null || fail "$1 is not installed: $2"
 }
 
-# Hosts and pods have of this machine what is under configs/, and the share. Without this check a
-# wrong path would be found only there, where machines are billed.
+# Hosts and pods have the share, and of the files on this machine those under configs/. Without this
+# check a wrong path would be found only there, where machines are billed.
 require_files_of_run() {
   local flag value config=''
   for flag in "${rest[@]}"; do
@@ -106,10 +106,10 @@ require_files_of_run() {
         [[ -e $root/$value ]] || usage_error "$flag: there is no $root/$value"
         [[ $flag != --config=* ]] || config=$value
         ;;
-      --data.path=* | --data.test_path=*)
+      --data.path=* | --data.test_path=* | --config.data.path=* | --config.data.test_path=*)
         [[ $value == /mnt/bridge/* || ! -e $value ]] ||
           usage_error "$flag is on this machine alone: copy it to the share (docs/pods.md, part 5)," \
-            "and write --data.path=/mnt/bridge/data/${value##*/}"
+            "and write ${flag%%=*}=/mnt/bridge/data/${value##*/}"
         ;;
     esac
   done

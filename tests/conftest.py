@@ -36,8 +36,17 @@ def pytest_collection_finish():
 
 # The files that take longest begin, so that two workers end together.
 LONG_FIRST = (
-    *("test_readme.py", "launch", "parallel", "benchmarks", "models", "methods", "training"),
-    *("generation", "teachers", "selection", "ledger"),
+    "test_readme.py",
+    "launch",
+    "parallel",
+    "benchmarks",
+    "models",
+    "methods",
+    "training",
+    "generation",
+    "teachers",
+    "selection",
+    "ledger",
 )
 
 

@@ -1,4 +1,4 @@
-"""The notebook runs from the first cell to the last, and was committed with what it printed."""
+"""The notebook runs from the first cell to the last; outputs that are committed suit any reader."""
 
 import re
 from pathlib import Path

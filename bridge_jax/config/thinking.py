@@ -81,10 +81,10 @@ class ReinforcementConfig:
 
     Attributes:
       levels: the budgets that are asked; empty is all of `thinking.levels`. A student that is weak
-        at some of them alone needs no others, and short replies cost little.
+        at only some of them needs no others, and short replies cost little.
       questions: those that are asked: all of the `pool`, or only those that were not selected for
-        the teacher (`unselected`). A student that has learned the explanation of a question gives
-        mostly one reply to it, and replies of one reward teach nothing.
+        the teacher (`unselected`). A student that has learned the explanation of a question
+        mostly gives the same reply to it, and replies with equal rewards teach nothing.
       groups: questions of a step, each at one budget. Those whose replies all get the same reward
         teach nothing, and others are asked instead.
       tries: the most times `groups` that are asked in a step; with fewer that teach, it is smaller.
@@ -98,15 +98,17 @@ class ReinforcementConfig:
       kl: weight of the KL to the student as it was before.
       most_drift: mean |log-probability while learning - while writing| of a step (`drift`), in nats
         a token: the two are of the same parameters, and should be equal up to rounding.
-      most_kl: KL to the student as it was before, in nats a token (`kl_loss`); 0 sets no limit.
-        With 0 here and in `kl` that student is not kept in memory, and the KL is not logged.
-      least_entropy: of the replies (`entropy`), in nats a token; near 0 a question has one reply.
+      most_kl: KL to the student as it was before this training, in nats a token (`kl_loss`); 0 sets
+        no limit. With 0 here and in `kl` that student is not kept in memory, and the KL is not
+        logged.
+      least_entropy: of the replies (`entropy`), in nats a token; near 0 all replies to a
+        question are the same.
       least_compliance: share of the replies that have an answer (`compliance`).
-      least_spread: mean thinking at the budget with the most by that with the least (`spread`); 1
+      least_spread: the longest mean thinking at a budget, divided by the shortest (`spread`); 1
         where the model ignores the budget. It is logged by steps that ask the smallest and the
         largest budget.
-      limit_steps: steps over which the mean is compared with the last four limits; before there are
-        so many, nothing is.
+      limit_steps: the last four limits apply to the mean over so many steps, and not before there
+        are so many.
       train: `steps` are how many there are, and `batch_rows` a divisor of the rows of each.
     """
 

@@ -105,8 +105,9 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
     Its form is the option's text (choice), the label as listed (label), the number without
-    currency, unit, grouping and trailing zeros (numeric), the expression without its frame (math),
-    or the words with single spaces (text). Parsing a canonical answer returns it unchanged.
+    currency, unit, grouping and trailing zeros (numeric), the expression without box and dollar
+    signs (math), or the words with single spaces (text). Parsing a canonical answer returns it
+    unchanged.
 
     Args:
       text: an answer, or a number of JSON.
@@ -128,13 +129,13 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
 
 
 def is_correct(predicted: str | None, example: Example) -> bool:
-    """Returns whether a canonical answer equals the gold one, in value, or nearly (text).
+    """Returns whether a canonical answer equals the gold one; a text has to be close enough.
 
     Raises a `ValueError` for a question without a gold answer: see `verdict`.
 
-    Numbers are equal if their values are. A gold number with two or more decimals is taken to be
-    rounded: there, half a unit of its last decimal is allowed. Integers, fractions and single
-    decimals (doses, days) get no tolerance. Our rule.
+    Numbers and expressions are equal if their values are. A gold number with two or more decimals
+    is taken to be rounded: there, half a unit of its last decimal is allowed. Integers, fractions
+    and single decimals (doses, days) get no tolerance. Our rule.
     """
     expected = example.gold
     if predicted is None:

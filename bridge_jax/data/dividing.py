@@ -22,10 +22,10 @@ from bridge_jax.errors import UserError
 # The estimated Jaccard similarity of the pieces of two questions from which they are said to repeat
 # each other, and the hash functions of the estimate, whose error is at most 0.04. Our defaults.
 _ALIKE, _HASHES = 0.8, 128
-# Hashes in bands: two questions are compared if they agree in all of a band. From a similarity of
-# 0.87 on that is more likely than not for a single band, and at 0.8 for one of the nine.
+# Bands, and hashes in each: two questions are compared if they agree in all hashes of a band. Of
+# the pairs with a similarity of 0.8 two in five do, and of those with 0.9 more than nine in ten.
 _BANDS, _BAND = 9, 13
-_COMPARED = 16  # Questions of a bucket with which others of it are compared. Our default.
+_COMPARED = 16  # Questions of a bucket, at most, that each other one is compared with. Our default.
 _PIECE = 5  # Characters. Words would not do where a script has no spaces between them.
 _LONG = 5_000  # Examples; for as many or more, progress is shown.
 
@@ -106,7 +106,7 @@ def group_alike(questions: Sequence[str]) -> list[list[int]]:
     MinHash signatures finds near it, in an order that depends on the questions alone. A question
     near several groups joins them. Where many questions share a text, such as a disclaimer, each is
     compared with a few of them. So time and memory grow with the number of questions, not with its
-    square: 512 bytes of signature for each, and about as much beside.
+    square: a question takes 512 bytes for its signature, and about as many for the search.
 
     Args:
       questions: texts; capitals and white space are not compared.

@@ -32,7 +32,7 @@ Kind = Literal["choice", "label", "numeric", "text"]
 
 
 class Guess(NamedTuple):
-    """How a file is to be read, and in words what of it was guessed."""
+    """Holds how a file is to be read, and sentences on what of it was guessed."""
 
     config: DataConfig
     said: tuple[str, ...]
@@ -193,11 +193,11 @@ def _are_splits(values: list[Any]) -> bool:
 
 
 def _is_text(values: list[Any]) -> bool:
-    """Whether these are texts of several words."""
+    """Returns whether these are texts of several words."""
     words = [len(value.split()) if isinstance(value, str) else 0 for value in values]
     return sum(words) >= _WORDS * len(words)
 
 
 def _repeats(values: list[Any]) -> bool:
-    """Whether these are a few short values, each of several rows."""
+    """Returns whether these are a few short values, each of several rows."""
     return bool(_labels([str(value).strip() for value in values if value is not None]))

@@ -1,10 +1,11 @@
 """Compares mathematical expressions by math-verify, in a process of its own (`data.mathematics`).
 
-Reads a JSON list of one or two texts a line, and writes a line for each: `true` if the one is an
-expression, or both are and equal. SymPy may take for ever on a short text, or all memory, inside
-one operation that no handler interrupts. So the operating system ends this process after
-`CPU_SECONDS` of processor time on a line, and memory is limited. TeX alone is read, by a grammar:
-the library's reader of plain expressions evaluates Python.
+Writes "ready", then reads lines, each a JSON list of one or two texts. To each it answers with a
+line: `true` if its one text is an expression, or its two are equal expressions; else `false`. On a
+short text SymPy may never end, or take all memory, in one operation that no Python handler
+interrupts. So the operating system ends this process after `CPU_SECONDS` of processor time on a
+line, and memory is limited. TeX alone is read, by a grammar: the library's reader of plain
+expressions evaluates Python.
 """
 
 import json
@@ -18,10 +19,15 @@ MEMORY = 2 * 2**30  # bytes of address space
 
 def main() -> None:
     """Answers the lines of stdin until it ends."""
+    # Ctrl-C, Slurm and systemd signal all processes of a run. Ended by that, this one would leave a
+    # question without its answer. It ends when the run closes stdin.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     from math_verify import LatexExtractionConfig, parse, verify
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, hard))
+    most = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # It ends the process.
 
     def read(text: str) -> list:
@@ -42,6 +48,7 @@ def main() -> None:
         gold, given = found
         return bool(verify(gold, given, timeout_seconds=0))
 
+    print("ready", flush=True)
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:

@@ -1,7 +1,7 @@
 r"""Reads mathematical answers, and compares them: `\frac{1}{2}` is 0.5, and {1, 2} is {2, 1}.
 
 The library math-verify does both, by SymPy (the extra `math`). Texts of models are untrusted, and a
-short one such as 9^{9^{9^9}} would never end. So it works in another process
+short one such as 9^{9^{9^9}} would never end. So the library runs in another process
 (`data.math_worker`), which the operating system ends after a second of processor time: that text
 then has no answer. The bound does not depend on the load of the machine, nor on the thread
 that asks.
@@ -9,6 +9,7 @@ that asks.
 
 import contextlib
 import functools
+import os
 import importlib.util
 import json
 import re
@@ -22,7 +23,7 @@ from bridge_jax.data import markup
 from bridge_jax.errors import UserError
 
 LONGEST = 500  # characters of an answer
-_MOST_WORDS = 2
+_MOST_WORDS = 2  # in an expression, such as a unit; a sentence has more
 _KEPT = 50_000  # comparisons that are remembered
 
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
@@ -31,12 +32,12 @@ _CLOSING = ("$", "\\)", "\\]", "**", " ", ".")
 
 
 def canonical(text: str) -> str | None:
-    r"""Returns an expression without `\boxed{}`, dollars and a full stop; None if it is none.
+    r"""Returns an expression without `\boxed{}`, dollar signs and full stop; None if it is not one.
 
-    A text of over 500 characters, or with more than two words that are no TeX, is none.
+    A text of over 500 characters, or with more than two words beside TeX commands, is not one.
 
     Raises:
-      UserError: math-verify is not installed.
+      UserError: math-verify is not installed, or does not start.
     """
     if len(text) > LONGEST:
         return None
@@ -58,7 +59,7 @@ def equal(gold: str, answer: str) -> bool:
     """Returns whether two canonical expressions have one value.
 
     Raises:
-      UserError: math-verify is not installed.
+      UserError: math-verify is not installed, or does not start.
     """
     return gold == answer or _ask(gold, answer)
 
@@ -72,38 +73,59 @@ def check_installed() -> None:
 
 
 class _Worker:
-    """The process that reads and compares; it is started when it is first needed."""
+    """Runs the process that reads and compares, from when it is first needed."""
 
     def __init__(self):
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, *texts: str) -> bool:
-        """Returns what the process says; False if it had to be ended."""
+        """Returns the answer of the process; False if the operating system has ended it."""
         with self._lock:
             if self._process is None:
-                check_installed()
-                # Without our package, which would load JAX. With -P this folder is not searched for
-                # modules: it has a `numbers`.
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
+                self._process = _start()
             process = self._process
             assert process.stdin and process.stdout
             said = ""
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(texts) + "\n")
-                process.stdin.flush()
-                said = process.stdout.readline()
-            if not said:
-                self._process = None
-                process.kill()
-                process.communicate()
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(json.dumps(texts) + "\n")
+                    process.stdin.flush()
+                    said = process.stdout.readline()
+            finally:
+                # After Ctrl-C too, or the next question would get the answer to this one.
+                if not said.endswith("\n"):
+                    self._process = None
+                    process.kill()
+                    process.communicate()
             return said.strip() == "true"
+
+
+def _start() -> subprocess.Popen[str]:
+    """Starts the process, and waits until it can answer.
+
+    Raises:
+      UserError: math-verify is not installed, or cannot be imported.
+    """
+    check_installed()
+    # Without our package, which would load JAX. With -P this folder is not searched for modules: it
+    # has a `numbers`.
+    process = subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": os.environ.get("PATH", "")},  # It reads what others wrote, so it has no keys.
+        text=True,
+    )
+    assert process.stdout
+    if process.stdout.readline().strip() != "ready":
+        process.kill()
+        process.communicate()
+        raise UserError(
+            "data.kind=math: math-verify does not start; python -c 'import math_verify' may say why"
+        )
+    return process
 
 
 _ask: Callable[..., bool] = functools.lru_cache(maxsize=_KEPT)(_Worker().ask)

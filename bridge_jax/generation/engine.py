@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
-from bridge_jax.generation.slots import FORCED, PREFILL_TOKENS, UNLESS, Size, SlotRequests
+from bridge_jax.generation.slots import FORCED, PREFILL_TOKENS, UNLESS, RequestArrays, Size
 from bridge_jax.models import decoder, lora
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
@@ -378,7 +378,7 @@ class Engine:
         return -(-len(self._slots) // 16)
 
     def _call(
-        self, fresh: tuple[Any, SlotRequests] | None, steps: int, refill: bool = False
+        self, fresh: tuple[Any, RequestArrays] | None, steps: int, refill: bool = False
     ) -> tuple[int, Any]:
         """Starts a call, on requests that are `fresh` in their slots; returns number and report."""
         assert self._state is not None
@@ -436,7 +436,7 @@ class Engine:
                     self._prompts.drop(at)
         jax.block_until_ready(self._state)  # A process that ends in a step may crash.
 
-    def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, SlotRequests]:
+    def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, RequestArrays]:
         """Puts requests into idle slots, and their prompts into the cache.
 
         Those whose prompt begins like one that a slot of the chip holds already, or like an earlier
@@ -538,14 +538,14 @@ def _dealt(items: Sequence[Any], chips: Sequence[int], parts: int, size: int) ->
     return found
 
 
-def _no_rows(count: int) -> SlotRequests:
+def _no_rows(count: int) -> RequestArrays:
     ints, floats = np.zeros(count, np.int32), np.zeros(count, np.float32)
     columns = (ints.copy(), ints.copy(), ints.copy(), np.zeros(count, np.uint32))
     forced, unless = (np.full((count, size), -1, np.int32) for size in (FORCED, UNLESS))
-    return SlotRequests(*columns, floats.copy(), floats.copy(), forced, ints.copy(), unless)
+    return RequestArrays(*columns, floats.copy(), floats.copy(), forced, ints.copy(), unless)
 
 
-def _set(rows: SlotRequests, at: int, request: Request) -> None:
+def _set(rows: RequestArrays, at: int, request: Request) -> None:
     """Writes a request into the row of its slot."""
     rows.length[at], rows.token[at] = len(request.prompt) - 1, request.prompt[-1]
     rows.limit[at], rows.stream[at] = request.limit, request.stream

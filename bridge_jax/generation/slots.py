@@ -33,8 +33,8 @@ GPU_OPTIONS = {
 }
 
 
-class SlotRequests(NamedTuple):
-    """Describes the request of each slot.
+class RequestArrays(NamedTuple):
+    """Holds the requests of all slots, in arrays with a row for each slot.
 
     Attributes:
       length: int32[B], tokens of the prompt that are in the cache: all but the last.
@@ -82,7 +82,7 @@ class State(NamedTuple):
     """The slots: what they hold, what is asked of them, and what they have written."""
 
     cache: tuple[LayerCache, ...]
-    rows: SlotRequests
+    rows: RequestArrays
     written: Written
 
 
@@ -100,7 +100,7 @@ def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: 
     out, logprobs = jnp.zeros((slots, new), jnp.int32), jnp.zeros((slots, new))
     forced, unless = jnp.full((slots, FORCED), -1), jnp.full((slots, UNLESS), -1)
     unsigned = jnp.zeros(slots, jnp.uint32)
-    rows = SlotRequests(ints, ints, ints, unsigned, floats, floats, forced, ints, unless)
+    rows = RequestArrays(ints, ints, ints, unsigned, floats, floats, forced, ints, unless)
     none = jnp.zeros(slots, bool)
     written = Written(none, ints, out, logprobs, logprobs, jnp.int32(0))
     return _placed(State(init_cache(config, slots, length, ahead), rows, written))
@@ -130,7 +130,7 @@ def decode(
     params: Any,
     state: State,
     fresh: jax.Array,
-    rows: SlotRequests,
+    rows: RequestArrays,
     seed: jax.Array,
     ends: jax.Array,
     free: jax.Array,

@@ -181,7 +181,12 @@ def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesCon
 
 # Settings that only other stages read; they are left out of the filter's key.
 _OF_OTHERS = (
-    *("show_gold", "samples", "temperature", "retries", "retry_temperature", "rounds"),
+    "show_gold",
+    "samples",
+    "temperature",
+    "retries",
+    "retry_temperature",
+    "rounds",
     "least_right",
 )
 

@@ -330,7 +330,7 @@ def stages(
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
-    if how.least_right and into == _FOR_STUDENT:  # `methods.checks` refuses both.
+    if how.least_right and into == _FOR_STUDENT:  # With rounds it is refused (`checks`).
         reads["threshold"] = THRESHOLD.name
     if how.retries:
         generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)

@@ -44,7 +44,7 @@ from bridge_jax.training.limits import Limit
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
 
 _log = logging.getLogger(__name__)
-_AROUND = 32  # Tokens around the thinking, about.
+_MARKER_TOKENS = 32  # That open and close the thinking; an estimate for plans.
 
 
 class Rollout(TypedDict):
@@ -379,14 +379,14 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             "drift",
             "most_drift",
             how.most_drift,
-            "the log-probabilities of what was written are others than those of the training; give "
+            "the log-probabilities of what was written differ from those of the training; give "
             "both one dtype (student.matmul, generation.cache=compute)",
         ),
         Limit(
             "kl_loss",
             "most_kl",
             how.most_kl,
-            "the student has gone far from what it was before; a lower "
+            "the student has become too different from what it was before; a lower "
             "reinforcement.train.learning_rate or a higher reinforcement.kl keeps it nearer",
             how.limit_steps,
         ),
@@ -463,8 +463,8 @@ def _replies(config: RunConfig) -> OwnReplies:
     """Returns what is written before each step, every reply at its longest."""
     how, think = config.reinforcement, config.thinking
     # The tokens that open and close the thinking are not known without a tokenizer.
-    budget = max(think.levels, default=0)
-    new = budget + budget // 4 + _AROUND + think.answer_tokens
+    budget = max(asked_levels(config), default=0)
+    new = budget + budget // 4 + _MARKER_TOKENS + think.answer_tokens
     generation = dataclasses.replace(config.generation, max_new_tokens=new)
     reader = "student" if has_reference(how) else None
     return OwnReplies(how.groups * how.samples, generation, reader)
@@ -485,7 +485,7 @@ def _check(config: RunConfig) -> None:
         f"{said}: only budgets of thinking.levels={','.join(map(str, config.thinking.levels))} are "
         "taught and tested; name some of these, or add it there",
     )
-    require(list(levels) == sorted(levels), f"{said}: name them from small to large")
+    require(list(levels) == sorted(set(levels)), f"{said}: name each once, from small to large")
     require(
         len(levels) == 1 or how.least_spread * levels[0] < levels[-1],
         f"reinforcement.least_spread={how.least_spread:g} is more than replies that keep to the "

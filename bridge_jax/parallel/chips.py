@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """What JAX takes for one device: a chip, but of TPU7x each of the two halves of a chip.
+    """Describes one device of JAX: a chip, or one of the two halves of a TPU7x chip.
 
     Attributes:
       memory: bytes that a program may use; of a TPU as XLA counts them, 0.25 to 1.25 GiB less
@@ -28,7 +28,7 @@ class Chip(NamedTuple):
       flops: bf16 matrix FLOP a second (f32 on a CPU).
       bandwidth: bytes a second from its memory.
       interconnect: bytes a second to the other devices, over all links.
-      devices: that a chip has; chips are what is billed.
+      devices: how many a chip has; what is billed is chips.
     """
 
     memory: float

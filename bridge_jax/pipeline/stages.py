@@ -55,15 +55,15 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True)
 class OwnReplies:
-    """What a training has its own model write before each step.
+    """Describes the replies that a training has its own model write before each step.
 
     Attributes:
       count: replies of a step.
       generation: how they are written; `max_new_tokens` is the length of the longest.
       reader: the role of another model that reads them before they are learned from; None if there
         is none.
-      soft: the most probable tokens of that model that are kept at each target; 0 where the
-        probability of the reply's own token is.
+      soft: how many of that model's most probable tokens are kept at each target; 0 keeps the
+        probability of the reply's own token.
     """
 
     count: int

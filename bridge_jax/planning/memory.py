@@ -43,8 +43,8 @@ class Memory(NamedTuple):
       cache: keys and values.
       temporary: activations, gradients, and other buffers of the compiler.
       program: the compiled step.
-      held: what lies there beside: of generation, the weights where they were read to; of a
-        training on the model's own replies, what its other programs keep between steps.
+      held: arrays of other programs: for generation, the weights as they were read; for a training
+        on the model's own replies, what its other programs keep between steps.
       refused: XLA refuses to compile the step, since it does not fit; the sum is what it needs.
     """
 
@@ -63,7 +63,7 @@ class Memory(NamedTuple):
 
     @property
     def kept(self) -> int:
-        """What stays between two runs of the step."""
+        """The bytes that stay allocated between two runs of the step."""
         return self.parameters + self.optimizer + self.cache
 
     def parts(self) -> dict[str, int]:

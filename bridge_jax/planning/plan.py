@@ -99,7 +99,7 @@ class StagePlan:
         return not self.memory.refused and self.memory.total <= self.chip.memory
 
     def of_chip(self, size: float) -> float:
-        """Returns bytes of a chip, of whose devices each has `size`."""
+        """Returns the bytes of a chip, each of whose devices has `size` bytes."""
         return size * self.chip.devices
 
     @property
@@ -148,7 +148,7 @@ def plan_stages(
     for work in works:
         program = _program(work)
         if _targets(work) >= _targets(largest.get(program)):
-            largest[program] = _without_place(work)
+            largest[program] = _without_stage(work)
 
     def needs_of(work: Work) -> memory.Memory:
         mesh = mesh_of(work, meshes[work.role])
@@ -186,8 +186,8 @@ def _targets(work: Work | None) -> int:
     return 0 if work is None or isinstance(work, GenerationWork) else work.targets
 
 
-def _without_place(work: Work) -> Work:
-    """Returns the work without the stage that it is of, and the number of steps."""
+def _without_stage(work: Work) -> Work:
+    """Returns the work without its stage and its number of steps."""
     match work:
         case GenerationWork():
             work = work._replace(part="", trained=True)
@@ -198,7 +198,7 @@ def _without_place(work: Work) -> Work:
 
 def _program(work: Work) -> Work:
     """Returns the work without what changes no array, and without its number of targets."""
-    work = _without_place(work)
+    work = _without_stage(work)
     match work:
         case GenerationWork():
             return work

@@ -84,12 +84,14 @@ def _candidates(config: RunConfig, stage: StagePlan, devices: int) -> Iterator[t
             if adapter:
                 yield (*sharded, *adapter)
                 yield (*sharded, *small, *adapter)
-            # An adapter that is there, or is proposed, needs its base for products alone.
+            # With an adapter the base is not trained, so int8 is enough for it.
             if not getattr(config, work.role).lora.base:
                 yield (*sharded, *small, *adapter, f"{work.role}.lora.base=int8")
             for tensor in _powers(devices):
                 yield (f"mesh.tensor={tensor}", *sharded, *small, *adapter)
-        case ScoringWork() | ReadingWork():
+        case ReadingWork():  # Its rows are those of the training.
+            yield sharded
+        case ScoringWork():
             for share in (2, 4, 8):
                 yield (f"selection.batch_tokens={max(1, config.selection.batch_tokens // share)}",)
             yield sharded

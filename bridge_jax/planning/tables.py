@@ -42,8 +42,8 @@ def show(
     for role, (training, generation, _) in meshes.items():
         where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
         shown.say(console, f"{role}: {where}")
-    halves = {stage.chip.devices for stage in stages} - {1}
-    for devices in halves:
+    devices = stages[0].chip.devices if stages else 1
+    if devices > 1:
         shown.say(console, f"a chip is {devices} devices, each with its part of the chip's GiB")
     console.print()
     console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
@@ -82,7 +82,7 @@ def show(
             shown.say(
                 console,
                 f"{stage.name} does not fit: it needs {_needs(stage)} GiB of each chip; "
-                f"{_way_out(stage.work)}, or let --propose look",
+                f"{_way_out(stage.work)}, or --propose finds settings that fit",
             )
     if resident:
         shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")

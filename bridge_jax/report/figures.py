@@ -241,8 +241,8 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
 
 
 _THINKING = "thinking_"  # Of the budget that follows.
-# What is logged of replies that a model learns from (`methods.rollouts`), and its name; by figure,
-# each with a title and a note. The lengths at each budget are added to the second.
+# Figures of the replies that a model learns from (`methods.rollouts`): title, note, and for each
+# line the logged number and its name. A line for each budget is added to the second.
 _REPLIES = (
     (
         "replies",
@@ -260,10 +260,14 @@ _REPLIES = (
         "Mean tokens of a reply, or of its thinking at each budget.",
         (("reply_tokens", "whole reply"),),
     ),
-    ("spread", "Longest mean thinking by the shortest.", (("spread", "spread"),)),
+    (
+        "spread",
+        "Longest mean thinking at a budget, divided by the shortest.",
+        (("spread", "spread"),),
+    ),
     (
         "KL and entropy",
-        "Nats a token; the KL is that to the model before.",
+        "Nats a token; the KL is to the model before this training.",
         (("kl_loss", "KL"), ("entropy", "entropy")),
     ),
 )
@@ -310,10 +314,11 @@ def reply_panels(steps: Sequence[Step]) -> list[Panel]:
     by_level = [(f"{_THINKING}{level}", f"{level:,}") for level in levels]
     found = []
     for title, note, known in _REPLIES:
-        named = [*known, *(by_level if title == "length" else [])]
+        named = [*known, *by_level] if title == "length" else known
         there = [(key, name) for key, name in named if key in logged]
         lines = [Line(key, name, 1 + i % len(_LOOKS)) for i, (key, name) in enumerate(there)]
-        found += [Panel(title, note, lines)] if lines else []
+        if lines:
+            found.append(Panel(title, note, lines))
     return found
 
 

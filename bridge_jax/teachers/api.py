@@ -1,4 +1,4 @@
-"""Has what all API teachers need: server, key, errors, and results of batch jobs."""
+"""Holds what all API teachers share: server, key, errors, and results of batch jobs."""
 
 import abc
 import contextlib

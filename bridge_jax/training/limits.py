@@ -1,4 +1,4 @@
-"""Limits on what each step of a training logs: beyond one the training is ruined, and stops."""
+"""Stops a training that is ruined: limits on the numbers that its steps log."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ class Limit:
       setting: of the config that holds the limit, for messages.
       bound: the largest mean that is allowed, or the smallest where `is_least`.
       why: what a mean beyond it shows, and what may help; it ends a sentence.
-      steps: that the mean is over; before so many have logged the number nothing is checked.
+      steps: how many the mean is over; nothing is checked before so many have logged the number.
       is_least: whether means below `bound` are refused instead of those above.
     """
 
@@ -30,7 +30,8 @@ class Limit:
         if len(values) < self.steps:
             return ""
         mean = sum(values) / len(values)
-        if mean >= self.bound if self.is_least else mean <= self.bound:
+        is_kept = mean >= self.bound if self.is_least else mean <= self.bound
+        if is_kept:
             return ""
         over = f"over the last {self.steps} steps " if self.steps > 1 else ""
         than = "less" if self.is_least else "more"
@@ -39,10 +40,10 @@ class Limit:
 
 
 class Watch:
-    """Follows the numbers of a training that have limits.
+    """Keeps the recent values of the numbers that have limits.
 
-    The state is a JSON value. It is saved with that of the training, so that an interruption does
-    not begin the means anew.
+    The state is a JSON value. It is saved with that of the training, so that the means go on after
+    an interruption.
     """
 
     def __init__(self, limits: Sequence[Limit]):
@@ -58,9 +59,11 @@ class Watch:
 
     @property
     def fault(self) -> str:
-        """Why the training has to stop, by the first limit that is broken; "" if none is."""
-        found = (each.fault(self._recent[each.name]) for each in self._limits)
-        return next(filter(None, found), "")
+        """Returns why the training has to stop, by the first limit that is broken; else ""."""
+        for limit in self._limits:
+            if fault := limit.fault(self._recent[limit.name]):
+                return fault
+        return ""
 
     def get_state(self) -> dict[str, list[float]]:
         """Returns the recent values of each number."""

@@ -17,7 +17,7 @@ def followed(example, steps):
     """Answers a question from its words, without looking at how it was made."""
     (it,) = [it for it in KIND_OF if f" {it} " in example.question]
     kind = KIND_OF[it]
-    place = triage.PLACES[kind]
+    place = triage.PLACE_OF_COMPLAINT[kind]
     return it, (kind, place, triage.FLOORS[place])[:steps]
 
 

@@ -1,4 +1,4 @@
-"""A run whose teacher is behind an API: the real SDK, and a vendor on loopback."""
+"""A run with an API teacher: the real SDK, and a vendor on loopback."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What methods do does not depend on the number of devices: their stages run on one here.
+"""Runs the stages of methods on one device: their results do not depend on the number.
 
 Programs for one device are compiled in half the time of those for eight. Runs on several are in
 tests/launch, and every step on each shape of mesh in tests/parallel.

@@ -68,8 +68,7 @@ def test_a_pool_without_answers_gets_a_test_that_the_teacher_answers():
     assert config.data.instruction == "Read the text and say which of these labels fits it best."
     assert config.warmup.fraction == 0 and config.selection.difficulty == "entropy"
     assert config.teacher.keep_wrong and config.rationales.filter == "confidence"
-    # Twelve answers of each of five classes, which is more than 5% of the pool, and all 40 questions
-    # of the test.
+    # Twelve answers of each of five classes, more than 5% of the pool, and all 40 of the test.
     assert (config.evaluation.teacher_test, config.budget.queries) == (40, 60 + 40)
     few = proposal.fitted(started, 120, 500, Splits(bare[:30], bare[:20], bare[:40]))
     assert few.budget.queries == 15 + 40  # At most half of the pool.

@@ -1,4 +1,4 @@
-"""The teachers behind an API, as the tests make them: real SDKs, a vendor on loopback."""
+"""The API teachers, as the tests make them: real SDKs, a vendor on loopback."""
 
 import asyncio
 import contextlib

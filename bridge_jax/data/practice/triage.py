@@ -23,7 +23,7 @@ COMPLAINTS = {
     "heart": ("palpitations", "a racing pulse"),
     "sleep": ("insomnia", "nightmares"),
 }
-PLACES = {
+PLACE_OF_COMPLAINT = {
     "skin": "pharmacy",
     "chest": "hospital",
     "stomach": "hospital",
@@ -64,7 +64,7 @@ ASKS = (
 def draw(rng: random.Random, steps: int) -> Problem:
     """Returns a question that takes `steps` rules, 1 to 3, to answer."""
     kind = rng.choice(ANSWERS[0])
-    it, place = rng.choice(COMPLAINTS[kind]), PLACES[kind]
+    it, place = rng.choice(COMPLAINTS[kind]), PLACE_OF_COMPLAINT[kind]
     told = {"name": rng.choice(NAMES), "it": it, "span": rng.choice(SPANS)}
     question = f"{rng.choice(TOLD)} {rng.choice(ASKS[steps - 1])}".format(**told)
     found = (kind, place, FLOORS[place])[:steps]

@@ -1,4 +1,4 @@
-"""Whether the head is the embedding: by what the files hold, not only by what config.json says."""
+"""The head is the embedding if the files say so, not only if config.json does."""
 
 import json
 import shutil
