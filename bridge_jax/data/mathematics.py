@@ -9,9 +9,9 @@ that asks.
 
 import contextlib
 import functools
-import os
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys

@@ -299,7 +299,7 @@ def test_it_follows_the_training_at_budgets_and_both_are_tested(tiny, tmp_path):
         (("reinforcement.train.steps=0",), "say how many steps there are"),
         (("data.labelled=false",), "rewards right answers"),
         (("reinforcement.levels=16,48",), r"levels=16,48: only budgets of thinking\.levels=16,32,"),
-        (("reinforcement.levels=32,16",), "levels=32,16: name them from small to large"),
+        (("reinforcement.levels=32,16",), "levels=32,16: name each once, from small to large"),
         (("reinforcement.least_spread=16",), "more than replies that keep to the budgets 16 to 25"),
         (
             (
