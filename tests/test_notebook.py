@@ -63,9 +63,9 @@ def test_it_runs(tmp_path, monkeypatch):
     )
     client.execute()
     printed = texts(notebook)
-    assert any("8 answers were bought for $0.0006" in text for text in printed)
+    assert any("10 answers were bought for $0.0008" in text for text in printed)
     selection, predictions = printed[-3:-1]
-    assert len(selection.splitlines()) == 8
+    assert len(selection.splitlines()) == 10
     assert all(team in "billing delivery login technical" for team in selection.split()[:1])
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 13
     assert predictions.count("\n") >= 12

@@ -191,6 +191,7 @@ ALLOWED = {
     "json.dumps(result, indent=2)",  # ASCII only, by default
     "json.dumps(planned.to_json(name), indent=2)",
     "json.dumps(seen.to_json(), indent=2)",
+    "json.dumps(said)",  # True or false, to the process that asked
     "made",  # a table
     # Of this program's own texts.
     "usage()",

@@ -39,19 +39,19 @@ def test_counts_by_hand():
 
 
 def test_counts_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    theirs = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
     names = [f"label {i}" for i in range(7)]
     gold = rng.choice(names, 300).tolist()
     said = np.where(rng.random(300) < 0.6, gold, rng.choice(names, 300)).tolist()
     found = metrics.count_by_class(rows_of(list(zip(gold, said))))
     order = [row["name"] for row in found["classes"]]
-    precision, recall, _, n = metrics.precision_recall_fscore_support(gold, said, labels=order)
+    precision, recall, _, n = theirs.precision_recall_fscore_support(gold, said, labels=order)
     assert [row["precision"] for row in found["classes"]] == pytest.approx(precision)
     assert [row["recall"] for row in found["classes"]] == pytest.approx(recall)
     assert [row["n"] for row in found["classes"]] == n.tolist()
     matrix = np.array(found["matrix"])
-    assert (matrix[:, :-2] == metrics.confusion_matrix(gold, said, labels=order)).all()
+    assert (matrix[:, :-2] == theirs.confusion_matrix(gold, said, labels=order)).all()
     assert not matrix[:, -2:].any()
 
 

@@ -371,7 +371,7 @@ def test_the_first_change_with_which_a_stage_fits_is_proposed(monkeypatch):
         whole = mesh.shape["fsdp"] == 1
         return memory.Memory(chip.memory if whole else 2, 0, 0, 1, 0, refused=whole)
 
-    monkeypatch.setattr(plan, "_memory", needs)
+    monkeypatch.setattr(plan, "memory_of", needs)
     stages, lengths = workload.opened(config, devices)
     works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
     (found,) = plan.plan_stages(config, works, checks.meshes_of(stages, lengths.inputs), chip)
