@@ -27,6 +27,7 @@ def test_it_can_be_read_anywhere():
     printed = "".join(texts(notebook))
     # Neither colors nor bars, neither warnings nor folders of the machine.
     assert not re.search(r"[\x1b\r]|Warning|/tmp|/home|/root|steps/s", printed)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert {output.output_type for output in outputs} <= {"stream", "execute_result"}
     assert all(output.get("name") != "stderr" for output in outputs)
@@ -59,7 +60,12 @@ def test_it_runs(tmp_path, monkeypatch):
     )
     where = {"metadata": {"path": str(tmp_path)}}
     client = nbclient.NotebookClient(
-        notebook, km=kernel, timeout=600, startup_timeout=300, resources=where
+        notebook,
+        km=kernel,
+        timeout=600,
+        startup_timeout=300,
+        shutdown_kernel="immediate",  # A failed cell does not leave a test that waits.
+        resources=where,
     )
     client.execute()
     printed = texts(notebook)
