@@ -32,7 +32,7 @@ from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.predictions import predict
 
 
-class Reply(TypedDict):
+class StudentReply(TypedDict):
     """A reply of the student that it learned from.
 
     Attributes:
@@ -55,7 +55,7 @@ ON_POLICY = Artifact(
     "On-policy distillation",
     "train",
     "student",
-    (*TRAINED, rows(ROLLOUTS, Reply, is_result=False)),
+    (*TRAINED, rows(ROLLOUTS, StudentReply, is_result=False)),
     is_last=True,
 )
 TUTORED = evaluation.measured(

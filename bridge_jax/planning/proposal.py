@@ -34,8 +34,8 @@ from bridge_jax.methods import teacher
 _REASONING, _ANSWER = 192, 32
 _REPLY = 2_048  # The reasoning that a vendor's model keeps to itself counts too.
 _QUERIES = 0.05  # Of the pool.
-_OF_CLASS = 12  # Answers of each class at least where there are no labels; with 3 of each none of
-# five classes of tickets was learned, with 12 all were (docs/tutorial.md).
+_OF_CLASS = 12  # Answers of each class at least where there are no labels: with 3 a student sorted
+# 33% of the tickets of docs/tutorial.md, with 12 94%.
 _TEST = 100  # Test questions that the teacher answers where nobody has, at most.
 _SHORTEST = 64  # Generated instructions have prompts of 54 tokens.
 _KEPT = 0.95  # The share of prompts at least that are not cut.
