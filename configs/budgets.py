@@ -30,7 +30,7 @@ from bridge_jax.config import (
     TrainConfig,
 )
 
-QUESTIONS, LEVELS = 400, (16, 32, 64, 128, 256)
+POOL, QUESTIONS, LEVELS = 2000, 400, (16, 32, 64, 128, 256)
 MATMUL = "bfloat16"
 
 
@@ -41,7 +41,7 @@ def get_config() -> RunConfig:
         method="budgeted",
         max_prompt_tokens=72,
         data=DataConfig(
-            pool=QUESTIONS,
+            pool=POOL,
             dev=20,
             test=100,
             domains=("samples",),
@@ -54,7 +54,7 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         selection=SelectionConfig(size=QUESTIONS, strategy="random", noise_fraction=0.0),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1, batch_rows=1)),
-        direct_training=_training(280, learning_rate=7e-4, steps=600, batch_rows=1),
+        direct_training=_training(280, learning_rate=7e-4, steps=1200, batch_rows=1),
         thinking=ThinkingConfig(
             levels=LEVELS,
             after="direct",
@@ -62,8 +62,11 @@ def get_config() -> RunConfig:
             controls=("stated", "truncated", "forced"),
         ),
         reinforcement=ReinforcementConfig(
+            levels=(16, 32, 64),
+            questions="unselected",
+            groups=48,
             tries=2,
-            train=_training(416, learning_rate=1e-4, steps=16, batch_rows=4),
+            train=_training(192, learning_rate=5e-5, steps=110, batch_rows=384, accumulate=8),
         ),
         generation=GenerationConfig(max_new_tokens=208, batch_size=100),
         evaluation=EvaluationConfig(student_before=False),
@@ -71,12 +74,18 @@ def get_config() -> RunConfig:
 
 
 def _training(
-    row_tokens: int, learning_rate: float, epochs: int = 1, steps: int = 0, batch_rows: int = 2
+    row_tokens: int,
+    learning_rate: float,
+    epochs: int = 1,
+    steps: int = 0,
+    batch_rows: int = 2,
+    accumulate: int = 1,
 ) -> TrainConfig:
     return TrainConfig(
         epochs,
         steps,
         batch_rows=batch_rows,
+        accumulate=accumulate,
         row_tokens=row_tokens,
         learning_rate=learning_rate,
         remat="none",
