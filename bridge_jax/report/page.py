@@ -20,9 +20,9 @@ from bridge_jax.data.practice import checkdigits
 from bridge_jax.evaluation import metrics
 from bridge_jax.methods.annotations import Annotation
 from bridge_jax.methods.apprenticeship import WARMUP
+from bridge_jax.methods.budget_rollouts import Rollout
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.filtering import Judged
-from bridge_jax.methods.reinforcement import Rollout
 from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes

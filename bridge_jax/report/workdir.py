@@ -16,6 +16,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods import budget_tests, data_facts
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, SelectionRecord
+from bridge_jax.methods.budget_rollouts import Rollout
 from bridge_jax.methods.budget_tests import Tested
 from bridge_jax.methods.data_facts import DataFacts
 from bridge_jax.methods.evaluation import Prediction
@@ -29,7 +30,7 @@ from bridge_jax.methods.filtering import (
 )
 from bridge_jax.methods.held_out import HELD_OUT, HeldOutAnswer
 from bridge_jax.methods.inputs import CACHE
-from bridge_jax.methods.reinforcement import REINFORCED, Rollout
+from bridge_jax.methods.reinforcement import REINFORCED
 from bridge_jax.methods.shortening import ASKED, WRITTEN, Chain
 from bridge_jax.pipeline import provenance, storage
 from bridge_jax.pipeline.artifacts import Artifact, Manifest, Sizes, Step

@@ -9,12 +9,13 @@ from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.generation.budgets import Reply
 from bridge_jax.generation.engine import Engine
-from bridge_jax.methods import reinforcement
+from bridge_jax.methods import budget_rollouts, reinforcement
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.budget_tests import OF_CONTROL, TESTED
 from bridge_jax.methods.budgeted import BUDGETED
 from bridge_jax.methods.checks import validate
-from bridge_jax.methods.reinforcement import REINFORCED, ROLLOUTS
+from bridge_jax.methods.reinforcement import REINFORCED
+from bridge_jax.methods.rollouts import ROLLOUTS
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
 from bridge_jax.training import loop
@@ -64,8 +65,8 @@ def half_right(patch):
     def read(tokenizer, thinking, ids, example):
         return Reply(tokenizer.decode(ids), example.answer if sum(ids) % 2 else None, len(ids))
 
-    patch.setattr(reinforcement.budgets, "read", read)
-    patch.setattr(reinforcement.rewards, "reward", lambda kind, right, *_: float(right))
+    patch.setattr(budget_rollouts.budgets, "read", read)
+    patch.setattr(budget_rollouts.rewards, "reward", lambda kind, right, *_: float(right))
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def uncut(tiny, tmp_path_factory):
 def killed_at(patch, place, call):
     """Kills the process, as far as it can tell, at the given call of a function."""
     owner, name, is_after = {
-        "before a step has its replies": (reinforcement.Rollouts, "_ask", False),
+        "before a step has its replies": (budget_rollouts.Rollouts, "_ask", False),
         "while replies are written": (Engine, "complete", True),
         "before a step has learned": (loop, "shard_batch", False),
         "after a step": (loop.Recorder, "step", True),
@@ -256,7 +257,7 @@ def test_the_longest_reply_has_to_fit(tiny, tmp_path, changes, message):
 def test_groups_without_a_signal_are_replaced_and_then_done_without(
     tiny, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(reinforcement.rewards, "reward", lambda *_: 0.0)
+    monkeypatch.setattr(budget_rollouts.rewards, "reward", lambda *_: 0.0)
     job = Run(tiny("reinforcement.train.steps=1", "reinforcement.kl=0.1"), tmp_path)
     train(job)
     (step,) = curve(tmp_path)
@@ -300,7 +301,7 @@ def test_it_follows_the_training_at_budgets_and_both_are_tested(tiny, tmp_path):
         (("data.labelled=false",), "rewards right answers"),
         (("reinforcement.levels=16,48",), r"levels=16,48: only budgets of thinking\.levels=16,32,"),
         (("reinforcement.levels=32,16",), "levels=32,16: name each once, from small to large"),
-        (("reinforcement.least_spread=16",), "more than replies that keep to the budgets 16 to 25"),
+        (("reinforcement.least_spread=4",), "more than replies that keep to the budgets 16 to 64"),
         (
             (
                 "reinforcement.questions=unselected",
@@ -315,3 +316,13 @@ def test_settings_that_cannot_work(changes, message):
     config = override(budgets.get_config(), ("method=bard", *changes))
     with pytest.raises(UserError, match=message):
         validate(config)
+
+
+def test_rows_need_not_hold_the_longest_reply_of_other_stages():
+    config = override(budgets.get_config(), ("method=bard",))
+    longest = config.max_prompt_tokens + config.generation.max_new_tokens
+    assert config.reinforcement.train.row_tokens < longest
+    validate(config)
+    too_short = ("method=bridge", f"assistant_training.row_tokens={longest - 1}")
+    with pytest.raises(UserError, match=f"assistant_training.row_tokens={longest - 1} is too"):
+        validate(override(budgets.get_config(), too_short))

@@ -11,8 +11,9 @@ from bridge_jax.config import RunConfig
 from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.methods import evaluation
+from bridge_jax.methods.budget_rollouts import Rollout
 from bridge_jax.methods.filtering import RATIONALES, Judged
-from bridge_jax.methods.reinforcement import REINFORCED, Rollout
+from bridge_jax.methods.reinforcement import REINFORCED
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.content import Hashes

@@ -1,0 +1,278 @@
+"""Feeds reinforcement learning with the model's own replies at budgets, in groups.
+
+A group is the replies to one question at one budget. Those whose replies all get the same reward
+teach nothing, and others are asked instead.
+"""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import jax
+import numpy as np
+
+from bridge_jax.config import GenerationConfig, ReinforcementConfig
+from bridge_jax.data.answers import is_correct
+from bridge_jax.data.example import Example
+from bridge_jax.evaluation import rewards
+from bridge_jax.evaluation.metrics import spread_of_thinking
+from bridge_jax.generation import budgets
+from bridge_jax.generation.engine import Completion, Engine, Request
+from bridge_jax.methods import rollouts
+from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.rollouts import Record
+from bridge_jax.parallel import hosts
+from bridge_jax.parallel.hosts import fetch
+from bridge_jax.parallel.sharding import shard_batch
+from bridge_jax.pipeline.models import Model
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text import packing, prompts
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.text.thinking import Form, Thinking
+from bridge_jax.training.objectives.policy import PolicyTargets, reference_logprobs
+
+_log = logging.getLogger(__name__)
+
+
+class Rollout(TypedDict):
+    """Holds a reply that was learned from.
+
+    Attributes:
+      step: of the training, from 0.
+      budget: tokens.
+      thinking: tokens of the thinking.
+      reward, advantage: of the reply, and above the mean of its group.
+    """
+
+    step: int
+    id: str
+    question: str
+    budget: int
+    completion: str
+    answer: str | None
+    correct: bool
+    thinking: int
+    reward: float
+    advantage: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Reinforcing:
+    """Parameters of the training.
+
+    Attributes:
+      how: the training settings and the objective.
+      replies: how they are sampled and rewarded; its `levels` are those that are asked.
+      form: of the replies.
+      answer_tokens: reserved for the answer.
+      generation: how the model writes.
+    """
+
+    how: Fit
+    replies: ReinforcementConfig
+    form: Form
+    answer_tokens: int
+    generation: GenerationConfig
+
+
+class Group(NamedTuple):
+    """Holds the replies to one question at one budget."""
+
+    example: Example
+    prompt: list[int]
+    written: list[Completion]
+    replies: list[budgets.Reply]
+    right: list[bool]
+    rewards: list[float]
+
+
+class Rollouts:
+    """Feeds a training with the model's own replies, in groups (`methods.rollouts`).
+
+    Groups are numbered. The position is that of the groups that were learned from or left out.
+    """
+
+    def __init__(
+        self,
+        params: Reinforcing,
+        pool: Sequence[Example],
+        model: Model,
+        reading: Rendering,
+        thinking: Thinking,
+        engine: Engine,
+        out: Folder | None = None,
+        reference: Model | None = None,
+    ):
+        """Takes the questions, the model's tokenizer and prompts, and the engine that writes.
+
+        Replies are written to `out`, if there is one. The KL is that to `reference`.
+        """
+        self._params, self._pool, self._model, self._reading = params, pool, model, reading
+        self._thinking, self._engine, self._record = thinking, engine, Record(out)
+        self._reference = reference
+        self._group = self._step = 0
+
+    def get_state(self) -> Any:
+        """Returns the numbers of groups and steps so far."""
+        return {"group": self._group, "step": self._step}
+
+    def set_state(self, state: Any) -> None:
+        """Goes to a position."""
+        self._group, self._step = state["group"], state["step"]
+
+    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+        """Returns rows of replies by the model with these parameters, and their figures."""
+        self._engine.update(params)
+        how = self._params.replies
+        kept: list[Group] = []
+        asked: list[Group] = []
+        most = how.tries * how.groups
+        while len(kept) < how.groups and len(asked) < most:
+            found = self._ask(min(how.groups - len(kept), most - len(asked)))
+            asked += found
+            kept += [g for g in found if rewards.teaches(how.reward, g.rewards, g.right)]
+        sequences = [sequence for group in kept for sequence in self._sequences(group)]
+        if not kept:
+            _log.warning(
+                "step %d: the replies to each of %d questions have one reward, so nothing is "
+                "learned; the task may be too hard or too easy, or thinking.answer_tokens=%d too "
+                "few for an answer",
+                self._step,
+                len(asked),
+                self._params.answer_tokens,
+            )
+        self._record.add(self._step, [reply for group in kept for reply in _told(group)])
+        self._step += 1
+        return self._compared(self._rows(sequences)), self._figures(asked, kept)
+
+    def _ask(self, count: int) -> list[Group]:
+        """Returns the next groups."""
+        how, seed = self._params.replies, self._params.how.seed
+        levels = how.levels
+        chosen, requests = [], []
+        for number in range(self._group, self._group + count):
+            asked, level = divmod(number, len(levels))
+            example = rollouts.question(self._pool, seed, asked)
+            example = dataclasses.replace(example, budget=levels[level])
+            prompt = self._reading.prompt(example, "reason")
+            chosen.append((example, prompt))
+            limit = longest(example.budget, self._thinking, self._params.answer_tokens)
+            for sample in range(how.samples):
+                stream = number * how.samples + sample
+                requests.append(Request(prompt, limit, how.temperature, 1.0, stream))
+        written = rollouts.complete(self._engine, requests)
+        self._group += count
+        examples = [example for example, _ in chosen for _ in range(how.samples)]
+        replies = [
+            budgets.read(self._model.tokenizer, self._thinking, each.ids, example)
+            for each, example in zip(written, examples)
+        ]
+        # Comparing mathematics has a limit of time, which hosts could meet differently.
+        right = hosts.agree(
+            [is_correct(reply.answer, example) for reply, example in zip(replies, examples)]
+        )
+        groups = []
+        for n, (example, prompt) in enumerate(chosen):
+            of = slice(n * how.samples, (n + 1) * how.samples)
+            groups.append(self._judged(example, prompt, written[of], replies[of], right[of]))
+        return groups
+
+    def _judged(
+        self,
+        example: Example,
+        prompt: list[int],
+        written: list[Completion],
+        replies: list[budgets.Reply],
+        right: list[bool],
+    ) -> Group:
+        found = [
+            rewards.reward(
+                self._params.replies.reward, ok, each.ended, reply.thinking, example.budget
+            )
+            for ok, each, reply in zip(right, written, replies)
+        ]
+        return Group(example, prompt, written, replies, right, found)
+
+    def _sequences(self, group: Group) -> list[prompts.Sequence]:
+        """Returns the training sequences of a group."""
+        found = []
+        for each, gain in zip(group.written, rewards.advantages(group.rewards)):
+            ids = rollouts.drawn_tokens(each)
+            ones = np.ones(len(ids), np.float32)
+            logprobs = np.asarray(each.sampled_logprobs, np.float32)
+            beside = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
+            found.append(prompts.Sequence(group.prompt, ids, [], beside))
+        return found
+
+    def _rows(self, sequences: list[prompts.Sequence]) -> packing.Rows:
+        """Returns packed rows; without sequences, a batch without a token to learn from."""
+        pad_id = self._model.tokenizer.pad_id
+        none = prompts.Sequence(
+            [pad_id], [pad_id], [], PolicyTargets(*np.zeros((4, 1), np.float32))
+        )
+        return rollouts.packed_rows(self._params.how, sequences or [none], pad_id)
+
+    def _compared(self, found: packing.Rows) -> packing.Rows:
+        """Returns the rows with the log-probabilities of the reference, if there is one."""
+        if not self._reference:
+            return found
+        config, params, mesh = self._reference.config, self._reference.params, self._model.mesh
+        with jax.set_mesh(mesh):
+            placed = shard_batch(found, mesh)
+            logprobs = reference_logprobs(config, params, placed, self._params.replies.temperature)
+            told = fetch(logprobs)[: len(found.tokens)]
+        return found._replace(beside=found.beside._replace(reference=told))
+
+    def _figures(self, asked: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
+        """Returns what is logged of a step: of all groups that were asked."""
+        by_level: dict[int, list[int]] = collections.defaultdict(list)
+        for group in asked:
+            by_level[group.example.budget] += [reply.thinking for reply in group.replies]
+        means = {level: sum(found) / len(found) for level, found in sorted(by_level.items())}
+        lengths = [(n, level) for level, found in by_level.items() for n in found]
+        right = [ok for group in asked for ok in group.right]
+        answered = [reply.answer is not None for group in asked for reply in group.replies]
+        found = [reward for group in asked for reward in group.rewards]
+        logprobs = [p for group in asked for each in group.written for p in each.sampled_logprobs]
+        figures = {
+            "reward": sum(found) / len(found),
+            "accuracy": sum(right) / len(right),
+            "compliance": sum(answered) / len(answered),
+            "over_budget": sum(n > level for n, level in lengths) / len(lengths),
+            "entropy": -float(np.mean(logprobs)),
+            "groups": len(kept),
+            "groups_asked": len(asked),
+        } | {f"thinking_{level}": mean for level, mean in means.items()}
+        levels = self._params.replies.levels
+        if len(levels) > 1 and {levels[0], levels[-1]} <= means.keys():
+            figures["spread"] = spread_of_thinking(
+                {n: {"thinking": mean} for n, mean in means.items()}
+            )
+        return figures
+
+
+def _told(group: Group) -> list[dict[str, Any]]:
+    """Returns the rows of a group's replies, without their step."""
+    gains = rewards.advantages(group.rewards)
+    return [
+        {
+            "id": group.example.id,
+            "question": group.example.question,
+            "budget": group.example.budget,
+            "completion": reply.text,
+            "answer": reply.answer,
+            "correct": right,
+            "thinking": reply.thinking,
+            "reward": reward,
+            "advantage": gain,
+        }
+        for reply, right, reward, gain in zip(group.replies, group.right, group.rewards, gains)
+    ]
+
+
+def longest(budget: int, thinking: Thinking, answer_tokens: int) -> int:
+    """Returns the most tokens of a reply: beyond a quarter above the budget there is no reward."""
+    around = len(thinking.opening) + len(thinking.closing) + len(thinking.answering) + 1
+    return budget + budget // 4 + around + answer_tokens
