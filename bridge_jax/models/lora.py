@@ -112,6 +112,20 @@ def split(params: Any) -> tuple[Any, Any]:
     return traverse_util.unflatten_dict(adapter), traverse_util.unflatten_dict(base)
 
 
+def divided(config: DecoderConfig, params: Any, embeddings: bool = True) -> tuple[Any, Any]:
+    """Returns what is trained of a model's parameters, and what is not.
+
+    With an adapter these are the adapter and its base; without, all parameters and {}, or, without
+    `embeddings`, all others and the embedding table.
+    """
+    if config.lora:
+        return split(params)
+    if embeddings:
+        return params, {}
+    kept = {"embedding": params["embedding"]}
+    return {name: part for name, part in params.items() if name not in kept}, kept
+
+
 def frozen(base: Any, like: Any) -> Any:
     """Returns the base of an adapter as it is kept.
 

@@ -47,7 +47,7 @@ def train(
     flops_per_token: float = 0.0,
     limits: Sequence[Limit] = (),
 ) -> Any:
-    """Trains `params`; returns what was trained: all of them, or the adapter.
+    """Trains `params`; returns all of them, or the adapter alone if there is one.
 
     Metrics go to `out/metrics.jsonl`, a line a step, and to each of `curves`.
     States go to `out/state` with the position in the data after the last batch that was trained
@@ -79,7 +79,7 @@ def train(
     """
     spans = spans or Spans()
     optimizer, rates = make_optimizer(config), learning_rates(config, steps)
-    trained, frozen = lora.split(params) if model.lora else (params, {})
+    trained, frozen = lora.divided(model, params, config.embeddings)
     averaged = config.ema_decay > 0
     state = init_state(optimizer, trained, mesh, averaged, config.keep_best)
     step_fn = make_train_step(
@@ -161,8 +161,8 @@ def train(
     finally:
         with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
-    kept = state.average if averaged else state.params
-    return jax.block_until_ready(state.best if config.keep_best else kept)
+    kept = state.best if config.keep_best else state.average if averaged else state.params
+    return jax.block_until_ready(kept if model.lora or not frozen else lora.join(frozen, kept))
 
 
 def _check_limits(watch: Watch, name: str, steps: int) -> None:

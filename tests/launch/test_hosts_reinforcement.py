@@ -3,7 +3,6 @@
 import pytest
 
 from bridge_jax.pipeline.files import read_rows
-from tests.launch import tiny_run
 from tests.launch.test_hosts import start
 from tests.methods.test_reinforcement import SETTINGS
 
