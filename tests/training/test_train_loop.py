@@ -149,6 +149,15 @@ def test_without_its_embeddings_a_model_learns_the_rest_as_with_them(tmp_path, t
     equal(run(tmp_path / "cut", tiny_model, mesh_of("one"), config), expected)
 
 
+@pytest.mark.slow
+def test_without_its_embeddings_eight_devices_give_the_losses_of_one(tmp_path, tiny_model):
+    config = dataclasses.replace(CONFIG, embeddings=False)
+    for kind in ("one", "eight"):
+        run(tmp_path / kind, tiny_model, mesh_of(kind), config)
+    one, eight = ([row["loss"] for row in lines(tmp_path / kind)] for kind in ("one", "eight"))
+    assert eight == pytest.approx(one, abs=1e-4) and eight[-1] < 0.8 * eight[0]
+
+
 @contextlib.contextmanager
 def full_disk_from(at):
     """Makes the disk take no more when the state after a step is to be saved."""
