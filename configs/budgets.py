@@ -16,8 +16,7 @@ and 78, 11 and 89% in 16, where guessing gives 10%.
 
 With `--config.method=bard` reinforcement learning follows, on the 1,600 questions that were not
 explained. It took 3 minutes a seed on an H200, three at once, and raised 32 and 64 tokens to 99.5%
-and more. On a CPU a step of its 384 replies would take minutes: it has not been run there
-(docs/budgets.md).
+and more (docs/budgets.md). On two CPU cores it would take over four hours by the plan.
 """
 
 from bridge_jax.config import (
