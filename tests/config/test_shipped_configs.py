@@ -69,7 +69,7 @@ def test_a_pair_fits_into_a_run_config_and_can_be_overridden(name):
 
 
 def test_the_docstring_uses_a_pair_that_exists():
-    (used,) = re.findall(r'PAIRS\["(.*?)"\]', models.__doc__)
+    (used,) = re.findall(r'PAIRS\["(.*?)"\]', models.__doc__ or "")
     assert used in models.PAIRS
 
 

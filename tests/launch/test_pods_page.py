@@ -14,6 +14,7 @@ import pytest
 from tests.launch import cloud_stub
 from tests.launch.tiny_run import ROOT
 
+PAGE = ROOT / "docs/pods.md"
 KEY = "not-a-real-key-417"
 # What the page runs on your own machine beside the scripts.
 LOCAL = {
@@ -36,7 +37,7 @@ LOCAL = {
 
 def blocks() -> list[str]:
     """Returns the page's blocks of commands, without those that show what is printed."""
-    found = re.findall(r"^```\n(.*?)^```", (ROOT / "docs/pods.md").read_text(), re.M | re.S)
+    found = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     return [block for block in found if not block.startswith(("medical_7b on", "chips x"))]
 
 
@@ -138,6 +139,9 @@ def test_gcloud_has_these_commands_and_flags(followed, tmp_path):
     """As its own check says, which sends nothing. That check cannot read add-iam-policy-binding."""
     calls = (followed[0] / "calls").read_text()
     given = [shlex.split(call) for call in re.split(r"\n(?=gcloud|kubectl|s\w+ )", calls)]
+    outside_blocks = re.sub(r"^```\n.*?^```", "", PAGE.read_text(), flags=re.M | re.S)
+    outside_blocks = outside_blocks.replace("$P", "my-project-417").replace("$REGION", "us-west4")
+    given += [shlex.split(each) for each in re.findall("`(gcloud [^`]*)`", outside_blocks)]
     commands = {
         shlex.join("--command=true" if "--command=" in each else each for each in call)
         for call in given
