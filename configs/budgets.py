@@ -4,7 +4,7 @@ python -m launch.run --config=configs/budgets.py --workdir=runs/budgets
 
 A question is about the check digit of five laboratory samples (`configs/quickstart.py` says
 how it is computed). The teacher, the program that generates them, explains 400 of 2,000 at length,
-in about 155 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
+in 151 to 154 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
 The student has 6 of the 30 layers of SmolLM2-135M. First it learns the long explanations, and then
 each at every budget.
 

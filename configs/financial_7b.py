@@ -18,8 +18,8 @@ of its text.
 
 Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 4 min 23 s
 of work, about 9 min expected without compilation, or 2.4 chip-hours (about $3 at an assumed $1.20
-each), without waiting for the teacher. As compiled before revision 4f50817 it takes at most 10.7
-GiB a chip. The teacher costs about $1.38, by replies of the greatest length, at most $1.65 with
+each), without waiting for the teacher. As compiled (docs/plans.md) it takes at most 10.8 GiB a
+chip. The teacher costs about $1.38, by replies of the greatest length, at most $1.65 with
 every retry; the cap is $3. The longest of 2,366 prompts with only the paragraphs that a question
 needs has 1,179 tokens, by the tokenizer of SmolLM2; with all paragraphs, as converted, it was not
 measured.

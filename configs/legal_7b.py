@@ -17,8 +17,8 @@ task change `instruction` and `choices`.
 
 Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 1 min 34 s
 of work, about 3 min expected without compilation, or 0.9 chip-hours (about $1 at an assumed $1.20
-each), without waiting for the teacher. Its steps are those of `configs/medical_7b.py` with shorter
-prompts; they were not compiled apart. The teacher costs about $0.79, by replies of the greatest
+each), without waiting for the teacher. As compiled (docs/plans.md) it takes at most 10.0 GiB a
+chip. The teacher costs about $0.79, by replies of the greatest
 length, at most $1.05 with every retry; the cap is $2. Of 518 of these clauses none has a prompt of
 more than 456 tokens, by the tokenizer of SmolLM2.
 """

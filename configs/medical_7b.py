@@ -18,7 +18,7 @@ the authors' own conclusions can be the teacher: --data.rationale=human --teache
 
 Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 2 min 44 s
 of work, about 6 min expected without compilation, or 1.5 chip-hours (about $2 at an assumed $1.20
-each), without waiting for the teacher. As compiled at revision 4f50817 it takes at most 9.9 GiB a
+each), without waiting for the teacher. As compiled (docs/plans.md) it takes at most 10.0 GiB a
 chip. The teacher costs about $1.34, by replies of the greatest length, at most $1.61 with every
 retry; the cap is $3. Of the prompts of 1,000 abstracts that experts labeled, by the tokenizer of
 SmolLM2, one is longer than 768 tokens, and loses its beginning.

@@ -6,7 +6,7 @@
 
 Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (Gemini
 2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
-included, the 24 cost $0.04; with replies of the maximum length, $0.13. The caps are 24 requests
+included, the 24 cost $0.04; with replies of the maximum length, $0.12. The caps are 24 requests
 and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
 The run asks before it pays; where there is no terminal, add --yes.
 Hardware: two CPU cores suffice. Not run yet against the vendor: neither time nor score is known.

@@ -116,6 +116,15 @@ require_files_of_run() {
   [[ -n $config ]] || usage_error "write -- --config=configs/FILE.py at the end, the config of the run"
 }
 
+# What goes into a manifest may have line breaks and tabs, but no other control characters.
+refuse_control_characters() {
+  local LC_ALL=C each
+  for each in "$@"; do
+    [[ ${each//[$'\n\t']/} != *[[:cntrl:]]* ]] ||
+      usage_error "$(printf %q "$each"): a control character, which a manifest cannot hold; leave it out"
+  done
+}
+
 # Reads the config of the run, shows the cap, and asks once; --yes answers. A mistake in the config
 # ends the script here, before anything is asked for.
 ask_about_money() {

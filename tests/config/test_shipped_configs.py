@@ -69,7 +69,7 @@ def test_a_pair_fits_into_a_run_config_and_can_be_overridden(name):
 
 
 def test_the_docstring_uses_a_pair_that_exists():
-    (used,) = re.findall(r'PAIRS\["(.*?)"\]', models.__doc__)
+    (used,) = re.findall(r'PAIRS\["(.*?)"\]', models.__doc__ or "")
     assert used in models.PAIRS
 
 
@@ -158,33 +158,60 @@ def test_every_study_prints_a_plan(path):
     assert planned.seconds > 0
 
 
-# On what hardware its docstring plans a config.
+# On what hardware its docstring plans a config or a study, and the part of docs/plans.md with it.
 PLANNED_FOR = {
-    "medical_7b": "v5e:4x4",
-    "legal_7b": "v5e:4x4",
-    "financial_7b": "v5e:4x4",
-    "bard_8b": "v5p:2x2x2",
+    "medical_7b": ("v5e:4x4", "qwen2.5-7b to qwen2.5-0.5b on v5e:4x4"),
+    "legal_7b": ("v5e:4x4", "configs/legal_7b.py on v5e:4x4"),
+    "financial_7b": ("v5e:4x4", "configs/financial_7b.py on v5e:4x4"),
+    "bard_8b": ("v5p:2x2x2", "configs/bard_8b.py with method=bard on v5p:2x2x2"),
+    "studies/assistant_scale": ("v5e:4x4", "qwen2.5-14b to qwen2.5-0.5b on v5e:4x4"),
 }
 
 
 def test_no_config_for_tpus_is_left_out():
-    assert {path.stem for path in RUNS if "TPU" in path.read_text()} == set(PLANNED_FOR)
+    named = [path for path in [*RUNS, *STUDIES] if "TPU" in path.read_text()]
+    names = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in named}
+    assert names == set(PLANNED_FOR)
+
+
+def docstring_of(name):
+    path = ROOT / "configs" / f"{name}.py"
+    return " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+
+
+@pytest.mark.parametrize("name", PLANNED_FOR)
+def test_a_docstring_says_what_was_compiled(name):
+    page = (ROOT / "docs" / "plans.md").read_text()
+    _, _, after = page.partition(f"## {PLANNED_FOR[name][1]}\n")
+    rows = [line.split("|") for line in after.partition("\n## ")[0].splitlines()[4:] if line]
+    assert len(rows) > 5 and all("yes" in row[5] for row in rows)
+    most = max(float(row[3]) for row in rows)
+    assert "(docs/plans.md)" in docstring_of(name)
+    assert f"at most {most:.1f} GiB a chip" in docstring_of(name)
 
 
 @pytest.mark.parametrize("name", PLANNED_FOR)
 def test_a_docstring_says_what_the_plan_says(name):
     pytest.importorskip("libtpu")
-    path = ROOT / "configs" / f"{name}.py"
-    text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
-    devices, chip = chips.topology(PLANNED_FOR[name])
-    config = config_io.load(path)
-    stages, lengths = workload.opened(config, devices)
-    works, meshes = workload.workloads(stages, lengths), checks.meshes_of(stages, lengths.inputs)
-    planned = list(plan.plan_stages(config, works, meshes, chip, measure=_nothing))
-    seconds = sum(stage.seconds for stage in planned)
-    expected = sum(stage.expected - stage.compiling for stage in planned)
-    hours, spending = planned[0].chips * expected / 3600, workload.expected(stages, lengths)
-    costs = [spending.usd, spending.usd_high]
+    path, text = ROOT / "configs" / f"{name}.py", docstring_of(name)
+    devices, chip = chips.topology(PLANNED_FOR[name][0])
+    if name.startswith("studies/"):
+        found = study.override(config_io.load(path, "get_study"), [], has_data=False)
+        of_all = plan.plan_study([run.config for run in found.runs], devices, chip)
+        seconds, expected, hours = of_all.seconds, of_all.expected, of_all.chip_hours
+        costs = [of_all.teacher["usd"]]
+        assert f"{len(found.runs)} runs" in text and f"{of_all.disk_gib:.1f} GiB of models" in text
+        assert f"for {of_all.teacher['queries']:.0f} queries" in text
+    else:
+        config = config_io.load(path)
+        stages, lengths = workload.opened(config, devices)
+        works = workload.workloads(stages, lengths)
+        meshes = checks.meshes_of(stages, lengths.inputs)
+        planned = list(plan.plan_stages(config, works, meshes, chip, measure=_nothing))
+        seconds = sum(stage.seconds for stage in planned)
+        expected = sum(stage.expected - stage.compiling for stage in planned)
+        hours, spending = planned[0].chips * expected / 3600, workload.expected(stages, lengths)
+        costs = [spending.usd, spending.usd_high]
     assert f"at least {duration(seconds)} of work" in text
     long = expected >= 7200
     about = f"{expected / 3600:.0f} h" if long else f"{expected / 60:.0f} min"

@@ -2,7 +2,8 @@
 
 The programs' state is $CLOUD_STUB/state.json, what they were asked $CLOUD_STUB/calls. A host is a
 folder: bash really runs the text that comes over ssh, with the paths of a machine put under that
-folder, and small programs in place of sudo, systemctl, uv and so on.
+folder, and small programs in place of sudo, systemctl, uv and so on. A project with `apis` in its
+state is played as well: what is used has to be created before, and its API enabled.
 """
 
 import json
@@ -32,7 +33,8 @@ _ON_HOST = {
     "mountpoint": '[ -L "$HOST_DIR/mnt/bridge" ]',
     "mount": """
         [ ! -e "$CLOUD_STUB/faults/unmountable" ] || exit 32
-        rmdir "$1"; ln -s "$CLOUD_STUB/share" "$1" """,
+        for last; do :; done
+        rmdir "$last"; ln -s "$CLOUD_STUB/share" "$last" """,
     "findmnt": 'cut -d" " -f1 "$HOST_DIR/etc/fstab"',
     "df": """
         echo "Filesystem 1024-blocks Used Available"
@@ -58,7 +60,10 @@ _ON_HOST = {
         unit="$HOST_DIR/unit"
         case "$1" in
           is-active) grep -qs "^ActiveState=active" "$unit" ;;
-          restart) printf "{_UNIT.format("active", 0, "Mon")}" > "$unit" ;;
+          restart)
+            printf "{_UNIT.format("active", 0, "Mon")}" > "$unit"
+            service="$HOST_DIR/etc/systemd/system/bridge.service"
+            echo started >> "$(sed -n 's/^StandardOutput=append://p' "$service")" ;;
           disable) printf "{_UNIT.format("inactive", 75, "Mon")}" > "$unit" ;;
           show) cat "$unit" 2>/dev/null || printf "{_UNIT.format("inactive", 0, "")}" ;;
         esac""",
@@ -138,19 +143,123 @@ def value(arguments: list[str], flag: str) -> str:
 
 
 def gcloud(arguments: list[str], state: dict) -> int:
+    if "apis" in state and (refusal := _not_ready(arguments, state)):
+        return refuse(refusal)
     match arguments:
+        case ["compute", "tpus", "queued-resources" | "tpu-vm", "list", *_]:
+            print(state.get("request") or "")
         case ["auth", "list", *_]:
             print("" if state.get("logged_out") else "me@example.org")
-        case ["container", "clusters", "get-credentials", *_]:
+        case ["container", "clusters", "get-credentials", name, *_]:
             if refusal := state.get("no_cluster"):
                 return refuse(refusal)
-            state["context"] = True
+            parts = [value(arguments, flag) for flag in ("--project", "--location")]
+            state["context"] = "_".join(["gke", *parts, name])
         case ["compute", "tpus", "queued-resources", what, name, *rest]:
             return queue(what, name, rest, state)
         case ["compute", "tpus", "tpu-vm", what, *rest]:
             return node(what, rest, state)
+        case _ if "apis" in state:
+            return project(arguments, state)
         case _:
             return refuse(f"unknown command {shlex.join(arguments)}")
+    return 0
+
+
+# The API of a group of commands.
+_APIS = {
+    "compute": "compute", "compute tpus": "tpu", "filestore": "file", "container": "container",
+    "artifacts": "artifactregistry", "builds": "cloudbuild",
+}  # fmt: skip
+
+
+def words(arguments: list[str]) -> list[str]:
+    return [each for each in arguments if not each.startswith("-")]
+
+
+def _not_ready(arguments: list[str], state: dict) -> str:
+    """Says what has to come before a command: its project's bill, its API, its cluster."""
+    group, cluster = words(arguments)[:2], value(arguments, "--cluster")
+    api = _APIS.get(" ".join(group)) or _APIS.get(group[0])
+    if api and f"{api}.googleapis.com" not in state["apis"]:
+        return f"PERMISSION_DENIED: {api}.googleapis.com has not been used. SERVICE_DISABLED"
+    if group[0] == "services" and not state.get("billing"):
+        return "FAILED_PRECONDITION: billing is disabled"
+    if arguments[:3] == ["container", "clusters", "get-credentials"]:
+        cluster = arguments[3]
+    if cluster and f"container clusters {cluster}" not in state["there"]:
+        return f"NOT_FOUND: {cluster}"
+    return ""
+
+
+def project(arguments: list[str], state: dict) -> int:
+    """Plays what is created, listed and deleted in a project."""
+    there, asked = state.setdefault("there", []), value(arguments, "--format")
+    match words(arguments):
+        case ["auth", "login"] | ["config", "set", "project", _] | ["components", "install", *_]:
+            pass
+        case ["compute", "tpus", "accelerator-types", "list"]:
+            print("v5litepod-16")
+        case ["billing", "accounts", "list"]:
+            print("ACCOUNT_ID")
+        case ["billing", "projects", "link", name] if f"projects {name}" in there:
+            state["billing"] = True
+        case ["services", "enable", *names]:
+            state["apis"] += names
+        case ["projects", "describe", _]:
+            print(417)
+        case ["projects", "add-iam-policy-binding", _]:
+            granted = [value(arguments, flag) for flag in ("--member", "--role")]
+            state.setdefault("granted", []).append(granted)
+        case ["compute", "ssh", name] if f"compute instances {name}" in there:
+            return on_host(machine(name), value(arguments, "--command"))
+        case ["compute", "scp", source, target]:
+            return copy(source, target)
+        case ["builds", "submit", _]:
+            there.append("storage gs://my-project-417_cloudbuild")
+            state["images"] = [*state.get("images", []), value(arguments, "--tag")]
+        case ["artifacts", "docker", "images", "list", _]:
+            print("\n".join(state.get("images", [])))
+        case ["storage", "rm", name]:
+            there.remove(f"storage {name}")
+        case [*group, "list"]:
+            print("\n".join(each for each in there if each.startswith(" ".join(group))))
+        case [*group, "create", "workload-policy", name] | [*group, "create", name]:
+            found = " ".join([*group, name])
+            if found in there:
+                return refuse(f"ALREADY_EXISTS: {found}")
+            there.append(found)
+            if group == ["compute", "instances"]:
+                for folder in ("home", "mnt"):
+                    (machine(name) / folder).mkdir(parents=True)
+        case [*group, "describe", name] if " ".join([*group, name]) in there:
+            print("10.0.0.2" if "ipAddresses" in asked else "417-compute@example.org")
+        case [*group, "delete", name]:
+            found = " ".join([*group, name])
+            if found not in there:
+                return refuse(f"NOT_FOUND: {found}")
+            there.remove(found)
+            if group == ["container", "clusters"]:  # Its pools go with it.
+                there[:] = [each for each in there if "node-pools" not in each]
+        case _:
+            return refuse(f"unknown command, or NOT_FOUND: {shlex.join(arguments)}")
+    return 0
+
+
+def machine(name: str) -> Path:
+    return ROOT / "machines" / name
+
+
+def copy(source: str, target: str) -> int:
+    """Plays `gcloud compute scp`: NAME:/PATH is under the folder of the machine."""
+    places = []
+    for each in (source, target):
+        name, colon, path = each.rpartition(":")
+        home = machine(name) / "home"
+        places.append(Path(f"{machine(name)}{path}" if path[:1] == "/" else home / path))
+        if not colon:
+            places[-1] = Path(each)
+    shutil.copy(*places)
     return 0
 
 
@@ -193,6 +302,9 @@ def queue(what: str, name: str, rest: list[str], state: dict) -> int:
 
 
 def node(what: str, rest: list[str], state: dict) -> int:
+    if what == "versions":
+        print("v2-alpha-tpuv5-lite")
+        return 0
     if not state.get("node"):
         return refuse("NOT_FOUND: no such TPU")
     hosts = sorted((ROOT / "hosts").glob("*"))
@@ -260,7 +372,7 @@ def kubectl(arguments: list[str], state: dict) -> int:
     jobset = state.get("jobset")
     match arguments:
         case ["config", "get-contexts", *_]:
-            print("gke_p_z_c" if state.get("context") else "")
+            print(state.get("context", ""))
         case ["get", "crd", *_]:
             if state.get("no_crd"):
                 print('Error: "jobsets.jobset.x-k8s.io" not found', file=sys.stderr)
@@ -279,10 +391,12 @@ def kubectl(arguments: list[str], state: dict) -> int:
             if not jobset:
                 print('Error from server (NotFound): "bridge" not found', file=sys.stderr)
                 return 1
-            print(step(jobset["conditions"]))
+            print(step(jobset["conditions"]), end="")
         case ["create", "secret", *_]:
             (ROOT / "secret").write_text(sys.stdin.read())
             print("kind: Secret")
+        case ["apply", "--server-side", "-f", address]:
+            state["no_crd"] = "jobset" not in address
         case ["apply", "-f", "-"]:
             text = sys.stdin.read()
             if "kind: JobSet" in text:

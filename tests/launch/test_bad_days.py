@@ -281,15 +281,21 @@ GKE_DAYS = {
         ["start resumes the run", NODES], verb="stop", flags=[],
     ),
     "delete": Day({"jobset": {"conditions": [""], "running": [4]}}, 0, ["no node"], "delete", []),
-    "attach to nothing": Day({}, 0, ["Billed as well"], "attach", []),
+    "status": Day(
+        {"jobset": {"conditions": [""], "running": [4]}, "nodes": 4}, 0,
+        ["JobSet: active", "bridge-slice-0-3 Running", NODES], "status", [],
+    ),
+    "status of nothing": Day({}, 0, ["JobSet: NONE", "no node"], "status", []),
+    "attach to nothing": Day({}, 1, ["there are no pods"], "attach", []),
+    "logs of nothing": Day({}, 1, ["there are no pods"], "logs", []),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("day", GKE_DAYS.values(), ids=GKE_DAYS)
 def test_a_day_on_gke(day, tmp_path):
-    cloud_stub.install(tmp_path, **{"running": [0], "context": True} | day.state)
+    cloud_stub.install(tmp_path, **{"context": "gke_p_z_c"} | day.state)
     if "no_cluster" in day.state:
-        cloud_stub.write(tmp_path, cloud_stub.read(tmp_path) | {"context": False})
+        cloud_stub.write(tmp_path, cloud_stub.read(tmp_path) | {"context": ""})
     code, said = play(tmp_path, "tpu/gke.sh", day.verb, *GKE, *day.flags)
     assert code == day.code, said
     for text in day.said:

