@@ -36,7 +36,7 @@ def get_config() -> RunConfig:
     """Returns the config."""
     return RunConfig(
         name="triage",
-        compare=("direct",),
+        compare=("direct", "labels"),
         max_prompt_tokens=56,
         data=DataConfig(
             pool=POOL,
@@ -54,7 +54,6 @@ def get_config() -> RunConfig:
         instruct=InstructConfig(120, _training(epochs=1, learning_rate=5e-4)),
         student_training=_training(epochs=EPOCHS, learning_rate=1e-3),
         direct_training=_training(epochs=round(EPOCHS * POOL / QUERIES), learning_rate=1e-3),
-        labels_training=_training(epochs=EPOCHS, learning_rate=1e-3),
         generation=GenerationConfig(max_new_tokens=20, batch_size=104),
     )
 
