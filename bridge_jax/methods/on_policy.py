@@ -207,7 +207,10 @@ def distil(
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the stages of BRIDGE, the distillation before the tests, and one more test."""
+    """Returns the stages of BRIDGE, the distillation before the tests, and one more test.
+
+    A student that learns labels alone is trained for as many steps as both trainings take.
+    """
     how, mode = config.on_policy, "reason"
     setting = "on_policy.train"
     fit = Fit(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
@@ -228,6 +231,10 @@ def stages(config: RunConfig) -> list[Stage]:
     }
     plan: list[Stage] = []
     for stage in bridge.stages(config):
+        if stage.name == tutoring.LABELS.name:
+            tutored = next(each for each in plan if each.name == tutoring.STUDENT.name)
+            plan.append(tutoring.labels_beside(config, tutored, [last]))
+            continue
         plan += tests.get(stage.name, [stage])
         if stage.name == tutoring.STUDENT.name:
             plan.append(last)

@@ -10,17 +10,19 @@ The first of these cases that holds is the verdict. The order and the thresholds
 1. `untested`: the student was not tested. The line is that of `words.headline`.
 2. `nothing_learned`: the student is not above the constant answer (the interval reaches 0 or
    below), nor is the one that learned labels.
-3. `direct_better`: the rationales add something to labels, but the student that learned the
+3. `unfair`: the student on labels was trained for fewer steps, and was not stopped by the dev
+   split. What the rationales add is then not known, unless labels are enough all the same.
+4. `direct_better`: the rationales add something to labels, but the student that learned the
    teacher's answers alone is above this one.
-4. `rationales_add`: the interval of student minus labels lies above 0.
-5. `labels_enough`: it lies below `MARGIN`, so rationales add no more than that, if anything.
-6. `teacher_poor`: the teacher is right for less than `POOR` of its questions (Wilson's interval
+5. `rationales_add`: the interval of student minus labels lies above 0.
+6. `labels_enough`: it lies below `MARGIN`, so rationales add no more than that, if anything.
+7. `teacher_poor`: the teacher is right for less than `POOR` of its questions (Wilson's interval
    lies below), or no oftener than the constant answer.
-7. `undecided`: the interval of student minus labels includes 0 and reaches beyond `MARGIN`.
-8. `labels_alone`: the student of method `labels`, above the constant answer if there is one.
-9. `below_assistant`: there are no labels to compare with, and the student is `MARGIN` or more below
-   its assistant, with an interval above 0.
-10. `without_labels`: there are no labels to compare with; the line says with what it was compared.
+8. `undecided`: the interval of student minus labels includes 0 and reaches beyond `MARGIN`.
+9. `labels_alone`: the student of method `labels`, above the constant answer if there is one.
+10. `below_assistant`: there are no labels to compare with, and the student is `MARGIN` or more
+    below its assistant, with an interval above 0.
+11. `without_labels`: there are no labels to compare with; the line says with what it was.
 
 Facts come failures first: classes that are never answered, or never right.
 """
@@ -29,8 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_jax.evaluation import intervals, metrics
-from bridge_jax.methods.tutoring import LABELS, STUDENT
-from bridge_jax.pipeline.artifacts import Artifact
+from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, LABELS
 from bridge_jax.report import words
 from bridge_jax.report.words import percent, points, quoted, rounded, signed
 from bridge_jax.report.workdir import Json, RunArtifacts
@@ -87,12 +88,57 @@ class Against(NamedTuple):
         return " to ".join(map(show, bounds))
 
 
+class _Lengths(NamedTuple):
+    """How long the student and the one on labels alone were trained.
+
+    Attributes:
+      ours, theirs: optimizer steps, instructions not counted; None where a training is missing.
+      steps: of the student's training in the config; 0 where that says epochs.
+      follows: whether labels were to be learned for as many steps as the student takes.
+      patient: whether that training could be stopped by the dev split.
+    """
+
+    ours: int | None
+    theirs: int | None
+    steps: int
+    follows: bool
+    patient: bool
+
+    @property
+    def was_stopped(self) -> bool:
+        """Returns whether the dev split stopped the training on labels before the student's end."""
+        return self.patient and self.follows and self._is_less
+
+    @property
+    def is_unfair(self) -> bool:
+        """Returns whether labels were learned for fewer steps by the config's own choice."""
+        return self._is_less and not self.was_stopped
+
+    @property
+    def _is_less(self) -> bool:
+        return self.ours is not None and self.theirs is not None and self.theirs < self.ours
+
+    @property
+    def said(self) -> str:
+        """The length of the training on labels by the student's, for a sentence; "" of unknown."""
+        if self.ours is None or self.theirs is None:
+            return ""
+        if self.was_stopped:
+            return f" for {self.theirs:,} steps of {self.ours:,}, where the dev split stopped it,"
+        if self.theirs < self.ours:
+            return f" in only {self.theirs:,} steps of {self.ours:,}"
+        times = f"{self.theirs / self.ours:.1f}".removesuffix(".0")
+        if times == "1":
+            return " in as many steps" if self.theirs == self.ours else " in about as many steps"
+        return f" {times} times as long"
+
+
 class _Evidence(NamedTuple):
     """Holds the report so far, and the comparisons by the other's name, which decide the case."""
 
     report: Json
     against: Mapping[str, Against]
-    steps: tuple[int | None, int | None]  # of the student's training, and of that on labels alone
+    lengths: "_Lengths"
 
     @property
     def share(self) -> str:
@@ -124,12 +170,12 @@ def of(run: RunArtifacts, report: Json) -> Json:
     for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
         if compared := _compared(mine, answers.get(other, [])):
             against[other] = compared
-    found = _Evidence(report, against, (_steps(run, STUDENT), _steps(run, LABELS)))
+    found = _Evidence(report, against, _lengths(run))
     code, line = next((name, said) for name, case in _CASES.items() if (said := case(found)))
     facts = [*_failures(report), *map(_fact(found), against), *_teacher(found), *_data(report)]
     if code == "labels_enough":
-        text = "The next run needs no teacher: --config.method=labels."
-        facts.append({"code": "advice", "text": text})
+        flags = " ".join(["--config.method=labels", *_as_trained(found.lengths)])
+        facts.append({"code": "advice", "text": f"The next run needs no teacher: {flags}."})
     if against:
         note = (
             "Intervals (95%) are over the test questions of this run; another seed may differ more."
@@ -138,8 +184,27 @@ def of(run: RunArtifacts, report: Json) -> Json:
     return {"line": line, "code": code, "facts": facts}
 
 
-def _steps(run: RunArtifacts, training: Artifact) -> int | None:
-    return max((row["step"] for row in run.curves.get(training.name, ())), default=None)
+def _lengths(run: RunArtifacts) -> _Lengths:
+    others = {INSTRUCT.name, DIRECT.name, LABELS.name}
+    taken = {name: max(row["step"] for row in rows) + 1 for name, rows in run.curves.items()}
+    ours = [steps for name, steps in taken.items()
+            if run.table[name].role == "student" and name not in others]  # fmt: skip
+    labels = run.config.get("labels_training", {})
+    student = run.config.get("student_training", {})
+    return _Lengths(
+        ours=sum(ours) or None,
+        theirs=taken.get(LABELS.name),
+        steps=student.get("steps", 0),
+        follows=not (labels.get("epochs") or labels.get("steps")),
+        patient=bool(labels.get("patience") or student.get("patience")),
+    )
+
+
+def _as_trained(lengths: _Lengths) -> list[str]:
+    """Returns the flags with which method `labels` trains for as many steps as here."""
+    if not lengths.follows or lengths.theirs in (None, lengths.steps):
+        return []
+    return [f"--config.student_training.steps={lengths.theirs}"]
 
 
 def _compared(mine: Sequence[Any], others: Sequence[Any]) -> Against | None:
@@ -165,7 +230,9 @@ def _nothing_learned(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
     if labels and _is_above_constant(found, labels):
         return ""
-    beside = f"; trained on labels alone it answers {percent(labels.other)}" if labels else ""
+    beside = ""
+    if labels:
+        beside = f"; trained on labels alone{found.lengths.said} it answers {percent(labels.other)}"
     always = f"always answering {found.constant} is right for {percent(constant.other)}"
     if constant.difference <= 0:
         return f"Nothing was learned: the student answers {found.share}, {always}{beside}."
@@ -179,6 +246,23 @@ def _is_above_constant(found: _Evidence, labels: Against) -> bool:
     """Returns whether the labels student is above the constant answer, by its own interval."""
     low, _ = found.report["accuracy_interval"]["student_labels"]
     return low > found.against[CONSTANT].other and labels.other > found.against[CONSTANT].other
+
+
+def _unfair(found: _Evidence) -> str:
+    labels, lengths = found.against.get("student_labels"), found.lengths
+    if not labels or not lengths.is_unfair or _is_enough(labels):
+        return ""
+    return (
+        f"Rationales and labels were not compared fairly: the student answers {found.share} after "
+        f"{lengths.ours:,} steps, the one trained on labels alone {percent(labels.other)} after "
+        f"only {lengths.theirs:,}. Run again with --config.labels_training.epochs=0 "
+        "--config.labels_training.steps=0, which trains it for as many."
+    )
+
+
+def _is_enough(labels: Against) -> bool:
+    """Returns whether rationales add less than matters."""
+    return labels.high < MARGIN and not labels.is_above
 
 
 def _direct_better(found: _Evidence) -> str:
@@ -198,18 +282,19 @@ def _rationales_add(found: _Evidence) -> str:
         return ""
     return (
         f"The rationales add {points(labels.difference)} points ({labels.interval}): the student "
-        f"answers {found.share}, trained on labels alone{_as_long(found)} {percent(labels.other)}."
+        f"answers {found.share}, trained on labels alone{found.lengths.said} "
+        f"{percent(labels.other)}."
     )
 
 
 def _labels_enough(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
-    if not labels or labels.high >= MARGIN:
+    if not labels or not _is_enough(labels):
         return ""
     better = "are better" if labels.is_below else "are enough"
     return (
         f"Labels alone {better} for this task, and cost no teacher: "
-        f"trained on them{_as_long(found)} the student answers {percent(labels.other)}, with "
+        f"trained on them{found.lengths.said} the student answers {percent(labels.other)}, with "
         f"rationales {found.share}."
     )
 
@@ -245,7 +330,7 @@ def _undecided(found: _Evidence) -> str:
         return ""
     return (
         f"Whether the rationales add anything cannot be told from {labels.questions:,} questions: "
-        f"the student answers {found.share}, trained on labels alone{_as_long(found)} "
+        f"the student answers {found.share}, trained on labels alone{found.lengths.said} "
         f"{percent(labels.other)}."
     )
 
@@ -292,6 +377,7 @@ _CASES: dict[str, Callable[[_Evidence], str]] = {
     case.__name__.removeprefix("_"): case
     for case in (
         _nothing_learned,
+        _unfair,
         _direct_better,
         _rationales_add,
         _labels_enough,
@@ -304,14 +390,13 @@ _CASES: dict[str, Callable[[_Evidence], str]] = {
 }
 
 
-def _as_long(found: _Evidence) -> str:
-    ours, theirs = found.steps
-    return " in as many steps" if theirs is not None and ours == theirs else ""
-
-
-def _another_length(found: _Evidence) -> str:
-    ours, theirs = found.steps
-    return "" if ours is None or theirs is None else f" in {theirs:,} steps instead of {ours:,}"
+def _length(lengths: _Lengths) -> str:
+    """Returns the length of the training on labels with the numbers of steps that differ."""
+    if lengths.is_unfair or lengths.was_stopped or lengths.ours == lengths.theirs:
+        return lengths.said.removesuffix(",")
+    if lengths.said:
+        return f"{lengths.said} ({lengths.theirs:,} steps, the student {lengths.ours:,})"
+    return ""
 
 
 def _fact(found: _Evidence) -> Callable[[str], Json]:
@@ -319,7 +404,7 @@ def _fact(found: _Evidence) -> Callable[[str], Json]:
         by = found.against[other]
         name = f"Always answering {found.constant}" if other == CONSTANT else _NAMES[other]
         if other == "student_labels":
-            name += _as_long(found) or _another_length(found)
+            name += _length(found.lengths)
         away = f"{points(abs(by.difference))} points {'below' if by.difference < 0 else 'above'}"
         text = f"{name}: {percent(by.other)}. The student is {away} ({by.interval})"
         if by.difference == 0:

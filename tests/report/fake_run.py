@@ -163,7 +163,7 @@ def rationale(key, domain, kept, tokens=9):
 
 def train(workdir, artifact, seconds, **known):
     """Writes a training of three steps."""
-    steps = [step(s, 2 / s, 0.5 * s, 1000.0 * s) | {"mfu": 0.2 * s} for s in (1, 2, 3)]
+    steps = [step(s - 1, 2 / s, 0.5 * s, 1000.0 * s) | {"mfu": 0.2 * s} for s in (1, 2, 3)]
     spans = {"compile": seconds / 5, "dev": seconds / 20, "checkpoint": seconds / 10}
     known = {"seconds": seconds, "compilations": 3, "spans": spans} | known
     finish(workdir, artifact, trained(steps), **known)
