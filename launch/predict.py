@@ -7,7 +7,8 @@ The model is an exported folder, the workdir of a run, or any checkpoint, whose 
 by flags (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are JSON
 Lines or CSV, by the names of the files. Every setting with which a model is asked is a flag
 (`--generation.batch_size=128`; `bridge_jax.serving.asking`). A killed run goes on with the same
-command.
+command. `--least_confidence=0.9` marks the answers of at least this confidence as trusted; by
+default it is that of the run.
 
 Exits with 0, or with 1 if a row has an error; the others are answered all the same.
 """
@@ -58,13 +59,21 @@ def main(assignments: list[str]) -> int:
     shown.say(console, f"{out}: {counts.rows:,} rows")
     if counts.unparsed:
         shown.say(console, f"{counts.unparsed:,} have no answer that can be read")
+    if least := asking.least_confidence:
+        shown.say(
+            console, f"{counts.trusted:,} are trusted, with a confidence of {least:g} or more"
+        )
     if counts.errors:
         text = f"{counts.errors:,} have an error, the first in {counts.first_error}"
         shown.say(console, (text, "yellow"))
-    if counts.compared:
-        share = words.percent(counts.correct / counts.compared)
-        interval = words.interval(list(wilson(counts.correct, counts.compared)))
-        shown.say(console, f"accuracy {share} ({interval}, 95%) on {counts.compared:,} questions")
+    measured = {"questions": (counts.correct, counts.compared)}
+    if least:
+        measured["trusted ones"] = counts.trusted_correct, counts.trusted_compared
+    for name, (right, compared) in measured.items():
+        if compared:
+            share = words.percent(right / compared)
+            interval = words.interval(list(wilson(right, compared)))
+            shown.say(console, f"accuracy {share} ({interval}, 95%) on {compared:,} {name}")
     return 1 if counts.errors else 0
 
 

@@ -226,8 +226,9 @@ def stages(config: RunConfig) -> list[Stage]:
     tests = {
         evaluation.STUDENT.name: [
             evaluation.test_of(config, TUTORED, tutoring.STUDENT, mode),
-            evaluation.test_of(config, evaluation.STUDENT, ON_POLICY, mode),
+            *evaluation.of_trained(config, ON_POLICY, mode),
         ],
+        evaluation.STUDENT_DEV.name: [],
     }
     plan: list[Stage] = []
     for stage in bridge.stages(config):
