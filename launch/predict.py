@@ -7,8 +7,7 @@ The model is an exported folder, the workdir of a run, or any checkpoint, whose 
 by flags (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are JSON
 Lines or CSV, by the names of the files. Every setting with which a model is asked is a flag
 (`--generation.batch_size=128`; `bridge_jax.serving.asking`). A killed run goes on with the same
-command. `--least_confidence=0.9` marks the answers of at least this confidence as trusted; by
-default it is that of the run.
+command.
 
 Exits with 0, or with 1 if a row has an error; the others are answered all the same.
 """
@@ -28,6 +27,13 @@ _ROLE = flags.DEFINE_enum(
 )
 _OUT = flags.DEFINE_string("out", None, "The file to write, .jsonl or .csv.", required=True)
 _GOLD = flags.DEFINE_bool("gold", False, "Compare with the gold answers of the file.")
+_LEAST = flags.DEFINE_float(
+    "least_confidence",
+    None,
+    "Mark answers of at least this confidence as trusted; by default that of the run; 0 is none.",
+    lower_bound=0,
+    upper_bound=1,
+)
 _BUDGET = flags.DEFINE_integer(
     "budget",
     None,
@@ -52,14 +58,17 @@ def main(assignments: list[str]) -> int:
     console, out = Console(highlight=False), Path(_OUT.value)
     role: Role | None = _ROLE.value  # type: ignore[assignment]
     found = models.find(_MODEL.value, role)
+    if _LEAST.value is not None:
+        assignments = [*assignments, f"least_confidence={_LEAST.value}"]
     asking = override(found.asking, assignments)
+    least = asking.least_confidence
     counts, notes = predict(found, asking, out, _GOLD.value, _BUDGET.value or 0)
     for note in notes:
         shown.say(console, (note, "yellow"))
     shown.say(console, f"{out}: {counts.rows:,} rows")
     if counts.unparsed:
         shown.say(console, f"{counts.unparsed:,} have no answer that can be read")
-    if least := asking.least_confidence:
+    if least:
         shown.say(
             console, f"{counts.trusted:,} are trusted, with a confidence of {least:g} or more"
         )

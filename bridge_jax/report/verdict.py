@@ -94,20 +94,21 @@ class _Lengths(NamedTuple):
     Attributes:
       ours, theirs: optimizer steps, instructions not counted; None where a training is missing.
       steps: of the student's training in the config; 0 where that says epochs.
-      follows: whether labels were to be learned for as many steps as the student takes.
+      own: settings of `labels_training` that give it a length of its own; without, labels are to be
+        learned for as many steps as the student takes.
       patient: whether that training could be stopped by the dev split.
     """
 
     ours: int | None
     theirs: int | None
     steps: int
-    follows: bool
+    own: tuple[str, ...]
     patient: bool
 
     @property
     def was_stopped(self) -> bool:
         """Returns whether the dev split stopped the training on labels before the student's end."""
-        return self.patient and self.follows and self._is_less
+        return self.patient and not self.own and self._is_less
 
     @property
     def is_unfair(self) -> bool:
@@ -176,6 +177,9 @@ def of(run: RunArtifacts, report: Json) -> Json:
     if code == "labels_enough":
         flags = " ".join(["--config.method=labels", *_as_trained(found.lengths)])
         facts.append({"code": "advice", "text": f"The next run needs no teacher: {flags}."})
+    if code == "unfair":
+        flags = _as_default(found.lengths, " ", "--config.")
+        facts.append({"code": "advice", "text": f"To compare them fairly: {flags}."})
     if against:
         note = (
             "Intervals (95%) are over the test questions of this run; another seed may differ more."
@@ -195,14 +199,14 @@ def _lengths(run: RunArtifacts) -> _Lengths:
         ours=sum(ours) or None,
         theirs=taken.get(LABELS.name),
         steps=student.get("steps", 0),
-        follows=not (labels.get("epochs") or labels.get("steps")),
+        own=tuple(name for name in ("epochs", "steps") if labels.get(name)),
         patient=bool(labels.get("patience") or student.get("patience")),
     )
 
 
 def _as_trained(lengths: _Lengths) -> list[str]:
     """Returns the flags with which method `labels` trains for as many steps as here."""
-    if not lengths.follows or lengths.theirs in (None, lengths.steps):
+    if lengths.own or lengths.theirs in (None, lengths.steps):
         return []
     return [f"--config.student_training.steps={lengths.theirs}"]
 
@@ -255,9 +259,15 @@ def _unfair(found: _Evidence) -> str:
     return (
         f"Rationales and labels were not compared fairly: the student answers {found.share} after "
         f"{lengths.ours:,} steps, the one trained on labels alone {percent(labels.other)} after "
-        f"only {lengths.theirs:,}. Run again with --config.labels_training.epochs=0 "
-        "--config.labels_training.steps=0, which trains it for as many."
+        f"only {lengths.theirs:,}. Run again with {_as_default(lengths, ' and ')}, and it is "
+        "trained for as many."
     )
+
+
+def _as_default(lengths: _Lengths, between: str, before: str = "") -> str:
+    """Returns the settings with which labels are learned for as many steps as the student takes."""
+    names = lengths.own or ("epochs",)
+    return between.join(f"{before}labels_training.{name}=0" for name in names)
 
 
 def _is_enough(labels: Against) -> bool:

@@ -230,7 +230,6 @@ def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir
 CHANGES = {
     "evaluation.assistant_examples=5": "evaluation/assistant_base",
     "student_training.epochs=1": "tutoring/student",
-    "evaluation.student_dev=true": "evaluation/student_dev",
     "rationales.corruption=0.5": "tutoring/rationales",
     "generation.max_new_tokens=5": "tutoring/completions",
     "instruct.examples=6": "tutoring/instruct",

@@ -173,8 +173,8 @@ def own_length(workdir, patience=0):
 
 UNFAIR = (
     "Rationales and labels were not compared fairly: the student answers {} after 3 steps, the one "
-    "trained on labels alone {} after only 2. Run again with --config.labels_training.epochs=0 "
-    "--config.labels_training.steps=0, which trains it for as many."
+    "trained on labels alone {} after only 2. Run again with labels_training.epochs=0, and it is "
+    "trained for as many."
 )
 
 
@@ -193,6 +193,8 @@ def test_labels_that_were_learned_for_fewer_steps_prove_nothing(bare, labels):
         return
     assert (found["code"], found["line"]) == ("unfair", UNFAIR.format("75%", f"{labels}%"))
     assert "labels alone in only 2 steps of 3: " in fact(found, "student_labels")["text"]
+    advice = "To compare them fairly: --config.labels_training.epochs=0."
+    assert fact(found, "advice")["text"] == advice
     as_long(bare)
     assert page.write(bare)["verdict"]["code"] == "direct_better" if labels == 32 else "undecided"
 
