@@ -12,6 +12,7 @@ The first of these cases that holds is the verdict. The order and the thresholds
    below), nor is the one that learned labels.
 3. `unfair`: the student on labels was trained for fewer steps, and was not stopped by the dev
    split. What the rationales add is then not known, unless labels are enough all the same.
+   Or it took as many and was still learning (`report.lengths`).
 4. `direct_better`: the rationales add something to labels, but the student that learned the
    teacher's answers alone is above this one.
 5. `rationales_add`: the interval of student minus labels lies above 0.
@@ -31,8 +32,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_jax.evaluation import intervals, metrics
-from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, LABELS
-from bridge_jax.report import words
+from bridge_jax.report import lengths, words
+from bridge_jax.report.lengths import Lengths
 from bridge_jax.report.words import percent, points, quoted, rounded, signed
 from bridge_jax.report.workdir import Json, RunArtifacts
 
@@ -88,58 +89,12 @@ class Against(NamedTuple):
         return " to ".join(map(show, bounds))
 
 
-class _Lengths(NamedTuple):
-    """How long the student and the one on labels alone were trained.
-
-    Attributes:
-      ours, theirs: optimizer steps, instructions not counted; None where a training is missing.
-      steps: of the student's training in the config; 0 where that says epochs.
-      own: settings of `labels_training` that give it a length of its own; without, labels are to be
-        learned for as many steps as the student takes.
-      patient: whether that training could be stopped by the dev split.
-    """
-
-    ours: int | None
-    theirs: int | None
-    steps: int
-    own: tuple[str, ...]
-    patient: bool
-
-    @property
-    def was_stopped(self) -> bool:
-        """Returns whether the dev split stopped the training on labels before the student's end."""
-        return self.patient and not self.own and self._is_less
-
-    @property
-    def is_unfair(self) -> bool:
-        """Returns whether labels were learned for fewer steps by the config's own choice."""
-        return self._is_less and not self.was_stopped
-
-    @property
-    def _is_less(self) -> bool:
-        return self.ours is not None and self.theirs is not None and self.theirs < self.ours
-
-    @property
-    def said(self) -> str:
-        """The length of the training on labels by the student's, for a sentence; "" of unknown."""
-        if self.ours is None or self.theirs is None:
-            return ""
-        if self.was_stopped:
-            return f" for {self.theirs:,} steps of {self.ours:,}, where the dev split stopped it,"
-        if self.theirs < self.ours:
-            return f" in only {self.theirs:,} steps of {self.ours:,}"
-        times = f"{self.theirs / self.ours:.1f}".removesuffix(".0")
-        if times == "1":
-            return " in as many steps" if self.theirs == self.ours else " in about as many steps"
-        return f" {times} times as long"
-
-
 class _Evidence(NamedTuple):
     """Holds the report so far, and the comparisons by the other's name, which decide the case."""
 
     report: Json
     against: Mapping[str, Against]
-    lengths: "_Lengths"
+    lengths: Lengths
 
     @property
     def share(self) -> str:
@@ -171,14 +126,14 @@ def of(run: RunArtifacts, report: Json) -> Json:
     for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
         if compared := _compared(mine, answers.get(other, [])):
             against[other] = compared
-    found = _Evidence(report, against, _lengths(run))
+    found = _Evidence(report, against, lengths.of(run))
     code, line = next((name, said) for name, case in _CASES.items() if (said := case(found)))
     facts = [*_failures(report), *map(_fact(found), against), *_teacher(found), *_data(report)]
     if code == "labels_enough":
-        flags = " ".join(["--config.method=labels", *_as_trained(found.lengths)])
+        flags = " ".join(["--config.method=labels", *found.lengths.of_labels_alone])
         facts.append({"code": "advice", "text": f"The next run needs no teacher: {flags}."})
     if code == "unfair":
-        flags = _as_default(found.lengths, " ", "--config.")
+        flags = " ".join(f"--config.{each}" for each in found.lengths.to_be_fair)
         facts.append({"code": "advice", "text": f"To compare them fairly: {flags}."})
     if against:
         note = (
@@ -186,29 +141,6 @@ def of(run: RunArtifacts, report: Json) -> Json:
         )
         facts.append({"code": "note", "text": note})
     return {"line": line, "code": code, "facts": facts}
-
-
-def _lengths(run: RunArtifacts) -> _Lengths:
-    others = {INSTRUCT.name, DIRECT.name, LABELS.name}
-    taken = {name: max(row["step"] for row in rows) + 1 for name, rows in run.curves.items()}
-    ours = [steps for name, steps in taken.items()
-            if run.table[name].role == "student" and name not in others]  # fmt: skip
-    labels = run.config.get("labels_training", {})
-    student = run.config.get("student_training", {})
-    return _Lengths(
-        ours=sum(ours) or None,
-        theirs=taken.get(LABELS.name),
-        steps=student.get("steps", 0),
-        own=tuple(name for name in ("epochs", "steps") if labels.get(name)),
-        patient=bool(labels.get("patience") or student.get("patience")),
-    )
-
-
-def _as_trained(lengths: _Lengths) -> list[str]:
-    """Returns the flags with which method `labels` trains for as many steps as here."""
-    if lengths.own or lengths.theirs in (None, lengths.steps):
-        return []
-    return [f"--config.student_training.steps={lengths.theirs}"]
 
 
 def _compared(mine: Sequence[Any], others: Sequence[Any]) -> Against | None:
@@ -253,21 +185,23 @@ def _is_above_constant(found: _Evidence, labels: Against) -> bool:
 
 
 def _unfair(found: _Evidence) -> str:
-    labels, lengths = found.against.get("student_labels"), found.lengths
-    if not labels or not lengths.is_unfair or _is_enough(labels):
+    labels, by = found.against.get("student_labels"), found.lengths
+    if not labels or _is_enough(labels):
+        return ""
+    if not by.is_unfair and by.is_learning and by.theirs:
+        return (
+            f"What the rationales add cannot be told yet: the student answers {found.share}, the "
+            f"one trained on labels alone{by.said} {percent(labels.other)}, and that one was "
+            f"still learning. Train it for longer, such as {by.longer:,} steps."
+        )
+    if not by.is_unfair:
         return ""
     return (
         f"Rationales and labels were not compared fairly: the student answers {found.share} after "
-        f"{lengths.ours:,} steps, the one trained on labels alone {percent(labels.other)} after "
-        f"only {lengths.theirs:,}. Run again with {_as_default(lengths, ' and ')}, and it is "
+        f"{by.ours:,} steps, the one trained on labels alone {percent(labels.other)} after "
+        f"only {by.theirs:,}. Run again with {' and '.join(by.to_be_fair)}, and it is "
         "trained for as many."
     )
-
-
-def _as_default(lengths: _Lengths, between: str, before: str = "") -> str:
-    """Returns the settings with which labels are learned for as many steps as the student takes."""
-    names = lengths.own or ("epochs",)
-    return between.join(f"{before}labels_training.{name}=0" for name in names)
 
 
 def _is_enough(labels: Against) -> bool:
@@ -400,21 +334,12 @@ _CASES: dict[str, Callable[[_Evidence], str]] = {
 }
 
 
-def _length(lengths: _Lengths) -> str:
-    """Returns the length of the training on labels with the numbers of steps that differ."""
-    if lengths.is_unfair or lengths.was_stopped or lengths.ours == lengths.theirs:
-        return lengths.said.removesuffix(",")
-    if lengths.said:
-        return f"{lengths.said} ({lengths.theirs:,} steps, the student {lengths.ours:,})"
-    return ""
-
-
 def _fact(found: _Evidence) -> Callable[[str], Json]:
     def fact(other: str) -> Json:
         by = found.against[other]
         name = f"Always answering {found.constant}" if other == CONSTANT else _NAMES[other]
         if other == "student_labels":
-            name += _length(found.lengths)
+            name += found.lengths.told
         away = f"{points(abs(by.difference))} points {'below' if by.difference < 0 else 'above'}"
         text = f"{name}: {percent(by.other)}. The student is {away} ({by.interval})"
         if by.difference == 0:

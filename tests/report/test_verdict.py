@@ -210,6 +210,39 @@ def test_labels_that_the_dev_split_stopped_had_their_chance(bare):
     )
 
 
+@pytest.mark.parametrize(
+    ("losses", "code"),
+    [
+        ([1.2, 0.5, 0.45, 0.4, 0.25], "unfair"),  # As in triage: labels would tell all.
+        ([0.54, 0.49, 0.48, 0.47, 0.46], "rationales_add"),  # As in check digits.
+        ([0.8, 0.04, 0.01, 0.006, 0.001], "rationales_add"),  # Known by heart.
+    ],
+)
+def test_labels_that_are_still_being_learned_are_given_more_time(bare, losses, code):
+    student = {"epochs": 3, "steps": 0, "learning_rate": 1e-3, "batch_rows": 1, "row_tokens": 256}
+    labels = {"epochs": 0, "steps": 0, "learning_rate": 3e-4, "batch_rows": 8, "row_tokens": 256}
+    with_config(bare, student_training=student, labels_training=labels)
+    steps = [fake_run.step(s, loss, 1.0, 9.0) for s, loss in enumerate(losses)]
+    fake_run.finish(bare, STUDENT, fake_run.trained(steps))
+    fake_run.finish(bare, LABELS, fake_run.trained(steps))
+    answers = {"student": said(DIGITS, 75), "student_labels": said(DIGITS, 50)}
+    found = verdict(bare, DIGITS, **answers)
+    assert found["code"] == code
+    if code == "unfair":
+        assert found["line"] == (
+            "What the rationales add cannot be told yet: the student answers 75%, the one trained "
+            "on labels alone in as many steps 50%, and that one was still learning. Train it for "
+            "longer, such as 10 steps."
+        )
+        assert fact(found, "advice")["text"] == (
+            "To compare them fairly: --config.labels_training.learning_rate=0.001 "
+            "--config.labels_training.batch_rows=1 --config.labels_training.steps=10."
+        )
+    # Labels that are enough already need no more.
+    found = verdict(bare, DIGITS, student_labels=said(DIGITS, 95))
+    assert found["code"] == "labels_enough"
+
+
 def test_labels_that_were_learned_for_longer_are_told(bare):
     own_length(bare)
     as_long(bare, labels=12)
