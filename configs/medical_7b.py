@@ -70,7 +70,6 @@ def get_config() -> RunConfig:
         instruct=InstructConfig(2000, training(epochs=1, learning_rate=2e-5)),
         student_training=training(epochs=3, learning_rate=2e-5),
         direct_training=training(epochs=20, learning_rate=2e-5),
-        labels_training=training(epochs=3, learning_rate=2e-5),
         # Two chips hold the 7B in bf16: the eight pairs of the 16 write 32 answers each.
         generation=GenerationConfig(max_new_tokens=256, batch_size=256),
         evaluation=EvaluationConfig(),

@@ -61,7 +61,6 @@ def get_config() -> RunConfig:
         ),
         student_training=_training(epochs=2, learning_rate=5e-4),
         direct_training=_training(epochs=20, learning_rate=5e-4),
-        labels_training=_training(epochs=2, learning_rate=5e-4),
         generation=GenerationConfig(max_new_tokens=256, batch_size=64),
         evaluation=EvaluationConfig(assistant_examples=64),
     )

@@ -66,7 +66,6 @@ def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
         instruct=InstructConfig(100, TrainConfig(epochs=1, batch_rows=2, learning_rate=5e-4)),
         student_training=TrainConfig(epochs=3, batch_rows=2, learning_rate=5e-4),
         direct_training=TrainConfig(epochs=10, batch_rows=2, learning_rate=5e-4),
-        labels_training=TrainConfig(epochs=6, batch_rows=2, learning_rate=5e-4),
         generation=GenerationConfig(max_new_tokens=128, batch_size=64),
         evaluation=EvaluationConfig(assistant_examples=64),
     )

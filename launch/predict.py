@@ -27,6 +27,13 @@ _ROLE = flags.DEFINE_enum(
 )
 _OUT = flags.DEFINE_string("out", None, "The file to write, .jsonl or .csv.", required=True)
 _GOLD = flags.DEFINE_bool("gold", False, "Compare with the gold answers of the file.")
+_LEAST = flags.DEFINE_float(
+    "least_confidence",
+    None,
+    "Mark answers of at least this confidence as trusted; by default that of the run; 0 is none.",
+    lower_bound=0,
+    upper_bound=1,
+)
 _BUDGET = flags.DEFINE_integer(
     "budget",
     None,
@@ -51,20 +58,31 @@ def main(assignments: list[str]) -> int:
     console, out = Console(highlight=False), Path(_OUT.value)
     role: Role | None = _ROLE.value  # type: ignore[assignment]
     found = models.find(_MODEL.value, role)
+    if _LEAST.value is not None:
+        assignments = [*assignments, f"least_confidence={_LEAST.value}"]
     asking = override(found.asking, assignments)
+    least = asking.least_confidence
     counts, notes = predict(found, asking, out, _GOLD.value, _BUDGET.value or 0)
     for note in notes:
         shown.say(console, (note, "yellow"))
     shown.say(console, f"{out}: {counts.rows:,} rows")
     if counts.unparsed:
         shown.say(console, f"{counts.unparsed:,} have no answer that can be read")
+    if least:
+        shown.say(
+            console, f"{counts.trusted:,} are trusted, with a confidence of {least:g} or more"
+        )
     if counts.errors:
         text = f"{counts.errors:,} have an error, the first in {counts.first_error}"
         shown.say(console, (text, "yellow"))
-    if counts.compared:
-        share = words.percent(counts.correct / counts.compared)
-        interval = words.interval(list(wilson(counts.correct, counts.compared)))
-        shown.say(console, f"accuracy {share} ({interval}, 95%) on {counts.compared:,} questions")
+    measured = {"questions": (counts.correct, counts.compared)}
+    if least:
+        measured["trusted ones"] = counts.trusted_correct, counts.trusted_compared
+    for name, (right, compared) in measured.items():
+        if compared:
+            share = words.percent(right / compared)
+            interval = words.interval(list(wilson(right, compared)))
+            shown.say(console, f"accuracy {share} ({interval}, 95%) on {compared:,} {name}")
     return 1 if counts.errors else 0
 
 

@@ -129,7 +129,8 @@ class RunConfig:
         middle. The run says how many are.
       labels_training: with 0 epochs and steps, the default, it takes as many optimizer steps as the
         student's training, and every other field that is at its default is as in
-        `student_training`. With method `labels`, as many steps or epochs as that says.
+        `student_training`. With method `labels`, as many steps or epochs as that says. Labels are
+        short, so as many epochs are fewer steps: then the report compares nothing, and says so.
       curves: where the curves of training go too, beside `metrics.jsonl`: `tensorboard` (its
         `--logdir` is the workdir), `wandb` (with the key in WANDB_API_KEY) or `trackio`.
     """

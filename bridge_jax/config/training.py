@@ -245,9 +245,15 @@ class EvaluationConfig:
         `budget.queries`, and is paid before the questions of the pool.
       teacher_dev: likewise of the dev split, on which a threshold is chosen
         (`rationales.least_right`).
+      student_dev: also put the dev split to the trained student, to choose `least_confidence` on
+        other questions than those of the test.
+      least_confidence: from which the student's answers are to be trusted. Nothing depends on it
+        but what the report says and `launch.predict` marks; 0 trusts all.
     """
 
     assistant_examples: Count = 0
     student_before: bool = True
     teacher_test: Count = 0
     teacher_dev: Count = 0
+    student_dev: bool = False
+    least_confidence: Annotated[Share, UNKEYED] = 0.0

@@ -100,6 +100,7 @@ METHOD = Method(
         evaluation.STUDENT_DIRECT,
         evaluation.STUDENT_LABELS,
         evaluation.STUDENT,
+        evaluation.STUDENT_DEV,
     ),
     stages,
 )

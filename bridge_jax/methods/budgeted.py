@@ -149,7 +149,7 @@ def stages(config: RunConfig) -> list[Stage]:
     ]
     before = evaluation.test_of(config, UNBUDGETED, None)
     before = dataclasses.replace(before, reads={**before.reads, **made})
-    return [*plan, before, evaluation.test_of(config, evaluation.STUDENT, BUDGETED), *tests]
+    return [*plan, before, *evaluation.of_trained(config, BUDGETED, "reason"), *tests]
 
 
 def _of_teacher(config: RunConfig) -> SFTTargets:
@@ -318,6 +318,7 @@ METHOD = Method(
         BUDGETED,
         UNBUDGETED,
         evaluation.STUDENT,
+        evaluation.STUDENT_DEV,
         *(OF_CONTROL[control] for control in CONTROLS),
     ),
     stages,

@@ -7,9 +7,11 @@ from typing import Any, NotRequired, TypedDict
 from bridge_jax.config import GenerationConfig, RunConfig
 from bridge_jax.data.answers import answer_of, is_correct, rouge_l
 from bridge_jax.data.example import Example
+from bridge_jax.errors import require
+from bridge_jax.evaluation.confidence import of_answer
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import held_out, inputs, tutoring
-from bridge_jax.methods.inputs import Examples
+from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, Role, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
 from bridge_jax.pipeline.stages import Load, Stage
@@ -21,7 +23,13 @@ FILE = "predictions.jsonl"
 
 
 class Prediction(TypedDict):
-    """A model's answer to one test question; `score` is the ROUGE-L of a free text."""
+    """A model's answer to one test question.
+
+    Attributes:
+      confidence: in the answer (`evaluation.confidence`); None if it is not known, and left out in
+        tests of earlier versions.
+      score: the ROUGE-L of a free text.
+    """
 
     id: str
     domain: str
@@ -31,6 +39,7 @@ class Prediction(TypedDict):
     gold: str
     correct: bool
     tokens: int
+    confidence: NotRequired[float | None]
     score: NotRequired[float]
 
 
@@ -42,7 +51,7 @@ def measured(name: str, role: Role, title: str, note: str, is_before: bool = Fal
         "evaluate",
         role,
         (rows(FILE, Prediction),),
-        version=2,  # each row has random numbers of its own, and rows are in order
+        version=3,  # each row has random numbers of its own and a confidence, rows are in order
         measured=MeasuredModel(name, title, note, is_before),
     )
 
@@ -67,8 +76,15 @@ STUDENT_LABELS = measured(
     "student_labels", "student", "Student, labels", "trained on the labels of the pool alone"
 )
 STUDENT = measured("student", "student", "Student", "after the assistant's rationales")
+STUDENT_DEV = Artifact(
+    "evaluation/student_dev",
+    "The student’s answers to the dev split",
+    "evaluate",
+    "student",
+    (rows(FILE, Prediction),),
+)
 OF_ASSISTANT = (ASSISTANT_BASE, ASSISTANT)
-OF_STUDENT = (STUDENT_BASE, STUDENT_INSTRUCT, STUDENT)
+OF_STUDENT = (STUDENT_BASE, STUDENT_INSTRUCT, STUDENT, STUDENT_DEV)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +115,7 @@ def evaluate(
 ) -> None:
     """Writes the model's completions of the test questions, parsed and compared with gold.
 
-    Questions that have no gold answer, or no bought one, are left out.
+    Questions that have no gold answer, or no bought one, are left out. They may be of dev.
     """
     measured_on = held_out.with_answers(test, bought)
     measured_on = measured_on[: params.most or None]
@@ -119,14 +135,13 @@ def evaluate(
             "gold": example.gold,
             "correct": is_correct(answer, example),
             "tokens": len(completion.ids),
+            "confidence": None if answer is None else of_answer(loaded.tokenizer, completion),
         }
         if example.kind == "text":
             row["score"] = rouge_l(answer or "", example.gold)
         return row
 
-    artifact = out.artifact
-    assert artifact.measured
-    name = f"test: {artifact.measured.name.replace('_', ' ')}"
+    name = f"test: {out.artifact.name.rsplit('/')[-1].replace('_', ' ')}"
     engine = loaded.engine(params.generation, params.seed)
     prompts = [asked[place[example.id]] for example in measured_on]
     write_completions(out, FILE, name, engine, measured_on, prompts, to_row)
@@ -167,4 +182,31 @@ def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> l
         tests.append(test_of(config, STUDENT_BASE, None, mode))
         if config.instruct.examples:
             tests.append(test_of(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
-    return [*tests, *others, test_of(config, STUDENT, tutoring.STUDENT, mode)]
+    return [*tests, *others, *of_trained(config, tutoring.STUDENT, mode)]
+
+
+def of_trained(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
+    """Returns the test of the trained student, and its answers to dev where they are asked for.
+
+    Args:
+      config: of the run.
+      made: the stage that trained it last.
+      mode: the prompt with which it is asked.
+    """
+    test = test_of(config, STUDENT, made, mode)
+    if not config.evaluation.student_dev:
+        return [test]
+    reads = {name: read for name, read in test.reads.items() if name != "bought"}
+    reads |= {"test": inputs.DEV} | held_out.bought(config, "dev")
+    load = Load("dev", modes=(mode,))
+    return [test, Stage(STUDENT_DEV, evaluate, test.params, reads, load, check=_check_dev)]
+
+
+def _check_dev(config: RunConfig, given: Inputs) -> None:
+    """Raises a `UserError` unless there are dev questions with answers, or bought ones."""
+    dev = given.dev
+    require(
+        bool(config.evaluation.teacher_dev) or any(example.answer is not None for example in dev),
+        f"evaluation.student_dev=true: none of the {len(dev):,} dev questions has an answer to "
+        "choose a threshold with; raise data.dev, give them answers, or set it to false",
+    )

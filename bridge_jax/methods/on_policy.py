@@ -207,7 +207,10 @@ def distil(
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the stages of BRIDGE, the distillation before the tests, and one more test."""
+    """Returns the stages of BRIDGE, the distillation before the tests, and one more test.
+
+    A student that learns labels alone is trained for as many steps as both trainings take.
+    """
     how, mode = config.on_policy, "reason"
     setting = "on_policy.train"
     fit = Fit(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
@@ -223,11 +226,16 @@ def stages(config: RunConfig) -> list[Stage]:
     tests = {
         evaluation.STUDENT.name: [
             evaluation.test_of(config, TUTORED, tutoring.STUDENT, mode),
-            evaluation.test_of(config, evaluation.STUDENT, ON_POLICY, mode),
+            *evaluation.of_trained(config, ON_POLICY, mode),
         ],
+        evaluation.STUDENT_DEV.name: [],
     }
     plan: list[Stage] = []
     for stage in bridge.stages(config):
+        if stage.name == tutoring.LABELS.name:
+            tutored = next(each for each in plan if each.name == tutoring.STUDENT.name)
+            plan.append(tutoring.labels_beside(config, tutored, [last]))
+            continue
         plan += tests.get(stage.name, [stage])
         if stage.name == tutoring.STUDENT.name:
             plan.append(last)

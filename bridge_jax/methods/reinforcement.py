@@ -180,7 +180,9 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages of training at budgets, and what follows them."""
     how, think = config.reinforcement, config.thinking
-    plan = [stage for stage in budgeted.stages(config) if stage.name != evaluation.STUDENT.name]
+    tests = evaluation.of_trained(config, REINFORCED, "reason")
+    own = {test.name for test in tests}
+    plan = [stage for stage in budgeted.stages(config) if stage.name not in own]
     start = {"made": BUDGETED.name}
     if how.questions == "unselected":
         start |= {"chosen": SELECTION.name}
@@ -206,7 +208,7 @@ def stages(config: RunConfig) -> list[Stage]:
     return [
         *plan,
         last,
-        evaluation.test_of(config, evaluation.STUDENT, REINFORCED),
+        *tests,
         budget_tests.stage(config, "reinforced", REINFORCED.name, {}),
     ]
 

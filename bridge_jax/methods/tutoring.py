@@ -5,6 +5,7 @@ the baselines from the teacher's answers alone, or from the gold labels.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from itertools import chain
 
 from bridge_jax.config import RunConfig, TrainConfig
@@ -97,6 +98,7 @@ class AsLong:
       how: it is trained, but for the number of steps.
       targets: of the student.
       epochs, batch_rows, row_tokens: of the student's training.
+      more: steps that the student is trained for after it.
     """
 
     how: Fit
@@ -104,6 +106,7 @@ class AsLong:
     epochs: int
     batch_rows: int
     row_tokens: int
+    more: int = 0
 
 
 def teach_labels(
@@ -128,7 +131,7 @@ def teach_labels(
         learned = list(chain.from_iterable(params.targets.sequences(targets, reading)))
         rows = pack(learned, params.row_tokens, 0)
         steps = steps_of(rows, TrainConfig(epochs=params.epochs, batch_rows=params.batch_rows))
-        train = dataclasses.replace(params.how.train, steps=steps)
+        train = dataclasses.replace(params.how.train, steps=steps + params.more)
         params = dataclasses.replace(params.how, train=train)
     name = "student" if out.artifact == STUDENT else "labels student"
     fit(out, name, student.trainable(instructed), sequences, params, reading, dev)
@@ -174,26 +177,29 @@ def labels(config: RunConfig) -> Stage:
     return Stage(STUDENT, teach_labels, params, _reads(config, params), load)
 
 
-def labels_beside(config: RunConfig, beside: Stage) -> Stage:
+def labels_beside(config: RunConfig, beside: Stage, then: Sequence[Stage] = ()) -> Stage:
     """Returns the training on labels for comparison with a student, in as many steps by default.
 
     Args:
       config: of the run.
       beside: the student's training on rationales.
+      then: its trainings after that, each for a given number of steps.
     """
+    more = sum(stage.params.how.train.steps for stage in then)
     params = _on_labels(config)
     reads, load = _reads(config, params), Load("pool", text="answer")
     if params.train.epochs or params.train.steps:
         return Stage(LABELS, teach_labels, params, reads, load)
     if steps := config.student_training.steps:
-        fixed = dataclasses.replace(params, train=dataclasses.replace(params.train, steps=steps))
+        train = dataclasses.replace(params.train, steps=steps + more)
+        fixed = dataclasses.replace(params, train=train)
         return Stage(LABELS, teach_labels, fixed, reads, load)
     # How many steps the student takes depends on the rationales that are kept.
     reads |= {name: beside.reads[name] for name in ("judged", "annotated") if name in beside.reads}
-    load = dataclasses.replace(load, as_long_as=beside)
+    load = dataclasses.replace(load, as_long_as=(beside, *then))
     own = config.student_training
     pace = own.epochs, own.batch_rows, own.row_tokens
-    as_long = AsLong(params, beside.params.targets, *pace)
+    as_long = AsLong(params, beside.params.targets, *pace, more)
     return Stage(LABELS, teach_labels, as_long, reads, load)
 
 

@@ -87,8 +87,8 @@ class Load:
       share: fraction of the examples, where their number follows from the data; at least one.
       batch: how a scoring forms its batches. A training has its `Fit` for that, and a generation
         its `GenerationConfig`.
-      as_long_as: of a training without a number of epochs or steps of its own: the training that
-        takes as many steps.
+      as_long_as: of a training without a number of epochs or steps of its own: the trainings that
+        take as many steps together.
       replies: of a training on a model's own replies.
     """
 
@@ -100,7 +100,7 @@ class Load:
     soft: int = 0
     share: float = 1.0
     batch: ByLength | Packed | None = None
-    as_long_as: "Stage | None" = None
+    as_long_as: "tuple[Stage, ...]" = ()
     replies: OwnReplies | None = None
 
     @property

@@ -270,8 +270,8 @@ def workloads(
             targets, batches = _packed(shape, role, load, lengths)
             steps = fit.train.steps or batches * fit.train.epochs
             if load.as_long_as:
-                (other,) = workloads([load.as_long_as], lengths)
-                steps = other.steps
+                others = (workloads([each], lengths)[-1] for each in load.as_long_as)
+                steps = sum(other.steps for other in others)
             minimised = fit.train, fit.objective
             found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
         elif stage.artifact.work == "score":

@@ -96,6 +96,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
         report=report,
         measured_against=words.measured_against(report),
         threshold=words.threshold(report),
+        trusted=words.trusted(report),
         roles=list(report["accuracy"]),
         plots=plots,
         # Models that are not measured by this method may have written an example, too.

@@ -10,7 +10,7 @@ from bridge_jax import methods
 from bridge_jax.config import TeacherConfig
 from bridge_jax.config.io import from_json
 from bridge_jax.data.practice import checkdigits
-from bridge_jax.evaluation import intervals, metrics
+from bridge_jax.evaluation import confidence, intervals, metrics
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
@@ -105,6 +105,8 @@ def summarise(run: RunArtifacts) -> Json:
     if run.data:
         report["data"] = run.data
     _count_classes(run, report)
+    if found := _confidence(run):
+        report["confidence"] = found
     failures = _failures(run, report)
     report["failures"] = sorted({name for name, _ in failures})
     report["warnings"] = [f"{name}: {sentence}" for name, sentence in failures]
@@ -154,6 +156,31 @@ def _count_classes(run: RunArtifacts, report: Json) -> None:
     right = sum(row["gold"] == answer for row in rows) / len(rows)
     where = "pool" if known else "test"
     report["constant"] = {"answer": answer, "accuracy": right, "commonest_of": where}
+
+
+def _confidence(run: RunArtifacts) -> Json:
+    """Counts what is right of the student's answers from several confidences; {} if not known.
+
+    The thresholds are those of the dev split where it was answered, to be chosen by it, and else
+    those of the test.
+    """
+    answered = {"dev": metrics.with_gold(run.dev_answers), "test": run.predictions.get("student")}
+    known = {name: rows for name, rows in answered.items()
+             if rows and all("confidence" in row for row in rows)}  # fmt: skip
+    if "test" not in known:
+        return {}
+    least = run.config.get("evaluation", {}).get("least_confidence", 0.0)
+    chosen = {least, *confidence.thresholds(next(iter(known.values())))}
+    return {
+        "least_confidence": least,
+        "thresholds": [
+            {
+                "least": each,
+                **{name: confidence.trusted(rows, each) for name, rows in known.items()},
+            }
+            for each in sorted(chosen)
+        ],
+    }
 
 
 def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:

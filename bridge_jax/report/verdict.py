@@ -10,17 +10,20 @@ The first of these cases that holds is the verdict. The order and the thresholds
 1. `untested`: the student was not tested. The line is that of `words.headline`.
 2. `nothing_learned`: the student is not above the constant answer (the interval reaches 0 or
    below), nor is the one that learned labels.
-3. `direct_better`: the rationales add something to labels, but the student that learned the
+3. `unfair`: the student on labels was trained for fewer steps, and was not stopped by the dev
+   split. What the rationales add is then not known, unless labels are enough all the same.
+   Or it took as many and was still learning (`report.lengths`).
+4. `direct_better`: the rationales add something to labels, but the student that learned the
    teacher's answers alone is above this one.
-4. `rationales_add`: the interval of student minus labels lies above 0.
-5. `labels_enough`: it lies below `MARGIN`, so rationales add no more than that, if anything.
-6. `teacher_poor`: the teacher is right for less than `POOR` of its questions (Wilson's interval
+5. `rationales_add`: the interval of student minus labels lies above 0.
+6. `labels_enough`: it lies below `MARGIN`, so rationales add no more than that, if anything.
+7. `teacher_poor`: the teacher is right for less than `POOR` of its questions (Wilson's interval
    lies below), or no oftener than the constant answer.
-7. `undecided`: the interval of student minus labels includes 0 and reaches beyond `MARGIN`.
-8. `labels_alone`: the student of method `labels`, above the constant answer if there is one.
-9. `below_assistant`: there are no labels to compare with, and the student is `MARGIN` or more below
-   its assistant, with an interval above 0.
-10. `without_labels`: there are no labels to compare with; the line says with what it was compared.
+8. `undecided`: the interval of student minus labels includes 0 and reaches beyond `MARGIN`.
+9. `labels_alone`: the student of method `labels`, above the constant answer if there is one.
+10. `below_assistant`: there are no labels to compare with, and the student is `MARGIN` or more
+    below its assistant, with an interval above 0.
+11. `without_labels`: there are no labels to compare with; the line says with what it was.
 
 Facts come failures first: classes that are never answered, or never right.
 """
@@ -29,9 +32,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_jax.evaluation import intervals, metrics
-from bridge_jax.methods.tutoring import LABELS, STUDENT
-from bridge_jax.pipeline.artifacts import Artifact
-from bridge_jax.report import words
+from bridge_jax.report import lengths, words
+from bridge_jax.report.lengths import Lengths
 from bridge_jax.report.words import percent, points, quoted, rounded, signed
 from bridge_jax.report.workdir import Json, RunArtifacts
 
@@ -92,7 +94,7 @@ class _Evidence(NamedTuple):
 
     report: Json
     against: Mapping[str, Against]
-    steps: tuple[int | None, int | None]  # of the student's training, and of that on labels alone
+    lengths: Lengths
 
     @property
     def share(self) -> str:
@@ -124,22 +126,21 @@ def of(run: RunArtifacts, report: Json) -> Json:
     for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
         if compared := _compared(mine, answers.get(other, [])):
             against[other] = compared
-    found = _Evidence(report, against, (_steps(run, STUDENT), _steps(run, LABELS)))
+    found = _Evidence(report, against, lengths.of(run))
     code, line = next((name, said) for name, case in _CASES.items() if (said := case(found)))
     facts = [*_failures(report), *map(_fact(found), against), *_teacher(found), *_data(report)]
     if code == "labels_enough":
-        text = "The next run needs no teacher: --config.method=labels."
-        facts.append({"code": "advice", "text": text})
+        flags = " ".join(["--config.method=labels", *found.lengths.of_labels_alone])
+        facts.append({"code": "advice", "text": f"The next run needs no teacher: {flags}."})
+    if code == "unfair":
+        flags = " ".join(f"--config.{each}" for each in found.lengths.to_be_fair)
+        facts.append({"code": "advice", "text": f"To compare them fairly: {flags}."})
     if against:
         note = (
             "Intervals (95%) are over the test questions of this run; another seed may differ more."
         )
         facts.append({"code": "note", "text": note})
     return {"line": line, "code": code, "facts": facts}
-
-
-def _steps(run: RunArtifacts, training: Artifact) -> int | None:
-    return max((row["step"] for row in run.curves.get(training.name, ())), default=None)
 
 
 def _compared(mine: Sequence[Any], others: Sequence[Any]) -> Against | None:
@@ -165,7 +166,9 @@ def _nothing_learned(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
     if labels and _is_above_constant(found, labels):
         return ""
-    beside = f"; trained on labels alone it answers {percent(labels.other)}" if labels else ""
+    beside = ""
+    if labels:
+        beside = f"; trained on labels alone{found.lengths.said} it answers {percent(labels.other)}"
     always = f"always answering {found.constant} is right for {percent(constant.other)}"
     if constant.difference <= 0:
         return f"Nothing was learned: the student answers {found.share}, {always}{beside}."
@@ -179,6 +182,31 @@ def _is_above_constant(found: _Evidence, labels: Against) -> bool:
     """Returns whether the labels student is above the constant answer, by its own interval."""
     low, _ = found.report["accuracy_interval"]["student_labels"]
     return low > found.against[CONSTANT].other and labels.other > found.against[CONSTANT].other
+
+
+def _unfair(found: _Evidence) -> str:
+    labels, by = found.against.get("student_labels"), found.lengths
+    if not labels or _is_enough(labels):
+        return ""
+    if not by.is_unfair and by.is_learning and by.theirs:
+        return (
+            f"What the rationales add cannot be told yet: the student answers {found.share}, the "
+            f"one trained on labels alone{by.said} {percent(labels.other)}, and that one was "
+            f"still learning. Train it for longer, such as {by.longer:,} steps."
+        )
+    if not by.is_unfair:
+        return ""
+    return (
+        f"Rationales and labels were not compared fairly: the student answers {found.share} after "
+        f"{by.ours:,} steps, the one trained on labels alone {percent(labels.other)} after "
+        f"only {by.theirs:,}. Run again with {' and '.join(by.to_be_fair)}, and it is "
+        "trained for as many."
+    )
+
+
+def _is_enough(labels: Against) -> bool:
+    """Returns whether rationales add less than matters."""
+    return labels.high < MARGIN and not labels.is_above
 
 
 def _direct_better(found: _Evidence) -> str:
@@ -198,18 +226,19 @@ def _rationales_add(found: _Evidence) -> str:
         return ""
     return (
         f"The rationales add {points(labels.difference)} points ({labels.interval}): the student "
-        f"answers {found.share}, trained on labels alone{_as_long(found)} {percent(labels.other)}."
+        f"answers {found.share}, trained on labels alone{found.lengths.said} "
+        f"{percent(labels.other)}."
     )
 
 
 def _labels_enough(found: _Evidence) -> str:
     labels = found.against.get("student_labels")
-    if not labels or labels.high >= MARGIN:
+    if not labels or not _is_enough(labels):
         return ""
     better = "are better" if labels.is_below else "are enough"
     return (
         f"Labels alone {better} for this task, and cost no teacher: "
-        f"trained on them{_as_long(found)} the student answers {percent(labels.other)}, with "
+        f"trained on them{found.lengths.said} the student answers {percent(labels.other)}, with "
         f"rationales {found.share}."
     )
 
@@ -245,7 +274,7 @@ def _undecided(found: _Evidence) -> str:
         return ""
     return (
         f"Whether the rationales add anything cannot be told from {labels.questions:,} questions: "
-        f"the student answers {found.share}, trained on labels alone{_as_long(found)} "
+        f"the student answers {found.share}, trained on labels alone{found.lengths.said} "
         f"{percent(labels.other)}."
     )
 
@@ -292,6 +321,7 @@ _CASES: dict[str, Callable[[_Evidence], str]] = {
     case.__name__.removeprefix("_"): case
     for case in (
         _nothing_learned,
+        _unfair,
         _direct_better,
         _rationales_add,
         _labels_enough,
@@ -304,22 +334,12 @@ _CASES: dict[str, Callable[[_Evidence], str]] = {
 }
 
 
-def _as_long(found: _Evidence) -> str:
-    ours, theirs = found.steps
-    return " in as many steps" if theirs is not None and ours == theirs else ""
-
-
-def _another_length(found: _Evidence) -> str:
-    ours, theirs = found.steps
-    return "" if ours is None or theirs is None else f" in {theirs:,} steps instead of {ours:,}"
-
-
 def _fact(found: _Evidence) -> Callable[[str], Json]:
     def fact(other: str) -> Json:
         by = found.against[other]
         name = f"Always answering {found.constant}" if other == CONSTANT else _NAMES[other]
         if other == "student_labels":
-            name += _as_long(found) or _another_length(found)
+            name += found.lengths.told
         away = f"{points(abs(by.difference))} points {'below' if by.difference < 0 else 'above'}"
         text = f"{name}: {percent(by.other)}. The student is {away} ({by.interval})"
         if by.difference == 0:

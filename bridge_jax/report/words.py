@@ -160,6 +160,24 @@ def threshold(report: Json) -> str:
     )
 
 
+def trusted(report: Json) -> str:
+    """Returns what was measured at the threshold of trust that a run states; "" if it has none."""
+    found = report.get("confidence", {})
+    if not (least := found.get("least_confidence")):
+        return ""
+    row = next(row for row in found["thresholds"] if row["least"] == least)
+    told = []
+    for name in ("test", "dev"):
+        if not (by := row.get(name)):
+            continue
+        part = f"{percent(by['share'])} of the {by['n']:,} {name} questions"
+        if by["trusted"]:
+            part += f", of which {percent(by['accuracy'])} are right"
+            part += f" ({interval([by['low'], by['high']])})"
+        told.append(part)
+    return f"Trusted from a confidence of {least:g}: {'; '.join(told)}."
+
+
 def tested_student(accuracy: Mapping[str, float]) -> str | None:
     """Returns the tested student's name: `student`, else `student_direct`, else None."""
     return next((role for role in ("student", "student_direct") if role in accuracy), None)
@@ -329,6 +347,8 @@ def print_summary(report: Json, console: Console) -> None:
             labelled(f"         {note}")
     if chosen := threshold(report):
         labelled(f"Filter   {chosen}")
+    if said := trusted(report):
+        labelled(f"Trust    {said}")
     if sizes := trained(report):
         labelled(f"Trained  {sizes}")
     if report["seconds"]:

@@ -19,7 +19,7 @@ from bridge_jax.methods.apprenticeship import SCORES, SELECTION, Score, Selectio
 from bridge_jax.methods.budget_rollouts import Rollout
 from bridge_jax.methods.budget_tests import Tested
 from bridge_jax.methods.data_facts import DataFacts
-from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.evaluation import STUDENT_DEV, Prediction
 from bridge_jax.methods.filtering import (
     COMPLETED,
     RATIONALES,
@@ -63,6 +63,7 @@ class RunArtifacts:
       threshold: that was chosen to filter them.
       written_tokens: of all its completions, those that were not taken and those of rounds too.
       predictions: name of a measured model -> rows on the test questions.
+      dev_answers: of the trained student.
       replies: control of a budget -> rows on the test questions, at each budget.
       chains: the reasoning that was shortened to budgets.
       rollouts: the replies that reinforcement learning learned from.
@@ -87,6 +88,7 @@ class RunArtifacts:
     threshold: Threshold | None
     written_tokens: int
     predictions: dict[str, list[Prediction]]
+    dev_answers: list[Prediction]
     replies: dict[str, list[Tested]]
     chains: list[Chain]
     rollouts: list[Rollout]
@@ -152,6 +154,7 @@ def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
             for row in _content(folders, name, WrittenRationale) or []
         ),
         predictions={name: rows for name, rows in predictions.items() if rows},
+        dev_answers=_content(folders, STUDENT_DEV.name, Prediction) or [],
         replies={
             control: rows
             for control, artifact in budget_tests.OF_CONTROL.items()

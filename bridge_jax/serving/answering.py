@@ -1,15 +1,12 @@
 """Reads the questions of a file, puts them to a loaded model, and reads its replies."""
 
-import bisect
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge_jax.data.answers import (
     answer_of,
-    cut_completion,
     is_correct,
     load_tensorflow_text,
     split_completion,
@@ -19,6 +16,7 @@ from bridge_jax.data.example import Example, check_labels, read_task
 from bridge_jax.data.formats import SUFFIXES, read_file
 from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Row
 from bridge_jax.errors import UserError
+from bridge_jax.evaluation import confidence
 from bridge_jax.generation import budgets
 from bridge_jax.generation.budgets import Cap, capped
 from bridge_jax.generation.engine import Completion, Request
@@ -28,7 +26,6 @@ from bridge_jax.serving.asking import AskingConfig, QuestionsConfig
 from bridge_jax.serving.models import FoundModel, cap
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.text.tokenizer import Tokenizer
 
 
 class FileQuestion(NamedTuple):
@@ -234,7 +231,7 @@ class Answering:
         row = self._no_row() | {"answer": answer, "rationale": text.strip()}
         if answer is not None:
             row["rationale"] = split_completion(text)[0]
-            row["confidence"] = confidence(tokenizer, completion, start)
+            row["confidence"] = confidence.of_answer(tokenizer, completion, start)
         if self._gold and example.answer:
             row["correct"] = is_correct(answer, example)
         return row
@@ -259,38 +256,3 @@ def _rendering(model: Model, asking: AskingConfig, new: int, where: str) -> Rend
         max_prompt_tokens=min(asking.max_prompt_tokens or room, room),
         on_long_prompt=asking.on_long_prompt,
     )
-
-
-def confidence(tokenizer: Tokenizer, completion: Completion, start: int = 0) -> float | None:
-    """Returns exp of the mean log-probability of the answer's own tokens, to four decimals.
-
-    Tokens of the frame ("Answer:", the end token) do not count.
-
-    Args:
-      tokenizer: of the model.
-      completion: with log-probabilities under the model itself.
-      start: the first token of the answer's part, where thinking was divided off before.
-
-    Returns:
-      None if no token is found that belongs to the answer alone.
-    """
-    ids = completion.ids[start:]
-    text = tokenizer.decode(ids)
-    _, said, rest = cut_completion(text)
-    if said is None and start:  # Its mark was the end of the thinking.
-        said, _, rest = (part.strip() for part in text.strip().partition("\n"))
-    if not said:
-        return None
-    end = len(text.rstrip()) - len(rest)
-    begin = text.rfind(said, 0, end)
-    if begin < 0:
-        return None
-
-    def length(count: int) -> int:
-        return len(tokenizer.decode(ids[:count]))
-
-    counts = range(len(ids) + 1)
-    first = bisect.bisect_right(counts, begin, key=length) - 1
-    last = bisect.bisect_left(counts, begin + len(said), key=length)
-    own = completion.logprobs[start + first : start + last]
-    return round(math.exp(sum(own) / len(own)), 4) if own else None

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from bridge_jax.config import DataConfig, GenerationConfig, RunConfig
 from bridge_jax.config.data import COLUMNS
-from bridge_jax.config.fields import Count, OneOf, Place, Range, Size, check
+from bridge_jax.config.fields import Count, OneOf, Place, Range, Share, Size, check
 from bridge_jax.config.io import from_json, to_json
 from bridge_jax.data import practice, sources
 from bridge_jax.data.example import with_task_text
@@ -90,6 +90,8 @@ class AskingConfig:
       seed: of sampling.
       matmul: the dtype of products, as in `ModelConfig`.
       thinking: its budgets.
+      least_confidence: from which answers are marked as trusted, as in `EvaluationConfig`; 0 marks
+        none.
     """
 
     data: QuestionsConfig = dataclasses.field(default_factory=QuestionsConfig)
@@ -100,6 +102,7 @@ class AskingConfig:
     seed: Count = 0
     matmul: Literal["auto", "bfloat16"] = "auto"
     thinking: BudgetsConfig = BudgetsConfig()
+    least_confidence: Share = 0.0
 
 
 def of_run(config: RunConfig, role: Role, mode: Literal["reason", "answer"]) -> AskingConfig:
@@ -123,6 +126,8 @@ def of_run(config: RunConfig, role: Role, mode: Literal["reason", "answer"]) -> 
         config.seed,
         getattr(config, role).matmul,
         thinking,
+        # It was chosen for the answers of the student.
+        config.evaluation.least_confidence if role == "student" else 0.0,
     )
 
 

@@ -26,6 +26,7 @@ from bridge_jax import atomic, shown
 from bridge_jax.config.fields import check
 from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
+from bridge_jax.evaluation import confidence
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
@@ -52,6 +53,8 @@ class Counts:
       unparsed: asked, but no answer could be read.
       compared: with a gold answer.
       correct: equal to it.
+      trusted: marked as such.
+      trusted_compared, trusted_correct: of these.
     """
 
     rows: int = 0
@@ -60,6 +63,9 @@ class Counts:
     unparsed: int = 0
     compared: int = 0
     correct: int = 0
+    trusted: int = 0
+    trusted_compared: int = 0
+    trusted_correct: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
         """Counts a row of the result."""
@@ -72,6 +78,11 @@ class Counts:
         if row.get("correct") is not None:
             self.compared += 1
             self.correct += row["correct"]
+        if row.get("trusted"):
+            self.trusted += 1
+            if row.get("correct") is not None:
+                self.trusted_compared += 1
+                self.trusted_correct += row["correct"]
 
 
 def predict(
@@ -81,8 +92,9 @@ def predict(
 
     A row has `id` (null if it has none), `row` (its place in the file), `answer` (canonical; null
     if none can be read), `rationale` (without an answer all that the model wrote), `confidence`,
-    with gold answers `correct` (null where the gold answer cannot be read), and `error`: null, or
-    why the row could not be asked or compared.
+    with `asking.least_confidence` above 0 `trusted`: whether there is an answer of at least this
+    confidence, with gold answers `correct` (null where the gold answer cannot be read), and
+    `error`: null, or why the row could not be asked or compared.
 
     `confidence` is exp of the mean log-probability of the answer's own tokens, given the question
     and the rationale that the model has written: 0 to 1, null without an answer. It is not the
@@ -120,7 +132,7 @@ def predict(
             settings = _settings(found, asking, gold, budget, hashes)
             _claim(folder, settings)
             _write_parts(folder, found, asking, questions, gold, budget, notes)
-            counts = _join(folder, out, questions.total)
+            counts = _join(folder, out, questions.total, asking.least_confidence)
             shutil.rmtree(folder)
     except OSError as error:
         raise UserError(
@@ -147,6 +159,7 @@ def _settings(
 ) -> dict[str, Any]:
     """Returns all that the answers depend on, as JSON values; files by their content."""
     told = to_json(dataclasses.replace(asking, data=_without_files(asking)))
+    del told["least_confidence"]  # It marks the answers when all are there.
     settings: dict[str, Any] = {
         "format": FORMAT,
         "--model": found.identity(hashes),
@@ -227,13 +240,14 @@ def _write_parts(
             begun.unlink(missing_ok=True)
 
 
-def _join(folder: Path, out: Path, total: int) -> Counts:
-    """Writes the parts as one file, and counts."""
+def _join(folder: Path, out: Path, total: int, least: float) -> Counts:
+    """Writes the parts as one file, marks the answers that are trusted, and counts."""
     counts = Counts()
     with atomic.written(out, folder / "whole", sync=True) as file:
         table = None
         for number in range(-(-total // PART)):
             for row in files.read_rows(_part(folder, number), "remove it: it is written again"):
+                row = _marked(row, least) if least else row
                 counts.add(row)
                 if out.suffix.lower() == ".jsonl":
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -243,6 +257,14 @@ def _join(folder: Path, out: Path, total: int) -> Counts:
                     table.writeheader()
                 table.writerow({name: _cell(value) for name, value in row.items()})
     return counts
+
+
+def _marked(row: dict[str, Any], least: float) -> dict[str, Any]:
+    """Returns the row with `trusted` after its confidence."""
+    mark = {"trusted": confidence.is_trusted(row, least)}
+    names = list(row)
+    at = names.index("confidence") + 1
+    return {name: row[name] for name in names[:at]} | mark | {n: row[n] for n in names[at:]}
 
 
 def _cell(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from bridge_jax.config import RunConfig
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config.io import override
 from bridge_jax.study.study import StudyRun
 from configs import triage
@@ -23,9 +23,9 @@ def layers(count: int) -> str:
 
 
 def base() -> RunConfig:
-    """Returns the config that the runs of a study vary."""
+    """Returns the config that the runs of a study vary; labels are learned as rationales are."""
     return override(
-        dataclasses.replace(triage.get_config(), compare=()),
+        dataclasses.replace(triage.get_config(), compare=(), labels_training=TrainConfig(epochs=0)),
         ["budget.usd=1.0", f"evaluation.assistant_examples={POOL // 8}"],
     )
 

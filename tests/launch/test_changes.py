@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from bridge_jax.config import DataConfig, TeacherConfig
+from bridge_jax.methods import fitting
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
 
@@ -127,6 +128,28 @@ def test_another_test_file_runs_the_evaluation_alone(config, workdir, tmp_path, 
     report, ran, _ = finish(config, workdir)
     assert ran == judged + ALL_TESTS
     assert report["n_test"] == 8
+
+
+def test_a_test_file_a_price_and_thresholds_train_no_step(config, workdir, tmp_path, monkeypatch):
+    """Of trust, and of a filter that is not in use; one in use trains where it keeps others."""
+    steps = []
+    monkeypatch.setattr(fitting, "train", lambda *_, **__: steps.append(1))
+    new = [{"question": f"Box {i}?", "answer": LABELS[i % 2], "id": f"box{i}"} for i in range(5)]
+    path = write_rows(tmp_path / "new.jsonl", new)
+    before = (workdir / "tutoring/student").resolve()
+    for change, ran in {
+        f"data.test_path={path}": ALL_TESTS,
+        "teacher.usd_per_million_output=20.0": [],
+        "evaluation.least_confidence=0.9": [],
+        "rationales.min_mean_logprob=-9": ["tutoring/rationales"],
+    }.items():
+        config = tiny_run.override(config, change)
+        report, found, _ = finish(config, workdir)
+        assert found == ran, change
+    assert steps == [] and (workdir / "tutoring/student").resolve() == before
+    assert report["confidence"]["least_confidence"] == 0.9
+    (row,) = [row for row in report["confidence"]["thresholds"] if row["least"] == 0.9]
+    assert row["test"]["n"] == report["n_test"] == 5
 
 
 def test_other_dev_rows_run_nothing(config, workdir, tmp_path):

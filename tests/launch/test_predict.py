@@ -148,7 +148,7 @@ def test_the_command(run, export, tmp_path):
     ends = commands.run_all(
         "launch.predict",
         [
-            [*given, columns, "--gold"],
+            [*given, columns, "--gold", "--least_confidence=0.4"],
             [*given, columns, "--gold"],
             [*given[:2], f"--out={tmp_path / 'other.jsonl'}"],
             [*given[:2], f"--out={tmp_path / 'other.xlsx'}", columns],
@@ -163,11 +163,14 @@ def test_the_command(run, export, tmp_path):
     assert "8 rows" in ends[0].out
     assert "2 have an error, the first in line 8: body has no value" in ends[0].out
     assert "accuracy 100% (61–100%, 95%) on 6 questions" in ends[0].out
+    assert "6 are trusted, with a confidence of 0.4 or more" in ends[0].out
+    assert "accuracy 100% (61–100%, 95%) on 6 trusted ones" in ends[0].out
     with out.open(newline="") as file:
         found = list(csv.DictReader(file))
     assert list(found[0]) == [
-        *("id", "row", "answer", "rationale", "confidence", "correct", "error"),
+        *("id", "row", "answer", "rationale", "confidence", "trusted", "correct", "error"),
     ]
+    assert [row["trusted"] for row in found] == ["true"] * 6 + ["false"] * 2
     assert [row["answer"] for row in found[:7]] == ["late", "lost"] * 2 + ["late", "lost", ""]
     assert [row["correct"] for row in found] == ["true"] * 6 + ["", ""]
     assert (found[5]["id"], found[5]["row"]) == ("", "line 7")
@@ -234,3 +237,16 @@ def test_another_test_file_is_evaluated_and_nothing_is_trained(run, tmp_path, ph
     report, ran = stages_run(other, tiny_run.copy(workdir, tmp_path / "run"), phase)
     assert ran == ["evaluation/student"]
     assert (report["n_test"], report["accuracy"]["student"]) == (5, 1.0)
+
+
+def test_a_threshold_of_trust_runs_nothing_and_is_that_of_the_predictions(run, tmp_path):
+    """And the dev split is answered where a threshold is to be chosen on it, by the student."""
+    config, workdir = run[0], tiny_run.copy(run[1], tmp_path / "run")
+    report, ran = stages_run(tiny_run.override(config, "evaluation.least_confidence=0.4"), workdir)
+    assert ran == [] and report["confidence"]["least_confidence"] == 0.4
+    assert models.find(str(workdir), None).asking.least_confidence == 0.4
+    other = tiny_run.override(config, "evaluation.student_dev=true")
+    report, ran = stages_run(other, workdir)
+    assert ran == ["evaluation/student_dev"]
+    assert report["confidence"]["thresholds"][0]["dev"]["n"] == 2
+    assert all(0 < row["confidence"] <= 1 for row in own_test(workdir))

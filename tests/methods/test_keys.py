@@ -144,6 +144,8 @@ FIELDS = {
     "generation.cache": ("int8", OF_GENERATION),
     "evaluation.assistant_examples": (2, OF_ASSISTANT),
     "evaluation.student_before": (False, NOTHING),
+    "evaluation.student_dev": (True, NOTHING),
+    "evaluation.least_confidence": (0.9, NOTHING),
     "mesh.data": (2, NOTHING),
     "mesh.fsdp": (8, NOTHING),
     "mesh.tensor": (2, NOTHING),

@@ -39,7 +39,7 @@ def test_the_table_is_what_the_method_may_run(name):
         options = (*([each[0], each[-1]] for each in OPTIONS[:7]), *MORE[name])
     for choice in itertools.product(*options):
         held_out = ("evaluation.teacher_test=5", "evaluation.teacher_dev=5")
-        settings = (*choice, *held_out, "rationales.least_right=0.9")
+        settings = (*choice, *held_out, "rationales.least_right=0.9", "evaluation.student_dev=true")
         stages = method.stages(override(RunConfig(method=name), settings))
         found |= {stage.name: stage.artifact for stage in stages}
         # A stage reads what was left before it.

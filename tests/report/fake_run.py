@@ -7,7 +7,7 @@ from bridge_jax.config import BudgetConfig, RunConfig
 from bridge_jax.config.io import to_json
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation, Answered, Bill
 from bridge_jax.methods.apprenticeship import SCORES, SELECTION, WARMUP, Score, SelectionRecord
-from bridge_jax.methods.evaluation import Prediction
+from bridge_jax.methods.evaluation import STUDENT_DEV, Prediction
 from bridge_jax.methods.filtering import RATIONALES, Judged
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
@@ -163,7 +163,7 @@ def rationale(key, domain, kept, tokens=9):
 
 def train(workdir, artifact, seconds, **known):
     """Writes a training of three steps."""
-    steps = [step(s, 2 / s, 0.5 * s, 1000.0 * s) | {"mfu": 0.2 * s} for s in (1, 2, 3)]
+    steps = [step(s - 1, 2 / s, 0.5 * s, 1000.0 * s) | {"mfu": 0.2 * s} for s in (1, 2, 3)]
     spans = {"compile": seconds / 5, "dev": seconds / 20, "checkpoint": seconds / 10}
     known = {"seconds": seconds, "compilations": 3, "spans": spans} | known
     finish(workdir, artifact, trained(steps), **known)
@@ -208,12 +208,15 @@ def write_predictions(workdir, role, outcomes, method=None):
 
 def evaluation_of(role, method=None):
     """Returns the row of the table for the test of a measured model."""
-    tests = (row for row in methods.table(method).values() if row.work == "evaluate")
+    tests = (row for row in methods.table(method).values() if row.measured)
     return next(row for row in tests if row.measured.name == role)
 
 
-def write_answers(workdir, role, gold, said, method=None):
-    """Writes the test of a model: the gold answers, and what it answered (None is no answer)."""
+def write_answers(workdir, role, gold, said, method=None, sure=()):
+    """Writes the test of a model: the gold answers, and what it answered (None is no answer).
+
+    With `sure`, each answer has its confidence, and the answers may be to the dev split.
+    """
     rows = [
         Prediction(
             id=f"t{i}",
@@ -227,7 +230,10 @@ def write_answers(workdir, role, gold, said, method=None):
         )
         for i, (right, answer) in enumerate(zip(gold, said, strict=True))
     ]
-    finish(workdir, evaluation_of(role, method), {Prediction: rows})
+    for row, confidence in zip(rows, sure):
+        row["confidence"] = confidence
+    dev = role == STUDENT_DEV.name
+    finish(workdir, STUDENT_DEV if dev else evaluation_of(role, method), {Prediction: rows})
 
 
 def write_data(workdir, **known):

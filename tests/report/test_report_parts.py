@@ -35,6 +35,55 @@ def test_only_the_apprenticeship(workdir):
     assert "<h2>Selection</h2>" in html
 
 
+GOLD = ["7"] * 10
+SAID = [*GOLD[:7], "8", "8", None]  # Right when it is sure: of the last three none is right.
+SURE = [0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8, 0.7, 0.6, None]
+
+
+def test_what_can_be_trusted_is_counted_by_confidence(workdir):
+    fake_run.write_answers(workdir, "student", GOLD, SAID, sure=SURE)
+    found = page.write(workdir)["confidence"]
+    assert found["least_confidence"] == 0.0
+    counts = [(row["least"], row["test"]["trusted"], row["test"]["right"]) for row in
+              found["thresholds"]]  # fmt: skip
+    # 95% of ten are ten answers, which are not there; 90, 80, 70 and 50% are.
+    assert counts == [(0.0, 9, 7), (0.6, 9, 7), (0.7, 8, 7), (0.8, 7, 7), (0.95, 5, 5)]
+    html = (workdir / "report.html").read_text()
+    assert "<h2>Which answers to trust</h2>" in html and "evaluation.least_confidence is 0." in html
+    assert "what is chosen by them is flattered by them" in html
+
+
+def test_a_stated_threshold_is_measured_on_dev_and_test(workdir):
+    """Thresholds are those of dev; on the test eight answers have that confidence, seven right."""
+    config = files.read_json(workdir / "config.json") or {}
+    config["evaluation"]["least_confidence"] = 0.65
+    files.write_json(workdir / "config.json", config)
+    fake_run.write_answers(workdir, "student", GOLD, SAID, sure=SURE)
+    dev = GOLD[:4], [*GOLD[:3], "8"]
+    fake_run.write_answers(workdir, evaluation.STUDENT_DEV.name, *dev, sure=[0.9, 0.8, 0.7, 0.6])
+    report = page.write(workdir)
+    rows = {row["least"]: row for row in report["confidence"]["thresholds"]}
+    assert list(rows) == [0.0, 0.6, 0.65, 0.7, 0.8]
+    assert (rows[0.65]["dev"]["trusted"], rows[0.65]["dev"]["right"]) == (3, 3)
+    # The dev split is in no other number.
+    assert report["n_test"] == 10 and "student_dev" not in report["accuracy"]
+    said = (
+        "Trusted from a confidence of 0.65: 80% of the 10 test questions, of which 88% are right "
+        "(53–98%); 75% of the 4 dev questions, of which 100% are right (44–100%)."
+    )
+    assert words.trusted(report) == said
+    html = (workdir / "report.html").read_text()
+    assert said in html and "Choose a threshold by the dev questions" in html
+    out = io.StringIO()
+    words.print_summary(report, Console(file=out, width=200))
+    assert f"Trust    {said}" in out.getvalue()
+
+
+def test_tests_of_earlier_versions_know_no_confidence(workdir):
+    assert "confidence" not in page.write(workdir)
+    assert "Which answers to trust" not in (workdir / "report.html").read_text()
+
+
 @pytest.mark.parametrize("shown", [False, True])
 def test_an_answer_that_the_assistant_was_shown_is_not_called_right(workdir, shown):
     rows = [row | {"shown_gold": shown} for row in fake_run.read(workdir, RATIONALES, Judged)]

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
+from bridge_jax.methods.on_policy import ON_POLICY, StudentReply
 from bridge_jax.methods.tutoring import LABELS, STUDENT
 from bridge_jax.pipeline import files
 from bridge_jax.report import page, words
@@ -47,7 +48,7 @@ def with_config(workdir, **changes):
 
 def as_long(workdir, labels=3):
     """Writes the trainings of the student and of the one on labels, of three steps and `labels`."""
-    steps = [fake_run.step(s, 1.0, 1.0, 9.0) for s in range(1, labels + 1)]
+    steps = [fake_run.step(s, 1.0, 1.0, 9.0) for s in range(labels)]
     fake_run.train(workdir, STUDENT, 1.0)
     fake_run.finish(workdir, LABELS, fake_run.trained(steps))
 
@@ -152,15 +153,129 @@ def test_what_cannot_be_told(bare):
     assert found["code"] == "undecided"
     assert found["line"] == (
         "Whether the rationales add anything cannot be told from 100 questions: the student "
-        "answers 60%, trained on labels alone 55%."
+        "answers 60%, trained on labels alone 1.3 times as long 55%."
     )
     labels = fact(found, "student_labels")
     assert (labels["low"], labels["high"]) == pytest.approx((-0.04850, 0.14654), abs=1e-5)
     assert labels["needed"] == 798
     assert labels["text"] == (
-        "Trained on labels alone in 4 steps instead of 3: 55%. The student is 5 points above "
-        "(−4.8 to +14.7), which may be chance: about 800 test questions would tell it."
+        "Trained on labels alone 1.3 times as long (4 steps, the student 3): 55%. The student is "
+        "5 points above (−4.8 to +14.7), which may be chance: about 800 test questions would tell "
+        "it."
     )
+
+
+def own_length(workdir, patience=0):
+    """Has the config set the length of the training on labels itself, or the dev split."""
+    labels = {"epochs": 0 if patience else 2, "patience": patience}
+    with_config(workdir, labels_training=labels)
+
+
+UNFAIR = (
+    "Rationales and labels were not compared fairly: the student answers {} after 3 steps, the one "
+    "trained on labels alone {} after only 2. Run again with labels_training.epochs=0, and it is "
+    "trained for as many."
+)
+
+
+@pytest.mark.parametrize("labels", [32, 70, 85])
+def test_labels_that_were_learned_for_fewer_steps_prove_nothing(bare, labels):
+    """Far below the student, about as good, and above it: more steps might change each."""
+    own_length(bare)
+    as_long(bare, labels=2)
+    direct = said(DIGITS, 95)
+    answers = {"student": said(DIGITS, 75), "student_labels": said(DIGITS, labels)}
+    found = verdict(bare, DIGITS, student_direct=direct, **answers)
+    if labels == 85:  # The interval ends below 0: they are better all the same.
+        assert found["code"] == "labels_enough"
+        assert "trained on them in only 2 steps of 3 the student answers 85%" in found["line"]
+        assert fact(found, "advice")["text"].endswith("no teacher: --config.method=labels.")
+        return
+    assert (found["code"], found["line"]) == ("unfair", UNFAIR.format("75%", f"{labels}%"))
+    assert "labels alone in only 2 steps of 3: " in fact(found, "student_labels")["text"]
+    advice = "To compare them fairly: --config.labels_training.epochs=0."
+    assert fact(found, "advice")["text"] == advice
+    as_long(bare)
+    assert page.write(bare)["verdict"]["code"] == "direct_better" if labels == 32 else "undecided"
+
+
+def test_labels_that_the_dev_split_stopped_had_their_chance(bare):
+    own_length(bare, patience=2)
+    as_long(bare, labels=2)
+    answers = {"student": said(DIGITS, 75), "student_labels": said(DIGITS, 32)}
+    found = verdict(bare, DIGITS, **answers)
+    assert found["code"] == "rationales_add"
+    assert found["line"].endswith(
+        "labels alone for 2 steps of 3, where the dev split stopped it, 32%."
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "code"),
+    [
+        ([1.2, 0.5, 0.45, 0.4, 0.25], "unfair"),  # As in triage: labels would tell all.
+        ([0.54, 0.49, 0.48, 0.47, 0.46], "rationales_add"),  # As in check digits.
+        ([0.8, 0.04, 0.01, 0.006, 0.001], "rationales_add"),  # Known by heart.
+    ],
+)
+def test_labels_that_are_still_being_learned_are_given_more_time(bare, losses, code):
+    student = {"epochs": 3, "steps": 0, "learning_rate": 1e-3, "batch_rows": 1, "row_tokens": 256}
+    labels = {"epochs": 0, "steps": 0, "learning_rate": 3e-4, "batch_rows": 8, "row_tokens": 256}
+    with_config(bare, student_training=student, labels_training=labels)
+    steps = [fake_run.step(s, loss, 1.0, 9.0) for s, loss in enumerate(losses)]
+    fake_run.finish(bare, STUDENT, fake_run.trained(steps))
+    fake_run.finish(bare, LABELS, fake_run.trained(steps))
+    answers = {"student": said(DIGITS, 75), "student_labels": said(DIGITS, 50)}
+    found = verdict(bare, DIGITS, **answers)
+    assert found["code"] == code
+    if code == "unfair":
+        assert found["line"] == (
+            "What the rationales add cannot be told yet: the student answers 75%, the one trained "
+            "on labels alone in as many steps 50%, and that one was still learning. Train it for "
+            "longer, such as 10 steps."
+        )
+        assert fact(found, "advice")["text"] == (
+            "To compare them fairly: --config.labels_training.learning_rate=0.001 "
+            "--config.labels_training.batch_rows=1 --config.labels_training.steps=10."
+        )
+    # Labels that are enough already need no more.
+    found = verdict(bare, DIGITS, student_labels=said(DIGITS, 95))
+    assert found["code"] == "labels_enough"
+
+
+def test_labels_that_were_learned_for_longer_are_told(bare):
+    own_length(bare)
+    as_long(bare, labels=12)
+    found = verdict(bare, DIGITS, student=said(DIGITS, 75), student_labels=said(DIGITS, 12))
+    assert found["code"] == "rationales_add"
+    assert found["line"].endswith("trained on labels alone 4 times as long 12%.")
+    told = fact(found, "student_labels")["text"]
+    assert told.startswith("Trained on labels alone 4 times as long (12 steps, the student 3): 12%")
+
+
+def test_all_trainings_of_the_student_count(bare):
+    """On-policy distillation follows its tutoring: four steps on labels are fewer than six."""
+    with_config(bare, method="on_policy", labels_training={"steps": 4})
+    as_long(bare, labels=4)
+    left = fake_run.trained([fake_run.step(s, 1.0, 1.0, 9.0) for s in range(3)])
+    fake_run.finish(bare, ON_POLICY, left | {StudentReply: []})
+    answers = {"student": said(DIGITS, 75), "student_labels": said(DIGITS, 32)}
+    found = verdict(bare, DIGITS, "on_policy", **answers)
+    assert found["code"] == "unfair" and "75% after 6 steps" in found["line"]
+
+
+def test_the_advice_trains_for_as_many_steps(bare):
+    """An epoch of labels is shorter than one of rationales: method labels would stop too early."""
+    with_config(bare, labels_training={"epochs": 0}, student_training={"epochs": 2, "steps": 0})
+    as_long(bare)
+    answers = {"student": said(DIGITS, 75), "student_labels": said(DIGITS, 95)}
+    found = verdict(bare, DIGITS, **answers)
+    assert fact(found, "advice")["text"] == (
+        "The next run needs no teacher: --config.method=labels --config.student_training.steps=3."
+    )
+    with_config(bare, student_training={"steps": 3})
+    advice = fact(page.write(bare)["verdict"], "advice")
+    assert advice["text"] == "The next run needs no teacher: --config.method=labels."
 
 
 def test_an_assistant_that_does_not_pay_off(bare):

@@ -6,6 +6,7 @@ import pytest
 
 from bridge_jax.config import (
     DataConfig,
+    EvaluationConfig,
     GenerationConfig,
     ModelConfig,
     RunConfig,
@@ -36,6 +37,7 @@ def config(tmp_path):
         student=ModelConfig(matmul="bfloat16"),
         generation=GenerationConfig(max_new_tokens=33, temperature=0.5),
         seed=4,
+        evaluation=EvaluationConfig(least_confidence=0.9),
     )
 
 
@@ -49,7 +51,9 @@ def test_what_is_written_is_read_again_and_has_no_path(config, tmp_path):
     assert (made.max_prompt_tokens, made.on_long_prompt, made.seed) == (77, "cut_beginning", 4)
     assert (made.generation.max_new_tokens, made.generation.temperature) == (33, 0.5)
     assert made.matmul == "bfloat16"
-    assert asking.of_run(config, "assistant", "answer").matmul == "auto"
+    assert made.least_confidence == 0.9
+    assistant = asking.of_run(config, "assistant", "answer")
+    assert (assistant.matmul, assistant.least_confidence) == ("auto", 0.0)
     assert dict(made.data.columns) == {"question": "body", "id": "ticket"}
     assert (made.data.kind, made.data.choices) == ("label", ("billing", "login"))
     task = read_task(made.data.as_data())

@@ -138,6 +138,42 @@ def test_whole_parts_need_no_model(found, settings, tmp_path, monkeypatch):
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_another_threshold_of_trust_is_no_other_predictions(found, settings, tmp_path, monkeypatch):
+    """It marks the answers when all are there: an interrupted file goes on with another one."""
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch:
+        interrupted(patch, 6)
+        with pytest.raises(Stopped):
+            predict.predict(found, settings, out)
+    predict.predict(found, dataclasses.replace(settings, least_confidence=0.9), out)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["trusted"] for row in rows] == [False] * 11  # It gives no answer, but one error.
+
+
+@pytest.mark.parametrize(
+    ("least", "marks"),
+    [
+        (0.0, [None, None, None, None]),
+        (0.8, [True, True, False, False]),
+        (0.9, [True, False, False, False]),
+    ],
+)
+def test_what_is_trusted_is_marked_and_no_row_is_dropped(tmp_path, least, marks):
+    names = ("id", "answer", "confidence", "correct", "error")
+    told = [("a", "7", 0.95, True, None), ("b", "8", 0.8, False, None),
+            ("c", "9", 0.79, True, None), ("d", None, None, None, "no text")]  # fmt: skip
+    rows = [dict(zip(names, row)) for row in told]
+    part = "".join(json.dumps(row | {"row": "line 1"}) + "\n" for row in rows)
+    (tmp_path / "000000.jsonl").write_text(part)
+    counts = predict._join(tmp_path, tmp_path / "a.jsonl", 4, least)
+    written = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["answer"] for row in written] == ["7", "8", "9", None]
+    assert [row.get("trusted") for row in written] == marks
+    # Of "a" and "b", the first is right.
+    assert (counts.trusted, counts.trusted_correct) == (marks.count(True), int(True in marks))
+    assert (counts.rows, counts.compared, counts.correct) == (4, 3, 2)
+
+
 def test_prompts_that_do_not_fit_are_errors_or_are_cut(found, settings, tmp_path):
     short = dataclasses.replace(settings, max_prompt_tokens=80)
     counts, _ = predict.predict(found, short, tmp_path / "a.jsonl")
@@ -195,7 +231,7 @@ def test_no_room_in_the_context(found, settings, tmp_path):
 def test_a_spreadsheet_reads_no_formula(settings, tmp_path, monkeypatch):
     counted = {"id": "=1+1", "row": "line 1", "answer": "-x", "rationale": "\x1b[2J", "error": None}
     (tmp_path / "000000.jsonl").write_text(json.dumps(counted | {"confidence": np.pi}) + "\n")
-    predict._join(tmp_path, tmp_path / "a.csv", 1)
+    predict._join(tmp_path, tmp_path / "a.csv", 1, 0.0)
     assert (tmp_path / "a.csv").read_text().splitlines()[1] == (
         "'=1+1,line 1,'-x,\\x1b[2J,,3.141592653589793"
     )
