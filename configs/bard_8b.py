@@ -28,7 +28,8 @@ and the caps together (`budget.queries`, `budget.usd`); `launch.plan` says what 
 Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned for them, not run: no score is known. On v5p at
 least 7 h 12 min of work, about 15 h expected without compilation, or 120 chip-hours, nearly all of
 them for 16 answers to each test question under four controls (docs/budgets.md). Its steps were
-compiled at revision 8bc6d1c, those of reinforcement learning not yet.
+compiled at revision 7c640eb, those of reinforcement learning too, which do not fit 16 chips of v6e
+(docs/plans.md).
 """
 
 from bridge_jax.config import (
