@@ -7,8 +7,8 @@ def flags(count: int) -> str:
     """Returns XLA_FLAGS for `count` CPU devices and for programs that are small and run once.
 
     XLA's own passes are the usual ones. LLVM does not optimise: 16 to 30% less processor time.
-    Fusions are emitted to LLVM itself and not through MLIR: up to half the time again. From 0.11
-    on, XLA lacks that choice, and ends a process that asks for a flag it does not know.
+    Fusions are emitted to LLVM itself and not through MLIR: up to half the time again. From
+    jaxlib 0.11 on XLA lacks that choice, and ends a process with a flag that it does not know.
     """
     found = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
     major, minor = metadata.version("jaxlib").split(".")[:2]

@@ -87,7 +87,8 @@ class ReinforcementConfig:
         mostly gives the same reply to it, and replies with equal rewards teach nothing.
       groups: questions of a step, each at one budget. Those whose replies all get the same reward
         teach nothing, and others are asked instead.
-      tries: the most times `groups` that are asked in a step; with fewer that teach, it is smaller.
+      tries: a step asks at most so many times `groups` questions; where fewer than `groups` of them
+        teach, it learns from fewer.
       samples: replies to each, whose mean reward is what an advantage is above.
       reward: accuracy times fidelity to the budget (`multiplied`); the same where brevity costs
         nothing (`ceiling`); or the mean of both (`added`), to see what that does

@@ -1,7 +1,7 @@
 """Feeds reinforcement learning with the model's own replies at budgets, in groups.
 
-A group is the replies to one question at one budget. Those whose replies all get the same reward
-teach nothing, and others are asked instead.
+A group is the replies to one question at one budget. Groups whose replies all get the same reward
+teach nothing, and other questions are asked instead.
 """
 
 import collections

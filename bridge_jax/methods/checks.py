@@ -164,7 +164,7 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
     for stage, fit in fits(stages):
         load, tokens = stage.load, fit.train.row_tokens
         is_short = not load or load.of == "instructions" or load.text == "answer"
-        # Replies of another length are checked by the stage that writes them.
+        # A stage whose replies have lengths of their own checks them itself.
         if load and load.replies:
             is_short = load.replies.generation != config.generation
         if not is_short and longest > tokens:  # Found here, not after the teacher has been paid.

@@ -115,8 +115,8 @@ def split(params: Any) -> tuple[Any, Any]:
 def divided(config: DecoderConfig, params: Any, embeddings: bool = True) -> tuple[Any, Any]:
     """Returns what is trained of a model's parameters, and what is not.
 
-    With an adapter these are the adapter and its base; without, all parameters and {}, or, without
-    `embeddings`, all others and the embedding table.
+    With an adapter the former is the adapter and the latter its base. Without one all is trained;
+    with `embeddings` false, all but the embedding table.
     """
     if config.lora:
         return split(params)
@@ -159,7 +159,7 @@ def in_floats(kernel: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def join(*parts: Any) -> Any:
-    """Returns one tree of the parts of `split`."""
+    """Returns one tree of the parts of `split` or `divided`."""
     flat: dict[Any, Any] = {}
     for part in parts:
         flat |= traverse_util.flatten_dict(part)

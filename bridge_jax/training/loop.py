@@ -161,8 +161,12 @@ def train(
     finally:
         with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
-    kept = state.best if config.keep_best else state.average if averaged else state.params
-    return jax.block_until_ready(kept if model.lora or not frozen else lora.join(frozen, kept))
+    kept = state.average if averaged else state.params
+    if config.keep_best:
+        kept = state.best
+    if frozen and not model.lora:  # Its embedding table was not trained.
+        kept = lora.join(frozen, kept)
+    return jax.block_until_ready(kept)
 
 
 def _check_limits(watch: Watch, name: str, steps: int) -> None:
