@@ -69,8 +69,8 @@ def main(assignments: list[str]) -> int:
     try:
         loading = shown.text(f"loading {_MODEL.value}")
         with notes.status(loading) if interactive else contextlib.nullcontext():
-            model, conversation = load()
-        for note in model.tokenizer.notes:
+            model, conversation, remarks = load()
+        for note in remarks:
             say(notes, note)
         if interactive:
             say(notes, describe(model))
@@ -80,8 +80,8 @@ def main(assignments: list[str]) -> int:
     return 0
 
 
-def load() -> "tuple[ChatModel, Conversation]":
-    """Returns the model that the flags name, on the first device, and an empty conversation."""
+def load() -> "tuple[ChatModel, Conversation, list[str]]":
+    """Returns the model that the flags name, an empty conversation, and notes for the user."""
     # These imports take seconds, so a mistyped flag is reported before them.
     import jax
     from absl import logging
@@ -99,14 +99,15 @@ def load() -> "tuple[ChatModel, Conversation]":
     asking = dataclasses.replace(found.asking, generation=settings)
     loaded = found.load(asking, jax.devices()[:1])
     tokenizer, cap = loaded.tokenizer, None
+    notes = list(tokenizer.notes)
     if _BUDGET.value:  # The budget and an answer have to fit.
         cap, note = models.cap(tokenizer, asking.thinking, _BUDGET.value, found.where)
-        tokenizer.notes = [*tokenizer.notes, *([note] if note else [])]
+        notes += [note] if note else []
         most = max(settings.max_new_tokens, capped([0], cap).limit or 0)
         settings = dataclasses.replace(settings, max_new_tokens=most)
     model = ChatModel(loaded.config, loaded.params, tokenizer, settings, _SEED.value, cap)
     system = with_budget(system_message(asking), _BUDGET.value or 0)
-    return model, Conversation(tokenizer, system, model.room)
+    return model, Conversation(tokenizer, system, model.room), notes
 
 
 def system_message(asking: "AskingConfig") -> str:

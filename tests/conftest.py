@@ -37,6 +37,7 @@ def pytest_collection_finish():
 # The files that take longest begin, so that two workers end together.
 LONG_FIRST = (
     "test_readme.py",
+    "test_notebook.py",
     "launch",
     "parallel",
     "benchmarks",
@@ -47,6 +48,8 @@ LONG_FIRST = (
     "teachers",
     "selection",
     "ledger",
+    "test_library.py",
+    "config",
 )
 
 

@@ -93,10 +93,10 @@ def test_a_command_has_a_config_that_can_work(name, tmp_path, monkeypatch):
 
 
 SMALL = (
-    "--data.pool=24 --data.test=8 --budget.queries=4 --assistant_training.epochs=1 "
-    "--instruct.examples=8 --student_training.steps=4 --direct_training.steps=4 "
-    "--labels_training.steps=4 --evaluation.assistant_examples=8 "
-    "--generation.max_new_tokens=16 --generation.batch_size=8 "
+    "--data.pool=24 --data.test=4 --budget.queries=4 --warmup.train.steps=2 "
+    "--assistant_training.steps=2 --instruct.examples=4 --student_training.steps=2 "
+    "--config.compare=labels --labels_training.steps=2 --evaluation.assistant_examples=4 "
+    "--generation.max_new_tokens=8 --generation.batch_size=8 "
     "--assistant.keep_layers=0,29 --student.keep_layers=0,29"
 )
 
@@ -127,4 +127,4 @@ def test_the_commands_of_a_run_of_ones_own(tmp_path):
     do("launch.report --workdir=runs/mine --ledger", says="4")
     assert (tmp_path / "bill.csv").stat().st_size > 0
     do("launch.export --workdir=runs/quickstart", says="models/student")
-    do("launch.chat --model=models/student")
+    do("launch.chat --model=models/student", "--max_new_tokens=8")

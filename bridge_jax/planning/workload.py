@@ -196,7 +196,8 @@ class Lengths:
         if not self.pool:
             return [self.config.max_prompt_tokens]
         reading, sample = self.inputs.rendering(role), self._sample(load)
-        return [len(reading.prompt(example, mode)) for mode in load.modes for example in sample]
+        found = [reading.prompts(sample, "", mode).lengths for mode in load.modes]
+        return np.concatenate(found).tolist() if found else []
 
     def _sample(self, load: Load) -> list[Example]:
         count = min(self.examples(load), SAMPLE)
@@ -210,22 +211,26 @@ class Lengths:
             prompt = [0] * self.config.max_prompt_tokens
             count = min(self.examples(load), SAMPLE)
             return [Sequence(prompt, rationale, [0] * ANSWER)] * count
-        reading, found = self.inputs.rendering(role), []
-        for example in self._sample(load):
-            # Where nobody has given an answer, the longest stands for it.
-            likely = max(example.choices, key=len, default="0" * ANSWER)
-            answer = likely if example.answer is None else example.answer
-            bare = reading.sequence(example, None, answer)
-            recorded = example.rationales.get(self.config.data.rationale)
-            if mode is None:
-                found.append(bare)
-            elif recorded is not None and not self._written_later:
-                found.append(reading.sequence(example, recorded, answer, mode))
-            else:
-                rationale = [0] * max(0, longest - len(bare.answer))
-                prompt = reading.prompt(example, mode)
-                found.append(bare._replace(prompt=prompt, rationale=rationale))
+        reading, sample = self.inputs.rendering(role), self._sample(load)
+        recorded = [None] * len(sample)
+        if mode and not self._written_later:
+            recorded = [e.rationales.get(self.config.data.rationale) for e in sample]
+        items = [(e, text, _likely(e)) for e, text in zip(sample, recorded)]
+        found = reading.sequences(items, mode or "reason")
+        if mode is None:
+            return found
+        unwritten = [n for n, text in enumerate(recorded) if text is None]
+        prompts = reading.prompts([sample[n] for n in unwritten], "", mode)
+        for n, prompt in zip(unwritten, prompts):
+            rationale = [0] * max(0, longest - len(found[n].answer))
+            found[n] = found[n]._replace(prompt=prompt, rationale=rationale)
         return found
+
+
+def _likely(example: Example) -> str:
+    """Returns the answer, or the longest possible one where nobody has given it."""
+    longest = max(example.choices, key=len, default="0" * ANSWER)
+    return longest if example.answer is None else example.answer
 
 
 def opened(
@@ -408,10 +413,10 @@ def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
     asked, pairs = teacher.make_teacher(params, sample, count), []
     with asyncio.Runner() as loop:
         for example in sample:
-            request = teacher.make_request(params, example)
-            said = sum(count(message.content) for message in request.messages)
-            written = most
-            if not teacher.is_paid(params.teacher):
+            request, written = teacher.make_request(params, example), most
+            if teacher.is_paid(params.teacher):
+                said = sum(count(message.content) for message in request.messages)
+            else:
                 said = asked.estimate_input_tokens(request)
                 with contextlib.suppress(UserError):  # None is recorded, or a longer one.
                     written = loop.run(asked.ask(request)).output_tokens

@@ -3,6 +3,7 @@
 The page is one file that needs nothing else. The page of a study uses `template` too.
 """
 
+import functools
 import itertools
 import json
 from collections import Counter
@@ -60,8 +61,9 @@ def write(path: Path, hashes: Hashes | None = None) -> Json:
     return report
 
 
+@functools.cache
 def template(name: str) -> jinja2.Template:
-    """Returns a template of this folder."""
+    """Returns a template of this folder, which is compiled once."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(["html"]),

@@ -403,7 +403,7 @@ def _in_batches(
 
     Args:
       items: texts or examples.
-      work: makes the ids of a batch; called in several threads.
+      work: makes the ids of a batch; several batches are made in several threads.
       finish: called in this thread, in order, with an item and its ids, or with None where `work`
         raised a `UserError` for the batch; returns the ids to keep.
       what: the items' name in the progress bar.
@@ -416,18 +416,20 @@ def _in_batches(
             return [None] * len(batch)
 
     batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
-    pool = ThreadPoolExecutor(max(1, min(len(batches), os.cpu_count() or 1, 16)))
     bar = contextlib.nullcontext(lambda count: None)
     if len(items) >= _LONG:
         bar = progress.track(what, len(items), "texts")
     kept = []
-    try:
-        with bar as advance:
-            for batch, made in zip(batches, pool.map(tried, batches)):
-                kept.append(Ragged.of([finish(item, ids) for item, ids in zip(batch, made)]))
-                advance(len(batch))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with contextlib.ExitStack() as stack:
+        found = map(tried, batches)
+        if len(batches) > 1:  # To start a thread takes longer than to read a short text.
+            pool = ThreadPoolExecutor(min(len(batches), os.cpu_count() or 1, 16))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            found = pool.map(tried, batches)
+        advance = stack.enter_context(bar)
+        for batch, made in zip(batches, found):
+            kept.append(Ragged.of([finish(item, ids) for item, ids in zip(batch, made)]))
+            advance(len(batch))
     return Ragged.join(kept)
 
 

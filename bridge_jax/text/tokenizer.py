@@ -285,10 +285,7 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
     # Parallel tokenization warns after every fork, and Grain forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if checkpoint.suffix == ".gguf":
-        # It imports JAX, which takes a second: launchers read their flags before.
-        from bridge_jax.text import gguf_tokenizer
-
-        return HFTokenizer(gguf_tokenizer.read(checkpoint), rows, ends)
+        return _of_gguf(checkpoint, rows, tuple(ends))
     if (checkpoint / "tokenizer.model").exists() and not (checkpoint / "tokenizer.json").exists():
         from bridge_jax.text.sentencepiece import SentencePieceTokenizer
 
@@ -308,6 +305,15 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
             "the checkpoint's tokenizer.json and tokenizer_config.json there"
         ) from error
     return HFTokenizer(fast, rows, ends)
+
+
+@functools.lru_cache(maxsize=4)
+def _of_gguf(path: Path, rows: int | None, ends: tuple[int, ...]) -> Tokenizer:
+    """Returns the tokenizer in a file, which is parsed once: assistant and student may share it."""
+    # It imports JAX, which takes a second: launchers read their flags before.
+    from bridge_jax.text import gguf_tokenizer
+
+    return HFTokenizer(gguf_tokenizer.read(path), rows, ends)
 
 
 def first_difference(a: Tokenizer, b: Tokenizer, size: int) -> int | None:

@@ -136,6 +136,7 @@ def test_a_flag_file_may_have_fields_of_the_config(tmp_path, tiny_config):
     flagfile = tmp_path / "flags.txt"
     flagfile.write_text(
         f"# A comment.\n--config={tiny_config}\n\n--budget.queries=30\n--flagfile={more}\n--json\n"
+        "--config.method=direct\n--selection.strategy=random\n--instruct.examples=0\n"
     )
     overlay = tmp_path / "my.toml"
     overlay.write_text("seed = 7\nbudget.queries = 4\nbudget.usd = 3.5\n")

@@ -45,7 +45,7 @@ def problems(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(problems())
 def test_values_and_gradients_equal_the_plain_ones(problem):
     hidden, table, weights, ids, best, k, stream, softcap = problem

@@ -45,7 +45,6 @@ MODELS = {
     "adapted": dataclasses.replace(PLAIN, num_kv_heads=2, lora=LoraConfig(rank=4)),
 }
 MESHES = {
-    "8x1x1": MeshConfig(8, 1, 1),
     "1x8x1": MeshConfig(1, 8, 1),
     "2x2x2": MeshConfig(2, 2, 2),
     "1x2x4": MeshConfig(1, 2, 4),

@@ -2,9 +2,9 @@
 
 from fake_run import change, evaluation_of, finish, read, write_predictions
 
+from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
 from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
-from bridge_jax.methods.budget_tests import OF_CONTROL, Tested
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.filtering import RATIONALES, Judged
 from bridge_jax.pipeline import files
@@ -78,7 +78,7 @@ def at_budgets(workdir, thinking, control="stated"):
     config = files.read_json(workdir / "config.json") or {}
     files.write_json(workdir / "config.json", config | {"method": "budgeted"})
     rows = [
-        Tested(
+        budget_tests.Tested(
             id=f"t{number}",
             domain="",
             budget=budget,
@@ -94,7 +94,7 @@ def at_budgets(workdir, thinking, control="stated"):
         for budget, both in zip((16, 256), thinking)
         for number, tokens in enumerate(both)
     ]
-    finish(workdir, OF_CONTROL[control], {Tested: rows})
+    finish(workdir, budget_tests.OF_CONTROL[control], {budget_tests.Tested: rows})
 
 
 def test_budgets_that_are_ignored(workdir):

@@ -30,6 +30,7 @@ CONFIG = DecoderConfig(
 )
 PAD = 3
 ONE = make_mesh(devices=jax.devices()[:1])
+hidden_states = jax.jit(decoder.hidden_states, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def dense(config, params, sequence):
     """Returns the scores of one sequence alone, unpadded, softmax over all V."""
     ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
     one = jnp.ones((1, len(ids)), jnp.int32)
-    hidden = decoder.hidden_states(config, params, ids[None], jnp.arange(len(ids))[None], one)[0]
+    at = jnp.arange(len(ids))[None]
+    hidden = hidden_states(config, params, ids[None], at, one)[0]
     logp = jax.nn.log_softmax(hidden @ params["head"].T, axis=-1)
     first = len(ids) - len(sequence.answer)
     predictions = np.asarray(logp, np.float64)[first - 1 : -1]

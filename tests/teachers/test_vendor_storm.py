@@ -1,4 +1,4 @@
-"""Thousands of requests to a vendor that fails in every way it can, and runs that are killed."""
+"""Hundreds of requests to a vendor that fails in every way it can, and runs that are killed."""
 
 import contextlib
 import sqlite3
@@ -52,21 +52,21 @@ def cost(bills):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", vendors.KINDS)
-def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeypatch):
+def test_faults_of_every_kind(kind, tmp_path, monkeypatch):
     vendors.set_keys(monkeypatch)
     monkeypatch.setattr(annotate_module, "BACKOFF", tenacity.wait_random(0, 0.05))
-    requests = [ask(n) for n in range(2000)]
+    requests = [ask(n) for n in range(500)]
     path, log = tmp_path / "ledger.sqlite", tmp_path / "bills.jsonl"
     faults = (*REFUSED, *LOST, *ODD, "400")
     with vendor_process(log, 0.02, 0.2, faults) as url:
         teacher = vendors.make(kind, url, timeout=5.0)
-        with Ledger(path, 700, 1e3, PRICES) as ledger:
-            with pytest.raises(BudgetExceeded, match=r"budget\.queries=700 is reached"):
+        with Ledger(path, 200, 1e3, PRICES) as ledger:
+            with pytest.raises(BudgetExceeded, match=r"budget\.queries=200 is reached"):
                 annotate(teacher, ledger, requests, 64)
             # Used up, and not exceeded by one request.
-            assert ledger.spend().queries + ledger.spend("unknown").queries == 700
+            assert ledger.spend().queries + ledger.spend("unknown").queries == 200
             assert ledger.spend("reserved").queries == 0
-        assert len(read_bills(log)) == 700
+        assert len(read_bills(log)) == 200
         with Ledger(path, 10**6, 1e3, PRICES) as ledger:
             outcomes = annotate(teacher, ledger, requests, 64)
             spent, unknown = ledger.spend(), ledger.spend("unknown")
@@ -75,9 +75,9 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
     assert {bill.fault for bill in bills} == {"", *LOST, *ODD}
 
     # All is answered, or listed with a reason.
-    assert len(outcomes) == 2000
+    assert len(outcomes) == 500
     failed = {n for n, outcome in enumerate(outcomes) if isinstance(outcome, Failure)}
-    assert 10 < len(failed) < 60
+    assert 0 < len(failed) < 20
     assert all("HTTP 400: the prompt" in outcomes[n].reason for n in failed)
     assert {o.finish for o in outcomes if isinstance(o, TeacherReply)} >= {
         "refused",
@@ -86,7 +86,7 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
     }
 
     # Queries and dollars are the vendor's own, exactly.
-    assert spent.queries == 2000 - len(failed)
+    assert spent.queries == 500 - len(failed)
     assert spent.queries + unknown.queries == len(bills)
     lost = [bill for bill in bills if bill.fault in LOST]
     assert rows_by_prompt(path, "unknown") == Counter(bill.prompt for bill in lost)
@@ -97,9 +97,9 @@ def test_two_thousand_requests_with_faults_of_every_kind(kind, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", vendors.KINDS[:2])
-def test_killed_again_and_again(kind, tmp_path, monkeypatch):
-    count, kills = 1500, 50
+def test_killed_again_and_again(tmp_path, monkeypatch):
+    """With one of the SDKs: what a kill leaves is the ledger's and the loop's."""
+    kind, count, kills = "openai", 400, 15
     vendors.set_keys(monkeypatch)
     vendors.make(kind, "")  # skips where the SDK is not
     path, log = tmp_path / "ledger.sqlite", tmp_path / "bills.jsonl"

@@ -64,6 +64,14 @@ def test_ids_are_those_of_sentencepiece(library, tmp_path):
     assert ours.end_id == end and library.eos_id() in ours.end_ids
 
 
+def test_a_file_is_read_once_for_models_alike(library, tmp_path):
+    path = write_gguf(tmp_path / "a.gguf", library)
+    ours = tokenizer.load(path)
+    assert tokenizer.load(path) is ours
+    with pytest.raises(UserError, match="embedding table has 2 rows"):
+        tokenizer.load(path, 2)
+
+
 def test_saved_it_loads_with_transformers(library, tmp_path):
     from transformers import AutoTokenizer
 
