@@ -15,7 +15,7 @@ anew, with equal clauses in one split: a score is not LegalBench's. Of the pool,
 clauses, 150 are asked. Most clauses are *Other*: compare with that constant answer. For another
 task change `instruction` and `choices`.
 
-Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 1 min 34 s
+Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 1 min 37 s
 of work, about 3 min expected without compilation, or 0.9 chip-hours (about $1 at an assumed $1.20
 each), without waiting for the teacher. As compiled (docs/plans.md) it takes at most 10.0 GiB a
 chip. The teacher costs about $0.79, by replies of the greatest

@@ -9,11 +9,11 @@ teacher and the student, Qwen2.5-0.5B. The questions asked are drawn at random, 
 assistants, and the student that reads the answers directly, learn from the same ones; they are paid
 for once. Qwen2.5-3B has a licence for research alone.
 
-12 runs. Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 24
-min 25 s of work, about 50 min expected without compilation, or 13.4 chip-hours (about $16 at an
+12 runs. Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 23
+min 24 s of work, about 48 min expected without compilation, or 12.9 chip-hours (about $15 at an
 assumed $1.20 each), without waiting for the teacher. The steps were compiled (docs/plans.md) and
 fit these chips; the 14B takes at most 15.0 GiB a chip of 15.75, while it writes. The teacher costs
-about $4.01 for 750 queries, by replies of the greatest length. 36.2 GiB of models are kept.
+about $4.01 for 750 queries, by replies of the greatest length. 30.7 GiB of models are kept.
 """
 
 from bridge_jax.config.io import override
@@ -48,5 +48,11 @@ def _runs(seed: int) -> list[StudyRun]:
 
 def _run(variant: str, seed: int, size: int | None, *changes: str) -> StudyRun:
     name = variant if size is None else f"{variant}, {size}B"
-    settings = [f"seed={seed}", f"name={name}", "selection.strategy=random", *changes]
+    settings = [
+        f"seed={seed}",
+        f"name={name}",
+        "compare=",
+        "selection.strategy=random",
+        *changes,
+    ]
     return StudyRun(variant, override(medical_7b.get_config(), settings), size)

