@@ -7,8 +7,8 @@ student learned labels beside; that adds about a third, by the number of steps. 
 the student answered 73% correctly, the direct one 43% (over three seeds before, 78% and 47%), and
 the one that learned the labels of the pool 95%, after 132 steps, since these tell all here. After
 64 steps, as many as the other takes, it had 50% and was still learning (b8e164a). The report's
-first line says so: for such a task, buy no answers. The studies of `configs/studies` ask what each part of
-the method does on it.
+first line says so: for such a task, buy no answers. The studies of `configs/studies` ask what each
+part of the method does on it.
 
 The pool has 104 questions of triage and the test another 104. The teacher, the program that
 generates them, is asked 6. The assistant is the whole of SmolLM2-135M: with layers removed, it

@@ -3,6 +3,7 @@
 import pytest
 
 from bridge_jax.pipeline.files import read_rows
+from tests.launch import tiny_run
 from tests.launch.test_hosts import start
 from tests.methods.test_reinforcement import SETTINGS
 
@@ -16,7 +17,10 @@ def test_two_processes_ask_and_write_what_one_does(tiny_config, tmp_path):
     found = []
     for processes in (2, 1):
         workdir = tmp_path / str(processes)
-        started = start(tiny_config, workdir, *flags, processes=processes, devices=2)
+        if processes == 2:
+            started = start(tiny_config, workdir, *flags)
+        else:
+            started = [tiny_run.start(tiny_config, workdir, *flags, devices=2)]
         outputs = [process.communicate(timeout=600) for process in started]
         assert [process.returncode for process in started] == [0] * processes, outputs
         (metrics,) = (workdir / "budgets" / "reinforced").glob("metrics.jsonl")

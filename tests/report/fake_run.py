@@ -208,7 +208,8 @@ def write_predictions(workdir, role, outcomes, method=None):
 
 def evaluation_of(role, method=None):
     """Returns the row of the table for the test of a measured model."""
-    tests = (row for row in methods.table(method).values() if row.measured)
+    rows = methods.table(method).values()
+    tests = (row for row in rows if row.work == "evaluate" and row.measured)
     return next(row for row in tests if row.measured.name == role)
 
 
