@@ -47,9 +47,6 @@ class TrainConfig:
       keep_best: keep the parameters of the best measurement instead of the last ones.
       patience: stop after so many measurements that are no better than the best before; 0 trains
         to the end.
-      embeddings: train the embedding table too, and with it the output matrix where that is tied to
-        it. In a small model it is most of the parameters, and of what a step moves in memory. With
-        an adapter it is never trained.
       checkpoint_every: steps between checkpoints.
       remat: what the backward pass recomputes instead of keeping it: the `full` layer, all but
         the TPU's attention kernel (`attention`), all but matrix products (`dots`), or `none`.
@@ -70,7 +67,6 @@ class TrainConfig:
     dev_metric: Literal["loss", "accuracy"] = "loss"
     keep_best: bool = False
     patience: Count = 0
-    embeddings: bool = True
     checkpoint_every: Annotated[Size, UNKEYED] = 50
     remat: Annotated[Literal["full", "attention", "dots", "none"], UNKEYED] = "full"
 

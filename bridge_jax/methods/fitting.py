@@ -120,7 +120,7 @@ def fit_from(
       how: it is trained.
       measure: measures parameters on the dev split.
     """
-    trained, frozen = lora.divided(model.config, model.params, how.train.embeddings)
+    trained, frozen = lora.divided(model.config, model.params)
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
     # They are there already if a run was killed right after it had written them.

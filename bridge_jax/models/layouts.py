@@ -220,10 +220,7 @@ def cache_bytes(config: DecoderConfig, mesh: Any, rows: int, slots: int) -> int:
 
 
 def state_bytes(config: DecoderConfig, mesh: Any) -> int:
-    """Returns the bytes on a chip of what is trained and its two moments, and of what is frozen.
-
-    The embedding table counts as trained: with `TrainConfig.embeddings` false it is less.
-    """
+    """Returns the bytes on a chip of what is trained and its two moments, and of what is frozen."""
     params = decoder.abstract(in_training(config), mesh)
     trained, frozen = lora.divided(config, params)
     return 3 * local_bytes(trained) + local_bytes(frozen)

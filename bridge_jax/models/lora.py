@@ -112,18 +112,9 @@ def split(params: Any) -> tuple[Any, Any]:
     return traverse_util.unflatten_dict(adapter), traverse_util.unflatten_dict(base)
 
 
-def divided(config: DecoderConfig, params: Any, embeddings: bool = True) -> tuple[Any, Any]:
-    """Returns what is trained of a model's parameters, and what is not.
-
-    With an adapter the former is the adapter and the latter its base. Without one all is trained;
-    with `embeddings` false, all but the embedding table.
-    """
-    if config.lora:
-        return split(params)
-    if embeddings:
-        return params, {}
-    kept = {"embedding": params["embedding"]}
-    return {name: part for name, part in params.items() if name not in kept}, kept
+def divided(config: DecoderConfig, params: Any) -> tuple[Any, Any]:
+    """Returns (trained, frozen): an adapter and its base, or without one all parameters and {}."""
+    return split(params) if config.lora else (params, {})
 
 
 def frozen(base: Any, like: Any) -> Any:

@@ -91,7 +91,7 @@ def train_step(
     """
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
-    trained, frozen = lora.divided(config, params, train.embeddings)
+    trained, frozen = lora.divided(config, params)
     optimizer = make_optimizer(train)
     averaged = train.ema_decay > 0
     state = abstract_state(optimizer, trained, mesh, averaged, train.keep_best)

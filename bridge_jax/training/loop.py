@@ -79,7 +79,7 @@ def train(
     """
     spans = spans or Spans()
     optimizer, rates = make_optimizer(config), learning_rates(config, steps)
-    trained, frozen = lora.divided(model, params, config.embeddings)
+    trained, frozen = lora.divided(model, params)
     averaged = config.ema_decay > 0
     state = init_state(optimizer, trained, mesh, averaged, config.keep_best)
     step_fn = make_train_step(
@@ -162,11 +162,7 @@ def train(
         with spans.span("checkpoint"):
             checkpoints.close(needed=not done)
     kept = state.average if averaged else state.params
-    if config.keep_best:
-        kept = state.best
-    if frozen and not model.lora:  # Its embedding table was not trained.
-        kept = lora.join(frozen, kept)
-    return jax.block_until_ready(kept)
+    return jax.block_until_ready(state.best if config.keep_best else kept)
 
 
 def _check_limits(watch: Watch, name: str, steps: int) -> None:

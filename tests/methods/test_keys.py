@@ -163,7 +163,6 @@ TRAINING = {
     "dev_metric": "accuracy",
     "keep_best": True,
     "patience": 2,
-    "embeddings": False,
     "learning_rate": 0.1,
     "warmup_fraction": 0.5,
     "weight_decay": 0.5,

@@ -125,39 +125,6 @@ def test_resumed_training_is_the_same_to_the_bit(kind, tmp_path, tiny_model, sto
     assert [step._cache_size() for step in made[before:]] == [1]
 
 
-def test_without_its_embeddings_a_model_learns_the_rest_as_with_them(tmp_path, tiny_model, stop_at):
-    """A step of Adam does not depend on other parameters, but for the norm that is clipped."""
-    config = dataclasses.replace(CONFIG, epochs=0, steps=1, clip_norm=1e9)
-    whole, part = (
-        run(tmp_path / str(each), tiny_model, mesh_of("one"), replaced)
-        for each, replaced in enumerate((config, dataclasses.replace(config, embeddings=False)))
-    )
-    before = tiny_model[1]["embedding"]
-    np.testing.assert_array_equal(part["embedding"], before)
-    assert np.abs(np.asarray(whole["embedding"]) - before).max() > 1e-3
-    for found, expected in zip(
-        *(jax.tree.leaves({**each, "embedding": 0}) for each in (part, whole)), strict=True
-    ):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-
-    config = dataclasses.replace(CONFIG, embeddings=False)
-    expected = run(tmp_path / "uncut", tiny_model, mesh_of("one"), config)
-    stop_at(5)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", tiny_model, mesh_of("one"), config)
-    stop_at(None)
-    equal(run(tmp_path / "cut", tiny_model, mesh_of("one"), config), expected)
-
-
-@pytest.mark.slow
-def test_without_its_embeddings_eight_devices_give_the_losses_of_one(tmp_path, tiny_model):
-    config = dataclasses.replace(CONFIG, embeddings=False)
-    for kind in ("one", "eight"):
-        run(tmp_path / kind, tiny_model, mesh_of(kind), config)
-    one, eight = ([row["loss"] for row in lines(tmp_path / kind)] for kind in ("one", "eight"))
-    assert eight == pytest.approx(one, abs=1e-4) and eight[-1] < 0.8 * eight[0]
-
-
 @contextlib.contextmanager
 def full_disk_from(at):
     """Makes the disk take no more when the state after a step is to be saved."""
