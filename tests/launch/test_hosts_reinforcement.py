@@ -12,7 +12,7 @@ FIGURES = ("entropy", "thinking_4", "thinking_12", "compliance", "accuracy", "gr
 
 @pytest.mark.slow
 def test_two_processes_ask_and_write_what_one_does(tiny_config, tmp_path):
-    """Each step asks with the parameters that the step before has made, on both processes."""
+    """The tiny model earns no reward, so nothing is learned from the replies."""
     flags = [f"--config.{each}" for each in SETTINGS]
     found = []
     for processes in (2, 1):
