@@ -75,6 +75,7 @@ class DataConfig:
         workdir lists them.
       domains, min_steps, max_steps, families: practice only: the mix, the steps of reasoning, and
         the kinds of item per domain (0 is all).
+      different_values: practice only: how many different values the items of check digits have.
     """
 
     source: Literal["practice", "jsonl", "csv", "parquet", "hf"] = "practice"
@@ -104,3 +105,4 @@ class DataConfig:
     min_steps: Steps = 1
     max_steps: Steps = 4
     families: Count = 0
+    different_values: Annotated[int, Range(least=2, most=9)] = 9

@@ -52,7 +52,7 @@ SPLITS = {
 # How many practice tasks are made where the config does not say.
 SIZES = {"pool": 500, "dev": 50, "test": 200}
 # Fields of the config that practice tasks are made from.
-_PRACTICE = ("domains", "min_steps", "max_steps", "families")
+_PRACTICE = ("domains", "min_steps", "max_steps", "families", "different_values")
 
 _PARTS = ("pool", "dev", "test")
 _FILE = "examples.jsonl"

@@ -197,14 +197,14 @@ def _errors(run: RunArtifacts) -> dict[str, dict[str, int]]:
     if data.get("source") != "practice" or data.get("kind") == "text":
         return {}
     rules = {
-        domain: checkdigits.code(seed, domain, data["families"])
+        domain: checkdigits.code(seed, domain, data["families"], data["different_values"])
         for domain in data["domains"]
         if domain in checkdigits.KINDS
     }
     told: set[str] = set()  # No kind is in two domains.
     for row in run.annotations:
         if row["kept"]:
-            told.update(checkdigits.items(row["question"]))
+            told.update(*(checkdigits.facts(row["question"], code) for code in rules.values()))
     reasons = run.method != "labels" and run.config.get("form") != "two_pass"
     found = {}
     for role in ("assistant", "student_direct", "student") if reasons else ("assistant",):

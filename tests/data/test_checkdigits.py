@@ -5,7 +5,7 @@ import pytest
 
 from bridge_jax.data import answers
 from bridge_jax.data.practice import checkdigits, generate
-from bridge_jax.data.practice.checkdigits import KINDS, VALUES
+from bridge_jax.data.practice.checkdigits import KINDS
 from bridge_jax.data.practice.problem import COMMON
 from bridge_jax.errors import UserError
 
@@ -77,8 +77,26 @@ def test_values_are_drawn_by_seed_and_domain_about_as_often_each():
     assert first != other == checkdigits.code(1, "filings")
     for values in (first.values, checkdigits.code(0, "samples").values):
         counts = collections.Counter(values.values())
-        assert set(counts) == set(VALUES) and set(counts.values()) <= {4, 5}
+        assert set(counts) == set(range(1, 10)) and set(counts.values()) <= {4, 5}
     assert list(first.values.values()) != list(checkdigits.code(0, "samples").values.values())
+
+
+@pytest.mark.parametrize(
+    ("count", "found"), [(2, [1, 9]), (4, [1, 4, 6, 9]), (5, [1, 3, 5, 7, 9]), (9, [*range(1, 10)])]
+)
+def test_how_many_values_there_are(count, found):
+    rules = checkdigits.code(0, "filings", 24, count)
+    assert sorted(set(rules.values.values())) == found and len(rules.kinds) == 24
+    drawn = splits_of(0, 90, 50, steps=(1, 1), families=24, different_values=count).pool
+    for example in drawn:
+        start, (kind,) = items(example)
+        assert example.answer == str((start + rules.values[kind]) % 10)
+
+
+def test_what_an_explained_answer_tells():
+    assert checkdigits.facts(ASKED, RULES) == {"map", "9+3", "copy", "2+4"}
+    assert checkdigits.facts("Check digit from 9: a map, a tube?", RULES) == set()
+    assert checkdigits.facts("Where is a cough sent?", RULES) == set()
 
 
 def test_no_question_is_in_two_splits_and_the_test_does_not_depend_on_the_pool():
@@ -114,6 +132,7 @@ ASKED = "Check digit from 9: a map, a copy?"
         ("map 9+5=14; copy 4+4=8, so 8.\nAnswer: 8", "unknown"),
         ("map 9+3=12; copy 2+5=7, so 7.\nAnswer: 7", "forgotten"),
         ("map 9+3=11; copy 1+4=5, so 5.\nAnswer: 5", "sum"),
+        ("map 9+3=12; copy 2+4=7, so 7.\nAnswer: 7", "new sum"),
         ("map 9+3=12; copy 2+4=6, so 6.\nAnswer: 7", "answer"),
         ("A map is 3: 9+3=12, so 2. A copy is 5: 2+5=7, so 7. Answer: 7", "forgotten"),
         ("map 9+3=12; letter 2+4=6, so 6.\nAnswer: 7", "form"),
@@ -121,7 +140,7 @@ ASKED = "Check digit from 9: a map, a copy?"
     ],
 )
 def test_where_a_rationale_first_goes_wrong(written, error):
-    assert checkdigits.error(ASKED, written, RULES, {"copy"}) == error
+    assert checkdigits.error(ASKED, written, RULES, {"copy", "9+3"}) == error
     assert error in checkdigits.ERRORS
 
 

@@ -87,6 +87,7 @@ FIELDS = {
     "data.on_bad_row": ("skip", NOTHING),
     "data.max_steps": (2, (*OF_POOL, *TESTS)),
     "data.families": (20, (*OF_POOL, *TESTS)),
+    "data.different_values": (4, (*OF_POOL, *TESTS)),
     "budget.queries": (8, (SELECTION,)),
     "budget.usd": (2.0, NOTHING),
     "teacher.model": ("another", (ANNOTATIONS,)),

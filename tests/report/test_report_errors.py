@@ -35,13 +35,13 @@ def test_errors_are_counted_by_where_they_begin(workdir):
     rows[5] |= {"domain": "filings", "question": ASKED, "correct": True}
     fake_run.change(workdir, evaluation.STUDENT, Prediction, rows)
     report = page.write(workdir)
-    counts = {"unknown": 2, "forgotten": 1, "sum": 0, "answer": 1, "form": 1}
+    counts = {"unknown": 2, "forgotten": 1, "new sum": 0, "sum": 0, "answer": 1, "form": 1}
     assert report["errors"] == {"student": counts}
     html = (workdir / "report.html").read_text()
     assert (
         '<tr><th>A value that is in no answer of the teacher</th><td class="n">2</td></tr>' in html
     )
-    assert '<tr><th>An addition</th><td class="n"></td></tr>' in html
+    assert '<tr><th>An addition that is in no answer of the teacher</th><td class="n"></td></tr>' in html
 
 
 def test_a_student_that_is_asked_for_the_answer_alone_writes_no_steps(workdir):

@@ -34,6 +34,7 @@ def generate(
     min_steps: int,
     max_steps: int,
     families: int = 0,
+    different_values: int = checkdigits.MOST_VALUES,
 ) -> Splits:
     """Returns practice examples, uniform over domains and over steps of reasoning.
 
@@ -50,6 +51,7 @@ def generate(
       max_steps: at most, up to what `MAX_STEPS` says of each domain.
       families: kinds of item or service per domain, the first of each list; 0 is all. Triage always
         has all.
+      different_values: of the items whose check digits are asked for (`checkdigits.code`).
 
     Raises:
       UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
@@ -72,7 +74,9 @@ def generate(
         "triage": triage.draw,
         "fees": functools.partial(fees.draw, rules=fees.tariff(seed, families)),
         **{
-            name: functools.partial(checkdigits.draw, rules=checkdigits.code(seed, name, families))
+            name: functools.partial(
+                checkdigits.draw, rules=checkdigits.code(seed, name, families, different_values)
+            )
             for name in checkdigits.KINDS
         },
     }

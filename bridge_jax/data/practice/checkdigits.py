@@ -36,7 +36,7 @@ KINDS = {
         "curtain", "bench", "stool", "drawer", "fence", "saw", "heater",
     ),
 }  # fmt: skip
-VALUES = tuple(range(1, 10))
+MOST_VALUES = 9  # which are 1 to 9
 MOST = 12  # items of a question
 
 _QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
@@ -51,7 +51,8 @@ _STEP = re.compile(
 ERRORS = {
     "unknown": "A value that is in no answer of the teacher",
     "forgotten": "A value that is in an answer of the teacher",
-    "sum": "An addition",
+    "new sum": "An addition that is in no answer of the teacher",
+    "sum": "An addition that is in an answer of the teacher",
     "answer": "The answer, after right steps",
     "form": "The form: the steps cannot be read",
 }
@@ -69,16 +70,19 @@ class Code(NamedTuple):
     values: Mapping[str, int]
 
 
-def code(seed: int, domain: str, families: int = 0) -> Code:
+def code(seed: int, domain: str, families: int = 0, different_values: int = MOST_VALUES) -> Code:
     """Returns the code of a domain; about as many kinds have each value.
 
     Args:
-      seed: the values are drawn from it.
+      seed: which kind has which value is drawn from it.
       domain: of `KINDS`.
       families: how many kinds there are; 0 is all.
+      different_values: how many there are, 2 to 9, evenly spread over 1 to 9: four are 1, 4, 6, 9.
+        A question has to do with ten times as many sums.
     """
     kinds = KINDS[domain][: families or None]
-    values = [VALUES[i % len(VALUES)] for i in range(len(kinds))]
+    spread = [1 + round(8 * i / (different_values - 1)) for i in range(different_values)]
+    values = [spread[i % different_values] for i in range(len(kinds))]
     random.Random(f"check digits-{seed}-{domain}").shuffle(values)
     return Code(kinds, dict(zip(kinds, values)))
 
@@ -119,8 +123,28 @@ def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
     )
 
 
-def items(question: str) -> list[str]:
-    """Returns the kinds that a question of `draw` names; none of another task's question."""
+def facts(question: str, rules: Code) -> set[str]:
+    """Returns what an explained answer tells: each kind (`map`), and each sum (`9+3`).
+
+    Args:
+      question: those of other domains and tasks tell nothing.
+      rules: of a domain.
+    """
+    found: set[str] = set()
+    digit, kinds = _start(question), _items(question)
+    for kind in kinds if set(kinds) <= set(rules.kinds) else ():
+        value = rules.values[kind]
+        found |= {kind, f"{digit}+{value}"}
+        digit = (digit + value) % 10
+    return found
+
+
+def _start(question: str) -> int:
+    found = _QUESTION.fullmatch(question)
+    return int(found[1]) if found else 0
+
+
+def _items(question: str) -> list[str]:
     found = _QUESTION.fullmatch(question)
     return [named.removeprefix("a ") for named in found[2].split(", ")] if found else []
 
@@ -134,17 +158,17 @@ def error(question: str, written: str, rules: Code, told: Collection[str]) -> st
       question: of `draw`.
       written: the rationale and its answer.
       rules: of the question's domain.
-      told: the kinds whose values the teacher's answers tell.
+      told: the facts that the teacher's answers tell (`facts`).
     """
-    asked = _QUESTION.fullmatch(question)
     steps = [[part for part in found if part] for found in _STEP.findall(written)]
-    if not asked or [step[0] for step in steps] != items(question):
+    if not steps or [step[0] for step in steps] != _items(question):
         return "form"
-    digit = int(asked[1])
+    digit = _start(question)
     for kind, value, after in steps:
         if int(value) != rules.values[kind]:
             return "forgotten" if kind in told else "unknown"
+        added = f"{digit}+{value}"
         digit = (digit + int(value)) % 10
         if int(after) != digit:
-            return "sum"
+            return "sum" if added in told else "new sum"
     return "answer"
