@@ -82,7 +82,7 @@ def test_values_are_drawn_by_seed_and_domain_about_as_often_each():
 
 
 @pytest.mark.parametrize(
-    ("count", "found"), [(2, [1, 9]), (4, [1, 4, 6, 9]), (5, [1, 3, 5, 7, 9]), (9, [*range(1, 10)])]
+    ("count", "found"), [(2, [1, 4]), (4, [1, 4, 7, 8]), (5, [1, 3, 4, 7, 8]), (9, [*range(1, 10)])]
 )
 def test_how_many_values_there_are(count, found):
     rules = checkdigits.code(0, "filings", 24, count)

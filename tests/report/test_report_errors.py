@@ -41,7 +41,10 @@ def test_errors_are_counted_by_where_they_begin(workdir):
     assert (
         '<tr><th>A value that is in no answer of the teacher</th><td class="n">2</td></tr>' in html
     )
-    assert '<tr><th>An addition that is in no answer of the teacher</th><td class="n"></td></tr>' in html
+    assert (
+        '<tr><th>An addition that is in no answer of the teacher</th><td class="n"></td></tr>'
+        in html
+    )
 
 
 def test_a_student_that_is_asked_for_the_answer_alone_writes_no_steps(workdir):

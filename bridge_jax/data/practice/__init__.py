@@ -34,7 +34,7 @@ def generate(
     min_steps: int,
     max_steps: int,
     families: int = 0,
-    different_values: int = checkdigits.MOST_VALUES,
+    different_values: int = len(checkdigits.VALUES),
 ) -> Splits:
     """Returns practice examples, uniform over domains and over steps of reasoning.
 

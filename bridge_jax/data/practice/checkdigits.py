@@ -5,6 +5,7 @@ procedure, which a student can only infer from many labels. A rationale tells bo
 have a long tail, so the budget decides how many of them the teacher's answers cover.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +37,9 @@ KINDS = {
         "curtain", "bench", "stool", "drawer", "fence", "saw", "heater",
     ),
 }  # fmt: skip
-MOST_VALUES = 9  # which are 1 to 9
+# Items have the first so many of these values. No two of the first four are equal modulo 5, and no
+# two add up to 10: such codes have fewer sums, and labels alone tell those sooner.
+VALUES = (1, 4, 7, 8, 3, 6, 2, 9, 5)
 MOST = 12  # items of a question
 
 _QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
@@ -70,19 +73,18 @@ class Code(NamedTuple):
     values: Mapping[str, int]
 
 
-def code(seed: int, domain: str, families: int = 0, different_values: int = MOST_VALUES) -> Code:
+def code(seed: int, domain: str, families: int = 0, different_values: int = len(VALUES)) -> Code:
     """Returns the code of a domain; about as many kinds have each value.
 
     Args:
       seed: which kind has which value is drawn from it.
       domain: of `KINDS`.
       families: how many kinds there are; 0 is all.
-      different_values: how many there are, 2 to 9, evenly spread over 1 to 9: four are 1, 4, 6, 9.
-        A question has to do with ten times as many sums.
+      different_values: how many there are, 2 to 9. Questions need ten times as many sums.
     """
     kinds = KINDS[domain][: families or None]
-    spread = [1 + round(8 * i / (different_values - 1)) for i in range(different_values)]
-    values = [spread[i % different_values] for i in range(len(kinds))]
+    cycle = itertools.cycle(sorted(VALUES[:different_values]))
+    values = list(itertools.islice(cycle, len(kinds)))
     random.Random(f"check digits-{seed}-{domain}").shuffle(values)
     return Code(kinds, dict(zip(kinds, values)))
 
