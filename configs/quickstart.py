@@ -41,9 +41,9 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 600, 30, 300
+POOL, QUERIES, STEPS = 500, 25, 150
 MATMUL = "bfloat16"
-AS_STUDENT = {"learning_rate": 7e-4, "steps": STEPS, "batch_rows": 2}  # of all three students
+AS_STUDENT = {"learning_rate": 1e-3, "steps": STEPS, "batch_rows": 2}  # of all three students
 
 
 def get_config() -> RunConfig:
@@ -57,24 +57,25 @@ def get_config() -> RunConfig:
             dev=20,
             test=200,
             domains=("samples",),
-            min_steps=3,
-            max_steps=3,
+            min_steps=4,
+            max_steps=4,
             families=24,
+            different_values=6,
             rationale="short",
         ),
         budget=BudgetConfig(queries=QUERIES, usd=0.05),
         assistant=ModelConfig(matmul=MATMUL),  # in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
-        warmup=WarmupConfig(0.02, _training(192, learning_rate=5e-5, epochs=1)),
+        warmup=WarmupConfig(0.0),  # The strategy compares embeddings alone.
         selection=SelectionConfig(strategy="diversity"),
-        assistant_training=_training(92, learning_rate=3e-4, epochs=6, batch_rows=2),
+        assistant_training=_training(104, learning_rate=3e-4, epochs=7, batch_rows=2),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False),
-        student_training=_training(230, **AS_STUDENT),
-        direct_training=_training(92, **AS_STUDENT),
-        labels_training=_training(138, **AS_STUDENT),
-        generation=GenerationConfig(max_new_tokens=38, batch_size=100),
-        evaluation=EvaluationConfig(assistant_examples=100, student_before=False),
+        student_training=_training(266, **AS_STUDENT),
+        direct_training=_training(104, **AS_STUDENT),
+        labels_training=_training(147, **AS_STUDENT),
+        generation=GenerationConfig(max_new_tokens=47, batch_size=125),
+        evaluation=EvaluationConfig(assistant_examples=50, student_before=False),
     )
 
 

@@ -28,8 +28,9 @@ ON_ALL = (
     "method=direct",
     f"budget.queries={POOL}",
     "selection.strategy=random",  # All are asked: there is nothing to choose.
-    "direct_training.row_tokens=230",  # As many examples a step as the student.
+    "direct_training.row_tokens=266",  # As many examples a step as the student.
 )
+MEASURED = "evaluation.assistant_examples=100"
 LONG = ("method=labels", f"labels_training.steps={4 * STEPS}")
 # In the order in which they run: those that take longest come last.
 VARIANTS = (
@@ -56,5 +57,5 @@ def get_study() -> Study:
 
 def run(variant: str, seed: int, *changes: str) -> StudyRun:
     """Returns a run that differs from the quickstart by `changes` ("a.b=value") and the seed."""
-    settings = [f"seed={seed}", f"name={variant}", "compare=", "budget.usd=1", *changes]
+    settings = [f"seed={seed}", f"name={variant}", "compare=", "budget.usd=1", MEASURED, *changes]
     return StudyRun(variant, override(quickstart.get_config(), settings))
