@@ -41,7 +41,7 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 500, 25, 150
+POOL, QUERIES, STEPS = 500, 25, 200
 MATMUL = "bfloat16"
 AS_STUDENT = {"learning_rate": 1e-3, "steps": STEPS, "batch_rows": 2}  # of all three students
 
