@@ -41,7 +41,7 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 500, 25, 200
+POOL, QUERIES, STEPS = 600, 30, 150
 MATMUL = "bfloat16"
 AS_STUDENT = {"learning_rate": 1e-3, "steps": STEPS, "batch_rows": 2}  # of all three students
 
@@ -60,7 +60,7 @@ def get_config() -> RunConfig:
             min_steps=4,
             max_steps=4,
             families=24,
-            different_values=6,
+            different_values=5,
             rationale="short",
         ),
         budget=BudgetConfig(queries=QUERIES, usd=0.05),
@@ -68,13 +68,13 @@ def get_config() -> RunConfig:
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         warmup=WarmupConfig(0.0),  # The strategy compares embeddings alone.
         selection=SelectionConfig(strategy="diversity"),
-        assistant_training=_training(104, learning_rate=3e-4, epochs=7, batch_rows=2),
+        assistant_training=_training(104, learning_rate=3e-4, epochs=6, batch_rows=2),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False),
         student_training=_training(266, **AS_STUDENT),
         direct_training=_training(104, **AS_STUDENT),
         labels_training=_training(147, **AS_STUDENT),
-        generation=GenerationConfig(max_new_tokens=47, batch_size=125),
+        generation=GenerationConfig(max_new_tokens=47, batch_size=100),
         evaluation=EvaluationConfig(assistant_examples=50, student_before=False),
     )
 
@@ -85,6 +85,7 @@ def _training(
     return TrainConfig(
         epochs,
         steps,
+        rationale_weight=0.9,  # The answer repeats the last digit of the rationale.
         batch_rows=batch_rows,
         row_tokens=row_tokens,
         learning_rate=learning_rate,
