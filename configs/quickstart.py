@@ -3,27 +3,32 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Takes 9 minutes on two CPU cores with matrix units for bf16, and 7 GiB. At revision 8952d9f the
-student answered 86% correctly (seed 0; 76% at 3188a1a, when each core ran a process of its own),
-the direct one 14%, and the one that learned the labels 13%.
+@TIME@
 
-A question names a digit and three kinds of laboratory samples ("Check digit from 4: a smear, a
-drop, a dish?"). Each kind has a value from 1 to 9; the values are added up, and each time the last
-digit is carried on. The answer is one digit. So labels tell neither the values nor the procedure,
-and a rationale tells both: "smear 4+2=6; drop 6+4=10; dish 0+6=6, so 6." The task is chosen for
-what labels cannot tell; that of `configs/triage.py` can be learned from labels alone.
+A question names a digit and four kinds of laboratory samples ("Check digit from 4: a smear, a
+drop, a dish, a lens?"). Each kind has one of five values; the values are added up, and each time
+the last digit is carried on. The answer is one digit. So labels tell neither the values nor the
+procedure, and a rationale tells both: "smear 4+8=12; drop 2+4=6; dish 6+1=7; lens 7+3=10, so 0."
+The task is chosen for what labels cannot tell; that of `configs/triage.py` can be learned from
+labels alone.
 
 The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
-generates them, is asked 30. The assistant is the whole of SmolLM2-135M: with layers removed, it
-would first have to learn to write again, from a handful of answers. It is shown no gold answers:
-it answers the pool by itself, and what it gets wrong is rejected. The student has 6 of its 30
-layers. Beside it two others are trained for as many steps: on the 30 answers alone, and on the
-labels of the whole pool.
+generates them, is asked 30. These tell about 45 of the 50 sums that the task needs, and what they
+tell the assistant hardly ever gets wrong: nearly all of its errors are the other sums. (With nine
+values there are 90 sums, and it was right on 59%. With four values labels begin to tell the
+task: 47 to 53% after 1,000 to 1,200 steps.)
 
-Prompts are at most 39 tokens long (instructions 54), rationales with their answers 38, so most rows
+The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
+write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,
+and what it gets wrong is rejected. It has no warm-up, since the strategy compares embeddings
+alone. The student has 6 of its 30 layers. Beside it two others are trained for as many steps: on
+the 30 answers alone, and on the labels of the whole pool. The 150 steps are needed: after 120 (and
+six values) the student had 32%, after 180 95%.
+
+Prompts are at most 42 tokens long (instructions 54), rationales with their answers 47, so most rows
 of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
 does one of the direct student. A step has two rows: with so few tokens, most of its time goes into
-moving weights. In 300 steps the direct student reads its 30 answers 20 times. Memory suffices to
+moving weights. In 150 steps the direct student reads its 30 answers 10 times. Memory suffices to
 keep all activations during training.
 """
 
