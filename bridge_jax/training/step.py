@@ -101,7 +101,7 @@ def loss_and_gradients(
     Args:
       objective: what is minimised.
       config: the model.
-      params: what is trained: all parameters, all but the embedding table, or an adapter's.
+      params: what is trained: all parameters, or an adapter's.
       batch: a pytree of arrays; their first axis is the rows.
       accumulate: micro-batches; divides the rows.
       frozen: the parameters that are not trained.
