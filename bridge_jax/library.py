@@ -45,6 +45,7 @@ from bridge_jax.parallel import chips
 from bridge_jax.pipeline.models import Model, RoleModel
 from bridge_jax.selection import scores, strategies
 from bridge_jax.selection.scores import Scores
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training import batches, loop
@@ -242,7 +243,7 @@ def train(
         config = dataclasses.replace(config, param_dtype=jnp.float32)
         params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
     objective = objective or SFT(settings.rationale_weight)
-    rows = objective.rows(sequences, settings.row_tokens, model.tokenizer.pad_id)
+    rows = pack(sequences, settings.row_tokens, model.tokenizer.pad_id)
     measure = None
     if dev:
         writes = settings.dev_metric == "accuracy"

@@ -93,7 +93,7 @@ def fit(
     """
 
     def shuffled() -> tuple[Shuffled, int, int]:
-        rows = how.objective.rows(sequences, how.train.row_tokens, model.tokenizer.pad_id)
+        rows = pack(sequences, how.train.row_tokens, model.tokenizer.pad_id)
         steps = steps_of(rows, how.train)
         feed = Shuffled(rows, how.train.batch_rows, steps, how.seed)
         return feed, steps, rows.target.shape[1]

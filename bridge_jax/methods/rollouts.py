@@ -48,11 +48,11 @@ def packed_rows(how: Fit, sequences: Sequence[prompts.Sequence], pad_id: int) ->
     """Returns rows for a step of `how`, in one of few shapes.
 
     Args:
-      how: the training: its objective packs the rows.
+      how: the training.
       sequences: one or more.
       pad_id: fills the rows.
     """
-    found = how.objective.rows(sequences, how.train.row_tokens, pad_id)
+    found = packing.pack(sequences, how.train.row_tokens, pad_id)
     more = -found.target.shape[1] % min(WIDTH, how.train.row_tokens)
 
     def widened(array: np.ndarray) -> np.ndarray:

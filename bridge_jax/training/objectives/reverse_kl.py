@@ -7,7 +7,6 @@ probable tokens are outcomes, and all the rest is one more (`objectives.soft_tar
 """
 
 import dataclasses
-from collections.abc import Sequence as Seq
 from typing import Any
 
 import jax
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import logprobs_at
-from bridge_jax.text.packing import Rows, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Parts
 from bridge_jax.training.objectives.sft import at_targets
 from bridge_jax.training.objectives.soft_targets import divergence
@@ -31,10 +29,6 @@ class ReverseKL:
     """
 
     name: str = "reverse_kl"
-
-    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
-        """Returns the packed rows."""
-        return pack(sequences, row_tokens, pad_id)
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that have soft targets."""

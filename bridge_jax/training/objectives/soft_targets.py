@@ -7,7 +7,6 @@ KL = sum_k p_k log(p_k / q_k) + p_rest log(p_rest / q_rest).
 """
 
 import dataclasses
-from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head, logprobs_at
-from bridge_jax.text.packing import Rows, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Parts
 from bridge_jax.training.objectives.sft import SFT, at_targets, part_sums
 
@@ -50,10 +48,6 @@ class SoftTargetSFT:
     weight: float
     rationale_share: float = 0.5
     name: str = "soft_targets"
-
-    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
-        """Returns the packed rows."""
-        return pack(sequences, row_tokens, pad_id)
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens of each part."""
