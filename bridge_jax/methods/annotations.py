@@ -324,7 +324,7 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(map(repr, ids[:3])) + more
 
 
-def annotations(config: RunConfig, selection: Artifact) -> Stage:
+def annotations_stage(config: RunConfig, selection: Artifact) -> Stage:
     """Returns the stage that asks the teacher about a selection."""
     reads = {
         "pool": inputs.POOL,

@@ -17,7 +17,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
@@ -150,7 +150,7 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
     return order[:count]
 
 
-def warmup(config: RunConfig) -> list[Stage]:
+def warmup_stages(config: RunConfig) -> list[Stage]:
     """Returns the warm-up, if there is one."""
     chosen = config.warmup
     if not chosen.fraction:
@@ -158,10 +158,10 @@ def warmup(config: RunConfig) -> list[Stage]:
     how = fit_of(config, "warmup.train", "answer")
     params = Warmup(chosen.fraction, chosen.domains, how)
     load = Load("pool", share=chosen.fraction, text="answer")
-    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_of(how), load)]
+    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_reads(how), load)]
 
 
-def warmed(config: RunConfig) -> dict[str, str]:
+def warmup_reads(config: RunConfig) -> dict[str, str]:
     """Returns argument -> stage of the assistant's warm-up, if there is one."""
     return {"warmed": WARMUP.name} if config.warmup.fraction else {}
 
@@ -327,7 +327,7 @@ def choose(
     )
 
 
-def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
+def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
     """Returns the selection, and before it the stages whose results the strategy uses.
 
     For `random` there are none; else the scores of the gold answers or, where the pool has none, of
@@ -341,7 +341,7 @@ def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
     plan: list[Stage] = []
     reads = {"pool": inputs.POOL, "mesh": inputs.MESH}
     if scored:
-        to_scores = inputs.POOL_TO_ASSISTANT | warmed(config)
+        to_scores = inputs.POOL_TO_ASSISTANT | warmup_reads(config)
         if not labelled:
             size = config.generation.batch_size
             params = PseudoLabelling(GenerationConfig(LABEL_TOKENS, size, temperature=0.0))

@@ -11,7 +11,7 @@ from bridge_jax.methods import (
     thresholds,
     tutoring,
 )
-from bridge_jax.methods.annotations import ANNOTATIONS, annotations
+from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
 from bridge_jax.pipeline.stages import Method, Stage
 
 
@@ -22,21 +22,21 @@ def direct_stages(config: RunConfig) -> list[Stage]:
     """
     return [
         *up_to_answers(config),
-        tutoring.direct(config, tutoring.STUDENT),
-        *evaluation.of_student(config, tutoring.student_mode(config)),
+        tutoring.direct_stage(config, tutoring.STUDENT),
+        *evaluation.student_test_stages(config, tutoring.student_mode(config)),
     ]
 
 
 def up_to_answers(config: RunConfig) -> list[Stage]:
     """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
     scored = config.selection.strategy != "random"
-    warmup = apprenticeship.warmup(config) if scored else []
+    warmup = apprenticeship.warmup_stages(config) if scored else []
     return [
         *warmup,
-        *apprenticeship.selection(config, scored),
+        *apprenticeship.selection_stages(config, scored),
         *held_out.stages(config),
-        annotations(config, apprenticeship.SELECTION),
-        *tutoring.instruction_warmup(config),
+        annotations_stage(config, apprenticeship.SELECTION),
+        *tutoring.instruction_stages(config),
     ]
 
 
@@ -64,17 +64,17 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
     """
     by = apprenticeship.WARMUP
     return [
-        *apprenticeship.warmup(config),
+        *apprenticeship.warmup_stages(config),
         *held_out.stages(config),
-        *tutoring.instruction_warmup(config),
-        *rationales.samples(config, tutoring.instructed(config)),
+        *tutoring.instruction_stages(config),
+        *rationales.sample_stages(config, tutoring.instruction_reads(config)),
         *thresholds.stages(config, by, "reason"),
         *rationales.stages(config, by, "reason"),
         *logits.stages(config, by, "reason", {}),
-        tutoring.student(config, {}),
-        *evaluation.of_student(config, tutoring.student_mode(config)),
-        evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
-        evaluation.test_of(config, evaluation.ASSISTANT, by),
+        tutoring.student_stage(config, {}),
+        *evaluation.student_test_stages(config, tutoring.student_mode(config)),
+        evaluation.test_stage(config, evaluation.ASSISTANT_BASE, None),
+        evaluation.test_stage(config, evaluation.ASSISTANT, by),
     ]
 
 
@@ -114,9 +114,9 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     """
     return [
         *held_out.stages(config),
-        *tutoring.instruction_warmup(config),
+        *tutoring.instruction_stages(config),
         tutoring.labels(config),
-        *evaluation.of_student(config, "answer"),
+        *evaluation.student_test_stages(config, "answer"),
     ]
 
 

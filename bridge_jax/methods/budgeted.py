@@ -29,7 +29,7 @@ from bridge_jax.methods import (
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.budget_tests import OF_CONTROL
 from bridge_jax.methods.filtering import RATIONALES, SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, long_reasoning
 from bridge_jax.methods.teacher import held_out_count, selected_count
@@ -137,7 +137,7 @@ def stages(config: RunConfig) -> list[Stage]:
     fitted = fit_of(config, "thinking.train", "reason")
     made = _student_before(config)
     long = reads if how.unstated else {}
-    to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_of(fitted)
+    to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_reads(fitted)
     times = len(how.levels) + how.unstated
     load = Load(which, count, samples=times)
     training = Training(fitted, targets, how.unstated, how.form)
@@ -147,9 +147,9 @@ def stages(config: RunConfig) -> list[Stage]:
         for control in CONTROLS
         if control in how.controls
     ]
-    before = evaluation.test_of(config, UNBUDGETED, None)
+    before = evaluation.test_stage(config, UNBUDGETED, None)
     before = dataclasses.replace(before, reads={**before.reads, **made})
-    return [*plan, before, *evaluation.of_trained(config, BUDGETED, "reason"), *tests]
+    return [*plan, before, *evaluation.trained_test_stages(config, BUDGETED, "reason"), *tests]
 
 
 def _of_teacher(config: RunConfig) -> SFTTargets:

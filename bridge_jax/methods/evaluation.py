@@ -147,7 +147,7 @@ def evaluate(
     write_completions(out, FILE, name, engine, measured_on, prompts, to_row)
 
 
-def test_of(
+def test_stage(
     config: RunConfig, artifact: Artifact, made: Artifact | None, mode: Mode = "reason"
 ) -> Stage:
     """Returns the test of a model.
@@ -169,7 +169,7 @@ def test_of(
     return Stage(artifact, evaluate, params, reads, Load("test", most, modes=(mode,)))
 
 
-def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
+def student_test_stages(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
     """Returns the tests of the student: as trained, and before where the config asks for it.
 
     Args:
@@ -179,13 +179,13 @@ def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> l
     """
     tests = []
     if config.evaluation.student_before:
-        tests.append(test_of(config, STUDENT_BASE, None, mode))
+        tests.append(test_stage(config, STUDENT_BASE, None, mode))
         if config.instruct.examples:
-            tests.append(test_of(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
-    return [*tests, *others, *of_trained(config, tutoring.STUDENT, mode)]
+            tests.append(test_stage(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
+    return [*tests, *others, *trained_test_stages(config, tutoring.STUDENT, mode)]
 
 
-def of_trained(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
+def trained_test_stages(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
     """Returns the test of the trained student, and its answers to dev where they are asked for.
 
     Args:
@@ -193,7 +193,7 @@ def of_trained(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
       made: the stage that trained it last.
       mode: the prompt with which it is asked.
     """
-    test = test_of(config, STUDENT, made, mode)
+    test = test_stage(config, STUDENT, made, mode)
     if not config.evaluation.student_dev:
         return [test]
     reads = {name: read for name, read in test.reads.items() if name != "bought"}

@@ -73,7 +73,7 @@ def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
     return Fit(found, config.seed, objective, mode, generation, setting, config.curves)
 
 
-def dev_of(how: Fit) -> dict[str, str]:
+def dev_reads(how: Fit) -> dict[str, str]:
     """Returns argument -> input of what a training reads to measure itself, if it does."""
     return {"dev": DEV} if how.train.dev_every else {}
 

@@ -225,8 +225,8 @@ def stages(config: RunConfig) -> list[Stage]:
     last = Stage(ON_POLICY, distil, params, reads, load, check=check)
     tests = {
         evaluation.STUDENT.name: [
-            evaluation.test_of(config, TUTORED, tutoring.STUDENT, mode),
-            *evaluation.of_trained(config, ON_POLICY, mode),
+            evaluation.test_stage(config, TUTORED, tutoring.STUDENT, mode),
+            *evaluation.trained_test_stages(config, ON_POLICY, mode),
         ],
         evaluation.STUDENT_DEV.name: [],
     }

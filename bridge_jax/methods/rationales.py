@@ -22,7 +22,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
-from bridge_jax.methods.apprenticeship import warmed
+from bridge_jax.methods.apprenticeship import warmup_reads
 from bridge_jax.methods.filtering import (
     COMPLETED,
     RATIONALES,
@@ -34,7 +34,7 @@ from bridge_jax.methods.filtering import (
     with_agreement,
     with_threshold,
 )
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
@@ -126,10 +126,10 @@ def learn(
     fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)
 
 
-def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
+def assistant_stage(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
     """Returns the assistant's training on the teacher's rationales, in each mode."""
     how = fit_of(config, "assistant_training", "reason")
-    reads = warmed(config) | {"annotated": ANNOTATIONS.name} | dev_of(how)
+    reads = warmup_reads(config) | {"annotated": ANNOTATIONS.name} | dev_reads(how)
     return Stage(
         ASSISTANT,
         learn,
@@ -344,7 +344,7 @@ def stages(
     return [*plan, Stage(into.rationales, judge, Judging(filtering, config.seed), reads)]
 
 
-def samples(config: RunConfig, instructed: Mapping[str, str]) -> list[Stage]:
+def sample_stages(config: RunConfig, instructed: Mapping[str, str]) -> list[Stage]:
     """Returns the stage of the student's samples, if the filter reads them.
 
     Args:

@@ -180,7 +180,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages of training at budgets, and what follows them."""
     how, think = config.reinforcement, config.thinking
-    tests = evaluation.of_trained(config, REINFORCED, "reason")
+    tests = evaluation.trained_test_stages(config, REINFORCED, "reason")
     own = {test.name for test in tests}
     plan = [stage for stage in budgeted.stages(config) if stage.name not in own]
     start = {"made": BUDGETED.name}

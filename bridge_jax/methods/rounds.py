@@ -14,7 +14,7 @@ from bridge_jax.data.answers import is_correct
 from bridge_jax.methods import filtering, inputs, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.filtering import SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import RationaleStages
 from bridge_jax.pipeline.artifacts import Artifact
@@ -118,7 +118,7 @@ def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
             "judged": writing.rationales.name,
         }
         load = Load("pool", modes=modes)
-        reads = inputs.POOL_TO_ASSISTANT | reads | dev_of(how)
+        reads = inputs.POOL_TO_ASSISTANT | reads | dev_reads(how)
         plan.append(Stage(assistant, continue_training, params, reads, load))
         by = assistant
     return plan

@@ -12,7 +12,7 @@ from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.methods import inputs, logits
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.filtering import RATIONALES, SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.logits import LOGITS, text_of
 from bridge_jax.methods.teacher import selected_count
@@ -41,7 +41,7 @@ def instruct(params: Fit, out: Folder, student: RoleModel, drawn: DrawnInstructi
     fit(out, "instructions", student.trainable(), drawn.sequences, params)
 
 
-def instruction_warmup(config: RunConfig) -> list[Stage]:
+def instruction_stages(config: RunConfig) -> list[Stage]:
     """Returns the student's instruction warm-up, if there is one."""
     count = config.instruct.examples
     if not count:
@@ -51,7 +51,7 @@ def instruction_warmup(config: RunConfig) -> list[Stage]:
     return [Stage(INSTRUCT, instruct, fit_of(config, "instruct.train"), reads, load)]
 
 
-def instructed(config: RunConfig) -> dict[str, str]:
+def instruction_reads(config: RunConfig) -> dict[str, str]:
     """Returns argument -> stage of the student's instruction warm-up, if there is one."""
     return {"instructed": INSTRUCT.name} if config.instruct.examples else {}
 
@@ -142,7 +142,7 @@ def student_mode(config: RunConfig) -> Mode:
     return "answer" if config.form == "two_pass" else "reason"
 
 
-def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
+def student_stage(config: RunConfig, annotated: dict[str, str]) -> Stage:
     """Returns the student's training on rationales; `annotated` as in `logits.stages`."""
     weight = config.logits.weight
     how = fit_of(config, "student_training", student_mode(config))
@@ -157,7 +157,7 @@ def student(config: RunConfig, annotated: dict[str, str]) -> Stage:
     return Stage(STUDENT, teach, params, reads, Load("pool", text=text_of(config), soft=top))
 
 
-def direct(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
+def direct_stage(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     """Returns the training of the direct student, for comparison or as the run's own student."""
     targets = SFTTargets(config.form, config.data.labelled)
     params = Tutoring(fit_of(config, "direct_training", student_mode(config)), targets)
@@ -219,4 +219,4 @@ def _on_labels(config: RunConfig) -> Fit:
 
 
 def _reads(config: RunConfig, how: Fit) -> dict[str, str]:
-    return inputs.POOL_TO_STUDENT | instructed(config) | dev_of(how)
+    return inputs.POOL_TO_STUDENT | instruction_reads(config) | dev_reads(how)

@@ -55,8 +55,8 @@ def stages(config):
             reads | {"short": SHORT.name},
             Load("pool", text="answer", share=config.warmup.fraction),
         ),
-        evaluation.test_of(config, evaluation.STUDENT_BASE, None, "answer"),
-        evaluation.test_of(config, DRILLED, DRILL, "answer"),
+        evaluation.test_stage(config, evaluation.STUDENT_BASE, None, "answer"),
+        evaluation.test_stage(config, DRILLED, DRILL, "answer"),
     ]
 
 

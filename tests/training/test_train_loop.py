@@ -452,7 +452,7 @@ def scripted(values, seen, metric="loss"):
     return measure
 
 
-def dev_of(out):
+def dev_reads(out):
     return {row["step"]: row["dev_loss"] for row in lines(out) if "dev_loss" in row}
 
 
@@ -461,7 +461,7 @@ def test_the_parameters_of_the_best_measurement_are_kept(tmp_path, tiny_model, o
     seen = []
     measure = scripted([2.0, 1.0, 1.5], seen)
     found = run(tmp_path / "best", tiny_model, one_device, config, measure=measure)
-    assert dev_of(tmp_path / "best") == {2: 2.0, 5: 1.0, 7: 1.5}  # the last step is measured too
+    assert dev_reads(tmp_path / "best") == {2: 2.0, 5: 1.0, 7: 1.5}  # the last step is measured too
     equal(found, seen[1])
     plain = run(tmp_path / "plain", tiny_model, one_device)
     equal(seen[2], plain)  # measuring changes nothing
@@ -488,7 +488,7 @@ def test_training_stops_when_the_loss_has_not_improved(tmp_path, tiny_model, one
     config = dataclasses.replace(CONFIG, dev_every=1, keep_best=True, patience=2)
     values, seen = [3.0, 2.0, 2.0, 2.5, 1.0], []
     found = run(tmp_path / "a", tiny_model, one_device, config, measure=scripted(values, seen))
-    assert dev_of(tmp_path / "a") == {0: 3.0, 1: 2.0, 2: 2.0, 3: 2.5}
+    assert dev_reads(tmp_path / "a") == {0: 3.0, 1: 2.0, 2: 2.0, 3: 2.5}
     equal(found, seen[1])
     # Killed after step 2, whose state holds the best one and how long it is ago.
     stop_at(3)
