@@ -18,9 +18,9 @@ METHODS: dict[str, Method] = {
     for found in (
         bridge.METHOD,
         on_policy.METHOD,
-        baselines.DIRECT,
-        baselines.SELF_TRAINING,
-        baselines.LABELS,
+        baselines.DIRECT_METHOD,
+        baselines.SELF_TRAINING_METHOD,
+        baselines.LABELS_METHOD,
         budgeted.METHOD,
         reinforcement.METHOD,
     )

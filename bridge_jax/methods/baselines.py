@@ -1,6 +1,10 @@
-"""The methods that BRIDGE is compared with; each has a list of its steps."""
+"""The methods that BRIDGE is compared with, as lists of steps; and how labels are learned."""
 
-from bridge_jax.config import RunConfig
+import dataclasses
+from collections.abc import Sequence
+from itertools import chain
+
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.errors import require
 from bridge_jax.methods import (
     apprenticeship,
@@ -12,7 +16,18 @@ from bridge_jax.methods import (
     tutoring,
 )
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
-from bridge_jax.pipeline.stages import Method, Stage
+from bridge_jax.methods.filtering import SFTTargets
+from bridge_jax.methods.fitting import Fit, fit, fit_of
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact
+from bridge_jax.pipeline.models import RoleModel
+from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text.packing import pack
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.training.batches import steps_of
+
+LABELS = Artifact("baselines/labels", "Training on the labels", "train", "student", TRAINED)
 
 
 def direct_stages(config: RunConfig) -> list[Stage]:
@@ -40,7 +55,7 @@ def up_to_answers(config: RunConfig) -> list[Stage]:
     ]
 
 
-DIRECT = Method(
+DIRECT_METHOD = Method(
     "direct",
     "a direct distillation",
     (
@@ -87,7 +102,7 @@ def _check_self_training(config: RunConfig) -> None:
     )
 
 
-SELF_TRAINING = Method(
+SELF_TRAINING_METHOD = Method(
     "self",
     "a self-training without a teacher",
     (
@@ -107,6 +122,107 @@ SELF_TRAINING = Method(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class AsLong:
+    """Parameters of a training on labels that takes as many steps as the student's.
+
+    Attributes:
+      how: it is trained, but for the number of steps.
+      targets: of the student.
+      epochs, batch_rows, row_tokens: of the student's training.
+      more: steps that the student is trained for after it.
+    """
+
+    how: Fit
+    targets: SFTTargets
+    epochs: int
+    batch_rows: int
+    row_tokens: int
+    more: int = 0
+
+
+def teach_labels(
+    params: Fit | AsLong,
+    out: Folder,
+    pool: Examples,
+    student: RoleModel,
+    reading: Rendering,
+    judged: Folder | None = None,
+    annotated: Folder | None = None,
+    instructed: Folder | None = None,
+    dev: Examples | None = None,
+) -> None:
+    """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline.
+
+    The rationales (`judged`) and the teacher's answers say nothing but how many steps the student
+    takes to learn them.
+    """
+    sequences = reading.labelled(pool, pool.digest)
+    if isinstance(params, AsLong):
+        targets = params.targets.of_pool(pool, judged, annotated)
+        learned = list(chain.from_iterable(params.targets.sequences(targets, reading)))
+        rows = pack(learned, params.row_tokens, 0)
+        steps = steps_of(rows, TrainConfig(epochs=params.epochs, batch_rows=params.batch_rows))
+        train = dataclasses.replace(params.how.train, steps=steps + params.more)
+        params = dataclasses.replace(params.how, train=train)
+    name = "student" if out.artifact == tutoring.STUDENT else "labels student"
+    fit(out, name, student.trainable(instructed), sequences, params, reading, dev)
+
+
+def student_on_labels_stage(config: RunConfig) -> Stage:
+    """Returns the training on labels as the run's own student."""
+    params = _on_labels(config)
+    if not (params.train.epochs or params.train.steps):
+        own = config.student_training
+        train = dataclasses.replace(params.train, epochs=own.epochs, steps=own.steps)
+        params = dataclasses.replace(params, train=train)
+    load = Load("pool", text="answer")
+    reads = tutoring.student_reads(config, params)
+    return Stage(tutoring.STUDENT, teach_labels, params, reads, load)
+
+
+def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ()) -> Stage:
+    """Returns the training on labels for comparison with a student, in as many steps by default.
+
+    Args:
+      config: of the run.
+      compared: the student's training on rationales.
+      then: its trainings after that, each for a given number of steps.
+    """
+    more = sum(stage.params.how.train.steps for stage in then)
+    params = _on_labels(config)
+    reads, load = tutoring.student_reads(config, params), Load("pool", text="answer")
+    if params.train.epochs or params.train.steps:
+        return Stage(LABELS, teach_labels, params, reads, load)
+    if steps := config.student_training.steps:
+        train = dataclasses.replace(params.train, steps=steps + more)
+        fixed = dataclasses.replace(params, train=train)
+        return Stage(LABELS, teach_labels, fixed, reads, load)
+    # How many steps the student takes depends on the rationales that are kept.
+    for name in {"judged", "annotated"} & compared.reads.keys():
+        reads[name] = compared.reads[name]
+    load = dataclasses.replace(load, as_long_as=(compared, *then))
+    own = config.student_training
+    pace = own.epochs, own.batch_rows, own.row_tokens
+    as_long = AsLong(params, compared.params.targets, *pace, more)
+    return Stage(LABELS, teach_labels, as_long, reads, load)
+
+
+def _on_labels(config: RunConfig) -> Fit:
+    """Returns how labels are learned: as the student's training says where nothing else is set."""
+    chosen = config.labels_training
+    if not (chosen.epochs or chosen.steps):
+        default = TrainConfig()
+        fields = {field.name for field in dataclasses.fields(TrainConfig)} - {"epochs", "steps"}
+        taken = {
+            name: getattr(config.student_training, name)
+            for name in fields
+            if getattr(chosen, name) == getattr(default, name)
+        }
+        config = dataclasses.replace(config, labels_training=dataclasses.replace(chosen, **taken))
+    return fit_of(config, "labels_training", "answer")
+
+
 def labels_stages(config: RunConfig) -> list[Stage]:
     """Fine-tuning on labels: the student learns the gold answers of the whole pool.
 
@@ -115,7 +231,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     return [
         *held_out.stages(config),
         *tutoring.instruction_stages(config),
-        tutoring.labels(config),
+        student_on_labels_stage(config),
         *evaluation.student_test_stages(config, "answer"),
     ]
 
@@ -129,7 +245,7 @@ def _check_labels(config: RunConfig) -> None:
     require(config.data.labelled, "data.labelled=false: method=labels trains on gold answers")
 
 
-LABELS = Method(
+LABELS_METHOD = Method(
     "labels",
     "a fine-tuning on labels",
     (*held_out.ALL, tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),

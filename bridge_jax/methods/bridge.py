@@ -3,6 +3,7 @@
 from bridge_jax.config import RunConfig
 from bridge_jax.methods import (
     apprenticeship,
+    baselines,
     evaluation,
     held_out,
     logits,
@@ -41,7 +42,7 @@ def stages(config: RunConfig) -> list[Stage]:
         plan.append(tutoring.direct_stage(config))
     plan.append(tutoring.student_stage(config, annotated))
     if _compares_labels(config):
-        plan.append(tutoring.labels_beside(config, plan[-1]))
+        plan.append(baselines.labels_stage(config, plan[-1]))
     return plan + _tests(config)
 
 
@@ -67,7 +68,7 @@ def _tests(config: RunConfig) -> list[Stage]:
         )
     if _compares_labels(config):
         others.append(
-            evaluation.test_stage(config, evaluation.STUDENT_LABELS, tutoring.LABELS, "answer")
+            evaluation.test_stage(config, evaluation.STUDENT_LABELS, baselines.LABELS, "answer")
         )
     return [
         *evaluation.student_test_stages(config, mode, others),
@@ -95,7 +96,7 @@ METHOD = Method(
     (
         *UP_TO_STUDENT,
         tutoring.DIRECT,
-        tutoring.LABELS,
+        baselines.LABELS,
         *evaluation.OF_ASSISTANT,
         evaluation.STUDENT_BASE,
         evaluation.STUDENT_INSTRUCT,

@@ -41,7 +41,11 @@ from bridge_jax.text.prompts import Sequence as Tokens
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
 
-BEFORE = {"bridge": bridge.METHOD, "direct": baselines.DIRECT, "self": baselines.SELF_TRAINING}
+BEFORE = {
+    "bridge": bridge.METHOD,
+    "direct": baselines.DIRECT_METHOD,
+    "self": baselines.SELF_TRAINING_METHOD,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +167,7 @@ def _before(config: RunConfig) -> tuple[list[Stage], dict[str, str]]:
         earlier = BEFORE[after].stages(config)
         plan = [stage for stage in earlier if stage.artifact.work != "evaluate"]
         kept = () if after != "bridge" else config.compare
-        others = {"direct": tutoring.DIRECT.name, "labels": tutoring.LABELS.name}
+        others = {"direct": tutoring.DIRECT.name, "labels": baselines.LABELS.name}
         plan = [stage for stage in plan if stage.name not in {others[name] for name in kept}]
     else:
         plan = baselines.up_to_answers(config)

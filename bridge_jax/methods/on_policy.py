@@ -17,7 +17,16 @@ from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import require
 from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.methods import bridge, evaluation, inputs, logits, rollouts, rounds, tutoring
+from bridge_jax.methods import (
+    baselines,
+    bridge,
+    evaluation,
+    inputs,
+    logits,
+    rollouts,
+    rounds,
+    tutoring,
+)
 from bridge_jax.methods.fitting import Fit, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
@@ -232,9 +241,9 @@ def stages(config: RunConfig) -> list[Stage]:
     }
     plan: list[Stage] = []
     for stage in bridge.stages(config):
-        if stage.name == tutoring.LABELS.name:
+        if stage.name == baselines.LABELS.name:
             tutored = next(each for each in plan if each.name == tutoring.STUDENT.name)
-            plan.append(tutoring.labels_beside(config, tutored, [last]))
+            plan.append(baselines.labels_stage(config, tutored, [last]))
             continue
         plan += tests.get(stage.name, [stage])
         if stage.name == tutoring.STUDENT.name:

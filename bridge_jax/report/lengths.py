@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.config.io import to_json
-from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, LABELS
+from bridge_jax.methods.baselines import LABELS
+from bridge_jax.methods.tutoring import DIRECT, INSTRUCT
 from bridge_jax.report.workdir import Json, RunArtifacts
 
 LEARNED = 0.1  # nats: labels with a lower loss are known by heart

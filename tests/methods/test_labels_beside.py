@@ -7,7 +7,7 @@ import pytest
 from bridge_jax import methods
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config.io import override
-from bridge_jax.methods.tutoring import LABELS, AsLong
+from bridge_jax.methods.baselines import LABELS, AsLong
 from bridge_jax.planning import workload
 from bridge_jax.report import page
 from bridge_jax.runs import Run

@@ -5,7 +5,7 @@ import pytest
 from bridge_jax import methods
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
-from bridge_jax.methods import on_policy, rollouts, tutoring
+from bridge_jax.methods import baselines, on_policy, rollouts
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.on_policy import ON_POLICY
 from bridge_jax.methods.rationales import ASSISTANT
@@ -100,12 +100,12 @@ def test_it_follows_the_tutoring_and_both_students_are_tested(tiny):
     assert plan["evaluation/student_tutored"].reads["made"] == "tutoring/student"
     bridge = {s.name: s for s in methods.stages(override(config, ("method=bridge",)))}
     # Labels are learned for as many steps as both trainings of the student take.
-    labels = plan[tutoring.LABELS.name]
+    labels = plan[baselines.LABELS.name]
     assert labels.params.more == config.on_policy.train.steps == 3
     assert labels.load.as_long_as == (plan["tutoring/student"], plan[ON_POLICY.name])
     fixed = {s.name: s for s in methods.stages(override(config, ("student_training.steps=5",)))}
-    assert fixed[tutoring.LABELS.name].params.train.steps == 5 + 3
-    shared = set(bridge) - {"evaluation/student", tutoring.LABELS.name}
+    assert fixed[baselines.LABELS.name].params.train.steps == 5 + 3
+    shared = set(bridge) - {"evaluation/student", baselines.LABELS.name}
     assert all(plan[name] == bridge[name] for name in shared)
 
 
