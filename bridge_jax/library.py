@@ -185,11 +185,8 @@ def generate(
             asked.append(reading.prompt(prompt, mode))
         else:
             asked.append(model.tokenizer.render_chat([{"role": "user", "content": prompt}]))
-    written = [""] * len(asked)
-    for batch in model.engine(settings, seed).complete(asked):
-        for index, completion in batch:
-            written[index] = model.tokenizer.decode(completion.ids)
-    return written
+    written = model.engine(settings, seed).complete_all(asked)
+    return [model.tokenizer.decode(completion.ids) for completion in written]
 
 
 def is_right(text: str, example: Example) -> bool:

@@ -14,6 +14,7 @@ unless slots are to be refilled.
 
 import collections
 import functools
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -293,6 +294,11 @@ class Engine:
             # The last call was made ahead: it wrote nothing.
         finally:
             self._abandon(run)
+
+    def complete_all(self, requests: Sequence[Sequence[int] | Request]) -> list[Completion]:
+        """Returns the completions of all requests, in their order; raises as `complete` does."""
+        found = dict(itertools.chain.from_iterable(self.complete(requests)))
+        return [found[index] for index in range(len(requests))]
 
     def stream(self, request: Sequence[int] | Request) -> Iterator[int]:
         """Yields the tokens of one completion as they are written, without the end token.

@@ -162,7 +162,7 @@ class Rollouts:
             for sample in range(how.samples):
                 stream = number * how.samples + sample
                 requests.append(Request(prompt, limit, how.temperature, 1.0, stream))
-        written = rollouts.complete(self._engine, requests)
+        written = self._engine.complete_all(requests)
         self._group += count
         examples = [example for example, _ in chosen for _ in range(how.samples)]
         replies = [

@@ -177,11 +177,10 @@ def dev_measure(
         if mode and generation:
             engine = dataclasses.replace(model, params=params).engine(generation, how.seed)
             asked = reading.prompts(dev, dev.digest, mode)
-            written = engine.complete([asked[i] for i in range(len(dev))])
+            written = engine.complete_all([asked[i] for i in range(len(dev))])
             right = [
-                is_correct(answer_of(model.tokenizer.decode(done.ids), dev[index]), dev[index])
-                for batch in written
-                for index, done in batch
+                is_correct(answer_of(model.tokenizer.decode(done.ids), example), example)
+                for done, example in zip(written, dev)
             ]
             found["accuracy"] = sum(right) / len(right)
         return found

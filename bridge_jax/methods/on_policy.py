@@ -127,9 +127,8 @@ class Replies:
         examples = [rollouts.question(self._pool, seed, number) for number in numbers]
         asked = [self._reading.prompt(example, "reason") for example in examples]
         limit = self._params.generation.max_new_tokens
-        written = rollouts.complete(
-            self._engine,
-            [Request(p, limit, how.temperature, 1.0, n) for p, n in zip(asked, numbers)],
+        written = self._engine.complete_all(
+            [Request(p, limit, how.temperature, 1.0, n) for p, n in zip(asked, numbers)]
         )
         told = [self._told(*pair) for pair in zip(examples, written)]
         self._record.add(self._step, told)

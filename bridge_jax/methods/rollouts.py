@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from bridge_jax.data.example import Example
-from bridge_jax.generation.engine import Completion, Engine, Request
+from bridge_jax.generation.engine import Completion
 from bridge_jax.methods.fitting import Fit
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
@@ -28,15 +28,6 @@ def question(pool: Sequence[Example], seed: int, number: int) -> Example:
     epoch, at = divmod(number, len(pool))
     rng = np.random.default_rng([seed, epoch])
     return pool[int(rng.permutation(len(pool))[at])]
-
-
-def complete(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    """Returns the completions of all requests, in their order."""
-    written: list[Any] = [None] * len(requests)
-    for ended in engine.complete(requests):
-        for index, completion in ended:
-            written[index] = completion
-    return written
 
 
 def drawn_tokens(completion: Completion) -> list[int]:

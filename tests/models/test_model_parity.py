@@ -63,8 +63,7 @@ def exactly_summed_logits(config, params, tokens):
 def greedy(config, params, prompts, count, mesh, end_ids=(-1,)):
     settings = GenerationConfig(max_new_tokens=count, batch_size=len(prompts))
     engine = Engine(config, params, end_ids, 0, settings, mesh)
-    done = dict(pair for ended in engine.complete(prompts) for pair in ended)
-    return [done[i].ids for i in range(len(prompts))]
+    return [done.ids for done in engine.complete_all(prompts)]
 
 
 def padded(ids):
@@ -120,9 +119,9 @@ def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
     settings = GenerationConfig(max_new_tokens=16, batch_size=2)
     engine = Engine(*smollm2, (-1,), 0, settings, one_device)
     requests = [Request(prompt), Request(prompt, temperature=1.0)]
-    done = dict(pair for ended in engine.complete(requests) for pair in ended)
+    done = engine.complete_all(requests)
     assert done[0].ids == written[:16] != done[1].ids
-    for completion in done.values():
+    for completion in done:
         ids = completion.ids
         logprobs = jax.nn.log_softmax(usual(smollm2, prompt + ids)[len(prompt) - 1 : -1])
         expected = np.asarray(logprobs)[np.arange(16), ids]

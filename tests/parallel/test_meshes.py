@@ -160,7 +160,7 @@ def written(config, mesh, temperature):
     prompts = [rng.integers(3, VOCAB, n).tolist() for n in (3, 9, 20, 31, 5, 6, 7, 8, 30, 23)]
     settings = GenerationConfig(max_new_tokens=12, batch_size=6, temperature=temperature)
     engine = Engine(config, placed(config, mesh), [2], PAD, settings, mesh)
-    return {index: done for batch in engine.complete(prompts) for index, done in batch}
+    return dict(enumerate(engine.complete_all(prompts)))
 
 
 @pytest.mark.parametrize(("temperature", "mesh"), on_meshes(0.0, 0.7))

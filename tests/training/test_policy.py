@@ -119,13 +119,11 @@ def drawn(engine, temperature):
     """Returns what an engine writes after the prompts of `TEXTS`, with its log-probabilities."""
     asked = [Request(prompt, 12, temperature, stream=i) for i, (prompt, _) in enumerate(TEXTS)]
     found = []
-    for ended in engine.complete(asked):
-        for index, done in ended:
-            ids = [*done.ids, *([done.end] if done.end is not None else [])]
-            ones = np.ones(len(ids), np.float32)
-            told = PolicyTargets(ones, np.asarray(done.sampled_logprobs, np.float32), ones, ones)
-            found.append(Sequence(list(asked[index].prompt), ids, [], told))
-    assert len(found) == len(TEXTS)
+    for request, done in zip(asked, engine.complete_all(asked), strict=True):
+        ids = [*done.ids, *([done.end] if done.end is not None else [])]
+        ones = np.ones(len(ids), np.float32)
+        told = PolicyTargets(ones, np.asarray(done.sampled_logprobs, np.float32), ones, ones)
+        found.append(Sequence(list(request.prompt), ids, [], told))
     return found
 
 
