@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from bridge_jax.models.config import Kernel, Rope
-from bridge_jax.parallel.sharding import RULES
+from bridge_jax.parallel.sharding import RULES, axis_size, on_each_device
 
 # Without a kernel:
 LONG = 1024  # Rows up to this length are computed in parts, longer ones in chunks.
@@ -250,17 +250,12 @@ def _on_each_chip(
     Where `tensor` does not divide the KV heads, each chip gets copies of those that its query heads
     share.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return function(query, key, value, segments)
-    copies = math.lcm(key.shape[2], mesh.shape["tensor"]) // key.shape[2]
+    copies = math.lcm(key.shape[2], axis_size("tensor")) // key.shape[2]
     if copies > 1:
         key, value = (jnp.repeat(x, copies, axis=2) for x in (key, value))
     rows = PartitionSpec(RULES["batch"])
     places = PartitionSpec(RULES["batch"], None, RULES["heads"])
-    return jax.shard_map(
-        function,
-        in_specs=(places, places, places, rows),
-        out_specs=PartitionSpec(RULES["batch"], RULES["heads"]),
-        check_vma=False,
-    )(query, key, value, segments)
+    on_chips = on_each_device(
+        function, (places, places, places, rows), PartitionSpec(RULES["batch"], RULES["heads"])
+    )
+    return on_chips(query, key, value, segments)

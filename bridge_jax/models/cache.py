@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import BATCH
+from bridge_jax.parallel.sharding import BATCH, axis_size, on_each_device
 
 CHUNK_PLACES = 512  # Places that are read at once; longer slots are read in a loop.
 
@@ -111,7 +111,7 @@ def copy_slots(
     spec = cache_spec(cache[0].keys.shape[0])
     specs = jax.tree.map(lambda _: spec, cache)
     rows = PartitionSpec(BATCH)
-    return _on_each_chip(copy, (specs, rows, rows), specs)(cache, sources, targets)
+    return on_each_device(copy, (specs, rows, rows), specs)(cache, sources, targets)
 
 
 def cached_attention(
@@ -147,7 +147,7 @@ def cached_attention(
     new, cached = PartitionSpec(BATCH, None, kv), jax.tree.map(lambda _: spec, cache)
     asked = PartitionSpec(BATCH, None, heads)
     where = jax.tree.map(lambda _: rows, places)
-    return _on_each_chip(run, (asked, new, new, cached, where), (asked, cached))(
+    return on_each_device(run, (asked, new, new, cached, where), (asked, cached))(
         query, key, value, cache, places
     )
 
@@ -252,14 +252,5 @@ def _attend(
 
 def _specs(kv_heads: int, heads: int = 0) -> tuple[str | None, str | None]:
     """Returns the mesh axis of the query heads and of the key heads: tensor where it divides."""
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = 1 if mesh.empty else mesh.shape["tensor"]
+    parts = axis_size("tensor")
     return tuple("tensor" if count % parts == 0 else None for count in (heads, kv_heads))  # type: ignore[return-value]
-
-
-def _on_each_chip(function: Any, in_specs: Any, out_specs: Any) -> Any:
-    """Returns the function of one chip as that of all; on one chip it is itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return function
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -35,7 +35,13 @@ from bridge_jax.models.cache import LayerCache, Places, cached_attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
 from bridge_jax.models.lora import Projection, parameter
-from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain, parameter_shardings
+from bridge_jax.parallel.sharding import (
+    BATCH,
+    axis_size,
+    constrain,
+    on_each_device,
+    parameter_shardings,
+)
 
 Params = Any
 
@@ -244,9 +250,8 @@ def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
     Where `tensor` splits V, each chip looks up the rows that it has, and the others' are added: to
     gather the table would move V rows for few.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = 1 if mesh.empty else mesh.shape["tensor"]
-    if parts == 1 or len(table) % parts or len(tokens) % batch_devices(mesh):
+    parts = axis_size("tensor")
+    if parts == 1 or len(table) % parts or len(tokens) % axis_size(*BATCH):
         return jnp.take(table, tokens, axis=0)
 
     def on_chip(table: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -256,9 +261,7 @@ def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
         return jax.lax.psum(jnp.where(here[..., None], rows, 0), "tensor")
 
     rows = PartitionSpec(BATCH)
-    return jax.shard_map(
-        on_chip, in_specs=(PartitionSpec("tensor"), rows), out_specs=rows, check_vma=False
-    )(table, tokens)
+    return on_each_device(on_chip, (PartitionSpec("tensor"), rows), rows)(table, tokens)
 
 
 def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
