@@ -195,7 +195,7 @@ def write_pseudo_labels(
 
 def labels_to_score(
     pool: Examples, reading: Rendering, pseudo_labels: Folder | None
-) -> Sequence[prompts.Sequence]:
+) -> Sequence[prompts.TrainingSequence]:
     """Returns a sequence for each example: the prompt for an answer, and a label or pseudo-label.
 
     Args:
@@ -207,7 +207,7 @@ def labels_to_score(
         return reading.own_answers(reading.labelled(pool, pool.digest))
     written = {row["id"]: row["ids"] for row in pseudo_labels.rows("pseudo_labels.jsonl")}
     asked = reading.prompts(pool, pool.digest, "answer")
-    found = [prompts.Sequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
+    found = [prompts.TrainingSequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
     return reading.own_answers(found)
 
 

@@ -195,7 +195,7 @@ class Rollouts:
         ]
         return Group(example, prompt, written, replies, right, found)
 
-    def _sequences(self, group: Group) -> list[prompts.Sequence]:
+    def _sequences(self, group: Group) -> list[prompts.TrainingSequence]:
         """Returns the training sequences of a group."""
         found = []
         for each, gain in zip(group.written, rewards.advantages(group.rewards)):
@@ -203,13 +203,13 @@ class Rollouts:
             ones = np.ones(len(ids), np.float32)
             logprobs = np.asarray(each.sampled_logprobs, np.float32)
             beside = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
-            found.append(prompts.Sequence(group.prompt, ids, [], beside))
+            found.append(prompts.TrainingSequence(group.prompt, ids, [], beside))
         return found
 
-    def _rows(self, sequences: list[prompts.Sequence]) -> packing.Rows:
+    def _rows(self, sequences: list[prompts.TrainingSequence]) -> packing.Rows:
         """Returns packed rows; without sequences, a batch without a token to learn from."""
         pad_id = self._model.tokenizer.pad_id
-        none = prompts.Sequence(
+        none = prompts.TrainingSequence(
             [pad_id], [pad_id], [], PolicyTargets(*np.zeros((4, 1), np.float32))
         )
         return rollouts.packed_rows(self._params.how, sequences or [none], pad_id)

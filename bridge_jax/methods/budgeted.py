@@ -37,7 +37,7 @@ from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Load, Method, Stage
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.text.prompts import Sequence as Tokens
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
 
@@ -119,7 +119,7 @@ def teach(
 
 def sequences(
     items: Sequence[tuple[Example, int, str, str]], reading: Rendering, thinking: Thinking
-) -> list[Tokens]:
+) -> list[TrainingSequence]:
     """Returns the training sequence of each (example, budget, rationale, answer)."""
     found = []
     for example, budget, rationale, answer in items:

@@ -82,7 +82,7 @@ def fit(
     out: Folder,
     name: str,
     model: Model,
-    sequences: Sequence[prompts.Sequence],
+    sequences: Sequence[prompts.TrainingSequence],
     how: Fit,
     reading: Rendering | None = None,
     dev: Examples | None = None,

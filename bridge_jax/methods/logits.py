@@ -102,7 +102,7 @@ def write(
 
 def attach(
     params: SFTTargets, targets: Sequence[SFTTarget], reading: Rendering, predicted: Folder
-) -> list[prompts.Sequence]:
+) -> list[prompts.TrainingSequence]:
     """Returns the sequences of the pool's targets, each with its stored predictions."""
     ids, logprobs = predicted.array("ids.npy"), predicted.array("logprobs.npy")
     sequences, start = [], 0

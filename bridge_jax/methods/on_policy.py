@@ -134,7 +134,7 @@ class Replies:
         self._record.add(self._step, told)
         self._reply, self._step = self._reply + how.questions, self._step + 1
         sequences = [
-            prompts.Sequence(prompt, rollouts.drawn_tokens(completion), [])
+            prompts.TrainingSequence(prompt, rollouts.drawn_tokens(completion), [])
             for prompt, completion in zip(asked, written)
         ]
         pad_id = self._student.tokenizer.pad_id
@@ -157,7 +157,9 @@ class Replies:
             "ended": completion.ended,
         }
 
-    def _with_soft(self, sequences: list[prompts.Sequence]) -> list[prompts.Sequence]:
+    def _with_soft(
+        self, sequences: list[prompts.TrainingSequence]
+    ) -> list[prompts.TrainingSequence]:
         """Returns the sequences with the assistant's predictions at each token of the replies."""
         train, assistant = self._params.how.train, self._assistant
         found = predict(

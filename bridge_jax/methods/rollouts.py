@@ -35,7 +35,9 @@ def drawn_tokens(completion: Completion) -> list[int]:
     return completion.ids if completion.end is None else [*completion.ids, completion.end]
 
 
-def packed_rows(how: Fit, sequences: Sequence[prompts.Sequence], pad_id: int) -> packing.Rows:
+def packed_rows(
+    how: Fit, sequences: Sequence[prompts.TrainingSequence], pad_id: int
+) -> packing.Rows:
     """Returns rows for a step of `how`, in one of few shapes.
 
     Args:

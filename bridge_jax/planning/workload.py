@@ -1,17 +1,16 @@
 """Lists the step shapes and step counts of each stage of a run, and estimates the teacher's bill.
 
 A stage declares its kind of work, its role, its parameters and its load; the rest is derived from
-data, tokenizers and config. Sequence lengths are counted if the data and tokenizers are on this
-machine. Otherwise every prompt and every rationale is assumed to be as long as the config allows.
-So is a rationale that a teacher has not written yet.
+data, tokenizers and config. The lengths of sequences are counted if the data and tokenizers are on
+this machine. Otherwise every prompt and every rationale is assumed to be as long as the config
+allows. So is a rationale that a teacher has not written yet.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import math
-from collections.abc import Collection
-from collections.abc import Sequence as Seq
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ from bridge_jax.pipeline.stages import ByLength, Load, OwnReplies, Packed, Stage
 from bridge_jax.selection import batches
 from bridge_jax.selection.batches import Shape
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Mode, Sequence
+from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.training.objectives import Objective
 
 SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
@@ -148,7 +147,7 @@ class Lengths:
       pool_size, dev_size, test_size: numbers of examples.
     """
 
-    def __init__(self, config: RunConfig, stages: Seq[Stage], inputs: Inputs):
+    def __init__(self, config: RunConfig, stages: Sequence[Stage], inputs: Inputs):
         self.config, self.inputs = config, inputs
         asks = methods.asking(stages) is not None
         self._written_later = asks and config.teacher.kind in API_TEACHERS
@@ -158,7 +157,7 @@ class Lengths:
                 _ = inputs.model(role).tokenizer
             except UserError:
                 counted = False
-        self.pool: Seq[Example] = inputs.pool if counted else ()
+        self.pool: Sequence[Example] = inputs.pool if counted else ()
         self.pool_size = len(self.pool) or config.data.pool or sources.SIZES["pool"]
         self.dev_size, self.test_size = (
             len(getattr(inputs, part))
@@ -178,7 +177,7 @@ class Lengths:
             size = max(1, round(load.share * size))
         return load.count or size
 
-    def sequences(self, role: Role, load: Load) -> list[Sequence]:
+    def sequences(self, role: Role, load: Load) -> list[TrainingSequence]:
         """Returns the training sequences of at most `SAMPLE` examples of a load, in every mode.
 
         The examples of the pool stand for those of the test too.
@@ -203,14 +202,14 @@ class Lengths:
         count = min(self.examples(load), SAMPLE)
         return [self.pool[i % len(self.pool)] for i in range(count)]
 
-    def _of_mode(self, role: Role, load: Load, mode: Mode | None) -> list[Sequence]:
+    def _of_mode(self, role: Role, load: Load, mode: Mode | None) -> list[TrainingSequence]:
         """Returns the sequences of a load in one mode; those of answers alone if it is None."""
         longest = self.config.generation.max_new_tokens
         if not self.pool:
             rationale = [0] * max(0, longest - ANSWER) if mode else []
             prompt = [0] * self.config.max_prompt_tokens
             count = min(self.examples(load), SAMPLE)
-            return [Sequence(prompt, rationale, [0] * ANSWER)] * count
+            return [TrainingSequence(prompt, rationale, [0] * ANSWER)] * count
         reading, sample = self.inputs.rendering(role), self._sample(load)
         recorded = [None] * len(sample)
         if mode and not self._written_later:
@@ -250,7 +249,7 @@ def opened(
 
 
 def workloads(
-    stages: Seq[Stage], lengths: Lengths, only: Collection[str] | None = None
+    stages: Sequence[Stage], lengths: Lengths, only: Collection[str] | None = None
 ) -> list[Work]:
     """Returns the work of each stage that runs a model, in order.
 
@@ -292,7 +291,7 @@ def workloads(
     return found
 
 
-def _is_trained(stage: Stage, stages: Seq[Stage]) -> bool:
+def _is_trained(stage: Stage, stages: Sequence[Stage]) -> bool:
     """Returns whether the model of a stage is one that another stage has trained."""
     role, read = stage.artifact.role, set(stage.reads.values())
     return any(
@@ -340,7 +339,7 @@ def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[Shap
             rows = math.ceil(shape.rows / parts)
             return Shape(parts, rows, shape.tokens, targets * rows, rows), steps
         case ByLength() as shape:
-            found: Seq[Sequence] = lengths.sequences(role, load)
+            found: Sequence[TrainingSequence] = lengths.sequences(role, load)
             if lengths.pool:  # As it is scored.
                 found = lengths.inputs.rendering(role).own_answers(found)
             count = lengths.examples(load) * load.passes
@@ -380,7 +379,7 @@ class Spending(NamedTuple):
     usd_high: float
 
 
-def expected(stages: Seq[Stage], lengths: Lengths) -> Spending:
+def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     """Estimates the bill of the stages that ask a teacher.
 
     Args:

@@ -1,13 +1,13 @@
 """Packs sequences into rows: for training of one static shape, for scoring of a few widths."""
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bridge_jax.errors import UserError
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 
 class Rows(NamedTuple):
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     beside: Any = None
 
 
-def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Returns the sequences of each row: each sequence goes to the first row with room for it.
 
     Takes n log n steps: a binary tree holds the maxima of the rows' free room, and is followed down
@@ -59,7 +59,7 @@ def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def best_fit(lengths: Seq[int], widths: Seq[int]) -> dict[int, list[list[int]]]:
+def best_fit(lengths: Sequence[int], widths: Sequence[int]) -> dict[int, list[list[int]]]:
     """Returns width -> the sequences of each row of that width; widths without rows are left out.
 
     The longest sequence that is left goes to the row with the least room that is enough, and where
@@ -85,7 +85,9 @@ def best_fit(lengths: Seq[int], widths: Seq[int]) -> dict[int, list[list[int]]]:
     return rows
 
 
-def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = True) -> Rows:
+def pack(
+    sequences: Sequence[TrainingSequence], row_tokens: int, pad_id: int, packed: bool = True
+) -> Rows:
     """Packs `sequences`, in order, into rows of `row_tokens`.
 
     Args:

@@ -5,12 +5,12 @@ is all before the answer's line. In one with `tags` it is what stands between th
 tokens <think> and </think>: other spellings would be several tokens, and letters to the model.
 """
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from bridge_jax.data.answers import ANSWER_MARK
 from bridge_jax.errors import UserError
-from bridge_jax.text.prompts import Sequence, training_sequence
+from bridge_jax.text.prompts import TrainingSequence, training_sequence
 from bridge_jax.text.tokenizer import Tokenizer
 
 Form = Literal["plain", "tags"]
@@ -35,7 +35,7 @@ class Thinking(NamedTuple):
 
     def sequence(
         self, tokenizer: Tokenizer, prompt: list[int], rationale: str, answer: str
-    ) -> Sequence:
+    ) -> TrainingSequence:
         """Returns prompt, thinking and answer as a training sequence.
 
         Args:
@@ -48,9 +48,9 @@ class Thinking(NamedTuple):
             return training_sequence(tokenizer, prompt, rationale, answer)
         thinking = [*self.opening, *tokenizer.encode(rationale.strip()), *self.closing]
         final = tokenizer.encode(f"\n{ANSWER_MARK} {answer}")
-        return Sequence(prompt, thinking, [*final, tokenizer.end_id])
+        return TrainingSequence(prompt, thinking, [*final, tokenizer.end_id])
 
-    def split(self, ids: Seq[int]) -> tuple[list[int], list[int] | None]:
+    def split(self, ids: Sequence[int]) -> tuple[list[int], list[int] | None]:
         """Returns the ids of the thinking, and those after it; None if it was not closed.
 
         Args:

@@ -14,7 +14,7 @@ from bridge_jax.parallel import preemption
 from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.text.packing import Rows, first_fit, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import batches_in_order
 from bridge_jax.training.objectives.sft import at_targets
 from bridge_jax.training.objectives.soft_targets import SoftTargets
@@ -31,7 +31,7 @@ def predict_batch(config: DecoderConfig, params: Any, rows: Rows, k: int, among:
 def predict(
     config: DecoderConfig,
     params: Any,
-    sequences: list[Sequence],
+    sequences: list[TrainingSequence],
     k: int,
     among: int,
     batch_rows: int,

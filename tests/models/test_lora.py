@@ -15,7 +15,7 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.hub import checkpoint, export
 from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.optimizer import make_optimizer
 from bridge_jax.training.step import init_state, loss_and_gradients, make_train_step
@@ -25,7 +25,7 @@ from tests.models.test_model_parity import all_logits
 LORA = LoraConfig(rank=4, alpha=8.0, targets=("attention/*", "mlp/down"))
 ADAPTED = {("attention", name) for name in ("query", "key", "value", "out")} | {("mlp", "down")}
 TOKENS = np.random.default_rng(0).integers(3, 120, (2, 20))
-ROWS = pack([Sequence([5, 6, 7, 8], [9, 10, 11], [12, 13])] * 4, 12, 0)
+ROWS = pack([TrainingSequence([5, 6, 7, 8], [9, 10, 11], [12, 13])] * 4, 12, 0)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_eight_devices_train_the_same_adapter(one_device):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-ROWS_OF_8 = pack([Sequence([i, 6, 7, 8], [9, 10, 11], [12, 13]) for i in range(8)], 9, 0)
+ROWS_OF_8 = pack([TrainingSequence([i, 6, 7, 8], [9, 10, 11], [12, 13]) for i in range(8)], 9, 0)
 
 
 def placed(config, mesh):

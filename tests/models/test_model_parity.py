@@ -16,7 +16,7 @@ from bridge_jax.models import decoder, lora
 from bridge_jax.models.hub import checkpoint, export, gguf_file
 from bridge_jax.selection.scores import score
 from bridge_jax.text import tokenizer
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
 README = Path(__file__).parents[2] / "README.md"
@@ -126,7 +126,7 @@ def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
         logprobs = jax.nn.log_softmax(usual(smollm2, prompt + ids)[len(prompt) - 1 : -1])
         expected = np.asarray(logprobs)[np.arange(16), ids]
         np.testing.assert_allclose(completion.logprobs, expected, rtol=0, atol=1e-4)
-        scored = score(*smollm2, [Sequence(prompt, [], ids)], 512, 0, one_device)
+        scored = score(*smollm2, [TrainingSequence(prompt, [], ids)], 512, 0, one_device)
         np.testing.assert_allclose(scored.nll, [-expected.mean()], rtol=0, atol=1e-4)
 
 

@@ -18,7 +18,7 @@ from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 
@@ -85,7 +85,7 @@ def sequences(count, seed=0):
     def ids(most):
         return rng.integers(3, VOCAB, rng.integers(1, most)).tolist()
 
-    return [Sequence(ids(9), ids(8), ids(5)) for _ in range(count)]
+    return [TrainingSequence(ids(9), ids(8), ids(5)) for _ in range(count)]
 
 
 def placed(config, mesh):
@@ -197,7 +197,7 @@ def test_generation_with_key_heads_that_chips_share(kv_heads, one_device):
 @functools.cache
 def scored(config, mesh):
     config = dataclasses.replace(config, remat="none")
-    found = [Sequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]
+    found = [TrainingSequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]
     return score(config, placed(config, mesh), found, 512, PAD, mesh)
 
 

@@ -12,7 +12,7 @@ from bridge_jax.models import decoder
 from bridge_jax.models.hub import checkpoint, gguf_file
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import filled
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
 from bridge_jax.training.step import loss_and_gradients
@@ -36,7 +36,9 @@ def beside(count, index, weight=None):
 
 def sequences(weights=None):
     return [
-        Sequence(prompt, reply, [], beside(len(reply), i, None if weights is None else weights[i]))
+        TrainingSequence(
+            prompt, reply, [], beside(len(reply), i, None if weights is None else weights[i])
+        )
         for i, (prompt, reply) in enumerate(TEXTS)
     ]
 
@@ -123,7 +125,7 @@ def drawn(engine, temperature):
         ids = [*done.ids, *([done.end] if done.end is not None else [])]
         ones = np.ones(len(ids), np.float32)
         told = PolicyTargets(ones, np.asarray(done.sampled_logprobs, np.float32), ones, ones)
-        found.append(Sequence(list(request.prompt), ids, [], told))
+        found.append(TrainingSequence(list(request.prompt), ids, [], told))
     return found
 
 

@@ -9,7 +9,7 @@ from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import predictions
 from bridge_jax.training.objectives.reverse_kl import ReverseKL
 from bridge_jax.training.objectives.soft_targets import SoftTargets
@@ -17,10 +17,10 @@ from bridge_jax.training.step import loss_and_gradients
 
 V = 512
 SEQUENCES = [
-    Sequence([5, 6, 7], [8, 9, 10, 1], []),
-    Sequence([20, 21], [22, 23, 24, 25, 26, 1], []),
-    Sequence([40], [41, 42], []),  # Cut off: it has no end token.
-    Sequence([50, 51, 52], [1], []),
+    TrainingSequence([5, 6, 7], [8, 9, 10, 1], []),
+    TrainingSequence([20, 21], [22, 23, 24, 25, 26, 1], []),
+    TrainingSequence([40], [41, 42], []),  # Cut off: it has no end token.
+    TrainingSequence([50, 51, 52], [1], []),
 ]
 
 compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))

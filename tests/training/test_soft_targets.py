@@ -10,7 +10,7 @@ from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import predictions
 from bridge_jax.training.batches import Shuffled
 from bridge_jax.training.objectives import soft_targets
@@ -19,11 +19,11 @@ from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetS
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [
-    Sequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
-    Sequence([20, 21], [22, 23], [24, 25, 1]),
-    Sequence([30, 31, 32, 33], [], [34, 1]),
-    Sequence([40], [41, 42, 43, 44, 45, 46], [1]),
-    Sequence([50, 51, 52, 53, 54, 55], [56], [57, 58, 1]),
+    TrainingSequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
+    TrainingSequence([20, 21], [22, 23], [24, 25, 1]),
+    TrainingSequence([30, 31, 32, 33], [], [34, 1]),
+    TrainingSequence([40], [41, 42, 43, 44, 45, 46], [1]),
+    TrainingSequence([50, 51, 52, 53, 54, 55], [56], [57, 58, 1]),
 ]
 V = 512
 

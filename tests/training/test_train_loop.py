@@ -19,7 +19,7 @@ from bridge_jax.models.hub import checkpoint as checkpoints
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import loop, recorder, step
 from bridge_jax.training.batches import Shuffled, steps_of
 from bridge_jax.training.objectives.sft import SFT
@@ -28,7 +28,7 @@ from tests.full_disk import files_up_to
 CONFIG = TrainConfig(epochs=4, batch_rows=2, row_tokens=24, learning_rate=1e-2, checkpoint_every=2)
 RNG = np.random.default_rng(0)
 SEQUENCES = [
-    Sequence(
+    TrainingSequence(
         RNG.integers(3, 90, 4).tolist(),
         RNG.integers(3, 90, 5).tolist(),
         [*RNG.integers(3, 90, 2), 1],
