@@ -31,7 +31,7 @@ from bridge_jax.config import (
 )
 from bridge_jax.config.fields import check
 from bridge_jax.data import sources
-from bridge_jax.data.answers import answer_of, is_correct
+from bridge_jax.data.answers import answer_of, is_correct, split_completion
 from bridge_jax.data.example import Example, Splits
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import faults_of_training
@@ -192,6 +192,11 @@ def generate(
 def is_right(text: str, example: Example) -> bool:
     """Returns whether the answer in a text, after the last `Answer:`, is the gold one."""
     return is_correct(answer_of(text, example), example)
+
+
+def rationale_of(text: str) -> str:
+    """Returns the rationale in a text: what is before the last `Answer:`, or all of it."""
+    return split_completion(text)[0]
 
 
 def train(
