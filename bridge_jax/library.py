@@ -37,7 +37,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import faults_of_training
 from bridge_jax.methods.fitting import Fit, dev_measure
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.hub import checkpoint, export
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.models.layouts import choose
@@ -270,7 +270,7 @@ def train(
         )
         shutil.rmtree(out / STATE, ignore_errors=True)
     if config.lora:
-        trained = lora.join(lora.split(params)[1], trained)
+        trained = projection.combine(projection.split(params)[1], trained)
     return dataclasses.replace(model, config=config, params=trained)
 
 

@@ -26,7 +26,7 @@ from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
 from bridge_jax.generation.slots import FORCED, PREFILL_TOKENS, UNLESS, RequestArrays, Size
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.layouts import as_generated
@@ -147,7 +147,7 @@ def prepare(
 @functools.lru_cache(maxsize=4)  # Of assistant and student, as they are trained and as read.
 def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
     def convert(params: Any) -> Any:
-        merged = lora.merged(config.lora, params) if config.lora else params
+        merged = projection.merged(config.lora, params) if config.lora else params
         return decoder.unstacked(jax.tree.map(lambda a: a.astype(plain.param_dtype), merged))
 
     places = jax.tree.map(lambda a: a.sharding, decoder.abstract_unstacked(plain, mesh))

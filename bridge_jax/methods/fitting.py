@@ -11,7 +11,7 @@ from bridge_jax.config import Curves, GenerationConfig, RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.methods.inputs import DEV, Examples
-from bridge_jax.models import costs, lora
+from bridge_jax.models import costs, projection
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.pipeline import content
@@ -120,7 +120,7 @@ def fit_from(
       how: it is trained.
       measure: measures parameters on the dev split.
     """
-    trained, frozen = lora.divided(model.config, model.params)
+    trained, frozen = projection.partition(model.config, model.params)
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
     # They are there already if a run was killed right after it had written them.

@@ -19,7 +19,7 @@ import numpy as np
 from bridge_jax.config import TrainConfig
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import KEPT_LOGITS
-from bridge_jax.models.lora import is_adapted
+from bridge_jax.models.projection import is_adapted
 from bridge_jax.parallel.sharding import filled_rows
 
 F32 = 4

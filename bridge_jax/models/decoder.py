@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.attention import (
     RESIDUALS,
     Rotation,
@@ -34,7 +34,7 @@ from bridge_jax.models.attention import (
 from bridge_jax.models.cache import LayerCache, Places, cached_attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
-from bridge_jax.models.lora import Projection, parameter
+from bridge_jax.models.projection import Projection, parameter
 from bridge_jax.parallel.sharding import (
     BATCH,
     axis_size,
@@ -216,7 +216,7 @@ class Decoder(nn.Module):
         if c.remat != "none":
             policies = jax.checkpoint_policies
             kept = {
-                "dots": policies.save_only_these_names(lora.PRODUCTS),
+                "dots": policies.save_only_these_names(projection.PRODUCTS),
                 "attention": policies.save_only_these_names(RESIDUALS),
                 "full": None,
             }[c.remat]
@@ -341,10 +341,10 @@ def abstract_unstacked(config: DecoderConfig, mesh: Mesh) -> Params:
 
 def init_adapter(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
     """Returns a fresh adapter for `config.lora`, which changes nothing before it is trained."""
-    shardings = jax.tree.map(lambda a: a.sharding, lora.split(abstract(config, mesh))[0])
-    return jax.jit(lambda key: lora.split(nn.unbox(init(config, key)))[0], out_shardings=shardings)(
-        key
-    )
+    shardings = jax.tree.map(lambda a: a.sharding, projection.split(abstract(config, mesh))[0])
+    return jax.jit(
+        lambda key: projection.split(nn.unbox(init(config, key)))[0], out_shardings=shardings
+    )(key)
 
 
 def hidden_states(

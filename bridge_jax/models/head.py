@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
-from bridge_jax.models.matmul import matmul
+from bridge_jax.models.projection import matmul
 from bridge_jax.parallel.sharding import RULES, on_each_device
 
 # Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK_COLUMNS`.

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation import engine, slots
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.layouts import as_generated, in_training
 from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
@@ -91,7 +91,7 @@ def train_step(
     """
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
-    trained, frozen = lora.divided(config, params)
+    trained, frozen = projection.partition(config, params)
     optimizer = make_optimizer(train)
     averaged = train.ema_decay > 0
     state = abstract_state(optimizer, trained, mesh, averaged, train.keep_best)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import Curves, TrainConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import shard_batch
@@ -79,7 +79,7 @@ def train(
     """
     spans = spans or Spans()
     optimizer, rates = make_optimizer(config), learning_rates(config, steps)
-    trained, frozen = lora.divided(model, params)
+    trained, frozen = projection.partition(model, params)
     averaged = config.ema_decay > 0
     state = init_state(optimizer, trained, mesh, averaged, config.keep_best)
     step_fn = make_train_step(
@@ -123,7 +123,7 @@ def train(
             advance(start)
             for step in range(start, steps):
                 with spans.span("data"):
-                    now = lora.join(frozen, state.params) if frozen else state.params
+                    now = projection.combine(frozen, state.params) if frozen else state.params
                     taken, seen = data.take(now)
                     batch = shard_batch(taken, mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
@@ -132,7 +132,9 @@ def train(
                 if dev.is_due(step + 1, done):
                     kept = state.average if averaged else state.params
                     with record.paused(), spans.span("dev"):
-                        values, is_best = dev.measured(lora.join(frozen, kept) if frozen else kept)
+                        values, is_best = dev.measured(
+                            projection.combine(frozen, kept) if frozen else kept
+                        )
                     record.flush(values)
                     if is_best and config.keep_best:
                         state = state._replace(best=copy(kept))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.training.objectives import LARGEST, Objective, Parts, coefficients
 
@@ -116,7 +116,7 @@ def loss_and_gradients(
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def part(params: Any, micro: Any, index: jax.Array | int):
-        whole = lora.join(frozen, params) if frozen else params
+        whole = projection.combine(frozen, params) if frozen else params
         key = None if dropout is None else jax.random.fold_in(dropout, index)
         sums, logged = objective.loss(config, whole, micro, key)
         return sum(factors[name] * sums[name] for name in sums), (sums, logged)

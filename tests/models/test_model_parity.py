@@ -12,7 +12,7 @@ import pytest
 from bridge_jax.config import GenerationConfig, LoraConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, Request
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.hub import checkpoint, export, gguf_file
 from bridge_jax.selection.scores import score
 from bridge_jax.text import tokenizer
@@ -144,9 +144,9 @@ def test_smollm2_keeps_its_perplexity_over_an_int8_base(smollm2, one_device):
     ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(README.read_text())[:1536]
     config, params = smollm2
     rounded = dataclasses.replace(config, lora=LoraConfig(rank=1, base="int8"))
-    adapter, kept = lora.split(decoder.abstract(rounded, one_device))
+    adapter, kept = projection.split(decoder.abstract(rounded, one_device))
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), adapter)
-    over_int8 = rounded, lora.join(lora.frozen(params, kept), nothing)
+    over_int8 = rounded, projection.combine(projection.frozen(params, kept), nothing)
 
     def nll(model):
         total = 0.0

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, LoraConfig, MeshConfig, SelectionConfig
 from bridge_jax.generation.engine import Engine
-from bridge_jax.models import decoder, layouts, lora
+from bridge_jax.models import decoder, layouts, projection
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.selection.scores import score
@@ -103,7 +103,7 @@ def gradients(config, mesh):
     rows = jax.tree.map(lambda a: a[:14], rows)  # 8 devices do not divide it: it is filled up
     assert len(rows.tokens) == 14
     params = placed(config, mesh)
-    trained, frozen = lora.split(params) if config.lora else (params, {})
+    trained, frozen = projection.split(params) if config.lora else (params, {})
     step = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
     with jax.set_mesh(mesh):
         found = step(SFT(0.4), config, trained, shard_batch(rows, mesh, 2), 2, frozen)

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bridge_jax.config import LoraConfig, MeshConfig, TrainConfig
 from bridge_jax.generation import slots
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import local_bytes, make_mesh
@@ -118,8 +118,8 @@ def train_step(config, trained, frozen, mesh, beside=None, objective=None):
 def test_adapter_train_step_over_an_int8_base(mesh):
     assert ADAPTED.lora is not None
     config = dataclasses.replace(ADAPTED, lora=dataclasses.replace(ADAPTED.lora, base="int8"))
-    floats = lora.split(decoder.abstract(ADAPTED, mesh))[1]
-    adapter, base = lora.split(decoder.abstract(config, mesh))
+    floats = projection.split(decoder.abstract(ADAPTED, mesh))[1]
+    adapter, base = projection.split(decoder.abstract(config, mesh))
     train_step(config, adapter, base, mesh)
     kernels = CONFIG.num_layers * (2 * 128 * 256 + 2 * 128 * 128 + 3 * 128 * 256)
     scales = CONFIG.num_layers * (256 + 2 * 128 + 128 + 2 * 256 + 128) * 4
@@ -130,7 +130,7 @@ def test_adapter_train_step_over_an_int8_base(mesh):
 
 @pytest.mark.slow
 def test_adapter_train_step(mesh):
-    adapter, base = lora.split(decoder.abstract(ADAPTED, mesh))
+    adapter, base = projection.split(decoder.abstract(ADAPTED, mesh))
     memory = train_step(ADAPTED, adapter, base, mesh)
     frozen = sum(2 * p.size for p in jax.tree.leaves(base)) / 4
     # No gradient and no moment of the base: it is read, and beside it there is little.
