@@ -11,6 +11,7 @@ K key and value heads, Q query heads to a key head, H head.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -164,38 +165,62 @@ def _attend(
     group: int,
 ) -> tuple[jax.Array, LayerCache]:
     """`cached_attention` on one chip; `group` is Q of the whole model."""
-    rows, steps, heads, dim = query.shape
+    cache = _written(key, value, cache, places)
+    return _mixed(query, cache, places, scale, softcap, window, group), cache
+
+
+def _written(key: jax.Array, value: jax.Array, cache: LayerCache, places: Places) -> LayerCache:
+    """Returns the cache of one chip with new keys and values."""
     size = cache.keys.shape[2]
-    positions, last = places.positions, places.last
-    slots = jnp.arange(rows) if places.slots is None else places.slots
-    at = (slots[:, None], positions % size)
+    slots = jnp.arange(len(key)) if places.slots is None else places.slots
+    at = (slots[:, None], places.positions % size)
     new = [x.transpose(2, 0, 1, 3) for x in (key, value)]  # K G S H
     scales: list[Any] = [None, None]
     if cache.key_scales is not None:
         scales = [jnp.abs(x).max(-1).astype(jnp.float32) / 127 for x in new]  # K G S
         new = [jnp.round(x / jnp.maximum(scale, 1e-30)[..., None]) for x, scale in zip(new, scales)]
-    cache = jax.tree.map(
+    return jax.tree.map(
         lambda kept, x: kept.at[:, *at].set(x.astype(kept.dtype), mode="drop"),
         cache,
         LayerCache(*new, *scales),
     )
-    # Where tensor does not divide the key heads, each chip has them all and reads its own.
-    kv_heads = key.shape[2]
-    is_whole = heads < group * kv_heads
-    straddles = is_whole and heads % group and group % heads
-    own = max(1, heads // group) if is_whole else kv_heads
-    own = heads if straddles else own  # One for each query head.
-    first = jax.lax.axis_index("tensor") * heads if is_whole else 0
+
+
+def _read_heads(heads: int, kv_heads: int, group: int) -> tuple[int, Callable[[Any], Any]]:
+    """Returns how many key heads the `heads` query heads of a chip read, and what selects them.
+
+    Where tensor does not divide the key heads, each chip has them all and reads its own.
+    """
+    if heads >= group * kv_heads:
+        return kv_heads, lambda kept: kept
+    first = jax.lax.axis_index("tensor") * heads
+    if heads % group and group % heads:  # One for each query head.
+        return heads, lambda kept: jnp.take(kept, (first + jnp.arange(heads)) // group, axis=0)
+    own = max(1, heads // group)
+    return own, lambda kept: jax.lax.dynamic_slice_in_dim(kept, first // group, own)
+
+
+def _mixed(
+    query: jax.Array,
+    cache: LayerCache,
+    places: Places,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    group: int,
+) -> jax.Array:
+    """Returns what the queries of one chip read from its cache, f[G, S, N, H]."""
+    rows, steps, heads, dim = query.shape
+    size = cache.keys.shape[2]
+    positions, slots, last = places
+    own, of_chip = _read_heads(heads, len(cache.keys), group)
 
     def read(kept: jax.Array, start: Any, count: int) -> jax.Array:
         """Returns [own, G, count, ...]."""
-        if straddles:
-            kept = jnp.take(kept, (first + jnp.arange(heads)) // group, axis=0)
-        elif is_whole:
-            kept = jax.lax.dynamic_slice_in_dim(kept, first // group, own)
+        kept = of_chip(kept)
         if count < size:
             kept = jax.lax.dynamic_slice_in_dim(kept, start, count, axis=2)
-        return kept if places.slots is None else jnp.take(kept, slots, axis=1, mode="clip")
+        return kept if slots is None else jnp.take(kept, slots, axis=1, mode="clip")
 
     asked = query.reshape(rows, steps, own, -1, dim).transpose(2, 0, 1, 3, 4)  # own G S Q H
     asked = asked.reshape(own, rows, -1, dim) * jnp.asarray(scale, query.dtype)  # own G SQ H
@@ -247,7 +272,7 @@ def _attend(
     mixed = (
         (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
     )
-    return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape), cache
+    return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape)
 
 
 def _specs(kv_heads: int, heads: int = 0) -> tuple[str | None, str | None]:

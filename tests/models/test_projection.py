@@ -235,7 +235,7 @@ def test_an_int8_base_is_merged_as_it_computes(checkpoint_model, tmp_path, one_d
 
 
 def test_an_adapter_is_trained_over_an_int8_base(tiny_model, one_device):
-    config, params = in_bf16(tiny_model, one_device)
+    config, params = rounded(tiny_model, one_device)
     losses = train(config, params, one_device)[1]
     expected = train(*adapted(tiny_model, one_device), one_device)[1]
     assert losses[-1] < losses[0]
