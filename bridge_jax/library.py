@@ -262,10 +262,10 @@ def train(
             params,
             objective,
             batches.Shuffled(rows, settings.batch_rows, steps, seed),
-            steps,
-            settings,
-            seed,
-            model.mesh,
+            steps=steps,
+            config=settings,
+            seed=seed,
+            mesh=model.mesh,
             measure=measure,
         )
         shutil.rmtree(out / STATE, ignore_errors=True)

@@ -105,7 +105,9 @@ def train_step(
         beside = PolicyTargets(weight, weight, weight, weight)
     rows = _rows(mesh, count, train.row_tokens, targets)._replace(beside=beside)
     places = jax.tree.map(lambda a: a.sharding, state)
-    step = make_train_step(objective, config, optimizer, train.accumulate, places)
+    step = make_train_step(
+        objective, config, optimizer, accumulate=train.accumulate, shardings=places
+    )
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):
         lowered = step.lower(state, frozen, rows, rate)

@@ -37,6 +37,7 @@ def train(
     params: Any,
     objective: Objective,
     data: Feed,
+    *,
     steps: int,
     config: TrainConfig,
     seed: int,
@@ -86,10 +87,10 @@ def train(
         objective,
         dataclasses.replace(model, remat=config.remat),
         optimizer,
-        config.accumulate,
-        jax.tree.map(lambda a: a.sharding, state),
-        seed,
-        config.ema_decay,
+        accumulate=config.accumulate,
+        shardings=jax.tree.map(lambda a: a.sharding, state),
+        seed=seed,
+        ema_decay=config.ema_decay,
     )
     checkpoints = StateCheckpoints(out / STATE, config.checkpoint_every)
     state, position = checkpoints.restore(state)
@@ -108,15 +109,15 @@ def train(
             contextlib.closing(
                 Recorder(
                     out / "metrics.jsonl",
-                    start,
                     name,
-                    config,
-                    rates,
-                    flops_per_token,
-                    mesh,
-                    curves,
-                    advance,
-                    watch,
+                    start=start,
+                    config=config,
+                    rates=rates,
+                    flops_per_token=flops_per_token,
+                    mesh=mesh,
+                    curves=curves,
+                    advance=advance,
+                    watch=watch,
                 )
             ) as record,
         ):

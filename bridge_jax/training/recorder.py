@@ -36,8 +36,9 @@ class Recorder:
     def __init__(
         self,
         path: Path,
-        start: int,
         name: str,
+        *,
+        start: int,
         config: TrainConfig,
         rates: np.ndarray,
         flops_per_token: float,

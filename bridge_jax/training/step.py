@@ -153,6 +153,7 @@ def make_train_step(
     objective: Objective,
     config: DecoderConfig,
     optimizer: optax.GradientTransformation,
+    *,
     accumulate: int = 1,
     shardings: Any = None,
     seed: int = 0,

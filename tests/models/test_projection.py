@@ -104,7 +104,7 @@ def train(config, params, mesh, steps=3, seed=0):
     adapter = jax.tree.map(jnp.array, adapter)  # the step consumes it
     state = init_state(optimizer, adapter, mesh)
     shardings = jax.tree.map(lambda a: a.sharding, state)
-    step = make_train_step(SFT(), config, optimizer, 1, shardings, seed)
+    step = make_train_step(SFT(), config, optimizer, shardings=shardings, seed=seed)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, base, ROWS, 1e-2)

@@ -109,7 +109,7 @@ def train_step(config, trained, frozen, mesh, beside=None, objective=None):
     weights = array(mesh, B, T, dtype=jnp.float32)
     rows = Rows(tokens, tokens, tokens, small, small, weights, weights, beside)
     objective = objective or SFT()
-    step = make_train_step(objective, config, optimizer, 2, shardings)
+    step = make_train_step(objective, config, optimizer, accumulate=2, shardings=shardings)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
 

@@ -69,7 +69,8 @@ def train(out, model, mesh, data, steps=12, **more):
     places = parameter_shardings(boxed, mesh)
     params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, places)
     toy = Doubling(0.1)
-    return loop.train(out, "toy", config, params, toy, data, steps, CONFIG, 0, mesh, **more)
+    more |= {"steps": steps, "config": CONFIG, "seed": 0, "mesh": mesh}
+    return loop.train(out, "toy", config, params, toy, data, **more)
 
 
 def logged(out):

@@ -52,9 +52,8 @@ def run(out, model, mesh, config=CONFIG, name="student", **options):
     rows = pack(SEQUENCES, config.row_tokens, 2)
     steps = steps_of(rows, config)
     data = Shuffled(rows, config.batch_rows, steps, 0)
-    return loop.train(
-        out, name, decoder_config, params, SFT(), data, steps, config, 0, mesh, **options
-    )
+    options |= {"steps": steps, "config": config, "seed": 0, "mesh": mesh}
+    return loop.train(out, name, decoder_config, params, SFT(), data, **options)
 
 
 def lines(out):
@@ -71,8 +70,8 @@ def stop_at(monkeypatch):
     made = []
 
     def install(at, error=KeyboardInterrupt):
-        def make(*args):
-            step_fn = real(*args)
+        def make(*args, **settings):
+            step_fn = real(*args, **settings)
             made.append(step_fn)
 
             def step(state, frozen, batch, rate):
