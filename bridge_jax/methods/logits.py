@@ -26,8 +26,7 @@ from bridge_jax.text import prompts
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import first_difference
-from bridge_jax.training.objectives.soft_targets import SoftTargets
-from bridge_jax.training.predictions import predict
+from bridge_jax.training.objectives.distillation import SoftTargets, predict
 
 LOGITS = Artifact(
     "tutoring/logits",

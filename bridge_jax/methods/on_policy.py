@@ -36,9 +36,7 @@ from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
-from bridge_jax.training.objectives.soft_targets import SoftTargets
-from bridge_jax.training.predictions import predict
+from bridge_jax.training.objectives.distillation import ReverseKL, SoftTargets, predict
 
 
 class StudentReply(TypedDict):

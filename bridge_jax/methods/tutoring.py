@@ -21,7 +21,7 @@ from bridge_jax.pipeline.stages import Load, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import DrawnInstructions, Mode
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.objectives.soft_targets import SoftTargetSFT
+from bridge_jax.training.objectives.distillation import SoftTargetSFT
 
 INSTRUCT = Artifact(
     "tutoring/instruct", "Student’s instruction warm-up", "train", "student", TRAINED

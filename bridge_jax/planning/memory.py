@@ -18,10 +18,9 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Objective
+from bridge_jax.training.objectives.distillation import SoftTargets, predict_batch
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
-from bridge_jax.training.objectives.soft_targets import SoftTargets
 from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.predictions import predict_batch
 from bridge_jax.training.step import abstract_state, make_train_step
 
 # XLA does not look for the fastest program: a fifth of the processor time for a training step of 7B

@@ -24,12 +24,15 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import gradient_batch, score_batch
 from bridge_jax.text.packing import Rows
+from bridge_jax.training.objectives.distillation import (
+    ReverseKL,
+    SoftTargets,
+    SoftTargetSFT,
+    predict_batch,
+)
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.predictions import predict_batch
 from bridge_jax.training.step import TrainState, make_train_step
 
 CONFIG = DecoderConfig(

@@ -11,8 +11,8 @@ from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan
 from bridge_jax.planning.workload import GenerationWork, ReadingWork, name_of, opened, workloads
+from bridge_jax.training.objectives.distillation import ReverseKL
 from bridge_jax.training.objectives.policy import Policy
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
 from configs import bard_8b, medical_7b
 
 REINFORCED = "budgets/reinforced"

@@ -11,8 +11,7 @@ from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_b
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import predictions
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
-from bridge_jax.training.objectives.soft_targets import SoftTargets
+from bridge_jax.training.objectives.distillation import ReverseKL, SoftTargets
 from bridge_jax.training.step import loss_and_gradients
 
 V = 512

@@ -14,8 +14,8 @@ from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import predictions
 from bridge_jax.training.batches import Shuffled
 from bridge_jax.training.objectives import soft_targets
+from bridge_jax.training.objectives.distillation import SoftTargets, SoftTargetSFT
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [

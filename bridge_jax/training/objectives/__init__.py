@@ -1,4 +1,4 @@
-"""Training objectives, one file each. The step and the loop work with any of them."""
+"""Training objectives. The step and the loop work with any of them."""
 
 from typing import Any, Protocol
 
