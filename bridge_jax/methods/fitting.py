@@ -24,10 +24,10 @@ from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training.batches import Feed, Shuffled, batches_in_order, steps_of
 from bridge_jax.training.checkpoints import STATE, save_params
-from bridge_jax.training.limits import Limit
 from bridge_jax.training.loop import Measure, train
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.objectives.sft import SFT
+from bridge_jax.training.recorder import Guard
 from bridge_jax.training.step import loss_sums
 
 
@@ -43,7 +43,7 @@ class Fit:
         split; None if that is not measured.
       setting: where the config has `train`, for messages.
       curves: where the curves go too.
-      limits: on what is logged; they are in no key, so that a training goes on with others.
+      guards: on what is logged; they are in no key, so that a training goes on with others.
     """
 
     train: TrainConfig
@@ -53,7 +53,7 @@ class Fit:
     generation: GenerationConfig | None = None
     setting: Annotated[str, UNKEYED] = ""
     curves: Annotated[tuple[Curves, ...], UNKEYED] = ()
-    limits: Annotated[tuple[Limit, ...], UNKEYED] = ()
+    guards: Annotated[tuple[Guard, ...], UNKEYED] = ()
 
 
 def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
@@ -145,7 +145,7 @@ def fit_from(
                 measure=measure,
                 # For each token of a full row.
                 flops_per_token=flops / config.row_tokens,
-                limits=how.limits,
+                guards=how.guards,
             )
             with out.spans.span("checkpoint"):
                 # Written before the parameters: where those exist, the hash does too.

@@ -25,8 +25,8 @@ from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import thinking_of
-from bridge_jax.training.limits import Limit
 from bridge_jax.training.objectives.policy import Policy
+from bridge_jax.training.recorder import Guard
 
 _MARKER_TOKENS = 32  # That open and close the thinking; an estimate for plans.
 
@@ -124,17 +124,17 @@ def asked_levels(config: RunConfig) -> tuple[int, ...]:
     return config.reinforcement.levels or config.thinking.levels
 
 
-def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
+def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
     """Returns the limits that are set on what is logged."""
     known = (
-        Limit(
+        Guard(
             "drift",
             "most_drift",
             how.most_drift,
             "the log-probabilities of what was written differ from those of the training; give "
             "both one dtype (student.matmul, generation.cache=compute)",
         ),
-        Limit(
+        Guard(
             "kl_loss",
             "most_kl",
             how.most_kl,
@@ -142,7 +142,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             "reinforcement.train.learning_rate or a higher reinforcement.kl keeps it nearer",
             how.limit_steps,
         ),
-        Limit(
+        Guard(
             "entropy",
             "least_entropy",
             how.least_entropy,
@@ -151,7 +151,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             how.limit_steps,
             is_least=True,
         ),
-        Limit(
+        Guard(
             "compliance",
             "least_compliance",
             how.least_compliance,
@@ -160,7 +160,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             how.limit_steps,
             is_least=True,
         ),
-        Limit(
+        Guard(
             "spread",
             "least_spread",
             how.least_spread,
@@ -193,7 +193,7 @@ def stages(config: RunConfig) -> list[Stage]:
         objective,
         setting="reinforcement.train",
         curves=config.curves,
-        limits=limits_of(how),
+        guards=guards_of(how),
     )
     params = Reinforcing(
         how=fit,

@@ -179,13 +179,13 @@ def test_a_limit_stops_it_and_with_another_it_goes_on(tiny, tmp_path, uncut, rew
 
 def test_limits_are_on_what_each_step_logs(tiny, uncut):
     how = tiny().reinforcement
-    limits = reinforcement.limits_of(how)
-    assert [each.name for each in limits] == ["drift", "kl_loss", "entropy", "compliance", "spread"]
-    for each in limits:
+    guards = reinforcement.guards_of(how)
+    assert [each.name for each in guards] == ["drift", "kl_loss", "entropy", "compliance", "spread"]
+    for each in guards:
         assert hasattr(how, each.setting.removeprefix("reinforcement."))
         assert all(each.name in row for row in curve(uncut))
     none = dataclasses.replace(how, most_drift=0.0, most_kl=0.0, least_spread=0.0)
-    assert [each.name for each in reinforcement.limits_of(none)] == ["entropy", "compliance"]
+    assert [each.name for each in reinforcement.guards_of(none)] == ["entropy", "compliance"]
 
 
 def test_what_is_logged_of_the_replies(uncut):
