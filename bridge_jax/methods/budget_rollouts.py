@@ -122,7 +122,7 @@ class Rollouts:
         """Goes to a position."""
         self._group, self._step = state["group"], state["step"]
 
-    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+    def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
         """Returns rows of replies by the model with these parameters, and their figures."""
         self._engine.update(params)
         how = self._params.replies

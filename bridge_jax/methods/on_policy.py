@@ -117,7 +117,7 @@ class Replies:
         """Goes to a position."""
         self._reply, self._step = state["reply"], state["step"]
 
-    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+    def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
         """Returns rows of replies by the student with these parameters, and their figures."""
         self._engine.update(params)
         how, seed = self._params.replies, self._params.how.seed

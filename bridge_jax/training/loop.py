@@ -124,8 +124,8 @@ def train(
             for step in range(start, steps):
                 with spans.span("data"):
                     now = projection.combine(frozen, state.params) if frozen else state.params
-                    taken, seen = data.take(now)
-                    batch = shard_batch(taken, mesh, config.accumulate)
+                    rows, seen = data.next_batch(now)
+                    batch = shard_batch(rows, mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, {**metrics, **seen})
                 done = step + 1 == steps

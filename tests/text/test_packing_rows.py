@@ -93,7 +93,7 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
     assert steps_of(rows, TrainConfig(epochs=2, batch_rows=2)) == 6
     assert steps_of(rows, TrainConfig(epochs=2, steps=5, batch_rows=2)) == 5
     feed = Shuffled(rows, 2, steps=5, seed=0)
-    data = [feed.take()[0] for _ in range(feed.steps)]
+    data = [feed.next_batch()[0] for _ in range(feed.steps)]
     assert len(data) == 6  # Whole epochs; the training takes as many as it has steps.
     for epoch in (range(3), range(3, 6)):
         seen = np.concatenate([data[step].tokens[:, 0] for step in epoch])
@@ -105,7 +105,7 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
 def test_order_depends_on_seed_and_epoch_only():
     def order(seed):
         data = Shuffled(numbered(32), 4, steps=16, seed=seed)
-        return [data.take()[0].tokens[:, 0].tolist() for _ in range(data.steps)]
+        return [data.next_batch()[0].tokens[:, 0].tolist() for _ in range(data.steps)]
 
     assert order(0) == order(0)
     assert order(0) != order(1)

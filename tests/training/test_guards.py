@@ -88,10 +88,10 @@ def test_a_training_stops_keeps_its_state_and_goes_on_with_another_limit(
 
 def test_an_interruption_does_not_move_the_step_at_which_it_stops(tmp_path, tiny_model, one_device):
     class Killed(toy.Batches):
-        def take(self, params):
+        def next_batch(self, params):
             if self.taken == 5:
                 raise KeyboardInterrupt
-            return super().take(params)
+            return super().next_batch(params)
 
     limit = dataclasses.replace(MOST, bound=3.4, steps=6)  # 1 to 6 have the mean 3.5.
     with pytest.raises(KeyboardInterrupt):  # After the state of step 4 was saved.

@@ -208,7 +208,7 @@ def test_batches_carry_them(tiny_model):
         for i, s in enumerate(SEQUENCES)
     ]
     rows = pack(soft, 24, 2)
-    batch, _ = Shuffled(rows, 3, 1, seed=0).take()
+    batch, _ = Shuffled(rows, 3, 1, seed=0).next_batch()
     assert batch.beside.ids.shape == (3, *rows.beside.ids.shape[1:])
     for tokens, ids in zip(batch.tokens, batch.beside.ids):
         (row,) = [r for r in range(2) if (rows.tokens[r] == tokens).all()] or [None]
