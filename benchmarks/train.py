@@ -29,8 +29,7 @@ from bridge_jax.text.packing import Rows, pack
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import batches_in_order
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.step import copy, init_state, loss_sums, make_train_step
+from bridge_jax.training.step import copy, init_state, loss_sums, make_optimizer, make_train_step
 
 # All matrix products are kept, as torch keeps them; only what is between them is computed again.
 SETTINGS = TrainConfig(learning_rate=1e-3, remat="dots")

@@ -21,9 +21,14 @@ from bridge_jax.timing import Spans
 from bridge_jax.training.batches import Feed
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
 from bridge_jax.training.objectives import Objective
-from bridge_jax.training.optimizer import learning_rates, make_optimizer
 from bridge_jax.training.recorder import Guard, GuardMonitor, Recorder
-from bridge_jax.training.step import copy, init_state, make_train_step
+from bridge_jax.training.step import (
+    copy,
+    init_state,
+    learning_rates,
+    make_optimizer,
+    make_train_step,
+)
 
 # Measures parameters on the dev split: `loss`, lower is better, or `accuracy`, higher is better.
 Measure = Callable[[Any], Mapping[str, float]]

@@ -20,8 +20,7 @@ from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.step import init_state, loss_and_gradients, make_train_step
+from bridge_jax.training.step import init_state, loss_and_gradients, make_optimizer, make_train_step
 from tests.jaxprs import sizes
 from tests.models.hub import families
 from tests.models.test_model_parity import all_logits

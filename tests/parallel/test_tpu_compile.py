@@ -32,8 +32,7 @@ from bridge_jax.training.objectives.distillation import (
 )
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.step import TrainState, make_train_step
+from bridge_jax.training.step import TrainState, make_optimizer, make_train_step
 
 CONFIG = DecoderConfig(
     512, 128, 2, 4, 2, 64, 256, dtype=jnp.bfloat16, kernel="splash", remat="full"

@@ -7,7 +7,7 @@ from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import step
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import learning_rates, make_optimizer
+from bridge_jax.training.step import learning_rates, make_optimizer
 
 ROWS = pack([TrainingSequence([3, 4], [5, 6], [7, 1])], 8, 2)
 
