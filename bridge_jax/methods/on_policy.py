@@ -1,9 +1,9 @@
 """On-policy distillation (GKD, 2306.13649): the student learns from the assistant on its own texts.
 
 It follows the tutoring of BRIDGE. In each step the student, with the parameters of that step,
-answers some questions of the pool, and the assistant reads the replies. At each token the student
-learns the assistant's distribution, so it is corrected where its own texts lead it, which the
-assistant's texts do not show. No teacher is asked, and no label is needed.
+answers some questions of the pool, and the assistant computes its distribution at each token of the
+replies. The student learns these distributions. So it is corrected on texts that it writes itself,
+which contain mistakes that the assistant's texts do not. No teacher and no labels are needed.
 """
 
 import dataclasses

@@ -113,8 +113,8 @@ def make_request(params: Asking, example: Example) -> TeacherRequest:
         )
         return request_of(params, example.id, config.model, messages)
     chat = prompts.messages(example, "reason")
-    # For the ledger, each variant of a recorded teacher is another model. So is one that explains,
-    # since its requests are the same as those of one that answers.
+    # The ledger identifies a request by its model and messages. Variants of a recorded teacher have
+    # the same messages, and so do questions that ask for an explanation: the model's name differs.
     explains = "/text" if example.kind == "text" else ""
     words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
     said = example.rationales.get(params.variant)

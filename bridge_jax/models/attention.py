@@ -72,7 +72,7 @@ class SlidingWindow(NamedTuple):
 def dense_mask(segments: jax.Array, window: SlidingWindow | None = None) -> jax.Array:
     """Returns bool[B, 1, S, S]: which keys each query attends to.
 
-    Those of its own segment, in its own place and before.
+    A query attends to the keys of its own segment, up to and including its own position.
 
     Args:
       segments: int32[B, S]; 0 is padding, which no query attends to.
@@ -106,9 +106,9 @@ def attention(
       scale: multiplies the scores.
       softcap: c * tanh(scores / c), before the mask (Gemma 2, 2408.00118).
       window: how far back a query attends, where it is not all the way.
-      kernel: computes it; shapes that it does not take are computed plainly. The results are the
-        same to rounding, except at padding, which attends to nothing in the one and to other
-        padding in the other.
+      kernel: the implementation; shapes that it does not support use the plain one. Results agree
+        up to rounding, except at padding: there a query attends to nothing in one implementation,
+        and to other padding in another.
     """
     if kernel == "splash" and splash_takes(query):
         return splash(query, key, value, segments, scale, softcap, window)

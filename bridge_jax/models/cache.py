@@ -238,8 +238,8 @@ def _mixed(
         held = jax.tree.map(lambda kept: read(kept, start, count), cache)
         keys, values = held.keys.astype(asked.dtype), held.values.astype(asked.dtype)
         scores = jnp.einsum("KGTH,KGXH->KGTX", keys, asked, preferred_element_type=jnp.float32)
-        # Of a product with few rows, XLA on CPU transposes the keys. The barrier prevents that it
-        # makes this product, of many rows, into that one.
+        # XLA on CPU would fold the transpose below into the product, and then transpose the keys,
+        # which takes longer. The barrier keeps the two apart.
         scores = jax.lax.platform_dependent(
             scores, cpu=jax.lax.optimization_barrier, default=lambda scores: scores
         ).swapaxes(2, 3)

@@ -88,9 +88,9 @@ def is_adapted(lora: LoraConfig | None, path: str) -> bool:
 class Projection(nn.Module):
     """y = W x (+ b) (+ s * B A dropout(x)). Of a W in int8, each output has a scale.
 
-    In the equations below B is the batch, S the positions, R the rank of the adapter, and X what W
-    sums over, as one axis: D of the stream, N H of the heads, or F of the MLP. The dots are the
-    features: N H or K H, F, or D.
+    In the shapes below, B is the batch, S the positions, and R the rank of the adapter. X is the
+    input axes of W as one axis: D (stream), N H (heads) or F (MLP). The dots are its output axes:
+    N H, K H, F or D.
 
     Attributes:
       config: of the decoder.

@@ -1,8 +1,8 @@
 """Divides a reply into thinking and answer, in tokens.
 
-A budget is of the thinking alone, in the tokens of the model that thinks. In a `plain` reply that
-is all before the answer's line. In one with `tags` it is what stands between the model's own
-tokens <think> and </think>: other spellings would be several tokens, and letters to the model.
+A budget limits the thinking alone, counted in tokens of the model that thinks. In a `plain` reply
+the thinking is all text before the line of the answer. In a reply with `tags` it is the text
+between <think> and </think>, each of which is a single token of the model.
 """
 
 from collections.abc import Sequence

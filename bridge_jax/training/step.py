@@ -214,11 +214,18 @@ def make_train_step(
 ):
     """Returns `(state, frozen, batch, rate) -> (state, metrics)`, jitted, the old state donated.
 
-    `rate` f32[] is the step's learning rate. The new state has the given `shardings`; when the old
-    one has them too, the step is compiled once. `seed` is of an adapter's dropout. Where the
-    state has an `average`, it is of decay `ema_decay`, and of equal weights for the first
-    1 / (1 - ema_decay) steps, so that it forgets where the training began. Equal arguments return
-    the same function (of the last few), which is not traced again.
+    The last few functions are cached: equal arguments return the same one, which is not traced
+    again. `rate` f32[] is the learning rate of the step.
+
+    Args:
+      objective: what is minimised.
+      config: the model.
+      optimizer: of the stage.
+      accumulate: micro-batches of a step.
+      shardings: of the new state; if the old state has them too, the step is compiled once.
+      seed: of an adapter's dropout.
+      ema_decay: decay of the state's `average`, if it has one. The first 1 / (1 - ema_decay) steps
+        have equal weights, so that the initial parameters have none.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
     places, tree = jax.tree.flatten(shardings)
