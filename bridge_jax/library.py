@@ -35,7 +35,7 @@ from bridge_jax.data.answers import answer_of, is_correct, split_completion
 from bridge_jax.data.example import Example, Splits
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import faults_of_training
-from bridge_jax.methods.fitting import Fit, dev_measure
+from bridge_jax.methods.fitting import TrainSpec, dev_measure
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.models import projection
 from bridge_jax.models.hub import checkpoint, export
@@ -249,8 +249,8 @@ def train(
     measure = None
     if dev:
         writes = settings.dev_metric == "accuracy"
-        how = Fit(settings, seed, objective, mode, GenerationConfig() if writes else None)
-        measure = dev_measure(how, model, reading, Examples(dev, digest=""))
+        spec = TrainSpec(settings, seed, objective, mode, GenerationConfig() if writes else None)
+        measure = dev_measure(spec, model, reading, Examples(dev, digest=""))
     steps = batches.steps_of(rows, settings)
     with tempfile.TemporaryDirectory(prefix="bridge-jax-") as temporary:
         out = Path(folder or temporary)

@@ -17,7 +17,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
-from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
@@ -105,7 +105,7 @@ class Warmup:
 
     fraction: float
     domains: tuple[str, ...]
-    how: Fit
+    how: TrainSpec
 
 
 def warm_up(
@@ -155,10 +155,10 @@ def warmup_stages(config: RunConfig) -> list[Stage]:
     chosen = config.warmup
     if not chosen.fraction:
         return []
-    how = fit_of(config, "warmup.train", "answer")
-    params = Warmup(chosen.fraction, chosen.domains, how)
+    spec = train_spec(config, "warmup.train", "answer")
+    params = Warmup(chosen.fraction, chosen.domains, spec)
     load = Load("pool", share=chosen.fraction, text="answer")
-    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_reads(how), load)]
+    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_reads(spec), load)]
 
 
 def warmup_reads(config: RunConfig) -> dict[str, str]:

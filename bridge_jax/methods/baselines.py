@@ -17,7 +17,7 @@ from bridge_jax.methods import (
 )
 from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
 from bridge_jax.methods.filtering import SFTTargets
-from bridge_jax.methods.fitting import Fit, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
@@ -133,7 +133,7 @@ class AsLong:
       more: steps that the student is trained for after it.
     """
 
-    how: Fit
+    how: TrainSpec
     targets: SFTTargets
     epochs: int
     batch_rows: int
@@ -142,7 +142,7 @@ class AsLong:
 
 
 def teach_labels(
-    params: Fit | AsLong,
+    params: TrainSpec | AsLong,
     out: Folder,
     pool: Examples,
     student: RoleModel,
@@ -208,7 +208,7 @@ def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ())
     return Stage(LABELS, teach_labels, as_long, reads, load)
 
 
-def _on_labels(config: RunConfig) -> Fit:
+def _on_labels(config: RunConfig) -> TrainSpec:
     """Returns how labels are learned: as the student's training says where nothing else is set."""
     chosen = config.labels_training
     if not (chosen.epochs or chosen.steps):
@@ -220,7 +220,7 @@ def _on_labels(config: RunConfig) -> Fit:
             if getattr(chosen, name) == getattr(default, name)
         }
         config = dataclasses.replace(config, labels_training=dataclasses.replace(chosen, **taken))
-    return fit_of(config, "labels_training", "answer")
+    return train_spec(config, "labels_training", "answer")
 
 
 def labels_stages(config: RunConfig) -> list[Stage]:

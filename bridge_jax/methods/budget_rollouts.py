@@ -24,7 +24,7 @@ from bridge_jax.evaluation.metrics import spread_of_thinking
 from bridge_jax.generation import budgets
 from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.methods import rollouts
-from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.methods.rollouts import Record
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.hosts import fetch
@@ -76,7 +76,7 @@ class Reinforcing:
       generation: how the model writes.
     """
 
-    how: Fit
+    how: TrainSpec
     replies: ReinforcementConfig
     form: Form
     answer_tokens: int

@@ -29,7 +29,7 @@ from bridge_jax.methods import (
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.budget_tests import OF_CONTROL
 from bridge_jax.methods.filtering import RATIONALES, SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, long_reasoning
 from bridge_jax.methods.teacher import held_out_count, selected_count
@@ -68,7 +68,7 @@ class Training:
       form: how replies are divided.
     """
 
-    how: Fit
+    how: TrainSpec
     targets: SFTTargets
     unstated: bool
     form: Form
@@ -138,13 +138,13 @@ def stages(config: RunConfig) -> list[Stage]:
     which: Any = "pool" if how.after in ("bridge", "self") else "selected"
     count = 0 if which == "pool" else selected_count(config)
     chains = shortening.stage(config, how_short, reads, Load(which, count, samples=len(how.levels)))
-    fitted = fit_of(config, "thinking.train", "reason")
+    spec = train_spec(config, "thinking.train", "reason")
     made = _student_before(config)
     long = reads if how.unstated else {}
-    to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_reads(fitted)
+    to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_reads(spec)
     times = len(how.levels) + how.unstated
     load = Load(which, count, samples=times)
-    training = Training(fitted, targets, how.unstated, how.form)
+    training = Training(spec, targets, how.unstated, how.form)
     plan += [chains, Stage(BUDGETED, teach, training, to_student, load, check=check)]
     tests = [
         budget_tests.stage(config, control, BUDGETED.name, made)

@@ -27,7 +27,7 @@ from bridge_jax.methods import (
     rounds,
     tutoring,
 )
-from bridge_jax.methods.fitting import Fit, fit_from
+from bridge_jax.methods.fitting import TrainSpec, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
@@ -80,7 +80,7 @@ class Distilling:
       generation: how the model writes.
     """
 
-    how: Fit
+    how: TrainSpec
     replies: OnPolicyConfig
     generation: GenerationConfig
 
@@ -221,13 +221,13 @@ def stages(config: RunConfig) -> list[Stage]:
     """
     how, mode = config.on_policy, "reason"
     setting = "on_policy.train"
-    fit = Fit(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
+    spec = TrainSpec(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
     reads = inputs.POOL_TO_STUDENT | {
         "assistant": inputs.ASSISTANT,
         "made": tutoring.STUDENT.name,
         "by": rounds.last(config).name,
     }
-    params = Distilling(fit, how, config.generation)
+    params = Distilling(spec, how, config.generation)
     replies = OwnReplies(how.questions, config.generation, "assistant", how.top_k)
     load = Load("pool", soft=how.top_k, replies=replies)
     last = Stage(ON_POLICY, distil, params, reads, load, check=check)

@@ -34,7 +34,7 @@ from bridge_jax.methods.filtering import (
     with_agreement,
     with_threshold,
 )
-from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
@@ -100,7 +100,7 @@ class Learning:
       labelled: whether its answers are the gold ones, or else the teacher's.
     """
 
-    how: Fit
+    how: TrainSpec
     modes: tuple[Mode, ...]
     labelled: bool
 
@@ -128,12 +128,12 @@ def learn(
 
 def assistant_stage(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
     """Returns the assistant's training on the teacher's rationales, in each mode."""
-    how = fit_of(config, "assistant_training", "reason")
-    reads = warmup_reads(config) | {"annotated": ANNOTATIONS.name} | dev_reads(how)
+    spec = train_spec(config, "assistant_training", "reason")
+    reads = warmup_reads(config) | {"annotated": ANNOTATIONS.name} | dev_reads(spec)
     return Stage(
         ASSISTANT,
         learn,
-        Learning(how, modes, config.data.labelled),
+        Learning(spec, modes, config.data.labelled),
         inputs.POOL_TO_ASSISTANT | reads,
         Load("selected", selected_count(config), modes=modes),
     )

@@ -15,7 +15,7 @@ from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.budget_rollouts import Reinforcing, Rollout, Rollouts, longest
 from bridge_jax.methods.budgeted import BUDGETED
-from bridge_jax.methods.fitting import Fit, fit_from
+from bridge_jax.methods.fitting import TrainSpec, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS
 from bridge_jax.methods.teacher import selected_count
@@ -187,7 +187,7 @@ def stages(config: RunConfig) -> list[Stage]:
     if how.questions == "unselected":
         start |= {"chosen": SELECTION.name}
     objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, has_reference(how))
-    fit = Fit(
+    fit = TrainSpec(
         how.train,
         config.seed,
         objective,

@@ -14,7 +14,7 @@ import numpy as np
 
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion
-from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
 from bridge_jax.training.batches import filled
@@ -36,17 +36,17 @@ def drawn_tokens(completion: Completion) -> list[int]:
 
 
 def packed_rows(
-    how: Fit, sequences: Sequence[prompts.TrainingSequence], pad_id: int
+    spec: TrainSpec, sequences: Sequence[prompts.TrainingSequence], pad_id: int
 ) -> packing.Rows:
-    """Returns rows for a step of `how`, in one of few shapes.
+    """Returns rows for a step of `spec`, in one of few shapes.
 
     Args:
-      how: the training.
+      spec: the training.
       sequences: one or more.
       pad_id: fills the rows.
     """
-    found = packing.pack(sequences, how.train.row_tokens, pad_id)
-    more = -found.target.shape[1] % min(WIDTH, how.train.row_tokens)
+    found = packing.pack(sequences, spec.train.row_tokens, pad_id)
+    more = -found.target.shape[1] % min(WIDTH, spec.train.row_tokens)
 
     def widened(array: np.ndarray) -> np.ndarray:
         sizes = np.zeros((array.ndim, 2), int)
@@ -57,7 +57,7 @@ def packed_rows(
         name: jax.tree.map(widened, getattr(found, name))
         for name in ("target_at", "target", "rationale_weight", "answer_weight", "beside")
     }
-    return filled(found._replace(**by_target), how.train.batch_rows)
+    return filled(found._replace(**by_target), spec.train.batch_rows)
 
 
 class Record:

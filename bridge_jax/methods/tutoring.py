@@ -11,7 +11,7 @@ from bridge_jax.config import RunConfig
 from bridge_jax.methods import inputs, logits
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.filtering import RATIONALES, SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_reads, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.logits import LOGITS, text_of
 from bridge_jax.methods.teacher import selected_count
@@ -32,7 +32,7 @@ STUDENT = Artifact(
 DIRECT = Artifact("baselines/direct", "Training the direct student", "train", "student", TRAINED)
 
 
-def instruct(params: Fit, out: Folder, student: RoleModel, drawn: DrawnInstructions) -> None:
+def instruct(params: TrainSpec, out: Folder, student: RoleModel, drawn: DrawnInstructions) -> None:
     """Trains the student on generic instructions, so that it follows prompts first."""
     fit(out, "instructions", student.trainable(), drawn.sequences, params)
 
@@ -44,7 +44,7 @@ def instruction_stages(config: RunConfig) -> list[Stage]:
         return []
     reads = {"student": inputs.STUDENT, "drawn": inputs.INSTRUCTIONS}
     load = Load("instructions", count)
-    return [Stage(INSTRUCT, instruct, fit_of(config, "instruct.train"), reads, load)]
+    return [Stage(INSTRUCT, instruct, train_spec(config, "instruct.train"), reads, load)]
 
 
 def instruction_reads(config: RunConfig) -> dict[str, str]:
@@ -56,7 +56,7 @@ def instruction_reads(config: RunConfig) -> dict[str, str]:
 class Tutoring:
     """Parameters of the student's training: how it is trained, and on which targets."""
 
-    how: Fit
+    how: TrainSpec
     targets: SFTTargets
 
 
@@ -94,27 +94,27 @@ def student_mode(config: RunConfig) -> Mode:
 def student_stage(config: RunConfig, annotated: dict[str, str]) -> Stage:
     """Returns the student's training on rationales; `annotated` as in `logits.stages`."""
     weight = config.logits.weight
-    how = fit_of(config, "student_training", student_mode(config))
-    reads = student_reads(config, how) | {"judged": RATIONALES.name} | annotated
+    spec = train_spec(config, "student_training", student_mode(config))
+    reads = student_reads(config, spec) | {"judged": RATIONALES.name} | annotated
     top = 0
     if weight:
         soft = SoftTargetSFT(weight, config.student_training.rationale_weight)
-        how = dataclasses.replace(how, objective=soft)
+        spec = dataclasses.replace(spec, objective=soft)
         reads["predicted"] = LOGITS.name
         top = config.logits.top_k
-    params = Tutoring(how, SFTTargets.of(config))
+    params = Tutoring(spec, SFTTargets.of(config))
     return Stage(STUDENT, teach, params, reads, Load("pool", text=text_of(config), soft=top))
 
 
 def direct_stage(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     """Returns the training of the direct student, for comparison or as the run's own student."""
     targets = SFTTargets(config.form, config.data.labelled)
-    params = Tutoring(fit_of(config, "direct_training", student_mode(config)), targets)
+    params = Tutoring(train_spec(config, "direct_training", student_mode(config)), targets)
     reads = student_reads(config, params.how) | {"annotated": ANNOTATIONS.name}
     load = Load("selected", selected_count(config), text_of(config))
     return Stage(artifact, teach, params, reads, load)
 
 
-def student_reads(config: RunConfig, how: Fit) -> dict[str, str]:
+def student_reads(config: RunConfig, spec: TrainSpec) -> dict[str, str]:
     """Returns argument -> input of what a training of the student reads beside its targets."""
-    return inputs.POOL_TO_STUDENT | instruction_reads(config) | dev_reads(how)
+    return inputs.POOL_TO_STUDENT | instruction_reads(config) | dev_reads(spec)

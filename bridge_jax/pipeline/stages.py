@@ -85,8 +85,8 @@ class Load:
       samples: of each example; of retries, at most.
       soft: the most probable tokens of another model beside each target.
       share: fraction of the examples, where their number follows from the data; at least one.
-      batch: how a scoring forms its batches. A training has its `Fit` for that, and a generation
-        its `GenerationConfig`.
+      batch: how a scoring forms its batches. A training has its `TrainSpec` for that, and a
+        generation its `GenerationConfig`.
       as_long_as: of a training without a number of epochs or steps of its own: the trainings that
         take as many steps together.
       replies: of a training on a model's own replies.

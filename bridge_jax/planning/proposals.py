@@ -7,7 +7,7 @@ from bridge_jax import methods
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
-from bridge_jax.methods.checks import fits, validate
+from bridge_jax.methods.checks import trainings, validate
 from bridge_jax.models.layouts import Meshes, state_bytes
 from bridge_jax.parallel.chips import Chip
 from bridge_jax.pipeline.artifacts import Role
@@ -112,4 +112,5 @@ def _powers(devices: int) -> list[int]:
 
 def _setting(config: RunConfig, stage: str) -> str:
     """Returns where the config has the training of a stage."""
-    return next(fit.setting for each, fit in fits(methods.stages(config)) if each.name == stage)
+    found = trainings(methods.stages(config))
+    return next(spec.setting for each, spec in found if each.name == stage)

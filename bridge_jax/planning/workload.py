@@ -24,7 +24,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import rollouts, teacher
-from bridge_jax.methods.checks import fits
+from bridge_jax.methods.checks import trainings
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.shortening import Paying
 from bridge_jax.methods.teacher import Asking
@@ -269,14 +269,14 @@ def workloads(
         if stage.artifact.work == "train" and load.replies:
             found += _on_replies(stage, role, load, load.replies, lengths)
         elif stage.artifact.work == "train":
-            ((_, fit),) = fits([stage])
-            shape = Packed(fit.train.batch_rows, fit.train.row_tokens)
+            ((_, spec),) = trainings([stage])
+            shape = Packed(spec.train.batch_rows, spec.train.row_tokens)
             targets, batches = _packed(shape, role, load, lengths)
-            steps = fit.train.steps or batches * fit.train.epochs
+            steps = spec.train.steps or batches * spec.train.epochs
             if load.as_long_as:
                 others = (workloads([each], lengths)[-1] for each in load.as_long_as)
                 steps = sum(other.steps for other in others)
-            minimised = fit.train, fit.objective
+            minimised = spec.train, spec.objective
             found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
         elif stage.artifact.work == "score":
             scored = _scoring(stage.name, role, load, lengths)
@@ -304,8 +304,8 @@ def _on_replies(
     stage: Stage, role: Role, load: Load, replies: OwnReplies, lengths: Lengths
 ) -> list[Work]:
     """Returns the work of a training on a model's own replies, each of them at its longest."""
-    ((_, fit),) = fits([stage])
-    train, settings, count = fit.train, replies.generation, replies.count
+    ((_, spec),) = trainings([stage])
+    train, settings, count = spec.train, replies.generation, replies.count
     mesh = lengths.inputs.meshes(role).generation
     slots, width = engine.slots_of(settings, count, mesh), max(lengths.prompts(role, load))
     writing = math.ceil(count / slots) * train.steps
@@ -324,7 +324,7 @@ def _on_replies(
         found.append(ReadingWork(stage.name, replies.reader, *shape))
     learned = dataclasses.replace(train, batch_rows=rows)
     work = TrainingWork(
-        stage.name, role, learned, fit.objective, targets, train.steps, replies.soft
+        stage.name, role, learned, spec.objective, targets, train.steps, replies.soft
     )
     return [*found, work]
 

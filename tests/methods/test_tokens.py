@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from bridge_jax.errors import UserError
 from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
-from bridge_jax.methods.fitting import fit, fit_of
+from bridge_jax.methods.fitting import fit, train_spec
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_json
 from bridge_jax.pipeline.models import RoleModel
@@ -71,9 +71,9 @@ def test_a_pad_token_beyond_the_table_is_replaced_by_the_end_token(checkpoint):
     assert all(np.isfinite(c.logprobs).all() and len(c.logprobs) for c in done)
     sequences = [reading.sequence(example, None) for example in job.inputs.pool]
     out = one_stage.folder_of(job, STUDENT)
-    how = fit_of(job.config, "student_training")
-    how = dataclasses.replace(how, train=dataclasses.replace(how.train, epochs=1))
-    fit(out, "test", student.trainable(), sequences, how)
+    spec = train_spec(job.config, "student_training")
+    spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, epochs=1))
+    fit(out, "test", student.trainable(), sequences, spec)
     losses = [row["loss"] for row in out.rows("metrics.jsonl")]
     assert losses and np.isfinite(losses).all()
 

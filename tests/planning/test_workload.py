@@ -8,7 +8,7 @@ import pytest
 
 from bridge_jax import methods
 from bridge_jax.config import GenerationConfig
-from bridge_jax.methods.fitting import Fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, train_spec
 from bridge_jax.methods.teacher import asking
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
@@ -32,7 +32,7 @@ def planned(config) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Learning:
-    how: Fit
+    how: TrainSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Writing:
 
 def toy_stages(config):
     """A method that the planner has never heard of: it trains, looks, writes and asks."""
-    fit = fit_of(config, "direct_training")
+    fit = train_spec(config, "direct_training")
     rows = [
         ("toy/read", "train", "student", fit, Load("pool", text="answer")),
         ("toy/learn", "train", "assistant", Learning(fit), Load("pool", text="both", soft=3)),
