@@ -138,7 +138,7 @@ class Run:
         """Returns whether every stage is done, and the report written, with this config.
 
         Args:
-          careful: check the files of the stages too, and mend damaged ones.
+          careful: check the files of the stages too, and repair damaged ones.
         """
         written = read_json(self.workdir / "config.json") or {}
         written.pop(provenance.FIELD, None)

@@ -160,7 +160,7 @@ def kept_annotations(
     return found
 
 
-def mend(
+def repair(
     params: Asking,
     place: Folder,
     damaged: Collection[str],
@@ -339,4 +339,4 @@ def annotations_stage(config: RunConfig, selection: Artifact) -> Stage:
         recorded.append(inputs.REPLAY)
     load = Load("selected", teacher.selected_count(config), samples=config.teacher.samples)
     params = teacher.asking(config)
-    return Stage(ANNOTATIONS, annotate, params, reads, load, mend, tuple(recorded))
+    return Stage(ANNOTATIONS, annotate, params, reads, load, repair, tuple(recorded))

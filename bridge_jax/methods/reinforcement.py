@@ -187,7 +187,7 @@ def stages(config: RunConfig) -> list[Stage]:
     if how.questions == "unselected":
         start |= {"chosen": SELECTION.name}
     objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, has_reference(how))
-    fit = TrainSpec(
+    spec = TrainSpec(
         how.train,
         config.seed,
         objective,
@@ -196,7 +196,7 @@ def stages(config: RunConfig) -> list[Stage]:
         guards=guards_of(how),
     )
     params = Reinforcing(
-        how=fit,
+        how=spec,
         replies=dataclasses.replace(how, levels=asked_levels(config)),
         form=think.form,
         answer_tokens=think.answer_tokens,

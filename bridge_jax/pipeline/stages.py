@@ -121,8 +121,8 @@ class Stage:
       params: a frozen dataclass with all that it takes from the config.
       reads: argument of `run` -> the name of a stage, whose `Folder` it is given, or of an input.
       load: what it puts through its model or asks the teacher, for the planner; None if nothing.
-      mend: as `run`; called with the folder of a finished stage and the names of its damaged files;
-        returns whether they are whole again. Otherwise the stage runs again.
+      repair: as `run`; called with the folder of a finished stage and the names of its damaged
+        files; returns whether they are whole again. Otherwise the stage runs again.
       keyed_by: inputs that are in its keys, though `run` is not given them.
       check: called with the config and the inputs of the run, before anything is trained or paid;
         raises a `UserError` for what the stage cannot work with.
@@ -133,7 +133,7 @@ class Stage:
     params: Any
     reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
     load: Load | None = None
-    mend: Callable[..., bool] | None = None
+    repair: Callable[..., bool] | None = None
     keyed_by: tuple[str, ...] = ()
     check: Callable[[RunConfig, Any], None] | None = None
 
