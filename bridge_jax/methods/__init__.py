@@ -96,7 +96,7 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
 
 def asking(stages: Sequence[Stage]) -> Stage | None:
     """Returns the stage that asks the teacher about the pool, if there is one."""
-    of_pool = (s for s in paying(stages) if s.load and s.load.of not in ("test", "dev"))
+    of_pool = (s for s in paying(stages) if s.workload and s.workload.of not in ("test", "dev"))
     return next(of_pool, None)
 
 

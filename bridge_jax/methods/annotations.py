@@ -24,7 +24,7 @@ from bridge_jax.methods.teacher import Asking, CountTokens
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, record, rows
 from bridge_jax.pipeline.files import read_json, read_rows, read_what_is_left
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.teachers.replies import annotation
 
@@ -337,6 +337,6 @@ def annotations_stage(config: RunConfig, selection: Artifact) -> Stage:
         recorded.append(inputs.RECORDED)
     if config.teacher.replay_from:
         recorded.append(inputs.REPLAY)
-    load = Load("selected", teacher.selected_count(config), samples=config.teacher.samples)
+    workload = Workload("selected", teacher.selected_count(config), samples=config.teacher.samples)
     params = teacher.asking(config)
-    return Stage(ANNOTATIONS, annotate, params, reads, load, repair, tuple(recorded))
+    return Stage(ANNOTATIONS, annotate, params, reads, workload, repair, tuple(recorded))

@@ -22,7 +22,7 @@ from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import ByLength, Load, Stage
+from bridge_jax.pipeline.stages import ByLength, Stage, Workload
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import Scores, gradients, score
@@ -157,8 +157,8 @@ def warmup_stages(config: RunConfig) -> list[Stage]:
         return []
     spec = train_spec(config, "warmup.train", "answer")
     params = Warmup(chosen.fraction, chosen.domains, spec)
-    load = Load("pool", share=chosen.fraction, text="answer")
-    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_reads(spec), load)]
+    workload = Workload("pool", share=chosen.fraction, text="answer")
+    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_reads(spec), workload)]
 
 
 def warmup_reads(config: RunConfig) -> dict[str, str]:
@@ -345,16 +345,16 @@ def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
         if not labelled:
             size = config.generation.batch_size
             params = PseudoLabelling(GenerationConfig(LABEL_TOKENS, size, temperature=0.0))
-            load = Load("pool", text="answer", modes=("answer",))
-            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, params, to_scores, load))
+            workload = Workload("pool", text="answer", modes=("answer",))
+            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, params, to_scores, workload))
             to_scores = to_scores | {"pseudo_labels": PSEUDO_LABELS.name}
         params = PoolScoring(how.batch_tokens)
-        load = Load("pool", text="answer", batch=ByLength(how.batch_tokens))
-        plan.append(Stage(SCORES, score_pool, params, to_scores, load))
+        workload = Workload("pool", text="answer", batch=ByLength(how.batch_tokens))
+        plan.append(Stage(SCORES, score_pool, params, to_scores, workload))
         if how.strategy != "random":
             reads["scored"] = SCORES.name
         if how.strategy == "badge":
-            plan.append(Stage(GRADIENTS, score_pool, params, to_scores, load))
+            plan.append(Stage(GRADIENTS, score_pool, params, to_scores, workload))
             reads["graded"] = GRADIENTS.name
     params = Choosing(
         dataclasses.replace(how, size=0), selected_count(config), config.seed, labelled

@@ -21,7 +21,7 @@ from bridge_jax.methods.fitting import TrainSpec, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Method, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.packing import pack
 from bridge_jax.text.rendering import Rendering
@@ -176,9 +176,9 @@ def student_on_labels_stage(config: RunConfig) -> Stage:
         own = config.student_training
         train = dataclasses.replace(params.train, epochs=own.epochs, steps=own.steps)
         params = dataclasses.replace(params, train=train)
-    load = Load("pool", text="answer")
+    workload = Workload("pool", text="answer")
     reads = tutoring.student_reads(config, params)
-    return Stage(tutoring.STUDENT, teach_labels, params, reads, load)
+    return Stage(tutoring.STUDENT, teach_labels, params, reads, workload)
 
 
 def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ()) -> Stage:
@@ -191,21 +191,21 @@ def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ())
     """
     more = sum(stage.params.how.train.steps for stage in then)
     params = _on_labels(config)
-    reads, load = tutoring.student_reads(config, params), Load("pool", text="answer")
+    reads, workload = tutoring.student_reads(config, params), Workload("pool", text="answer")
     if params.train.epochs or params.train.steps:
-        return Stage(LABELS, teach_labels, params, reads, load)
+        return Stage(LABELS, teach_labels, params, reads, workload)
     if steps := config.student_training.steps:
         train = dataclasses.replace(params.train, steps=steps + more)
         fixed = dataclasses.replace(params, train=train)
-        return Stage(LABELS, teach_labels, fixed, reads, load)
+        return Stage(LABELS, teach_labels, fixed, reads, workload)
     # How many steps the student takes depends on the rationales that are kept.
     for name in {"judged", "annotated"} & compared.reads.keys():
         reads[name] = compared.reads[name]
-    load = dataclasses.replace(load, as_long_as=(compared, *then))
+    workload = dataclasses.replace(workload, as_long_as=(compared, *then))
     own = config.student_training
     pace = own.epochs, own.batch_rows, own.row_tokens
     as_long = AsLong(params, compared.params.targets, *pace, more)
-    return Stage(LABELS, teach_labels, as_long, reads, load)
+    return Stage(LABELS, teach_labels, as_long, reads, workload)
 
 
 def _on_labels(config: RunConfig) -> TrainSpec:

@@ -35,7 +35,7 @@ from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, lo
 from bridge_jax.methods.teacher import held_out_count, selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Method, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.text.rendering import Rendering
@@ -137,15 +137,17 @@ def stages(config: RunConfig) -> list[Stage]:
     how_short = Shortening(targets, how.levels, how.least, how.most, how.tries)
     which: Any = "pool" if how.after in ("bridge", "self") else "selected"
     count = 0 if which == "pool" else selected_count(config)
-    chains = shortening.stage(config, how_short, reads, Load(which, count, samples=len(how.levels)))
+    chains = shortening.stage(
+        config, how_short, reads, Workload(which, count, samples=len(how.levels))
+    )
     spec = train_spec(config, "thinking.train", "reason")
     made = _student_before(config)
     long = reads if how.unstated else {}
     to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_reads(spec)
     times = len(how.levels) + how.unstated
-    load = Load(which, count, samples=times)
+    workload = Workload(which, count, samples=times)
     training = Training(spec, targets, how.unstated, how.form)
-    plan += [chains, Stage(BUDGETED, teach, training, to_student, load, check=check)]
+    plan += [chains, Stage(BUDGETED, teach, training, to_student, workload, check=check)]
     tests = [
         budget_tests.stage(config, control, BUDGETED.name, made)
         for control in CONTROLS

@@ -162,11 +162,11 @@ def _faults_of_prices(teacher: TeacherConfig) -> Iterator[str]:
 def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
     for stage, spec in trainings(stages):
-        load, tokens = stage.load, spec.train.row_tokens
-        is_short = not load or load.of == "instructions" or load.text == "answer"
+        workload, tokens = stage.workload, spec.train.row_tokens
+        is_short = not workload or workload.of == "instructions" or workload.text == "answer"
         # A stage whose replies have lengths of their own checks them itself.
-        if load and load.replies:
-            is_short = load.replies.generation != config.generation
+        if workload and workload.replies:
+            is_short = workload.replies.generation != config.generation
         if not is_short and longest > tokens:  # Found here, not after the teacher has been paid.
             yield (
                 f"{spec.setting}.row_tokens={tokens} is too short for a prompt of "
@@ -202,7 +202,7 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
             yield f"{role}.lora.targets is empty: name a projection"
     for stage, spec in trainings(stages):
         train, setting = spec.train, spec.setting
-        if stage.load and stage.load.as_long_as:  # The other training says how long.
+        if stage.workload and stage.workload.as_long_as:  # The other training says how long.
             train = dataclasses.replace(train, epochs=1)
         yield from faults_of_training(train, setting + ".")
         if train.dev_every and "dev" not in stage.reads:

@@ -14,7 +14,7 @@ from bridge_jax.methods import held_out, inputs, tutoring
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, Role, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -166,7 +166,7 @@ def test_stage(
     if made:
         reads["made"] = made.name
     params = Testing(config.generation, mode, config.seed, most)
-    return Stage(artifact, evaluate, params, reads, Load("test", most, modes=(mode,)))
+    return Stage(artifact, evaluate, params, reads, Workload("test", most, modes=(mode,)))
 
 
 def student_test_stages(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
@@ -198,8 +198,8 @@ def trained_test_stages(config: RunConfig, made: Artifact, mode: Mode) -> list[S
         return [test]
     reads = {name: read for name, read in test.reads.items() if name != "bought"}
     reads |= {"test": inputs.DEV} | held_out.bought(config, "dev")
-    load = Load("dev", modes=(mode,))
-    return [test, Stage(STUDENT_DEV, evaluate, test.params, reads, load, check=_check_dev)]
+    workload = Workload("dev", modes=(mode,))
+    return [test, Stage(STUDENT_DEV, evaluate, test.params, reads, workload, check=_check_dev)]
 
 
 def _check_dev(config: RunConfig, given: Inputs) -> None:

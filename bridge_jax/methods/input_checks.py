@@ -120,8 +120,8 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
             )
         if "dev" in stage.reads:
             _check_gold_of_dev(spec, inputs.dev)
-        role, load = stage.artifact.role, stage.load
-        if role and load and (load.of, load.text) == ("pool", "answer"):
+        role, workload = stage.artifact.role, stage.workload
+        if role and workload and (workload.of, workload.text) == ("pool", "answer"):
             _check_row(spec, inputs.rendering(role), pool)
     if asking(stages):
         _check_size(config, len(pool))
@@ -216,8 +216,8 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:
     """Returns the modes, other than `answer`, in which a role's model is asked about the pool."""
-    loads = [stage.load for stage in stages if stage.artifact.role == role and stage.load]
-    found = {mode for load in loads if load.of != "test" for mode in load.modes}
+    loads = [stage.workload for stage in stages if stage.artifact.role == role and stage.workload]
+    found = {mode for workload in loads if workload.of != "test" for mode in workload.modes}
     wanted: tuple[Mode, ...] = ("reason", "explain")
     return [mode for mode in wanted if mode in found or mode == "reason"]
 

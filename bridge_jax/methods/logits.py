@@ -19,7 +19,7 @@ from bridge_jax.methods.filtering import RATIONALES, SFTTarget, SFTTargets
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.pipeline.artifacts import ROLES, Artifact, array
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Packed, Stage
+from bridge_jax.pipeline.stages import Packed, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import track
 from bridge_jax.text import prompts
@@ -184,8 +184,8 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
         "judged": RATIONALES.name,
     }
     batch = Packed(params.batch_rows, params.row_tokens)
-    load = Load("pool", text=text_of(config), modes=(mode,), batch=batch)
-    return [Stage(LOGITS, write, params, reads | annotated, load, check=check)]
+    workload = Workload("pool", text=text_of(config), modes=(mode,), batch=batch)
+    return [Stage(LOGITS, write, params, reads | annotated, workload, check=check)]
 
 
 def text_of(config: RunConfig) -> Literal["rationale", "both"]:

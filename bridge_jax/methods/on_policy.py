@@ -32,7 +32,7 @@ from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel
-from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
+from bridge_jax.pipeline.stages import Method, OwnReplies, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
@@ -229,8 +229,8 @@ def stages(config: RunConfig) -> list[Stage]:
     }
     params = Distilling(spec, how, config.generation)
     replies = OwnReplies(how.questions, config.generation, "assistant", how.top_k)
-    load = Load("pool", soft=how.top_k, replies=replies)
-    last = Stage(ON_POLICY, distil, params, reads, load, check=check)
+    workload = Workload("pool", soft=how.top_k, replies=replies)
+    last = Stage(ON_POLICY, distil, params, reads, workload, check=check)
     tests = {
         evaluation.STUDENT.name: [
             evaluation.test_stage(config, TUTORED, tutoring.STUDENT, mode),

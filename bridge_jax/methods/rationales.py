@@ -39,7 +39,7 @@ from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -135,7 +135,7 @@ def assistant_stage(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
         learn,
         Learning(spec, modes, config.data.labelled),
         inputs.POOL_TO_ASSISTANT | reads,
-        Load("selected", selected_count(config), modes=modes),
+        Workload("selected", selected_count(config), modes=modes),
     )
 
 
@@ -326,7 +326,7 @@ def stages(
     how, filtering = config.rationales, filter_of(config)
     writing = Writing(config.generation, mode, config.seed)
     to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
-    plan = [Stage(into.completions, write, writing, to_assistant, Load("pool", modes=(mode,)))]
+    plan = [Stage(into.completions, write, writing, to_assistant, Workload("pool", modes=(mode,)))]
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
@@ -338,8 +338,8 @@ def stages(
         seed = zlib.crc32(f"{into.retries.name} {config.seed}".encode())
         rejects = dataclasses.replace(filtering, corruption=0.0, corruption_kind="wrong_answer")
         params = Retrying(generation, mode, seed, how.retries, rejects)
-        load = Load("pool", modes=(mode,), samples=how.retries)
-        plan.append(Stage(into.retries, retry, params, to_assistant | reads, load))
+        workload = Workload("pool", modes=(mode,), samples=how.retries)
+        plan.append(Stage(into.retries, retry, params, to_assistant | reads, workload))
         reads["retried"] = into.retries.name
     return [*plan, Stage(into.rationales, judge, Judging(filtering, config.seed), reads)]
 
@@ -357,4 +357,4 @@ def sample_stages(config: RunConfig, instructed: Mapping[str, str]) -> list[Stag
     generation = dataclasses.replace(config.generation, temperature=how.temperature)
     to_student = {**inputs.POOL_TO_STUDENT, **instructed}
     params = Sampling(generation, "reason", config.seed, how.samples)
-    return [Stage(SAMPLES, sample, params, to_student, Load("pool", samples=how.samples))]
+    return [Stage(SAMPLES, sample, params, to_student, Workload("pool", samples=how.samples))]

@@ -21,7 +21,7 @@ from bridge_jax.methods.rollouts import ROLLOUTS
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
+from bridge_jax.pipeline.stages import Method, OwnReplies, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import thinking_of
@@ -202,9 +202,9 @@ def stages(config: RunConfig) -> list[Stage]:
         answer_tokens=think.answer_tokens,
         generation=config.generation,
     )
-    load = Load("pool", samples=how.samples, replies=_replies(config))
+    workload = Workload("pool", samples=how.samples, replies=_replies(config))
     reads = inputs.POOL_TO_STUDENT | start
-    last = Stage(REINFORCED, reinforce, params, reads, load, check=check)
+    last = Stage(REINFORCED, reinforce, params, reads, workload, check=check)
     return [
         *plan,
         last,

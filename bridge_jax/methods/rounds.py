@@ -19,7 +19,7 @@ from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import RationaleStages
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -117,9 +117,9 @@ def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
             "annotated": ANNOTATIONS.name,
             "judged": writing.rationales.name,
         }
-        load = Load("pool", modes=modes)
+        workload = Workload("pool", modes=modes)
         reads = inputs.POOL_TO_ASSISTANT | reads | dev_reads(spec)
-        plan.append(Stage(assistant, continue_training, params, reads, load))
+        plan.append(Stage(assistant, continue_training, params, reads, workload))
         by = assistant
     return plan
 

@@ -17,7 +17,7 @@ from bridge_jax.methods.logits import LOGITS, text_of
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import DrawnInstructions, Mode
 from bridge_jax.text.rendering import Rendering
@@ -43,8 +43,8 @@ def instruction_stages(config: RunConfig) -> list[Stage]:
     if not count:
         return []
     reads = {"student": inputs.STUDENT, "drawn": inputs.INSTRUCTIONS}
-    load = Load("instructions", count)
-    return [Stage(INSTRUCT, instruct, train_spec(config, "instruct.train"), reads, load)]
+    workload = Workload("instructions", count)
+    return [Stage(INSTRUCT, instruct, train_spec(config, "instruct.train"), reads, workload)]
 
 
 def instruction_reads(config: RunConfig) -> dict[str, str]:
@@ -103,7 +103,7 @@ def student_stage(config: RunConfig, annotated: dict[str, str]) -> Stage:
         reads["predicted"] = LOGITS.name
         top = config.logits.top_k
     params = Tutoring(spec, SFTTargets.of(config))
-    return Stage(STUDENT, teach, params, reads, Load("pool", text=text_of(config), soft=top))
+    return Stage(STUDENT, teach, params, reads, Workload("pool", text=text_of(config), soft=top))
 
 
 def direct_stage(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
@@ -111,8 +111,8 @@ def direct_stage(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
     targets = SFTTargets(config.form, config.data.labelled)
     params = Tutoring(train_spec(config, "direct_training", student_mode(config)), targets)
     reads = student_reads(config, params.how) | {"annotated": ANNOTATIONS.name}
-    load = Load("selected", selected_count(config), text_of(config))
-    return Stage(artifact, teach, params, reads, load)
+    workload = Workload("selected", selected_count(config), text_of(config))
+    return Stage(artifact, teach, params, reads, workload)
 
 
 def student_reads(config: RunConfig, spec: TrainSpec) -> dict[str, str]:

@@ -73,7 +73,7 @@ class OwnReplies:
 
 
 @dataclasses.dataclass(frozen=True)
-class Load:
+class Workload:
     """The work of a stage as it is known before the run; for the planner.
 
     Attributes:
@@ -120,7 +120,8 @@ class Stage:
         with the same folder after an interruption.
       params: a frozen dataclass with all that it takes from the config.
       reads: argument of `run` -> the name of a stage, whose `Folder` it is given, or of an input.
-      load: what it puts through its model or asks the teacher, for the planner; None if nothing.
+      workload: what it puts through its model or asks the teacher, for the planner; None if it does
+        neither.
       repair: as `run`; called with the folder of a finished stage and the names of its damaged
         files; returns whether they are whole again. Otherwise the stage runs again.
       keyed_by: inputs that are in its keys, though `run` is not given them.
@@ -132,7 +133,7 @@ class Stage:
     run: Callable[..., None]
     params: Any
     reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    load: Load | None = None
+    workload: Workload | None = None
     repair: Callable[..., bool] | None = None
     keyed_by: tuple[str, ...] = ()
     check: Callable[[RunConfig, Any], None] | None = None

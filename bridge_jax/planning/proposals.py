@@ -17,9 +17,9 @@ from bridge_jax.planning.workload import (
     ReadingWork,
     ScoringWork,
     TrainingWork,
+    list_work,
     opened,
     part_of,
-    workloads,
 )
 
 RANK = 16  # Of an adapter that is proposed; our default.
@@ -49,7 +49,7 @@ def that_fits(
             stages, lengths = opened(changed, devices)
         except UserError:  # Two settings do not go together.
             continue
-        works = workloads(stages, lengths, {stage.work.stage})
+        works = list_work(stages, lengths, {stage.work.stage})
         asked: set[Role] = {work.role for work in works}
         meshes: dict[Role, Meshes] = {each: lengths.inputs.meshes(each) for each in asked}
         mesh = meshes[role].training

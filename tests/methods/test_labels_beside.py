@@ -56,7 +56,7 @@ def config(tmp_path_factory):
 
 def test_it_is_planned_for_as_many_steps(config):
     stages, lengths = workload.opened(config)
-    steps = {work.stage: work.steps for work in workload.workloads(stages, lengths)
+    steps = {work.stage: work.steps for work in workload.list_work(stages, lengths)
              if isinstance(work, workload.TrainingWork)}  # fmt: skip
     assert steps["baselines/labels"] == steps["tutoring/student"] > 0
 

@@ -103,7 +103,7 @@ def test_it_follows_the_tutoring_and_both_students_are_tested(tiny):
     # Labels are learned for as many steps as both trainings of the student take.
     labels = plan[baselines.LABELS.name]
     assert labels.params.more == config.on_policy.train.steps == 3
-    assert labels.load.as_long_as == (plan["tutoring/student"], plan[ON_POLICY.name])
+    assert labels.workload.as_long_as == (plan["tutoring/student"], plan[ON_POLICY.name])
     fixed = {s.name: s for s in methods.stages(override(config, ("student_training.steps=5",)))}
     assert fixed[baselines.LABELS.name].params.train.steps == 5 + 3
     shared = set(bridge) - {"evaluation/student", baselines.LABELS.name}

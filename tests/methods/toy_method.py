@@ -6,7 +6,7 @@ from typing import TypedDict
 from bridge_jax.methods import evaluation, inputs
 from bridge_jax.methods.fitting import TrainSpec, fit, train_spec
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Method, Stage, Workload
 
 
 class Short(TypedDict):
@@ -53,7 +53,7 @@ def stages(config):
             drill,
             train_spec(config, "student_training"),
             reads | {"short": SHORT.name},
-            Load("pool", text="answer", share=config.warmup.fraction),
+            Workload("pool", text="answer", share=config.warmup.fraction),
         ),
         evaluation.test_stage(config, evaluation.STUDENT_BASE, None, "answer"),
         evaluation.test_stage(config, DRILLED, DRILL, "answer"),

@@ -10,7 +10,7 @@ from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
-from bridge_jax.training import predictions
+from bridge_jax.training.objectives import distillation
 from bridge_jax.training.objectives.distillation import ReverseKL, SoftTargets
 from bridge_jax.training.step import loss_and_gradients
 
@@ -34,7 +34,7 @@ def other(tiny_model):
 
 def rows_of(other, k, mesh, sequences=SEQUENCES):
     """Returns the packed rows, with the other model's predictions at each target."""
-    found = predictions.predict(*other, sequences, k, V, 2, 16, 2, mesh)
+    found = distillation.predict(*other, sequences, k, V, 2, 16, 2, mesh)
     ends = np.cumsum([s.targets for s in sequences])
     soft = [
         s._replace(beside=SoftTargets(*(part[end - s.targets : end] for part in found)))

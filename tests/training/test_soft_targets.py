@@ -11,9 +11,8 @@ from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
-from bridge_jax.training import predictions
 from bridge_jax.training.batches import Shuffled
-from bridge_jax.training.objectives import soft_targets
+from bridge_jax.training.objectives import distillation, soft_targets
 from bridge_jax.training.objectives.distillation import SoftTargets, SoftTargetSFT
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
@@ -37,7 +36,7 @@ def step(model, sequences, share, accumulate=1):
 
 
 def predict(model, mesh, k, among=V, batch_rows=2, sequences=SEQUENCES):
-    return predictions.predict(*model, sequences, k, among, batch_rows, 24, 2, mesh)
+    return distillation.predict(*model, sequences, k, among, batch_rows, 24, 2, mesh)
 
 
 def with_soft(sequences, found):
@@ -217,7 +216,7 @@ def test_batches_carry_them(tiny_model):
 
 
 def test_one_compilation_for_all_batches(other, one_device):
-    before = predictions.predict_batch._cache_size()
+    before = distillation.predict_batch._cache_size()
     predict(other, one_device, k=3, batch_rows=1)
     predict(other, one_device, k=3, batch_rows=1, sequences=SEQUENCES[::-1])
-    assert predictions.predict_batch._cache_size() == before + 1
+    assert distillation.predict_batch._cache_size() == before + 1
