@@ -66,7 +66,7 @@ def half_right(patch):
         return Reply(tokenizer.decode(ids), example.answer if sum(ids) % 2 else None, len(ids))
 
     patch.setattr(budget_rollouts.budgets, "read", read)
-    patch.setattr(budget_rollouts.rewards, "reward", lambda kind, right, *_: float(right))
+    patch.setattr(budget_rollouts, "reward", lambda kind, right, *_: float(right))
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_the_longest_reply_has_to_fit(tiny, tmp_path, changes, message):
 def test_groups_without_a_signal_are_replaced_and_then_done_without(
     tiny, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(budget_rollouts.rewards, "reward", lambda *_: 0.0)
+    monkeypatch.setattr(budget_rollouts, "reward", lambda *_: 0.0)
     job = Run(tiny("reinforcement.train.steps=1", "reinforcement.kl=0.1"), tmp_path)
     train(job)
     (step,) = curve(tmp_path)

@@ -12,7 +12,7 @@ from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_b
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import Shuffled
-from bridge_jax.training.objectives import distillation, soft_targets
+from bridge_jax.training.objectives import distillation
 from bridge_jax.training.objectives.distillation import SoftTargets, SoftTargetSFT
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
@@ -75,14 +75,14 @@ def other(tiny_model):
 def test_divergence_by_hand():
     p, q = np.array([0.5, 0.3]), np.array([0.4, 0.1])
     expected = 0.5 * np.log(0.5 / 0.4) + 0.3 * np.log(0.3 / 0.1) + 0.2 * np.log(0.2 / 0.5)
-    found = soft_targets.divergence(jnp.log(p), jnp.log(q))
+    found = distillation.divergence(jnp.log(p), jnp.log(q))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert soft_targets.divergence(jnp.log(p), jnp.log(p)) == 0
+    assert distillation.divergence(jnp.log(p), jnp.log(p)) == 0
 
 
 def test_divergence_without_a_rest_is_finite_and_so_is_its_gradient():
     p, q = jnp.log(jnp.array([0.75, 0.25])), jnp.log(jnp.array([0.5, 0.5]))
-    value, gradient = jax.value_and_grad(soft_targets.divergence, argnums=1)(p, q)
+    value, gradient = jax.value_and_grad(distillation.divergence, argnums=1)(p, q)
     np.testing.assert_allclose(value, 0.75 * np.log(1.5) + 0.25 * np.log(0.5), rtol=1e-5)
     np.testing.assert_allclose(gradient, [-0.75, -0.25], rtol=1e-5)
 
