@@ -257,8 +257,8 @@ class Rollouts:
             ids = rollouts.drawn_tokens(each)
             ones = np.ones(len(ids), np.float32)
             logprobs = np.asarray(each.sampled_logprobs, np.float32)
-            beside = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
-            found.append(prompts.TrainingSequence(group.prompt, ids, [], beside))
+            extra_targets = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
+            found.append(prompts.TrainingSequence(group.prompt, ids, [], extra_targets))
         return found
 
     def _rows(self, sequences: list[prompts.TrainingSequence]) -> packing.Rows:
@@ -278,7 +278,7 @@ class Rollouts:
             placed = shard_batch(found, mesh)
             logprobs = reference_logprobs(config, params, placed, self._params.replies.temperature)
             told = fetch(logprobs)[: len(found.tokens)]
-        return found._replace(beside=found.beside._replace(reference=told))
+        return found._replace(extra_targets=found.extra_targets._replace(reference=told))
 
     def _figures(self, asked: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
         """Returns what is logged of a step: of all groups that were asked."""

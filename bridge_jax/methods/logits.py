@@ -111,7 +111,7 @@ def attach(
                 part = slice(start, start + sequence.targets)
                 there = np.ones(sequence.targets, np.float32)
                 soft = SoftTargets(ids[part], logprobs[part], there)
-                sequence = sequence._replace(beside=soft)
+                sequence = sequence._replace(extra_targets=soft)
                 start = part.stop
             sequences.append(sequence)
     return sequences

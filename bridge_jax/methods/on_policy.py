@@ -174,7 +174,7 @@ class Replies:
         ends = np.cumsum([sequence.targets for sequence in sequences])
         return [
             sequence._replace(
-                beside=SoftTargets(*(part[end - sequence.targets : end] for part in found))
+                extra_targets=SoftTargets(*(part[end - sequence.targets : end] for part in found))
             )
             for sequence, end in zip(sequences, ends)
         ]

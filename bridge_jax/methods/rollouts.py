@@ -55,7 +55,7 @@ def packed_rows(
 
     by_target = {
         name: jax.tree.map(widened, getattr(found, name))
-        for name in ("target_at", "target", "rationale_weight", "answer_weight", "beside")
+        for name in ("target_at", "target", "rationale_weight", "answer_weight", "extra_targets")
     }
     return filled(found._replace(**by_target), spec.train.batch_rows)
 

@@ -95,13 +95,13 @@ def train_step(
     state = abstract_state(optimizer, trained, mesh, averaged, train.keep_best)
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     weight = _array(mesh, (count, targets), jnp.float32)
-    beside: Any = None
+    extra_targets: Any = None
     if soft:
         probabilities = _array(mesh, (count, targets, soft), jnp.float32)
-        beside = SoftTargets(_ints(mesh, count, targets, soft), probabilities, weight)
+        extra_targets = SoftTargets(_ints(mesh, count, targets, soft), probabilities, weight)
     elif isinstance(objective, Policy):
-        beside = PolicyTargets(weight, weight, weight, weight)
-    rows = _rows(mesh, count, train.row_tokens, targets)._replace(beside=beside)
+        extra_targets = PolicyTargets(weight, weight, weight, weight)
+    rows = _rows(mesh, count, train.row_tokens, targets)._replace(extra_targets=extra_targets)
     places = jax.tree.map(lambda a: a.sharding, state)
     step = make_train_step(
         objective, config, optimizer, accumulate=train.accumulate, shardings=places

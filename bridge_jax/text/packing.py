@@ -20,7 +20,7 @@ class Rows(NamedTuple):
       target_at: int32[R, T], the position that predicts the target.
       target: int32[R, T], the token there.
       rationale_weight, answer_weight: f32[R, T], 1 where the target belongs to that part.
-      beside: what the objective reads there, a tree of arrays [R, T, ...] that are 0 where a
+      extra_targets: what the objective reads there, a tree of arrays [R, T, ...] that are 0 where a
         sequence has nothing; None if no sequence has anything.
     """
 
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     target: np.ndarray
     rationale_weight: np.ndarray
     answer_weight: np.ndarray
-    beside: Any = None
+    extra_targets: Any = None
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -119,8 +119,8 @@ def pack(
         np.zeros(small, np.int32), np.zeros(small, np.int32),
         np.zeros(small, np.float32), np.zeros(small, np.float32),
     )  # fmt: skip
-    given = next((s.beside for s in sequences if s.beside is not None), None)
-    beside = jax.tree.map(lambda a: np.zeros((*small, *a.shape[1:]), a.dtype), given)
+    given = next((s.extra_targets for s in sequences if s.extra_targets is not None), None)
+    extra_targets = jax.tree.map(lambda a: np.zeros((*small, *a.shape[1:]), a.dtype), given)
     for r, members in enumerate(plan):
         start = filled = 0
         for segment, index in enumerate(members, start=1):
@@ -135,7 +135,7 @@ def pack(
             rows.target[r, slots] = s.rationale + s.answer
             rows.rationale_weight[r, filled : filled + len(s.rationale)] = 1
             rows.answer_weight[r, filled + len(s.rationale) : filled + targets[index]] = 1
-            for to, of_one in zip(jax.tree.leaves(beside), jax.tree.leaves(s.beside)):
+            for to, of_one in zip(jax.tree.leaves(extra_targets), jax.tree.leaves(s.extra_targets)):
                 to[r, slots] = of_one
             start, filled = start + s.length, filled + targets[index]
-    return rows._replace(beside=beside)
+    return rows._replace(extra_targets=extra_targets)

@@ -40,14 +40,14 @@ class TrainingSequence(NamedTuple):
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
       rationale: ids of the rationale; may be empty.
       answer: ids of the answer and of the end of the turn.
-      beside: what an objective reads at each target of rationale and answer, a tree of arrays whose
-        first axis is the targets; None if it reads the tokens alone.
+      extra_targets: what an objective reads at each target of rationale and answer, a tree of
+        arrays whose first axis is the targets; None if it reads the tokens alone.
     """
 
     prompt: list[int]
     rationale: list[int]
     answer: list[int]
-    beside: Any = None
+    extra_targets: Any = None
 
     @property
     def length(self) -> int:
@@ -68,8 +68,8 @@ class TrainingSequence(NamedTuple):
         """Returns the sequence with only the answer's own tokens as `answer`.
 
         A leading `mark` (ids) moves to `rationale`, and one of the tokens `ends` at the end is
-        dropped: every answer has both. If nothing is left, the sequence stays as it is. `beside`
-        is dropped.
+        dropped: every answer has both. If nothing is left, the sequence stays as it is. The
+        result has no `extra_targets`.
         """
         start = len(mark) if self.answer[: len(mark)] == mark else 0
         own = self.answer[start:]

@@ -93,7 +93,7 @@ def gathered(text):
     return [max(math.prod(map(int, s.split(","))) for s in of_one) for of_one in shapes]
 
 
-def train_step(config, trained, frozen, mesh, beside=None, objective=None):
+def train_step(config, trained, frozen, mesh, extra_targets=None, objective=None):
     """Returns the compiled step's memory."""
     optimizer = make_optimizer(TrainConfig())
     # Moments lie as their parameters, counters everywhere.
@@ -109,7 +109,7 @@ def train_step(config, trained, frozen, mesh, beside=None, objective=None):
     shardings = jax.tree.map(lambda a: a.sharding, state)
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
-    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, beside)
+    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, extra_targets)
     objective = objective or SFT()
     step = make_train_step(objective, config, optimizer, accumulate=2, shardings=shardings)
     with jax.set_mesh(mesh):
@@ -158,8 +158,8 @@ def test_train_step_and_soft_targets(mesh):
 @pytest.mark.slow
 def test_policy_step(mesh):
     weights: Any = array(mesh, B, T, dtype=jnp.float32)
-    beside = PolicyTargets(weights, weights, weights, weights)
-    train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, beside, Policy(kl=0.001))
+    extra_targets = PolicyTargets(weights, weights, weights, weights)
+    train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, extra_targets, Policy(kl=0.001))
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ TEXTS = [
 compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 
-def beside(count, index, weight=None):
+def extra_targets(count, index, weight=None):
     rng = np.random.default_rng(index)
     gain = rng.normal(size=()) * np.ones(count)
     # Far from what a random model says, -6.2 nats, so that both clips bind for some tokens.
@@ -37,7 +37,7 @@ def beside(count, index, weight=None):
 def sequences(weights=None):
     return [
         TrainingSequence(
-            prompt, reply, [], beside(len(reply), i, None if weights is None else weights[i])
+            prompt, reply, [], extra_targets(len(reply), i, None if weights is None else weights[i])
         )
         for i, (prompt, reply) in enumerate(TEXTS)
     ]
@@ -105,9 +105,9 @@ def test_a_forced_token_changes_no_gradient(tiny_model):
     other = [
         s._replace(
             rationale=[*s.rationale[:-1], 99],
-            beside=s.beside._replace(
-                advantage=np.r_[s.beside.advantage[:-1], 1e3].astype(np.float32),
-                logprob=np.r_[s.beside.logprob[:-1], -np.inf].astype(np.float32),
+            extra_targets=s.extra_targets._replace(
+                advantage=np.r_[s.extra_targets.advantage[:-1], 1e3].astype(np.float32),
+                logprob=np.r_[s.extra_targets.logprob[:-1], -np.inf].astype(np.float32),
             ),
         )
         for s in found
@@ -157,7 +157,7 @@ def test_what_smollm2_drew_has_the_probability_that_training_gives_it(one_device
     engine = Engine(config, params, (-1,), 0, GenerationConfig(24, 4), one_device)
     batch = pack(drawn(engine, 1.0), 32, 0)
     found = jax.jit(sampled_logprobs, static_argnums=(0, 3))(config, params, batch, 1.0)
-    apart = np.abs(found - batch.beside.logprob)[batch.beside.weight > 0]
+    apart = np.abs(found - batch.extra_targets.logprob)[batch.extra_targets.weight > 0]
     assert apart.size == sum(len(s.rationale) for s in drawn(engine, 1.0)) and apart.max() < 1e-4
 
 

@@ -37,7 +37,7 @@ def rows_of(other, k, mesh, sequences=SEQUENCES):
     found = distillation.predict(*other, sequences, k, V, 2, 16, 2, mesh)
     ends = np.cumsum([s.targets for s in sequences])
     soft = [
-        s._replace(beside=SoftTargets(*(part[end - s.targets : end] for part in found)))
+        s._replace(extra_targets=SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
     return pack(soft, 16, 2)
@@ -91,8 +91,8 @@ def test_tokens_without_predictions_change_nothing(tiny_model, other, one_device
     config, params = tiny_model
     rows = rows_of(other, 8, one_device)
     loss, gradients = compute(ReverseKL(), config, params, rows, 1)
-    ids = np.where(rows.beside.weight[..., None] > 0, rows.beside.ids, 77)
-    changed = rows._replace(beside=rows.beside._replace(ids=ids))
+    ids = np.where(rows.extra_targets.weight[..., None] > 0, rows.extra_targets.ids, 77)
+    changed = rows._replace(extra_targets=rows.extra_targets._replace(ids=ids))
     same, equal = compute(ReverseKL(), config, params, changed, 1)
     assert float(loss["loss"]) == float(same["loss"])
     jax.tree.map(np.testing.assert_array_equal, gradients, equal)

@@ -31,7 +31,7 @@ compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 def step(model, sequences, share, accumulate=1):
     rows = pack(sequences, 24, 2)
-    objective = SoftTargetSFT(share, 0.3) if rows.beside else SFT(0.3)
+    objective = SoftTargetSFT(share, 0.3) if rows.extra_targets else SFT(0.3)
     return compute(objective, *model, rows, accumulate)
 
 
@@ -43,7 +43,7 @@ def with_soft(sequences, found):
     """Returns the sequences with their part of what was predicted for all."""
     ends = np.cumsum([s.targets for s in sequences])
     return [
-        s._replace(beside=SoftTargets(*(part[end - s.targets : end] for part in found)))
+        s._replace(extra_targets=SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
 
@@ -173,7 +173,7 @@ def test_a_student_that_descends_comes_closer_to_the_assistant(tiny_model, other
 def test_soft_targets_are_packed_beside_their_targets():
     soft = [
         s._replace(
-            beside=SoftTargets(
+            extra_targets=SoftTargets(
                 np.full((s.targets, 2), i + 1),
                 np.full((s.targets, 2), -0.5 * i),
                 np.ones(s.targets),
@@ -188,19 +188,19 @@ def test_soft_targets_are_packed_beside_their_targets():
     expected = [[1] * 6 + [2] * 5 + [0] * 2, [4] * 7 + [5] * 4]
     for row, ids in enumerate(expected):
         filled = slice(0, len(ids))
-        np.testing.assert_array_equal(rows.beside.ids[row, filled, 1], ids)
-        np.testing.assert_array_equal(rows.beside.weight[row, filled], np.array(ids) > 0)
-        assert rows.beside.weight[row, len(ids) :].sum() == 0
-    assert rows.beside.logprobs[1, 8, 0] == -2.0
+        np.testing.assert_array_equal(rows.extra_targets.ids[row, filled, 1], ids)
+        np.testing.assert_array_equal(rows.extra_targets.weight[row, filled], np.array(ids) > 0)
+        assert rows.extra_targets.weight[row, len(ids) :].sum() == 0
+    assert rows.extra_targets.logprobs[1, 8, 0] == -2.0
     plain = pack(SEQUENCES, 24, 2)
-    assert plain.beside is None
-    chex.assert_trees_all_equal(rows._replace(beside=None), plain)
+    assert plain.extra_targets is None
+    chex.assert_trees_all_equal(rows._replace(extra_targets=None), plain)
 
 
 def test_batches_carry_them(tiny_model):
     soft = [
         s._replace(
-            beside=SoftTargets(
+            extra_targets=SoftTargets(
                 np.full((s.targets, 2), i + 1), np.zeros((s.targets, 2)), np.ones(s.targets)
             )
         )
@@ -208,10 +208,10 @@ def test_batches_carry_them(tiny_model):
     ]
     rows = pack(soft, 24, 2)
     batch, _ = Shuffled(rows, 3, 1, seed=0).next_batch()
-    assert batch.beside.ids.shape == (3, *rows.beside.ids.shape[1:])
-    for tokens, ids in zip(batch.tokens, batch.beside.ids):
+    assert batch.extra_targets.ids.shape == (3, *rows.extra_targets.ids.shape[1:])
+    for tokens, ids in zip(batch.tokens, batch.extra_targets.ids):
         (row,) = [r for r in range(2) if (rows.tokens[r] == tokens).all()] or [None]
-        expected = 0 if row is None else rows.beside.ids[row]
+        expected = 0 if row is None else rows.extra_targets.ids[row]
         np.testing.assert_array_equal(ids, expected)
 
 

@@ -41,7 +41,7 @@ FLOOR = 1e-6  # of the rest's probability, a difference of f32 numbers near one
 
 
 class SoftTargets(NamedTuple):
-    """Another model's predictions at targets: its K most probable tokens (`Rows.beside`).
+    """Another model's predictions at targets: its K most probable tokens (`Rows.extra_targets`).
 
     Attributes:
       ids: int32[..., K].
@@ -84,9 +84,9 @@ class SoftTargetSFT:
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
         """Returns the sums of the losses in nats, and the number of tokens without padding."""
-        assert batch.beside is not None, "the rows have no soft targets"
+        assert batch.extra_targets is not None, "the rows have no soft targets"
         hidden, output, target = at_targets(model, params, batch, dropout)
-        soft = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batch.beside)
+        soft = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batch.extra_targets)
         return part_sums(token_losses(hidden, output, target, soft, self.weight), batch)
 
 
@@ -124,7 +124,7 @@ def token_losses(
 
 @dataclasses.dataclass(frozen=True)
 class ReverseKL:
-    """The reverse KL of rows whose tokens have soft targets (`Rows.beside`).
+    """The reverse KL of rows whose tokens have soft targets (`Rows.extra_targets`).
 
     Attributes:
       name: of the objective.
@@ -134,7 +134,7 @@ class ReverseKL:
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that have soft targets."""
-        return {"kl": batch.beside.weight.sum()}
+        return {"kl": batch.extra_targets.weight.sum()}
 
     def weights(self, counts: Parts) -> Parts:
         """Returns 1."""
@@ -144,9 +144,9 @@ class ReverseKL:
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
         """Returns the sum of the KL in nats, and the number of tokens without padding."""
-        assert batch.beside is not None, "the rows have no soft targets"
+        assert batch.extra_targets is not None, "the rows have no soft targets"
         hidden, output, _ = at_targets(model, params, batch, dropout)
-        ids, other, weight = (a.reshape(-1, *a.shape[2:]) for a in batch.beside)
+        ids, other, weight = (a.reshape(-1, *a.shape[2:]) for a in batch.extra_targets)
         kl = divergence(logprobs_at(hidden, output, ids), other)
         tokens = (batch.segments > 0).sum().astype(jnp.float32)
         return {"kl": (kl * weight).sum()}, {"tokens": tokens}

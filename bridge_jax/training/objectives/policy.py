@@ -26,7 +26,7 @@ from bridge_jax.training.objectives.sft import at_targets
 
 
 class PolicyTargets(NamedTuple):
-    """The advantage of each token of a sample, and its log-probabilities (`Rows.beside`).
+    """The advantage of each token of a sample, and its log-probabilities (`Rows.extra_targets`).
 
     All are f32[...].
 
@@ -64,8 +64,7 @@ class Policy:
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""
-        beside: Any = batch.beside
-        count: jax.Array = beside.weight.sum()
+        count: jax.Array = batch.extra_targets.weight.sum()
         return dict.fromkeys((*self._parts, "drift", "clipped"), count)
 
     def weights(self, counts: Parts) -> Parts:
@@ -87,20 +86,20 @@ class Policy:
         clip has cut off.
         """
         logprob = sampled_logprobs(model, params, batch, self.temperature, dropout)
-        old, weight = batch.beside.logprob, batch.beside.weight
+        old, weight = batch.extra_targets.logprob, batch.extra_targets.weight
         # Of forced tokens the old log-probability may be -inf.
-        change = jnp.where(weight > 0, logprob - old, 0.0)
-        ratio, gain = jnp.exp(change), batch.beside.advantage
-        clipped = jnp.clip(ratio, 1 - self.clip_low, 1 + self.clip_high)
-        surrogate = jnp.minimum(ratio * gain, clipped * gain)
-        distance = ratio * (logprob - batch.beside.reference)
-        sums = {"policy": (-surrogate * weight).sum(), "kl": (distance * weight).sum()}
+        log_ratio = jnp.where(weight > 0, logprob - old, 0.0)
+        ratio, gain = jnp.exp(log_ratio), batch.extra_targets.advantage
+        clipped_ratio = jnp.clip(ratio, 1 - self.clip_low, 1 + self.clip_high)
+        surrogate = jnp.minimum(ratio * gain, clipped_ratio * gain)
+        kl = ratio * (logprob - batch.extra_targets.reference)
+        sums = {"policy": (-surrogate * weight).sum(), "kl": (kl * weight).sum()}
         sums = {part: sums[part] for part in self._parts}
-        drift = jnp.abs(change)
+        abs_log_ratio = jnp.abs(log_ratio)
         logged = {
-            "drift": drift.sum(),
-            LARGEST + "drift": drift.max(),
-            "clipped": ((clipped * gain < ratio * gain) * weight).sum(),
+            "drift": abs_log_ratio.sum(),
+            LARGEST + "drift": abs_log_ratio.max(),
+            "clipped": ((clipped_ratio * gain < ratio * gain) * weight).sum(),
             "tokens": (batch.segments > 0).sum().astype(jnp.float32),
         }
         return sums, jax.lax.stop_gradient(logged)
