@@ -46,7 +46,6 @@ class Run:
       workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
       phase: the part of the run after which it stops, a key of `methods.parts`.
-      devices: of the mesh, by default all.
       keeps: whether anything is written; False to look at what would be done.
 
     Attributes:
@@ -61,7 +60,6 @@ class Run:
         workdir: Path,
         shared: Path | None = None,
         phase: str = "all",
-        devices: Any = None,
         keeps: bool = True,
     ):
         self.config = dataclasses.replace(validate(config), data=with_task_text(config.data))
@@ -72,7 +70,7 @@ class Run:
         self._plan = methods.stages(self.config)
         methods.stages(self.config, phase)  # There is such a part.
         cache = root / CACHE if keeps else None
-        self.inputs = Inputs(self.config, workdir, cache, self._hashes, devices)
+        self.inputs = Inputs(self.config, workdir, cache, self._hashes)
 
     @functools.cached_property
     def deep(self) -> dict[str, str]:
