@@ -43,14 +43,12 @@ class Run:
 
     Args:
       config: of the run; it is checked.
-      workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
       phase: the part of the run after which it stops, a key of `methods.parts`.
       keeps: whether anything is written; False to look at what would be done.
 
     Attributes:
       config: with the text of its task file in place of the file.
-      workdir: of the run.
       inputs: what the stages read from outside the run.
     """
 

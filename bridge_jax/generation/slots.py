@@ -90,7 +90,6 @@ def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: 
     """Returns empty slots.
 
     Args:
-      config: of the decoder.
       slots: B.
       length: tokens of a sequence, at most.
       new: M.

@@ -50,7 +50,6 @@ def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()
     """Returns the stages with the results of a part of a run, and those that they depend on.
 
     Args:
-      config: of the run.
       until: a key of `parts`.
       finished: stages whose results are taken as they are, so that nothing before them is needed.
 

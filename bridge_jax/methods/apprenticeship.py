@@ -334,7 +334,6 @@ def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
     pseudo-labels; and for `badge` the gradients.
 
     Args:
-      config: of the run.
       scored: whether there is an assistant to score the pool, for the report if not for the choice.
     """
     how, labelled = config.selection, config.data.labelled

@@ -185,7 +185,6 @@ def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ())
     """Returns the training on labels for comparison with a student, in as many steps by default.
 
     Args:
-      config: of the run.
       compared: the student's training on rationales.
       then: its trainings after that, each for a given number of steps.
     """

@@ -248,7 +248,6 @@ def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str,
     """Returns the test of a control at every budget.
 
     Args:
-      config: of the run.
       control: how budgets are kept.
       trained_by: the stage that trains at budgets.
       before: argument -> stage, of the student before.

@@ -153,7 +153,6 @@ def test_stage(
     """Returns the test of a model.
 
     Args:
-      config: of the run.
       artifact: the test's row.
       made: the stage that trained the model; None is the checkpoint.
       mode: the prompt with which it is asked.
@@ -173,7 +172,6 @@ def student_test_stages(config: RunConfig, mode: Mode, others: Sequence[Stage] =
     """Returns the tests of the student: as trained, and before where the config asks for it.
 
     Args:
-      config: of the run.
       mode: how all are asked.
       others: the tests of other students, before that of the trained one.
     """
@@ -189,7 +187,6 @@ def trained_test_stages(config: RunConfig, made: Artifact, mode: Mode) -> list[S
     """Returns the test of the trained student, and its answers to dev where they are asked for.
 
     Args:
-      config: of the run.
       made: the stage that trained it last.
       mode: the prompt with which it is asked.
     """

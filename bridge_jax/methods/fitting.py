@@ -60,7 +60,6 @@ def train_spec(config: RunConfig, setting: str, mode: Mode | None = None) -> Tra
     """Returns the parameters of the training under a key of the config, such as "warmup.train".
 
     Args:
-      config: of the run.
       setting: the key.
       mode: the prompt with which the trained model is asked.
     """

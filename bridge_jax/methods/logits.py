@@ -163,7 +163,6 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
     """Returns the stage, if there is a weight on it.
 
     Args:
-      config: of the run.
       by: the stage that trained the assistant.
       mode: how it was asked for rationales.
       annotated: argument -> stage of the teacher's annotations, if there are any.

@@ -318,7 +318,6 @@ def stages(
     """Returns the stages that write rationales, retry rejected ones, and filter them.
 
     Args:
-      config: of the run.
       by: the stage that trained the assistant.
       mode: the prompt with which it is asked.
       into: the names of these stages: a round's, or those for the student.
@@ -348,7 +347,6 @@ def sample_stages(config: RunConfig, instructed: Mapping[str, str]) -> list[Stag
     """Returns the stage of the student's samples, if the filter reads them.
 
     Args:
-      config: of the run.
       instructed: argument -> stage of the student's instruction warm-up, if there is one.
     """
     how = config.rationales

@@ -92,7 +92,6 @@ def reinforce(
       params: the rollouts and the training.
       out: the folder of the stage.
       pool: the questions, with their gold answers.
-      student: the model.
       reading: renders its prompts.
       made: the stage that has trained it so far; None is its checkpoint.
       chosen: the selection, whose questions are left out; None leaves out none.

@@ -280,7 +280,6 @@ def rewrite(
       params: the budgets, and how the assistant writes.
       out: the folder of the stage.
       pool: the questions.
-      assistant: the model.
       count: returns the number of a text's tokens, the student's.
       annotated, judged: the stages of the long reasoning.
 
@@ -331,7 +330,6 @@ def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], workload:
     """Returns the stage that shortens the reasoning.
 
     Args:
-      config: of the run.
       how: the budgets, the limits and the number of tries.
       long: argument -> stage, of the long reasoning.
       workload: of all of it, at all budgets.

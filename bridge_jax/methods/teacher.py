@@ -201,7 +201,6 @@ def ask_questions(
       questions: of equal `rules.samples`.
       teacher: of `params`; a recorded one holds answers to these.
       retries: further replies to a question, where none is good.
-      workdir: of the run.
 
     Returns:
       The outcomes per question, and the bill.
@@ -272,7 +271,6 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
     Args:
       plans: of the stages that ask one teacher, out of one budget; at least one.
       count: counts tokens.
-      workdir: of the run.
 
     Returns:
       A note where the caps may not pay for all of them; "" where they will.
@@ -351,7 +349,6 @@ def quote(
       selected: number of examples that the first one asks about.
       pool: of the examples.
       count: counts tokens.
-      workdir: of the run.
 
     Returns:
       None where nobody is paid: the teacher is free, or the ledger has every answer.

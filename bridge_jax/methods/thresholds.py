@@ -117,7 +117,6 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
     """Returns the stages that choose the threshold, if the config asks for it.
 
     Args:
-      config: of the run.
       by: the stage that trained the assistant.
       mode: the prompt with which it is asked.
     """

@@ -57,7 +57,6 @@ def places_of(config: DecoderConfig, length: int, ahead: int) -> tuple[int, ...]
     """Returns T of each layer.
 
     Args:
-      config: of the decoder.
       length: the longest sequence.
       ahead: tokens of a sequence that are written before the first of them attends.
     """

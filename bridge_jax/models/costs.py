@@ -128,7 +128,6 @@ def generation_step(
     """Returns the cost of `rows` prompts of `width` tokens and `new` tokens after each.
 
     Args:
-      config: of the model.
       rows: sequences that are decoded together.
       width: tokens of a prompt.
       new: tokens that are decoded after it.

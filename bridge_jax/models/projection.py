@@ -93,7 +93,6 @@ class Projection(nn.Module):
     N H, K H, F or D.
 
     Attributes:
-      config: of the decoder.
       axes: logical names of W's axes: those that it sums over, then its features.
       features: sizes of the latter.
       bias: whether there is b, with those sizes.

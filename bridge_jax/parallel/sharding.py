@@ -146,7 +146,6 @@ def spec_for(
     Args:
       names: of the array's axes; None is replicated.
       shape: of the array.
-      mesh: the mesh.
     """
     places: list[str | tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
@@ -164,7 +163,6 @@ def parameter_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
 
     Args:
       boxed: parameters (or their shapes) with logical axis names, from `decoder.init`.
-      mesh: the mesh.
 
     Raises:
       UserError: an axis has no rule, or is not `REPLICABLE` and the mesh axes of its rule do not

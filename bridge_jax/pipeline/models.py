@@ -33,7 +33,6 @@ class Model:
     """A model in memory.
 
     Attributes:
-      config: of the decoder.
       params: on the mesh.
       tokenizer: of its checkpoint.
       mesh: where the parameters are.

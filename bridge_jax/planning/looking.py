@@ -47,9 +47,7 @@ class Look:
     """Holds the facts of a person's data that `launch.data` prints.
 
     Attributes:
-      config: of the run.
       splits: the examples, and the rows that are left out.
-      inputs: of the run.
       lengths: for each role, int[N], the tokens of the longest prompt of each example that was
         measured: of all, or of a random sample of many.
       most: for each role, the tokens of its longest prompt; of many examples those with the longest

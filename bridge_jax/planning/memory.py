@@ -127,7 +127,6 @@ def reading_step(
     """Compiles the reading of packed rows by a model that is not trained; returns its memory.
 
     Args:
-      config: of the model.
       rows: of the batch.
       width: tokens of a row.
       targets: of a row.

@@ -53,9 +53,7 @@ def outlook(
     """Returns what a run would do.
 
     Args:
-      config: of the run.
       stages: of the run, in order.
-      inputs: of the run.
       done: the finished stages with their seconds of work.
       to_run: the names of the others.
       quotes: what a teacher who is to be paid may cost.

@@ -136,7 +136,6 @@ def plan_stages(
     """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest.
 
     Args:
-      config: of the run.
       works: its stages that run a model.
       meshes: of each role.
       chip: that is planned for.

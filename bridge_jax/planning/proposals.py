@@ -34,7 +34,6 @@ def that_fits(
     result come first.
 
     Args:
-      config: of the run.
       stage: its plan, which does not fit.
       devices: that are planned for.
       chip: one of them.

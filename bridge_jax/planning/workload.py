@@ -139,8 +139,6 @@ class Lengths:
 
     Args:
       config: of the run, with the text of its task file in place of the file.
-      stages: of the run.
-      inputs: of the run.
 
     Attributes:
       pool: the examples of the pool; empty if lengths cannot be counted.
@@ -238,7 +236,6 @@ def opened(
     """Returns the stages of a run, and its sequence lengths; nothing is kept on the disk.
 
     Args:
-      config: of the run.
       devices: of the mesh, by default all; they may be those of another machine.
       hashes: of files, to share them between runs.
     """

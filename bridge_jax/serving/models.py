@@ -33,7 +33,6 @@ class TrainedRole:
     """The model of a role as a run has trained and tested it.
 
     Attributes:
-      config: of the run.
       made: the folder of the stage that trained it last.
       asking: how the run's tests ask it.
     """
@@ -141,7 +140,6 @@ def cap(tokenizer: Tokenizer, budgets: BudgetsConfig, budget: int, where: str) -
     """Returns where thinking is cut off at a budget, and a note for the user, or "".
 
     Args:
-      tokenizer: of the model.
       budgets: what the model was trained at.
       budget: tokens of thinking.
       where: the model's name in messages.

@@ -157,7 +157,6 @@ class Rendering:
     """Renders examples for one model, and keeps the ids.
 
     Attributes:
-      tokenizer: of the model.
       table_rows: of the model's embedding table.
       checkpoint: the model's name in messages.
       max_prompt_tokens: the longest prompt, in tokens.

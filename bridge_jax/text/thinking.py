@@ -39,7 +39,6 @@ class Thinking(NamedTuple):
         """Returns prompt, thinking and answer as a training sequence.
 
         Args:
-          tokenizer: of the model.
           prompt: ids.
           rationale: the thinking.
           answer: the answer alone.
@@ -70,7 +69,6 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
     """Returns how replies in a form are divided.
 
     Args:
-      tokenizer: of the model.
       form: `plain`, or `tags`.
       checkpoint: the name of the model, for messages.
 

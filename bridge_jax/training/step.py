@@ -94,7 +94,6 @@ def abstract_state(
     """Returns the state as `jax.ShapeDtypeStruct`s: moments and copies lie as their parameters do.
 
     Args:
-      optimizer: of the stage.
       params: arrays or `ShapeDtypeStruct`s with shardings.
       mesh: where counters are replicated.
       average, best: whether the state has these copies of the parameters.
@@ -153,7 +152,6 @@ def loss_and_gradients(
 
     Args:
       objective: what is minimised.
-      config: the model.
       params: what is trained: all parameters, or an adapter's.
       batch: a pytree of arrays; their first axis is the rows.
       accumulate: micro-batches; divides the rows.
@@ -219,8 +217,6 @@ def make_train_step(
 
     Args:
       objective: what is minimised.
-      config: the model.
-      optimizer: of the stage.
       accumulate: micro-batches of a step.
       shardings: of the new state; if the old state has them too, the step is compiled once.
       seed: of an adapter's dropout.

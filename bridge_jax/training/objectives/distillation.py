@@ -61,7 +61,6 @@ class SoftTargetSFT:
     Attributes:
       weight: w.
       rationale_share: a in a * L_rationale + (1 - a) * L_answer, as in SFT.
-      name: of the objective.
     """
 
     weight: float
@@ -124,11 +123,7 @@ def token_losses(
 
 @dataclasses.dataclass(frozen=True)
 class ReverseKL:
-    """The reverse KL of rows whose tokens have soft targets (`Rows.extra_targets`).
-
-    Attributes:
-      name: of the objective.
-    """
+    """The reverse KL of rows whose tokens have soft targets (`Rows.extra_targets`)."""
 
     name: str = "reverse_kl"
 

@@ -52,7 +52,6 @@ class Policy:
       clip_low, clip_high: r is clipped to [1 - low, 1 + high].
       kl: the weight of the KL.
       has_reference: whether there is a reference, so that the KL is known.
-      name: of the objective.
     """
 
     temperature: float = 1.0

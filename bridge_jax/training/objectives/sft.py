@@ -24,7 +24,6 @@ class SFT:
 
     Attributes:
       rationale_share: a.
-      name: of the objective.
     """
 
     rationale_share: float = 0.5
