@@ -1,7 +1,7 @@
 """BARD (2511.01470), its second phase: reinforcement learning at stated budgets.
 
 Each step asks the student some questions, each at one budget and several times. A reply's reward is
-its accuracy times its fidelity to the budget (`evaluation.rewards`), and what it gets above its
+its accuracy times its fidelity to the budget (`budget_rollouts.reward`), and what it gets above its
 group's mean is its advantage (`training.objectives.policy`). Replies are always the model's own
 (`methods.budget_rollouts`).
 """
