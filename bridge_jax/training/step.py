@@ -1,8 +1,8 @@
 """One jitted training step of any objective: gradients over micro-batches, update, metrics.
 
-The optimizer is AdamW with gradient clipping; the rate has a linear warm-up and a cosine decay. It
-is an input of the step and not part of the optimizer, so that trainings which differ only in their
-rates or in their number of steps are one compiled program.
+The optimizer is AdamW with gradient clipping. The learning rate, which has a linear warm-up and a
+cosine decay, is an input of the step and not part of the optimizer: trainings that differ only in
+their rates or in their number of steps are one compiled program.
 """
 
 import functools
