@@ -264,7 +264,7 @@ def test_the_gradients_of_a_projection(dtype):
     y = RNG.standard_normal((2, 3, 2, 4)).astype(np.float32)
     found, back = jax.vjp(lambda x, w: project(x, w, dtype), jnp.asarray(X), jnp.asarray(W))
     by_x, by_w = back(jnp.asarray(y))
-    to = rounded if dtype == jnp.bfloat16 else np.asarray
+    to = in_bf16 if dtype == jnp.bfloat16 else np.asarray
     x, w, y = to(X), to(W), to(y)
     near = {"rtol": 1e-5, "atol": 1e-5}
     np.testing.assert_allclose(found, np.einsum("BSX,XNH->BSNH", x, w), **near)
