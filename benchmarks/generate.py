@@ -75,10 +75,7 @@ def ours(model: Twins, asked: Sequence[Asked], slots: int) -> Written:
     ]
     settings = GenerationConfig(max(request.limit for request in asked), slots)
     engine = Engine(model.config, model.params, [-1], 0, settings, model.mesh)
-    tokens: list[list[int]] = [[] for _ in each]
-    for ended in engine.complete(each):
-        for index, done in ended:
-            tokens[index] = done.ids
+    tokens = [done.ids for done in engine.complete_all(each)]
     return Written(tokens, engine.busy)
 
 

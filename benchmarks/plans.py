@@ -27,7 +27,7 @@ from bridge_jax.parallel import chips
 from bridge_jax.parallel.chips import GIB
 from bridge_jax.planning import plan
 from bridge_jax.planning.memory import Memory
-from bridge_jax.planning.workload import Work, opened, workloads
+from bridge_jax.planning.workload import Work, list_work, opened
 from bridge_jax.progress import duration
 from configs.models import PAIRS
 
@@ -132,7 +132,7 @@ def section(planned: Plan, compiled: Compiled, tell: Callable[[str], None]) -> s
     config = config_io.override(config_io.load(Path(planned.config)), planned.changes)
     validate(config, has_data=bool(config.data.path))
     stages, lengths = opened(config, devices)
-    works, meshes = workloads(stages, lengths, planned.only), meshes_of(stages, lengths.inputs)
+    works, meshes = list_work(stages, lengths, planned.only), meshes_of(stages, lengths.inputs)
 
     def measure(work: Work, model: DecoderConfig, mesh: Mesh) -> Memory:
         return compiled.memory(planned.topology, work, model, mesh)

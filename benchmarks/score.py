@@ -33,14 +33,14 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.costs import Cost
 from bridge_jax.selection.scores import score
 from bridge_jax.text.packing import first_fit, pack
-from bridge_jax.text.prompts import Sequence as Example
+from bridge_jax.text.prompts import TrainingSequence
 
 BATCH_TOKENS = SelectionConfig.batch_tokens
 SIZES = {"30M": (16, 256), "135M": (16, 256), "1B": (8, 2048)}  # sequences and tokens
 TOGETHER = 8  # of theirs, of up to 512 tokens: as many tokens as a batch of ours has
 
 
-def ours(model: Twins, examples: Sequence[Example]) -> np.ndarray:
+def ours(model: Twins, examples: Sequence[TrainingSequence]) -> np.ndarray:
     """Returns f32[2, N]: NLL and entropy of each answer, in nats a token."""
     found = score(model.config, model.params, examples, BATCH_TOKENS, 0, model.mesh)
     return np.stack([found.nll, found.entropy])
@@ -60,7 +60,7 @@ class Padded(NamedTuple):
     weights: torch.Tensor
 
 
-def padded(examples: Sequence[Example], only_answers: bool) -> Padded:
+def padded(examples: Sequence[TrainingSequence], only_answers: bool) -> Padded:
     """Returns a batch whose model computes logits for all tokens, or for the answers alone."""
     width, longest = (max(n) for n in zip(*((e.length, len(e.answer)) for e in examples)))
     ids, mask = torch.zeros(2, len(examples), width, dtype=torch.long)
@@ -107,7 +107,9 @@ def theirs(
     return run
 
 
-def theirs_packed(model: Any, examples: Sequence[Example], width: int) -> Callable[[], np.ndarray]:
+def theirs_packed(
+    model: Any, examples: Sequence[TrainingSequence], width: int
+) -> Callable[[], np.ndarray]:
     """Returns what returns the same, with several examples in each row, and logits where needed."""
     rows = pack(examples, width, 0)
     order = np.concatenate(first_fit([e.length for e in examples], width))
@@ -148,7 +150,7 @@ def fixed_case(setup: Setup) -> Figures:
     model = setup.twins(setup.case)
     rows, width = (2, 32) if setup.quick else SIZES[setup.case]
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (rows, width)).tolist()
-    examples = [Example([row[0]], [], row[1:]) for row in tokens]
+    examples = [TrainingSequence([row[0]], [], row[1:]) for row in tokens]
     models, batches, order = by_dtype(model.model), [padded(examples, False)], range(rows)
     mine = partial(ours, model.frozen, examples)
     ways = {
@@ -169,7 +171,7 @@ def ragged_case(setup: Setup) -> Figures:
     for _ in range(count):
         prompt, answer = rng.integers((longest // 16, 1), (longest, 9))
         tokens = rng.integers(0, model.config.vocab_size, prompt + answer).tolist()
-        examples.append(Example(tokens[:prompt], [], tokens[prompt:]))
+        examples.append(TrainingSequence(tokens[:prompt], [], tokens[prompt:]))
     order = sorted(range(count), key=lambda i: examples[i].length)
     in_order = [[examples[i] for i in part] for part in cut(order, TOGETHER)]
     models = by_dtype(model.model)

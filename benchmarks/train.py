@@ -26,11 +26,10 @@ from bridge_jax.models import costs
 from bridge_jax.models.costs import Cost
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.text.packing import Rows, pack
-from bridge_jax.text.prompts import Sequence as Example
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import batches_in_order
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.step import copy, init_state, loss_sums, make_train_step
+from bridge_jax.training.step import copy, init_state, loss_sums, make_optimizer, make_train_step
 
 # All matrix products are kept, as torch keeps them; only what is between them is computed again.
 SETTINGS = TrainConfig(learning_rate=1e-3, remat="dots")
@@ -126,22 +125,24 @@ class Theirs:
 def fixed(vocab: int, rows: int, width: int) -> tuple[list[Rows], list[Inputs]]:
     """Returns one batch for each side, of random tokens, all but the first of a row learned."""
     tokens = np.random.default_rng(0).integers(0, vocab, (rows, width))
-    ours = pack([Example([row[0]], [], row[1:]) for row in tokens.tolist()], width, 0, packed=False)
+    ours = pack(
+        [TrainingSequence([row[0]], [], row[1:]) for row in tokens.tolist()], width, 0, packed=False
+    )
     ids = torch.tensor(tokens, device=DEVICE)
     return [ours], [{"input_ids": ids, "labels": ids}]
 
 
-def ragged(vocab: int, count: int, longest: int) -> list[Example]:
+def ragged(vocab: int, count: int, longest: int) -> list[TrainingSequence]:
     """Returns sequences of random tokens, up to `longest` of them, half of them learned."""
     rng = np.random.default_rng(0)
     found = []
     for length in rng.integers(longest // 16, longest, count, endpoint=True):
         tokens = rng.integers(0, vocab, length).tolist()
-        found.append(Example(tokens[: length // 2], [], tokens[length // 2 :]))
+        found.append(TrainingSequence(tokens[: length // 2], [], tokens[length // 2 :]))
     return found
 
 
-def padded(examples: Sequence[Example]) -> Inputs:
+def padded(examples: Sequence[TrainingSequence]) -> Inputs:
     """Returns a batch padded on the right."""
     shape = len(examples), max(e.length for e in examples)
     ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bridge_jax.library import generate as generate
     from bridge_jax.library import is_right as is_right
     from bridge_jax.library import load_model as load_model
+    from bridge_jax.library import rationale_of as rationale_of
     from bridge_jax.library import read_data as read_data
     from bridge_jax.library import run as run
     from bridge_jax.library import save as save
@@ -50,7 +51,9 @@ _HOMES = {
     "bridge_jax.data.example": "Example Splits",
     "bridge_jax.data.rows": "BadRowsError",
     "bridge_jax.errors": "UserError",
-    "bridge_jax.library": "generate is_right load_model read_data run save score select train",
+    "bridge_jax.library": (
+        "generate is_right load_model rationale_of read_data run save score select train"
+    ),
     "bridge_jax.pipeline.models": "Model",
     "bridge_jax.selection.scores": "Scores",
     "bridge_jax.training.objectives": "Objective",

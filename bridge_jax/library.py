@@ -31,13 +31,13 @@ from bridge_jax.config import (
 )
 from bridge_jax.config.fields import check
 from bridge_jax.data import sources
-from bridge_jax.data.answers import answer_of, is_correct
+from bridge_jax.data.answers import answer_of, is_correct, split_completion
 from bridge_jax.data.example import Example, Splits
 from bridge_jax.errors import UserError
 from bridge_jax.methods.checks import faults_of_training
-from bridge_jax.methods.fitting import Fit, dev_measure
+from bridge_jax.methods.fitting import TrainSpec, dev_measure
 from bridge_jax.methods.inputs import Examples
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.hub import checkpoint, export
 from bridge_jax.models.hub.checkpoint import planned_config
 from bridge_jax.models.layouts import choose
@@ -45,6 +45,7 @@ from bridge_jax.parallel import chips
 from bridge_jax.pipeline.models import Model, RoleModel
 from bridge_jax.selection import scores, strategies
 from bridge_jax.selection.scores import Scores
+from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training import batches, loop
@@ -184,16 +185,18 @@ def generate(
             asked.append(reading.prompt(prompt, mode))
         else:
             asked.append(model.tokenizer.render_chat([{"role": "user", "content": prompt}]))
-    written = [""] * len(asked)
-    for batch in model.engine(settings, seed).complete(asked):
-        for index, completion in batch:
-            written[index] = model.tokenizer.decode(completion.ids)
-    return written
+    written = model.engine(settings, seed).complete_all(asked)
+    return [model.tokenizer.decode(completion.ids) for completion in written]
 
 
 def is_right(text: str, example: Example) -> bool:
     """Returns whether the answer in a text, after the last `Answer:`, is the gold one."""
     return is_correct(answer_of(text, example), example)
+
+
+def rationale_of(text: str) -> str:
+    """Returns the rationale in a text: what is before the last `Answer:`, or all of it."""
+    return split_completion(text)[0]
 
 
 def train(
@@ -242,12 +245,12 @@ def train(
         config = dataclasses.replace(config, param_dtype=jnp.float32)
         params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
     objective = objective or SFT(settings.rationale_weight)
-    rows = objective.rows(sequences, settings.row_tokens, model.tokenizer.pad_id)
+    rows = pack(sequences, settings.row_tokens, model.tokenizer.pad_id)
     measure = None
     if dev:
         writes = settings.dev_metric == "accuracy"
-        how = Fit(settings, seed, objective, mode, GenerationConfig() if writes else None)
-        measure = dev_measure(how, model, reading, Examples(dev, digest=""))
+        spec = TrainSpec(settings, seed, objective, mode, GenerationConfig() if writes else None)
+        measure = dev_measure(spec, model, reading, Examples(dev, digest=""))
     steps = batches.steps_of(rows, settings)
     with tempfile.TemporaryDirectory(prefix="bridge-jax-") as temporary:
         out = Path(folder or temporary)
@@ -259,15 +262,15 @@ def train(
             params,
             objective,
             batches.Shuffled(rows, settings.batch_rows, steps, seed),
-            steps,
-            settings,
-            seed,
-            model.mesh,
+            steps=steps,
+            config=settings,
+            seed=seed,
+            mesh=model.mesh,
             measure=measure,
         )
         shutil.rmtree(out / STATE, ignore_errors=True)
     if config.lora:
-        trained = lora.join(lora.split(params)[1], trained)
+        trained = projection.combine(projection.split(params)[1], trained)
     return dataclasses.replace(model, config=config, params=trained)
 
 

@@ -43,15 +43,12 @@ class Run:
 
     Args:
       config: of the run; it is checked.
-      workdir: of the run.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
       phase: the part of the run after which it stops, a key of `methods.parts`.
-      devices: of the mesh, by default all.
       keeps: whether anything is written; False to look at what would be done.
 
     Attributes:
       config: with the text of its task file in place of the file.
-      workdir: of the run.
       inputs: what the stages read from outside the run.
     """
 
@@ -61,7 +58,6 @@ class Run:
         workdir: Path,
         shared: Path | None = None,
         phase: str = "all",
-        devices: Any = None,
         keeps: bool = True,
     ):
         self.config = dataclasses.replace(validate(config), data=with_task_text(config.data))
@@ -72,7 +68,7 @@ class Run:
         self._plan = methods.stages(self.config)
         methods.stages(self.config, phase)  # There is such a part.
         cache = root / CACHE if keeps else None
-        self.inputs = Inputs(self.config, workdir, cache, self._hashes, devices)
+        self.inputs = Inputs(self.config, workdir, cache, self._hashes)
 
     @functools.cached_property
     def deep(self) -> dict[str, str]:
@@ -138,7 +134,7 @@ class Run:
         """Returns whether every stage is done, and the report written, with this config.
 
         Args:
-          careful: check the files of the stages too, and mend damaged ones.
+          careful: check the files of the stages too, and repair damaged ones.
         """
         written = read_json(self.workdir / "config.json") or {}
         written.pop(provenance.FIELD, None)

@@ -27,7 +27,7 @@ from launch.overrides import run_main
 
 if TYPE_CHECKING:
     from bridge_jax.generation.conversation import ChatModel, ChatReply, Conversation
-    from bridge_jax.serving.asking import AskingConfig
+    from bridge_jax.serving.models import AskingConfig
 
 _MODEL = flags.DEFINE_string(
     "model",

@@ -45,8 +45,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.pipeline.models import RoleModel
     from bridge_jax.report import page, summary
     from bridge_jax.report.workdir import load as load_run
-    from bridge_jax.serving import asking
-    from bridge_jax.serving.models import trained
+    from bridge_jax.serving.models import trained, write_asking
     from bridge_jax.text.prompts import SYSTEM_FILE, system_message_of
 
     logging.set_verbosity(logging.WARNING)
@@ -82,7 +81,7 @@ def main(assignments: list[str]) -> None:
         model.tokenizer.save(folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / SYSTEM_FILE).write_text(system_message_of(config.data, mode), encoding="utf-8")
-        asking.write(folder, found.asking)
+        write_asking(folder, found.asking)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:

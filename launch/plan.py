@@ -50,7 +50,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.methods.input_checks import notes_on
     from bridge_jax.parallel.chips import GIB
     from bridge_jax.planning import plan, proposals, tables
-    from bridge_jax.planning.workload import TrainingWork, expected, opened, workloads
+    from bridge_jax.planning.workload import TrainingWork, expected, list_work, opened
 
     # Nothing is written, so nothing is lost: Ctrl-C stops at once, also in the compiler.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -58,7 +58,7 @@ def main(assignments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     devices, chip, name = _machine()
     stages, lengths = opened(config, devices)
-    works = workloads(stages, lengths)
+    works = list_work(stages, lengths)
     meshes = meshes_of(stages, lengths.inputs)
     spending = expected(stages, lengths)
     console = Console(highlight=False, stderr=_JSON.value)

@@ -6,7 +6,7 @@ python -m launch.predict --model=models/student --data.path=new.jsonl \
 The model is an exported folder, the workdir of a run, or any checkpoint, whose task is then given
 by flags (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are JSON
 Lines or CSV, by the names of the files. Every setting with which a model is asked is a flag
-(`--generation.batch_size=128`; `bridge_jax.serving.asking`). A killed run goes on with the same
+(`--generation.batch_size=128`; `bridge_jax.serving.models`). A killed run goes on with the same
 command.
 
 Exits with 0, or with 1 if a row has an error; the others are answered all the same.

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bridge_jax.config import overlays
-from bridge_jax.config.io import Change
+from bridge_jax.config.io import Change, read_overlay
 from bridge_jax.errors import UserError, nearest
 
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -61,7 +60,7 @@ def changes(assignments: Sequence[str]) -> list[str | Change]:
     """
     found: list[str | Change] = []
     for path in _OVERLAY.value:
-        found += overlays.read(path)
+        found += read_overlay(path)
     return [*found, *assignments]
 
 

@@ -137,6 +137,11 @@ def test_an_answer_is_right_or_not(taught):
     assert not bj.is_right(f"So it is {example.answer}.", example)
 
 
+def test_a_rationale_is_what_is_before_the_last_answer():
+    assert bj.rationale_of("Half of 8.\nAnswer: 3\nNo.\nAnswer: 4") == "Half of 8.\nAnswer: 3\nNo."
+    assert bj.rationale_of("No answer yet.") == "No answer yet."
+
+
 def test_selection_takes_the_pool_that_was_scored():
     pool = bj.read_data(bj.DataConfig(pool=8, test=1)).pool
     scores = Scores(*np.arange(24, dtype=np.float32).reshape(3, 8), np.eye(8, dtype=np.float32))

@@ -109,12 +109,12 @@ class RunConfig:
 
     Attributes:
       name: shown in the report.
-      method: `bridge`, or a baseline: the student learns from the teacher's answers alone
-        (`direct`), from what the assistant writes after its warm-up, without a teacher (`self`), or
-        from the gold answers of the whole pool, without either (`labels`). Or `budgeted`: the
-        student learns to think for at most so many tokens (`thinking`); and `bard`, where
-        reinforcement learning follows (`reinforcement`). `on_policy` is `bridge`, after which the
-        student learns from the assistant on its own replies.
+      method: `bridge`, or a baseline: `direct` trains the student on the teacher's answers alone;
+        `self` on what the assistant writes after its warm-up, without a teacher; `labels` on the
+        gold answers of the whole pool, with neither. `budgeted` trains it to keep its thinking
+        within a stated number of tokens (`thinking`), and `bard` adds reinforcement learning
+        (`reinforcement`). `on_policy` is `bridge` with one more training: the student writes
+        replies, and learns from the assistant's predictions on them.
       form: how the student learns from a rationale: a `chain` of rationale and answer, or
         `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
         reason, the answer under a prompt for the answer, which is also how it is tested.
@@ -127,10 +127,11 @@ class RunConfig:
       on_long_prompt: a longer prompt is an error, or its question is cut: at its end, at its
         beginning (where options, and a question after its context, stand at the end), or in the
         middle. The run says how many are.
-      labels_training: with 0 epochs and steps, the default, it takes as many optimizer steps as the
-        student's training, and every other field that is at its default is as in
-        `student_training`. With method `labels`, as many steps or epochs as that says. Labels are
-        short, so as many epochs are fewer steps: then the report compares nothing, and says so.
+      labels_training: the training on labels. If its epochs and steps are both 0, the default, it
+        takes as many optimizer steps as the student's training, and fields at their defaults take
+        the values of `student_training`; with method `labels`, it takes the epochs or steps of
+        `student_training`. Labels are short: as many epochs are fewer steps, and then the report
+        makes no comparison, and says so.
       curves: where the curves of training go too, beside `metrics.jsonl`: `tensorboard` (its
         `--logdir` is the workdir), `wandb` (with the key in WANDB_API_KEY) or `trackio`.
     """

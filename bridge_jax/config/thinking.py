@@ -92,7 +92,7 @@ class ReinforcementConfig:
       samples: replies to each, whose mean reward is what an advantage is above.
       reward: accuracy times fidelity to the budget (`multiplied`); the same where brevity costs
         nothing (`ceiling`); or the mean of both (`added`), to see what that does
-        (`evaluation.rewards`).
+        (`methods.budget_rollouts`).
       temperature: of sampling; nothing is cut off.
       clip_low, clip_high: the ratio of a token's probabilities is clipped to
         [1 - clip_low, 1 + clip_high].

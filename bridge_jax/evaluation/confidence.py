@@ -24,7 +24,6 @@ def of_answer(tokenizer: Tokenizer, completion: Completion, start: int = 0) -> f
     Tokens of the frame ("Answer:", the end token) do not count.
 
     Args:
-      tokenizer: of the model.
       completion: with log-probabilities under the model itself.
       start: the first token of the answer's part, where thinking was divided off before.
 

@@ -155,12 +155,10 @@ def mean_over_seeds(values: Sequence[float]) -> tuple[float, float | None, float
 class Resampling:
     """Bootstrap draws shared by all numbers of a study, the same in every call and process.
 
-    Args:
-      count: R, replicates.
+    R below is `REPLICATES`.
     """
 
-    def __init__(self, count: int = REPLICATES):
-        self.count = count
+    def __init__(self):
         self._weights: dict[str, np.ndarray] = {}
 
     def accuracy(self, test: Sequence[str], right: Mapping[str, float]) -> np.ndarray:
@@ -182,15 +180,15 @@ class Resampling:
         """Returns f64[R]: the means over drawn seeds of f64[R] for each seed."""
         seeds = sorted(by_seed)
         stacked = np.stack([by_seed[seed] for seed in seeds])
-        drawn = _generator(f"seeds {seeds}").integers(len(seeds), size=(self.count, len(seeds)))
-        return stacked[drawn, np.arange(self.count)[:, None]].mean(1)
+        drawn = _generator(f"seeds {seeds}").integers(len(seeds), size=(REPLICATES, len(seeds)))
+        return stacked[drawn, np.arange(REPLICATES)[:, None]].mean(1)
 
     def _drawn(self, test: tuple[str, ...]) -> np.ndarray:
         """Returns f32[R, Q]: the number of draws of each question; integers, so sums are exact."""
         key = hashlib.sha256("\0".join(test).encode()).hexdigest()
         if key not in self._weights:
             n = len(test)
-            drawn = _generator(key).multinomial(n, np.full(n, 1 / n), size=self.count)
+            drawn = _generator(key).multinomial(n, np.full(n, 1 / n), size=REPLICATES)
             self._weights[key] = drawn.astype(np.float32)
         return self._weights[key]
 

@@ -14,6 +14,7 @@ unless slots are to be refilled.
 
 import collections
 import functools
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
 from bridge_jax.generation.slots import FORCED, PREFILL_TOKENS, UNLESS, RequestArrays, Size
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.layouts import as_generated
@@ -146,7 +147,7 @@ def prepare(
 @functools.lru_cache(maxsize=4)  # Of assistant and student, as they are trained and as read.
 def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
     def convert(params: Any) -> Any:
-        merged = lora.merged(config.lora, params) if config.lora else params
+        merged = projection.merged(config.lora, params) if config.lora else params
         return decoder.unstacked(jax.tree.map(lambda a: a.astype(plain.param_dtype), merged))
 
     places = jax.tree.map(lambda a: a.sharding, decoder.abstract_unstacked(plain, mesh))
@@ -279,7 +280,7 @@ class Engine:
                 with jax.set_mesh(self._mesh):
                     idle = sum(slot.request is None for slot in self._slots)
                     fresh = None
-                    if waiting and idle >= self._few:
+                    if waiting and idle >= self._refill_threshold:
                         now = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
                         running += len(now)
                         fresh = self._fill(asked, now)
@@ -293,6 +294,11 @@ class Engine:
             # The last call was made ahead: it wrote nothing.
         finally:
             self._abandon(run)
+
+    def complete_all(self, requests: Sequence[Sequence[int] | Request]) -> list[Completion]:
+        """Returns the completions of all requests, in their order; raises as `complete` does."""
+        found = dict(itertools.chain.from_iterable(self.complete(requests)))
+        return [found[index] for index in range(len(requests))]
 
     def stream(self, request: Sequence[int] | Request) -> Iterator[int]:
         """Yields the tokens of one completion as they are written, without the end token.
@@ -373,7 +379,7 @@ class Engine:
         self._size = count, length, new
 
     @property
-    def _few(self) -> int:
+    def _refill_threshold(self) -> int:
         """The number of slots that must be idle before they are refilled."""
         return -(-len(self._slots) // 16)
 
@@ -389,7 +395,7 @@ class Engine:
             *placed,
             self._seed,
             self._ends,
-            np.int32(self._few if refill else len(self._slots)),
+            np.int32(self._refill_threshold if refill else len(self._slots)),
             np.int32(steps),
         )
         self._calls += 1
@@ -439,15 +445,15 @@ class Engine:
     def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, RequestArrays]:
         """Puts requests into idle slots, and their prompts into the cache.
 
-        Those whose prompt begins like one that a slot of the chip holds already, or like an earlier
-        one of these, take that from there.
+        A prompt copies the longest prefix that it shares with a prompt in a slot of the same chip.
+        If that is one of these prompts, it is prefilled after it.
         """
         idle = [i for i, slot in enumerate(self._slots) if slot.request is None]
         on_chip = len(self._slots) // self._parts
         fresh, rows = np.zeros(len(self._slots), bool), _no_rows(len(self._slots))
-        first: list[tuple[int, np.ndarray]] = []  # Slots with prompts that others do not begin.
-        second: list[tuple[int, np.ndarray]] = []
-        firsts = _Prompts(len(self._slots), self._size[1])
+        prefill_now: list[tuple[int, np.ndarray]] = []
+        prefill_after: list[tuple[int, np.ndarray]] = []  # They copy from those above.
+        pending = _Prompts(len(self._slots), self._size[1])  # What is prefilled now.
         for at, index in zip(idle, indices):
             slot, request = self._slots[at], asked[index]
             slot.request, slot.since = index, self._calls + 1
@@ -457,14 +463,14 @@ class Engine:
             start = at // on_chip * on_chip
             new, old = (
                 prompts.shared(prompt, self._has_rings)[start : start + on_chip].max()
-                for prompts in (firsts, self._prompts)
+                for prompts in (pending, self._prompts)
             )
             if new > old:
-                second.append((at, prompt))
+                prefill_after.append((at, prompt))
             else:
-                first.append((at, prompt))
-                firsts.put(at, prompt)
-        for group in (first, second):
+                prefill_now.append((at, prompt))
+                pending.put(at, prompt)
+        for group in (prefill_now, prefill_after):
             self._prefill(group, on_chip)
         if self._has_rings:  # Decoding overwrites the beginning.
             self._prompts.drop(slice(None))

@@ -3,9 +3,9 @@
 They are compiled once for a model, a number of slots and their length: prompts, limits,
 temperatures and forced tokens are arrays.
 
-The last token of a prompt is not prefilled: decoding starts with it, as it goes on with any token
-that was drawn. So prefill needs no head, and the samples of one prompt differ only in how they
-are decoded.
+The last token of a prompt is not prefilled: it is the input of the first decoding step, as each
+sampled token is the input of the next. So prefill needs no head, and the samples of one prompt
+share all that is prefilled.
 """
 
 import functools
@@ -90,7 +90,6 @@ def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: 
     """Returns empty slots.
 
     Args:
-      config: of the decoder.
       slots: B.
       length: tokens of a sequence, at most.
       new: M.

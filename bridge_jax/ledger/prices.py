@@ -4,13 +4,13 @@ Money is whole numbers of nanodollars (10^-9 US dollars): sums are exact. A pric
 dollars per 10^6 tokens is one nanodollar a token, so vendors' prices, which have two or three
 decimals, need no rounding at all. Where it is needed, costs go up and caps go down.
 
-**Overruns.** A vendor that bills more than `max_output_tokens`, or more input than was estimated,
-breaks what the caps rest on: that a request costs its reservation at most. From the first such
-request on, every reservation for the model is as many times larger as the worst of them was, those
-of this run that are in flight or were cut off included. So only what was in flight when the first
-of them was settled can be spent beyond a cap. The ledger keeps this for later runs. (To stop at the
-first one would make a vendor unusable that bills a few tokens more than it was asked for, and would
-protect the caps no better.)
+**Overruns.** The caps hold because no request costs more than its reservation. A vendor may still
+bill more: more output than `max_output_tokens`, or more input than was estimated. After the first
+such request, all reservations for the model are multiplied by the largest ratio of cost to
+reservation seen so far, and so are those of requests that are in flight or were interrupted. A cap
+can therefore be exceeded only by requests that were in flight when the first overrun was settled.
+The ledger keeps the ratio for later runs. (Stopping at the first overrun would rule out vendors
+that bill a few tokens more than requested, and would protect the caps no better.)
 """
 
 import dataclasses

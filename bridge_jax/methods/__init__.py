@@ -18,9 +18,9 @@ METHODS: dict[str, Method] = {
     for found in (
         bridge.METHOD,
         on_policy.METHOD,
-        baselines.DIRECT,
-        baselines.SELF_TRAINING,
-        baselines.LABELS,
+        baselines.DIRECT_METHOD,
+        baselines.SELF_TRAINING_METHOD,
+        baselines.LABELS_METHOD,
         budgeted.METHOD,
         reinforcement.METHOD,
     )
@@ -50,7 +50,6 @@ def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()
     """Returns the stages with the results of a part of a run, and those that they depend on.
 
     Args:
-      config: of the run.
       until: a key of `parts`.
       finished: stages whose results are taken as they are, so that nothing before them is needed.
 
@@ -96,7 +95,7 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
 
 def asking(stages: Sequence[Stage]) -> Stage | None:
     """Returns the stage that asks the teacher about the pool, if there is one."""
-    of_pool = (s for s in paying(stages) if s.load and s.load.of not in ("test", "dev"))
+    of_pool = (s for s in paying(stages) if s.workload and s.workload.of not in ("test", "dev"))
     return next(of_pool, None)
 
 

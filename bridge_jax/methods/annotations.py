@@ -24,7 +24,7 @@ from bridge_jax.methods.teacher import Asking, CountTokens
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, record, rows
 from bridge_jax.pipeline.files import read_json, read_rows, read_what_is_left
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.teachers.replies import annotation
 
@@ -160,7 +160,7 @@ def kept_annotations(
     return found
 
 
-def mend(
+def repair(
     params: Asking,
     place: Folder,
     damaged: Collection[str],
@@ -324,7 +324,7 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(map(repr, ids[:3])) + more
 
 
-def annotations(config: RunConfig, selection: Artifact) -> Stage:
+def annotations_stage(config: RunConfig, selection: Artifact) -> Stage:
     """Returns the stage that asks the teacher about a selection."""
     reads = {
         "pool": inputs.POOL,
@@ -337,6 +337,6 @@ def annotations(config: RunConfig, selection: Artifact) -> Stage:
         recorded.append(inputs.RECORDED)
     if config.teacher.replay_from:
         recorded.append(inputs.REPLAY)
-    load = Load("selected", teacher.selected_count(config), samples=config.teacher.samples)
+    workload = Workload("selected", teacher.selected_count(config), samples=config.teacher.samples)
     params = teacher.asking(config)
-    return Stage(ANNOTATIONS, annotate, params, reads, load, mend, tuple(recorded))
+    return Stage(ANNOTATIONS, annotate, params, reads, workload, repair, tuple(recorded))

@@ -17,12 +17,12 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Completion
 from bridge_jax.methods import inputs
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import ByLength, Load, Stage
+from bridge_jax.pipeline.stages import ByLength, Stage, Workload
 from bridge_jax.pipeline.storage import WAY_OUT, Folder
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import Scores, gradients, score
@@ -105,7 +105,7 @@ class Warmup:
 
     fraction: float
     domains: tuple[str, ...]
-    how: Fit
+    how: TrainSpec
 
 
 def warm_up(
@@ -150,18 +150,18 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
     return order[:count]
 
 
-def warmup(config: RunConfig) -> list[Stage]:
+def warmup_stages(config: RunConfig) -> list[Stage]:
     """Returns the warm-up, if there is one."""
     chosen = config.warmup
     if not chosen.fraction:
         return []
-    how = fit_of(config, "warmup.train", "answer")
-    params = Warmup(chosen.fraction, chosen.domains, how)
-    load = Load("pool", share=chosen.fraction, text="answer")
-    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_of(how), load)]
+    spec = train_spec(config, "warmup.train", "answer")
+    params = Warmup(chosen.fraction, chosen.domains, spec)
+    workload = Workload("pool", share=chosen.fraction, text="answer")
+    return [Stage(WARMUP, warm_up, params, inputs.POOL_TO_ASSISTANT | dev_reads(spec), workload)]
 
 
-def warmed(config: RunConfig) -> dict[str, str]:
+def warmup_reads(config: RunConfig) -> dict[str, str]:
     """Returns argument -> stage of the assistant's warm-up, if there is one."""
     return {"warmed": WARMUP.name} if config.warmup.fraction else {}
 
@@ -195,7 +195,7 @@ def write_pseudo_labels(
 
 def labels_to_score(
     pool: Examples, reading: Rendering, pseudo_labels: Folder | None
-) -> Sequence[prompts.Sequence]:
+) -> Sequence[prompts.TrainingSequence]:
     """Returns a sequence for each example: the prompt for an answer, and a label or pseudo-label.
 
     Args:
@@ -207,7 +207,7 @@ def labels_to_score(
         return reading.own_answers(reading.labelled(pool, pool.digest))
     written = {row["id"]: row["ids"] for row in pseudo_labels.rows("pseudo_labels.jsonl")}
     asked = reading.prompts(pool, pool.digest, "answer")
-    found = [prompts.Sequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
+    found = [prompts.TrainingSequence(ids, [], written[e.id]) for e, ids in zip(pool, asked)]
     return reading.own_answers(found)
 
 
@@ -327,34 +327,33 @@ def choose(
     )
 
 
-def selection(config: RunConfig, scored: bool = True) -> list[Stage]:
+def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
     """Returns the selection, and before it the stages whose results the strategy uses.
 
     For `random` there are none; else the scores of the gold answers or, where the pool has none, of
     pseudo-labels; and for `badge` the gradients.
 
     Args:
-      config: of the run.
       scored: whether there is an assistant to score the pool, for the report if not for the choice.
     """
     how, labelled = config.selection, config.data.labelled
     plan: list[Stage] = []
     reads = {"pool": inputs.POOL, "mesh": inputs.MESH}
     if scored:
-        to_scores = inputs.POOL_TO_ASSISTANT | warmed(config)
+        to_scores = inputs.POOL_TO_ASSISTANT | warmup_reads(config)
         if not labelled:
             size = config.generation.batch_size
             params = PseudoLabelling(GenerationConfig(LABEL_TOKENS, size, temperature=0.0))
-            load = Load("pool", text="answer", modes=("answer",))
-            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, params, to_scores, load))
+            workload = Workload("pool", text="answer", modes=("answer",))
+            plan.append(Stage(PSEUDO_LABELS, write_pseudo_labels, params, to_scores, workload))
             to_scores = to_scores | {"pseudo_labels": PSEUDO_LABELS.name}
         params = PoolScoring(how.batch_tokens)
-        load = Load("pool", text="answer", batch=ByLength(how.batch_tokens))
-        plan.append(Stage(SCORES, score_pool, params, to_scores, load))
+        workload = Workload("pool", text="answer", batch=ByLength(how.batch_tokens))
+        plan.append(Stage(SCORES, score_pool, params, to_scores, workload))
         if how.strategy != "random":
             reads["scored"] = SCORES.name
         if how.strategy == "badge":
-            plan.append(Stage(GRADIENTS, score_pool, params, to_scores, load))
+            plan.append(Stage(GRADIENTS, score_pool, params, to_scores, workload))
             reads["graded"] = GRADIENTS.name
     params = Choosing(
         dataclasses.replace(how, size=0), selected_count(config), config.seed, labelled

@@ -1,6 +1,10 @@
-"""The methods that BRIDGE is compared with; each has a list of its steps."""
+"""The methods that BRIDGE is compared with, as lists of steps; and how labels are learned."""
 
-from bridge_jax.config import RunConfig
+import dataclasses
+from collections.abc import Sequence
+from itertools import chain
+
+from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.errors import require
 from bridge_jax.methods import (
     apprenticeship,
@@ -11,8 +15,19 @@ from bridge_jax.methods import (
     thresholds,
     tutoring,
 )
-from bridge_jax.methods.annotations import ANNOTATIONS, annotations
-from bridge_jax.pipeline.stages import Method, Stage
+from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
+from bridge_jax.methods.filtering import SFTTargets
+from bridge_jax.methods.fitting import TrainSpec, fit, train_spec
+from bridge_jax.methods.inputs import Examples
+from bridge_jax.pipeline.artifacts import TRAINED, Artifact
+from bridge_jax.pipeline.models import RoleModel
+from bridge_jax.pipeline.stages import Method, Stage, Workload
+from bridge_jax.pipeline.storage import Folder
+from bridge_jax.text.packing import pack
+from bridge_jax.text.rendering import Rendering
+from bridge_jax.training.batches import steps_of
+
+LABELS = Artifact("baselines/labels", "Training on the labels", "train", "student", TRAINED)
 
 
 def direct_stages(config: RunConfig) -> list[Stage]:
@@ -22,25 +37,25 @@ def direct_stages(config: RunConfig) -> list[Stage]:
     """
     return [
         *up_to_answers(config),
-        tutoring.direct(config, tutoring.STUDENT),
-        *evaluation.of_student(config, tutoring.student_mode(config)),
+        tutoring.direct_stage(config, tutoring.STUDENT),
+        *evaluation.student_test_stages(config, tutoring.student_mode(config)),
     ]
 
 
 def up_to_answers(config: RunConfig) -> list[Stage]:
     """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
     scored = config.selection.strategy != "random"
-    warmup = apprenticeship.warmup(config) if scored else []
+    warmup = apprenticeship.warmup_stages(config) if scored else []
     return [
         *warmup,
-        *apprenticeship.selection(config, scored),
+        *apprenticeship.selection_stages(config, scored),
         *held_out.stages(config),
-        annotations(config, apprenticeship.SELECTION),
-        *tutoring.instruction_warmup(config),
+        annotations_stage(config, apprenticeship.SELECTION),
+        *tutoring.instruction_stages(config),
     ]
 
 
-DIRECT = Method(
+DIRECT_METHOD = Method(
     "direct",
     "a direct distillation",
     (
@@ -64,17 +79,17 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
     """
     by = apprenticeship.WARMUP
     return [
-        *apprenticeship.warmup(config),
+        *apprenticeship.warmup_stages(config),
         *held_out.stages(config),
-        *tutoring.instruction_warmup(config),
-        *rationales.samples(config, tutoring.instructed(config)),
+        *tutoring.instruction_stages(config),
+        *rationales.sample_stages(config, tutoring.instruction_reads(config)),
         *thresholds.stages(config, by, "reason"),
         *rationales.stages(config, by, "reason"),
         *logits.stages(config, by, "reason", {}),
-        tutoring.student(config, {}),
-        *evaluation.of_student(config, tutoring.student_mode(config)),
-        evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
-        evaluation.test_of(config, evaluation.ASSISTANT, by),
+        tutoring.student_stage(config, {}),
+        *evaluation.student_test_stages(config, tutoring.student_mode(config)),
+        evaluation.test_stage(config, evaluation.ASSISTANT_BASE, None),
+        evaluation.test_stage(config, evaluation.ASSISTANT, by),
     ]
 
 
@@ -87,7 +102,7 @@ def _check_self_training(config: RunConfig) -> None:
     )
 
 
-SELF_TRAINING = Method(
+SELF_TRAINING_METHOD = Method(
     "self",
     "a self-training without a teacher",
     (
@@ -107,6 +122,106 @@ SELF_TRAINING = Method(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class AsLong:
+    """Parameters of a training on labels that takes as many steps as the student's.
+
+    Attributes:
+      how: it is trained, but for the number of steps.
+      targets: of the student.
+      epochs, batch_rows, row_tokens: of the student's training.
+      more: steps that the student is trained for after it.
+    """
+
+    how: TrainSpec
+    targets: SFTTargets
+    epochs: int
+    batch_rows: int
+    row_tokens: int
+    more: int = 0
+
+
+def teach_labels(
+    params: TrainSpec | AsLong,
+    out: Folder,
+    pool: Examples,
+    student: RoleModel,
+    reading: Rendering,
+    judged: Folder | None = None,
+    annotated: Folder | None = None,
+    instructed: Folder | None = None,
+    dev: Examples | None = None,
+) -> None:
+    """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline.
+
+    The rationales (`judged`) and the teacher's answers say nothing but how many steps the student
+    takes to learn them.
+    """
+    sequences = reading.labelled(pool, pool.digest)
+    if isinstance(params, AsLong):
+        targets = params.targets.of_pool(pool, judged, annotated)
+        learned = list(chain.from_iterable(params.targets.sequences(targets, reading)))
+        rows = pack(learned, params.row_tokens, 0)
+        steps = steps_of(rows, TrainConfig(epochs=params.epochs, batch_rows=params.batch_rows))
+        train = dataclasses.replace(params.how.train, steps=steps + params.more)
+        params = dataclasses.replace(params.how, train=train)
+    name = "student" if out.artifact == tutoring.STUDENT else "labels student"
+    fit(out, name, student.trainable(instructed), sequences, params, reading, dev)
+
+
+def student_on_labels_stage(config: RunConfig) -> Stage:
+    """Returns the training on labels as the run's own student."""
+    params = _on_labels(config)
+    if not (params.train.epochs or params.train.steps):
+        own = config.student_training
+        train = dataclasses.replace(params.train, epochs=own.epochs, steps=own.steps)
+        params = dataclasses.replace(params, train=train)
+    workload = Workload("pool", text="answer")
+    reads = tutoring.student_reads(config, params)
+    return Stage(tutoring.STUDENT, teach_labels, params, reads, workload)
+
+
+def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ()) -> Stage:
+    """Returns the training on labels for comparison with a student, in as many steps by default.
+
+    Args:
+      compared: the student's training on rationales.
+      then: its trainings after that, each for a given number of steps.
+    """
+    more = sum(stage.params.how.train.steps for stage in then)
+    params = _on_labels(config)
+    reads, workload = tutoring.student_reads(config, params), Workload("pool", text="answer")
+    if params.train.epochs or params.train.steps:
+        return Stage(LABELS, teach_labels, params, reads, workload)
+    if steps := config.student_training.steps:
+        train = dataclasses.replace(params.train, steps=steps + more)
+        fixed = dataclasses.replace(params, train=train)
+        return Stage(LABELS, teach_labels, fixed, reads, workload)
+    # How many steps the student takes depends on the rationales that are kept.
+    for name in {"judged", "annotated"} & compared.reads.keys():
+        reads[name] = compared.reads[name]
+    workload = dataclasses.replace(workload, as_long_as=(compared, *then))
+    own = config.student_training
+    pace = own.epochs, own.batch_rows, own.row_tokens
+    as_long = AsLong(params, compared.params.targets, *pace, more)
+    return Stage(LABELS, teach_labels, as_long, reads, workload)
+
+
+def _on_labels(config: RunConfig) -> TrainSpec:
+    """Returns how labels are learned: as the student's training says where nothing else is set."""
+    chosen = config.labels_training
+    if not (chosen.epochs or chosen.steps):
+        default = TrainConfig()
+        fields = {field.name for field in dataclasses.fields(TrainConfig)} - {"epochs", "steps"}
+        taken = {
+            name: getattr(config.student_training, name)
+            for name in fields
+            if getattr(chosen, name) == getattr(default, name)
+        }
+        config = dataclasses.replace(config, labels_training=dataclasses.replace(chosen, **taken))
+    return train_spec(config, "labels_training", "answer")
+
+
 def labels_stages(config: RunConfig) -> list[Stage]:
     """Fine-tuning on labels: the student learns the gold answers of the whole pool.
 
@@ -114,9 +229,9 @@ def labels_stages(config: RunConfig) -> list[Stage]:
     """
     return [
         *held_out.stages(config),
-        *tutoring.instruction_warmup(config),
-        tutoring.labels(config),
-        *evaluation.of_student(config, "answer"),
+        *tutoring.instruction_stages(config),
+        student_on_labels_stage(config),
+        *evaluation.student_test_stages(config, "answer"),
     ]
 
 
@@ -129,7 +244,7 @@ def _check_labels(config: RunConfig) -> None:
     require(config.data.labelled, "data.labelled=false: method=labels trains on gold answers")
 
 
-LABELS = Method(
+LABELS_METHOD = Method(
     "labels",
     "a fine-tuning on labels",
     (*held_out.ALL, tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),

@@ -3,6 +3,7 @@
 from bridge_jax.config import RunConfig
 from bridge_jax.methods import (
     apprenticeship,
+    baselines,
     evaluation,
     held_out,
     logits,
@@ -11,7 +12,7 @@ from bridge_jax.methods import (
     thresholds,
     tutoring,
 )
-from bridge_jax.methods.annotations import ANNOTATIONS, annotations
+from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
 from bridge_jax.pipeline.stages import Method, Stage
 from bridge_jax.text.prompts import Mode
 
@@ -23,14 +24,14 @@ def stages(config: RunConfig) -> list[Stage]:
     by = rounds.last(config)
     plan = [
         # Phase 1, apprenticeship.
-        *apprenticeship.warmup(config),
-        *apprenticeship.selection(config),
+        *apprenticeship.warmup_stages(config),
+        *apprenticeship.selection_stages(config),
         *held_out.stages(config),
-        annotations(config, apprenticeship.SELECTION),
-        rationales.assistant(config, modes),
+        annotations_stage(config, apprenticeship.SELECTION),
+        rationales.assistant_stage(config, modes),
         # The student's samples may filter the assistant's rationales, in rounds too.
-        *tutoring.instruction_warmup(config),
-        *rationales.samples(config, tutoring.instructed(config)),
+        *tutoring.instruction_stages(config),
+        *rationales.sample_stages(config, tutoring.instruction_reads(config)),
         *rounds.stages(config, modes),
         # Phase 2, tutoring.
         *thresholds.stages(config, by, modes[-1]),
@@ -38,10 +39,10 @@ def stages(config: RunConfig) -> list[Stage]:
         *logits.stages(config, by, modes[-1], annotated),
     ]
     if "direct" in config.compare:
-        plan.append(tutoring.direct(config))
-    plan.append(tutoring.student(config, annotated))
+        plan.append(tutoring.direct_stage(config))
+    plan.append(tutoring.student_stage(config, annotated))
     if _compares_labels(config):
-        plan.append(tutoring.labels_beside(config, plan[-1]))
+        plan.append(baselines.labels_stage(config, plan[-1]))
     return plan + _tests(config)
 
 
@@ -62,15 +63,17 @@ def _tests(config: RunConfig) -> list[Stage]:
     mode = tutoring.student_mode(config)
     others = []
     if "direct" in config.compare:
-        others.append(evaluation.test_of(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode))
+        others.append(
+            evaluation.test_stage(config, evaluation.STUDENT_DIRECT, tutoring.DIRECT, mode)
+        )
     if _compares_labels(config):
         others.append(
-            evaluation.test_of(config, evaluation.STUDENT_LABELS, tutoring.LABELS, "answer")
+            evaluation.test_stage(config, evaluation.STUDENT_LABELS, baselines.LABELS, "answer")
         )
     return [
-        *evaluation.of_student(config, mode, others),
-        evaluation.test_of(config, evaluation.ASSISTANT_BASE, None),
-        evaluation.test_of(config, evaluation.ASSISTANT, rounds.last(config)),
+        *evaluation.student_test_stages(config, mode, others),
+        evaluation.test_stage(config, evaluation.ASSISTANT_BASE, None),
+        evaluation.test_stage(config, evaluation.ASSISTANT, rounds.last(config)),
     ]
 
 
@@ -93,7 +96,7 @@ METHOD = Method(
     (
         *UP_TO_STUDENT,
         tutoring.DIRECT,
-        tutoring.LABELS,
+        baselines.LABELS,
         *evaluation.OF_ASSISTANT,
         evaluation.STUDENT_BASE,
         evaluation.STUDENT_INSTRUCT,

@@ -2,6 +2,10 @@
 
 A group is the replies to one question at one budget. Groups whose replies all get the same reward
 teach nothing, and other questions are asked instead.
+
+A reward combines accuracy and fidelity to the budget. The paper (BARD, 2511.01470) multiplies the
+two. The form of the fidelity is our choice: 1 from half the budget to all of it, falling to 0 at a
+quarter above, and to 0.7 for a reply without thinking.
 """
 
 import collections
@@ -13,15 +17,14 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import numpy as np
 
-from bridge_jax.config import GenerationConfig, ReinforcementConfig
+from bridge_jax.config import GenerationConfig, ReinforcementConfig, Reward
 from bridge_jax.data.answers import is_correct
 from bridge_jax.data.example import Example
-from bridge_jax.evaluation import rewards
 from bridge_jax.evaluation.metrics import spread_of_thinking
 from bridge_jax.generation import budgets
 from bridge_jax.generation.engine import Completion, Engine, Request
 from bridge_jax.methods import rollouts
-from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.methods.rollouts import Record
 from bridge_jax.parallel import hosts
 from bridge_jax.parallel.hosts import fetch
@@ -32,6 +35,9 @@ from bridge_jax.text import packing, prompts
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking
 from bridge_jax.training.objectives.policy import PolicyTargets, reference_logprobs
+
+_ABOVE = 0.25  # Share of the budget above it at which nothing is left.
+_BELOW = 0.3  # Lost by a reply without thinking.
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +76,62 @@ class Reinforcing:
       generation: how the model writes.
     """
 
-    how: Fit
+    how: TrainSpec
     replies: ReinforcementConfig
     form: Form
     answer_tokens: int
     generation: GenerationConfig
+
+
+def fidelity(thinking: int, budget: int, floor: bool = True) -> float:
+    """Returns how well `thinking` tokens keep to a budget, in [0, 1].
+
+    Args:
+      thinking: tokens.
+      budget: tokens, at least 1.
+      floor: whether less than half of the budget costs something too.
+    """
+    above = max(0, thinking - budget) / (_ABOVE * budget)
+    below = max(0.0, 0.5 * budget - thinking) / (0.5 * budget) if floor else 0.0
+    return min(1.0, max(0.0, 1 - above - _BELOW * below))
+
+
+def reward(kind: Reward, right: bool, ended: bool, thinking: int, budget: int) -> float:
+    """Returns the reward of a reply, in [0, 1].
+
+    Args:
+      kind: `multiplied`, accuracy times fidelity; `ceiling`, the same without a cost of brevity;
+        `added`, the mean of both, which also pays for a wrong reply that keeps to the budget.
+      right: whether its answer is the gold one; a reply without an answer is not.
+      ended: whether the model ended it itself; otherwise it gets nothing.
+      thinking: tokens.
+      budget: tokens.
+    """
+    if not ended:
+        return 0.0
+    kept = fidelity(thinking, budget, floor=kind != "ceiling")
+    return (right + kept) / 2 if kind == "added" else right * kept
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """Returns each reward of a group less their mean, not divided by their deviation.
+
+    Dividing weighs questions by how unlikely their rarer outcome is (Dr. GRPO, 2503.20783).
+    """
+    mean = sum(rewards) / len(rewards)
+    return [reward - mean for reward in rewards]
+
+
+def teaches(kind: Reward, rewards: Sequence[float], right: Sequence[bool]) -> bool:
+    """Returns whether a group has a signal: its rewards differ.
+
+    Where accuracy and fidelity are added, groups whose replies are all right or all wrong are left
+    out too: all-wrong ones differ in length alone, and would teach short wrong answers (the other
+    rewards are 0 there), so that the comparison would be confounded.
+    """
+    if kind == "added" and len(set(right)) == 1:
+        return False
+    return max(rewards) - min(rewards) > 1e-9
 
 
 class Group(NamedTuple):
@@ -122,7 +179,7 @@ class Rollouts:
         """Goes to a position."""
         self._group, self._step = state["group"], state["step"]
 
-    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+    def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
         """Returns rows of replies by the model with these parameters, and their figures."""
         self._engine.update(params)
         how = self._params.replies
@@ -132,7 +189,7 @@ class Rollouts:
         while len(kept) < how.groups and len(asked) < most:
             found = self._ask(min(how.groups - len(kept), most - len(asked)))
             asked += found
-            kept += [g for g in found if rewards.teaches(how.reward, g.rewards, g.right)]
+            kept += [g for g in found if teaches(how.reward, g.rewards, g.right)]
         sequences = [sequence for group in kept for sequence in self._sequences(group)]
         if not kept:
             _log.warning(
@@ -162,7 +219,7 @@ class Rollouts:
             for sample in range(how.samples):
                 stream = number * how.samples + sample
                 requests.append(Request(prompt, limit, how.temperature, 1.0, stream))
-        written = rollouts.complete(self._engine, requests)
+        written = self._engine.complete_all(requests)
         self._group += count
         examples = [example for example, _ in chosen for _ in range(how.samples)]
         replies = [
@@ -188,28 +245,26 @@ class Rollouts:
         right: list[bool],
     ) -> Group:
         found = [
-            rewards.reward(
-                self._params.replies.reward, ok, each.ended, reply.thinking, example.budget
-            )
+            reward(self._params.replies.reward, ok, each.ended, reply.thinking, example.budget)
             for ok, each, reply in zip(right, written, replies)
         ]
         return Group(example, prompt, written, replies, right, found)
 
-    def _sequences(self, group: Group) -> list[prompts.Sequence]:
+    def _sequences(self, group: Group) -> list[prompts.TrainingSequence]:
         """Returns the training sequences of a group."""
         found = []
-        for each, gain in zip(group.written, rewards.advantages(group.rewards)):
+        for each, gain in zip(group.written, advantages(group.rewards)):
             ids = rollouts.drawn_tokens(each)
             ones = np.ones(len(ids), np.float32)
             logprobs = np.asarray(each.sampled_logprobs, np.float32)
-            beside = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
-            found.append(prompts.Sequence(group.prompt, ids, [], beside))
+            extra_targets = PolicyTargets(gain * ones, logprobs, 0 * ones, ones)
+            found.append(prompts.TrainingSequence(group.prompt, ids, [], extra_targets))
         return found
 
-    def _rows(self, sequences: list[prompts.Sequence]) -> packing.Rows:
+    def _rows(self, sequences: list[prompts.TrainingSequence]) -> packing.Rows:
         """Returns packed rows; without sequences, a batch without a token to learn from."""
         pad_id = self._model.tokenizer.pad_id
-        none = prompts.Sequence(
+        none = prompts.TrainingSequence(
             [pad_id], [pad_id], [], PolicyTargets(*np.zeros((4, 1), np.float32))
         )
         return rollouts.packed_rows(self._params.how, sequences or [none], pad_id)
@@ -223,7 +278,7 @@ class Rollouts:
             placed = shard_batch(found, mesh)
             logprobs = reference_logprobs(config, params, placed, self._params.replies.temperature)
             told = fetch(logprobs)[: len(found.tokens)]
-        return found._replace(beside=found.beside._replace(reference=told))
+        return found._replace(extra_targets=found.extra_targets._replace(reference=told))
 
     def _figures(self, asked: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
         """Returns what is logged of a step: of all groups that were asked."""
@@ -255,7 +310,7 @@ class Rollouts:
 
 def _told(group: Group) -> list[dict[str, Any]]:
     """Returns the rows of a group's replies, without their step."""
-    gains = rewards.advantages(group.rewards)
+    gains = advantages(group.rewards)
     return [
         {
             "id": group.example.id,

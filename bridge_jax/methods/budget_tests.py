@@ -14,7 +14,7 @@ from bridge_jax.methods import held_out, inputs
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.pipeline.artifacts import Artifact, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
@@ -248,7 +248,6 @@ def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str,
     """Returns the test of a control at every budget.
 
     Args:
-      config: of the run.
       control: how budgets are kept.
       trained_by: the stage that trains at budgets.
       before: argument -> stage, of the student before.
@@ -280,5 +279,5 @@ def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str,
     reads |= held_out.bought(config)
     reads |= {"made": trained_by} if trained else before
     each = (times if control == "sampled" else 1) * how.repeats
-    load = Load("test", samples=len(how.levels) * each)
-    return Stage(OF_CONTROL[control], run_test, params, reads, load)
+    workload = Workload("test", samples=len(how.levels) * each)
+    return Stage(OF_CONTROL[control], run_test, params, reads, workload)

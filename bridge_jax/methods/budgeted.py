@@ -29,19 +29,23 @@ from bridge_jax.methods import (
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.budget_tests import OF_CONTROL
 from bridge_jax.methods.filtering import RATIONALES, SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.shortening import ASKED, CHAINS, WRITTEN, Shortening, long_reasoning
 from bridge_jax.methods.teacher import held_out_count, selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Method, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
-from bridge_jax.text.prompts import Sequence as Tokens
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking, thinking_of
 
-BEFORE = {"bridge": bridge.METHOD, "direct": baselines.DIRECT, "self": baselines.SELF_TRAINING}
+BEFORE = {
+    "bridge": bridge.METHOD,
+    "direct": baselines.DIRECT_METHOD,
+    "self": baselines.SELF_TRAINING_METHOD,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +68,7 @@ class Training:
       form: how replies are divided.
     """
 
-    how: Fit
+    how: TrainSpec
     targets: SFTTargets
     unstated: bool
     form: Form
@@ -115,7 +119,7 @@ def teach(
 
 def sequences(
     items: Sequence[tuple[Example, int, str, str]], reading: Rendering, thinking: Thinking
-) -> list[Tokens]:
+) -> list[TrainingSequence]:
     """Returns the training sequence of each (example, budget, rationale, answer)."""
     found = []
     for example, budget, rationale, answer in items:
@@ -133,23 +137,25 @@ def stages(config: RunConfig) -> list[Stage]:
     how_short = Shortening(targets, how.levels, how.least, how.most, how.tries)
     which: Any = "pool" if how.after in ("bridge", "self") else "selected"
     count = 0 if which == "pool" else selected_count(config)
-    chains = shortening.stage(config, how_short, reads, Load(which, count, samples=len(how.levels)))
-    fitted = fit_of(config, "thinking.train", "reason")
+    chains = shortening.stage(
+        config, how_short, reads, Workload(which, count, samples=len(how.levels))
+    )
+    spec = train_spec(config, "thinking.train", "reason")
     made = _student_before(config)
     long = reads if how.unstated else {}
-    to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_of(fitted)
+    to_student = inputs.POOL_TO_STUDENT | {"chains": chains.name} | long | made | dev_reads(spec)
     times = len(how.levels) + how.unstated
-    load = Load(which, count, samples=times)
-    training = Training(fitted, targets, how.unstated, how.form)
-    plan += [chains, Stage(BUDGETED, teach, training, to_student, load, check=check)]
+    workload = Workload(which, count, samples=times)
+    training = Training(spec, targets, how.unstated, how.form)
+    plan += [chains, Stage(BUDGETED, teach, training, to_student, workload, check=check)]
     tests = [
         budget_tests.stage(config, control, BUDGETED.name, made)
         for control in CONTROLS
         if control in how.controls
     ]
-    before = evaluation.test_of(config, UNBUDGETED, None)
+    before = evaluation.test_stage(config, UNBUDGETED, None)
     before = dataclasses.replace(before, reads={**before.reads, **made})
-    return [*plan, before, *evaluation.of_trained(config, BUDGETED, "reason"), *tests]
+    return [*plan, before, *evaluation.trained_test_stages(config, BUDGETED, "reason"), *tests]
 
 
 def _of_teacher(config: RunConfig) -> SFTTargets:
@@ -163,7 +169,7 @@ def _before(config: RunConfig) -> tuple[list[Stage], dict[str, str]]:
         earlier = BEFORE[after].stages(config)
         plan = [stage for stage in earlier if stage.artifact.work != "evaluate"]
         kept = () if after != "bridge" else config.compare
-        others = {"direct": tutoring.DIRECT.name, "labels": tutoring.LABELS.name}
+        others = {"direct": tutoring.DIRECT.name, "labels": baselines.LABELS.name}
         plan = [stage for stage in plan if stage.name not in {others[name] for name in kept}]
     else:
         plan = baselines.up_to_answers(config)

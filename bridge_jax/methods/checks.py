@@ -23,7 +23,7 @@ from bridge_jax.methods import (
     states_budgets,
 )
 from bridge_jax.methods.filtering import RATIONALES, THRESHOLD
-from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.teacher import (
     held_out_count,
@@ -34,11 +34,11 @@ from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.stages import Stage
 
 
-def fits(stages: Sequence[Stage]) -> Iterator[tuple[Stage, Fit]]:
-    """Yields the stages that train, each with how it does."""
+def trainings(stages: Sequence[Stage]) -> Iterator[tuple[Stage, TrainSpec]]:
+    """Yields the stages that train, each with how it trains."""
     for stage in stages:
         if stage.artifact.work == "train":
-            yield stage, stage.params if isinstance(stage.params, Fit) else stage.params.how
+            yield stage, stage.params if isinstance(stage.params, TrainSpec) else stage.params.how
 
 
 def meshes_of(stages: Sequence[Stage], inputs: Inputs) -> dict[Role, Meshes]:
@@ -161,15 +161,15 @@ def _faults_of_prices(teacher: TeacherConfig) -> Iterator[str]:
 
 def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
     longest = config.max_prompt_tokens + config.generation.max_new_tokens
-    for stage, fit in fits(stages):
-        load, tokens = stage.load, fit.train.row_tokens
-        is_short = not load or load.of == "instructions" or load.text == "answer"
+    for stage, spec in trainings(stages):
+        workload, tokens = stage.workload, spec.train.row_tokens
+        is_short = not workload or workload.of == "instructions" or workload.text == "answer"
         # A stage whose replies have lengths of their own checks them itself.
-        if load and load.replies:
-            is_short = load.replies.generation != config.generation
+        if workload and workload.replies:
+            is_short = workload.replies.generation != config.generation
         if not is_short and longest > tokens:  # Found here, not after the teacher has been paid.
             yield (
-                f"{fit.setting}.row_tokens={tokens} is too short for a prompt of "
+                f"{spec.setting}.row_tokens={tokens} is too short for a prompt of "
                 f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
                 f"generation.max_new_tokens={config.generation.max_new_tokens}"
             )
@@ -200,9 +200,9 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
             )
         if not lora.targets:
             yield f"{role}.lora.targets is empty: name a projection"
-    for stage, fit in fits(stages):
-        train, setting = fit.train, fit.setting
-        if stage.load and stage.load.as_long_as:  # The other training says how long.
+    for stage, spec in trainings(stages):
+        train, setting = spec.train, spec.setting
+        if stage.workload and stage.workload.as_long_as:  # The other training says how long.
             train = dataclasses.replace(train, epochs=1)
         yield from faults_of_training(train, setting + ".")
         if train.dev_every and "dev" not in stage.reads:

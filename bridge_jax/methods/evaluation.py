@@ -14,7 +14,7 @@ from bridge_jax.methods import held_out, inputs, tutoring
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, Role, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -147,13 +147,12 @@ def evaluate(
     write_completions(out, FILE, name, engine, measured_on, prompts, to_row)
 
 
-def test_of(
+def test_stage(
     config: RunConfig, artifact: Artifact, made: Artifact | None, mode: Mode = "reason"
 ) -> Stage:
     """Returns the test of a model.
 
     Args:
-      config: of the run.
       artifact: the test's row.
       made: the stage that trained the model; None is the checkpoint.
       mode: the prompt with which it is asked.
@@ -166,40 +165,38 @@ def test_of(
     if made:
         reads["made"] = made.name
     params = Testing(config.generation, mode, config.seed, most)
-    return Stage(artifact, evaluate, params, reads, Load("test", most, modes=(mode,)))
+    return Stage(artifact, evaluate, params, reads, Workload("test", most, modes=(mode,)))
 
 
-def of_student(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
+def student_test_stages(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
     """Returns the tests of the student: as trained, and before where the config asks for it.
 
     Args:
-      config: of the run.
       mode: how all are asked.
       others: the tests of other students, before that of the trained one.
     """
     tests = []
     if config.evaluation.student_before:
-        tests.append(test_of(config, STUDENT_BASE, None, mode))
+        tests.append(test_stage(config, STUDENT_BASE, None, mode))
         if config.instruct.examples:
-            tests.append(test_of(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
-    return [*tests, *others, *of_trained(config, tutoring.STUDENT, mode)]
+            tests.append(test_stage(config, STUDENT_INSTRUCT, tutoring.INSTRUCT, mode))
+    return [*tests, *others, *trained_test_stages(config, tutoring.STUDENT, mode)]
 
 
-def of_trained(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
+def trained_test_stages(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
     """Returns the test of the trained student, and its answers to dev where they are asked for.
 
     Args:
-      config: of the run.
       made: the stage that trained it last.
       mode: the prompt with which it is asked.
     """
-    test = test_of(config, STUDENT, made, mode)
+    test = test_stage(config, STUDENT, made, mode)
     if not config.evaluation.student_dev:
         return [test]
     reads = {name: read for name, read in test.reads.items() if name != "bought"}
     reads |= {"test": inputs.DEV} | held_out.bought(config, "dev")
-    load = Load("dev", modes=(mode,))
-    return [test, Stage(STUDENT_DEV, evaluate, test.params, reads, load, check=_check_dev)]
+    workload = Workload("dev", modes=(mode,))
+    return [test, Stage(STUDENT_DEV, evaluate, test.params, reads, workload, check=_check_dev)]
 
 
 def _check_dev(config: RunConfig, given: Inputs) -> None:

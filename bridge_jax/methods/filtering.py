@@ -321,7 +321,7 @@ class SFTTargets:
 
     def sequences(
         self, targets: Sequence[SFTTarget], reading: Rendering
-    ) -> list[list[prompts.Sequence]]:
+    ) -> list[list[prompts.TrainingSequence]]:
         """Returns the sequences of each target: one, or in two passes answer and rationale.
 
         L = a * L_rationale + (1 - a) * L_answer weighs the two passes as the parts of a chain.

@@ -11,7 +11,7 @@ from bridge_jax.config import Curves, GenerationConfig, RunConfig, TrainConfig
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.methods.inputs import DEV, Examples
-from bridge_jax.models import costs, lora
+from bridge_jax.models import costs, projection
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.parallel.sharding import shard_batch
 from bridge_jax.pipeline import content
@@ -24,15 +24,15 @@ from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.training.batches import Feed, Shuffled, batches_in_order, steps_of
 from bridge_jax.training.checkpoints import STATE, save_params
-from bridge_jax.training.limits import Limit
 from bridge_jax.training.loop import Measure, train
 from bridge_jax.training.objectives import Objective
 from bridge_jax.training.objectives.sft import SFT
+from bridge_jax.training.recorder import Guard
 from bridge_jax.training.step import loss_sums
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class TrainSpec:
     """Parameters of a training, which every stage that trains has.
 
     Attributes:
@@ -43,7 +43,7 @@ class Fit:
         split; None if that is not measured.
       setting: where the config has `train`, for messages.
       curves: where the curves go too.
-      limits: on what is logged; they are in no key, so that a training goes on with others.
+      guards: on what is logged; they are in no key, so that a training goes on with others.
     """
 
     train: TrainConfig
@@ -53,14 +53,13 @@ class Fit:
     generation: GenerationConfig | None = None
     setting: Annotated[str, UNKEYED] = ""
     curves: Annotated[tuple[Curves, ...], UNKEYED] = ()
-    limits: Annotated[tuple[Limit, ...], UNKEYED] = ()
+    guards: Annotated[tuple[Guard, ...], UNKEYED] = ()
 
 
-def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
+def train_spec(config: RunConfig, setting: str, mode: Mode | None = None) -> TrainSpec:
     """Returns the parameters of the training under a key of the config, such as "warmup.train".
 
     Args:
-      config: of the run.
       setting: the key.
       mode: the prompt with which the trained model is asked.
     """
@@ -70,20 +69,20 @@ def fit_of(config: RunConfig, setting: str, mode: Mode | None = None) -> Fit:
     writes = found.dev_every and found.dev_metric == "accuracy"
     mode, generation = (mode, config.generation) if writes else (None, None)
     objective = SFT(found.rationale_weight)
-    return Fit(found, config.seed, objective, mode, generation, setting, config.curves)
+    return TrainSpec(found, config.seed, objective, mode, generation, setting, config.curves)
 
 
-def dev_of(how: Fit) -> dict[str, str]:
+def dev_reads(spec: TrainSpec) -> dict[str, str]:
     """Returns argument -> input of what a training reads to measure itself, if it does."""
-    return {"dev": DEV} if how.train.dev_every else {}
+    return {"dev": DEV} if spec.train.dev_every else {}
 
 
 def fit(
     out: Folder,
     name: str,
     model: Model,
-    sequences: Sequence[prompts.Sequence],
-    how: Fit,
+    sequences: Sequence[prompts.TrainingSequence],
+    spec: TrainSpec,
     reading: Rendering | None = None,
     dev: Examples | None = None,
 ) -> None:
@@ -93,12 +92,12 @@ def fit(
     """
 
     def shuffled() -> tuple[Shuffled, int, int]:
-        rows = how.objective.rows(sequences, how.train.row_tokens, model.tokenizer.pad_id)
-        steps = steps_of(rows, how.train)
-        feed = Shuffled(rows, how.train.batch_rows, steps, how.seed)
+        rows = pack(sequences, spec.train.row_tokens, model.tokenizer.pad_id)
+        steps = steps_of(rows, spec.train)
+        feed = Shuffled(rows, spec.train.batch_rows, steps, spec.seed)
         return feed, steps, rows.target.shape[1]
 
-    fit_from(out, name, model, shuffled, how, dev_measure(how, model, reading, dev))
+    fit_from(out, name, model, shuffled, spec, dev_measure(spec, model, reading, dev))
 
 
 def fit_from(
@@ -106,7 +105,7 @@ def fit_from(
     name: str,
     model: Model,
     open_feed: Callable[[], tuple[Feed, int, int]],
-    how: Fit,
+    spec: TrainSpec,
     measure: Measure | None = None,
 ) -> None:
     """Trains `model` as `fit` does, on what a feed gives.
@@ -117,15 +116,15 @@ def fit_from(
       model: its parameters are consumed.
       open_feed: returns the feed, the number of steps, and the targets of a row; it is called if
         there is anything left to train.
-      how: it is trained.
+      spec: how it is trained.
       measure: measures parameters on the dev split.
     """
-    trained, frozen = lora.divided(model.config, model.params)
+    trained, frozen = projection.partition(model.config, model.params)
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
     # They are there already if a run was killed right after it had written them.
     if not hosts.agree(path.is_dir()):
-        config = how.train
+        config = spec.train
         feed, steps, targets = open_feed()
         flops = costs.model_flops(model.config, 1, config.row_tokens, targets)
         with preemption.deferred():  # A notice in the last step waits for the parameters.
@@ -134,18 +133,18 @@ def fit_from(
                 name,
                 model.config,
                 model.params,
-                how.objective,
+                spec.objective,
                 feed,
-                steps,
-                config,
-                how.seed,
-                model.mesh,
-                how.curves,
-                out.spans,
-                measure,
+                steps=steps,
+                config=config,
+                seed=spec.seed,
+                mesh=model.mesh,
+                curves=spec.curves,
+                spans=out.spans,
+                measure=measure,
                 # For each token of a full row.
                 flops_per_token=flops / config.row_tokens,
-                limits=how.limits,
+                guards=spec.guards,
             )
             with out.spans.span("checkpoint"):
                 # Written before the parameters: where those exist, the hash does too.
@@ -156,32 +155,31 @@ def fit_from(
 
 
 def dev_measure(
-    how: Fit, model: Model, reading: Rendering | None, dev: Examples | None
+    spec: TrainSpec, model: Model, reading: Rendering | None, dev: Examples | None
 ) -> Measure | None:
     """Returns the function that measures parameters on the dev split; None without a split.
 
     The loss is that of the gold answers without a rationale, in nats a token.
     """
-    mode, generation = how.mode, how.generation
+    mode, generation = spec.mode, spec.generation
     if reading is None or dev is None:
         return None
     config, mesh, pad_id = model.config, model.mesh, model.tokenizer.pad_id
-    rows = pack(reading.labelled(dev, dev.digest), how.train.row_tokens, pad_id)
+    rows = pack(reading.labelled(dev, dev.digest), spec.train.row_tokens, pad_id)
 
     def measure(params: Any) -> dict[str, float]:
         total = count = 0.0
-        for batch in batches_in_order(rows, how.train.batch_rows):
+        for batch in batches_in_order(rows, spec.train.batch_rows):
             sums, counts = loss_sums(SFT(), config, params, shard_batch(batch, mesh))
             total, count = total + float(sums["answer"]), count + float(counts["answer"])
         found = {"loss": total / count}
         if mode and generation:
-            engine = dataclasses.replace(model, params=params).engine(generation, how.seed)
+            engine = dataclasses.replace(model, params=params).engine(generation, spec.seed)
             asked = reading.prompts(dev, dev.digest, mode)
-            written = engine.complete([asked[i] for i in range(len(dev))])
+            written = engine.complete_all([asked[i] for i in range(len(dev))])
             right = [
-                is_correct(answer_of(model.tokenizer.decode(done.ids), dev[index]), dev[index])
-                for batch in written
-                for index, done in batch
+                is_correct(answer_of(model.tokenizer.decode(done.ids), example), example)
+                for done, example in zip(written, dev)
             ]
             found["accuracy"] = sum(right) / len(right)
         return found

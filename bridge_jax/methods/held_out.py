@@ -24,7 +24,7 @@ from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.teacher import Asking, CountTokens, Question
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, record, rows
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.teachers.replies import Rules, read
 
@@ -155,8 +155,8 @@ def _stage(config: RunConfig, split: Split, artifact: Artifact, count: int) -> S
         recorded.append(f"data/{split}_recorded")
     if params.teacher.replay_from:
         recorded.append(inputs.REPLAY)
-    load, check = Load(split, count), _check_test if split == "test" else _check_dev
-    return Stage(artifact, ask, params, reads, load, keyed_by=tuple(recorded), check=check)
+    workload, check = Workload(split, count), _check_test if split == "test" else _check_dev
+    return Stage(artifact, ask, params, reads, workload, keyed_by=tuple(recorded), check=check)
 
 
 def _params(config: RunConfig, count: int) -> HeldOut:

@@ -17,8 +17,8 @@ from bridge_jax.methods import (
     asking,
     held_out,
 )
-from bridge_jax.methods.checks import fits, meshes_of, roles
-from bridge_jax.methods.fitting import Fit
+from bridge_jax.methods.checks import meshes_of, roles, trainings
+from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.methods.inputs import DEV, INSTRUCTIONS, POOL, TEST, Examples, Inputs
 from bridge_jax.methods.teacher import (
     Asking,
@@ -54,10 +54,10 @@ def notes_on(
             yield f"{role}: {'; '.join(notes)}"
         if rows % batch_devices(generation):
             sizes["generation.batch_size"] = rows, batch_devices(generation)
-        for stage, fit in fits(stages):
+        for stage, spec in trainings(stages):
             if stage.artifact.role == role:
-                step = batch_devices(training) * fit.train.accumulate
-                sizes[f"{fit.setting}.batch_rows"] = fit.train.batch_rows, step
+                step = batch_devices(training) * spec.train.accumulate
+                sizes[f"{spec.setting}.batch_rows"] = spec.train.batch_rows, step
     uneven = [
         f"{n}={rows} to a multiple of {step}" for n, (rows, step) in sizes.items() if rows % step
     ]
@@ -75,7 +75,7 @@ def check_meshes(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
       UserError: what a training keeps does not fit a device.
     """
     memory = chips.memory(inputs.devices[0])
-    trained = {stage.artifact.role for stage, _ in fits(stages)}
+    trained = {stage.artifact.role for stage, _ in trainings(stages)}
     for role, (mesh, _, _) in meshes_of(stages, inputs).items():
         selected: ModelConfig = getattr(config, role)
         model = planned_config(selected, mesh.devices.flat[0])
@@ -112,17 +112,17 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         load_tensorflow_text()
     if TEST in read:
         held_out.check_gold(config, test)
-    for stage, fit in fits(stages):
+    for stage, spec in trainings(stages):
         if "dev" in stage.reads and not inputs.dev:
             raise UserError(
-                f"{fit.setting}.dev_every={fit.train.dev_every}: the data has no dev split; add "
+                f"{spec.setting}.dev_every={spec.train.dev_every}: the data has no dev split; add "
                 "one (data.dev, data.splits), or leave it at 0"
             )
         if "dev" in stage.reads:
-            _check_gold_of_dev(fit, inputs.dev)
-        role, load = stage.artifact.role, stage.load
-        if role and load and (load.of, load.text) == ("pool", "answer"):
-            _check_row(fit, inputs.rendering(role), pool)
+            _check_gold_of_dev(spec, inputs.dev)
+        role, workload = stage.artifact.role, stage.workload
+        if role and workload and (workload.of, workload.text) == ("pool", "answer"):
+            _check_row(spec, inputs.rendering(role), pool)
     if asking(stages):
         _check_size(config, len(pool))
     if warmup := by_name.get(apprenticeship.WARMUP.name):
@@ -141,23 +141,23 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
             stage.check(config, inputs)
 
 
-def _check_gold_of_dev(fit: Fit, dev: Examples) -> None:
+def _check_gold_of_dev(spec: TrainSpec, dev: Examples) -> None:
     """Raises a `UserError` if a training is to be measured on questions without a gold answer."""
     if bare := sum(example.answer is None for example in dev):
         raise UserError(
-            f"{fit.setting}.dev_every={fit.train.dev_every}: {bare:,} of {len(dev):,} dev "
+            f"{spec.setting}.dev_every={spec.train.dev_every}: {bare:,} of {len(dev):,} dev "
             "questions have no answer to measure with; give them answers, or leave it at 0"
         )
 
 
-def _check_row(fit: Fit, reading: Rendering, pool: Examples) -> None:
+def _check_row(spec: TrainSpec, reading: Rendering, pool: Examples) -> None:
     """Raises a `UserError` if a question with its gold answer is longer than a row."""
     found = reading.labelled(pool, pool.digest)
     lengths = found.prompts.lengths + found.answers.lengths
     longest = int(lengths.argmax())
-    if lengths[longest] > fit.train.row_tokens:
+    if lengths[longest] > spec.train.row_tokens:
         raise UserError(
-            f"{fit.setting}.row_tokens={fit.train.row_tokens}: example {pool[longest].id!r} has "
+            f"{spec.setting}.row_tokens={spec.train.row_tokens}: example {pool[longest].id!r} has "
             f"{lengths[longest]} tokens with its answer; raise it, or cut long questions "
             "(on_long_prompt, max_prompt_tokens)"
         )
@@ -216,8 +216,8 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:
     """Returns the modes, other than `answer`, in which a role's model is asked about the pool."""
-    loads = [stage.load for stage in stages if stage.artifact.role == role and stage.load]
-    found = {mode for load in loads if load.of != "test" for mode in load.modes}
+    loads = [stage.workload for stage in stages if stage.artifact.role == role and stage.workload]
+    found = {mode for workload in loads if workload.of != "test" for mode in workload.modes}
     wanted: tuple[Mode, ...] = ("reason", "explain")
     return [mode for mode in wanted if mode in found or mode == "reason"]
 

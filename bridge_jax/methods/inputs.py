@@ -79,8 +79,6 @@ class Inputs:
     """The inputs of a run, by name in `table`.
 
     Args:
-      config: of the run.
-      workdir: of the run.
       cache: the folder for what was read and rendered; None keeps nothing.
       hashes: of files.
       devices: of the meshes, by default all.

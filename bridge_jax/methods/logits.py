@@ -19,15 +19,14 @@ from bridge_jax.methods.filtering import RATIONALES, SFTTarget, SFTTargets
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.pipeline.artifacts import ROLES, Artifact, array
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Packed, Stage
+from bridge_jax.pipeline.stages import Packed, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import track
 from bridge_jax.text import prompts
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import first_difference
-from bridge_jax.training.objectives.soft_targets import SoftTargets
-from bridge_jax.training.predictions import predict
+from bridge_jax.training.objectives.distillation import SoftTargets, predict
 
 LOGITS = Artifact(
     "tutoring/logits",
@@ -102,7 +101,7 @@ def write(
 
 def attach(
     params: SFTTargets, targets: Sequence[SFTTarget], reading: Rendering, predicted: Folder
-) -> list[prompts.Sequence]:
+) -> list[prompts.TrainingSequence]:
     """Returns the sequences of the pool's targets, each with its stored predictions."""
     ids, logprobs = predicted.array("ids.npy"), predicted.array("logprobs.npy")
     sequences, start = [], 0
@@ -112,7 +111,7 @@ def attach(
                 part = slice(start, start + sequence.targets)
                 there = np.ones(sequence.targets, np.float32)
                 soft = SoftTargets(ids[part], logprobs[part], there)
-                sequence = sequence._replace(beside=soft)
+                sequence = sequence._replace(extra_targets=soft)
                 start = part.stop
             sequences.append(sequence)
     return sequences
@@ -164,7 +163,6 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
     """Returns the stage, if there is a weight on it.
 
     Args:
-      config: of the run.
       by: the stage that trained the assistant.
       mode: how it was asked for rationales.
       annotated: argument -> stage of the teacher's annotations, if there are any.
@@ -185,8 +183,8 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
         "judged": RATIONALES.name,
     }
     batch = Packed(params.batch_rows, params.row_tokens)
-    load = Load("pool", text=text_of(config), modes=(mode,), batch=batch)
-    return [Stage(LOGITS, write, params, reads | annotated, load, check=check)]
+    workload = Workload("pool", text=text_of(config), modes=(mode,), batch=batch)
+    return [Stage(LOGITS, write, params, reads | annotated, workload, check=check)]
 
 
 def text_of(config: RunConfig) -> Literal["rationale", "both"]:

@@ -1,9 +1,9 @@
 """On-policy distillation (GKD, 2306.13649): the student learns from the assistant on its own texts.
 
 It follows the tutoring of BRIDGE. In each step the student, with the parameters of that step,
-answers some questions of the pool, and the assistant reads the replies. At each token the student
-learns the assistant's distribution, so it is corrected where its own texts lead it, which the
-assistant's texts do not show. No teacher is asked, and no label is needed.
+answers some questions of the pool, and the assistant computes its distribution at each token of the
+replies. The student learns these distributions. So it is corrected on texts that it writes itself,
+which contain mistakes that the assistant's texts do not. No teacher and no labels are needed.
 """
 
 import dataclasses
@@ -17,19 +17,26 @@ from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.data.example import Example
 from bridge_jax.errors import require
 from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.methods import bridge, evaluation, inputs, logits, rollouts, rounds, tutoring
-from bridge_jax.methods.fitting import Fit, fit_from
+from bridge_jax.methods import (
+    baselines,
+    bridge,
+    evaluation,
+    inputs,
+    logits,
+    rollouts,
+    rounds,
+    tutoring,
+)
+from bridge_jax.methods.fitting import TrainSpec, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS, Record
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel
-from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
+from bridge_jax.pipeline.stages import Method, OwnReplies, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
-from bridge_jax.training.objectives.soft_targets import SoftTargets
-from bridge_jax.training.predictions import predict
+from bridge_jax.training.objectives.distillation import ReverseKL, SoftTargets, predict
 
 
 class StudentReply(TypedDict):
@@ -73,7 +80,7 @@ class Distilling:
       generation: how the model writes.
     """
 
-    how: Fit
+    how: TrainSpec
     replies: OnPolicyConfig
     generation: GenerationConfig
 
@@ -110,7 +117,7 @@ class Replies:
         """Goes to a position."""
         self._reply, self._step = state["reply"], state["step"]
 
-    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+    def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
         """Returns rows of replies by the student with these parameters, and their figures."""
         self._engine.update(params)
         how, seed = self._params.replies, self._params.how.seed
@@ -118,15 +125,14 @@ class Replies:
         examples = [rollouts.question(self._pool, seed, number) for number in numbers]
         asked = [self._reading.prompt(example, "reason") for example in examples]
         limit = self._params.generation.max_new_tokens
-        written = rollouts.complete(
-            self._engine,
-            [Request(p, limit, how.temperature, 1.0, n) for p, n in zip(asked, numbers)],
+        written = self._engine.complete_all(
+            [Request(p, limit, how.temperature, 1.0, n) for p, n in zip(asked, numbers)]
         )
         told = [self._told(*pair) for pair in zip(examples, written)]
         self._record.add(self._step, told)
         self._reply, self._step = self._reply + how.questions, self._step + 1
         sequences = [
-            prompts.Sequence(prompt, rollouts.drawn_tokens(completion), [])
+            prompts.TrainingSequence(prompt, rollouts.drawn_tokens(completion), [])
             for prompt, completion in zip(asked, written)
         ]
         pad_id = self._student.tokenizer.pad_id
@@ -149,7 +155,9 @@ class Replies:
             "ended": completion.ended,
         }
 
-    def _with_soft(self, sequences: list[prompts.Sequence]) -> list[prompts.Sequence]:
+    def _with_soft(
+        self, sequences: list[prompts.TrainingSequence]
+    ) -> list[prompts.TrainingSequence]:
         """Returns the sequences with the assistant's predictions at each token of the replies."""
         train, assistant = self._params.how.train, self._assistant
         found = predict(
@@ -166,7 +174,7 @@ class Replies:
         ends = np.cumsum([sequence.targets for sequence in sequences])
         return [
             sequence._replace(
-                beside=SoftTargets(*(part[end - sequence.targets : end] for part in found))
+                extra_targets=SoftTargets(*(part[end - sequence.targets : end] for part in found))
             )
             for sequence, end in zip(sequences, ends)
         ]
@@ -213,28 +221,28 @@ def stages(config: RunConfig) -> list[Stage]:
     """
     how, mode = config.on_policy, "reason"
     setting = "on_policy.train"
-    fit = Fit(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
+    spec = TrainSpec(how.train, config.seed, ReverseKL(), setting=setting, curves=config.curves)
     reads = inputs.POOL_TO_STUDENT | {
         "assistant": inputs.ASSISTANT,
         "made": tutoring.STUDENT.name,
         "by": rounds.last(config).name,
     }
-    params = Distilling(fit, how, config.generation)
+    params = Distilling(spec, how, config.generation)
     replies = OwnReplies(how.questions, config.generation, "assistant", how.top_k)
-    load = Load("pool", soft=how.top_k, replies=replies)
-    last = Stage(ON_POLICY, distil, params, reads, load, check=check)
+    workload = Workload("pool", soft=how.top_k, replies=replies)
+    last = Stage(ON_POLICY, distil, params, reads, workload, check=check)
     tests = {
         evaluation.STUDENT.name: [
-            evaluation.test_of(config, TUTORED, tutoring.STUDENT, mode),
-            *evaluation.of_trained(config, ON_POLICY, mode),
+            evaluation.test_stage(config, TUTORED, tutoring.STUDENT, mode),
+            *evaluation.trained_test_stages(config, ON_POLICY, mode),
         ],
         evaluation.STUDENT_DEV.name: [],
     }
     plan: list[Stage] = []
     for stage in bridge.stages(config):
-        if stage.name == tutoring.LABELS.name:
+        if stage.name == baselines.LABELS.name:
             tutored = next(each for each in plan if each.name == tutoring.STUDENT.name)
-            plan.append(tutoring.labels_beside(config, tutored, [last]))
+            plan.append(baselines.labels_stage(config, tutored, [last]))
             continue
         plan += tests.get(stage.name, [stage])
         if stage.name == tutoring.STUDENT.name:

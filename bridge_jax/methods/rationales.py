@@ -22,7 +22,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.methods import inputs
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
-from bridge_jax.methods.apprenticeship import warmed
+from bridge_jax.methods.apprenticeship import warmup_reads
 from bridge_jax.methods.filtering import (
     COMPLETED,
     RATIONALES,
@@ -34,12 +34,12 @@ from bridge_jax.methods.filtering import (
     with_agreement,
     with_threshold,
 )
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import Model, RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -100,7 +100,7 @@ class Learning:
       labelled: whether its answers are the gold ones, or else the teacher's.
     """
 
-    how: Fit
+    how: TrainSpec
     modes: tuple[Mode, ...]
     labelled: bool
 
@@ -126,16 +126,16 @@ def learn(
     fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)
 
 
-def assistant(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
+def assistant_stage(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
     """Returns the assistant's training on the teacher's rationales, in each mode."""
-    how = fit_of(config, "assistant_training", "reason")
-    reads = warmed(config) | {"annotated": ANNOTATIONS.name} | dev_of(how)
+    spec = train_spec(config, "assistant_training", "reason")
+    reads = warmup_reads(config) | {"annotated": ANNOTATIONS.name} | dev_reads(spec)
     return Stage(
         ASSISTANT,
         learn,
-        Learning(how, modes, config.data.labelled),
+        Learning(spec, modes, config.data.labelled),
         inputs.POOL_TO_ASSISTANT | reads,
-        Load("selected", selected_count(config), modes=modes),
+        Workload("selected", selected_count(config), modes=modes),
     )
 
 
@@ -318,7 +318,6 @@ def stages(
     """Returns the stages that write rationales, retry rejected ones, and filter them.
 
     Args:
-      config: of the run.
       by: the stage that trained the assistant.
       mode: the prompt with which it is asked.
       into: the names of these stages: a round's, or those for the student.
@@ -326,7 +325,7 @@ def stages(
     how, filtering = config.rationales, filter_of(config)
     writing = Writing(config.generation, mode, config.seed)
     to_assistant = inputs.POOL_TO_ASSISTANT | {"by": by.name}
-    plan = [Stage(into.completions, write, writing, to_assistant, Load("pool", modes=(mode,)))]
+    plan = [Stage(into.completions, write, writing, to_assistant, Workload("pool", modes=(mode,)))]
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
@@ -338,17 +337,16 @@ def stages(
         seed = zlib.crc32(f"{into.retries.name} {config.seed}".encode())
         rejects = dataclasses.replace(filtering, corruption=0.0, corruption_kind="wrong_answer")
         params = Retrying(generation, mode, seed, how.retries, rejects)
-        load = Load("pool", modes=(mode,), samples=how.retries)
-        plan.append(Stage(into.retries, retry, params, to_assistant | reads, load))
+        workload = Workload("pool", modes=(mode,), samples=how.retries)
+        plan.append(Stage(into.retries, retry, params, to_assistant | reads, workload))
         reads["retried"] = into.retries.name
     return [*plan, Stage(into.rationales, judge, Judging(filtering, config.seed), reads)]
 
 
-def samples(config: RunConfig, instructed: Mapping[str, str]) -> list[Stage]:
+def sample_stages(config: RunConfig, instructed: Mapping[str, str]) -> list[Stage]:
     """Returns the stage of the student's samples, if the filter reads them.
 
     Args:
-      config: of the run.
       instructed: argument -> stage of the student's instruction warm-up, if there is one.
     """
     how = config.rationales
@@ -357,4 +355,4 @@ def samples(config: RunConfig, instructed: Mapping[str, str]) -> list[Stage]:
     generation = dataclasses.replace(config.generation, temperature=how.temperature)
     to_student = {**inputs.POOL_TO_STUDENT, **instructed}
     params = Sampling(generation, "reason", config.seed, how.samples)
-    return [Stage(SAMPLES, sample, params, to_student, Load("pool", samples=how.samples))]
+    return [Stage(SAMPLES, sample, params, to_student, Workload("pool", samples=how.samples))]

@@ -1,7 +1,7 @@
 """BARD (2511.01470), its second phase: reinforcement learning at stated budgets.
 
 Each step asks the student some questions, each at one budget and several times. A reply's reward is
-its accuracy times its fidelity to the budget (`evaluation.rewards`), and what it gets above its
+its accuracy times its fidelity to the budget (`budget_rollouts.reward`), and what it gets above its
 group's mean is its advantage (`training.objectives.policy`). Replies are always the model's own
 (`methods.budget_rollouts`).
 """
@@ -15,18 +15,18 @@ from bridge_jax.methods import budget_tests, budgeted, evaluation, inputs
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.budget_rollouts import Reinforcing, Rollout, Rollouts, longest
 from bridge_jax.methods.budgeted import BUDGETED
-from bridge_jax.methods.fitting import Fit, fit_from
+from bridge_jax.methods.fitting import TrainSpec, fit_from
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rollouts import ROLLOUTS
 from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Method, OwnReplies, Stage
+from bridge_jax.pipeline.stages import Method, OwnReplies, Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import thinking_of
-from bridge_jax.training.limits import Limit
 from bridge_jax.training.objectives.policy import Policy
+from bridge_jax.training.recorder import Guard
 
 _MARKER_TOKENS = 32  # That open and close the thinking; an estimate for plans.
 
@@ -92,7 +92,6 @@ def reinforce(
       params: the rollouts and the training.
       out: the folder of the stage.
       pool: the questions, with their gold answers.
-      student: the model.
       reading: renders its prompts.
       made: the stage that has trained it so far; None is its checkpoint.
       chosen: the selection, whose questions are left out; None leaves out none.
@@ -124,17 +123,17 @@ def asked_levels(config: RunConfig) -> tuple[int, ...]:
     return config.reinforcement.levels or config.thinking.levels
 
 
-def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
+def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
     """Returns the limits that are set on what is logged."""
     known = (
-        Limit(
+        Guard(
             "drift",
             "most_drift",
             how.most_drift,
             "the log-probabilities of what was written differ from those of the training; give "
             "both one dtype (student.matmul, generation.cache=compute)",
         ),
-        Limit(
+        Guard(
             "kl_loss",
             "most_kl",
             how.most_kl,
@@ -142,7 +141,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             "reinforcement.train.learning_rate or a higher reinforcement.kl keeps it nearer",
             how.limit_steps,
         ),
-        Limit(
+        Guard(
             "entropy",
             "least_entropy",
             how.least_entropy,
@@ -151,7 +150,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             how.limit_steps,
             is_least=True,
         ),
-        Limit(
+        Guard(
             "compliance",
             "least_compliance",
             how.least_compliance,
@@ -160,7 +159,7 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
             how.limit_steps,
             is_least=True,
         ),
-        Limit(
+        Guard(
             "spread",
             "least_spread",
             how.least_spread,
@@ -180,31 +179,31 @@ def limits_of(how: ReinforcementConfig) -> tuple[Limit, ...]:
 def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages of training at budgets, and what follows them."""
     how, think = config.reinforcement, config.thinking
-    tests = evaluation.of_trained(config, REINFORCED, "reason")
+    tests = evaluation.trained_test_stages(config, REINFORCED, "reason")
     own = {test.name for test in tests}
     plan = [stage for stage in budgeted.stages(config) if stage.name not in own]
     start = {"made": BUDGETED.name}
     if how.questions == "unselected":
         start |= {"chosen": SELECTION.name}
     objective = Policy(how.temperature, how.clip_low, how.clip_high, how.kl, has_reference(how))
-    fit = Fit(
+    spec = TrainSpec(
         how.train,
         config.seed,
         objective,
         setting="reinforcement.train",
         curves=config.curves,
-        limits=limits_of(how),
+        guards=guards_of(how),
     )
     params = Reinforcing(
-        how=fit,
+        how=spec,
         replies=dataclasses.replace(how, levels=asked_levels(config)),
         form=think.form,
         answer_tokens=think.answer_tokens,
         generation=config.generation,
     )
-    load = Load("pool", samples=how.samples, replies=_replies(config))
+    workload = Workload("pool", samples=how.samples, replies=_replies(config))
     reads = inputs.POOL_TO_STUDENT | start
-    last = Stage(REINFORCED, reinforce, params, reads, load, check=check)
+    last = Stage(REINFORCED, reinforce, params, reads, workload, check=check)
     return [
         *plan,
         last,

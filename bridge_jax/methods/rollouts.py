@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from bridge_jax.data.example import Example
-from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.methods.fitting import Fit
+from bridge_jax.generation.engine import Completion
+from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text import packing, prompts
 from bridge_jax.training.batches import filled
@@ -30,30 +30,23 @@ def question(pool: Sequence[Example], seed: int, number: int) -> Example:
     return pool[int(rng.permutation(len(pool))[at])]
 
 
-def complete(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    """Returns the completions of all requests, in their order."""
-    written: list[Any] = [None] * len(requests)
-    for ended in engine.complete(requests):
-        for index, completion in ended:
-            written[index] = completion
-    return written
-
-
 def drawn_tokens(completion: Completion) -> list[int]:
     """Returns the tokens that the model has drawn, the end token included."""
     return completion.ids if completion.end is None else [*completion.ids, completion.end]
 
 
-def packed_rows(how: Fit, sequences: Sequence[prompts.Sequence], pad_id: int) -> packing.Rows:
-    """Returns rows for a step of `how`, in one of few shapes.
+def packed_rows(
+    spec: TrainSpec, sequences: Sequence[prompts.TrainingSequence], pad_id: int
+) -> packing.Rows:
+    """Returns rows for a step of `spec`, in one of few shapes.
 
     Args:
-      how: the training: its objective packs the rows.
+      spec: the training.
       sequences: one or more.
       pad_id: fills the rows.
     """
-    found = how.objective.rows(sequences, how.train.row_tokens, pad_id)
-    more = -found.target.shape[1] % min(WIDTH, how.train.row_tokens)
+    found = packing.pack(sequences, spec.train.row_tokens, pad_id)
+    more = -found.target.shape[1] % min(WIDTH, spec.train.row_tokens)
 
     def widened(array: np.ndarray) -> np.ndarray:
         sizes = np.zeros((array.ndim, 2), int)
@@ -62,9 +55,9 @@ def packed_rows(how: Fit, sequences: Sequence[prompts.Sequence], pad_id: int) ->
 
     by_target = {
         name: jax.tree.map(widened, getattr(found, name))
-        for name in ("target_at", "target", "rationale_weight", "answer_weight", "beside")
+        for name in ("target_at", "target", "rationale_weight", "answer_weight", "extra_targets")
     }
-    return filled(found._replace(**by_target), how.train.batch_rows)
+    return filled(found._replace(**by_target), spec.train.batch_rows)
 
 
 class Record:

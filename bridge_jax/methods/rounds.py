@@ -14,12 +14,12 @@ from bridge_jax.data.answers import is_correct
 from bridge_jax.methods import filtering, inputs, rationales
 from bridge_jax.methods.annotations import ANNOTATIONS, kept_annotations
 from bridge_jax.methods.filtering import SFTTargets
-from bridge_jax.methods.fitting import Fit, dev_of, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, dev_reads, fit, train_spec
 from bridge_jax.methods.inputs import Examples
 from bridge_jax.methods.rationales import RationaleStages
 from bridge_jax.pipeline.artifacts import Artifact
 from bridge_jax.pipeline.models import RoleModel
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
@@ -66,7 +66,7 @@ class ContinuedTraining:
       targets: the rationales.
     """
 
-    how: Fit
+    how: TrainSpec
     modes: tuple[Mode, ...]
     targets: SFTTargets
 
@@ -109,17 +109,17 @@ def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
     by = rationales.ASSISTANT
     for writing, assistant in ROUNDS[: config.rationales.rounds]:
         plan += rationales.stages(config, by, modes[-1], writing)
-        how = fit_of(config, "round_training", "reason")
+        spec = train_spec(config, "round_training", "reason")
         targets = dataclasses.replace(SFTTargets.of(config), form="chain", answers_alone=False)
-        params = ContinuedTraining(how, modes, targets)
+        params = ContinuedTraining(spec, modes, targets)
         reads = {
             "before": by.name,
             "annotated": ANNOTATIONS.name,
             "judged": writing.rationales.name,
         }
-        load = Load("pool", modes=modes)
-        reads = inputs.POOL_TO_ASSISTANT | reads | dev_of(how)
-        plan.append(Stage(assistant, continue_training, params, reads, load))
+        workload = Workload("pool", modes=modes)
+        reads = inputs.POOL_TO_ASSISTANT | reads | dev_reads(spec)
+        plan.append(Stage(assistant, continue_training, params, reads, workload))
         by = assistant
     return plan
 

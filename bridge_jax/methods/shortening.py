@@ -23,7 +23,7 @@ from bridge_jax.methods.teacher import Asking, CountTokens, Question
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, record, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded
@@ -280,7 +280,6 @@ def rewrite(
       params: the budgets, and how the assistant writes.
       out: the folder of the stage.
       pool: the questions.
-      assistant: the model.
       count: returns the number of a text's tokens, the student's.
       annotated, judged: the stages of the long reasoning.
 
@@ -327,14 +326,13 @@ def rewrite(
     out.write_rows(CHAINS, _in_order(pool, found))
 
 
-def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], load: Load) -> Stage:
+def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], workload: Workload) -> Stage:
     """Returns the stage that shortens the reasoning.
 
     Args:
-      config: of the run.
       how: the budgets, the limits and the number of tries.
       long: argument -> stage, of the long reasoning.
-      load: of all of it, at all budgets.
+      workload: of all of it, at all budgets.
     """
     reads = {"pool": inputs.POOL, "count": inputs.COUNT, **long}
     if config.thinking.shortened_by == "assistant":
@@ -346,7 +344,7 @@ def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], load: Loa
             max_new_tokens=max(config.generation.max_new_tokens, room),
         )
         params = Rewriting(how, generation, config.seed)
-        return Stage(WRITTEN, rewrite, params, reads | {"assistant": inputs.ASSISTANT}, load)
+        return Stage(WRITTEN, rewrite, params, reads | {"assistant": inputs.ASSISTANT}, workload)
     asking = paid.asking(config)
     given = {field.name: getattr(asking, field.name) for field in dataclasses.fields(asking)}
     keyed = []
@@ -356,4 +354,4 @@ def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], load: Loa
         keyed.append(inputs.REPLAY)
     params = Paying(**given, how=how)
     reads |= {"workdir": inputs.WORKDIR}
-    return Stage(ASKED, pay, params, reads, load, keyed_by=tuple(keyed))
+    return Stage(ASKED, pay, params, reads, workload, keyed_by=tuple(keyed))

@@ -113,8 +113,8 @@ def make_request(params: Asking, example: Example) -> TeacherRequest:
         )
         return request_of(params, example.id, config.model, messages)
     chat = prompts.messages(example, "reason")
-    # For the ledger, each variant of a recorded teacher is another model. So is one that explains,
-    # since its requests are the same as those of one that answers.
+    # The ledger identifies a request by its model and messages. Variants of a recorded teacher have
+    # the same messages, and so do questions that ask for an explanation: the model's name differs.
     explains = "/text" if example.kind == "text" else ""
     words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
     said = example.rationales.get(params.variant)
@@ -201,7 +201,6 @@ def ask_questions(
       questions: of equal `rules.samples`.
       teacher: of `params`; a recorded one holds answers to these.
       retries: further replies to a question, where none is good.
-      workdir: of the run.
 
     Returns:
       The outcomes per question, and the bill.
@@ -272,7 +271,6 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
     Args:
       plans: of the stages that ask one teacher, out of one budget; at least one.
       count: counts tokens.
-      workdir: of the run.
 
     Returns:
       A note where the caps may not pay for all of them; "" where they will.
@@ -351,7 +349,6 @@ def quote(
       selected: number of examples that the first one asks about.
       pool: of the examples.
       count: counts tokens.
-      workdir: of the run.
 
     Returns:
       None where nobody is paid: the teacher is free, or the ledger has every answer.

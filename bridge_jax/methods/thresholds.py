@@ -17,7 +17,7 @@ from bridge_jax.methods.filtering import COMPLETED, THRESHOLD, why_rejected
 from bridge_jax.methods.inputs import Examples, Inputs
 from bridge_jax.methods.rationales import Writing
 from bridge_jax.pipeline.artifacts import Artifact
-from bridge_jax.pipeline.stages import Load, Stage
+from bridge_jax.pipeline.stages import Stage, Workload
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.prompts import Mode
 
@@ -117,7 +117,6 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
     """Returns the stages that choose the threshold, if the config asks for it.
 
     Args:
-      config: of the run.
       by: the stage that trained the assistant.
       mode: the prompt with which it is asked.
     """
@@ -125,12 +124,12 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
         return []
     to_assistant = {**inputs.POOL_TO_ASSISTANT, "pool": inputs.DEV, "by": by.name}
     writing = Writing(config.generation, mode, config.seed)
-    load = Load("dev", modes=(mode,))
+    workload = Workload("dev", modes=(mode,))
     params = ChoosingThreshold(filtering.filter_of(config), config.rationales.least_right)
     reads = {"dev": inputs.DEV, "completed": DEV_COMPLETIONS.name}
     reads |= held_out.bought(config, "dev")
     return [
-        Stage(DEV_COMPLETIONS, rationales.write, writing, to_assistant, load),
+        Stage(DEV_COMPLETIONS, rationales.write, writing, to_assistant, workload),
         Stage(THRESHOLD, choose, params, reads, check=check),
     ]
 

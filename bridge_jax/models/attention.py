@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from bridge_jax.models.config import Kernel, Rope
-from bridge_jax.parallel.sharding import RULES
+from bridge_jax.parallel.sharding import RULES, axis_size, on_each_device
 
 # Without a kernel:
 LONG = 1024  # Rows up to this length are computed in parts, longer ones in chunks.
@@ -72,7 +72,7 @@ class SlidingWindow(NamedTuple):
 def dense_mask(segments: jax.Array, window: SlidingWindow | None = None) -> jax.Array:
     """Returns bool[B, 1, S, S]: which keys each query attends to.
 
-    Those of its own segment, in its own place and before.
+    A query attends to the keys of its own segment, up to and including its own position.
 
     Args:
       segments: int32[B, S]; 0 is padding, which no query attends to.
@@ -106,9 +106,9 @@ def attention(
       scale: multiplies the scores.
       softcap: c * tanh(scores / c), before the mask (Gemma 2, 2408.00118).
       window: how far back a query attends, where it is not all the way.
-      kernel: computes it; shapes that it does not take are computed plainly. The results are the
-        same to rounding, except at padding, which attends to nothing in the one and to other
-        padding in the other.
+      kernel: the implementation; shapes that it does not support use the plain one. Results agree
+        up to rounding, except at padding: there a query attends to nothing in one implementation,
+        and to other padding in another.
     """
     if kernel == "splash" and splash_takes(query):
         return splash(query, key, value, segments, scale, softcap, window)
@@ -250,17 +250,12 @@ def _on_each_chip(
     Where `tensor` does not divide the KV heads, each chip gets copies of those that its query heads
     share.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return function(query, key, value, segments)
-    copies = math.lcm(key.shape[2], mesh.shape["tensor"]) // key.shape[2]
+    copies = math.lcm(key.shape[2], axis_size("tensor")) // key.shape[2]
     if copies > 1:
         key, value = (jnp.repeat(x, copies, axis=2) for x in (key, value))
     rows = PartitionSpec(RULES["batch"])
     places = PartitionSpec(RULES["batch"], None, RULES["heads"])
-    return jax.shard_map(
-        function,
-        in_specs=(places, places, places, rows),
-        out_specs=PartitionSpec(RULES["batch"], RULES["heads"]),
-        check_vma=False,
-    )(query, key, value, segments)
+    on_chips = on_each_device(
+        function, (places, places, places, rows), PartitionSpec(RULES["batch"], RULES["heads"])
+    )
+    return on_chips(query, key, value, segments)

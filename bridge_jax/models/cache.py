@@ -11,6 +11,7 @@ K key and value heads, Q query heads to a key head, H head.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.parallel.sharding import BATCH
+from bridge_jax.parallel.sharding import BATCH, axis_size, on_each_device
 
 CHUNK_PLACES = 512  # Places that are read at once; longer slots are read in a loop.
 
@@ -56,7 +57,6 @@ def places_of(config: DecoderConfig, length: int, ahead: int) -> tuple[int, ...]
     """Returns T of each layer.
 
     Args:
-      config: of the decoder.
       length: the longest sequence.
       ahead: tokens of a sequence that are written before the first of them attends.
     """
@@ -111,7 +111,7 @@ def copy_slots(
     spec = cache_spec(cache[0].keys.shape[0])
     specs = jax.tree.map(lambda _: spec, cache)
     rows = PartitionSpec(BATCH)
-    return _on_each_chip(copy, (specs, rows, rows), specs)(cache, sources, targets)
+    return on_each_device(copy, (specs, rows, rows), specs)(cache, sources, targets)
 
 
 def cached_attention(
@@ -147,7 +147,7 @@ def cached_attention(
     new, cached = PartitionSpec(BATCH, None, kv), jax.tree.map(lambda _: spec, cache)
     asked = PartitionSpec(BATCH, None, heads)
     where = jax.tree.map(lambda _: rows, places)
-    return _on_each_chip(run, (asked, new, new, cached, where), (asked, cached))(
+    return on_each_device(run, (asked, new, new, cached, where), (asked, cached))(
         query, key, value, cache, places
     )
 
@@ -164,38 +164,62 @@ def _attend(
     group: int,
 ) -> tuple[jax.Array, LayerCache]:
     """`cached_attention` on one chip; `group` is Q of the whole model."""
-    rows, steps, heads, dim = query.shape
+    cache = _written(key, value, cache, places)
+    return _mixed(query, cache, places, scale, softcap, window, group), cache
+
+
+def _written(key: jax.Array, value: jax.Array, cache: LayerCache, places: Places) -> LayerCache:
+    """Returns the cache of one chip with new keys and values."""
     size = cache.keys.shape[2]
-    positions, last = places.positions, places.last
-    slots = jnp.arange(rows) if places.slots is None else places.slots
-    at = (slots[:, None], positions % size)
+    slots = jnp.arange(len(key)) if places.slots is None else places.slots
+    at = (slots[:, None], places.positions % size)
     new = [x.transpose(2, 0, 1, 3) for x in (key, value)]  # K G S H
     scales: list[Any] = [None, None]
     if cache.key_scales is not None:
         scales = [jnp.abs(x).max(-1).astype(jnp.float32) / 127 for x in new]  # K G S
         new = [jnp.round(x / jnp.maximum(scale, 1e-30)[..., None]) for x, scale in zip(new, scales)]
-    cache = jax.tree.map(
+    return jax.tree.map(
         lambda kept, x: kept.at[:, *at].set(x.astype(kept.dtype), mode="drop"),
         cache,
         LayerCache(*new, *scales),
     )
-    # Where tensor does not divide the key heads, each chip has them all and reads its own.
-    kv_heads = key.shape[2]
-    is_whole = heads < group * kv_heads
-    straddles = is_whole and heads % group and group % heads
-    own = max(1, heads // group) if is_whole else kv_heads
-    own = heads if straddles else own  # One for each query head.
-    first = jax.lax.axis_index("tensor") * heads if is_whole else 0
+
+
+def _read_heads(heads: int, kv_heads: int, group: int) -> tuple[int, Callable[[Any], Any]]:
+    """Returns how many key heads the `heads` query heads of a chip read, and what selects them.
+
+    Where tensor does not divide the key heads, each chip has them all and reads its own.
+    """
+    if heads >= group * kv_heads:
+        return kv_heads, lambda kept: kept
+    first = jax.lax.axis_index("tensor") * heads
+    if heads % group and group % heads:  # One for each query head.
+        return heads, lambda kept: jnp.take(kept, (first + jnp.arange(heads)) // group, axis=0)
+    own = max(1, heads // group)
+    return own, lambda kept: jax.lax.dynamic_slice_in_dim(kept, first // group, own)
+
+
+def _mixed(
+    query: jax.Array,
+    cache: LayerCache,
+    places: Places,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    group: int,
+) -> jax.Array:
+    """Returns what the queries of one chip read from its cache, f[G, S, N, H]."""
+    rows, steps, heads, dim = query.shape
+    size = cache.keys.shape[2]
+    positions, slots, last = places
+    own, of_chip = _read_heads(heads, len(cache.keys), group)
 
     def read(kept: jax.Array, start: Any, count: int) -> jax.Array:
         """Returns [own, G, count, ...]."""
-        if straddles:
-            kept = jnp.take(kept, (first + jnp.arange(heads)) // group, axis=0)
-        elif is_whole:
-            kept = jax.lax.dynamic_slice_in_dim(kept, first // group, own)
+        kept = of_chip(kept)
         if count < size:
             kept = jax.lax.dynamic_slice_in_dim(kept, start, count, axis=2)
-        return kept if places.slots is None else jnp.take(kept, slots, axis=1, mode="clip")
+        return kept if slots is None else jnp.take(kept, slots, axis=1, mode="clip")
 
     asked = query.reshape(rows, steps, own, -1, dim).transpose(2, 0, 1, 3, 4)  # own G S Q H
     asked = asked.reshape(own, rows, -1, dim) * jnp.asarray(scale, query.dtype)  # own G SQ H
@@ -213,8 +237,8 @@ def _attend(
         held = jax.tree.map(lambda kept: read(kept, start, count), cache)
         keys, values = held.keys.astype(asked.dtype), held.values.astype(asked.dtype)
         scores = jnp.einsum("KGTH,KGXH->KGTX", keys, asked, preferred_element_type=jnp.float32)
-        # Of a product with few rows, XLA on CPU transposes the keys. The barrier prevents that it
-        # makes this product, of many rows, into that one.
+        # XLA on CPU would fold the transpose below into the product, and then transpose the keys,
+        # which takes longer. The barrier keeps the two apart.
         scores = jax.lax.platform_dependent(
             scores, cpu=jax.lax.optimization_barrier, default=lambda scores: scores
         ).swapaxes(2, 3)
@@ -247,19 +271,10 @@ def _attend(
     mixed = (
         (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
     )
-    return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape), cache
+    return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape)
 
 
 def _specs(kv_heads: int, heads: int = 0) -> tuple[str | None, str | None]:
     """Returns the mesh axis of the query heads and of the key heads: tensor where it divides."""
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = 1 if mesh.empty else mesh.shape["tensor"]
+    parts = axis_size("tensor")
     return tuple("tensor" if count % parts == 0 else None for count in (heads, kv_heads))  # type: ignore[return-value]
-
-
-def _on_each_chip(function: Any, in_specs: Any, out_specs: Any) -> Any:
-    """Returns the function of one chip as that of all; on one chip it is itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return function
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)

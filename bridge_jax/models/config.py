@@ -107,7 +107,6 @@ def computing_on(
     bf16 on TPU and GPU. On a CPU, activations are f32, and so are products unless asked otherwise.
 
     Args:
-      config: of the decoder.
       model: its choices; None takes the defaults.
       device: by default the first.
     """

@@ -19,7 +19,7 @@ import numpy as np
 from bridge_jax.config import TrainConfig
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import KEPT_LOGITS
-from bridge_jax.models.lora import is_adapted
+from bridge_jax.models.projection import is_adapted
 from bridge_jax.parallel.sharding import filled_rows
 
 F32 = 4
@@ -128,7 +128,6 @@ def generation_step(
     """Returns the cost of `rows` prompts of `width` tokens and `new` tokens after each.
 
     Args:
-      config: of the model.
       rows: sequences that are decoded together.
       width: tokens of a prompt.
       new: tokens that are decoded after it.

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.attention import (
     RESIDUALS,
     Rotation,
@@ -34,8 +34,14 @@ from bridge_jax.models.attention import (
 from bridge_jax.models.cache import LayerCache, Places, cached_attention
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head
-from bridge_jax.models.lora import Projection, parameter
-from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain, parameter_shardings
+from bridge_jax.models.projection import Projection, parameter
+from bridge_jax.parallel.sharding import (
+    BATCH,
+    axis_size,
+    constrain,
+    on_each_device,
+    parameter_shardings,
+)
 
 Params = Any
 
@@ -73,18 +79,20 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         rotate_by: Rotation,
-        context: jax.Array | Places,
         is_local: jax.Array | bool,
-        cache: LayerCache | None,
+        *,
+        segments: jax.Array | None = None,
+        places: Places | None = None,
+        cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns f[B, S, D], and the cache with the new keys and values.
 
         Args:
           x: f[B, S, D], normed.
           rotate_by: the rotation of each position.
-          context: int32[B, S], the segments of packed rows; with a cache, the tokens' places in it.
           is_local: bool[], whether the sliding window applies in this layer; with a cache, static.
-          cache: of this layer, while generating.
+          segments: int32[B, S], those of packed rows; None while generating.
+          places, cache: while generating, the tokens' places in the cache of this layer.
         """
         c = self.config
         n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
@@ -108,17 +116,18 @@ class Attention(nn.Module):
         value = on_heads(value, "kv_heads")  # B S K H
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         softcap = c.attention_softcap
-        if isinstance(context, Places):
+        if places is not None:
             assert cache is not None
             size = c.window if is_local else None
             mixed, cache = cached_attention(
-                query, key, value, cache, context, scale, softcap, size
+                query, key, value, cache, places, scale, softcap, size
             )  # B S N H
         else:
+            assert segments is not None
             applies = jnp.asarray(is_local)
             window = SlidingWindow(c.window, applies) if c.window and any(c.local) else None
             mixed = attention(
-                query, key, value, context, scale, softcap, window, c.kernel
+                query, key, value, segments, scale, softcap, window, c.kernel
             )  # B S N H
         out = project("out", (*heads, "embed"), (c.model_dim,))(mixed)  # B S D
         return out, cache
@@ -155,7 +164,8 @@ class Layer(nn.Module):
         x: jax.Array,
         is_local: jax.Array | bool,
         rotations: tuple[Rotation, ...],
-        context: jax.Array | Places,
+        segments: jax.Array | None = None,
+        places: Places | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns the new stream f[B, S, D], and the layer's cache with these tokens in it.
@@ -164,8 +174,8 @@ class Layer(nn.Module):
           x: f[B, S, D], the stream of the layer before.
           is_local: bool[], whether it is a local one; with a cache, static.
           rotations: that of a layer; where local layers have another, that too.
-          context: int32[B, S], the segments of packed rows; with a cache, the tokens' places in it.
-          cache: of the tokens before, while generating.
+          segments: int32[B, S], those of packed rows; None while generating.
+          places, cache: while generating, the tokens' places in the cache of this layer.
         """
         c = self.config
 
@@ -179,7 +189,12 @@ class Layer(nn.Module):
                 lambda full, local: jnp.where(is_local, local, full), *rotations
             )
         mixed, cache = Attention(c, name="attention")(
-            norm("attention_norm", x), rotation, context, is_local, cache
+            norm("attention_norm", x),
+            rotation,
+            is_local,
+            segments=segments,
+            places=places,
+            cache=cache,
         )  # B S D
         x = x + (norm("attention_post_norm", mixed) if c.post_norms else mixed)  # B S D
         mixed = MLP(c, name="mlp")(norm("mlp_norm", x))  # B S D
@@ -210,7 +225,7 @@ class Decoder(nn.Module):
         if c.remat != "none":
             policies = jax.checkpoint_policies
             kept = {
-                "dots": policies.save_only_these_names(lora.PRODUCTS),
+                "dots": policies.save_only_these_names(projection.PRODUCTS),
                 "attention": policies.save_only_these_names(RESIDUALS),
                 "full": None,
             }[c.remat]
@@ -244,9 +259,8 @@ def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
     Where `tensor` splits V, each chip looks up the rows that it has, and the others' are added: to
     gather the table would move V rows for few.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = 1 if mesh.empty else mesh.shape["tensor"]
-    if parts == 1 or len(table) % parts or len(tokens) % batch_devices(mesh):
+    parts = axis_size("tensor")
+    if parts == 1 or len(table) % parts or len(tokens) % axis_size(*BATCH):
         return jnp.take(table, tokens, axis=0)
 
     def on_chip(table: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -256,9 +270,7 @@ def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
         return jax.lax.psum(jnp.where(here[..., None], rows, 0), "tensor")
 
     rows = PartitionSpec(BATCH)
-    return jax.shard_map(
-        on_chip, in_specs=(PartitionSpec("tensor"), rows), out_specs=rows, check_vma=False
-    )(table, tokens)
+    return on_each_device(on_chip, (PartitionSpec("tensor"), rows), rows)(table, tokens)
 
 
 def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
@@ -300,7 +312,9 @@ def extend(
     x, found = _embed(config, params["embedding"], tokens), []
     rotations = _rotations(config, places.positions)
     for layer, is_local, kept in zip(params["layers"], _is_local(config), cache, strict=True):
-        out: Any = Layer(config).apply({"params": layer}, x, is_local, rotations, places, kept)
+        out: Any = Layer(config).apply(
+            {"params": layer}, x, is_local, rotations, places=places, cache=kept
+        )
         x, kept = out
         found.append(kept)
     normed: Any = RMSNorm(config).apply({"params": params["final_norm"]}, x)
@@ -338,10 +352,10 @@ def abstract_unstacked(config: DecoderConfig, mesh: Mesh) -> Params:
 
 def init_adapter(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
     """Returns a fresh adapter for `config.lora`, which changes nothing before it is trained."""
-    shardings = jax.tree.map(lambda a: a.sharding, lora.split(abstract(config, mesh))[0])
-    return jax.jit(lambda key: lora.split(nn.unbox(init(config, key)))[0], out_shardings=shardings)(
-        key
-    )
+    shardings = jax.tree.map(lambda a: a.sharding, projection.split(abstract(config, mesh))[0])
+    return jax.jit(
+        lambda key: projection.split(nn.unbox(init(config, key)))[0], out_shardings=shardings
+    )(key)
 
 
 def hidden_states(

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
-from bridge_jax.models.matmul import matmul
-from bridge_jax.parallel.sharding import RULES
+from bridge_jax.models.projection import matmul
+from bridge_jax.parallel.sharding import RULES, on_each_device
 
 # Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK_COLUMNS`.
 CHUNK_LOGITS = 1 << 24
@@ -301,12 +301,12 @@ def _stream(
         return _Predictions(at_ids - lse[:, None], entropy, best), lse, logits
 
     rows = PartitionSpec(axes.rows)
-    return _on_each_chip(
+    on_chips = on_each_device(
         on_chip,
-        (hidden, table, ids),
         (rows, PartitionSpec(axes.vocab, axes.embed), rows),
         (rows, rows, PartitionSpec(axes.rows, axes.vocab)),
     )
+    return on_chips(hidden, table, ids)
 
 
 def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
@@ -376,9 +376,8 @@ def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
     rows, places = PartitionSpec(axes.rows), PartitionSpec(axes.vocab, axes.embed)
     of_logits: Any = PartitionSpec(axes.rows, axes.vocab)
     specs = _Residuals(rows, places, rows, rows, rows, rows, of_logits, kept.trains_table)  # type: ignore[arg-type]
-    by_hidden, by_table = _on_each_chip(
-        on_chip, (kept, ids, by_ids, h), (specs, rows, rows, rows), (rows, places)
-    )
+    on_chips = on_each_device(on_chip, (specs, rows, rows, rows), (rows, places))
+    by_hidden, by_table = on_chips(kept, ids, by_ids, h)
     return by_hidden, by_table, None
 
 
@@ -409,12 +408,6 @@ def _axes(table: jax.Array) -> _Axes:
         return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
     return _Axes(names("batch"), names("vocab", table.shape[0]), names("embed", table.shape[1]))
-
-
-def _on_each_chip(function: Any, inputs: Any, in_specs: Any, out_specs: Any) -> Any:
-    if jax.sharding.get_abstract_mesh().empty:
-        return function(*inputs)
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*inputs)
 
 
 def _first(axes: _Axes, vocab: int) -> Any:

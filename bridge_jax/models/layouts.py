@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, MeshConfig
-from bridge_jax.models import costs, decoder, lora
+from bridge_jax.models import costs, decoder, projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import (
@@ -222,5 +222,5 @@ def cache_bytes(config: DecoderConfig, mesh: Any, rows: int, slots: int) -> int:
 def state_bytes(config: DecoderConfig, mesh: Any) -> int:
     """Returns the bytes on a chip of what is trained and its two moments, and of what is frozen."""
     params = decoder.abstract(in_training(config), mesh)
-    trained, frozen = lora.divided(config, params)
+    trained, frozen = projection.partition(config, params)
     return 3 * local_bytes(trained) + local_bytes(frozen)

@@ -3,9 +3,9 @@
 Every process runs the same stages over its own devices. The first one alone writes rows and
 reports and calls the teacher; all of them have the workdir, on a shared disk.
 
-When a process is lost, JAX ends the others from native code, with a stack trace for a message. So
-every process also counts in a file of its own in the workdir and reads the others': `together` ends
-this process with a message when another one is lost.
+When a process is lost, JAX ends the others from native code, and prints a stack trace. To say what
+happened, every process also writes a counter to a file of its own in the workdir, and reads those
+of the others: when one stops counting, `together` ends this process with a message.
 """
 
 import contextlib

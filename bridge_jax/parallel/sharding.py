@@ -6,7 +6,7 @@ A model may be on two meshes of the same devices, one to train it and one to gen
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -146,7 +146,6 @@ def spec_for(
     Args:
       names: of the array's axes; None is replicated.
       shape: of the array.
-      mesh: the mesh.
     """
     places: list[str | tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
@@ -164,7 +163,6 @@ def parameter_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
 
     Args:
       boxed: parameters (or their shapes) with logical axis names, from `decoder.init`.
-      mesh: the mesh.
 
     Raises:
       UserError: an axis has no rule, or is not `REPLICABLE` and the mesh axes of its rule do not
@@ -213,6 +211,23 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec_for(names, x.shape, mesh))
+
+
+def axis_size(*axes: str) -> int:
+    """Returns into how many parts axes of the mesh split an array; 1 outside of `jax.set_mesh`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in axes)
+
+
+def on_each_device(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Any:
+    """Returns a function of one device's parts of arrays as a function of the whole arrays.
+
+    With one device, or outside of `jax.set_mesh`, that is the function itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def shard_batch(batch: Any, mesh: Mesh, accumulate: int = 1) -> Any:

@@ -5,7 +5,7 @@ ran again with an equal result, the stages that read it do not.
 
 A stage goes on from the first of these that is there:
 
-1. A whole folder with the same shallow key, whose files are as they were written or can be mended:
+1. A whole folder with the same shallow key, whose files are as written or can be repaired:
    nothing is run. If its parameters were deleted, it runs again when another stage needs them.
 2. Its own folder, begun with the same shallow key, with the parameters of a training: the training
    is over, and only the rest of the stage is done (`methods.fitting`).
@@ -141,7 +141,7 @@ class Execution:
         """Returns whether nothing is to be run.
 
         Args:
-          careful: check the files too, not the manifests alone, and mend damaged ones.
+          careful: check the files too, not the manifests alone, and repair damaged ones.
         """
         for stage in self._stages.values():
             made = self._find_finished(stage, careful)
@@ -233,14 +233,14 @@ class Execution:
 
         Args:
           stage: the stage that is looked for.
-          careful: check its files too, and mend damaged ones if the stage can.
+          careful: check its files too, and repair damaged ones if the stage can.
         """
         found = None
         if hosts.is_first() and (place := self._find_folder(stage)):
             folder, made = place
             wrong = storage.damage(folder, made, self._hashes) if careful else {}
-            if wrong and (mended := self._mend(stage, folder, set(wrong))):
-                made, wrong = mended, {}
+            if wrong and (repaired := self._repair(stage, folder, set(wrong))):
+                made, wrong = repaired, {}
             found = {
                 "folder": str(folder),
                 "key": made["key"],
@@ -259,10 +259,10 @@ class Execution:
             return (name.resolve(), found) if found else None
         return self._store.find(stage.name, self._deep[stage.name], self._shallow(stage))
 
-    def _mend(self, stage: Stage, folder: Path, damaged: set[str]) -> Manifest | None:
-        """Mends a damaged stage; returns its new manifest, or None if it cannot be mended."""
+    def _repair(self, stage: Stage, folder: Path, damaged: set[str]) -> Manifest | None:
+        """Repairs a damaged stage; returns its new manifest, or None if it cannot be repaired."""
         place, opened = Folder(folder, stage.artifact), self._opened(stage)
-        if not (stage.mend and stage.mend(stage.params, place, damaged, **opened)):
+        if not (stage.repair and stage.repair(stage.params, place, damaged, **opened)):
             return None
         before = files.read_json(folder / storage.MANIFEST) or {}
         kept = {name: value for name, value in before.items() if name != "content"}

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig, ModelConfig
 from bridge_jax.data.example import Example
 from bridge_jax.generation.engine import Completion, Engine, Request
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig, computing_on
 from bridge_jax.models.hub import checkpoint
 from bridge_jax.models.hub.files import locate, read_end_ids
@@ -33,7 +33,6 @@ class Model:
     """A model in memory.
 
     Attributes:
-      config: of the decoder.
       params: on the mesh.
       tokenizer: of its checkpoint.
       mesh: where the parameters are.
@@ -98,9 +97,9 @@ class RoleModel:
         elif selected.lora.rank:
             config, base = checkpoint.load(selected, mesh, dtype)
             config = dataclasses.replace(config, lora=selected.lora)
-            adapter, kept = lora.split(decoder.abstract(config, mesh))
+            adapter, kept = projection.split(decoder.abstract(config, mesh))
             trained = load_params(made.path / PARAMS.name, adapter)
-            params = lora.join(lora.frozen(base, kept), trained)
+            params = projection.combine(projection.frozen(base, kept), trained)
         else:
             config = dataclasses.replace(self.config, param_dtype=dtype)
             params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
@@ -115,8 +114,10 @@ class RoleModel:
             return model
         config = dataclasses.replace(model.config, lora=adapter)
         drawn = decoder.init_adapter(config, self.mesh, jax.random.key(self._seed))
-        kept = lora.frozen(model.params, lora.split(decoder.abstract(config, self.mesh))[1])
-        return dataclasses.replace(model, config=config, params=lora.join(kept, drawn))
+        kept = projection.frozen(
+            model.params, projection.split(decoder.abstract(config, self.mesh))[1]
+        )
+        return dataclasses.replace(model, config=config, params=projection.combine(kept, drawn))
 
 
 def write_completions(

@@ -73,7 +73,7 @@ class OwnReplies:
 
 
 @dataclasses.dataclass(frozen=True)
-class Load:
+class Workload:
     """The work of a stage as it is known before the run; for the planner.
 
     Attributes:
@@ -85,8 +85,8 @@ class Load:
       samples: of each example; of retries, at most.
       soft: the most probable tokens of another model beside each target.
       share: fraction of the examples, where their number follows from the data; at least one.
-      batch: how a scoring forms its batches. A training has its `Fit` for that, and a generation
-        its `GenerationConfig`.
+      batch: how a scoring forms its batches. A training has its `TrainSpec` for that, and a
+        generation its `GenerationConfig`.
       as_long_as: of a training without a number of epochs or steps of its own: the trainings that
         take as many steps together.
       replies: of a training on a model's own replies.
@@ -120,9 +120,10 @@ class Stage:
         with the same folder after an interruption.
       params: a frozen dataclass with all that it takes from the config.
       reads: argument of `run` -> the name of a stage, whose `Folder` it is given, or of an input.
-      load: what it puts through its model or asks the teacher, for the planner; None if nothing.
-      mend: as `run`; called with the folder of a finished stage and the names of its damaged files;
-        returns whether they are whole again. Otherwise the stage runs again.
+      workload: what it puts through its model or asks the teacher, for the planner; None if it does
+        neither.
+      repair: as `run`; called with the folder of a finished stage and the names of its damaged
+        files; returns whether they are whole again. Otherwise the stage runs again.
       keyed_by: inputs that are in its keys, though `run` is not given them.
       check: called with the config and the inputs of the run, before anything is trained or paid;
         raises a `UserError` for what the stage cannot work with.
@@ -132,8 +133,8 @@ class Stage:
     run: Callable[..., None]
     params: Any
     reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    load: Load | None = None
-    mend: Callable[..., bool] | None = None
+    workload: Workload | None = None
+    repair: Callable[..., bool] | None = None
     keyed_by: tuple[str, ...] = ()
     check: Callable[[RunConfig, Any], None] | None = None
 

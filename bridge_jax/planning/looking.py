@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.files import write_rows
 from bridge_jax.planning import proposal
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Mode, Sequence
+from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import Tokenizer
 
@@ -47,9 +47,7 @@ class Look:
     """Holds the facts of a person's data that `launch.data` prints.
 
     Attributes:
-      config: of the run.
       splits: the examples, and the rows that are left out.
-      inputs: of the run.
       lengths: for each role, int[N], the tokens of the longest prompt of each example that was
         measured: of all, or of a random sample of many.
       most: for each role, the tokens of its longest prompt; of many examples those with the longest
@@ -123,7 +121,9 @@ def look(config: RunConfig) -> Look:
     return Look(config, splits, inputs, lengths, most, limit, row_tokens)
 
 
-def _lengths(config: RunConfig, inputs: Inputs, role: Role, examples: Seq[Example]) -> np.ndarray:
+def _lengths(
+    config: RunConfig, inputs: Inputs, role: Role, examples: Sequence[Example]
+) -> np.ndarray:
     """Returns the tokens of the longest prompt of each example for a role, int[N]."""
     reading = _reading(inputs.rendering(role), _NO_LIMIT, "error")
     found = [reading.prompts(examples, "", mode).lengths for mode in _modes(config, role)]
@@ -199,7 +199,7 @@ def training_row(seen: Look) -> tuple[list[Piece], int]:
     """
     reading, config = _as_run(seen, "student"), seen.config
     size, variant = config.student_training.row_tokens, config.data.rationale
-    sequences: list[Sequence] = []
+    sequences: list[TrainingSequence] = []
     for example in seen.splits.pool:
         rationale = example.rationales.get(variant, _REASONING)
         sequence = reading.sequence(example, rationale, example.answer or "(an answer)")

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation import engine, slots
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.layouts import as_generated, in_training
 from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
@@ -18,11 +18,9 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Objective
+from bridge_jax.training.objectives.distillation import SoftTargets, predict_batch
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
-from bridge_jax.training.objectives.soft_targets import SoftTargets
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.predictions import predict_batch
-from bridge_jax.training.step import abstract_state, make_train_step
+from bridge_jax.training.step import abstract_state, make_optimizer, make_train_step
 
 # XLA does not look for the fastest program: a fifth of the processor time for a training step of 7B
 # on v5e, with 2% less memory than by default, and a quarter for generation of 0.5B, with 4% more.
@@ -91,21 +89,23 @@ def train_step(
     """
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
-    trained, frozen = lora.divided(config, params)
+    trained, frozen = projection.partition(config, params)
     optimizer = make_optimizer(train)
     averaged = train.ema_decay > 0
     state = abstract_state(optimizer, trained, mesh, averaged, train.keep_best)
     count = filled_rows(train.batch_rows, mesh, train.accumulate)
     weight = _array(mesh, (count, targets), jnp.float32)
-    beside: Any = None
+    extra_targets: Any = None
     if soft:
         probabilities = _array(mesh, (count, targets, soft), jnp.float32)
-        beside = SoftTargets(_ints(mesh, count, targets, soft), probabilities, weight)
+        extra_targets = SoftTargets(_ints(mesh, count, targets, soft), probabilities, weight)
     elif isinstance(objective, Policy):
-        beside = PolicyTargets(weight, weight, weight, weight)
-    rows = _rows(mesh, count, train.row_tokens, targets)._replace(beside=beside)
+        extra_targets = PolicyTargets(weight, weight, weight, weight)
+    rows = _rows(mesh, count, train.row_tokens, targets)._replace(extra_targets=extra_targets)
     places = jax.tree.map(lambda a: a.sharding, state)
-    step = make_train_step(objective, config, optimizer, train.accumulate, places)
+    step = make_train_step(
+        objective, config, optimizer, accumulate=train.accumulate, shardings=places
+    )
     rate: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=state.step.sharding)
     with jax.set_mesh(mesh):
         lowered = step.lower(state, frozen, rows, rate)
@@ -127,7 +127,6 @@ def reading_step(
     """Compiles the reading of packed rows by a model that is not trained; returns its memory.
 
     Args:
-      config: of the model.
       rows: of the batch.
       width: tokens of a row.
       targets: of a row.

@@ -17,7 +17,7 @@ from bridge_jax.methods.inputs import Inputs
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.planning.plan import decoder_config, mesh_of, work_time
-from bridge_jax.planning.workload import Lengths, Spending, expected, workloads
+from bridge_jax.planning.workload import Lengths, Spending, expected, list_work
 from bridge_jax.progress import duration
 
 
@@ -53,9 +53,7 @@ def outlook(
     """Returns what a run would do.
 
     Args:
-      config: of the run.
       stages: of the run, in order.
-      inputs: of the run.
       done: the finished stages with their seconds of work.
       to_run: the names of the others.
       quotes: what a teacher who is to be paid may cost.
@@ -63,7 +61,7 @@ def outlook(
     lengths = Lengths(config, stages, inputs)
     chip = chips.local(inputs.devices[0])
     seconds = {stage.name: 0.0 for stage in stages if stage.name in to_run}
-    for work in workloads(stages, lengths, to_run):
+    for work in list_work(stages, lengths, to_run):
         mesh = mesh_of(work, inputs.meshes(work.role))
         model = decoder_config(config, work.role, mesh)
         seconds[work.stage] += work_time(work, model, mesh, chip)[1]

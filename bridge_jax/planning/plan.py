@@ -43,10 +43,10 @@ from bridge_jax.planning.workload import (
     TrainingWork,
     Work,
     expected,
+    list_work,
     name_of,
     opened,
     part_of,
-    workloads,
 )
 
 MOST = 512  # Rows of a device, at most, in a proposed batch.
@@ -136,7 +136,6 @@ def plan_stages(
     """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest.
 
     Args:
-      config: of the run.
       works: its stages that run a model.
       meshes: of each role.
       chip: that is planned for.
@@ -409,7 +408,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         table = _inputs(lengths)
         deep = deep_keys(stages, table)
         new = {name for name, key in deep.items() if (name, key) not in known}
-        for work in workloads(stages, lengths, new):
+        for work in list_work(stages, lengths, new):
             mesh = mesh_of(work, lengths.inputs.meshes(work.role))
             model = decoder_config(config, work.role, mesh)
             _, seconds, _ = work_time(work, model, mesh, chip)
@@ -429,14 +428,14 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
                 totals[name].runs += 1
                 totals[name].alone += known[name, key]
         for stage in stages:
-            if stage.artifact.work == "ask" and stage.load:
+            if stage.artifact.work == "ask" and stage.workload:
                 alone.append(expected([stage], lengths)._asdict())
                 # Held-out questions are no selection of the pool.
-                held_out = stage.load.of if stage.load.of in ("test", "dev") else ""
+                held_out = stage.workload.of if stage.workload.of in ("test", "dev") else ""
                 source = table[f"data/{held_out}" if held_out else inputs.POOL]
                 pool = of_value([keyed_values(stage.params), source.key()])
-                size = stage.load.count if held_out else lengths.pool_size
-                size *= stage.load.samples
+                size = stage.workload.count if held_out else lengths.pool_size
+                size *= stage.workload.samples
                 chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
                 asked.setdefault(pool, (size, {}))[1][chosen] = alone[-1]
     teacher = []

@@ -7,7 +7,7 @@ from bridge_jax import methods
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
-from bridge_jax.methods.checks import fits, validate
+from bridge_jax.methods.checks import trainings, validate
 from bridge_jax.models.layouts import Meshes, state_bytes
 from bridge_jax.parallel.chips import Chip
 from bridge_jax.pipeline.artifacts import Role
@@ -17,9 +17,9 @@ from bridge_jax.planning.workload import (
     ReadingWork,
     ScoringWork,
     TrainingWork,
+    list_work,
     opened,
     part_of,
-    workloads,
 )
 
 RANK = 16  # Of an adapter that is proposed; our default.
@@ -34,7 +34,6 @@ def that_fits(
     result come first.
 
     Args:
-      config: of the run.
       stage: its plan, which does not fit.
       devices: that are planned for.
       chip: one of them.
@@ -49,7 +48,7 @@ def that_fits(
             stages, lengths = opened(changed, devices)
         except UserError:  # Two settings do not go together.
             continue
-        works = workloads(stages, lengths, {stage.work.stage})
+        works = list_work(stages, lengths, {stage.work.stage})
         asked: set[Role] = {work.role for work in works}
         meshes: dict[Role, Meshes] = {each: lengths.inputs.meshes(each) for each in asked}
         mesh = meshes[role].training
@@ -112,4 +111,5 @@ def _powers(devices: int) -> list[int]:
 
 def _setting(config: RunConfig, stage: str) -> str:
     """Returns where the config has the training of a stage."""
-    return next(fit.setting for each, fit in fits(methods.stages(config)) if each.name == stage)
+    found = trainings(methods.stages(config))
+    return next(spec.setting for each, spec in found if each.name == stage)

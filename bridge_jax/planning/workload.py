@@ -1,17 +1,16 @@
 """Lists the step shapes and step counts of each stage of a run, and estimates the teacher's bill.
 
-A stage declares its kind of work, its role, its parameters and its load; the rest is derived from
-data, tokenizers and config. Sequence lengths are counted if the data and tokenizers are on this
-machine. Otherwise every prompt and every rationale is assumed to be as long as the config allows.
-So is a rationale that a teacher has not written yet.
+A stage declares its kind of work, its role, its parameters and its workload; the rest is derived
+from data, tokenizers and config. The lengths of sequences are counted if the data and tokenizers
+are on this machine. Otherwise every prompt and every rationale is assumed to be as long as the
+config allows. So is a rationale that a teacher has not written yet.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import math
-from collections.abc import Collection
-from collections.abc import Sequence as Seq
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,18 +24,18 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import rollouts, teacher
-from bridge_jax.methods.checks import fits
+from bridge_jax.methods.checks import trainings
 from bridge_jax.methods.inputs import Inputs
 from bridge_jax.methods.shortening import Paying
 from bridge_jax.methods.teacher import Asking
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.stages import ByLength, Load, OwnReplies, Packed, Stage
+from bridge_jax.pipeline.stages import ByLength, OwnReplies, Packed, Stage, Workload
 from bridge_jax.selection import batches
 from bridge_jax.selection.batches import Shape
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Mode, Sequence
+from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.training.objectives import Objective
 
 SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
@@ -140,15 +139,13 @@ class Lengths:
 
     Args:
       config: of the run, with the text of its task file in place of the file.
-      stages: of the run.
-      inputs: of the run.
 
     Attributes:
       pool: the examples of the pool; empty if lengths cannot be counted.
       pool_size, dev_size, test_size: numbers of examples.
     """
 
-    def __init__(self, config: RunConfig, stages: Seq[Stage], inputs: Inputs):
+    def __init__(self, config: RunConfig, stages: Sequence[Stage], inputs: Inputs):
         self.config, self.inputs = config, inputs
         asks = methods.asking(stages) is not None
         self._written_later = asks and config.teacher.kind in API_TEACHERS
@@ -158,7 +155,7 @@ class Lengths:
                 _ = inputs.model(role).tokenizer
             except UserError:
                 counted = False
-        self.pool: Seq[Example] = inputs.pool if counted else ()
+        self.pool: Sequence[Example] = inputs.pool if counted else ()
         self.pool_size = len(self.pool) or config.data.pool or sources.SIZES["pool"]
         self.dev_size, self.test_size = (
             len(getattr(inputs, part))
@@ -170,48 +167,48 @@ class Lengths:
             known = sum(example.answer is not None for example in inputs.test) if counted else 0
             self.test_size = known + min(bought, self.test_size - known)
 
-    def examples(self, load: Load) -> int:
-        """Returns the number of examples of a load."""
+    def examples(self, workload: Workload) -> int:
+        """Returns the number of examples of a workload."""
         sizes = {"test": self.test_size, "dev": self.dev_size}
-        size = sizes.get(load.of, self.pool_size)
-        if load.share < 1:
-            size = max(1, round(load.share * size))
-        return load.count or size
+        size = sizes.get(workload.of, self.pool_size)
+        if workload.share < 1:
+            size = max(1, round(workload.share * size))
+        return workload.count or size
 
-    def sequences(self, role: Role, load: Load) -> list[Sequence]:
-        """Returns the training sequences of at most `SAMPLE` examples of a load, in every mode.
+    def sequences(self, role: Role, workload: Workload) -> list[TrainingSequence]:
+        """Returns the training sequences of at most `SAMPLE` examples of a workload, in every mode.
 
         The examples of the pool stand for those of the test too.
         """
-        if load.of == "instructions" and self.pool:
-            return self.inputs.draw_instructions(min(load.count, SAMPLE)).sequences
-        found = [] if load.text == "rationale" else self._of_mode(role, load, None)
-        for mode in load.modes if load.text != "answer" else ():
-            whole = self._of_mode(role, load, mode)
-            found += [each.without_answer for each in whole] if load.text == "both" else whole
+        if workload.of == "instructions" and self.pool:
+            return self.inputs.draw_instructions(min(workload.count, SAMPLE)).sequences
+        found = [] if workload.text == "rationale" else self._of_mode(role, workload, None)
+        for mode in workload.modes if workload.text != "answer" else ():
+            whole = self._of_mode(role, workload, mode)
+            found += [each.without_answer for each in whole] if workload.text == "both" else whole
         return found
 
-    def prompts(self, role: Role, load: Load) -> list[int]:
-        """Returns the tokens of the prompts of at most `SAMPLE` examples of a load, every mode."""
+    def prompts(self, role: Role, workload: Workload) -> list[int]:
+        """Returns the tokens of the prompts of at most `SAMPLE` examples, in every mode."""
         if not self.pool:
             return [self.config.max_prompt_tokens]
-        reading, sample = self.inputs.rendering(role), self._sample(load)
-        found = [reading.prompts(sample, "", mode).lengths for mode in load.modes]
+        reading, sample = self.inputs.rendering(role), self._sample(workload)
+        found = [reading.prompts(sample, "", mode).lengths for mode in workload.modes]
         return np.concatenate(found).tolist() if found else []
 
-    def _sample(self, load: Load) -> list[Example]:
-        count = min(self.examples(load), SAMPLE)
+    def _sample(self, workload: Workload) -> list[Example]:
+        count = min(self.examples(workload), SAMPLE)
         return [self.pool[i % len(self.pool)] for i in range(count)]
 
-    def _of_mode(self, role: Role, load: Load, mode: Mode | None) -> list[Sequence]:
-        """Returns the sequences of a load in one mode; those of answers alone if it is None."""
+    def _of_mode(self, role: Role, workload: Workload, mode: Mode | None) -> list[TrainingSequence]:
+        """Returns the sequences of a workload in one mode; those of answers alone if it is None."""
         longest = self.config.generation.max_new_tokens
         if not self.pool:
             rationale = [0] * max(0, longest - ANSWER) if mode else []
             prompt = [0] * self.config.max_prompt_tokens
-            count = min(self.examples(load), SAMPLE)
-            return [Sequence(prompt, rationale, [0] * ANSWER)] * count
-        reading, sample = self.inputs.rendering(role), self._sample(load)
+            count = min(self.examples(workload), SAMPLE)
+            return [TrainingSequence(prompt, rationale, [0] * ANSWER)] * count
+        reading, sample = self.inputs.rendering(role), self._sample(workload)
         recorded = [None] * len(sample)
         if mode and not self._written_later:
             recorded = [e.rationales.get(self.config.data.rationale) for e in sample]
@@ -239,7 +236,6 @@ def opened(
     """Returns the stages of a run, and its sequence lengths; nothing is kept on the disk.
 
     Args:
-      config: of the run.
       devices: of the mesh, by default all; they may be those of another machine.
       hashes: of files, to share them between runs.
     """
@@ -249,8 +245,8 @@ def opened(
     return stages, Lengths(config, stages, inputs)
 
 
-def workloads(
-    stages: Seq[Stage], lengths: Lengths, only: Collection[str] | None = None
+def list_work(
+    stages: Sequence[Stage], lengths: Lengths, only: Collection[str] | None = None
 ) -> list[Work]:
     """Returns the work of each stage that runs a model, in order.
 
@@ -264,35 +260,35 @@ def workloads(
     """
     found: list[Work] = []
     for stage in stages:
-        role, load = stage.artifact.role, stage.load
-        if not role or not load or (only is not None and stage.name not in only):
+        role, workload = stage.artifact.role, stage.workload
+        if not role or not workload or (only is not None and stage.name not in only):
             continue
-        if stage.artifact.work == "train" and load.replies:
-            found += _on_replies(stage, role, load, load.replies, lengths)
+        if stage.artifact.work == "train" and workload.replies:
+            found += _on_replies(stage, role, workload, workload.replies, lengths)
         elif stage.artifact.work == "train":
-            ((_, fit),) = fits([stage])
-            shape = Packed(fit.train.batch_rows, fit.train.row_tokens)
-            targets, batches = _packed(shape, role, load, lengths)
-            steps = fit.train.steps or batches * fit.train.epochs
-            if load.as_long_as:
-                others = (workloads([each], lengths)[-1] for each in load.as_long_as)
+            ((_, spec),) = trainings([stage])
+            shape = Packed(spec.train.batch_rows, spec.train.row_tokens)
+            targets, batches = _packed(shape, role, workload, lengths)
+            steps = spec.train.steps or batches * spec.train.epochs
+            if workload.as_long_as:
+                others = (list_work([each], lengths)[-1] for each in workload.as_long_as)
                 steps = sum(other.steps for other in others)
-            minimised = fit.train, fit.objective
-            found.append(TrainingWork(stage.name, role, *minimised, targets, steps, load.soft))
+            minimised = spec.train, spec.objective
+            found.append(TrainingWork(stage.name, role, *minimised, targets, steps, workload.soft))
         elif stage.artifact.work == "score":
-            scored = _scoring(stage.name, role, load, lengths)
+            scored = _scoring(stage.name, role, workload, lengths)
             found.append(ScoringWork(stage.name, role, *scored, _is_trained(stage, stages)))
         else:
-            settings, count = stage.params.generation, lengths.examples(load) * load.passes
+            settings, count = stage.params.generation, lengths.examples(workload) * workload.passes
             rows = engine.slots_of(settings, count, lengths.inputs.meshes(role).generation)
-            width = max(lengths.prompts(role, load))
+            width = max(lengths.prompts(role, workload))
             steps = math.ceil(count / rows)
             trained = _is_trained(stage, stages)
             found.append(GenerationWork(stage.name, role, rows, width, steps, settings, trained))
     return found
 
 
-def _is_trained(stage: Stage, stages: Seq[Stage]) -> bool:
+def _is_trained(stage: Stage, stages: Sequence[Stage]) -> bool:
     """Returns whether the model of a stage is one that another stage has trained."""
     role, read = stage.artifact.role, set(stage.reads.values())
     return any(
@@ -302,13 +298,13 @@ def _is_trained(stage: Stage, stages: Seq[Stage]) -> bool:
 
 
 def _on_replies(
-    stage: Stage, role: Role, load: Load, replies: OwnReplies, lengths: Lengths
+    stage: Stage, role: Role, workload: Workload, replies: OwnReplies, lengths: Lengths
 ) -> list[Work]:
     """Returns the work of a training on a model's own replies, each of them at its longest."""
-    ((_, fit),) = fits([stage])
-    train, settings, count = fit.train, replies.generation, replies.count
+    ((_, spec),) = trainings([stage])
+    train, settings, count = spec.train, replies.generation, replies.count
     mesh = lengths.inputs.meshes(role).generation
-    slots, width = engine.slots_of(settings, count, mesh), max(lengths.prompts(role, load))
+    slots, width = engine.slots_of(settings, count, mesh), max(lengths.prompts(role, workload))
     writing = math.ceil(count / slots) * train.steps
     found: list[Work] = [
         GenerationWork(stage.name, role, slots, width, writing, settings, part="replies")
@@ -325,25 +321,25 @@ def _on_replies(
         found.append(ReadingWork(stage.name, replies.reader, *shape))
     learned = dataclasses.replace(train, batch_rows=rows)
     work = TrainingWork(
-        stage.name, role, learned, fit.objective, targets, train.steps, replies.soft
+        stage.name, role, learned, spec.objective, targets, train.steps, replies.soft
     )
     return [*found, work]
 
 
-def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[Shape, int]:
+def _scoring(stage: str, role: Role, workload: Workload, lengths: Lengths) -> tuple[Shape, int]:
     """Returns the shape of the largest batch, and the number of such batches."""
     mesh = lengths.inputs.meshes(role).training
-    match load.batch:
+    match workload.batch:
         case Packed() as shape:
-            targets, steps = _packed(shape, role, load, lengths)
+            targets, steps = _packed(shape, role, workload, lengths)
             parts = batch_devices(mesh)
             rows = math.ceil(shape.rows / parts)
             return Shape(parts, rows, shape.tokens, targets * rows, rows), steps
         case ByLength() as shape:
-            found: Seq[Sequence] = lengths.sequences(role, load)
+            found: Sequence[TrainingSequence] = lengths.sequences(role, workload)
             if lengths.pool:  # As it is scored.
                 found = lengths.inputs.rendering(role).own_answers(found)
-            count = lengths.examples(load) * load.passes
+            count = lengths.examples(workload) * workload.passes
             read = [found[i % len(found)] for i in range(min(count, 10 * SAMPLE))]
             lengths_of, targets_of = [s.length for s in read], [len(s.answer) for s in read]
             shapes = [b.shape for b in batches.plan(lengths_of, targets_of, shape.tokens, mesh)]
@@ -351,12 +347,15 @@ def _scoring(stage: str, role: Role, load: Load, lengths: Lengths) -> tuple[Shap
             tokens = sum(s.tokens for s in shapes) * count / len(read)
             return largest, math.ceil(tokens / largest.tokens)
         case None:
-            raise ValueError(f"{stage}: its load does not say how it forms batches")
+            raise ValueError(f"{stage}: its workload does not say how it forms batches")
 
 
-def _packed(shape: Packed, role: Role, load: Load, lengths: Lengths) -> tuple[int, int]:
+def _packed(shape: Packed, role: Role, workload: Workload, lengths: Lengths) -> tuple[int, int]:
     """Returns the targets of a row, and the number of batches in which all sequences are read."""
-    sequences, count = lengths.sequences(role, load), lengths.examples(load) * load.passes
+    sequences, count = (
+        lengths.sequences(role, workload),
+        lengths.examples(workload) * workload.passes,
+    )
     rows = pack(sequences, shape.tokens, 0)
     number = math.ceil(len(rows.tokens) * count / len(sequences))
     return rows.target.shape[1], math.ceil(number / shape.rows)
@@ -380,7 +379,7 @@ class Spending(NamedTuple):
     usd_high: float
 
 
-def expected(stages: Seq[Stage], lengths: Lengths) -> Spending:
+def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     """Estimates the bill of the stages that ask a teacher.
 
     Args:
@@ -388,9 +387,9 @@ def expected(stages: Seq[Stage], lengths: Lengths) -> Spending:
       lengths: of its sequences.
     """
     found = [
-        _of(stage.params, lengths.examples(stage.load) * stage.load.samples, lengths)
+        _of(stage.params, lengths.examples(stage.workload) * stage.workload.samples, lengths)
         for stage in stages
-        if stage.artifact.work == "ask" and stage.load
+        if stage.artifact.work == "ask" and stage.workload
     ]
     if not found:
         return Spending(0, 0, 0, 0.0, 0.0, 0.0)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.config.io import to_json
-from bridge_jax.methods.tutoring import DIRECT, INSTRUCT, LABELS
+from bridge_jax.methods.baselines import LABELS
+from bridge_jax.methods.tutoring import DIRECT, INSTRUCT
 from bridge_jax.report.workdir import Json, RunArtifacts
 
 LEARNED = 0.1  # nats: labels with a lower loss are known by heart
@@ -20,14 +21,16 @@ class Lengths(NamedTuple):
     """How long the student and the one on labels alone were trained.
 
     Attributes:
-      ours, theirs: optimizer steps, instructions not counted; None where a training is missing.
-      steps: of the student's training in the config; 0 where that says epochs.
-      own: settings of `labels_training` that give it a length of its own; without, labels are to be
-        learned for as many steps as the student takes.
-      patient: whether that training could be stopped by the dev split.
-      is_learning: whether its loss was still falling at its end: it was above `LEARNED`, and had
-        fallen by `FALLING` from the last but one fifth of the steps to the last.
-      taken: settings of the student's training that are those of labels only without such a length.
+      ours, theirs: optimizer steps of the student and of the one on labels, without those on
+        instructions; None where a training is missing.
+      steps: `student_training.steps` in the config; 0 if the config gives epochs.
+      own: settings of `labels_training` that set its length; if there are none, it takes as many
+        steps as the student.
+      patient: whether the dev split could stop the training on labels.
+      is_learning: whether the loss on labels was still falling at the end: in the last fifth of the
+        steps it was above `LEARNED`, and lower by `FALLING` than in the fifth before.
+      taken: settings of `student_training` that the training on labels took over, because it had no
+        length of its own.
     """
 
     ours: int | None

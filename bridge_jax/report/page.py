@@ -291,7 +291,6 @@ def card(
 
     Args:
       report: the content of `report.json`.
-      config: of the run.
       role: `student` or `assistant`.
       mode: of its prompts in the test.
       adapter: the folder holds a LoRA adapter for PEFT, not the model.

@@ -159,10 +159,10 @@ def _count_classes(run: RunArtifacts, report: Json) -> None:
 
 
 def _confidence(run: RunArtifacts) -> Json:
-    """Counts what is right of the student's answers from several confidences; {} if not known.
+    """Counts the student's right answers above several thresholds of confidence; {} if not known.
 
-    The thresholds are those of the dev split where it was answered, to be chosen by it, and else
-    those of the test.
+    The thresholds are taken from the answers to the dev split, by which one is chosen, or from
+    those to the test if the dev split was not answered.
     """
     answered = {"dev": metrics.with_gold(run.dev_answers), "test": run.predictions.get("student")}
     known = {name: rows for name, rows in answered.items()

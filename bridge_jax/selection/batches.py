@@ -7,8 +7,7 @@ was interrupted finds the same batches again.
 
 import heapq
 import math
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 from bridge_jax.models.attention import LANES
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.text.packing import best_fit
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 Array = Any  # A NumPy array outside of jit, a JAX array inside.
 
@@ -87,7 +86,9 @@ class PlannedBatch(NamedTuple):
         return [[index for row in part for index in row] for part in self.parts]
 
 
-def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) -> list[PlannedBatch]:
+def plan(
+    lengths: Sequence[int], targets: Sequence[int], batch_tokens: int, mesh: Mesh
+) -> list[PlannedBatch]:
     """Returns the batches that read N sequences, the widest rows first.
 
     Rows are of one width or of several, whichever is cheaper.
@@ -126,7 +127,7 @@ def plan(lengths: Seq[int], targets: Seq[int], batch_tokens: int, mesh: Mesh) ->
 
 
 def _batches(
-    rows: list[list[int]], width: int, targets: Seq[int], batch_tokens: int, parts: int
+    rows: list[list[int]], width: int, targets: Sequence[int], batch_tokens: int, parts: int
 ) -> Iterator[PlannedBatch]:
     """Yields batches of one shape with all `rows`: about as many targets in each part."""
     most = _most(batch_tokens, width, parts)
@@ -156,7 +157,7 @@ def empty(shape: Shape, pad_id: int = 0) -> ScoreBatch:
     )
 
 
-def fill(planned: PlannedBatch, sequences: Seq[Sequence], pad_id: int) -> ScoreBatch:
+def fill(planned: PlannedBatch, sequences: Sequence[TrainingSequence], pad_id: int) -> ScoreBatch:
     """Returns the batch with its sequences; a rationale is neither scored nor embedded."""
     batch, shape = empty(planned.shape, pad_id), planned.shape
     for p, part in enumerate(planned.parts):
@@ -181,7 +182,7 @@ def fill(planned: PlannedBatch, sequences: Seq[Sequence], pad_id: int) -> ScoreB
 
 
 def _without_few(
-    lengths: Seq[int], widths: list[int], batch_tokens: int, parts: int
+    lengths: Sequence[int], widths: list[int], batch_tokens: int, parts: int
 ) -> dict[int, list[list[int]]]:
     """Returns width -> rows, without widths whose rows fill no batch: the next wider ones do.
 
@@ -207,7 +208,7 @@ def _most(batch_tokens: int, width: int, parts: int) -> int:
     return max(1, batch_tokens // width // parts)
 
 
-def _deal(weights: Seq[int], bins: int, size: int) -> list[list[int]]:
+def _deal(weights: Sequence[int], bins: int, size: int) -> list[list[int]]:
     """Returns the items of each bin, at most `size`, with sums of weights about as large.
 
     The heaviest item that is left goes to the bin with the smallest sum.

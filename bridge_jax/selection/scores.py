@@ -1,8 +1,8 @@
 """Difficulty and embeddings of every example, by free local inference.
 
 Each example is the answer-only prompt followed by its gold answer, of which a run scores the
-answer's own tokens alone (`prompts.Sequence.own_answer`). Examples share packed rows, and one
-jitted step is compiled for each shape of a batch (`selection.batches`).
+answer's own tokens alone (`prompts.TrainingSequence.own_answer`). Examples share packed rows, and
+one jitted step is compiled for each shape of a batch (`selection.batches`).
 
 Gradient embeddings cost a second pass through the vocabulary head, so they are computed separately
 and only for the strategy that needs them.
@@ -163,7 +163,7 @@ def _everywhere(x: jax.Array) -> jax.Array:
 def score(
     config: DecoderConfig,
     params: Any,
-    sequences: Sequence[prompts.Sequence],
+    sequences: Sequence[prompts.TrainingSequence],
     batch_tokens: int,
     pad_id: int,
     mesh: Mesh,
@@ -192,7 +192,7 @@ def score(
 def gradients(
     config: DecoderConfig,
     params: Any,
-    sequences: Sequence[prompts.Sequence],
+    sequences: Sequence[prompts.TrainingSequence],
     batch_tokens: int,
     pad_id: int,
     mesh: Mesh,
@@ -210,7 +210,7 @@ def gradients(
 
 def _of_all(
     step: Step,
-    sequences: Sequence[prompts.Sequence],
+    sequences: Sequence[prompts.TrainingSequence],
     batch_tokens: int,
     pad_id: int,
     mesh: Mesh,
@@ -250,7 +250,7 @@ def _of_all(
 def _computed(
     step: Step,
     batches: Sequence[PlannedBatch],
-    sequences: Sequence[prompts.Sequence],
+    sequences: Sequence[prompts.TrainingSequence],
     pad_id: int,
     mesh: Mesh,
 ) -> Iterator[Arrays]:

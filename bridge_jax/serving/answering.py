@@ -22,8 +22,7 @@ from bridge_jax.generation.budgets import Cap, capped
 from bridge_jax.generation.engine import Completion, Request
 from bridge_jax.pipeline.models import Model, complete_rows
 from bridge_jax.progress import Advance
-from bridge_jax.serving.asking import AskingConfig, QuestionsConfig
-from bridge_jax.serving.models import FoundModel, cap
+from bridge_jax.serving.models import AskingConfig, FoundModel, QuestionsConfig, cap
 from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 

@@ -31,10 +31,8 @@ from bridge_jax.pipeline import files
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.leases import held
 from bridge_jax.progress import track
-from bridge_jax.serving import asking as asked
 from bridge_jax.serving.answering import Answering, Questions
-from bridge_jax.serving.asking import AskingConfig
-from bridge_jax.serving.models import FoundModel
+from bridge_jax.serving.models import FILE, AskingConfig, FoundModel, QuestionsConfig
 
 PART = 512  # Rows; a kill loses no answer, and each part waits once for its longest answers.
 FORMAT = 1
@@ -120,7 +118,7 @@ def predict(
         raise UserError(f"--out={out}: end the name in {' or '.join(SUFFIXES)}")
     if not asking.data.kind:
         raise UserError(
-            f"{found.where}: has no {asked.FILE} that says what kind of answers it gives; pass "
+            f"{found.where}: has no {FILE} that says what kind of answers it gives; pass "
             "--data.kind=label with --data.choices=A,B, or --data.kind=choice, numeric or text; "
             "and the task, if the questions do not state it, as --data.instruction"
         )
@@ -176,7 +174,7 @@ def _settings(
     return settings
 
 
-def _without_files(asking: AskingConfig) -> asked.QuestionsConfig:
+def _without_files(asking: AskingConfig) -> QuestionsConfig:
     told = asking.data.as_data()
     return dataclasses.replace(
         asking.data,

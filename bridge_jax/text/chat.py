@@ -1,8 +1,8 @@
 """Renders conversations by a checkpoint's chat template, and finds the token that ends a turn.
 
 Every rendered text is checked to contain the messages. A template that has no place for the system
-message, that wants contents as a list of parts, or that leaves thoughts open is mended by lines
-before and after it. The mended template is exported, so that other programs render prompts as in
+message, that wants contents as a list of parts, or that leaves thoughts open is repaired by lines
+before and after it. The repaired template is exported, so that other programs render prompts as in
 training.
 """
 
@@ -76,16 +76,16 @@ class Rendered(NamedTuple):
 
 
 class Chat:
-    """A chat template, mended where it needs to be.
+    """A chat template, repaired where it needs to be.
 
     Attributes:
-      source: the mended template.
-      mended: whether it differs from the given one.
+      source: the repaired template.
+      repaired: whether it differs from the given one.
       notes: remarks for the user.
     """
 
     def __init__(self, source: str, tokens: Mapping[str, Any]):
-        """Compiles and mends a template.
+        """Compiles and repairs a template.
 
         Args:
           source: the template, in jinja2.
@@ -119,7 +119,7 @@ class Chat:
             self.notes.append(
                 f"the chat template can write today's date; where it does, every prompt has {DATE}"
             )
-        self.mended = self.source != source
+        self.repaired = self.source != source
 
     def render(self, messages: Messages, open_turn: bool = True) -> Rendered:
         """Returns the text of the messages; with `open_turn` the assistant begins to write.

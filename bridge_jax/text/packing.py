@@ -1,13 +1,13 @@
 """Packs sequences into rows: for training of one static shape, for scoring of a few widths."""
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bridge_jax.errors import UserError
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 
 class Rows(NamedTuple):
@@ -20,7 +20,7 @@ class Rows(NamedTuple):
       target_at: int32[R, T], the position that predicts the target.
       target: int32[R, T], the token there.
       rationale_weight, answer_weight: f32[R, T], 1 where the target belongs to that part.
-      beside: what the objective reads there, a tree of arrays [R, T, ...] that are 0 where a
+      extra_targets: what the objective reads there, a tree of arrays [R, T, ...] that are 0 where a
         sequence has nothing; None if no sequence has anything.
     """
 
@@ -31,10 +31,10 @@ class Rows(NamedTuple):
     target: np.ndarray
     rationale_weight: np.ndarray
     answer_weight: np.ndarray
-    beside: Any = None
+    extra_targets: Any = None
 
 
-def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Returns the sequences of each row: each sequence goes to the first row with room for it.
 
     Takes n log n steps: a binary tree holds the maxima of the rows' free room, and is followed down
@@ -59,7 +59,7 @@ def first_fit(lengths: Seq[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def best_fit(lengths: Seq[int], widths: Seq[int]) -> dict[int, list[list[int]]]:
+def best_fit(lengths: Sequence[int], widths: Sequence[int]) -> dict[int, list[list[int]]]:
     """Returns width -> the sequences of each row of that width; widths without rows are left out.
 
     The longest sequence that is left goes to the row with the least room that is enough, and where
@@ -85,7 +85,9 @@ def best_fit(lengths: Seq[int], widths: Seq[int]) -> dict[int, list[list[int]]]:
     return rows
 
 
-def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = True) -> Rows:
+def pack(
+    sequences: Sequence[TrainingSequence], row_tokens: int, pad_id: int, packed: bool = True
+) -> Rows:
     """Packs `sequences`, in order, into rows of `row_tokens`.
 
     Args:
@@ -117,8 +119,8 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
         np.zeros(small, np.int32), np.zeros(small, np.int32),
         np.zeros(small, np.float32), np.zeros(small, np.float32),
     )  # fmt: skip
-    given = next((s.beside for s in sequences if s.beside is not None), None)
-    beside = jax.tree.map(lambda a: np.zeros((*small, *a.shape[1:]), a.dtype), given)
+    given = next((s.extra_targets for s in sequences if s.extra_targets is not None), None)
+    extra_targets = jax.tree.map(lambda a: np.zeros((*small, *a.shape[1:]), a.dtype), given)
     for r, members in enumerate(plan):
         start = filled = 0
         for segment, index in enumerate(members, start=1):
@@ -133,7 +135,7 @@ def pack(sequences: Seq[Sequence], row_tokens: int, pad_id: int, packed: bool = 
             rows.target[r, slots] = s.rationale + s.answer
             rows.rationale_weight[r, filled : filled + len(s.rationale)] = 1
             rows.answer_weight[r, filled + len(s.rationale) : filled + targets[index]] = 1
-            for to, of_one in zip(jax.tree.leaves(beside), jax.tree.leaves(s.beside)):
+            for to, of_one in zip(jax.tree.leaves(extra_targets), jax.tree.leaves(s.extra_targets)):
                 to[r, slots] = of_one
             start, filled = start + s.length, filled + targets[index]
-    return rows._replace(beside=beside)
+    return rows._replace(extra_targets=extra_targets)

@@ -9,8 +9,7 @@ Texts of users and datasets are inserted verbatim; they are never used as format
 """
 
 import dataclasses
-from collections.abc import Iterable
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from bridge_jax.config import DataConfig
@@ -34,21 +33,21 @@ INSTRUCTIONS: dict[Mode, str] = {
 }
 
 
-class Sequence(NamedTuple):
+class TrainingSequence(NamedTuple):
     """One training sequence in parts, from which its loss masks follow.
 
     Attributes:
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
       rationale: ids of the rationale; may be empty.
       answer: ids of the answer and of the end of the turn.
-      beside: what an objective reads at each target of rationale and answer, a tree of arrays whose
-        first axis is the targets; None if it reads the tokens alone.
+      extra_targets: what an objective reads at each target of rationale and answer, a tree of
+        arrays whose first axis is the targets; None if it reads the tokens alone.
     """
 
     prompt: list[int]
     rationale: list[int]
     answer: list[int]
-    beside: Any = None
+    extra_targets: Any = None
 
     @property
     def length(self) -> int:
@@ -61,23 +60,23 @@ class Sequence(NamedTuple):
         return len(self.rationale) + len(self.answer)
 
     @property
-    def without_answer(self) -> "Sequence":
+    def without_answer(self) -> "TrainingSequence":
         """The sequence without its answer: the end token follows the rationale."""
-        return Sequence(self.prompt, [*self.rationale, self.answer[-1]], [])
+        return TrainingSequence(self.prompt, [*self.rationale, self.answer[-1]], [])
 
-    def own_answer(self, mark: list[int], ends: Seq[int]) -> "Sequence":
+    def own_answer(self, mark: list[int], ends: Sequence[int]) -> "TrainingSequence":
         """Returns the sequence with only the answer's own tokens as `answer`.
 
         A leading `mark` (ids) moves to `rationale`, and one of the tokens `ends` at the end is
-        dropped: every answer has both. If nothing is left, the sequence stays as it is. `beside`
-        is dropped.
+        dropped: every answer has both. If nothing is left, the sequence stays as it is. The
+        result has no `extra_targets`.
         """
         start = len(mark) if self.answer[: len(mark)] == mark else 0
         own = self.answer[start:]
         own = own[:-1] if own and own[-1] in ends else own
         if not own:
             return self
-        return Sequence(self.prompt, [*self.rationale, *self.answer[:start]], own)
+        return TrainingSequence(self.prompt, [*self.rationale, *self.answer[:start]], own)
 
 
 class DrawnInstructions(NamedTuple):
@@ -89,7 +88,7 @@ class DrawnInstructions(NamedTuple):
       skipped: bad rows of the source.
     """
 
-    sequences: list[Sequence]
+    sequences: list[TrainingSequence]
     left_out: int = 0
     skipped: int = 0
 
@@ -118,7 +117,7 @@ def with_budget(system: str, budget: int) -> str:
     return f"{system} Think for at most {budget} tokens.".strip()
 
 
-def system_message(task: Task, labels: Seq[str], mode: Mode) -> str:
+def system_message(task: Task, labels: Sequence[str], mode: Mode) -> str:
     """Returns the system message: the task, its labels, and what to write.
 
     Args:
@@ -135,7 +134,7 @@ def system_message_of(data: DataConfig, mode: Mode) -> str:
     return system_message(read_task(data), labels, mode)
 
 
-def told(task: Task, labels: Seq[str]) -> list[str]:
+def told(task: Task, labels: Sequence[str]) -> list[str]:
     """Returns the paragraphs of the task: the instruction and the labels."""
     parts = [task.instruction] if task.instruction else []
     if labels and task.is_said:
@@ -143,7 +142,7 @@ def told(task: Task, labels: Seq[str]) -> list[str]:
     return parts
 
 
-def list_labels(task: Task, labels: Seq[str]) -> str:
+def list_labels(task: Task, labels: Sequence[str]) -> str:
     """Returns the labels, one a line, each with its description where it has one."""
     described = task.label_descriptions
     return "\n".join(
@@ -164,20 +163,20 @@ def untold(example: Example) -> bool:
     return not all(choice.casefold() in question for choice in example.choices)
 
 
-def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> Sequence:
+def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> TrainingSequence:
     """Returns a generic instruction as a sequence: the user's turn, and the answer verbatim.
 
     It has no system message, except one that the chat template itself writes.
     """
     prompt = tokenizer.render_chat([{"role": "user", "content": question}])
-    return Sequence(prompt, [], [*tokenizer.encode(answer), tokenizer.end_id])
+    return TrainingSequence(prompt, [], [*tokenizer.encode(answer), tokenizer.end_id])
 
 
 def draw_instructions(
     rows: Iterable[tuple[str, str]], tokenizer: Tokenizer, count: int, longest: int
 ) -> DrawnInstructions:
     """Returns the first `count` (question, answer) of at most `longest` tokens, or fewer."""
-    found: list[Sequence] = []
+    found: list[TrainingSequence] = []
     left_out = 0
     for question, answer in rows:
         if len(found) == count:
@@ -253,9 +252,9 @@ def _of_task(tokenizer: Tokenizer, example: Example) -> str:
 
 def training_sequence(
     tokenizer: Tokenizer, prompt: list[int], rationale: str | None, answer: str
-) -> Sequence:
+) -> TrainingSequence:
     """Returns prompt, rationale and answer as one sequence; the rationale may be None or empty."""
     reasoning, final = format_completion(rationale or "", answer)
-    return Sequence(
+    return TrainingSequence(
         prompt, tokenizer.encode(reasoning), [*tokenizer.encode(final), tokenizer.end_id]
     )

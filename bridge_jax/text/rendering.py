@@ -14,8 +14,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.text import prompts
 from bridge_jax.text.chat import UnwrittenError
-from bridge_jax.text.prompts import Mode, Sequence
+from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.text.tokenizer import Tokenizer
 
 _BATCH = 1024
@@ -42,7 +41,7 @@ Input = TypeVar("Input")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ragged(Seq[list[int]]):
+class Ragged(Sequence[list[int]]):
     """N lists of token ids as two arrays, which are saved to disk and memory-mapped from there.
 
     Attributes:
@@ -56,7 +55,7 @@ class Ragged(Seq[list[int]]):
     cut: int = 0
 
     @classmethod
-    def of(cls, lists: Seq[Seq[int]]) -> "Ragged":
+    def of(cls, lists: Sequence[Sequence[int]]) -> "Ragged":
         """Returns lists of ids as arrays."""
         offsets = np.zeros(len(lists) + 1, np.int64)
         np.cumsum([len(ids) for ids in lists], out=offsets[1:])
@@ -114,7 +113,7 @@ class Ragged(Seq[list[int]]):
             return None
 
 
-class Labelled(Seq[Sequence]):
+class Labelled(Sequence[TrainingSequence]):
     """Training sequences of gold answers alone: prompts of mode "answer", and their completions.
 
     Attributes:
@@ -134,13 +133,13 @@ class Labelled(Seq[Sequence]):
         answer = self.answers[index]
         if not answer:
             raise ValueError(f"example {index} has no gold answer to learn or to score")
-        return Sequence(self.prompts[index], [], answer)
+        return TrainingSequence(self.prompts[index], [], answer)
 
 
-class OwnAnswers(Seq[Sequence]):
-    """Sequences with only the answers' own tokens as answers (`Sequence.own_answer`)."""
+class OwnAnswers(Sequence[TrainingSequence]):
+    """Sequences with only the answers' own tokens as answers (`TrainingSequence.own_answer`)."""
 
-    def __init__(self, sequences: Seq[Sequence], mark: list[int], ends: Seq[int]):
+    def __init__(self, sequences: Sequence[TrainingSequence], mark: list[int], ends: Sequence[int]):
         self._sequences, self._mark, self._ends = sequences, mark, ends
 
     def __len__(self) -> int:
@@ -158,7 +157,6 @@ class Rendering:
     """Renders examples for one model, and keeps the ids.
 
     Attributes:
-      tokenizer: of the model.
       table_rows: of the model's embedding table.
       checkpoint: the model's name in messages.
       max_prompt_tokens: the longest prompt, in tokens.
@@ -181,7 +179,7 @@ class Rendering:
         # By digest: the examples that were rendered, and `id(example)` -> its index among them.
         self._places: dict[str, tuple[list[Example], dict[int, int]]] = {}
 
-    def prompts(self, examples: Seq[Example], digest: str, mode: Mode) -> Ragged:
+    def prompts(self, examples: Sequence[Example], digest: str, mode: Mode) -> Ragged:
         """Returns the ids that ask the model about each example.
 
         Args:
@@ -203,7 +201,7 @@ class Rendering:
             self._places[digest] = list(examples), places
         return found
 
-    def answers(self, examples: Seq[Example], digest: str) -> Ragged:
+    def answers(self, examples: Sequence[Example], digest: str) -> Ragged:
         """Returns the ids of the gold answers without rationale, each with the end token.
 
         Those of an example without a gold answer are empty.
@@ -218,11 +216,11 @@ class Rendering:
             self._gold_answer,
         )
 
-    def labelled(self, examples: Seq[Example], digest: str) -> Labelled:
+    def labelled(self, examples: Sequence[Example], digest: str) -> Labelled:
         """Returns the training sequences of gold answers alone; raises as the two above."""
         return Labelled(self.prompts(examples, digest, "answer"), self.answers(examples, digest))
 
-    def own_answers(self, sequences: Seq[Sequence]) -> OwnAnswers:
+    def own_answers(self, sequences: Sequence[TrainingSequence]) -> OwnAnswers:
         """Returns sequences of answers alone as they are scored: without mark and end token."""
         mark = self.tokenizer.encode(ANSWER_MARK)
         return OwnAnswers(sequences, mark, self.tokenizer.end_ids)
@@ -243,7 +241,7 @@ class Rendering:
         rationale: str | None,
         answer: str | None = None,
         mode: Mode = "reason",
-    ) -> Sequence:
+    ) -> TrainingSequence:
         """Returns the training sequence of `example`: rationale and answer, or the answer alone.
 
         The answer is the gold one, unless another is given; `mode` is how a rationale is asked for.
@@ -253,7 +251,7 @@ class Rendering:
         """
         return self._sequences([(example, rationale, answer)], mode)[0]
 
-    def sequences(self, items: Seq[Item], mode: Mode = "reason") -> list[Sequence]:
+    def sequences(self, items: Sequence[Item], mode: Mode = "reason") -> list[TrainingSequence]:
         """Returns what `sequence` returns for each (example, rationale, answer).
 
         Raises:
@@ -264,7 +262,7 @@ class Rendering:
         except UserError:  # One by one, so that the first example with an error is named.
             return [self.sequence(*item, mode) for item in items]
 
-    def check_ids(self, what: str, ids: Seq[int]) -> None:
+    def check_ids(self, what: str, ids: Sequence[int]) -> None:
         """Raises a `UserError` if a token of `what` has no row in the embedding table."""
         if (largest := max(ids, default=0)) >= self.table_rows:
             raise UserError(
@@ -274,7 +272,7 @@ class Rendering:
                 "give the table a row for each token"
             )
 
-    def _sequences(self, items: Seq[Item], mode: Mode) -> list[Sequence]:
+    def _sequences(self, items: Sequence[Item], mode: Mode) -> list[TrainingSequence]:
         modes: list[Mode] = [mode if rationale else "answer" for _, rationale, _ in items]
         asked = [self._known(item[0], each) for item, each in zip(items, modes)]
         for each in dict.fromkeys(modes):
@@ -289,14 +287,14 @@ class Rendering:
         answers = self._encode_all([text for _, text in written])
         made = []
         for (example, _, _), prompt, rationale, answer in zip(items, asked, rationales, answers):
-            made.append(Sequence(prompt or [], rationale, [*answer, self.tokenizer.end_id]))
+            made.append(TrainingSequence(prompt or [], rationale, [*answer, self.tokenizer.end_id]))
             self.check_ids(f"example {example.id!r}", [*rationale, *made[-1].answer])
         return made
 
     def _once(
         self,
         key: tuple[str, str],
-        examples: Seq[Example],
+        examples: Sequence[Example],
         make: Callable[[], Ragged],
         make_one: Callable[[Example], list[int]],
     ) -> Ragged:
@@ -344,11 +342,11 @@ class Rendering:
         self.check_ids(f"example {example.id!r}", ids)
         return ids
 
-    def _render_all(self, examples: Seq[Example], mode: Mode) -> Ragged:
+    def _render_all(self, examples: Sequence[Example], mode: Mode) -> Ragged:
         """Returns what `_render` returns for each, and raises the first of its errors."""
         most, rows = self.max_prompt_tokens, self.table_rows
 
-        def render(batch: Seq[Example]) -> list[list[int]]:
+        def render(batch: Sequence[Example]) -> list[list[int]]:
             return self.tokenizer.render_all([prompts.messages(e, mode) for e in batch])
 
         cut = 0
@@ -370,7 +368,7 @@ class Rendering:
         ids = self.tokenizer.encode(format_completion("", example.gold)[1])
         return [*ids, self.tokenizer.end_id]
 
-    def _gold_answers(self, examples: Seq[Example]) -> Ragged:
+    def _gold_answers(self, examples: Sequence[Example]) -> Ragged:
         """Returns the ids of gold answers, as `answers` does, and raises as it does."""
         known = [example for example in examples if example.answer is not None]
         texts = [format_completion("", example.gold)[1] for example in known]
@@ -381,7 +379,7 @@ class Rendering:
             self.check_ids(f"example {example.id!r}", ids)
         return Ragged.of(found)
 
-    def _encode_all(self, texts: Seq[str]) -> list[list[int]]:
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of texts; equal ones are read once."""
         different = list(dict.fromkeys(texts))
 
@@ -394,8 +392,8 @@ class Rendering:
 
 
 def _in_batches(
-    items: Seq[Input],
-    work: Callable[[Seq[Input]], list[list[int]]],
+    items: Sequence[Input],
+    work: Callable[[Sequence[Input]], list[list[int]]],
     finish: Callable[[Input, list[int] | None], list[int]],
     what: str,
 ) -> Ragged:
@@ -409,7 +407,7 @@ def _in_batches(
       what: the items' name in the progress bar.
     """
 
-    def tried(batch: Seq[Input]) -> list[list[int]] | list[None]:
+    def tried(batch: Sequence[Input]) -> list[list[int]] | list[None]:
         try:
             return work(batch)
         except UserError:
@@ -434,7 +432,7 @@ def _in_batches(
 
 
 def _agrees(
-    found: Ragged, examples: Seq[Example], make_one: Callable[[Example], list[int]]
+    found: Ragged, examples: Sequence[Example], make_one: Callable[[Example], list[int]]
 ) -> bool:
     """Returns whether there are ids for each example, and a few equal those that are made now."""
     places = range(0, len(found), max(1, len(found) // _COMPARED))[:_COMPARED]

@@ -101,7 +101,7 @@ class SentencePieceTokenizer(Tokenizer):
         for name in (_MODEL, _CONFIG, _ADDED, _TEMPLATE, "special_tokens_map.json"):
             if (self._folder / name).exists():
                 shutil.copyfile(self._folder / name, folder / name)
-        if self._chat.mended:
+        if self._chat.repaired:
             (folder / _TEMPLATE).write_text(self._chat.source, "utf-8")
 
     def _read_texts(self, texts: Sequence[str]) -> list[Reading]:

@@ -1,16 +1,16 @@
 """Divides a reply into thinking and answer, in tokens.
 
-A budget is of the thinking alone, in the tokens of the model that thinks. In a `plain` reply that
-is all before the answer's line. In one with `tags` it is what stands between the model's own
-tokens <think> and </think>: other spellings would be several tokens, and letters to the model.
+A budget limits the thinking alone, counted in tokens of the model that thinks. In a `plain` reply
+the thinking is all text before the line of the answer. In a reply with `tags` it is the text
+between <think> and </think>, each of which is a single token of the model.
 """
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from bridge_jax.data.answers import ANSWER_MARK
 from bridge_jax.errors import UserError
-from bridge_jax.text.prompts import Sequence, training_sequence
+from bridge_jax.text.prompts import TrainingSequence, training_sequence
 from bridge_jax.text.tokenizer import Tokenizer
 
 Form = Literal["plain", "tags"]
@@ -35,11 +35,10 @@ class Thinking(NamedTuple):
 
     def sequence(
         self, tokenizer: Tokenizer, prompt: list[int], rationale: str, answer: str
-    ) -> Sequence:
+    ) -> TrainingSequence:
         """Returns prompt, thinking and answer as a training sequence.
 
         Args:
-          tokenizer: of the model.
           prompt: ids.
           rationale: the thinking.
           answer: the answer alone.
@@ -48,9 +47,9 @@ class Thinking(NamedTuple):
             return training_sequence(tokenizer, prompt, rationale, answer)
         thinking = [*self.opening, *tokenizer.encode(rationale.strip()), *self.closing]
         final = tokenizer.encode(f"\n{ANSWER_MARK} {answer}")
-        return Sequence(prompt, thinking, [*final, tokenizer.end_id])
+        return TrainingSequence(prompt, thinking, [*final, tokenizer.end_id])
 
-    def split(self, ids: Seq[int]) -> tuple[list[int], list[int] | None]:
+    def split(self, ids: Sequence[int]) -> tuple[list[int], list[int] | None]:
         """Returns the ids of the thinking, and those after it; None if it was not closed.
 
         Args:
@@ -70,7 +69,6 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
     """Returns how replies in a form are divided.
 
     Args:
-      tokenizer: of the model.
       form: `plain`, or `tags`.
       checkpoint: the name of the model, for messages.
 

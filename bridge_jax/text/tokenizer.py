@@ -192,7 +192,7 @@ class HFTokenizer(Tokenizer):
         backend.encode_special_tokens = False
         chat = Chat(default_template(fast.chat_template, where), fast.special_tokens_map)
         self._chat = chat
-        if chat.mended:
+        if chat.repaired:
             if isinstance(fast.chat_template, dict):
                 fast.chat_template |= {"default": chat.source}
             else:

@@ -18,7 +18,7 @@ from bridge_jax.config import TrainConfig
 class Feed(Protocol):
     """Gives the batches of a training; its position can be saved."""
 
-    def take(self, params: Any) -> tuple[Any, Mapping[str, float]]:
+    def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
         """Returns the next batch, and what was measured while it was made, to be logged.
 
         Args:
@@ -59,7 +59,7 @@ class Shuffled:
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         self._iterator = iter(cut.to_iter_dataset(options))
 
-    def take(self, params: Any = None) -> tuple[Any, Mapping[str, float]]:
+    def next_batch(self, params: Any = None) -> tuple[Any, Mapping[str, float]]:
         """Returns the next batch; nothing is measured."""
         return next(self._iterator), {}
 

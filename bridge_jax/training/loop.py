@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import Curves, TrainConfig
 from bridge_jax.errors import UserError
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import shard_batch
@@ -20,11 +20,15 @@ from bridge_jax.progress import track
 from bridge_jax.timing import Spans
 from bridge_jax.training.batches import Feed
 from bridge_jax.training.checkpoints import STATE, StateCheckpoints
-from bridge_jax.training.limits import Limit, Watch
 from bridge_jax.training.objectives import Objective
-from bridge_jax.training.optimizer import learning_rates, make_optimizer
-from bridge_jax.training.recorder import Recorder
-from bridge_jax.training.step import copy, init_state, make_train_step
+from bridge_jax.training.recorder import Guard, GuardMonitor, Recorder
+from bridge_jax.training.step import (
+    copy,
+    init_state,
+    learning_rates,
+    make_optimizer,
+    make_train_step,
+)
 
 # Measures parameters on the dev split: `loss`, lower is better, or `accuracy`, higher is better.
 Measure = Callable[[Any], Mapping[str, float]]
@@ -37,6 +41,7 @@ def train(
     params: Any,
     objective: Objective,
     data: Feed,
+    *,
     steps: int,
     config: TrainConfig,
     seed: int,
@@ -45,7 +50,7 @@ def train(
     spans: Spans | None = None,
     measure: Measure | None = None,
     flops_per_token: float = 0.0,
-    limits: Sequence[Limit] = (),
+    guards: Sequence[Guard] = (),
 ) -> Any:
     """Trains `params`; returns all of them, or the adapter alone if there is one.
 
@@ -69,7 +74,7 @@ def train(
       measure: measures the parameters that would be kept, every `config.dev_every` steps and after
         the last; needed where that is not 0.
       flops_per_token: of a step, for the utilisation of the chips; 0 logs none.
-      limits: on what is logged. Beyond one the training stops, and its state is kept: with another
+      guards: on what is logged. Beyond one the training stops, and its state is kept: with another
         limit the same call continues from there.
 
     Raises:
@@ -79,26 +84,26 @@ def train(
     """
     spans = spans or Spans()
     optimizer, rates = make_optimizer(config), learning_rates(config, steps)
-    trained, frozen = lora.divided(model, params)
+    trained, frozen = projection.partition(model, params)
     averaged = config.ema_decay > 0
     state = init_state(optimizer, trained, mesh, averaged, config.keep_best)
     step_fn = make_train_step(
         objective,
         dataclasses.replace(model, remat=config.remat),
         optimizer,
-        config.accumulate,
-        jax.tree.map(lambda a: a.sharding, state),
-        seed,
-        config.ema_decay,
+        accumulate=config.accumulate,
+        shardings=jax.tree.map(lambda a: a.sharding, state),
+        seed=seed,
+        ema_decay=config.ema_decay,
     )
     checkpoints = StateCheckpoints(out / STATE, config.checkpoint_every)
     state, position = checkpoints.restore(state)
-    start, dev, watch = int(state.step), _Dev(config, measure), Watch(limits)
+    start, dev, monitor = int(state.step), _Dev(config, measure), GuardMonitor(guards)
     if position:
         data.set_state(position["data"])
         dev.best, dev.waited = position["best"], position["waited"]
-        watch.set_state(position.get("limits", {}))
-        _check_limits(watch, name, start)
+        monitor.set_state(position.get("limits", {}))
+        _check_guards(monitor, name, start)
     done = False
     try:
         with (
@@ -108,51 +113,53 @@ def train(
             contextlib.closing(
                 Recorder(
                     out / "metrics.jsonl",
-                    start,
                     name,
-                    config,
-                    rates,
-                    flops_per_token,
-                    mesh,
-                    curves,
-                    advance,
-                    watch,
+                    start=start,
+                    config=config,
+                    rates=rates,
+                    flops_per_token=flops_per_token,
+                    mesh=mesh,
+                    curves=curves,
+                    advance=advance,
+                    monitor=monitor,
                 )
             ) as record,
         ):
             advance(start)
             for step in range(start, steps):
                 with spans.span("data"):
-                    now = lora.join(frozen, state.params) if frozen else state.params
-                    taken, seen = data.take(now)
-                    batch = shard_batch(taken, mesh, config.accumulate)
+                    now = projection.combine(frozen, state.params) if frozen else state.params
+                    rows, seen = data.next_batch(now)
+                    batch = shard_batch(rows, mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, {**metrics, **seen})
                 done = step + 1 == steps
                 if dev.is_due(step + 1, done):
                     kept = state.average if averaged else state.params
                     with record.paused(), spans.span("dev"):
-                        values, is_best = dev.measured(lora.join(frozen, kept) if frozen else kept)
+                        values, is_best = dev.measured(
+                            projection.combine(frozen, kept) if frozen else kept
+                        )
                     record.flush(values)
                     if is_best and config.keep_best:
                         state = state._replace(best=copy(kept))
                     done = done or dev.out_of_patience
                 stop = not done and stop_asked()
                 is_due = not done and checkpoints.is_due(step + 1)
-                if done or stop or is_due or watch.fault:
+                if done or stop or is_due or monitor.violation:
                     record.flush()
                 # After the last step the parameters are saved instead, unless a limit is broken.
-                if stop or is_due or watch.fault:
+                if stop or is_due or monitor.violation:
                     done = False
                     position = {
                         "data": data.get_state(),
                         "best": dev.best,
                         "waited": dev.waited,
-                        "limits": watch.get_state(),
+                        "limits": monitor.get_state(),
                     }
                     with record.paused(), spans.span("checkpoint"):
                         checkpoints.save(step + 1, state, position)
-                _check_limits(watch, name, step + 1)
+                _check_guards(monitor, name, step + 1)
                 if stop:
                     raise preemption.Preempted
                 if done:
@@ -165,13 +172,13 @@ def train(
     return jax.block_until_ready(state.best if config.keep_best else kept)
 
 
-def _check_limits(watch: Watch, name: str, steps: int) -> None:
+def _check_guards(monitor: GuardMonitor, name: str, steps: int) -> None:
     """Raises a `UserError` if a limit is broken after so many steps, whose state is saved."""
-    if fault := watch.fault:
+    if violation := monitor.violation:
         raise UserError(
-            f"{name}: stopped after {steps} steps, which are saved: {fault}. With another limit "
-            "the same command goes on from there; with other settings this training begins again "
-            "from the model before it"
+            f"{name}: stopped after {steps} steps, which are saved: {violation}. With another "
+            "limit the same command goes on from there; with other settings this training begins "
+            "again from the model before it"
         )
 
 

@@ -1,6 +1,11 @@
-"""Records the numbers of each training step: a line a step, and curves elsewhere if wanted."""
+"""Records the numbers of each training step: a line a step, and curves elsewhere if wanted.
 
+Guards on these numbers stop a training that is ruined.
+"""
+
+import collections
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -17,10 +22,80 @@ from jax.sharding import Mesh
 from bridge_jax.config import Curves, TrainConfig
 from bridge_jax.errors import UserError, require
 from bridge_jax.parallel import chips, hosts
-from bridge_jax.training.limits import Watch
 
 _PROJECT = "bridge-jax"  # Of wandb and trackio.
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """Limits the mean of a logged number over the last steps: a training beyond it is ruined.
+
+    Attributes:
+      name: of the number in the log.
+      setting: of the config that holds the bound, for messages.
+      bound: the largest mean that is allowed, or the smallest where `is_least`.
+      why: what a mean beyond it shows, and what may help; it ends a sentence.
+      steps: how many the mean is over; nothing is checked before so many have logged the number.
+      is_least: whether means below `bound` are refused instead of those above.
+    """
+
+    name: str
+    setting: str
+    bound: float
+    why: str
+    steps: int = 1
+    is_least: bool = False
+
+    def violation(self, values: Sequence[float]) -> str:
+        """Returns why a training whose last steps have logged `values` has to stop, or ""."""
+        if len(values) < self.steps:
+            return ""
+        mean = sum(values) / len(values)
+        is_kept = mean >= self.bound if self.is_least else mean <= self.bound
+        if is_kept:
+            return ""
+        over = f"over the last {self.steps} steps " if self.steps > 1 else ""
+        than = "less" if self.is_least else "more"
+        limit = f"{self.setting}={self.bound:g}"
+        return f"{over}{self.name} is {mean:.3g}, {than} than {limit}: {self.why}"
+
+
+class GuardMonitor:
+    """Keeps the recent values of the numbers that have guards.
+
+    The state is a JSON value. It is saved with that of the training, so that the means go on after
+    an interruption.
+    """
+
+    def __init__(self, guards: Sequence[Guard]):
+        """Takes the guards, each of a number of its own."""
+        self._guards = guards
+        self._recent = {each.name: collections.deque[float](maxlen=each.steps) for each in guards}
+
+    def add(self, logged: Mapping[str, float]) -> None:
+        """Adds what a step has logged; a step may lack a number."""
+        for name, recent in self._recent.items():
+            if name in logged:
+                recent.append(logged[name])
+
+    @property
+    def violation(self) -> str:
+        """Returns why the training has to stop, by the first guard that is violated; else ""."""
+        for guard in self._guards:
+            if violation := guard.violation(self._recent[guard.name]):
+                return violation
+        return ""
+
+    def get_state(self) -> dict[str, list[float]]:
+        """Returns the recent values of each number."""
+        return {name: list(recent) for name, recent in self._recent.items()}
+
+    def set_state(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Goes to a state; guards may have been added or taken away since."""
+        for name, values in state.items():
+            if name in self._recent:
+                self._recent[name].extend(values)
 
 
 class Recorder:
@@ -36,25 +111,26 @@ class Recorder:
     def __init__(
         self,
         path: Path,
-        start: int,
         name: str,
+        *,
+        start: int,
         config: TrainConfig,
         rates: np.ndarray,
         flops_per_token: float,
         mesh: Mesh,
         curves: Sequence[Curves],
         advance: Callable[..., None],
-        watch: Watch,
+        monitor: GuardMonitor,
     ):
         """Opens the file and drops what was logged after the `start` steps to continue from.
 
-        What each step logs is also added to `watch`.
+        What each step logs is also added to `monitor`.
 
         Raises:
           UserError: curves are wanted, and what writes them is not installed.
         """
         self._name, self._config, self._rates, self._advance = name, config, rates, advance
-        self._watch = watch
+        self._monitor = monitor
         peak = chips.peak_flops(list(mesh.devices.flat))
         self._flops_share = flops_per_token / peak if peak else None
         self._sent: tuple[int, Mapping[str, Any]] | None = None
@@ -98,7 +174,7 @@ class Recorder:
             return
         (step, values), self._ended = self._ended, None
         values |= {"learning_rate": self._rates[step].item()} | dict(measured or {})
-        self._watch.add(values)
+        self._monitor.add(values)
         if self._file:
             self._file.write(json.dumps({"step": step} | values) + "\n")
             self._file.flush()

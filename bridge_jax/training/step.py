@@ -1,16 +1,69 @@
-"""One jitted training step of any objective: gradients over micro-batches, update, metrics."""
+"""One jitted training step of any objective: gradients over micro-batches, update, metrics.
+
+The optimizer is AdamW with gradient clipping. The learning rate, which has a linear warm-up and a
+cosine decay, is an input of the step and not part of the optimizer: trainings that differ only in
+their rates or in their number of steps are one compiled program.
+"""
 
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridge_jax.models import lora
+from bridge_jax.config import TrainConfig
+from bridge_jax.models import projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.training.objectives import LARGEST, Objective, Parts, coefficients
+
+
+def learning_rates(config: TrainConfig, total_steps: int) -> np.ndarray:
+    """Returns f32[total_steps]: a line up to the peak, then a cosine to a tenth of it."""
+    warmup = max(1, round(config.warmup_fraction * total_steps))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        config.learning_rate,
+        warmup,
+        max(total_steps, warmup + 1),
+        0.1 * config.learning_rate,
+    )
+    # One ahead: a first step at rate 0 would be paid for and train nothing.
+    return np.asarray(jax.vmap(schedule)(np.arange(1, total_steps + 1)), np.float32)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Returns AdamW without its learning rate, which multiplies the directions later.
+
+    Norms and biases are not decayed.
+    """
+    return _adamw(config.clip_norm, config.weight_decay)
+
+
+@functools.cache  # One for all rates and epochs, so that `make_train_step` finds its step again.
+def _adamw(clip_norm: float, weight_decay: float) -> optax.GradientTransformation:
+    def decayed(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[-1].key not in ("scale", "bias"), params
+        )
+
+    return optax.chain(
+        optax.stateless(lambda gradients, _: _clipped(gradients, clip_norm)),
+        optax.scale_by_adam(b2=0.95),
+        optax.add_decayed_weights(weight_decay, decayed),
+        optax.scale(-1.0),
+    )
+
+
+def _clipped(gradients: Any, limit: float) -> Any:
+    """Returns the gradients, shortened to `limit` if their norm is larger.
+
+    One factor for all, which XLA fuses into what reads them; `optax.clip_by_global_norm` divides
+    and selects each number before.
+    """
+    return optax.tree.scale(jnp.minimum(1.0, limit / optax.tree.norm(gradients)), gradients)
 
 
 class TrainState(NamedTuple):
@@ -41,7 +94,6 @@ def abstract_state(
     """Returns the state as `jax.ShapeDtypeStruct`s: moments and copies lie as their parameters do.
 
     Args:
-      optimizer: of the stage.
       params: arrays or `ShapeDtypeStruct`s with shardings.
       mesh: where counters are replicated.
       average, best: whether the state has these copies of the parameters.
@@ -100,8 +152,7 @@ def loss_and_gradients(
 
     Args:
       objective: what is minimised.
-      config: the model.
-      params: what is trained: all parameters, all but the embedding table, or an adapter's.
+      params: what is trained: all parameters, or an adapter's.
       batch: a pytree of arrays; their first axis is the rows.
       accumulate: micro-batches; divides the rows.
       frozen: the parameters that are not trained.
@@ -116,7 +167,7 @@ def loss_and_gradients(
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def part(params: Any, micro: Any, index: jax.Array | int):
-        whole = lora.join(frozen, params) if frozen else params
+        whole = projection.combine(frozen, params) if frozen else params
         key = None if dropout is None else jax.random.fold_in(dropout, index)
         sums, logged = objective.loss(config, whole, micro, key)
         return sum(factors[name] * sums[name] for name in sums), (sums, logged)
@@ -153,6 +204,7 @@ def make_train_step(
     objective: Objective,
     config: DecoderConfig,
     optimizer: optax.GradientTransformation,
+    *,
     accumulate: int = 1,
     shardings: Any = None,
     seed: int = 0,
@@ -160,11 +212,16 @@ def make_train_step(
 ):
     """Returns `(state, frozen, batch, rate) -> (state, metrics)`, jitted, the old state donated.
 
-    `rate` f32[] is the step's learning rate. The new state has the given `shardings`; when the old
-    one has them too, the step is compiled once. `seed` is of an adapter's dropout. Where the
-    state has an `average`, it is of decay `ema_decay`, and of equal weights for the first
-    1 / (1 - ema_decay) steps, so that it forgets where the training began. Equal arguments return
-    the same function (of the last few), which is not traced again.
+    The last few functions are cached: equal arguments return the same one, which is not traced
+    again. `rate` f32[] is the learning rate of the step.
+
+    Args:
+      objective: what is minimised.
+      accumulate: micro-batches of a step.
+      shardings: of the new state; if the old state has them too, the step is compiled once.
+      seed: of an adapter's dropout.
+      ema_decay: decay of the state's `average`, if it has one. The first 1 / (1 - ema_decay) steps
+        have equal weights, so that the initial parameters have none.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
     places, tree = jax.tree.flatten(shardings)

@@ -25,7 +25,7 @@ from bridge_jax.config import (
 from bridge_jax.config import io as config_io
 from bridge_jax.config.fields import Range
 from bridge_jax.errors import UserError
-from bridge_jax.methods.checks import fits, validate
+from bridge_jax.methods.checks import trainings, validate
 
 
 def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -232,7 +232,7 @@ def test_what_fits_is_taken():
         mesh=MeshConfig(8, 1, -1),
     )
     assert validate(config) is config
-    found = {fit.setting for _, fit in fits(methods.stages(config))}
+    found = {fit.setting for _, fit in trainings(methods.stages(config))}
     assert found >= {"student_training", "warmup.train"}
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from bridge_jax.config import RunConfig
-from bridge_jax.config.io import override
-from bridge_jax.config.overlays import read
+from bridge_jax.config.io import override, read_overlay
 from bridge_jax.errors import UserError
 
 TOML = """\
@@ -43,7 +42,7 @@ def overlay(tmp_path, text, name="my.toml"):
 
 @pytest.mark.parametrize(("name", "text"), [("a.toml", TOML), ("a.yaml", YAML), ("a.yml", YAML)])
 def test_values_are_those_of_the_fields(tmp_path, name, text):
-    config = override(RunConfig(), read(overlay(tmp_path, text, name)))
+    config = override(RunConfig(), read_overlay(overlay(tmp_path, text, name)))
     assert config.seed == 3 and config.compare == ("direct", "labels")
     assert config.budget.usd == 2.0 and isinstance(config.budget.usd, float)
     assert config.budget.queries == RunConfig().budget.queries
@@ -55,15 +54,18 @@ def test_values_are_those_of_the_fields(tmp_path, name, text):
 
 
 def test_later_ones_win_and_flags_come_last(tmp_path):
-    first = read(overlay(tmp_path, "seed = 1\nname = 'one'\nmax_prompt_tokens = 64", "1.toml"))
-    second = read(overlay(tmp_path, "seed: 2\nname: two", "2.yaml"))
+    first = read_overlay(
+        overlay(tmp_path, "seed = 1\nname = 'one'\nmax_prompt_tokens = 64", "1.toml")
+    )
+    second = read_overlay(overlay(tmp_path, "seed: 2\nname: two", "2.yaml"))
     config = override(RunConfig(), [*first, *second, "seed=3"])
     assert (config.seed, config.name, config.max_prompt_tokens) == (3, "two", 64)
 
 
 def test_yaml_reads_1e_4_as_a_text_and_it_is_a_number_all_the_same(tmp_path):
     config = override(
-        RunConfig(), read(overlay(tmp_path, "student_training:\n  learning_rate: 1e-4\n", "a.yaml"))
+        RunConfig(),
+        read_overlay(overlay(tmp_path, "student_training:\n  learning_rate: 1e-4\n", "a.yaml")),
     )
     assert config.student_training.learning_rate == 1e-4
 
@@ -93,10 +95,10 @@ def test_yaml_reads_1e_4_as_a_text_and_it_is_a_number_all_the_same(tmp_path):
 )  # fmt: skip
 def test_mistakes_name_the_file_and_the_line(tmp_path, name, text, message):
     with pytest.raises(UserError, match=message) as error:
-        read(overlay(tmp_path, text, name))
+        read_overlay(overlay(tmp_path, text, name))
     assert name in str(error.value)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"--overlay=.*gone.toml: No such file"):
-        read(tmp_path / "gone.toml")
+        read_overlay(tmp_path / "gone.toml")

@@ -116,8 +116,8 @@ def test_every_config_plans(path):
     found = config_io.load(path, "get_config", "get_study")
     config = found.runs[0].config if isinstance(found, study.Study) else found
     stages, lengths = workload.opened(config)
-    works = {work.stage: work for work in workload.workloads(stages, lengths)}
-    wanted = [stage.name for stage in stages if stage.artifact.role and stage.load]
+    works = {work.stage: work for work in workload.list_work(stages, lengths)}
+    wanted = [stage.name for stage in stages if stage.artifact.role and stage.workload]
     assert list(works) == wanted and len(works) >= 3
     assert all(work.steps > 0 for work in works.values())
     if config.teacher.kind in ("gemini", "openai"):
@@ -133,7 +133,7 @@ def test_every_run_prints_a_plan(path):
     validate(config, has_data=bool(config.data.path))
     devices = jax.devices()
     stages, lengths = workload.opened(config, devices)
-    works, meshes = workload.workloads(stages, lengths), checks.meshes_of(stages, lengths.inputs)
+    works, meshes = workload.list_work(stages, lengths), checks.meshes_of(stages, lengths.inputs)
     chip, out = chips.CHIPS["v5e"], io.StringIO()
     console = Console(file=out, width=80)
     planned = list(plan.plan_stages(config, works, meshes, chip, measure=_nothing))
@@ -208,7 +208,7 @@ def test_a_docstring_says_what_the_plan_says(name):
     else:
         config = config_io.load(path)
         stages, lengths = workload.opened(config, devices)
-        works = workload.workloads(stages, lengths)
+        works = workload.list_work(stages, lengths)
         meshes = checks.meshes_of(stages, lengths.inputs)
         planned = list(plan.plan_stages(config, works, meshes, chip, measure=_nothing))
         seconds = sum(stage.seconds for stage in planned)
@@ -240,7 +240,7 @@ def test_the_questions_of_a_study_fit_its_prompts(path, tmp_path):
     asked = {}
     for run in study.load(path).runs:
         found = Run(run.config, tmp_path)
-        modes = {mode for stage in found.stages if stage.load for mode in stage.load.modes}
+        modes = {mode for stage in found.stages if stage.workload for mode in stage.workload.modes}
         config = found.config
         key = (config.data, config.max_prompt_tokens, sorted(modes), config.instruct.examples)
         asked.setdefault(repr(key), found)

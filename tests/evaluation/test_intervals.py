@@ -55,8 +55,10 @@ def test_seeds_with_the_same_questions_draw_the_same_ones_and_others_their_own()
 
 def test_seeds_that_differ_widen_the_interval():
     draws = Resampling()
-    flat = {seed: np.full(draws.count, 0.5) for seed in range(3)}
-    spread = {seed: np.full(draws.count, value) for seed, value in enumerate((0.4, 0.5, 0.6))}
+    flat = {seed: np.full(intervals.REPLICATES, 0.5) for seed in range(3)}
+    spread = {
+        seed: np.full(intervals.REPLICATES, value) for seed, value in enumerate((0.4, 0.5, 0.6))
+    }
     assert draws.over_seeds(flat).std() < 1e-12
     # The bootstrap's standard error of a mean over n = 3: sqrt((n - 1) / n) s / sqrt(n).
     assert draws.over_seeds(spread).std() == pytest.approx(

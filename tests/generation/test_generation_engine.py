@@ -109,7 +109,7 @@ def test_an_engine_that_was_left_in_the_middle_starts_afresh(tiny_model, one_dev
     engine = make(tiny_model, one_device)
     whole = dict(pair for ended in engine.complete(PROMPTS) for pair in ended)
     next(engine.complete(PROMPTS[::-1], steps=1))
-    assert dict(pair for ended in engine.complete(PROMPTS) for pair in ended) == whole
+    assert dict(enumerate(engine.complete_all(PROMPTS))) == whole
 
 
 def test_after_a_release_the_slots_are_those_of_a_fresh_engine(tiny_model, one_device):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridge_jax.serving.asking import AskingConfig, QuestionsConfig
+from bridge_jax.serving.models import AskingConfig, QuestionsConfig
 from launch import chat
 from tests import tiny, xla
 from tests.launch import commands

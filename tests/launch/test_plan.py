@@ -97,7 +97,7 @@ def test_without_data_the_limits_of_the_config_are_planned():
 
     config = medical_7b.get_config()
     run = workload.opened(config, make_mesh(MeshConfig(2, 2, 2)).devices.ravel())
-    by_stage, spending = {work.stage: work for work in workload.workloads(*run)}, expected(*run)
+    by_stage, spending = {work.stage: work for work in workload.list_work(*run)}, expected(*run)
     # A row of 2,048 tokens has room for two sequences of 768 + 256: 250 answers, each in two
     # modes, in 250 rows, 16 a step.
     assert by_stage["apprenticeship/assistant"].steps == 16 * 3
@@ -113,7 +113,7 @@ def test_the_assistants_logits_take_room_in_the_students_step(tiny_config, tiny_
         config = config_io.override(
             config_io.load(tiny_config), [f"logits.weight={weight}", "logits.top_k=4"]
         )
-        (work,) = workload.workloads(*workload.opened(config), {"tutoring/student"})
+        (work,) = workload.list_work(*workload.opened(config), {"tutoring/student"})
         assert work.soft == soft
         shape = work.train, work.objective, work.targets
         needs.append(memory.train_step(tiny_model[0], *shape, one_device, work.soft))
@@ -134,7 +134,7 @@ def test_the_step_is_that_of_the_objective_of_the_stage(
     config = config_io.override(
         config_io.load(tiny_config), ["student_training.rationale_weight=0.125"]
     )
-    (work,) = workload.workloads(*workload.opened(config), {"tutoring/student"})
+    (work,) = workload.list_work(*workload.opened(config), {"tutoring/student"})
     plan.memory_of(work, tiny_model[0], one_device)
     assert set(traced) == {SFT(0.125)}
 
@@ -146,7 +146,7 @@ def test_a_teacher_behind_an_api_is_planned_and_not_asked(tiny_config, monkeypat
     )
     run = workload.opened(config)
     spending = expected(*run)
-    assert {work.stage for work in workload.workloads(*run)} >= {"apprenticeship/assistant"}
+    assert {work.stage for work in workload.list_work(*run)} >= {"apprenticeship/assistant"}
     # Every reply may be as long as it is allowed to be.
     assert (spending.queries, spending.output_tokens) == (4, 4 * 512)
     assert spending.input_tokens > 4 * 50
@@ -231,7 +231,7 @@ def test_a_chip_of_two_devices_is_planned_and_billed_as_one():
     assert len(devices) * chip.flops == 4 * 2307e12
     config = config_io.override(RunConfig(), ["data.pool=8", "data.test=4"])
     stages, lengths = workload.opened(config, devices)
-    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    works = workload.list_work(stages, lengths, {"apprenticeship/warmup"})
     meshes = checks.meshes_of(stages, lengths.inputs)
     assert dict(meshes["assistant"].training.shape) == {"data": 1, "fsdp": 8, "tensor": 1}
 
@@ -250,7 +250,7 @@ def test_an_int8_base_is_proposed_for_a_training_that_does_not_fit():
 
     config = medical_7b.get_config()
     stages, lengths = workload.opened(config)
-    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    works = workload.list_work(stages, lengths, {"apprenticeship/warmup"})
     meshes = checks.meshes_of(stages, lengths.inputs)
     kinds = memory.Memory(1, 2, 3, 4, 5)
     (stage,) = plan.plan_stages(config, works, meshes, chips.CHIPS["v5e"], measure=lambda *_: kinds)
@@ -270,7 +270,7 @@ def test_a_model_that_nobody_trained_is_scored_without_an_adapter():
     def scored(*settings):
         config = config_io.override(medical_7b.get_config(), settings)
         run = workload.opened(config)
-        (work,) = workload.workloads(*run, {"apprenticeship/scores"})
+        (work,) = workload.list_work(*run, {"apprenticeship/scores"})
         return work.trained
 
     assert scored() and not scored("warmup.fraction=0")
@@ -281,7 +281,7 @@ def test_steps_that_differ_little_are_compiled_once(monkeypatch):
 
     config, compiled = medical_7b.get_config(), []
     stages, lengths = workload.opened(config)
-    works, meshes = workload.workloads(stages, lengths), checks.meshes_of(stages, lengths.inputs)
+    works, meshes = workload.list_work(stages, lengths), checks.meshes_of(stages, lengths.inputs)
 
     def remember(work, model, mesh):
         compiled.append((work.role, type(work).__name__, mesh))
@@ -348,7 +348,7 @@ def test_a_7b_that_does_not_fit_is_told_so_and_what_fits_is_proposed():
     config = config_io.override(medical_7b.get_config(), ["mesh.data=4", "mesh.fsdp=1"])
     devices, chip = chips.topology("v5e:2x2")
     stages, lengths = workload.opened(config, devices)
-    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    works = workload.list_work(stages, lengths, {"apprenticeship/warmup"})
     meshes = checks.meshes_of(stages, lengths.inputs)
     (found,) = plan.plan_stages(config, works, meshes, chip)
     # The base in bf16 is whole on each chip, 14.2 GiB of 15.75.
@@ -373,7 +373,7 @@ def test_the_first_change_with_which_a_stage_fits_is_proposed(monkeypatch):
 
     monkeypatch.setattr(plan, "memory_of", needs)
     stages, lengths = workload.opened(config, devices)
-    works = workload.workloads(stages, lengths, {"apprenticeship/warmup"})
+    works = workload.list_work(stages, lengths, {"apprenticeship/warmup"})
     (found,) = plan.plan_stages(config, works, checks.meshes_of(stages, lengths.inputs), chip)
     assert not found.fits and found.memory.refused
     changes, fitting = proposals.that_fits(config, found, devices, chip)
@@ -385,7 +385,7 @@ def test_the_first_change_with_which_a_stage_fits_is_proposed(monkeypatch):
 def test_generation_keeps_the_weights_that_were_read(one_device):
     config = config_io.override(RunConfig(), ["data.pool=8", "data.test=4"])
     stages, lengths = workload.opened(config, one_device.devices.ravel())
-    works = workload.workloads(stages, lengths, {"evaluation/student"})
+    works = workload.list_work(stages, lengths, {"evaluation/student"})
     meshes = checks.meshes_of(stages, lengths.inputs)
     patched = pytest.MonkeyPatch()
     with patched.context() as patch:

@@ -56,7 +56,7 @@ def test_stages_are_counted_once_for_those_who_share_them(configs, chip):
 def test_a_run_alone_is_planned_as_by_its_own_config(configs, chip):
     run, mesh = workload.opened(configs[0], jax.devices()[:1]), make_mesh(devices=jax.devices()[:1])
     stages = {}
-    for work in workload.workloads(*run):
+    for work in workload.list_work(*run):
         model = plan.decoder_config(configs[0], work.role, mesh)
         stages[work.stage] = plan.work_time(work, model, mesh, chip)[1]
     one = plan_of(configs[:1], chip)

@@ -12,7 +12,7 @@ from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.planning.plan import plan_study
-from bridge_jax.planning.workload import opened, workloads
+from bridge_jax.planning.workload import list_work, opened
 from bridge_jax.runs import Run
 from bridge_jax.study.study import Study, StudyRun, check, in_folder
 from launch.study_runs import Runs, take_turns
@@ -76,7 +76,7 @@ def test_it_is_in_the_study(study):
 
 
 def test_it_is_planned(study, config):
-    works = workloads(*opened(config, hashes=Hashes()))
+    works = list_work(*opened(config, hashes=Hashes()))
     assert [work.stage for work in works] == [
         "toy/drill",
         "evaluation/student_base",

@@ -26,7 +26,7 @@ from bridge_jax.pipeline.models import RoleModel
 from bridge_jax.pipeline.stages import Stage
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.runs import Run
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 
 def stage_of(job: Run, artifact: Artifact) -> Stage:
@@ -76,9 +76,9 @@ def differing(one: Run, other: Run) -> set[str]:
     return {name for name in one.deep.keys() & other.deep if one.deep[name] != other.deep[name]}
 
 
-def taught(patch: pytest.MonkeyPatch) -> dict[str, list[Sequence]]:
+def taught(patch: pytest.MonkeyPatch) -> dict[str, list[TrainingSequence]]:
     """Lets nothing be trained; returns the sequences of each training, by its name."""
-    seen: dict[str, list[Sequence]] = {}
+    seen: dict[str, list[TrainingSequence]] = {}
 
     def fit(out: Folder, name: str, model: Any, sequences: Any, how: Any, *_: Any) -> None:
         seen[name] = list(sequences)

@@ -69,8 +69,7 @@ def test_a_training_measures_loss_and_accuracy_and_trains_as_without(start):
         nll += [-float(logprobs[i - 1, tokens[0, i]]) for i in answer]
     engine = model.engine(job.config.generation, 0)
     asked = [reading.prompt(example, "answer") for example in dev]
-    done = {index: c for batch in engine.complete(asked) for index, c in batch}
-    texts = [model.tokenizer.decode(done[i].ids) for i in range(len(dev))]
+    texts = [model.tokenizer.decode(done.ids) for done in engine.complete_all(asked)]
     right = [is_correct(answer_of(text, example), example) for text, example in zip(texts, dev)]
     last = max(found)
     assert found[last][0] == pytest.approx(np.mean(nll), rel=1e-4)

@@ -223,7 +223,7 @@ def test_the_plan_counts_both(make):
     assert spending.queries == 9
     assert (lengths.test_size, lengths.pool_size) == (4, 12)
     test = next(stage for stage in stages if stage.name == "evaluation/student")
-    assert lengths.examples(test.load) == 4
+    assert lengths.examples(test.workload) == 4
 
 
 @pytest.mark.parametrize(

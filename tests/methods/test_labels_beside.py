@@ -7,7 +7,7 @@ import pytest
 from bridge_jax import methods
 from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.config.io import override
-from bridge_jax.methods.tutoring import LABELS, AsLong
+from bridge_jax.methods.baselines import LABELS, AsLong
 from bridge_jax.planning import workload
 from bridge_jax.report import page
 from bridge_jax.runs import Run
@@ -56,7 +56,7 @@ def config(tmp_path_factory):
 
 def test_it_is_planned_for_as_many_steps(config):
     stages, lengths = workload.opened(config)
-    steps = {work.stage: work.steps for work in workload.workloads(stages, lengths)
+    steps = {work.stage: work.steps for work in workload.list_work(stages, lengths)
              if isinstance(work, workload.TrainingWork)}  # fmt: skip
     assert steps["baselines/labels"] == steps["tutoring/student"] > 0
 

@@ -57,8 +57,8 @@ def test_a_run_stores_the_assistants_logits_and_the_student_learns_them(config_p
     assert np.exp(logprobs).sum(1).max() < 1
 
     sequences = logits.attach(targets, found, reading, one_stage.folder_of(job, LOGITS))
-    assert [s.beside is not None for s in sequences] == [bool(x.rationale) for x in found]
-    attached = np.concatenate([s.beside.ids for s in sequences if s.beside])
+    assert [s.extra_targets is not None for s in sequences] == [bool(x.rationale) for x in found]
+    attached = np.concatenate([s.extra_targets.ids for s in sequences if s.extra_targets])
     np.testing.assert_array_equal(attached, ids)
     soft = read_rows(tmp_path / "tutoring/student/metrics.jsonl")
 

@@ -5,7 +5,8 @@ import pytest
 from bridge_jax import methods
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
-from bridge_jax.methods import on_policy, rollouts, tutoring
+from bridge_jax.generation.engine import Engine
+from bridge_jax.methods import baselines, on_policy
 from bridge_jax.methods.checks import validate
 from bridge_jax.methods.on_policy import ON_POLICY
 from bridge_jax.methods.rationales import ASSISTANT
@@ -70,7 +71,7 @@ def test_stopped_and_continued_it_gives_the_same_curve(tiny, tmp_path, monkeypat
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     train(Run(tiny(), tmp_path / "whole"))
-    job, original, calls = Run(tiny(), tmp_path / "cut"), rollouts.complete, []
+    job, original, calls = Run(tiny(), tmp_path / "cut"), Engine.complete_all, []
 
     def complete(*given):
         calls.append(given)
@@ -78,7 +79,7 @@ def test_stopped_and_continued_it_gives_the_same_curve(tiny, tmp_path, monkeypat
             raise KeyboardInterrupt
         return original(*given)
 
-    monkeypatch.setattr(rollouts, "complete", complete)
+    monkeypatch.setattr(Engine, "complete_all", complete)
     stop_at = 2
     for _ in range(2):
         calls.clear()
@@ -100,12 +101,12 @@ def test_it_follows_the_tutoring_and_both_students_are_tested(tiny):
     assert plan["evaluation/student_tutored"].reads["made"] == "tutoring/student"
     bridge = {s.name: s for s in methods.stages(override(config, ("method=bridge",)))}
     # Labels are learned for as many steps as both trainings of the student take.
-    labels = plan[tutoring.LABELS.name]
+    labels = plan[baselines.LABELS.name]
     assert labels.params.more == config.on_policy.train.steps == 3
-    assert labels.load.as_long_as == (plan["tutoring/student"], plan[ON_POLICY.name])
+    assert labels.workload.as_long_as == (plan["tutoring/student"], plan[ON_POLICY.name])
     fixed = {s.name: s for s in methods.stages(override(config, ("student_training.steps=5",)))}
-    assert fixed[tutoring.LABELS.name].params.train.steps == 5 + 3
-    shared = set(bridge) - {"evaluation/student", tutoring.LABELS.name}
+    assert fixed[baselines.LABELS.name].params.train.steps == 5 + 3
+    shared = set(bridge) - {"evaluation/student", baselines.LABELS.name}
     assert all(plan[name] == bridge[name] for name in shared)
 
 

@@ -66,7 +66,7 @@ def half_right(patch):
         return Reply(tokenizer.decode(ids), example.answer if sum(ids) % 2 else None, len(ids))
 
     patch.setattr(budget_rollouts.budgets, "read", read)
-    patch.setattr(budget_rollouts.rewards, "reward", lambda kind, right, *_: float(right))
+    patch.setattr(budget_rollouts, "reward", lambda kind, right, *_: float(right))
 
 
 @pytest.fixture
@@ -179,13 +179,13 @@ def test_a_limit_stops_it_and_with_another_it_goes_on(tiny, tmp_path, uncut, rew
 
 def test_limits_are_on_what_each_step_logs(tiny, uncut):
     how = tiny().reinforcement
-    limits = reinforcement.limits_of(how)
-    assert [each.name for each in limits] == ["drift", "kl_loss", "entropy", "compliance", "spread"]
-    for each in limits:
+    guards = reinforcement.guards_of(how)
+    assert [each.name for each in guards] == ["drift", "kl_loss", "entropy", "compliance", "spread"]
+    for each in guards:
         assert hasattr(how, each.setting.removeprefix("reinforcement."))
         assert all(each.name in row for row in curve(uncut))
     none = dataclasses.replace(how, most_drift=0.0, most_kl=0.0, least_spread=0.0)
-    assert [each.name for each in reinforcement.limits_of(none)] == ["entropy", "compliance"]
+    assert [each.name for each in reinforcement.guards_of(none)] == ["entropy", "compliance"]
 
 
 def test_what_is_logged_of_the_replies(uncut):
@@ -257,7 +257,7 @@ def test_the_longest_reply_has_to_fit(tiny, tmp_path, changes, message):
 def test_groups_without_a_signal_are_replaced_and_then_done_without(
     tiny, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(budget_rollouts.rewards, "reward", lambda *_: 0.0)
+    monkeypatch.setattr(budget_rollouts, "reward", lambda *_: 0.0)
     job = Run(tiny("reinforcement.train.steps=1", "reinforcement.kl=0.1"), tmp_path)
     train(job)
     (step,) = curve(tmp_path)

@@ -49,7 +49,7 @@ def test_an_assistant_that_a_teacher_taught_is_shown_what_labels_there_are(confi
         (COMPLETIONS, ("explain",) if shown else ("reason",)),
     ):
         if stage.name in plan:
-            assert plan[stage.name].load.modes == modes
+            assert plan[stage.name].workload.modes == modes
 
 
 @pytest.mark.parametrize("setting", ["seed=0", OFF])

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from bridge_jax.errors import UserError
 from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
-from bridge_jax.methods.fitting import fit, fit_of
+from bridge_jax.methods.fitting import fit, train_spec
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline.files import read_json
 from bridge_jax.pipeline.models import RoleModel
@@ -67,13 +67,13 @@ def test_a_pad_token_beyond_the_table_is_replaced_by_the_end_token(checkpoint):
     asked[0] = asked[0][:20]
     settings = dataclasses.replace(job.config.generation, max_new_tokens=3)
     engine = student.load().engine(settings, job.config.seed)
-    done = [c for batch in engine.complete(asked) for _, c in batch]
+    done = engine.complete_all(asked)
     assert all(np.isfinite(c.logprobs).all() and len(c.logprobs) for c in done)
     sequences = [reading.sequence(example, None) for example in job.inputs.pool]
     out = one_stage.folder_of(job, STUDENT)
-    how = fit_of(job.config, "student_training")
-    how = dataclasses.replace(how, train=dataclasses.replace(how.train, epochs=1))
-    fit(out, "test", student.trainable(), sequences, how)
+    spec = train_spec(job.config, "student_training")
+    spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, epochs=1))
+    fit(out, "test", student.trainable(), sequences, spec)
     losses = [row["loss"] for row in out.rows("metrics.jsonl")]
     assert losses and np.isfinite(losses).all()
 
@@ -146,7 +146,7 @@ def test_a_base_model_ends_at_every_end_token_of_its_configs(checkpoint, monkeyp
     def complete(job):
         settings = dataclasses.replace(job.config.generation, temperature=0.0, max_new_tokens=12)
         engine = job.inputs.model("assistant").load().engine(settings, job.config.seed)
-        return {i: c for batch in engine.complete(asked) for i, c in batch}
+        return dict(enumerate(engine.complete_all(asked)))
 
     free = complete(job)
     longest = max(free, key=lambda i: len(set(free[i].ids)))

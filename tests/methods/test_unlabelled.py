@@ -13,7 +13,7 @@ from bridge_jax.methods.apprenticeship import PSEUDO_LABELS
 from bridge_jax.methods.filtering import RATIONALES, SFTTargets
 from bridge_jax.pipeline.files import read_rows
 from bridge_jax.runs import Run
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
@@ -102,10 +102,10 @@ def test_scores_are_of_the_assistants_own_answers(config_path, tmp_path):
 
 
 def test_an_answer_without_tokens_of_its_own_stays():
-    frame = Sequence([5], [], [1, 2, 3])
+    frame = TrainingSequence([5], [], [1, 2, 3])
     assert frame.own_answer([1, 2], [3]) == frame
-    assert frame.own_answer([1], [4, 3]) == Sequence([5], [1], [2])
-    assert frame.own_answer([9], [3]) == Sequence([5], [], [1, 2])
+    assert frame.own_answer([1], [4, 3]) == TrainingSequence([5], [1], [2])
+    assert frame.own_answer([9], [3]) == TrainingSequence([5], [], [1, 2])
 
 
 def test_an_unlabelled_pool_is_scored_on_pseudo_labels(config_path, tmp_path):

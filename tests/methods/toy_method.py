@@ -4,9 +4,9 @@ import dataclasses
 from typing import TypedDict
 
 from bridge_jax.methods import evaluation, inputs
-from bridge_jax.methods.fitting import Fit, fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, fit, train_spec
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, rows
-from bridge_jax.pipeline.stages import Load, Method, Stage
+from bridge_jax.pipeline.stages import Method, Stage, Workload
 
 
 class Short(TypedDict):
@@ -37,7 +37,7 @@ def choose(params, out, pool):
     out.write_rows("short.jsonl", ({"id": e.id, "length": len(e.question)} for e in kept))
 
 
-def drill(params: Fit, out, pool, student, reading, short):
+def drill(params: TrainSpec, out, pool, student, reading, short):
     """Trains the student on their labels."""
     found = [reading.sequence(pool.by_id[row["id"]], None) for row in short.rows("short.jsonl")]
     fit(out, "drill", student.trainable(), found, params)
@@ -51,12 +51,12 @@ def stages(config):
         Stage(
             DRILL,
             drill,
-            fit_of(config, "student_training"),
+            train_spec(config, "student_training"),
             reads | {"short": SHORT.name},
-            Load("pool", text="answer", share=config.warmup.fraction),
+            Workload("pool", text="answer", share=config.warmup.fraction),
         ),
-        evaluation.test_of(config, evaluation.STUDENT_BASE, None, "answer"),
-        evaluation.test_of(config, DRILLED, DRILL, "answer"),
+        evaluation.test_stage(config, evaluation.STUDENT_BASE, None, "answer"),
+        evaluation.test_stage(config, DRILLED, DRILL, "answer"),
     ]
 
 

@@ -14,7 +14,7 @@ from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 
@@ -132,7 +132,7 @@ def test_scoring_is_what_xla_counts(one_device):
 def test_training_is_what_xla_counts(one_device, policy):
     config = dataclasses.replace(ONE, remat=policy)
     train = TrainConfig(batch_rows=8, row_tokens=64, remat=policy)
-    rows = pack([Sequence([1] * 32, [1] * 24, [1] * 8)] * 8, 64, 0)
+    rows = pack([TrainingSequence([1] * 32, [1] * 24, [1] * 8)] * 8, 64, 0)
     params = decoder.abstract(config, one_device)
     step = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
     counted = step.lower(SFT(), config, params, jax.tree.map(jnp.asarray, rows), 1).compile()

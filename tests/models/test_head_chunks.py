@@ -13,8 +13,7 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.step import TrainState, make_train_step
+from bridge_jax.training.step import TrainState, make_optimizer, make_train_step
 from tests.jaxprs import sizes
 
 N, V, D = 6, 40, 8

@@ -12,11 +12,11 @@ import pytest
 from bridge_jax.config import GenerationConfig, LoraConfig, ModelConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, Request
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.hub import checkpoint, export, gguf_file
 from bridge_jax.selection.scores import score
 from bridge_jax.text import tokenizer
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smollm2.json"
 README = Path(__file__).parents[2] / "README.md"
@@ -63,8 +63,7 @@ def exactly_summed_logits(config, params, tokens):
 def greedy(config, params, prompts, count, mesh, end_ids=(-1,)):
     settings = GenerationConfig(max_new_tokens=count, batch_size=len(prompts))
     engine = Engine(config, params, end_ids, 0, settings, mesh)
-    done = dict(pair for ended in engine.complete(prompts) for pair in ended)
-    return [done[i].ids for i in range(len(prompts))]
+    return [done.ids for done in engine.complete_all(prompts)]
 
 
 def padded(ids):
@@ -120,14 +119,14 @@ def test_smollm2_writes_the_kept_tokens(smollm2, one_device):
     settings = GenerationConfig(max_new_tokens=16, batch_size=2)
     engine = Engine(*smollm2, (-1,), 0, settings, one_device)
     requests = [Request(prompt), Request(prompt, temperature=1.0)]
-    done = dict(pair for ended in engine.complete(requests) for pair in ended)
+    done = engine.complete_all(requests)
     assert done[0].ids == written[:16] != done[1].ids
-    for completion in done.values():
+    for completion in done:
         ids = completion.ids
         logprobs = jax.nn.log_softmax(usual(smollm2, prompt + ids)[len(prompt) - 1 : -1])
         expected = np.asarray(logprobs)[np.arange(16), ids]
         np.testing.assert_allclose(completion.logprobs, expected, rtol=0, atol=1e-4)
-        scored = score(*smollm2, [Sequence(prompt, [], ids)], 512, 0, one_device)
+        scored = score(*smollm2, [TrainingSequence(prompt, [], ids)], 512, 0, one_device)
         np.testing.assert_allclose(scored.nll, [-expected.mean()], rtol=0, atol=1e-4)
 
 
@@ -145,9 +144,9 @@ def test_smollm2_keeps_its_perplexity_over_an_int8_base(smollm2, one_device):
     ids = tokenizer.load(gguf_file.bundled_smollm2()).encode(README.read_text())[:1536]
     config, params = smollm2
     rounded = dataclasses.replace(config, lora=LoraConfig(rank=1, base="int8"))
-    adapter, kept = lora.split(decoder.abstract(rounded, one_device))
+    adapter, kept = projection.split(decoder.abstract(rounded, one_device))
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), adapter)
-    over_int8 = rounded, lora.join(lora.frozen(params, kept), nothing)
+    over_int8 = rounded, projection.combine(projection.frozen(params, kept), nothing)
 
     def nll(model):
         total = 0.0

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 
 from bridge_jax.config import GenerationConfig, LoraConfig, MeshConfig, SelectionConfig
 from bridge_jax.generation.engine import Engine
-from bridge_jax.models import decoder, layouts, lora
+from bridge_jax.models import decoder, layouts, projection
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel.sharding import make_mesh, shard_batch
 from bridge_jax.selection.scores import score
 from bridge_jax.selection.strategies import select
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 
@@ -85,7 +85,7 @@ def sequences(count, seed=0):
     def ids(most):
         return rng.integers(3, VOCAB, rng.integers(1, most)).tolist()
 
-    return [Sequence(ids(9), ids(8), ids(5)) for _ in range(count)]
+    return [TrainingSequence(ids(9), ids(8), ids(5)) for _ in range(count)]
 
 
 def placed(config, mesh):
@@ -103,7 +103,7 @@ def gradients(config, mesh):
     rows = jax.tree.map(lambda a: a[:14], rows)  # 8 devices do not divide it: it is filled up
     assert len(rows.tokens) == 14
     params = placed(config, mesh)
-    trained, frozen = lora.split(params) if config.lora else (params, {})
+    trained, frozen = projection.split(params) if config.lora else (params, {})
     step = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
     with jax.set_mesh(mesh):
         found = step(SFT(0.4), config, trained, shard_batch(rows, mesh, 2), 2, frozen)
@@ -160,7 +160,7 @@ def written(config, mesh, temperature):
     prompts = [rng.integers(3, VOCAB, n).tolist() for n in (3, 9, 20, 31, 5, 6, 7, 8, 30, 23)]
     settings = GenerationConfig(max_new_tokens=12, batch_size=6, temperature=temperature)
     engine = Engine(config, placed(config, mesh), [2], PAD, settings, mesh)
-    return {index: done for batch in engine.complete(prompts) for index, done in batch}
+    return dict(enumerate(engine.complete_all(prompts)))
 
 
 @pytest.mark.parametrize(("temperature", "mesh"), on_meshes(0.0, 0.7))
@@ -197,7 +197,7 @@ def test_generation_with_key_heads_that_chips_share(kv_heads, one_device):
 @functools.cache
 def scored(config, mesh):
     config = dataclasses.replace(config, remat="none")
-    found = [Sequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]
+    found = [TrainingSequence(s.prompt, [], s.answer) for s in sequences(50, seed=3)]
     return score(config, placed(config, mesh), found, 512, PAD, mesh)
 
 

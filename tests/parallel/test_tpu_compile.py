@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bridge_jax.config import LoraConfig, MeshConfig, TrainConfig
 from bridge_jax.generation import slots
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig, Rope
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import local_bytes, make_mesh
@@ -24,13 +24,15 @@ from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.pool import PoolRows
 from bridge_jax.selection.scores import gradient_batch, score_batch
 from bridge_jax.text.packing import Rows
+from bridge_jax.training.objectives.distillation import (
+    ReverseKL,
+    SoftTargets,
+    SoftTargetSFT,
+    predict_batch,
+)
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
-from bridge_jax.training.optimizer import make_optimizer
-from bridge_jax.training.predictions import predict_batch
-from bridge_jax.training.step import TrainState, make_train_step
+from bridge_jax.training.step import TrainState, make_optimizer, make_train_step
 
 CONFIG = DecoderConfig(
     512, 128, 2, 4, 2, 64, 256, dtype=jnp.bfloat16, kernel="splash", remat="full"
@@ -91,7 +93,7 @@ def gathered(text):
     return [max(math.prod(map(int, s.split(","))) for s in of_one) for of_one in shapes]
 
 
-def train_step(config, trained, frozen, mesh, beside=None, objective=None):
+def train_step(config, trained, frozen, mesh, extra_targets=None, objective=None):
     """Returns the compiled step's memory."""
     optimizer = make_optimizer(TrainConfig())
     # Moments lie as their parameters, counters everywhere.
@@ -107,9 +109,9 @@ def train_step(config, trained, frozen, mesh, beside=None, objective=None):
     shardings = jax.tree.map(lambda a: a.sharding, state)
     tokens, small = array(mesh, B, S), array(mesh, B, T)
     weights = array(mesh, B, T, dtype=jnp.float32)
-    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, beside)
+    rows = Rows(tokens, tokens, tokens, small, small, weights, weights, extra_targets)
     objective = objective or SFT()
-    step = make_train_step(objective, config, optimizer, 2, shardings)
+    step = make_train_step(objective, config, optimizer, accumulate=2, shardings=shardings)
     with jax.set_mesh(mesh):
         return check(step.lower(state, frozen, rows, array(mesh, dtype=jnp.float32)), kernel=True)
 
@@ -118,8 +120,8 @@ def train_step(config, trained, frozen, mesh, beside=None, objective=None):
 def test_adapter_train_step_over_an_int8_base(mesh):
     assert ADAPTED.lora is not None
     config = dataclasses.replace(ADAPTED, lora=dataclasses.replace(ADAPTED.lora, base="int8"))
-    floats = lora.split(decoder.abstract(ADAPTED, mesh))[1]
-    adapter, base = lora.split(decoder.abstract(config, mesh))
+    floats = projection.split(decoder.abstract(ADAPTED, mesh))[1]
+    adapter, base = projection.split(decoder.abstract(config, mesh))
     train_step(config, adapter, base, mesh)
     kernels = CONFIG.num_layers * (2 * 128 * 256 + 2 * 128 * 128 + 3 * 128 * 256)
     scales = CONFIG.num_layers * (256 + 2 * 128 + 128 + 2 * 256 + 128) * 4
@@ -130,7 +132,7 @@ def test_adapter_train_step_over_an_int8_base(mesh):
 
 @pytest.mark.slow
 def test_adapter_train_step(mesh):
-    adapter, base = lora.split(decoder.abstract(ADAPTED, mesh))
+    adapter, base = projection.split(decoder.abstract(ADAPTED, mesh))
     memory = train_step(ADAPTED, adapter, base, mesh)
     frozen = sum(2 * p.size for p in jax.tree.leaves(base)) / 4
     # No gradient and no moment of the base: it is read, and beside it there is little.
@@ -156,8 +158,8 @@ def test_train_step_and_soft_targets(mesh):
 @pytest.mark.slow
 def test_policy_step(mesh):
     weights: Any = array(mesh, B, T, dtype=jnp.float32)
-    beside = PolicyTargets(weights, weights, weights, weights)
-    train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, beside, Policy(kl=0.001))
+    extra_targets = PolicyTargets(weights, weights, weights, weights)
+    train_step(CONFIG, decoder.abstract(CONFIG, mesh), {}, mesh, extra_targets, Policy(kl=0.001))
 
 
 @pytest.mark.slow

@@ -316,7 +316,7 @@ def test_the_same_size_and_time_do_not_hide_another_content(calls):
 def test_a_stage_that_can_mend_its_files_does_not_run_again(calls):
     seen = []
 
-    def mend(params, place, damaged, **read):
+    def repair(params, place, damaged, **read):
         assert damaged == {"value.json"}
         seen.append((params.number, list(read)))
         place.write_record("value.json", {"value": [2, [1]]})
@@ -324,7 +324,11 @@ def test_a_stage_that_can_mend_its_files_does_not_run_again(calls):
 
     def stages():
         first, left, *rest = calls.stages()
-        return [first, Stage(left.artifact, left.run, left.params, left.reads, mend=mend), *rest]
+        return [
+            first,
+            Stage(left.artifact, left.run, left.params, left.reads, repair=repair),
+            *rest,
+        ]
 
     calls.run(stages())
     (calls.folder("p/left") / "value.json").write_text("{")

@@ -10,9 +10,9 @@ from bridge_jax.methods.checks import meshes_of
 from bridge_jax.parallel import chips
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.planning import memory, plan
-from bridge_jax.planning.workload import GenerationWork, ReadingWork, name_of, opened, workloads
+from bridge_jax.planning.workload import GenerationWork, ReadingWork, list_work, name_of, opened
+from bridge_jax.training.objectives.distillation import ReverseKL
 from bridge_jax.training.objectives.policy import Policy
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
 from configs import bard_8b, medical_7b
 
 REINFORCED = "budgets/reinforced"
@@ -23,7 +23,7 @@ def bard():
     """The config, its stages and lengths, and the work of its reinforcement learning."""
     config = override(bard_8b.get_config(), ["method=bard"])
     stages, lengths = opened(config, make_mesh(MeshConfig(2, 4, 1)).devices.ravel())
-    return config, stages, lengths, workloads(stages, lengths, {REINFORCED})
+    return config, stages, lengths, list_work(stages, lengths, {REINFORCED})
 
 
 def test_replies_are_written_read_and_learned_from(bard):
@@ -51,7 +51,7 @@ def test_replies_are_written_read_and_learned_from(bard):
 def test_without_a_kl_nothing_is_read(bard):
     config = override(bard[0], ["reinforcement.kl=0"])
     stages, lengths = opened(config, bard[2].inputs.devices)
-    names = [name_of(work) for work in workloads(stages, lengths, {REINFORCED})]
+    names = [name_of(work) for work in list_work(stages, lengths, {REINFORCED})]
     assert names == ["budgets/reinforced: replies", REINFORCED]
 
 
@@ -59,7 +59,7 @@ def test_short_replies_share_rows(bard):
     settings = ["thinking.levels=100,400", "thinking.answer_tokens=32", "max_prompt_tokens=256"]
     config = override(bard[0], [*settings, "reinforcement.train.row_tokens=2048"])
     stages, lengths = opened(config, bard[2].inputs.devices)
-    *_, training = workloads(stages, lengths, {REINFORCED})
+    *_, training = list_work(stages, lengths, {REINFORCED})
     # 256 and 400 + 100 + 32 + 32 tokens: two replies a row, 32 rows, filled up to a batch of 64.
     assert (training.train.batch_rows, training.targets) == (64, 2 * 564 + 24)
 
@@ -91,7 +91,7 @@ def test_on_policy_distillation_is_planned_with_the_assistants_reading():
         ["method=on_policy", "on_policy.train.row_tokens=1024", "on_policy.train.batch_rows=8"],
     )
     stages, lengths = opened(config, make_mesh(MeshConfig(2, 4, 1)).devices.ravel())
-    replies, reading, training = workloads(stages, lengths, {"tutoring/on_policy"})
+    replies, reading, training = list_work(stages, lengths, {"tutoring/on_policy"})
     assert (replies.role, reading.role, training.role) == ("student", "assistant", "student")
     assert (replies.rows, replies.settings.max_new_tokens) == (16, 256)
     # 16 replies, one in each row, of which the assistant reads 8 at a time.

@@ -11,7 +11,7 @@ from bridge_jax.config import io as config_io
 from bridge_jax.methods.checks import validate
 from bridge_jax.parallel import chips
 from bridge_jax.planning import plan
-from bridge_jax.planning.workload import expected, opened, workloads
+from bridge_jax.planning.workload import expected, list_work, opened
 from tests.launch import tiny_run
 
 INSTRUCTION = "Which {team} has to handle this ticket?"
@@ -55,7 +55,7 @@ def test_the_plan_counts_the_task(make):
     student = told.inputs.model("student").tokenizer
     said = student.encode(told.pool[0].task.instruction)
     for stage in ("apprenticeship/scores", "tutoring/completions", "evaluation/student"):
-        (more,), (less,) = (workloads(stages, lengths, {stage}) for lengths in (told, bare))
+        (more,), (less,) = (list_work(stages, lengths, {stage}) for lengths in (told, bare))
         assert more.width > less.width + len(said)  # type: ignore
     more = expected(stages, told).input_tokens - expected(stages, bare).input_tokens
     assert more > 2 * len(said)
@@ -89,7 +89,7 @@ def test_the_plan_counts_the_instructions_of_a_file(make, tmp_path):
     path.write_text("".join(json.dumps(row | others) + "\n" for row in rows))
     settings = ("instruct.source=jsonl", f"instruct.path={path}", "instruct.train.batch_rows=1")
     (few,), (more,) = (
-        workloads(*opened(make(*settings, f"instruct.examples={n}")), {"tutoring/instruct"})
+        list_work(*opened(make(*settings, f"instruct.examples={n}")), {"tutoring/instruct"})
         for n in (1, 10)
     )
     assert (few.steps, few.role) == (2, "student")

@@ -8,13 +8,13 @@ import pytest
 
 from bridge_jax import methods
 from bridge_jax.config import GenerationConfig
-from bridge_jax.methods.fitting import Fit, fit_of
+from bridge_jax.methods.fitting import TrainSpec, train_spec
 from bridge_jax.methods.teacher import asking
 from bridge_jax.parallel import chips
 from bridge_jax.pipeline.artifacts import Artifact
-from bridge_jax.pipeline.stages import ByLength, Load, Method, Packed, Stage
+from bridge_jax.pipeline.stages import ByLength, Method, Packed, Stage, Workload
 from bridge_jax.planning import plan, workload
-from bridge_jax.planning.workload import ScoringWork, expected, opened, workloads
+from bridge_jax.planning.workload import ScoringWork, expected, list_work, opened
 from bridge_jax.text.packing import pack
 from tests.launch import tiny_run
 
@@ -27,12 +27,12 @@ def tiny(tmp_path_factory):
 
 
 def planned(config) -> dict[str, Any]:
-    return {work.stage: work for work in workloads(*opened(config))}
+    return {work.stage: work for work in list_work(*opened(config))}
 
 
 @dataclasses.dataclass(frozen=True)
 class Learning:
-    how: Fit
+    how: TrainSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,23 +42,35 @@ class Writing:
 
 def toy_stages(config):
     """A method that the planner has never heard of: it trains, looks, writes and asks."""
-    fit = fit_of(config, "direct_training")
+    fit = train_spec(config, "direct_training")
     rows = [
-        ("toy/read", "train", "student", fit, Load("pool", text="answer")),
-        ("toy/learn", "train", "assistant", Learning(fit), Load("pool", text="both", soft=3)),
-        ("toy/look", "score", "student", None, Load("pool", text="answer", batch=ByLength(512))),
-        ("toy/weigh", "score", "assistant", None, Load("pool", samples=2, batch=Packed(8, 192))),
+        ("toy/read", "train", "student", fit, Workload("pool", text="answer")),
+        ("toy/learn", "train", "assistant", Learning(fit), Workload("pool", text="both", soft=3)),
+        (
+            "toy/look",
+            "score",
+            "student",
+            None,
+            Workload("pool", text="answer", batch=ByLength(512)),
+        ),
+        (
+            "toy/weigh",
+            "score",
+            "assistant",
+            None,
+            Workload("pool", samples=2, batch=Packed(8, 192)),
+        ),
         (
             *("toy/write", "generate", "student", Writing(GenerationConfig(5, 6))),
-            Load("pool", share=0.25, modes=("reason", "explain"), samples=3),
+            Workload("pool", share=0.25, modes=("reason", "explain"), samples=3),
         ),
         ("toy/choose", "select", None, None, None),
-        ("toy/ask", "ask", None, asking(config), Load("selected", 3, samples=2)),
-        ("toy/test", "evaluate", "assistant", Writing(GenerationConfig(5, 6)), Load("test", 7)),
+        ("toy/ask", "ask", None, asking(config), Workload("selected", 3, samples=2)),
+        ("toy/test", "evaluate", "assistant", Writing(GenerationConfig(5, 6)), Workload("test", 7)),
     ]
     return [
-        Stage(Artifact(name, name, work, role), lambda *_: None, params, load=load)
-        for name, work, role, params, load in rows
+        Stage(Artifact(name, name, work, role), lambda *_: None, params, workload=workload)
+        for name, work, role, params, workload in rows
     ]
 
 
@@ -97,9 +109,13 @@ def test_the_bill_is_of_what_the_stages_ask(toy):
 
 
 def test_a_scoring_has_to_say_how_it_forms_batches(toy, monkeypatch):
-    stage = Stage(Artifact("toy/look", "", "score", "student"), print, None, load=Load("pool"))
-    with pytest.raises(ValueError, match="toy/look: its load does not say how it forms batches"):
-        workloads([stage], opened(toy)[1])
+    stage = Stage(
+        Artifact("toy/look", "", "score", "student"), print, None, workload=Workload("pool")
+    )
+    with pytest.raises(
+        ValueError, match="toy/look: its workload does not say how it forms batches"
+    ):
+        list_work([stage], opened(toy)[1])
 
 
 def test_a_student_of_two_passes_reads_about_twice_as_many_rows(tiny):
@@ -116,7 +132,7 @@ def test_a_student_of_two_passes_reads_about_twice_as_many_rows(tiny):
 def test_what_has_no_teacher_is_planned_for_nothing(tiny, method):
     stages, lengths = opened(tiny(f"method={method}"))
     names = [stage.name for stage in stages if stage.name != "tutoring/rationales"]
-    assert [work.stage for work in workloads(stages, lengths)] == names
+    assert [work.stage for work in list_work(stages, lengths)] == names
     assert set(expected(stages, lengths)) == {0}
 
 
@@ -157,7 +173,7 @@ def test_pseudo_labels_are_written_as_short_as_they_are_kept(tiny):
     ],
 )
 def test_what_a_strategy_looks_at_is_planned(tiny, strategy, looks):
-    works = workloads(*opened(tiny(f"selection.strategy={strategy}")))
+    works = list_work(*opened(tiny(f"selection.strategy={strategy}")))
     scorings = [work for work in works if isinstance(work, ScoringWork)]
     assert [work.stage for work in scorings] == looks
     assert len({work.steps for work in scorings}) == bool(looks)
@@ -176,7 +192,7 @@ def test_both_modes_and_longer_prompts_are_counted(tiny, monkeypatch):
     monkeypatch.setattr(workload, "pack", remember)
     small = ("data.pool=4", "budget.queries=4")
     stages, lengths = opened(tiny(*small, "assistant_training.batch_rows=1"))
-    (work,) = workloads(stages, lengths, {"apprenticeship/assistant"})
+    (work,) = list_work(stages, lengths, {"apprenticeship/assistant"})
     reading = lengths.inputs.rendering("assistant")
     assert read == [
         reading.sequence(e, e.rationales["short"], mode=mode)
@@ -196,7 +212,7 @@ def test_what_a_teacher_has_yet_to_write_is_as_long_as_it_may_be(tiny, setting):
     assert all(example.rationales["short"] for example in pool)
     if setting == "seed=0":  # A teacher that has recorded nothing.
         lengths.pool = pool = [dataclasses.replace(e, rationales={}) for e in pool]
-    found = lengths.sequences("assistant", Load("pool", modes=("explain",)))
+    found = lengths.sequences("assistant", Workload("pool", modes=("explain",)))
     reading = lengths.inputs.rendering("assistant")
     assert [s.prompt for s in found] == [reading.prompt(e, "explain") for e in pool]
     assert [s.targets for s in found] == [40] * 4

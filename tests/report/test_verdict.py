@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
+from bridge_jax.methods.baselines import LABELS
 from bridge_jax.methods.on_policy import ON_POLICY, StudentReply
-from bridge_jax.methods.tutoring import LABELS, STUDENT
+from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files
 from bridge_jax.report import page, words
 

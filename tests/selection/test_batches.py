@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import batches
 from bridge_jax.selection.batches import PlannedBatch, Shape
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 
 ONE = make_mesh(devices=jax.devices()[:1])
 
@@ -88,7 +88,11 @@ def test_a_tpu_has_rows_of_whole_blocks():
 
 
 def test_a_batch_by_hand():
-    sequences = [Sequence([5, 6], [], [7]), Sequence([8], [9], [1, 2]), Sequence([4], [], [3])]
+    sequences = [
+        TrainingSequence([5, 6], [], [7]),
+        TrainingSequence([8], [9], [1, 2]),
+        TrainingSequence([4], [], [3]),
+    ]
     shape = Shape(parts=2, rows=1, width=8, targets=4, sequences=3)
     batch = batches.fill(PlannedBatch(shape, [[[1, 0]], [[2]]]), sequences, pad_id=0)
     np.testing.assert_array_equal(batch.tokens, [[8, 9, 1, 2, 5, 6, 7, 0], [4, 3, *[0] * 6]])
@@ -102,7 +106,7 @@ def test_a_batch_by_hand():
 
 
 def test_the_second_row_of_a_part_counts_from_the_end_of_the_first():
-    sequences = [Sequence([5, 6], [], [7]), Sequence([8], [], [9])]
+    sequences = [TrainingSequence([5, 6], [], [7]), TrainingSequence([8], [], [9])]
     shape = Shape(parts=1, rows=2, width=4, targets=3, sequences=2)
     batch = batches.fill(PlannedBatch(shape, [[[0], [1]]]), sequences, pad_id=0)
     np.testing.assert_array_equal(batch.target_at, [[1, 4, 0]])

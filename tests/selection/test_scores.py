@@ -15,7 +15,7 @@ from bridge_jax.parallel.preemption import Preempted
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection import scores
 from bridge_jax.selection.batches import plan
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.timing import Spans
 
 CONFIG = DecoderConfig(
@@ -46,7 +46,7 @@ def sequences(lengths, seed=0):
     def ids(n):
         return rng.integers(0, CONFIG.vocab_size, n).tolist()
 
-    return [Sequence(ids(prompt), ids(why), ids(answer)) for prompt, why, answer in lengths]
+    return [TrainingSequence(ids(prompt), ids(why), ids(answer)) for prompt, why, answer in lengths]
 
 
 # Lengths on both sides of a bucket's edge; one with a rationale; answers of 1 to 11 tokens.
@@ -124,7 +124,7 @@ def test_sequences_that_share_a_row_do_not_see_each_other(model):
 def ragged(count):
     rng = np.random.default_rng(0)
     prompts, answers = rng.integers(10, 1501, count), rng.integers(1, 61, count)
-    return [Sequence([1] * int(p), [], [2] * int(a)) for p, a in zip(prompts, answers)]
+    return [TrainingSequence([1] * int(p), [], [2] * int(a)) for p, a in zip(prompts, answers)]
 
 
 def test_few_programs_score_a_ragged_pool(model):

@@ -6,7 +6,7 @@ import pytest
 
 from bridge_jax.errors import UserError
 from bridge_jax.serving.answering import Questions
-from bridge_jax.serving.asking import QuestionsConfig
+from bridge_jax.serving.models import QuestionsConfig
 
 
 def write(tmp_path, rows, name="new.jsonl"):

@@ -12,8 +12,8 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.generation.budgets import Cap, capped, read
 from bridge_jax.pipeline.leases import held
-from bridge_jax.serving import asking, models, predict
-from bridge_jax.serving.asking import AskingConfig, BudgetsConfig, QuestionsConfig
+from bridge_jax.serving import models, predict
+from bridge_jax.serving.models import AskingConfig, BudgetsConfig, QuestionsConfig
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import thinking_of
 
@@ -241,6 +241,6 @@ def test_the_facts_of_an_export_are_those_that_are_used(checkpoint, settings, tm
     import shutil
 
     folder = shutil.copytree(checkpoint, tmp_path / "model")
-    asking.write(folder, settings)
+    models.write_asking(folder, settings)
     there = models.find(str(folder)).asking
     assert there == dataclasses.replace(settings, data=dataclasses.replace(settings.data, path=""))

@@ -1,4 +1,4 @@
-"""Chat templates: what they must write, how they are mended, and what they may not do."""
+"""Chat templates: what they must write, how they are repaired, and what they may not do."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def test_a_template_that_wants_parts_gets_them():
     for conversation in ([SYSTEM, USER], [USER], [SYSTEM, USER, REPLY, AGAIN]):
         assert render(PARTS, *conversation) == render(CHAT_TEMPLATE, *conversation)
     assert render(PARTS_NO_SYSTEM, SYSTEM, USER) == render(NO_SYSTEM, SYSTEM, USER)
-    assert Chat(CHAT_TEMPLATE, TOKENS).mended is False
+    assert Chat(CHAT_TEMPLATE, TOKENS).repaired is False
 
 
 def test_the_end_of_a_turn_is_found_where_contents_are_parts(folder):

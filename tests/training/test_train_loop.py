@@ -19,7 +19,7 @@ from bridge_jax.models.hub import checkpoint as checkpoints
 from bridge_jax.parallel import preemption
 from bridge_jax.parallel.sharding import make_mesh, parameter_shardings
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import loop, recorder, step
 from bridge_jax.training.batches import Shuffled, steps_of
 from bridge_jax.training.objectives.sft import SFT
@@ -28,7 +28,7 @@ from tests.full_disk import files_up_to
 CONFIG = TrainConfig(epochs=4, batch_rows=2, row_tokens=24, learning_rate=1e-2, checkpoint_every=2)
 RNG = np.random.default_rng(0)
 SEQUENCES = [
-    Sequence(
+    TrainingSequence(
         RNG.integers(3, 90, 4).tolist(),
         RNG.integers(3, 90, 5).tolist(),
         [*RNG.integers(3, 90, 2), 1],
@@ -52,9 +52,8 @@ def run(out, model, mesh, config=CONFIG, name="student", **options):
     rows = pack(SEQUENCES, config.row_tokens, 2)
     steps = steps_of(rows, config)
     data = Shuffled(rows, config.batch_rows, steps, 0)
-    return loop.train(
-        out, name, decoder_config, params, SFT(), data, steps, config, 0, mesh, **options
-    )
+    options |= {"steps": steps, "config": config, "seed": 0, "mesh": mesh}
+    return loop.train(out, name, decoder_config, params, SFT(), data, **options)
 
 
 def lines(out):
@@ -71,8 +70,8 @@ def stop_at(monkeypatch):
     made = []
 
     def install(at, error=KeyboardInterrupt):
-        def make(*args):
-            step_fn = real(*args)
+        def make(*args, **settings):
+            step_fn = real(*args, **settings)
             made.append(step_fn)
 
             def step(state, frozen, batch, rate):
@@ -452,7 +451,7 @@ def scripted(values, seen, metric="loss"):
     return measure
 
 
-def dev_of(out):
+def dev_reads(out):
     return {row["step"]: row["dev_loss"] for row in lines(out) if "dev_loss" in row}
 
 
@@ -461,7 +460,7 @@ def test_the_parameters_of_the_best_measurement_are_kept(tmp_path, tiny_model, o
     seen = []
     measure = scripted([2.0, 1.0, 1.5], seen)
     found = run(tmp_path / "best", tiny_model, one_device, config, measure=measure)
-    assert dev_of(tmp_path / "best") == {2: 2.0, 5: 1.0, 7: 1.5}  # the last step is measured too
+    assert dev_reads(tmp_path / "best") == {2: 2.0, 5: 1.0, 7: 1.5}  # the last step is measured too
     equal(found, seen[1])
     plain = run(tmp_path / "plain", tiny_model, one_device)
     equal(seen[2], plain)  # measuring changes nothing
@@ -488,7 +487,7 @@ def test_training_stops_when_the_loss_has_not_improved(tmp_path, tiny_model, one
     config = dataclasses.replace(CONFIG, dev_every=1, keep_best=True, patience=2)
     values, seen = [3.0, 2.0, 2.0, 2.5, 1.0], []
     found = run(tmp_path / "a", tiny_model, one_device, config, measure=scripted(values, seen))
-    assert dev_of(tmp_path / "a") == {0: 3.0, 1: 2.0, 2: 2.0, 3: 2.5}
+    assert dev_reads(tmp_path / "a") == {0: 3.0, 1: 2.0, 2: 2.0, 3: 2.5}
     equal(found, seen[1])
     # Killed after step 2, whose state holds the best one and how long it is ago.
     stop_at(3)

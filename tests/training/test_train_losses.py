@@ -7,17 +7,17 @@ import pytest
 
 from bridge_jax.models import decoder
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives import coefficients
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
 
 SEQUENCES = [
-    Sequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
-    Sequence([20, 21], [22, 23], [24, 25, 1]),
-    Sequence([30, 31, 32, 33], [], [34, 1]),
-    Sequence([40], [41, 42, 43, 44, 45, 46], [1]),
-    Sequence([50, 51, 52, 53, 54, 55], [56], [57, 58, 1]),
+    TrainingSequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
+    TrainingSequence([20, 21], [22, 23], [24, 25, 1]),
+    TrainingSequence([30, 31, 32, 33], [], [34, 1]),
+    TrainingSequence([40], [41, 42, 43, 44, 45, 46], [1]),
+    TrainingSequence([50, 51, 52, 53, 54, 55], [56], [57, 58, 1]),
 ]
 
 gradients_of = jax.jit(loss_and_gradients, static_argnums=(0, 1, 4))
@@ -93,7 +93,7 @@ def test_each_part_is_the_mean_over_its_own_tokens(tiny_model):
 
 def test_a_batch_of_answers_only_is_trained_on_answers_alone(tiny_model):
     config, params = tiny_model
-    answers = [Sequence(s.prompt, [], s.answer) for s in SEQUENCES]
+    answers = [TrainingSequence(s.prompt, [], s.answer) for s in SEQUENCES]
     metrics, _ = compute(config, params, pack(answers, 24, 2), 0.9, 1)
     assert metrics["rationale_loss"] == 0
     np.testing.assert_allclose(metrics["loss"], metrics["answer_loss"], rtol=1e-6)

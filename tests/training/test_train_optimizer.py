@@ -4,12 +4,12 @@ import numpy as np
 
 from bridge_jax.config import TrainConfig
 from bridge_jax.text.packing import pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training import step
 from bridge_jax.training.objectives.sft import SFT
-from bridge_jax.training.optimizer import learning_rates, make_optimizer
+from bridge_jax.training.step import learning_rates, make_optimizer
 
-ROWS = pack([Sequence([3, 4], [5, 6], [7, 1])], 8, 2)
+ROWS = pack([TrainingSequence([3, 4], [5, 6], [7, 1])], 8, 2)
 
 
 def test_schedule_by_hand():

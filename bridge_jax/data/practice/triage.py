@@ -1,8 +1,8 @@
 """Triage at an invented practice: nothing is computed, a few rules are to be known.
 
-A complaint is of a kind, a kind has its place, a place its floor. What kind a complaint is of, a
-pretrained model may guess; where that kind goes, it has to be told. An answer of the teacher tells
-a rule for each step that its question takes, so a budget is how many of the rules are told.
+Each complaint belongs to a kind, each kind is sent to a place, and each place is on a floor. A
+pretrained model may guess the kind, but has to learn the place and the floor. The teacher's answer
+states one rule for each step of its question, so the budget determines how many rules are stated.
 """
 
 import random

@@ -21,7 +21,7 @@ from flax import traverse_util
 from safetensors import SafetensorError
 
 from bridge_jax.errors import UserError
-from bridge_jax.models import lora
+from bridge_jax.models import projection
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.hub.families import FAMILIES, Tensor, named_tensors
 from bridge_jax.models.hub.files import GENERATION_CONFIG, is_composite, is_hub_id, locate
@@ -171,7 +171,7 @@ def write_adapter(
             continue
         module = name.removesuffix(".weight")
         modules.add(module.rsplit(".", 1)[-1])
-        a, b = (np.asarray(flat[f"{path}/{side}"][layer]) for side in lora.MATRICES)
+        a, b = (np.asarray(flat[f"{path}/{side}"][layer]) for side in projection.MATRICES)
         rank = config.lora.rank
         prefix = f"base_model.model.{module}"
         tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(a.reshape(-1, rank).T)
@@ -203,11 +203,11 @@ def _value(row: Tensor, layer: int, config: DecoderConfig, params: dict[str, Any
     if row.stacked:
         value = value[layer]
         path = row.ours.removesuffix("/kernel")
-        if (scale := params.get(f"{path}/{lora.SCALE}")) is not None:
-            value = lora.in_floats(value, scale[layer])
+        if (scale := params.get(f"{path}/{projection.SCALE}")) is not None:
+            value = projection.in_floats(value, scale[layer])
         if config.lora is not None and f"{path}/lora_a" in params:
-            a, b = (params[f"{path}/{side}"][layer] for side in lora.MATRICES)
-            value = lora.merge(config.lora, value, a, b)
+            a, b = (params[f"{path}/{side}"][layer] for side in projection.MATRICES)
+            value = projection.merge(config.lora, value, a, b)
     theirs, ours = row.pattern.split(" -> ")
     there = einops.rearrange(np.asarray(value), f"{ours} -> {theirs}", **row.axes(config))
     return np.ascontiguousarray(there)

@@ -1,13 +1,11 @@
-"""Training objectives, one file each. The step and the loop work with any of them."""
+"""Training objectives. The step and the loop work with any of them."""
 
-from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.text.prompts import Sequence
 
 Parts = dict[str, jax.Array]  # f32[] each, by the name of a part of the loss
 LARGEST = "largest_"
@@ -24,19 +22,6 @@ class Objective(Protocol):
     @property
     def name(self) -> str:
         """The objective's name, which is part of the key of a stage that trains with it."""
-        ...
-
-    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Any:
-        """Returns the training sequences as a pytree of numpy arrays, whose first axis is the rows.
-
-        Args:
-          sequences: of a stage.
-          row_tokens: of each row.
-          pad_id: fills the rest of a row.
-
-        Raises:
-          UserError: a sequence is longer than a row, or there is none.
-        """
         ...
 
     def counts(self, batch: Any) -> Parts:
@@ -61,7 +46,7 @@ class Objective(Protocol):
         Args:
           model: the decoder's config.
           params: all of its parameters.
-          batch: some of the rows of `rows`.
+          batch: a pytree of arrays whose first axis is the rows, such as `text.packing.Rows`.
           dropout: random key of an adapter's dropout.
         """
         ...

@@ -12,7 +12,6 @@ of Schulman ("k3") is of another divergence.
 
 import dataclasses
 import functools
-from collections.abc import Sequence as Seq
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -21,14 +20,13 @@ import jax.numpy as jnp
 from bridge_jax.config.fields import UNKEYED
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import logprobs_at
-from bridge_jax.text.packing import Rows, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import LARGEST, Parts
 from bridge_jax.training.objectives.sft import at_targets
 
 
 class PolicyTargets(NamedTuple):
-    """The advantage of each token of a sample, and its log-probabilities (`Rows.beside`).
+    """The advantage of each token of a sample, and its log-probabilities (`Rows.extra_targets`).
 
     All are f32[...].
 
@@ -54,7 +52,6 @@ class Policy:
       clip_low, clip_high: r is clipped to [1 - low, 1 + high].
       kl: the weight of the KL.
       has_reference: whether there is a reference, so that the KL is known.
-      name: of the objective.
     """
 
     temperature: float = 1.0
@@ -64,14 +61,9 @@ class Policy:
     has_reference: Annotated[bool, UNKEYED] = True
     name: str = "policy"
 
-    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
-        """Returns the packed rows."""
-        return pack(sequences, row_tokens, pad_id)
-
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens that the model has drawn, for all that is averaged."""
-        beside: Any = batch.beside
-        count: jax.Array = beside.weight.sum()
+        count: jax.Array = batch.extra_targets.weight.sum()
         return dict.fromkeys((*self._parts, "drift", "clipped"), count)
 
     def weights(self, counts: Parts) -> Parts:
@@ -93,20 +85,20 @@ class Policy:
         clip has cut off.
         """
         logprob = sampled_logprobs(model, params, batch, self.temperature, dropout)
-        old, weight = batch.beside.logprob, batch.beside.weight
+        old, weight = batch.extra_targets.logprob, batch.extra_targets.weight
         # Of forced tokens the old log-probability may be -inf.
-        change = jnp.where(weight > 0, logprob - old, 0.0)
-        ratio, gain = jnp.exp(change), batch.beside.advantage
-        clipped = jnp.clip(ratio, 1 - self.clip_low, 1 + self.clip_high)
-        surrogate = jnp.minimum(ratio * gain, clipped * gain)
-        distance = ratio * (logprob - batch.beside.reference)
-        sums = {"policy": (-surrogate * weight).sum(), "kl": (distance * weight).sum()}
+        log_ratio = jnp.where(weight > 0, logprob - old, 0.0)
+        ratio, gain = jnp.exp(log_ratio), batch.extra_targets.advantage
+        clipped_ratio = jnp.clip(ratio, 1 - self.clip_low, 1 + self.clip_high)
+        surrogate = jnp.minimum(ratio * gain, clipped_ratio * gain)
+        kl = ratio * (logprob - batch.extra_targets.reference)
+        sums = {"policy": (-surrogate * weight).sum(), "kl": (kl * weight).sum()}
         sums = {part: sums[part] for part in self._parts}
-        drift = jnp.abs(change)
+        abs_log_ratio = jnp.abs(log_ratio)
         logged = {
-            "drift": drift.sum(),
-            LARGEST + "drift": drift.max(),
-            "clipped": ((clipped * gain < ratio * gain) * weight).sum(),
+            "drift": abs_log_ratio.sum(),
+            LARGEST + "drift": abs_log_ratio.max(),
+            "clipped": ((clipped_ratio * gain < ratio * gain) * weight).sum(),
             "tokens": (batch.segments > 0).sum().astype(jnp.float32),
         }
         return sums, jax.lax.stop_gradient(logged)

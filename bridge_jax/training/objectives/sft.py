@@ -6,7 +6,6 @@ trained on that part alone.
 """
 
 import dataclasses
-from collections.abc import Sequence as Seq
 from typing import Any
 
 import jax
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.head import Head, logprobs_at
-from bridge_jax.text.packing import Rows, pack
-from bridge_jax.text.prompts import Sequence
+from bridge_jax.text.packing import Rows
 from bridge_jax.training.objectives import Parts
 
 
@@ -26,15 +24,10 @@ class SFT:
 
     Attributes:
       rationale_share: a.
-      name: of the objective.
     """
 
     rationale_share: float = 0.5
     name: str = "sft"
-
-    def rows(self, sequences: Seq[Sequence], row_tokens: int, pad_id: int) -> Rows:
-        """Returns the packed rows."""
-        return pack(sequences, row_tokens, pad_id)
 
     def counts(self, batch: Rows) -> Parts:
         """Returns the number of tokens of each part."""

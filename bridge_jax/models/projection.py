@@ -1,4 +1,8 @@
-"""Dense maps with low-rank adapters (LoRA, 2106.09685): applied, found, merged.
+"""Dense layers: their products, and their low-rank adapters (LoRA, 2106.09685).
+
+Matrices are multiplied in a dtype of their own and summed in f32. On a TPU or GPU the stream and
+what is multiplied are both bf16. A CPU has matrix units for bf16 too (AMX, AVX512-BF16), and
+computes everything else in f32: there only what is multiplied is rounded.
 
 An adapter's matrices are the leaves `lora_a` (inputs, r) and `lora_b` (r, outputs) next to the
 `kernel` they change, stacked over layers as it is.
@@ -17,11 +21,48 @@ from jax.ad_checkpoint import checkpoint_name
 
 from bridge_jax.config import LoraConfig
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.matmul import project
 
 MATRICES = ("lora_a", "lora_b")
 PRODUCTS = "products"  # Names the results of the dense maps.
 SCALE = "kernel_scale"  # f32[outputs...], of an int8 kernel (`LoraConfig.base`)
+
+
+def matmul(letters: str, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
+    """Returns `jnp.einsum(letters, a, b)` in f32, of arrays that are rounded to `dtype`.
+
+    XLA on CPU does not use the matrix units for products that are to be bf16.
+    """
+    return jnp.einsum(letters, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def project(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:
+    """Returns x W, f[B, S, ...] in the dtype of x.
+
+    JAX's own rule gives the gradient of W transposed. XLA on CPU then transposes the gradient of y
+    where it is computed, which takes longer than the products.
+
+    Args:
+      x: f[B, S, X].
+      w: f[X, ...]; its gradient is not rounded before it is in the dtype of w. Integers have none.
+      dtype: in which they are multiplied.
+    """
+    return matmul("BSX,X...->BS...", x, w, dtype).astype(x.dtype)
+
+
+def _project_forward(x: jax.Array, w: jax.Array, dtype: Any) -> tuple[jax.Array, Any]:
+    return project(x, w, dtype), (x, w)
+
+
+def _project_backward(dtype: Any, kept: Any, by_y: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    x, w = kept
+    by_x = matmul("BS...,X...->BSX", by_y, w, dtype).astype(x.dtype)
+    if jnp.issubdtype(w.dtype, jnp.integer):
+        return by_x, None
+    return by_x, matmul("BSX,BS...->X...", x, by_y, dtype).astype(w.dtype)
+
+
+project.defvjp(_project_forward, _project_backward)
 
 
 def parameter(
@@ -47,12 +88,11 @@ def is_adapted(lora: LoraConfig | None, path: str) -> bool:
 class Projection(nn.Module):
     """y = W x (+ b) (+ s * B A dropout(x)). Of a W in int8, each output has a scale.
 
-    In the equations below B is the batch, S the positions, R the rank of the adapter, and X what W
-    sums over, as one axis: D of the stream, N H of the heads, or F of the MLP. The dots are the
-    features: N H or K H, F, or D.
+    In the shapes below, B is the batch, S the positions, and R the rank of the adapter. X is the
+    input axes of W as one axis: D (stream), N H (heads) or F (MLP). The dots are its output axes:
+    N H, K H, F or D.
 
     Attributes:
-      config: of the decoder.
       axes: logical names of W's axes: those that it sums over, then its features.
       features: sizes of the latter.
       bias: whether there is b, with those sizes.
@@ -112,7 +152,7 @@ def split(params: Any) -> tuple[Any, Any]:
     return traverse_util.unflatten_dict(adapter), traverse_util.unflatten_dict(base)
 
 
-def divided(config: DecoderConfig, params: Any) -> tuple[Any, Any]:
+def partition(config: DecoderConfig, params: Any) -> tuple[Any, Any]:
     """Returns (trained, frozen): an adapter and its base, or without one all parameters and {}."""
     return split(params) if config.lora else (params, {})
 
@@ -149,8 +189,8 @@ def in_floats(kernel: jax.Array, scale: jax.Array) -> jax.Array:
     return kernel.astype(jnp.float32) * scale
 
 
-def join(*parts: Any) -> Any:
-    """Returns one tree of the parts of `split` or `divided`."""
+def combine(*parts: Any) -> Any:
+    """Returns one tree of the parts of `split` or `partition`."""
     flat: dict[Any, Any] = {}
     for part in parts:
         flat |= traverse_util.flatten_dict(part)

@@ -1,4 +1,4 @@
-"""Damage inside finished annotations is mended from the ledger, and nobody is asked."""
+"""Damage inside finished annotations is repaired from the ledger, and nobody is asked."""
 
 import dataclasses
 import json
@@ -63,7 +63,7 @@ def compare(run):
     inputs, folder = run.inputs, one_stage.folder_of(run, ANNOTATIONS)
     params = one_stage.stage_of(run, ANNOTATIONS).params
     chosen = one_stage.folder_of(run, SELECTION)
-    return annotations.mend(params, folder, set(), inputs.pool, chosen, inputs.count, run.workdir)
+    return annotations.repair(params, folder, set(), inputs.pool, chosen, inputs.count, run.workdir)
 
 
 def kept_annotations(run):
@@ -272,7 +272,7 @@ def test_what_neither_file_nor_ledger_has_is_an_error_where_it_is_paid(make, ven
     file_of(run, "spend.json").write_text("[1]")
     with pytest.raises(UserError, match=r"spend\.json cannot be read"):
         annotate(run)
-    # Nothing was thrown away: with the ledger back, all is mended.
+    # Nothing was thrown away: with the ledger back, all is repaired.
     shutil.move(run.workdir / "away", ledger)
     file_of(run).write_bytes(before[:-20])
     assert annotate(run)

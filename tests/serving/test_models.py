@@ -14,8 +14,8 @@ from bridge_jax.config import (
 )
 from bridge_jax.data.example import Task, read_task
 from bridge_jax.errors import UserError
-from bridge_jax.serving import asking
-from bridge_jax.serving.asking import AskingConfig, BudgetsConfig, QuestionsConfig
+from bridge_jax.serving import models
+from bridge_jax.serving.models import AskingConfig, BudgetsConfig, QuestionsConfig
 
 
 @pytest.fixture
@@ -42,17 +42,17 @@ def config(tmp_path):
 
 
 def test_what_is_written_is_read_again_and_has_no_path(config, tmp_path):
-    made = asking.of_run(config, "student", "answer")
-    asking.write(tmp_path, made)
+    made = models.asking_of_run(config, "student", "answer")
+    models.write_asking(tmp_path, made)
     text = (tmp_path / "bridge_jax.json").read_text()
     assert str(tmp_path) not in text
-    assert asking.read(tmp_path) == made
+    assert models.read_asking(tmp_path) == made
     assert made.mode == "answer"
     assert (made.max_prompt_tokens, made.on_long_prompt, made.seed) == (77, "cut_beginning", 4)
     assert (made.generation.max_new_tokens, made.generation.temperature) == (33, 0.5)
     assert made.matmul == "bfloat16"
     assert made.least_confidence == 0.9
-    assistant = asking.of_run(config, "assistant", "answer")
+    assistant = models.asking_of_run(config, "assistant", "answer")
     assert (assistant.matmul, assistant.least_confidence) == ("auto", 0.0)
     assert dict(made.data.columns) == {"question": "body", "id": "ticket"}
     assert (made.data.kind, made.data.choices) == ("label", ("billing", "login"))
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_again_and_has_no_path(config, tmp_path):
 )
 def test_practice_tasks_have_a_kind_of_their_own(domains, least, kind, choices):
     data = DataConfig(domains=domains, min_steps=least, max_steps=2)
-    made = asking.of_run(RunConfig(data=data), "student", "reason")
+    made = models.asking_of_run(RunConfig(data=data), "student", "reason")
     assert made.data.kind == kind
     assert len(made.data.choices) == choices
 
@@ -79,16 +79,19 @@ def test_practice_tasks_have_a_kind_of_their_own(domains, least, kind, choices):
 def test_budgets_are_of_the_student_that_was_trained_at_them():
     thinking = ThinkingConfig(levels=(8, 16), form="tags", closing=" So", answer_tokens=5)
     config = RunConfig(method="budgeted", thinking=thinking)
-    student = asking.of_run(config, "student", "reason").thinking
+    student = models.asking_of_run(config, "student", "reason").thinking
     assert student == BudgetsConfig((8, 16), "tags", " So", 5)
-    assert asking.of_run(config, "assistant", "reason").thinking == BudgetsConfig()
-    assert asking.of_run(RunConfig(thinking=thinking), "student", "reason").thinking.levels == ()
+    assert models.asking_of_run(config, "assistant", "reason").thinking == BudgetsConfig()
+    assert (
+        models.asking_of_run(RunConfig(thinking=thinking), "student", "reason").thinking.levels
+        == ()
+    )
 
 
 def test_any_other_model_has_the_defaults(tmp_path):
-    assert asking.read(tmp_path) == AskingConfig()
+    assert models.read_asking(tmp_path) == AskingConfig()
     (tmp_path / "model.gguf").touch()
-    assert asking.read(tmp_path / "model.gguf").data == QuestionsConfig()
+    assert models.read_asking(tmp_path / "model.gguf").data == QuestionsConfig()
 
 
 @pytest.mark.parametrize(
@@ -103,13 +106,13 @@ def test_any_other_model_has_the_defaults(tmp_path):
     ],
 )
 def test_a_damaged_file_is_told(tmp_path, change, message):
-    asking.write(tmp_path, AskingConfig())
+    models.write_asking(tmp_path, AskingConfig())
     file = tmp_path / "bridge_jax.json"
     facts = json.loads(file.read_text())
     file.write_text(json.dumps(facts | change))
     with pytest.raises(UserError, match=message) as told:
-        asking.read(tmp_path)
+        models.read_asking(tmp_path)
     assert "export the model again" in str(told.value)
     file.write_text("[]")
     with pytest.raises(UserError, match="damaged"):
-        asking.read(tmp_path)
+        models.read_asking(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_jax.config import Reward
-from bridge_jax.evaluation import rewards
+from bridge_jax.methods import budget_rollouts as rewards
 
 BUDGETS = st.integers(1, 10_000)
 
