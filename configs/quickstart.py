@@ -28,7 +28,7 @@ six values) the student had 32%, after 180 95%.
 Prompts are at most 42 tokens long (instructions 54), rationales with their answers 47, so most rows
 of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
 does one of the direct student. A step has two rows: with so few tokens, most of its time goes into
-moving weights. In 150 steps the direct student reads its 30 answers 10 times. Memory suffices to
+moving weights. In 250 steps the direct student reads its 30 answers 17 times. Memory suffices to
 keep all activations during training.
 """
 
@@ -46,7 +46,7 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 600, 30, 150
+POOL, QUERIES, STEPS = 600, 30, 250
 MATMUL = "bfloat16"
 AS_STUDENT = {"learning_rate": 1e-3, "steps": STEPS, "batch_rows": 2}  # of all three students
 
