@@ -132,6 +132,7 @@ def test_dropout_is_drawn_from_the_seed(tiny_model, one_device):
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_micro_batches_are_those_of_the_batch(tiny_model, one_device):
     config, params = adapted(tiny_model, one_device)
     adapter, base = lora.split(params)

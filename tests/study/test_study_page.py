@@ -138,6 +138,7 @@ def test_the_latex_is_a_booktabs_table(scaling):
     assert not re.search(r"(?<!\\)[%$#_]", words.replace("$-$", ""))
 
 
+@pytest.mark.slow
 def test_a_variant_may_be_called_anything(tmp_path):
     nasty = "50% & <b>_$x$"
     runs = [run("plain", 0), dataclasses.replace(run("other", 0), variant=nasty)]

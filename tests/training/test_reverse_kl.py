@@ -91,6 +91,7 @@ def test_tokens_without_predictions_change_nothing(tiny_model, other, one_device
     jax.tree.map(np.testing.assert_array_equal, gradients, equal)
 
 
+@pytest.mark.slow
 def test_micro_batches_and_devices_change_no_gradient(tiny_model, other, one_device):
     config, params = tiny_model
     rows = jax.tree.map(lambda a: a[:8], rows_of(other, 8, one_device, SEQUENCES * 6))
