@@ -25,6 +25,7 @@ def wide(tmp_path_factory):
     return tiny.write_checkpoint(tmp_path_factory.mktemp("wide") / "tiny", max_positions=1024)
 
 
+@pytest.mark.slow
 def test_the_readmes_lines(wide, tmp_path, monkeypatch):
     (block,) = re.findall(
         r"```python\n(import bridge_jax.*?)```", (ROOT / "README.md").read_text(), re.DOTALL

@@ -45,7 +45,7 @@ def everything(hidden, table, ids, stream):
         pytest.param(42, Stream(7, 0), marks=pytest.mark.slow),
         (42, Stream(4, 0)),
         pytest.param(42, Stream(4), marks=pytest.mark.slow),
-        (41, Stream(8)),
+        pytest.param(41, Stream(8), marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_equal_one(vocab, stream):
