@@ -25,6 +25,7 @@ def wide(tmp_path_factory):
     return tiny.write_checkpoint(tmp_path_factory.mktemp("wide") / "tiny", max_positions=1024)
 
 
+@pytest.mark.slow
 def test_the_readmes_lines(wide, tmp_path, monkeypatch):
     (block,) = re.findall(
         r"```python\n(import bridge_jax.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
@@ -35,8 +36,11 @@ def test_the_readmes_lines(wide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     small = {"smollm2-135m": str(wide), "pool=64": "pool=30"}
-    # A random model writes long texts.
-    small["kept, bj.TrainConfig(epochs=8)"] = "kept, bj.TrainConfig(row_tokens=512)"
+    # A random model writes long texts. Both trainings are one program.
+    for examples in ("taught", "kept"):
+        small[f"{examples}, bj.TrainConfig(epochs=8)"] = (
+            f"{examples}, bj.TrainConfig(row_tokens=512)"
+        )
     for old, new in small.items():
         assert old in block
         block = block.replace(old, new)
@@ -66,6 +70,7 @@ def test_every_name_is_there():
         bj.trian  # noqa: B018
 
 
+@pytest.mark.slow
 def test_an_adapter_alone_is_trained(wide):
     settings = bj.ModelConfig(str(wide), lora=bj.LoraConfig(rank=2))
     model, data = bj.load_model(settings), bj.read_data(bj.DataConfig(pool=8, test=1))

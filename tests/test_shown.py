@@ -110,9 +110,9 @@ def test_no_cell_of_a_csv_is_a_formula(value, expected):
     assert next(csv.reader([out.getvalue()])) == ["" if value is None else str(expected)]
 
 
-def test_a_megabyte_is_soon_read():
+def test_a_long_text_is_soon_read():
     for sign in "\x1b [-=\n:'\u202e1":
-        text = sign * 1_000_000
+        text = sign * 200_000
         assert len(shown.plain(text)) >= len(text)
         assert len(str(shown.csv_value(text))) >= len(text)
         assert len(shown.markdown(text)) >= len(text)

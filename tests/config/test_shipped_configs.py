@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import io
 import re
 from pathlib import Path
@@ -107,15 +108,26 @@ def test_the_runs_are_found():
     assert {path.stem for path in RUNS} >= {"medical_7b", "legal_7b", "financial_7b", "quickstart"}
 
 
-@pytest.mark.parametrize("path", [*RUNS, *STUDIES], ids=lambda path: path.stem)
+@functools.cache
+def opened(path):
+    """Returns the config of a run, or of a study's first, and its stages and sequence lengths."""
+    found = config_io.load(path, "get_config", "get_study")
+    config = found.runs[0].config if isinstance(found, study.Study) else found
+    return config, *workload.opened(config)
+
+
+@pytest.mark.parametrize(
+    "path",
+    # A study's run is a shipped one with other settings; CI plans them all.
+    [*RUNS, *(pytest.param(path, marks=pytest.mark.slow) for path in STUDIES)],
+    ids=lambda path: path.stem,
+)
 def test_every_config_plans(path):
     """Each stage that runs a model has work of a known shape; nothing is compiled."""
     pytest.importorskip("gguf")
     if "data.kind=text" in path.read_text():
         pytest.importorskip("tensorflow_text")
-    found = config_io.load(path, "get_config", "get_study")
-    config = found.runs[0].config if isinstance(found, study.Study) else found
-    stages, lengths = workload.opened(config)
+    config, stages, lengths = opened(path)
     works = {work.stage: work for work in workload.list_work(stages, lengths)}
     wanted = [stage.name for stage in stages if stage.artifact.role and stage.workload]
     assert list(works) == wanted and len(works) >= 3
@@ -129,10 +141,8 @@ def test_every_config_plans(path):
 def test_every_run_prints_a_plan(path):
     """As `launch.plan` does without data, but for the compilation."""
     pytest.importorskip("gguf")
-    config = config_io.load(path)
+    config, stages, lengths = opened(path)
     validate(config, has_data=bool(config.data.path))
-    devices = jax.devices()
-    stages, lengths = workload.opened(config, devices)
     works, meshes = workload.list_work(stages, lengths), checks.meshes_of(stages, lengths.inputs)
     chip, out = chips.CHIPS["v5e"], io.StringIO()
     console = Console(file=out, width=80)

@@ -1,4 +1,4 @@
-"""Megabytes that are made to be slow. Before, each of them took hours or more; now they all run."""
+"""Long texts that are made to be slow. Read naively, each takes minutes to years."""
 
 import dataclasses
 
@@ -14,14 +14,14 @@ from bridge_jax.data.answers import (
 from bridge_jax.data.example import Example
 from bridge_jax.data.options import options_in
 
-MEGABYTE = 1_000_000
+LONG = 200_000
 NUMERIC = Example(id="n", question="How much?", answer="12", kind="numeric")
 CHOICE = Example("c", "Which?\nA) yes\nB) no", "yes", "choice", ("yes", "no"))
 LETTERS = Example("l", CHOICE.question, "A", "label", ("A", "B"))
 
 
 def much(text):
-    return text * (MEGABYTE // len(text))
+    return text * (LONG // len(text))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def much(text):
         much("the answer is "),
         much("#### x\n"),
         much("\\boxed{"),
-        "\\boxed" + "{" * (MEGABYTE // 2) + "}" * (MEGABYTE // 2),
+        "\\boxed" + "{" * (LONG // 2) + "}" * (LONG // 2),
         much("**Answer"),
         "Answer:" + much("\n$$"),
         much("so the final ") + "answer",
@@ -47,7 +47,7 @@ def test_chains_without_an_answer(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "A" * MEGABYTE,
+        "A" * LONG,
         much("A & "),
         much("B - "),
         "A" + much(" ") + "x",
@@ -111,12 +111,12 @@ def test_long_numbers_are_read_up_to_a_thousand_digits():
 @pytest.mark.parametrize(
     ("question", "options"),
     [
-        ("\n" * MEGABYTE, ()),
-        ("A) x" + " " * MEGABYTE + "x\nB) y", ("x" + " " * MEGABYTE + "x", "y")),
+        ("\n" * LONG, ()),
+        ("A) x" + " " * LONG + "x\nB) y", ("x" + " " * LONG + "x", "y")),
         (much("A) x\n"), ()),
         (much("A) x\nB) y\n"), ("x", "y")),
-        ("A)" + " " * MEGABYTE, ()),
-        (" " * MEGABYTE + "A) x\nB) y", ("x", "y")),
+        ("A)" + " " * LONG, ()),
+        (" " * LONG + "A) x\nB) y", ("x", "y")),
         (much("(a"), ()),
     ],
     ids=range(7),
@@ -125,7 +125,7 @@ def test_options_of_long_questions(question, options):
     assert options_in(question) == options
 
 
-def test_an_answer_after_a_megabyte_is_read():
+def test_an_answer_after_a_long_chain_is_read():
     chain = much("So the answer to this is not known. ")
     assert answer_of(f"{chain}\nAnswer: 12", NUMERIC) == "12"
     assert split_completion(f"{chain}\n**Answer:** B") == (chain.strip(), "B")

@@ -87,6 +87,7 @@ def test_a_completion_depends_on_its_request_alone_to_the_bit(tiny_model, one_de
         assert {order[at]: c for ended in again for at, c in ended} == first
 
 
+@pytest.mark.slow
 def test_the_number_of_slots_changes_roundings_alone(tiny_model, one_device):
     few, many = (
         complete(tiny_model, PROMPTS, one_device, dataclasses.replace(SAMPLING, batch_size=n))
@@ -112,6 +113,7 @@ def test_an_engine_that_was_left_in_the_middle_starts_afresh(tiny_model, one_dev
     assert dict(enumerate(engine.complete_all(PROMPTS))) == whole
 
 
+@pytest.mark.slow
 def test_after_a_release_the_slots_are_those_of_a_fresh_engine(tiny_model, one_device):
     """So roundings are too, which the number of slots can change."""
     engine = make(tiny_model, one_device)
@@ -232,7 +234,9 @@ def test_slots_are_refilled(tiny_model, one_device):
     assert engine.busy > 0.85 and 16 * engine.steps < 0.7 * batches
 
 
-@pytest.mark.parametrize("cache, atol", [("bf16", 0.02), ("int8", 0.05)])
+@pytest.mark.parametrize(
+    "cache, atol", [pytest.param("bf16", 0.02, marks=pytest.mark.slow), ("int8", 0.05)]
+)
 def test_a_smaller_cache_is_less_exact(tiny_model, one_device, cache, atol):
     exact = complete(tiny_model, PROMPTS, one_device)
     settings = dataclasses.replace(SETTINGS, cache=cache)

@@ -24,7 +24,7 @@ def windowed(model):
     return dataclasses.replace(config, window=5, local=local), params
 
 
-@pytest.mark.parametrize("kind", ["full", "window"])
+@pytest.mark.parametrize("kind", [pytest.param("full", marks=pytest.mark.slow), "window"])
 def test_a_stream_is_the_engines_completion(tiny_model, one_device, kind):
     model = tiny_model if kind == "full" else windowed(tiny_model)
     engine = make(model, one_device)

@@ -74,9 +74,15 @@ def install(root: Path, **state) -> Path:
     """Writes the programs and the first state, and returns the folder for PATH."""
     for name in ("bin", "host_bin", "faults", "share"):
         (root / name).mkdir(parents=True)
+    # As a module, which Python compiles once: hundreds of them are started.
+    python = (
+        f"import sys; sys.path[0] = {str(Path(__file__).parent)!r}; import cloud_stub;"
+        " sys.exit(cloud_stub.main(sys.argv[1], sys.argv[2:]))"
+    )
     for name in PROGRAMS:
         program = root / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{__file__}" {name} "$@"\n')
+        start = shlex.join([sys.executable, "-S", "-E", "-c", python, name])
+        program.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
         program.chmod(0o755)
     for name, text in _ON_HOST.items():
         program = root / "host_bin" / name
@@ -437,7 +443,3 @@ def main(name: str, arguments: list[str]) -> int:
     finally:
         sys.stdout.flush()
         write(ROOT, state)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))

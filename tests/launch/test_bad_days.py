@@ -177,7 +177,25 @@ DAYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("day", DAYS.values(), ids=DAYS)
+# One of each kind, and the quick ones; the others are played by CI.
+OFTEN = {
+    "a good day", "an installation fails, and is repaired", "preempted while away",
+    "no capacity for long", "a state that is new", "the quota is too small",
+    "the name is in use by a live slice", "gcloud is not logged in", "the share is read-only",
+    "the key is missing here", "the key is missing on the first host",
+    "a paid teacher, and nobody to ask", "a mistake in the config", "preempted while watched",
+    "the end, with nobody there", "status of nothing", "delete of nothing", "attach to nothing",
+}  # fmt: skip
+assert set(DAYS) >= OFTEN
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        pytest.param(day, id=name, marks=() if name in OFTEN else pytest.mark.slow)
+        for name, day in DAYS.items()
+    ],
+)
 def test_a_day_with_a_slice(day, tmp_path):
     cloud_stub.install(tmp_path, **day.state)
     code, said = play(tmp_path, "tpu/queued_resource.sh", day.verb, *WHERE, *day.flags, env=day.env)

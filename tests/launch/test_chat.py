@@ -60,6 +60,7 @@ def test_piped_questions_and_a_new_conversation(model):
     assert notes[4] == "/what is no command; there are /new and /quit"
 
 
+@pytest.mark.slow
 def test_the_seed_and_the_system_message_matter(model):
     sampled = [f"--model={model}", "--max_new_tokens=8", "--temperature=1"]
     ends = talk(QUESTION, *([*sampled, *more] for more in ((), ("--seed=1",), ("--system=",))))

@@ -150,6 +150,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_key(tiny_config, undisturbed, tmp
     assert "Nothing was run, paid or written." in out
 
 
+@pytest.mark.slow
 def test_a_dry_run_knows_what_is_done(tiny_config, undisturbed):
     before = written(undisturbed)
     code, out, err = tiny_run.run(tiny_config, undisturbed, "--dry_run")

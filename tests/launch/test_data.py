@@ -102,6 +102,7 @@ def test_the_written_config_trains_a_student(folder, tmp_path, monkeypatch):
     assert report["n_test"] == 6 and report["spend"]["queries"] == len(vendor.bills)
 
 
+@pytest.mark.slow
 def test_json_for_programs(folder):
     code, out, _ = commands.run("launch.data", *flags(folder, "--json"))
     found = json.loads(out)

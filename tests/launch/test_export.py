@@ -93,6 +93,7 @@ def test_the_code_of_the_card_answers_as_the_run_did(student, undisturbed, monke
     assert answer == row["completion"]
 
 
+@pytest.mark.slow
 def test_the_assistants_adapter_is_merged_or_apart(
     undisturbed, tiny_config, tmp_path, monkeypatch, capsys
 ):

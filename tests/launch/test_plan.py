@@ -37,6 +37,7 @@ def tiny_plan(tiny_config):
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_json_is_what_design_promises(tiny_plan):
     assert set(tiny_plan) == {"stages", "teacher", "topology", "chip_hours", "resident_gib"}
     for stage in tiny_plan["stages"]:
@@ -49,12 +50,14 @@ def test_json_is_what_design_promises(tiny_plan):
     assert {s["chips"] for s in tiny_plan["stages"]} == {8}
 
 
+@pytest.mark.slow
 def test_every_stage_that_runs_a_model_is_planned(tiny_plan, undisturbed):
     free = {"apprenticeship/selection", "apprenticeship/annotations", "tutoring/rationales"}
     ran = set(tiny_run.report(undisturbed)["seconds"]) - free
     assert {stage["stage"] for stage in tiny_plan["stages"]} == ran
 
 
+@pytest.mark.slow
 def test_steps_are_those_that_the_run_took(tiny_plan, undisturbed):
     steps = {stage["stage"]: stage["steps"] for stage in tiny_plan["stages"]}
     # The student's rationales are not written yet: how many rows they fill is not known before.
@@ -63,6 +66,7 @@ def test_steps_are_those_that_the_run_took(tiny_plan, undisturbed):
         assert steps[stage] == len(lines), stage
 
 
+@pytest.mark.slow
 def test_the_bill_is_between_the_bounds(tiny_plan, undisturbed):
     teacher, spend = tiny_plan["teacher"], tiny_run.report(undisturbed)["spend"]
     assert teacher["queries"] == spend["queries"] == 10

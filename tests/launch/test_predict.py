@@ -118,6 +118,7 @@ def test_predictions_equal_the_runs_own_test(run, export, tmp_path):
     assert not list(tmp_path.glob("*.parts"))
 
 
+@pytest.mark.slow
 def test_models_that_reason_in_f32_as_well(undisturbed, tmp_path):
     """The student is exported; the assistant has an adapter, which the workdir keeps apart."""
     student = exported(undisturbed, tmp_path / "student")

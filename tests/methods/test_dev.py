@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from bridge_jax.data.answers import answer_of, is_correct
 from bridge_jax.errors import UserError
 from bridge_jax.methods import checks
 from bridge_jax.methods.tutoring import STUDENT
-from bridge_jax.models import decoder
 from bridge_jax.runs import Run
+from tests import plain
 from tests.methods import one_stage
 
 MEASURED = ("labels_training.dev_every=3", "labels_training.dev_metric=accuracy")
@@ -49,24 +48,18 @@ def test_a_training_measures_loss_and_accuracy_and_trains_as_without(start):
     job = start(*MEASURED)
     out = one_stage.run_alone(job, STUDENT)
     found = measured(out.path)
-    plain = start(name="plain")
-    one_stage.run_alone(plain, STUDENT)
+    unmeasured = start(name="plain")
+    one_stage.run_alone(unmeasured, STUDENT)
     losses = [
         [row["loss"] for row in one_stage.folder_of(run, STUDENT).rows("metrics.jsonl")]
-        for run in (job, plain)
+        for run in (job, unmeasured)
     ]
     assert losses[0] == losses[1]
     # What was kept are the parameters after the last step: their values by hand.
     model = job.inputs.model("student").load(out, jnp.float32)
     reading, dev = job.inputs.rendering("student"), job.inputs.dev
-    nll = []
-    for sequence in reading.labelled(dev, dev.digest):
-        tokens = np.asarray([sequence.prompt + sequence.answer])
-        at = np.arange(tokens.shape[1])[None]
-        hidden = decoder.hidden_states(model.config, model.params, tokens, at, np.ones_like(tokens))
-        logprobs = jax.nn.log_softmax(hidden[0] @ model.params["embedding"].T)
-        answer = range(len(sequence.prompt), tokens.shape[1])
-        nll += [-float(logprobs[i - 1, tokens[0, i]]) for i in answer]
+    answers = list(reading.labelled(dev, dev.digest))
+    nll = np.concatenate(plain.nll(model.config, model.params, answers))
     engine = model.engine(job.config.generation, 0)
     asked = [reading.prompt(example, "answer") for example in dev]
     texts = [model.tokenizer.decode(done.ids) for done in engine.complete_all(asked)]

@@ -61,6 +61,7 @@ def test_it_is_planned_for_as_many_steps(config):
     assert steps["baselines/labels"] == steps["tutoring/student"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_trains_it_for_as_many_steps_and_says_so(config, tmp_path):
     report = tiny_run.finish_here(config, tmp_path)
     run = page.workdir.load(tmp_path)

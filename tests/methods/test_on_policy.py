@@ -61,6 +61,7 @@ def test_each_step_has_new_replies_to_new_questions(tiny, tmp_path):
     assert all(row["tokens"] <= 12 and row["ended"] == (row["tokens"] < 12) for row in found)
 
 
+@pytest.mark.slow
 def test_the_student_comes_nearer_to_the_assistant(tiny, tmp_path):
     train(Run(tiny("on_policy.train.steps=12"), tmp_path))
     losses = [row["loss"] for row in curve(tmp_path)]

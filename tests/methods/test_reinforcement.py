@@ -145,10 +145,10 @@ def killed_at(patch, place, call):
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        ("before a step has its replies", 3),
+        pytest.param("before a step has its replies", 3, marks=pytest.mark.slow),
         ("while replies are written", 3),
         ("before a step has learned", 2),
-        ("after a step", 2),
+        pytest.param("after a step", 2, marks=pytest.mark.slow),
         ("after its state is saved", 1),
     ],
 )
@@ -206,6 +206,7 @@ def test_what_is_logged_of_the_replies(uncut):
     assert first["kl_loss"] == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_only_some_budgets_are_asked(tiny, tmp_path, rewarded):
     # A row has no room for the largest budget, which is not asked.
     taught = "thinking.levels=4,12,120", "thinking.train.row_tokens=240"
@@ -267,6 +268,7 @@ def test_groups_without_a_signal_are_replaced_and_then_done_without(
     assert read_rows(tmp_path / REINFORCED.name / ROLLOUTS) == []
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_student_before(tiny, tmp_path, rewarded):
     job = Run(tiny("reinforcement.kl=0.5", "reinforcement.train.learning_rate=0.01"), tmp_path)
     train(job)

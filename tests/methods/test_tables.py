@@ -13,13 +13,13 @@ from bridge_jax.methods.annotations import ANNOTATIONS
 
 OPTIONS = (
     ["data.labelled=true", "data.labelled=false"],
-    ["selection.strategy=random", "selection.strategy=coverage", "selection.strategy=badge"],
+    ["selection.strategy=random", "selection.strategy=badge"],
     ["rationales.filter=gold", "rationales.filter=consistency"],
     ["rationales.retries=0", "rationales.retries=2"],
     ["rationales.rounds=0", "rationales.rounds=3"],
     ["logits.weight=0", "logits.weight=0.5"],
     ["instruct.examples=0", "instruct.examples=5"],
-    ["compare=", "compare=direct", "compare=direct,labels"],
+    ["compare=", "compare=direct,labels"],
     ["form=chain", "form=two_pass"],
 )
 # Of a method with options of its own; there the ends of the others suffice.

@@ -36,9 +36,12 @@ WIDTH = 64
 
 @functools.cache
 def params_of(config):
-    params = nn.unbox(decoder.init(config, jax.random.key(0)))
-    keys = iter(jax.random.split(jax.random.key(1), 100))
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(next(keys), a.shape), params)
+    def drawn(key, other):
+        params = nn.unbox(decoder.init(config, key))
+        keys = iter(jax.random.split(other, 100))
+        return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(next(keys), a.shape), params)
+
+    return jax.jit(drawn)(jax.random.key(0), jax.random.key(1))
 
 
 @functools.partial(jax.jit, static_argnums=0)

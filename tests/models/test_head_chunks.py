@@ -26,6 +26,7 @@ def inputs():
     return hidden, table, jax.random.randint(keys[2], (N,), 0, V).at[0].set(V - 1)
 
 
+@jax.jit
 def dense(hidden, table, targets):
     logprobs = jax.nn.log_softmax(hidden @ table.T)
     nll = -jnp.take_along_axis(logprobs, targets[:, None], 1)[:, 0]
@@ -34,33 +35,42 @@ def dense(hidden, table, targets):
     return head.TokenStatistics(nll, entropy, 1 - (top - second), logprobs.argmax(-1))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(function, hidden, table, targets):
+    """Returns the gradients of weighted means of the NLL and of the entropy."""
+
+    def total(hidden, table, part):
+        return (jnp.arange(1.0, N + 1) * function(hidden, table, targets)[part]).mean()
+
+    return [jax.grad(total, argnums=(0, 1))(hidden, table, part) for part in (0, 1)]
+
+
 # Dividing, whole, larger, not dividing, and all at once.
 @pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39, None])
 def test_chunks_equal_the_dense_softmax(chunk):
     hidden, table, targets = inputs()
 
+    @jax.jit
     def chunked(hidden, table, targets):
         return head.token_statistics(hidden, head.Head(table), targets, head.Stream(chunk, 0))
 
     for a, b in zip(chunked(hidden, table, targets), dense(hidden, table, targets)):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
-    def gradients(function, part):
-        def total(hidden, table):
-            return (jnp.arange(1.0, N + 1) * function(hidden, table, targets)[part]).mean()
-
-        return jax.grad(total, argnums=(0, 1))(hidden, table)
-
     # Entropy is only reported, and its gradient cancels more digits.
-    for part, tolerance in ((0, 1e-5), (1, 1e-3)):
-        for a, b in zip(gradients(chunked, part), gradients(dense, part)):
+    of_chunks, of_all = gradients(chunked, *inputs()), gradients(dense, *inputs())
+    for ours, theirs, tolerance in zip(of_chunks, of_all, (1e-5, 1e-3)):
+        for a, b in zip(ours, theirs):
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
+@functools.partial(jax.jit, static_argnums=3)
+def statistics(hidden, table, targets, stream):
+    return head.token_statistics(hidden, head.Head(table), targets, stream)
+
+
 def test_uniform_prediction_by_hand():
-    stats = head.token_statistics(
-        jnp.zeros((1, D)), head.Head(jnp.ones((V, D))), jnp.zeros(1, int), head.Stream(16)
-    )
+    stats = statistics(np.zeros((1, D)), np.ones((V, D)), np.zeros(1, int), head.Stream(16))
     np.testing.assert_allclose(stats.nll, np.log(V), rtol=1e-6)
     np.testing.assert_allclose(stats.entropy, np.log(V), rtol=1e-6)
     assert stats.margin.tolist() == [1.0]
@@ -71,9 +81,8 @@ def test_uniform_prediction_by_hand():
 def test_the_two_likeliest_are_found_in_whatever_chunks_they_are(places):
     probabilities = np.full(V, 0.3 / (V - 2))
     probabilities[list(places)] = 0.5, 0.2
-    table = jnp.log(jnp.asarray(probabilities))[:, None]
-    stream, targets = head.Stream(4), jnp.zeros(1, int)
-    stats = head.token_statistics(jnp.ones((1, 1)), head.Head(table), targets, stream)
+    table = np.log(probabilities)[:, None].astype(np.float32)
+    stats = statistics(np.ones((1, 1), np.float32), table, np.zeros(1, int), head.Stream(4))
     np.testing.assert_allclose(stats.margin, 1 - (0.5 - 0.2), rtol=1e-5)
     assert stats.predicted.tolist() == [places[0]]
 
@@ -144,8 +153,8 @@ def test_memory_does_not_grow_with_the_vocabulary():
 
 
 def test_extreme_logits_stay_finite():
-    table, hidden = jnp.eye(V, D) * 1e4, jnp.ones((1, D))
-    stats = head.token_statistics(hidden, head.Head(-table), jnp.asarray([0]), head.Stream(16))
+    table, hidden = np.eye(V, D, dtype=np.float32) * 1e4, np.ones((1, D), np.float32)
+    stats = statistics(hidden, -table, np.zeros(1, int), head.Stream(16))
     np.testing.assert_allclose(stats.nll, 1e4 + np.log(V - D), rtol=1e-5)
     np.testing.assert_allclose(stats.entropy, np.log(V - D), rtol=1e-4)
 
@@ -188,6 +197,16 @@ def test_no_array_of_all_logits_exists(trace):
     assert largest >= BIG.vocab_size * BIG.model_dim  # the walk has seen the inner jaxprs
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def top(hidden, table, k, among):
+    return head.top(hidden, head.Head(table), k, among)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def top_by_sorting(logits, k):
+    return jax.lax.top_k(logits, k), jax.nn.logsumexp(logits, axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("values", [3, 50, 10**6])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_the_largest_logits_are_those_of_top_k_in_its_order_of_equals(k, values):
@@ -196,10 +215,9 @@ def test_the_largest_logits_are_those_of_top_k_in_its_order_of_equals(k, values)
         .integers(0, values, (40 * head.TOP_K_BLOCK_LOGITS, 7))
         .astype(np.float32)
     )
-    found = head.top(jnp.eye(7), head.Head(jnp.asarray(table)), k, len(table))
-    logits, ids = jax.lax.top_k(jnp.asarray(table.T), k)
-    assert found.ids.tolist() == ids.tolist()
-    lse = jax.nn.logsumexp(jnp.asarray(table.T), axis=1, keepdims=True)
+    found = top(np.eye(7, dtype=np.float32), table, k, len(table))
+    (logits, ids), lse = top_by_sorting(table.T, k)
+    np.testing.assert_array_equal(found.ids, ids)
     np.testing.assert_allclose(found.logprobs, logits - lse, rtol=1e-5, atol=1e-5)
 
 
@@ -208,8 +226,8 @@ def test_the_likeliest_of_few_allowed_tokens_are_different_ones():
     vocab, among = 16 * head.TOP_K_BLOCK_LOGITS, head.TOP_K_BLOCK_LOGITS
     hidden = jax.random.normal(jax.random.key(0), (5, D))
     table = jax.random.normal(jax.random.key(1), (vocab, D))
-    found = head.top(hidden, head.Head(table), 2, among)
-    expected = jax.lax.top_k((hidden @ table.T)[:, :among], 2)[1]
+    found = top(hidden, table, 2, among)
+    expected = jax.jit(lambda h, t: jax.lax.top_k((h @ t.T)[:, :among], 2)[1])(hidden, table)
     np.testing.assert_array_equal(found.ids, expected)
 
 

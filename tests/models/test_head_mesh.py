@@ -40,7 +40,13 @@ def everything(hidden, table, ids, stream):
 
 # Chunks that divide a chip's part of the table and do not; a table that two chips do not divide.
 @pytest.mark.parametrize(
-    ("vocab", "stream"), [(42, Stream(7, 0)), (42, Stream(4, 0)), (42, Stream(4)), (41, Stream(8))]
+    ("vocab", "stream"),
+    [
+        pytest.param(42, Stream(7, 0), marks=pytest.mark.slow),
+        (42, Stream(4, 0)),
+        pytest.param(42, Stream(4), marks=pytest.mark.slow),
+        pytest.param(41, Stream(8), marks=pytest.mark.slow),
+    ],
 )
 def test_eight_devices_equal_one(vocab, stream):
     arrays = inputs(vocab)

@@ -1,5 +1,7 @@
 """A few entries of each prediction, chunk by chunk, against the dense softmax."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +20,21 @@ def dense(hidden=HIDDEN, table=TABLE, softcap=None):
     return jax.nn.log_softmax(Head(table, softcap).logits(hidden))
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def highest_of_all(hidden, table, softcap):
+    whole = dense(hidden, table, softcap)
+    return whole, *jax.lax.top_k(whole, K)
+
+
 @pytest.mark.parametrize("chunk", [8, 40, 64, 7, 39, 3])  # less than K, too
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_the_most_probable_tokens(chunk, softcap):
-    found = head.top(HIDDEN, Head(TABLE, softcap), K, V, Stream(chunk))
-    whole = dense(softcap=softcap)
-    highest, ids = jax.lax.top_k(whole, K)
+    @jax.jit
+    def top(hidden, table):
+        return head.top(hidden, Head(table, softcap), K, V, Stream(chunk))
+
+    found = jax.tree.map(np.asarray, top(HIDDEN, TABLE))
+    whole, highest, ids = map(np.asarray, highest_of_all(HIDDEN, TABLE, softcap))
     np.testing.assert_allclose(found.logprobs, highest, rtol=1e-5, atol=1e-5)
     if softcap is None:
         np.testing.assert_array_equal(found.ids, ids)
@@ -50,13 +61,14 @@ def test_log_probabilities_of_given_tokens_and_their_gradients(chunk):
     def whole(hidden, table):
         return jnp.take_along_axis(dense(hidden, table), IDS, axis=1)
 
-    np.testing.assert_allclose(chunked(HIDDEN, TABLE), whole(HIDDEN, TABLE), rtol=1e-5, atol=1e-5)
-    weights = jnp.arange(1.0, N * K + 1).reshape(N, K)
-    gradients = [
-        jax.grad(lambda h, t, f=f: (weights * f(h, t)).mean(), argnums=(0, 1))(HIDDEN, TABLE)
-        for f in (chunked, whole)
-    ]
-    for a, b in zip(*gradients):
+    def weighted(hidden, table, function):
+        found = function(hidden, table)
+        return (jnp.arange(1.0, N * K + 1).reshape(N, K) * found).mean(), found
+
+    compute = jax.jit(jax.grad(weighted, argnums=(0, 1), has_aux=True), static_argnums=2)
+    ours, theirs = (compute(HIDDEN, TABLE, function) for function in (chunked, whole))
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
+    for a, b in zip(ours[0], theirs[0]):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
 
 

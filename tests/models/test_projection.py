@@ -125,6 +125,7 @@ def test_only_the_adapter_is_trained_and_in_the_optimizer(tiny_model, one_device
     assert sum(a.size for a in jax.tree.leaves(base)) == decoder.count_parameters(tiny_model[0])
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_from_the_seed(tiny_model, one_device):
     config, params = adapted(tiny_model, one_device, dataclasses.replace(LORA, dropout=0.5))
     first, again, other = (train(config, params, one_device, seed=s)[1] for s in (0, 0, 1))
@@ -136,6 +137,7 @@ def test_dropout_is_drawn_from_the_seed(tiny_model, one_device):
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_micro_batches_are_those_of_the_batch(tiny_model, one_device):
     config, params = adapted(tiny_model, one_device)
     adapter, base = projection.split(params)
@@ -173,8 +175,15 @@ def placed(config, mesh):
     return jax.device_put(whole, shardings)
 
 
-@pytest.mark.parametrize("shape", ["llama", "qwen2", "gemma3"])
-@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "rslora"),
+    [
+        ("llama", True),
+        pytest.param("llama", False, marks=pytest.mark.slow),
+        pytest.param("qwen2", True, marks=pytest.mark.slow),
+        pytest.param("gemma3", False, marks=pytest.mark.slow),
+    ],
+)
 def test_peft_loads_the_adapter_with_equal_logits(shape, rslora, tmp_path, one_device):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")

@@ -113,7 +113,8 @@ def gradients(config, mesh):
 @pytest.mark.parametrize(
     ("model", "mesh"),
     [
-        *on_meshes("plain", "windowed"),
+        *on_meshes("windowed"),
+        pytest.param("plain", "2x2x2", marks=pytest.mark.slow),
         ("adapter", "2x2x2"),  # On 1x2x4 as "adapted" below.
     ],
 )
@@ -174,6 +175,7 @@ def test_generation(mesh, temperature, one_device):
         np.testing.assert_allclose(found[i].logprobs, done.logprobs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_generation_on_its_own_mesh(one_device):
     expected = written(MODELS["grouped"], one_device, 0.0)
     found = written(MODELS["grouped"], make_mesh(MeshConfig(2, 1, 4)), 0.0)

@@ -140,6 +140,7 @@ def test_adapter_train_step(mesh):
     assert memory.output_size_in_bytes < frozen
 
 
+@pytest.mark.slow
 def test_train_step_and_soft_targets(mesh):
     """Compiles the assistant's most probable tokens, and a student's step towards them."""
     k, params = 32, decoder.abstract(WINDOWED, mesh)

@@ -99,6 +99,7 @@ def test_on_policy_distillation_is_planned_with_the_assistants_reading():
     assert (training.train.batch_rows, training.soft) == (16, 32)
 
 
+@pytest.mark.slow
 def test_the_steps_compile(tiny_model, one_device):
     model = dataclasses.replace(tiny_model[0], lora=None)
     train = TrainConfig(batch_rows=2, row_tokens=32, remat="none")

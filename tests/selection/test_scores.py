@@ -1,6 +1,7 @@
 """Scores against a direct computation with the whole softmax, whatever shares the batch."""
 
 import dataclasses
+import functools
 import itertools
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from bridge_jax.selection import scores
 from bridge_jax.selection.batches import plan
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.timing import Spans
+from tests import plain
 
 CONFIG = DecoderConfig(
     vocab_size=61,
@@ -30,14 +32,13 @@ CONFIG = DecoderConfig(
 )
 PAD = 3
 ONE = make_mesh(devices=jax.devices()[:1])
-hidden_states = jax.jit(decoder.hidden_states, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
 def model():
-    params = nn.unbox(decoder.init(CONFIG, jax.random.key(1)))
+    params = jax.jit(lambda key: nn.unbox(decoder.init(CONFIG, key)))(jax.random.key(1))
     # At the scale of the initialisation every prediction is near uniform; this is not.
-    return CONFIG, jax.tree.map(lambda a: a * 8 if a.ndim > 1 else a, params)
+    return CONFIG, jax.tree.map(lambda a: np.asarray(a) * (8 if a.ndim > 1 else 1), params)
 
 
 def sequences(lengths, seed=0):
@@ -53,15 +54,11 @@ def sequences(lengths, seed=0):
 LENGTHS = [(5, 0, 1), (29, 0, 3), (30, 0, 3), (60, 0, 11), (7, 6, 4)]
 
 
-def dense(config, params, sequence):
-    """Returns the scores of one sequence alone, unpadded, softmax over all V."""
+def dense(hidden, logp, sequence):
+    """Returns the scores of one sequence in a row of its own, softmax over all V."""
     ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
-    one = jnp.ones((1, len(ids)), jnp.int32)
-    at = jnp.arange(len(ids))[None]
-    hidden = hidden_states(config, params, ids[None], at, one)[0]
-    logp = jax.nn.log_softmax(hidden @ params["head"].T, axis=-1)
     first = len(ids) - len(sequence.answer)
-    predictions = np.asarray(logp, np.float64)[first - 1 : -1]
+    predictions = np.asarray(logp, np.float64)[first - 1 : len(ids) - 1]
     nll = -predictions[np.arange(len(sequence.answer)), ids[first:]].mean()
     entropy = -(np.exp(predictions) * predictions).sum(-1).mean()
     second, top = np.sort(np.exp(predictions), -1)[:, -2:].T
@@ -75,7 +72,9 @@ def run(model, found, batch_tokens, mesh=ONE):
 
 @pytest.fixture(scope="module")
 def expected(model):
-    return [dense(*model, s) for s in sequences(LENGTHS)]
+    found = sequences(LENGTHS)
+    texts = plain.rows([s.prompt + s.rationale + s.answer for s in found])
+    return [dense(*each) for each in zip(*plain.hidden_and_logprobs(*model, texts), found)]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 256])
@@ -127,6 +126,7 @@ def ragged(count):
     return [TrainingSequence([1] * int(p), [], [2] * int(a)) for p, a in zip(prompts, answers)]
 
 
+@pytest.mark.slow
 def test_few_programs_score_a_ragged_pool(model):
     """Computes two batches of each shape of the plan."""
     found = ragged(5000)
@@ -226,23 +226,30 @@ def test_shards_of_other_batches_are_used_where_they_hold_a_whole_batch(model, m
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def dense_gradient(config, params, sequence):
-    """Returns f32[V, D]: the gradient of the mean NLL of the predicted tokens, by the head."""
-    ids = np.array(sequence.prompt + sequence.rationale + sequence.answer)
-    one = jnp.ones((1, len(ids)), jnp.int32)
-    hidden = decoder.hidden_states(config, params, ids[None], jnp.arange(len(ids))[None], one)[0]
-    states = hidden[len(ids) - len(sequence.answer) - 1 : -1]
+@functools.partial(jax.jit, static_argnums=0)
+def dense_gradients(config, params, texts, starts, answers):
+    """Returns f32[B, V, D]: the gradients of the mean NLL of the predicted tokens, by the head.
+
+    In row b these are the predictions of as many tokens as `answers[b]`, from `starts[b]` on.
+    """
     cap = config.final_softcap
 
-    def nll(table):
-        logits = states @ table.T
-        logits = cap * jnp.tanh(logits / cap) if cap else logits
-        predicted = jax.lax.stop_gradient(logits.argmax(-1))
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), predicted[:, None], 1).mean()
+    def one(hidden, start, answer):
+        places = jnp.arange(len(hidden)) - start
 
-    return jax.grad(nll)(params["head"])
+        def nll(table):
+            logits = hidden @ table.T
+            logits = cap * jnp.tanh(logits / cap) if cap else logits
+            predicted = jax.lax.stop_gradient(logits.argmax(-1))
+            found = jnp.take_along_axis(jax.nn.log_softmax(logits), predicted[:, None], 1)[:, 0]
+            return -jnp.where((places >= 0) & (places < answer), found, 0).sum() / answer
+
+        return jax.grad(nll)(params["head"])
+
+    return jax.vmap(one)(decoder.hidden_states(config, params, *texts), starts, answers)
 
 
+@jax.jit
 def projected(gradient):
     """Returns f32[K], by the definition: an element is (r^T G s) / sqrt(K) for signs r and s."""
     rows, columns = scores.projections(*gradient.shape)
@@ -250,14 +257,17 @@ def projected(gradient):
     return products / np.sqrt(scores.PROJECTED)
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
-@pytest.mark.parametrize("batch_tokens", [64, 256])
+@pytest.mark.parametrize(("batch_tokens", "softcap"), [(64, 3.0), (256, None)])
 def test_gradient_embeddings_are_the_gradient_of_the_loss(model, batch_tokens, softcap):
     config, params = dataclasses.replace(model[0], final_softcap=softcap), model[1]
     found = sequences(LENGTHS)
     mesh = make_mesh()  # all devices
     result = scores.gradients(config, params, found, batch_tokens, PAD, mesh)
-    expected = np.stack([projected(dense_gradient(config, params, s)) for s in found])
+    texts = plain.rows([s.prompt + s.rationale + s.answer for s in found])
+    answers = np.array([len(s.answer) for s in found])
+    starts = np.array([s.length for s in found]) - answers - 1
+    gradients = np.asarray(dense_gradients(config, params, texts, starts, answers))
+    expected = np.stack([projected(gradient) for gradient in gradients])
     assert np.linalg.norm(expected, axis=1).min() > 0.05
     np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5)
 
@@ -290,4 +300,5 @@ def test_the_gradient_by_hand():
             hidden, head.Head(table), jnp.zeros(1, int), head.Stream(2)
         ).nll.sum()
 
-    np.testing.assert_allclose(jax.grad(nll)(hidden), [[-0.5, 0.25, 0.25]], atol=1e-6)
+    found = jax.jit(jax.grad(nll))(hidden)
+    np.testing.assert_allclose(found, [[-0.5, 0.25, 0.25]], atol=1e-6)

@@ -22,7 +22,16 @@ from tests.selection.pools import blobs, unit, unit_vectors
 
 ALL = {name: SelectionConfig(strategy=name, noise_fraction=0.0) for name in STRATEGIES}
 TOP, COVERAGE, RANDOM = ALL["difficulty"], ALL["coverage"], ALL["random"]
+MAIN = ("coverage", "badge")
 every_strategy = pytest.mark.parametrize("config", ALL.values(), ids=ALL)
+# One that clusters and one that looks at gradients; the others run in CI.
+main_strategies = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=name, marks=() if name in MAIN else pytest.mark.slow)
+        for name, config in ALL.items()
+    ],
+)
 
 
 def test_difficulty_takes_the_hardest_and_the_earlier_of_equals():
@@ -111,8 +120,8 @@ def test_scores_that_are_not_finite_are_an_error(bad):
         select(difficulty, embeddings, 2, TOP, seed=0)
 
 
-@every_strategy
-@settings(max_examples=12, deadline=None)
+@main_strategies
+@settings(max_examples=6, deadline=None)
 @given(st.data())
 def test_smaller_budgets_are_prefixes(config, data):
     """Of pools with ties and copies, in one and in several clusters."""
@@ -135,8 +144,9 @@ def test_smaller_budgets_are_prefixes(config, data):
         assert chosen(budget) == whole[:budget]
 
 
-@pytest.mark.parametrize("count", [60, 900])  # 8 blocks of 8 rows, and 15 of 64
-@every_strategy
+# 15 blocks of 64 rows, and 8 of 8.
+@pytest.mark.parametrize("count", [900, pytest.param(60, marks=pytest.mark.slow)])
+@main_strategies
 def test_one_device_and_all_choose_the_same(config, count, one_device):
     assert jax.device_count() == 8
     embeddings = unit_vectors(count, 20, seed=2, mean=3.0)

@@ -13,6 +13,7 @@ from bridge_jax.generation import engine
 from bridge_jax.generation.budgets import Cap, capped, read
 from bridge_jax.pipeline.leases import held
 from bridge_jax.serving import models, predict
+from bridge_jax.serving.answering import Answering
 from bridge_jax.serving.models import AskingConfig, BudgetsConfig, QuestionsConfig
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import thinking_of
@@ -203,16 +204,19 @@ def test_a_budget_is_stated_and_cuts_the_thinking_off(found, settings, tmp_path)
     form = thinking_of(loaded.tokenizer, "plain", "tiny")
     cut = Cap(8, form, 3, loaded.tokenizer.encode(" So"))
     task = Task("What is due?")
-    example = Example("q0", QUESTIONS[0], "", "numeric", task=task, budget=8)
-    request = capped(reading.prompt(example, "reason"), cut)
-    ((_, completion),) = next(iter(loaded.engine(told.generation, 0).complete([request])))
+    examples = [
+        Example(f"q{n}", text, "", "numeric", task=task, budget=8)
+        for n, text in enumerate(QUESTIONS[: predict.PART])
+    ]
+    requests = [capped(reading.prompt(each, "reason"), cut) for each in examples]
+    engine = loaded.engine(told.generation, 0)
+    completion = {i: done for ended in engine.complete(requests) for i, done in ended}[0]
     text = loaded.tokenizer.decode(completion.ids)
     assert " So\nAnswer:" in text
     row = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
-    assert row["answer"] == read(loaded.tokenizer, form, completion.ids, example).answer
+    assert row["answer"] == read(loaded.tokenizer, form, completion.ids, examples[0]).answer
     assert row["rationale"] == (text.strip() if row["answer"] is None else text.split("\n")[0])
-    _, notes = predict.predict(found, settings, tmp_path / "b.jsonl", budget=8)
-    assert "not trained at budgets" in notes[0]
+    assert "not trained at budgets" in Answering(found, settings, False, 8).notes[0]
 
 
 def test_a_model_without_a_kind_of_answers_is_refused(found, settings, tmp_path):

@@ -266,8 +266,8 @@ def test_no_prefix_of_a_reply_teaches_a_wrong_answer(spell, text):
      '{"rationale', '{"rationale": "', '{"rationale": x, "answer": 3}', '{"answer": ', "\\b", "[",
      '{"rationale": "x" ', " ", "`}"],
 )  # fmt: skip
-def test_a_megabyte_of_anything_is_read(piece):
-    many = piece * (1_000_000 // len(piece))
+def test_a_long_text_of_anything_is_read(piece):
+    many = piece * (200_000 // len(piece))
     assert finish_of(many) in ("malformed", "length")
     found = read_json(f'{{"rationale": "{many}", "answer": "4"}}')
     assert found is None or found[1] == "4"

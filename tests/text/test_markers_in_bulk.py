@@ -40,7 +40,7 @@ chats = st.tuples(st.lists(text, min_size=1, max_size=2), st.lists(text, max_siz
     ]
 )
 often = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 # As Llama 2, Gemma without a system message of its own, and one that trims.

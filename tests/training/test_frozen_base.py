@@ -52,8 +52,7 @@ def weight_gradients(config, frozen_too):
     }
 
 
-@pytest.mark.parametrize("remat", ["none", "full", "dots"])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("remat", "tied"), [("none", True), ("full", False), ("dots", True)])
 def test_no_product_is_of_the_shape_of_a_frozen_weight(remat, tied):
     config = dataclasses.replace(CONFIG, remat=remat, tied=tied)
     assert weight_gradients(config, frozen_too=False) == set()

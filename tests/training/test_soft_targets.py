@@ -16,6 +16,7 @@ from bridge_jax.training.objectives import distillation
 from bridge_jax.training.objectives.distillation import SoftTargets, SoftTargetSFT
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
+from tests import plain
 
 SEQUENCES = [
     TrainingSequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
@@ -46,16 +47,6 @@ def with_soft(sequences, found):
         s._replace(extra_targets=SoftTargets(*(part[end - s.targets : end] for part in found)))
         for s, end in zip(sequences, ends)
     ]
-
-
-def dense(model, sequence):
-    """Returns the log-probabilities at the targets of one plain sequence, f32[N, V]."""
-    config, params = model
-    tokens = np.asarray([sequence.prompt + sequence.rationale + sequence.answer])
-    at = np.arange(tokens.shape[1])[None]
-    hidden = decoder.hidden_states(config, params, tokens, at, np.ones_like(tokens))
-    logprobs = np.asarray(jax.nn.log_softmax(hidden[0] @ params["embedding"].T))
-    return logprobs[len(sequence.prompt) - 1 : -1]
 
 
 def placed(model, mesh):
@@ -90,7 +81,7 @@ def test_divergence_without_a_rest_is_finite_and_so_is_its_gradient():
 @pytest.mark.slow
 def test_predictions_are_those_of_each_sequence_alone(other, one_device):
     found = predict(other, one_device, k=7)
-    expected = np.concatenate([dense(other, s) for s in SEQUENCES])
+    expected = np.concatenate(plain.logprobs(*other, SEQUENCES))
     assert found.ids.shape == found.logprobs.shape == (len(expected), 7)
     logprobs, ids = jax.lax.top_k(expected, 7)
     np.testing.assert_allclose(found.logprobs, logprobs, atol=1e-4)
@@ -108,8 +99,8 @@ def test_eight_devices_predict_what_one_predicts(other, one_device, mesh):
 def test_with_the_whole_vocabulary_the_loss_is_the_full_divergence(tiny_model, other, one_device):
     soft = with_soft(SEQUENCES, predict(other, one_device, k=V))
     nll, kl = {"rationale": [], "answer": []}, {"rationale": [], "answer": []}
-    for s in SEQUENCES:
-        p, q = dense(other, s), dense(tiny_model, s)
+    found = (plain.logprobs(*model, SEQUENCES) for model in (other, tiny_model))
+    for s, p, q in zip(SEQUENCES, *found):
         divergences = (np.exp(p) * (p - q)).sum(1)
         losses = -q[np.arange(s.targets), s.rationale + s.answer]
         for part, where in (
@@ -192,9 +183,9 @@ def test_soft_targets_are_packed_beside_their_targets():
         np.testing.assert_array_equal(rows.extra_targets.weight[row, filled], np.array(ids) > 0)
         assert rows.extra_targets.weight[row, len(ids) :].sum() == 0
     assert rows.extra_targets.logprobs[1, 8, 0] == -2.0
-    plain = pack(SEQUENCES, 24, 2)
-    assert plain.extra_targets is None
-    chex.assert_trees_all_equal(rows._replace(extra_targets=None), plain)
+    without = pack(SEQUENCES, 24, 2)
+    assert without.extra_targets is None
+    chex.assert_trees_all_equal(rows._replace(extra_targets=None), without)
 
 
 def test_batches_carry_them(tiny_model):

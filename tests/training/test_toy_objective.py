@@ -102,6 +102,7 @@ def test_it_goes_on_after_the_batches_that_were_trained_on(tmp_path, tiny_model,
     assert data.taken == 12
 
 
+@pytest.mark.slow
 def test_neither_micro_batches_nor_devices_change_its_gradient(tiny_model, one_device):
     config, params = tiny_model
     tokens = np.zeros((16, 6), np.int32)

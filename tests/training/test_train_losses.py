@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridge_jax.models import decoder
 from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import TrainingSequence
 from bridge_jax.training.objectives import coefficients
 from bridge_jax.training.objectives.sft import SFT
 from bridge_jax.training.step import loss_and_gradients
+from tests import plain
 
 SEQUENCES = [
     TrainingSequence([5, 6, 7], [8, 9, 10, 11], [12, 1]),
@@ -59,7 +59,14 @@ def test_accumulation_equals_one_batch(tiny_model):
     close(*(compute(config, params, rows, 0.3, n) for n in (1, 4)))
 
 
-@pytest.mark.parametrize("policy", ["full", "attention", "dots"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "full",
+        pytest.param("attention", marks=pytest.mark.slow),
+        pytest.param("dots", marks=pytest.mark.slow),
+    ],
+)
 def test_recomputation_changes_nothing(tiny_model, policy):
     config, params = tiny_model
     rows = pack(SEQUENCES, 24, 2)
@@ -67,20 +74,10 @@ def test_recomputation_changes_nothing(tiny_model, policy):
     close(compute(config, params, rows, 0.5, 1), found)
 
 
-def by_hand(config, params, sequence):
-    """Returns the NLL of every token but the first, one plain sequence at a time."""
-    tokens = np.asarray([sequence.prompt + sequence.rationale + sequence.answer])
-    at = np.arange(tokens.shape[1])[None]
-    hidden = decoder.hidden_states(config, params, tokens, at, np.ones_like(tokens))
-    logprobs = jax.nn.log_softmax(hidden[0] @ params["embedding"].T)
-    return -np.asarray(logprobs)[np.arange(tokens.shape[1] - 1), tokens[0, 1:]]
-
-
 def test_each_part_is_the_mean_over_its_own_tokens(tiny_model):
     config, params = tiny_model
     rationale, answer = [], []
-    for s in SEQUENCES:
-        nll = by_hand(config, params, s)[len(s.prompt) - 1 :]
+    for s, nll in zip(SEQUENCES, plain.nll(config, params, SEQUENCES)):
         rationale += nll[: len(s.rationale)].tolist()
         answer += nll[len(s.rationale) :].tolist()
     metrics, _ = compute(config, params, pack(SEQUENCES, 24, 2), 0.3, 1)

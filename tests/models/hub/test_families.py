@@ -46,7 +46,7 @@ WRITING = ("llama", "mistral_window", "qwen2_window", "qwen3", "gemma2", "gemma3
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param(shape, marks=() if shape in ("llama", "gemma3") else pytest.mark.slow)
+        pytest.param(shape, marks=() if shape == "llama" else pytest.mark.slow)
         for shape in families.SHAPES
     ],
 )

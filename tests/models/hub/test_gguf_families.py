@@ -98,7 +98,15 @@ def test_another_family_is_named(tmp_path):
 GEMMA3 = {"query_pre_attn_scalar": 16}
 
 
-@pytest.mark.parametrize("shape", ["qwen3", "qwen3_untied", "gemma3", "gemma3_scaled"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "qwen3",
+        pytest.param("qwen3_untied", marks=pytest.mark.slow),
+        "gemma3",
+        pytest.param("gemma3_scaled", marks=pytest.mark.slow),
+    ],
+)
 def test_logits_of_a_gguf_file_are_those_of_transformers(shape, tmp_path):
     torch = pytest.importorskip("torch")
     more = GEMMA3 if shape.startswith("gemma") else {}
