@@ -10,6 +10,7 @@ from bridge_jax import methods
 from bridge_jax.data.example import Example
 from bridge_jax.methods import (
     apprenticeship,
+    baselines,
     budget_tests,
     budgeted,
     evaluation,
@@ -84,7 +85,7 @@ def taught(patch: pytest.MonkeyPatch) -> dict[str, list[TrainingSequence]]:
         seen[name] = list(sequences)
 
     patch.setattr(RoleModel, "trainable", lambda *_: None)
-    for module in (apprenticeship, budgeted, rationales, rounds, tutoring):
+    for module in (apprenticeship, baselines, budgeted, rationales, rounds, tutoring):
         patch.setattr(module, "fit", fit)
     return seen
 

@@ -292,8 +292,8 @@ def clock(monkeypatch):
     """The clock of the recorder and of the spans; each step takes a second of it."""
     clock, make = Clock(), loop.make_train_step
 
-    def make_slow(*args):
-        step_fn = make(*args)
+    def make_slow(*args, **options):
+        step_fn = make(*args, **options)
 
         def step(*args):
             state, metrics = step_fn(*args)
