@@ -3,7 +3,9 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-@TIME@
+Takes 11 minutes on two CPU cores with matrix units for bf16, and 6.8 GiB. At revision c97fbe1 the
+student answered 80% correctly (seed 0; over seeds 0 to 4, at 4868e9e, 80 to 100, mean 86%), the
+direct one 17%, and the one that learned the labels 11%.
 
 A question names a digit and four kinds of laboratory samples ("Check digit from 4: a smear, a
 drop, a dish, a lens?"). Each kind has one of five values; the values are added up, and each time
