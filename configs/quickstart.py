@@ -15,17 +15,16 @@ The task is chosen for what labels cannot tell; that of `configs/triage.py` can 
 labels alone.
 
 The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
-generates them, is asked 30. These tell about 45 of the 50 sums that the task needs, and what they
-tell the assistant hardly ever gets wrong: nearly all of its errors are the other sums. (With nine
-values there are 90 sums, and it was right on 59%. With four values labels begin to tell the
-task: 47 to 53% after 1,000 to 1,200 steps.)
+generates them, is asked 30. Its answers tell 41 to 47 of the 50 sums that the task needs (seeds 0
+to 4), and most errors of the assistant are the others. With nine values there are 90 sums, and it
+was right on 59%. With four, labels begin to tell the task: 47 to 53% after 1,000 to 1,200 steps.
 
 The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
 write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,
 and what it gets wrong is rejected. It has no warm-up, since the strategy compares embeddings
 alone. The student has 6 of its 30 layers. Beside it two others are trained for as many steps: on
-the 30 answers alone, and on the labels of the whole pool. The 150 steps are needed: after 120 (and
-six values) the student had 32%, after 180 95%.
+the 30 answers alone, and on the labels of the whole pool. Fewer steps may not suffice: after 150
+this student once had 22% (docs/results.md).
 
 Prompts are at most 42 tokens long (instructions 54), rationales with their answers 47, so most rows
 of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
@@ -92,7 +91,7 @@ def _training(
     return TrainConfig(
         epochs,
         steps,
-        rationale_weight=0.9,  # The answer repeats the last digit of the rationale.
+        rationale_weight=0.9,  # An answer here repeats the last digit of its rationale.
         batch_rows=batch_rows,
         row_tokens=row_tokens,
         learning_rate=learning_rate,

@@ -1,4 +1,4 @@
-"""What a model predicts for texts that are not packed: each has a row of its own.
+"""Reference predictions of a model: texts are not packed, each is a row of its own.
 
 All rows are of one length, so that one program is traced and compiled for them. Attention is
 causal: what fills a row up after its text changes nothing before.

@@ -132,7 +132,7 @@ ASKED = "Check digit from 9: a map, a copy?"
         ("map 9+5=14; copy 4+4=8, so 8.\nAnswer: 8", "unknown"),
         ("map 9+3=12; copy 2+5=7, so 7.\nAnswer: 7", "forgotten"),
         ("map 9+3=11; copy 1+4=5, so 5.\nAnswer: 5", "sum"),
-        ("map 9+3=12; copy 2+4=7, so 7.\nAnswer: 7", "new sum"),
+        ("map 9+3=12; copy 2+4=7, so 7.\nAnswer: 7", "new_sum"),
         ("map 9+3=12; copy 2+4=6, so 6.\nAnswer: 7", "answer"),
         ("A map is 3: 9+3=12, so 2. A copy is 5: 2+5=7, so 7. Answer: 7", "forgotten"),
         ("map 9+3=12; letter 2+4=6, so 6.\nAnswer: 7", "form"),

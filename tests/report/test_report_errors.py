@@ -35,7 +35,7 @@ def test_errors_are_counted_by_where_they_begin(workdir):
     rows[5] |= {"domain": "filings", "question": ASKED, "correct": True}
     fake_run.change(workdir, evaluation.STUDENT, Prediction, rows)
     report = page.write(workdir)
-    counts = {"unknown": 2, "forgotten": 1, "new sum": 0, "sum": 0, "answer": 1, "form": 1}
+    counts = {"unknown": 2, "forgotten": 1, "new_sum": 0, "sum": 0, "answer": 1, "form": 1}
     assert report["errors"] == {"student": counts}
     html = (workdir / "report.html").read_text()
     assert (

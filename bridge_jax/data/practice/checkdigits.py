@@ -54,7 +54,7 @@ _STEP = re.compile(
 ERRORS = {
     "unknown": "A value that is in no answer of the teacher",
     "forgotten": "A value that is in an answer of the teacher",
-    "new sum": "An addition that is in no answer of the teacher",
+    "new_sum": "An addition that is in no answer of the teacher",
     "sum": "An addition that is in an answer of the teacher",
     "answer": "The answer, after right steps",
     "form": "The form: the steps cannot be read",
@@ -172,5 +172,5 @@ def error(question: str, written: str, rules: Code, told: Collection[str]) -> st
         added = f"{digit}+{value}"
         digit = (digit + int(value)) % 10
         if int(after) != digit:
-            return "sum" if added in told else "new sum"
+            return "sum" if added in told else "new_sum"
     return "answer"
