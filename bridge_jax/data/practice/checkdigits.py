@@ -37,8 +37,8 @@ KINDS = {
         "curtain", "bench", "stool", "drawer", "fence", "saw", "heater",
     ),
 }  # fmt: skip
-# Items have the first so many of these values. No two of the first four are equal modulo 5, and no
-# two add up to 10: such codes have fewer sums, and labels alone tell those sooner.
+# Items have the first so many of these values. Of the first four no two are equal modulo 5, and no
+# two add up to 10, so that a code of few values has no regularity besides.
 VALUES = (1, 4, 7, 8, 3, 6, 2, 9, 5)
 MOST = 12  # items of a question
 
