@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
 from bridge_jax.generation import slots
-from bridge_jax.generation.slots import FORCED, PREFILL_TOKENS, UNLESS, RequestArrays, Size
+from bridge_jax.generation.slots import FORCED, UNLESS, RequestArrays, Size
 from bridge_jax.models import decoder, projection
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
@@ -123,13 +123,16 @@ def slot_length(tokens: int, mesh: Mesh) -> int:
     return -(-tokens // step) * step
 
 
-def calls(mesh: Mesh) -> tuple[int, int]:
-    """Returns how many blocks of prompts are prefilled together, and how many slots are copied.
+def calls(mesh: Mesh) -> tuple[int, int, int]:
+    """Returns the sizes of calls: blocks that are prefilled, tokens of one, slots that are copied.
 
-    Enough blocks to keep a chip busy; those of short prompts share a call.
+    Enough blocks to keep a chip busy; those of short prompts share a call. A CPU is busy with few
+    tokens, so its blocks are shorter: less is computed beyond the ends of prompts and of what
+    they share.
     """
-    blocks = 8 if mesh.devices.flat[0].platform == "cpu" else 32
-    return blocks * batch_devices(mesh), COPIES * batch_devices(mesh)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    blocks, tokens = (16, 16) if on_cpu else (32, 32)
+    return blocks * batch_devices(mesh), tokens, COPIES * batch_devices(mesh)
 
 
 def prepare(
@@ -165,8 +168,9 @@ class _Slot:
 class _Prompts:
     """Stores the prompt that is in the cache of each slot."""
 
-    def __init__(self, count: int, length: int):
+    def __init__(self, count: int, length: int, block: int):
         self._tokens = np.zeros((count, length), np.int32)
+        self._block = block  # Tokens of one that is prefilled.
         self._lengths = np.zeros(count, np.int64)
 
     def put(self, at: int, prompt: np.ndarray) -> None:
@@ -187,7 +191,7 @@ class _Prompts:
         count = np.minimum(ends, self._lengths)
         if whole:
             return np.where((count == len(prompt)) & (self._lengths == len(prompt)), count, 0)
-        return np.where(count == len(prompt), count, count // PREFILL_TOKENS * PREFILL_TOKENS)
+        return np.where(count == len(prompt), count, count // self._block * self._block)
 
 
 class Engine:
@@ -219,11 +223,12 @@ class Engine:
         self._seed = np.uint32(seed)
         self._state: slots.State | None = None
         self._size = (0, 0, 0)
+        self._sizes: Any = None  # That the programs are compiled for.
         self._programs: Any = None
         self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
         self._run_number = 0
         self._slots: list[_Slot] = []
-        self._prompts = _Prompts(0, 0)  # Those whose keys are in the cache.
+        self._prompts = _Prompts(0, 0, 1)  # Those whose keys are in the cache.
         self._none: Any = None  # No fresh requests.
         self._calls = 0
         self.steps = self.new_tokens = self.blocks = self._slot_steps = 0
@@ -367,13 +372,12 @@ class Engine:
             return
         count, length, new = (max(pair) for pair in zip(self._size, size))
         self.release()  # There may be no room for both the old slots and the new ones.
-        blocks, copies = calls(self._mesh)
-        made_for = Size(count, length, new, blocks, copies, len(self._ends))
-        self._programs = slots.compiled(self._config, self._mesh, made_for)
+        self._sizes = Size(count, length, new, *calls(self._mesh), len(self._ends))
+        self._programs = slots.compiled(self._config, self._mesh, self._sizes)
         self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
         self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
-        self._prompts = _Prompts(count, length)
+        self._prompts = _Prompts(count, length, self._sizes.block_tokens)
         places = (layer.keys.shape[2] for layer in self._programs.state.cache)
         self._has_rings = min(places) < length
         self._size = count, length, new
@@ -453,7 +457,9 @@ class Engine:
         fresh, rows = np.zeros(len(self._slots), bool), _no_rows(len(self._slots))
         prefill_now: list[tuple[int, np.ndarray]] = []
         prefill_after: list[tuple[int, np.ndarray]] = []  # They copy from those above.
-        pending = _Prompts(len(self._slots), self._size[1])  # What is prefilled now.
+        pending = _Prompts(
+            len(self._slots), self._size[1], self._sizes.block_tokens
+        )  # What is prefilled now.
         for at, index in zip(idle, indices):
             slot, request = self._slots[at], asked[index]
             slot.request, slot.since = index, self._calls + 1
@@ -478,6 +484,7 @@ class Engine:
 
     def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
         """Copies and computes prompts into slots, and remembers that they are there."""
+        block = self._sizes.block_tokens
         copies: list[tuple[int, int]] = []
         blocks: list[tuple[int, int, np.ndarray]] = []
         for at, prompt in group:
@@ -488,8 +495,8 @@ class Engine:
             source = at if shared[at] == near.max() else start + int(near.argmax())
             if source != at and shared[source]:
                 copies.append((source, at))
-            starts = range(int(shared[source]), len(prompt), PREFILL_TOKENS)
-            blocks += [(at, start, prompt[start : start + PREFILL_TOKENS]) for start in starts]
+            starts = range(int(shared[source]), len(prompt), block)
+            blocks += [(at, start, prompt[start : start + block]) for start in starts]
         for at, _ in group:  # An interruption may leave them half written.
             self._prompts.drop(at)
         self._copy(copies, on_chip)
@@ -513,18 +520,19 @@ class Engine:
         assert self._state is not None
         chips = [at // on_chip for at, _, _ in blocks]
         self.blocks += len(blocks)
-        for rows in _dealt(blocks, chips, self._parts, calls(self._mesh)[0] // self._parts):
-            tokens = np.full((len(rows), PREFILL_TOKENS), self._pad_id, np.int32)
-            positions = np.zeros((len(rows), PREFILL_TOKENS), np.int32)
+        size = self._sizes.block_tokens
+        for rows in _dealt(blocks, chips, self._parts, self._sizes.blocks // self._parts):
+            tokens = np.full((len(rows), size), self._pad_id, np.int32)
+            positions = np.zeros((len(rows), size), np.int32)
             at, last = np.full(len(rows), on_chip, np.int32), np.full(len(rows), -1, np.int32)
             ends: dict[int, int] = {}
             for row, block in enumerate(rows):
                 if block:
                     slot, start, piece = block
                     tokens[row, : len(piece)] = piece
-                    positions[row] = start + np.arange(PREFILL_TOKENS)
+                    positions[row] = start + np.arange(size)
                     at[row] = slot % on_chip
-                    ends[slot] = start + PREFILL_TOKENS - 1
+                    ends[slot] = start + size - 1
             for row, block in enumerate(rows):
                 if block:
                     last[row] = ends[block[0]]

@@ -21,7 +21,6 @@ from bridge_jax.models.cache import LayerCache, Places, cache_spec, copy_slots, 
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
-PREFILL_TOKENS = 32  # Tokens of a prompt that are prefilled as one row.
 FORCED = 32  # Tokens that can be forced at one place.
 UNLESS = 8  # Tokens that prevent it.
 # Programs run as graphs on a GPU (XLA's command buffers), the loop of decoding as one: otherwise
@@ -219,7 +218,8 @@ class Size(NamedTuple):
       count: slots, B.
       length: places of a slot: tokens of a sequence, at most.
       new: new tokens of a sequence at most, M.
-      blocks: of prompts that are prefilled together, G.
+      blocks: of prompts that are prefilled together, each as one row, G.
+      block_tokens: tokens of one.
       copies: slots that are copied together.
       ends: tokens that end a sequence, E.
     """
@@ -228,6 +228,7 @@ class Size(NamedTuple):
     length: int
     new: int
     blocks: int
+    block_tokens: int
     copies: int
     ends: int
 
@@ -255,7 +256,7 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     params = decoder.abstract_unstacked(config, mesh)
-    count, ahead = size.count, size.blocks // batch_devices(mesh) * PREFILL_TOKENS
+    count, ahead = size.count, size.blocks // batch_devices(mesh) * size.block_tokens
     with jax.set_mesh(mesh):
         start = functools.partial(init_state, config, count, size.length, size.new, ahead)
         shapes = jax.eval_shape(start)
@@ -276,7 +277,7 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
             out_shardings=(places, jax.tree.map(lambda _: everywhere, places.written)),
         )
         tokens, one, copied = (
-            array(size.blocks, PREFILL_TOKENS),
+            array(size.blocks, size.block_tokens),
             array(size.blocks),
             array(size.copies),
         )

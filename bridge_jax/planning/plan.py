@@ -23,7 +23,6 @@ from bridge_jax.config import RunConfig, TrainConfig
 from bridge_jax.data import sources
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import calls
-from bridge_jax.generation.slots import PREFILL_TOKENS
 from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig
@@ -255,7 +254,8 @@ def work_time(
         case ReadingWork():
             step = costs.scoring_step(model, work.rows, work.width, work.targets, mesh)
         case GenerationWork():
-            new, prefilled = work.settings.max_new_tokens, calls(mesh)[0] * PREFILL_TOKENS
+            blocks, tokens, _ = calls(mesh)
+            new, prefilled = work.settings.max_new_tokens, blocks * tokens
             written = as_generated(model, work.settings.cache)
             step = costs.generation_step(written, work.rows, work.width, new, prefilled, mesh)
     cost = step.times(work.steps)

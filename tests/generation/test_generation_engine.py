@@ -9,7 +9,7 @@ import pytest
 
 from bridge_jax.config import GenerationConfig
 from bridge_jax.errors import UserError
-from bridge_jax.generation.engine import PREFILL_TOKENS, Engine, Request, slot_length, slots_of
+from bridge_jax.generation.engine import Engine, Request, calls, slot_length, slots_of
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.cache import init_cache
 from bridge_jax.models.layouts import as_generated
@@ -197,7 +197,8 @@ def test_forced_tokens_are_written_unless_others_were(tiny_model, one_device):
 
 
 def test_what_prompts_share_is_read_once(tiny_model, one_device):
-    task = RNG.integers(3, 500, 3 * PREFILL_TOKENS).tolist()
+    block = calls(one_device)[1]
+    task = RNG.integers(3, 500, 3 * block).tolist()
     engine = make(tiny_model, one_device, dataclasses.replace(SAMPLING, batch_size=8))
     samples = dict(pair for ended in engine.complete([task] * 8) for pair in ended)
     assert engine.blocks == 3  # all of the prompt but its last token
@@ -206,7 +207,8 @@ def test_what_prompts_share_is_read_once(tiny_model, one_device):
     engine = make(tiny_model, one_device, dataclasses.replace(SETTINGS, batch_size=8))
     prompts = [task + [i] * (2 + i) for i in range(3, 23)]
     list(engine.complete(prompts))
-    assert engine.blocks == 3 + len(prompts)
+    # Those of one prompt are not shared: all but its last token, in blocks.
+    assert engine.blocks == 3 + sum(-(-(len(p) - len(task) - 1) // block) for p in prompts)
 
 
 def test_three_programs_whatever_is_asked(tiny_model, one_device):

@@ -225,7 +225,7 @@ def test_strategies(mesh, pool):
 def test_generation(mesh, sizes):
     mesh = make_mesh(MeshConfig(*sizes), list(mesh.devices.ravel()))
     config = dataclasses.replace(WINDOWED, remat="none")
-    programs = slots.lowered(config, mesh, slots.Size(8, 1024, 32, 16, 4, 2))
+    programs = slots.lowered(config, mesh, slots.Size(8, 1024, 32, 16, 32, 4, 2))
     cache = sum(a.size * 2 for a in jax.tree.leaves(programs.state.cache)) / 4
     for program in (programs.prefill, programs.copy, programs.decode):
         memory = check(program)
@@ -238,7 +238,7 @@ def test_decoding_gathers_neither_the_weights_nor_the_table(mesh, sizes, gathers
     """On the mesh for generation; on that for training it would, which shows that it is seen."""
     mesh = make_mesh(MeshConfig(*sizes), list(mesh.devices.ravel()))
     config = dataclasses.replace(WINDOWED, remat="none", vocab_size=4096)
-    programs = slots.lowered(config, mesh, slots.Size(8, 256, 32, 16, 4, 2))
+    programs = slots.lowered(config, mesh, slots.Size(8, 256, 32, 16, 32, 4, 2))
     text = programs.decode.compile(compiler_options=QUICKLY).as_text()
     # The smallest matrix is of keys or values: 128 x 128. What else is gathered is of single rows.
     assert "all-reduce" in text and (max(gathered(text), default=0) >= 128 * 128 // 2) == gathers
