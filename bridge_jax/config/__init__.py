@@ -12,6 +12,7 @@ from bridge_jax.config.run import MeshConfig as MeshConfig
 from bridge_jax.config.run import ModelConfig as ModelConfig
 from bridge_jax.config.run import RunConfig as RunConfig
 from bridge_jax.config.teacher import API_TEACHERS as API_TEACHERS
+from bridge_jax.config.teacher import MOST_PARTS as MOST_PARTS
 from bridge_jax.config.teacher import BudgetConfig as BudgetConfig
 from bridge_jax.config.teacher import SelectionConfig as SelectionConfig
 from bridge_jax.config.teacher import TeacherConfig as TeacherConfig

@@ -16,6 +16,7 @@ from bridge_jax.config.fields import (
 )
 
 API_TEACHERS = ("openai", "gemini")
+MOST_PARTS = 4  # of a selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,12 @@ class SelectionConfig:
         from 0 to 1.
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
+      parts: in which the questions are chosen, 4 at most. The strategy chooses the first part. For
+        each further one an assistant is trained on the answers so far and drafts answers to other
+        questions. Next are asked those whose drafts say most that no answer says yet
+        (`selection.novelty`); where the pool has labels, of those whose drafts are wrong. So a
+        selection in parts is not the beginning of a larger one.
+      drafts: questions that are drafted for each one that is asked next, drawn at random.
     """
 
     size: Count = 0
@@ -139,3 +146,6 @@ class SelectionConfig:
     difficulty_weight: Share = 0.5
     noise_fraction: Annotated[float, Range(least=0, below=1)] = 0.01
     batch_tokens: Annotated[Size, UNKEYED] = 4096
+    # In no key themselves: the stages of parts have their numbers.
+    parts: Annotated[int, Range(least=1, most=MOST_PARTS), UNKEYED] = 1
+    drafts: Annotated[Size, UNKEYED] = 20

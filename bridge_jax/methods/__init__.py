@@ -94,9 +94,8 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
 
 
 def asking(stages: Sequence[Stage]) -> Stage | None:
-    """Returns the stage that asks the teacher about the pool, if there is one."""
-    of_pool = (s for s in paying(stages) if s.workload and s.workload.of not in ("test", "dev"))
-    return next(of_pool, None)
+    """Returns the stage that asks the teacher about all that is selected, if there is one."""
+    return next((stage for stage in stages if stage.artifact == ANNOTATIONS), None)
 
 
 def paying(stages: Sequence[Stage]) -> list[Stage]:

@@ -324,8 +324,16 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(map(repr, ids[:3])) + more
 
 
-def annotations_stage(config: RunConfig, selection: Artifact) -> Stage:
-    """Returns the stage that asks the teacher about a selection."""
+def annotations_stage(
+    config: RunConfig, selection: Artifact, into: Artifact = ANNOTATIONS, new: int | None = None
+) -> Stage:
+    """Returns the stage that asks the teacher about a selection.
+
+    Args:
+      selection: the stage that makes it.
+      into: the name of this stage.
+      new: how many examples of it the ledger has no answer for yet; None is all of them.
+    """
     reads = {
         "pool": inputs.POOL,
         "chosen": selection.name,
@@ -337,6 +345,7 @@ def annotations_stage(config: RunConfig, selection: Artifact) -> Stage:
         recorded.append(inputs.RECORDED)
     if config.teacher.replay_from:
         recorded.append(inputs.REPLAY)
-    workload = Workload("selected", teacher.selected_count(config), samples=config.teacher.samples)
+    count = teacher.selected_count(config) if new is None else new
+    workload = Workload("selected", count, samples=config.teacher.samples)
     params = teacher.asking(config)
-    return Stage(ANNOTATIONS, annotate, params, reads, workload, repair, tuple(recorded))
+    return Stage(into, annotate, params, reads, workload, repair, tuple(recorded))

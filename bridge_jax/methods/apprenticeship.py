@@ -327,7 +327,9 @@ def choose(
     )
 
 
-def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
+def selection_stages(
+    config: RunConfig, scored: bool = True, into: Artifact = SELECTION, count: int | None = None
+) -> list[Stage]:
     """Returns the selection, and before it the stages whose results the strategy uses.
 
     For `random` there are none; else the scores of the gold answers or, where the pool has none, of
@@ -335,6 +337,8 @@ def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
 
     Args:
       scored: whether there is an assistant to score the pool, for the report if not for the choice.
+      into: the name of the selection.
+      count: how many examples it has; None is as many as the budget pays for.
     """
     how, labelled = config.selection, config.data.labelled
     plan: list[Stage] = []
@@ -355,7 +359,6 @@ def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
         if how.strategy == "badge":
             plan.append(Stage(GRADIENTS, score_pool, params, to_scores, workload))
             reads["graded"] = GRADIENTS.name
-    params = Choosing(
-        dataclasses.replace(how, size=0), selected_count(config), config.seed, labelled
-    )
-    return [*plan, Stage(SELECTION, choose, params, reads)]
+    count = selected_count(config) if count is None else count
+    params = Choosing(dataclasses.replace(how, size=0), count, config.seed, labelled)
+    return [*plan, Stage(into, choose, params, reads)]

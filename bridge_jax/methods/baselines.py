@@ -11,11 +11,12 @@ from bridge_jax.methods import (
     evaluation,
     held_out,
     logits,
+    purchases,
     rationales,
     thresholds,
     tutoring,
 )
-from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
+from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.filtering import SFTTargets
 from bridge_jax.methods.fitting import TrainSpec, fit, train_spec
 from bridge_jax.methods.inputs import Examples
@@ -33,7 +34,7 @@ LABELS = Artifact("baselines/labels", "Training on the labels", "train", "studen
 def direct_stages(config: RunConfig) -> list[Stage]:
     """Direct distillation: the student learns from the teacher's answers alone.
 
-    An assistant is warmed up only if the selection uses its scores.
+    There is an assistant only if the selection uses its scores or its drafts.
     """
     return [
         *up_to_answers(config),
@@ -45,12 +46,12 @@ def direct_stages(config: RunConfig) -> list[Stage]:
 def up_to_answers(config: RunConfig) -> list[Stage]:
     """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
     scored = config.selection.strategy != "random"
-    warmup = apprenticeship.warmup_stages(config) if scored else []
+    warmed = scored or config.selection.parts > 1
     return [
-        *warmup,
-        *apprenticeship.selection_stages(config, scored),
+        *(apprenticeship.warmup_stages(config) if warmed else []),
+        *purchases.selection_stages(config, scored),
         *held_out.stages(config),
-        annotations_stage(config, apprenticeship.SELECTION),
+        *purchases.stages(config),
         *tutoring.instruction_stages(config),
     ]
 
@@ -61,6 +62,7 @@ DIRECT_METHOD = Method(
     (
         *apprenticeship.UP_TO_SELECTION,
         *held_out.ALL,
+        *purchases.ALL,
         ANNOTATIONS,
         tutoring.INSTRUCT,
         tutoring.STUDENT,

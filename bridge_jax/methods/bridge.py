@@ -7,12 +7,13 @@ from bridge_jax.methods import (
     evaluation,
     held_out,
     logits,
+    purchases,
     rationales,
     rounds,
     thresholds,
     tutoring,
 )
-from bridge_jax.methods.annotations import ANNOTATIONS, annotations_stage
+from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.stages import Method, Stage
 from bridge_jax.text.prompts import Mode
 
@@ -25,9 +26,9 @@ def stages(config: RunConfig) -> list[Stage]:
     plan = [
         # Phase 1, apprenticeship.
         *apprenticeship.warmup_stages(config),
-        *apprenticeship.selection_stages(config),
+        *purchases.selection_stages(config),
         *held_out.stages(config),
-        annotations_stage(config, apprenticeship.SELECTION),
+        *purchases.stages(config),
         rationales.assistant_stage(config, modes),
         # The student's samples may filter the assistant's rationales, in rounds too.
         *tutoring.instruction_stages(config),
@@ -81,6 +82,7 @@ def _tests(config: RunConfig) -> list[Stage]:
 UP_TO_STUDENT = (
     *apprenticeship.UP_TO_SELECTION,
     *held_out.ALL,
+    *purchases.ALL,
     ANNOTATIONS,
     rationales.ASSISTANT,
     *rounds.ALL,

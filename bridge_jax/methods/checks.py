@@ -113,6 +113,11 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
     if teacher.min_agreement and teacher.samples == 1:
         yield f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1"
     selected = max(1, selected_count(config)) if asking(stages) else 0
+    if asking(stages) and config.selection.parts > selected:
+        yield (
+            f"selection.parts={config.selection.parts} is above the {selected} examples that are "
+            "selected; lower it"
+        )
     held_out_too = held_out_count(config)
     if selected * teacher.samples + held_out_too > budget.queries:
         settings = "evaluation.teacher_test, evaluation.teacher_dev"

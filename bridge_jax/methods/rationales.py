@@ -126,16 +126,29 @@ def learn(
     fit(out, "assistant", assistant.trainable(warmed), sequences, params.how, reading, dev)
 
 
-def assistant_stage(config: RunConfig, modes: tuple[Mode, ...]) -> Stage:
-    """Returns the assistant's training on the teacher's rationales, in each mode."""
+def assistant_stage(
+    config: RunConfig,
+    modes: tuple[Mode, ...],
+    into: Artifact = ASSISTANT,
+    annotated: Artifact = ANNOTATIONS,
+    count: int | None = None,
+) -> Stage:
+    """Returns the assistant's training on the teacher's rationales.
+
+    Args:
+      modes: in which it learns each of them.
+      into: the name of the stage.
+      annotated: the stage that asks the teacher.
+      count: how many examples that has asked about; None is all that the budget pays for.
+    """
     spec = train_spec(config, "assistant_training", "reason")
-    reads = warmup_reads(config) | {"annotated": ANNOTATIONS.name} | dev_reads(spec)
+    reads = warmup_reads(config) | {"annotated": annotated.name} | dev_reads(spec)
     return Stage(
-        ASSISTANT,
+        into,
         learn,
         Learning(spec, modes, config.data.labelled),
         inputs.POOL_TO_ASSISTANT | reads,
-        Workload("selected", selected_count(config), modes=modes),
+        Workload("selected", selected_count(config) if count is None else count, modes=modes),
     )
 
 
@@ -184,7 +197,7 @@ def write(
 ) -> None:
     """Writes a rationale for every example of the pool with the assistant of stage `by`."""
     asked = reading.prompts(pool, pool.digest, params.mode)
-    _write(params, out, "rationales", pool, asked, assistant.load(by))
+    write_rationales(params, out, "rationales", pool, asked, assistant.load(by))
 
 
 def retry(
@@ -216,10 +229,10 @@ def retry(
         return
     requests = [Request(asked[i], stream=stream) for i, stream in again]
     examples = [pool[i] for i, _ in again]
-    _write(params, out, "more rationales", examples, requests, assistant.load(by))
+    write_rationales(params, out, "more rationales", examples, requests, assistant.load(by))
 
 
-def _write(
+def write_rationales(
     params: Writing,
     out: Folder,
     name: str,
