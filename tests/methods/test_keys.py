@@ -292,6 +292,8 @@ ALONE = {
     "reinforcement.questions": "test_which_questions_are_asked_depends_on_the_selection",
     "rationales.rounds": "test_a_round_comes_before_what_the_student_learns",
     "selection.strategy": "test_another_strategy_changes_the_selection_and_leaves_the_scores",
+    "selection.parts": "test_parts_change_the_selection_and_leave_the_scores",
+    "selection.drafts": "test_parts_change_the_selection_and_leave_the_scores",
     "teacher.kind": "test_another_kind_of_teacher_is_asked_anew",
     "teacher.replay_from": "test_a_replay_is_known_by_its_content",
     "data.source": "test_where_data_lie_does_not_matter",
@@ -456,6 +458,18 @@ def test_another_strategy_changes_the_selection_and_leaves_the_scores(base, tmp_
     other = with_value(base, "selection.strategy", "coverage")
     expected = and_what_follows(base, [SELECTION])
     assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+
+
+def test_parts_change_the_selection_and_leave_the_scores(base, tmp_path):
+    other = with_value(base, "selection.parts", 3)
+    expected = and_what_follows(base, [SELECTION])
+    assert changed(keys_of(base, tmp_path), keys_of(other, tmp_path)) == expected
+    more = with_value(other, "selection.drafts", 2)
+    drafts = [f"apprenticeship/drafts_part_{number}" for number in (1, 2)]
+    expected = and_what_follows(other, drafts)
+    assert changed(keys_of(other, tmp_path), keys_of(more, tmp_path)) == expected
+    alone = with_value(base, "selection.drafts", 2)
+    assert keys_of(alone, tmp_path) == keys_of(base, tmp_path)
 
 
 def test_another_kind_of_teacher_is_asked_anew(base, tmp_path):

@@ -14,6 +14,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS
 OPTIONS = (
     ["data.labelled=true", "data.labelled=false"],
     ["selection.strategy=random", "selection.strategy=badge"],
+    ["selection.parts=1", "selection.parts=4"],
     ["rationales.filter=gold", "rationales.filter=consistency"],
     ["rationales.retries=0", "rationales.retries=2"],
     ["rationales.rounds=0", "rationales.rounds=3"],
@@ -36,7 +37,7 @@ def test_the_table_is_what_the_method_may_run(name):
     method, found = methods.named(name), {}
     options = OPTIONS
     if name in MORE:
-        options = (*([each[0], each[-1]] for each in OPTIONS[:7]), *MORE[name])
+        options = (*([each[0], each[-1]] for each in OPTIONS[:8]), *MORE[name])
     for choice in itertools.product(*options):
         held_out = ("evaluation.teacher_test=5", "evaluation.teacher_dev=5")
         settings = (*choice, *held_out, "rationales.least_right=0.9", "evaluation.student_dev=true")
