@@ -357,7 +357,7 @@ def _tell(outcome: StageOutcome, console: Console, quiet: bool) -> None:
     if outcome.cached and quiet:
         return
     note = "done before" if outcome.cached else duration(outcome.seconds)
-    shown.say(console, f"  {outcome.name:<28} {note}")
+    shown.say(console, f"  {outcome.name:<33} {note}")
 
 
 def _list_bad_rows(workdir: Path, bad: BadRows) -> None:

@@ -11,7 +11,6 @@ last part is the selection of the run, and its answers are the annotations.
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -114,15 +113,15 @@ def choose_next(
     """Adds the examples to a selection whose drafts say most that no answer has said yet."""
     encode, before = reading.tokenizer.encode, chosen.record("selection.json")
     known = [encode(row["rationale"]) for row in annotated.rows("annotations.jsonl") if row["kept"]]
-    wrong: list[tuple[str, Sequence[int]]] = []
-    others: list[tuple[str, Sequence[int]]] = []
+    wrong: list[tuple[str, list[int]]] = []
+    right: list[tuple[str, list[int]]] = []
     for row in drafted.rows("completions.jsonl"):
         example = pool.by_id[row["id"]]
-        is_right = params.labelled and example.gold is not None
-        is_right = is_right and is_correct(row["answer"], example)
-        (others if is_right else wrong).append((example.id, encode(row["rationale"])))
+        is_right = params.labelled and is_correct(row["answer"], example)
+        drafts = right if is_right else wrong
+        drafts.append((example.id, encode(row["rationale"])))
     added: list[str] = []
-    for drafts in (wrong, others):
+    for drafts in (wrong, right):
         texts = [text for _, text in drafts]
         for index in most_novel(texts, known, params.count - len(added)):
             added.append(drafts[index][0])
@@ -155,20 +154,21 @@ def stages(config: RunConfig) -> list[Stage]:
         last = number + 2 == len(sizes)
         into = SELECTION if last else PARTS[number + 1].selection
         so_far = sum(sizes[: number + 1])
-        mode = ("reason",)  # As its drafts are asked for.
         draw = zlib.crc32(f"{part.drafts.name} {config.seed}".encode())
         drafts = config.selection.drafts * following
         drafting = Drafting(config.generation, "reason", config.seed, drafts, draw)
         from_part = {"chosen": part.selection.name}
         plan += [
             annotations_stage(config, part.selection, part.annotations, new),
-            rationales.assistant_stage(config, mode, part.assistant, part.annotations, so_far),
+            rationales.assistant_stage(
+                config, ("reason",), part.assistant, part.annotations, so_far
+            ),
             Stage(
                 part.drafts,
                 draft,
                 drafting,
                 inputs.POOL_TO_ASSISTANT | from_part | {"by": part.assistant.name},
-                Workload("pool", drafts, modes=mode),
+                Workload("pool", drafts),
             ),
             Stage(
                 into,

@@ -86,10 +86,10 @@ def show(
     for note in notes:
         shown.say(console, (note, "yellow"))
     for name, seconds in found.done.items():
-        shown.say(console, f"  {name:<28} done before, in {duration(seconds)}")
+        shown.say(console, f"  {name:<33} done before, in {duration(seconds)}")
     for name, seconds in found.to_run.items():
         told = f"to run, at least {duration(seconds)}" if seconds else "to run"
-        shown.say(console, f"  {name:<28} {told}")
+        shown.say(console, f"  {name:<33} {told}")
     if not found.to_run:
         shown.say(console, "\nEverything is done; the same command without --dry_run reports it.")
         return

@@ -173,6 +173,8 @@ class Lengths:
         size = sizes.get(workload.of, self.pool_size)
         if workload.share < 1:
             size = max(1, round(workload.share * size))
+        if workload.of == "pool" and workload.count:
+            return min(workload.count, size)
         return workload.count or size
 
     def sequences(self, role: Role, workload: Workload) -> list[TrainingSequence]:

@@ -105,7 +105,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
         models=methods.measured() | methods.measured(run.method),
         table=run.table,
         student=words.tested_student(report["accuracy"]),
-        chosen=words.CHOSEN[report.get("selection", {}).get("strategy", "random")],
+        chosen=words.chosen(report.get("selection", {})),
         spend=words.spend_rows(spend) if spend else [],
         spend_notes=words.spend_notes(spend) if spend else [],
         speed=words.speed,

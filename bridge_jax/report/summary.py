@@ -80,6 +80,8 @@ def summarise(run: RunArtifacts) -> Json:
         report["spend"] = _spend(run, spend)
     if run.selection:
         report["selection"] = {key: run.selection[key] for key in ("strategy", "size", "ids")}
+        if (parts := run.config.get("selection", {}).get("parts", 1)) > 1:
+            report["selection"]["parts"] = parts
     if run.annotations:
         report["annotations"] = _kept(run.annotations, "answered")
     if run.rationales:

@@ -11,7 +11,7 @@ from bridge_jax.evaluation.intervals import wilson
 from bridge_jax.progress import duration
 from bridge_jax.report.workdir import Json
 
-CHOSEN = {
+_CHOSEN = {
     "random": "drawn at random",
     "difficulty": "chosen for being hard",
     "diversity": "chosen for being unlike each other",
@@ -22,6 +22,7 @@ CHOSEN = {
 }
 MOST_KINDS = 3  # of bad rows, in a sentence
 MOST_ROWS = 8  # of a table of classes, in the terminal
+_BY_DRAFTS = ", those after the first part for what the assistant’s drafts said that no answer had"
 _NO_ANSWER = {
     "length": "cut off at the limit",
     "refused": "refused",
@@ -34,6 +35,12 @@ _OVERHEADS = {
     "dev": "measuring the dev split",
     "checkpoint": "saving",
 }
+
+
+def chosen(selection: Json) -> str:
+    """Returns how the questions were chosen that the teacher was asked."""
+    by_strategy = _CHOSEN[selection.get("strategy", "random")]
+    return by_strategy + _BY_DRAFTS if "parts" in selection else by_strategy
 
 
 def percent(share: float) -> str:

@@ -340,3 +340,17 @@ def test_replies_of_the_first_and_the_last_step_stand_side_by_side(workdir):
     assert "Replies in the first and the last step" in html and "The last." in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "<script>alert" not in html
     assert "{{ 7 * 7 }}" in html and "\x1b" not in html
+
+
+def test_questions_that_drafts_chose(workdir):
+    config = files.read_json(workdir / "config.json")
+    config["selection"] = {"strategy": "coverage", "parts": 3}
+    files.write_json(workdir / "config.json", config)
+    report = page.write(workdir)
+    assert report["selection"]["parts"] == 3
+    html = (workdir / "report.html").read_text()
+    assert "chosen by coverage and, in 3 parts, by drafts" in html
+    assert words.chosen(report["selection"]) == (
+        "chosen for being hard and unlike each other, those after the first part for what the "
+        "assistant’s drafts said that no answer had"
+    )
