@@ -32,13 +32,26 @@ AT_BUDGETS = (
 MORE = {"budgeted": AT_BUDGETS, "bard": AT_BUDGETS}
 
 
+def one_apart(options):
+    """Returns the choices that differ in one option at most from all first, or all last, ones."""
+    for ends in ([each[0] for each in options], [each[-1] for each in options]):
+        yield tuple(ends)
+        for place, each in enumerate(options):
+            yield from ((*ends[:place], other, *ends[place + 1 :]) for other in each)
+
+
+def every_choice(options):
+    return itertools.product(*options)
+
+
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_the_table_is_what_the_method_may_run(name):
+@pytest.mark.parametrize("choices", [one_apart, pytest.param(every_choice, marks=pytest.mark.slow)])
+def test_the_table_is_what_the_method_may_run(name, choices):
     method, found = methods.named(name), {}
     options = OPTIONS
     if name in MORE:
         options = (*([each[0], each[-1]] for each in OPTIONS[:8]), *MORE[name])
-    for choice in itertools.product(*options):
+    for choice in choices(options):
         held_out = ("evaluation.teacher_test=5", "evaluation.teacher_dev=5")
         settings = (*choice, *held_out, "rationales.least_right=0.9", "evaluation.student_dev=true")
         stages = method.stages(override(RunConfig(method=name), settings))
