@@ -150,12 +150,14 @@ class Run:
         It is empty if no teacher is to be paid. All processes of a run call it.
         """
         execution = self.execution()
-        asks = [stage for stage in self.stages if stage.artifact.work == "ask"]
+        asks = methods.paying(self.stages)
         finished = [execution.may_be_finished(stage.name) for stage in asks]
         if all(finished):
             return {}
-        params, inputs = [stage.params for stage in asks], self.inputs
-        selected = teacher.selected_count(self.config)
+        # Of several parts the last one asks about all.
+        of_parts, inputs = methods.asking(self.stages), self.inputs
+        params = [stage.params for stage in asks if stage not in of_parts[:-1]]
+        selected = sum(stage.workload.count for stage in of_parts if stage.workload)
         found = teacher.quote(params, selected, inputs.pool, inputs.count, self.workdir)
         return {"+".join(self.deep[stage.name] for stage in asks): found} if found else {}
 
@@ -175,17 +177,17 @@ class Run:
             return ""
         teacher.check_key(self.config.teacher)
         plans = []
+        of_parts = [stage for stage in methods.asking(self.stages) if stage in to_ask]
         for stage in to_ask:
             params = stage.params
             if isinstance(params, HeldOut):
                 split = inputs.dev if stage.artifact == HELD_OUT_DEV else inputs.test
                 questions = held_out.drawn(params, split)
                 plans.append(PlannedRequests(params, len(questions), questions))
-            elif stage == methods.asking(self.stages):
+            elif of_parts and stage == of_parts[-1]:
                 # Which will be selected is not known yet: any of the pool may be.
-                plans.append(
-                    PlannedRequests(params, teacher.selected_count(self.config), inputs.pool)
-                )
+                new = sum(part.workload.count for part in of_parts if part.workload)
+                plans.append(PlannedRequests(params, new, inputs.pool))
         return teacher.check_budget(plans, inputs.count, self.workdir) if plans else ""
 
     def run(

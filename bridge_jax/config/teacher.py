@@ -128,11 +128,12 @@ class SelectionConfig:
         from 0 to 1.
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
-      parts: in which the questions are chosen, 4 at most. The strategy chooses the first part. For
-        each further one an assistant is trained on the answers so far and drafts answers to other
-        questions. Next are asked those whose drafts say most that no answer says yet
-        (`selection.novelty`); where the pool has labels, of those whose drafts are wrong. So a
-        selection in parts is not the beginning of a larger one.
+      parts: number of parts in which the questions are chosen, 4 at most. The strategy chooses the
+        first part. For each further one an assistant is trained on the answers so far and drafts
+        rationales for other questions. Next are asked those whose drafts have the most n-grams of
+        tokens that no kept answer has (`selection.novelty`); where the pool has labels, those with
+        wrong drafts first. So a selection in parts is not the beginning of a larger one, and what
+        changes the drafts, such as `assistant_training`, changes what is asked and paid.
       drafts: questions that are drafted for each one that is asked next, drawn at random.
     """
 
@@ -146,6 +147,6 @@ class SelectionConfig:
     difficulty_weight: Share = 0.5
     noise_fraction: Annotated[float, Range(least=0, below=1)] = 0.01
     batch_tokens: Annotated[Size, UNKEYED] = 4096
-    # In no key themselves: the stages of parts have their numbers.
+    # Unkeyed: the counts in the parameters of the stages are keyed.
     parts: Annotated[int, Range(least=1, most=MOST_PARTS), UNKEYED] = 1
     drafts: Annotated[Size, UNKEYED] = 20

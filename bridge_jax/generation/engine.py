@@ -127,8 +127,7 @@ def calls(mesh: Mesh) -> tuple[int, int, int]:
     """Returns the sizes of calls: blocks that are prefilled, tokens of one, slots that are copied.
 
     Enough blocks to keep a chip busy; those of short prompts share a call. A CPU is busy with few
-    tokens, so its blocks are shorter: less is computed beyond the ends of prompts and of what
-    they share.
+    tokens, so its blocks are shorter: less padding is computed, and more is shared.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     blocks, tokens = (16, 16) if on_cpu else (32, 32)
@@ -223,7 +222,7 @@ class Engine:
         self._seed = np.uint32(seed)
         self._state: slots.State | None = None
         self._size = (0, 0, 0)
-        self._sizes: Any = None  # That the programs are compiled for.
+        self._compiled_for = Size(0, 0, 0, 0, 1, 0, 0)
         self._programs: Any = None
         self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
         self._run_number = 0
@@ -372,12 +371,12 @@ class Engine:
             return
         count, length, new = (max(pair) for pair in zip(self._size, size))
         self.release()  # There may be no room for both the old slots and the new ones.
-        self._sizes = Size(count, length, new, *calls(self._mesh), len(self._ends))
-        self._programs = slots.compiled(self._config, self._mesh, self._sizes)
+        self._compiled_for = Size(count, length, new, *calls(self._mesh), len(self._ends))
+        self._programs = slots.compiled(self._config, self._mesh, self._compiled_for)
         self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
         self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
-        self._prompts = _Prompts(count, length, self._sizes.block_tokens)
+        self._prompts = _Prompts(count, length, self._compiled_for.block_tokens)
         places = (layer.keys.shape[2] for layer in self._programs.state.cache)
         self._has_rings = min(places) < length
         self._size = count, length, new
@@ -458,7 +457,7 @@ class Engine:
         prefill_now: list[tuple[int, np.ndarray]] = []
         prefill_after: list[tuple[int, np.ndarray]] = []  # They copy from those above.
         pending = _Prompts(
-            len(self._slots), self._size[1], self._sizes.block_tokens
+            len(self._slots), self._size[1], self._compiled_for.block_tokens
         )  # What is prefilled now.
         for at, index in zip(idle, indices):
             slot, request = self._slots[at], asked[index]
@@ -484,7 +483,7 @@ class Engine:
 
     def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
         """Copies and computes prompts into slots, and remembers that they are there."""
-        block = self._sizes.block_tokens
+        block = self._compiled_for.block_tokens
         copies: list[tuple[int, int]] = []
         blocks: list[tuple[int, int, np.ndarray]] = []
         for at, prompt in group:
@@ -520,8 +519,8 @@ class Engine:
         assert self._state is not None
         chips = [at // on_chip for at, _, _ in blocks]
         self.blocks += len(blocks)
-        size = self._sizes.block_tokens
-        for rows in _dealt(blocks, chips, self._parts, self._sizes.blocks // self._parts):
+        size = self._compiled_for.block_tokens
+        for rows in _dealt(blocks, chips, self._parts, self._compiled_for.blocks // self._parts):
             tokens = np.full((len(rows), size), self._pad_id, np.int32)
             positions = np.zeros((len(rows), size), np.int32)
             at, last = np.full(len(rows), on_chip, np.int32), np.full(len(rows), -1, np.int32)

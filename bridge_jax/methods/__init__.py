@@ -8,7 +8,14 @@ from collections.abc import Collection, Sequence
 
 from bridge_jax.config import RunConfig
 from bridge_jax.errors import UserError, nearest
-from bridge_jax.methods import baselines, bridge, budgeted, on_policy, reinforcement
+from bridge_jax.methods import (
+    baselines,
+    bridge,
+    budgeted,
+    on_policy,
+    reinforcement,
+    selection_parts,
+)
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.pipeline.artifacts import ROLES, Artifact, MeasuredModel
 from bridge_jax.pipeline.stages import Method, Stage
@@ -93,9 +100,12 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
     return found | {stage.name: [stage.name] for stage in plan}
 
 
-def asking(stages: Sequence[Stage]) -> Stage | None:
-    """Returns the stage that asks the teacher about all that is selected, if there is one."""
-    return next((stage for stage in stages if stage.artifact == ANNOTATIONS), None)
+def asking(stages: Sequence[Stage]) -> list[Stage]:
+    """Returns the stages that ask the teacher to explain what is selected: one for each part.
+
+    The last one asks about the examples of all parts.
+    """
+    return [stage for stage in stages if stage.artifact in selection_parts.ANNOTATED]
 
 
 def paying(stages: Sequence[Stage]) -> list[Stage]:

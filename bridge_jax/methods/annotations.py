@@ -331,8 +331,8 @@ def annotations_stage(
 
     Args:
       selection: the stage that makes it.
-      into: the name of this stage.
-      new: how many examples of it the ledger has no answer for yet; None is all of them.
+      into: the name of this stage; a part of the selection leaves all retries to the last one.
+      new: how many examples of it no earlier part has asked about; None is all of them.
     """
     reads = {
         "pool": inputs.POOL,
@@ -348,4 +348,7 @@ def annotations_stage(
     count = teacher.selected_count(config) if new is None else new
     workload = Workload("selected", count, samples=config.teacher.samples)
     params = teacher.asking(config)
+    if into != ANNOTATIONS:
+        # Retries are paid out of what the first answers of all parts leave of the budget.
+        params = dataclasses.replace(params, teacher=dataclasses.replace(params.teacher, retries=0))
     return Stage(into, annotate, params, reads, workload, repair, tuple(recorded))

@@ -11,8 +11,8 @@ from bridge_jax.methods import (
     evaluation,
     held_out,
     logits,
-    purchases,
     rationales,
+    selection_parts,
     thresholds,
     tutoring,
 )
@@ -46,12 +46,12 @@ def direct_stages(config: RunConfig) -> list[Stage]:
 def up_to_answers(config: RunConfig) -> list[Stage]:
     """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
     scored = config.selection.strategy != "random"
-    warmed = scored or config.selection.parts > 1
+    has_assistant = scored or config.selection.parts > 1
     return [
-        *(apprenticeship.warmup_stages(config) if warmed else []),
-        *purchases.selection_stages(config, scored),
+        *(apprenticeship.warmup_stages(config) if has_assistant else []),
+        *selection_parts.selection_stages(config, scored),
         *held_out.stages(config),
-        *purchases.stages(config),
+        *selection_parts.stages(config),
         *tutoring.instruction_stages(config),
     ]
 
@@ -62,7 +62,7 @@ DIRECT_METHOD = Method(
     (
         *apprenticeship.UP_TO_SELECTION,
         *held_out.ALL,
-        *purchases.ALL,
+        *selection_parts.ALL,
         ANNOTATIONS,
         tutoring.INSTRUCT,
         tutoring.STUDENT,

@@ -7,9 +7,9 @@ from bridge_jax.methods import (
     evaluation,
     held_out,
     logits,
-    purchases,
     rationales,
     rounds,
+    selection_parts,
     thresholds,
     tutoring,
 )
@@ -26,9 +26,9 @@ def stages(config: RunConfig) -> list[Stage]:
     plan = [
         # Phase 1, apprenticeship.
         *apprenticeship.warmup_stages(config),
-        *purchases.selection_stages(config),
+        *selection_parts.selection_stages(config),
         *held_out.stages(config),
-        *purchases.stages(config),
+        *selection_parts.stages(config),
         rationales.assistant_stage(config, modes),
         # The student's samples may filter the assistant's rationales, in rounds too.
         *tutoring.instruction_stages(config),
@@ -82,7 +82,7 @@ def _tests(config: RunConfig) -> list[Stage]:
 UP_TO_STUDENT = (
     *apprenticeship.UP_TO_SELECTION,
     *held_out.ALL,
-    *purchases.ALL,
+    *selection_parts.ALL,
     ANNOTATIONS,
     rationales.ASSISTANT,
     *rounds.ALL,

@@ -25,6 +25,7 @@ from bridge_jax.methods import (
 from bridge_jax.methods.filtering import RATIONALES, THRESHOLD
 from bridge_jax.methods.fitting import TrainSpec
 from bridge_jax.methods.inputs import Inputs
+from bridge_jax.methods.selection_parts import LEAST_PART
 from bridge_jax.methods.teacher import (
     held_out_count,
     selected_count,
@@ -113,10 +114,11 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
     if teacher.min_agreement and teacher.samples == 1:
         yield f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1"
     selected = max(1, selected_count(config)) if asking(stages) else 0
-    if asking(stages) and config.selection.parts > selected:
+    parts = config.selection.parts
+    if asking(stages) and parts > 1 and selected < parts * LEAST_PART:
         yield (
-            f"selection.parts={config.selection.parts} is above the {selected} examples that are "
-            "selected; lower it"
+            f"selection.parts={parts}: {selected} examples are selected, and a part has "
+            f"{LEAST_PART} at least, from which an assistant is trained; lower it"
         )
     held_out_too = held_out_count(config)
     if selected * teacher.samples + held_out_too > budget.queries:

@@ -135,7 +135,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         _ = inputs.instructions
     asks = asking(stages)
     if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
-        _check_recorded(asks.params, pool, inputs.count, config.data.labelled)
+        _check_recorded(asks[-1].params, pool, inputs.count, config.data.labelled)
     for stage in stages:
         if stage.check:
             stage.check(config, inputs)

@@ -316,9 +316,9 @@ def _show_lengths(console: Console, seen: Look) -> None:
 
 def _show_request(console: Console, seen: Look, example: Example) -> None:
     asked = methods.asking(methods.stages(seen.config))
-    if asked is None:
+    if not asked:
         return
-    request, settings = teacher.make_request(asked.params, example), seen.config.teacher
+    request, settings = teacher.make_request(asked[-1].params, example), seen.config.teacher
     _head(console, f"What the teacher is asked about {shown.line(example.id)}")
     form = ", as JSON" if request.structured else ""
     at = f" at {request.server}" if request.server else ""

@@ -147,7 +147,7 @@ class Lengths:
 
     def __init__(self, config: RunConfig, stages: Sequence[Stage], inputs: Inputs):
         self.config, self.inputs = config, inputs
-        asks = methods.asking(stages) is not None
+        asks = bool(methods.asking(stages))
         self._written_later = asks and config.teacher.kind in API_TEACHERS
         counted = config.data.source == "practice" or bool(config.data.path)
         for role in ROLES:
@@ -395,7 +395,9 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     ]
     if not found:
         return Spending(0, 0, 0, 0.0, 0.0, 0.0)
-    return Spending(*(sum(column) for column in zip(*found)))
+    total = Spending(*(sum(column) for column in zip(*found)))
+    cap = lengths.config.budget.usd
+    return total._replace(usd_high=max(total.usd, min(total.usd_high, cap)))
 
 
 def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:

@@ -22,7 +22,7 @@ _CHOSEN = {
 }
 MOST_KINDS = 3  # of bad rows, in a sentence
 MOST_ROWS = 8  # of a table of classes, in the terminal
-_BY_DRAFTS = ", those after the first part for what the assistant’s drafts said that no answer had"
+_BY_DRAFTS = "; after the first part, for new content in the assistant’s drafts"
 _NO_ANSWER = {
     "length": "cut off at the limit",
     "refused": "refused",

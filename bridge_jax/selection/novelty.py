@@ -1,4 +1,4 @@
-"""Selects texts by what they say that is new: weighted coverage of n-grams of tokens."""
+"""Selects texts with the most new n-grams of tokens, by weighted maximum coverage."""
 
 import collections
 import heapq

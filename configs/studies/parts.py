@@ -4,14 +4,14 @@
 
 The runs are the quickstart's; those of `direct_vs_bridge` are reused in its workdir. *In three
 parts*: ten questions are chosen by the strategy. An assistant learns their answers and drafts
-rationales for 200 others; the ten wrong drafts that say most that no answer says are asked next;
-then once more (`selection.parts`). The teacher answers 30 questions in both.
+rationales for 200 others; the ten with the wrong drafts that have the most new n-grams are asked
+next; then once more (`selection.parts`). The teacher answers 30 questions in both.
 
 Written down before the first run: what limits the quickstart is the number of its 50 sums that the
-answers tell. A simulation without models, of 20 drawings, has 44.8 told by random questions and
-48.6 in three parts, and 72 and 93% of questions with no sum that is not told, which deviate by 8
-points from drawing to drawing. If paired differences of students deviate by as much, five seeds
-see a mean difference of 10 points or more (t = 2.78).
+answers tell. In a simulation without models, of 20 drawings, random questions told 44.8 of them and
+questions in three parts 48.6; all sums of a question were told for 72 and 93% of questions, with a
+standard deviation of 8 points over the drawings. If paired differences of students deviate by as
+much, five seeds can detect a mean difference of 10 points or more (t = 2.78).
 
 10 runs on two CPU cores, five of them of `direct_vs_bridge`. Not run yet.
 """

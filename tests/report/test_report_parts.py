@@ -349,8 +349,8 @@ def test_questions_that_drafts_chose(workdir):
     report = page.write(workdir)
     assert report["selection"]["parts"] == 3
     html = (workdir / "report.html").read_text()
-    assert "chosen by coverage and, in 3 parts, by drafts" in html
+    assert "chosen in 3 parts, the first by coverage, the others by drafts" in html
     assert words.chosen(report["selection"]) == (
-        "chosen for being hard and unlike each other, those after the first part for what the "
-        "assistant’s drafts said that no answer had"
+        "chosen for being hard and unlike each other; after the first part, for new content in the "
+        "assistant’s drafts"
     )

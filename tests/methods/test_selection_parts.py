@@ -6,18 +6,19 @@ import pytest
 
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
-from bridge_jax.methods import purchases
+from bridge_jax.methods import selection_parts, teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
 from bridge_jax.methods.apprenticeship import SELECTION
 from bridge_jax.methods.checks import validate
-from bridge_jax.methods.purchases import PARTS, counts
+from bridge_jax.methods.selection_parts import ANNOTATED, PARTS, counts
+from bridge_jax.planning.workload import Lengths, expected
 from bridge_jax.runs import Run
 from tests.launch import tiny_run
 from tests.methods import one_stage
 
 SETTINGS = (
     "data.pool=8",
-    "selection.size=5",
+    "selection.size=6",
     "selection.parts=2",
     "selection.drafts=3",
     "selection.strategy=random",
@@ -27,7 +28,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return tiny_run.write_config(tmp_path_factory.mktemp("purchases"))
+    return tiny_run.write_config(tmp_path_factory.mktemp("selection_parts"))
 
 
 def opened(path, workdir, *settings):
@@ -66,7 +67,7 @@ def test_parts_are_as_equal_as_possible(path):
 
 def test_each_part_is_asked_before_the_next_is_chosen(path):
     config = override(tiny_run.settings(path), ["selection.parts=3", "warmup.fraction=0"])
-    plan = purchases.selection_stages(config) + purchases.stages(config)
+    plan = selection_parts.selection_stages(config) + selection_parts.stages(config)
     first, second, _ = PARTS
     assert [stage.name for stage in plan] == [
         "apprenticeship/scores",
@@ -93,6 +94,22 @@ def test_drafts_are_of_questions_that_are_left(path, tmp_path, monkeypatch):
     assert [ids for _, ids in asked] == [reading.prompt(e, "reason") for e in left]
 
 
+def test_drafts_are_drawn_by_the_seed(path, tmp_path, monkeypatch):
+    asked = one_stage.asked(monkeypatch)
+
+    def drawn(seed):
+        asked.clear()
+        job = opened(path, tmp_path, "selection.drafts=1", f"seed={seed}")
+        one_stage.run_alone(job, PARTS[0].drafts, by=None)
+        place = {example.id: i for i, example in enumerate(job.inputs.pool)}
+        return [place[example.id] for example, _ in asked]
+
+    found = [drawn(seed) for seed in range(6)]
+    assert all(len(places) == 3 and places == sorted(places) for places in found)
+    assert {place for places in found for place in places} == {4, 5, 6, 7}
+    assert drawn(0) == found[0]
+
+
 def test_wrong_drafts_that_say_something_new_come_first(path, tmp_path):
     job = opened(path, tmp_path)
     pool = job.inputs.pool
@@ -104,8 +121,8 @@ def test_wrong_drafts_that_say_something_new_come_first(path, tmp_path):
         one_stage.written(pool[7], rationale="four five six", answer=None),  # Known.
     )
     found = chosen(job)
-    assert found["ids"] == [pool[i].id for i in (0, 1, 2, 6, 5)]
-    assert (found["size"], found["strategy"]) == (5, "random")
+    assert found["ids"] == [pool[i].id for i in (0, 1, 2, 6, 5, 7)]
+    assert (found["size"], found["strategy"]) == (6, "random")
 
 
 def test_right_drafts_are_taken_where_too_few_are_wrong(path, tmp_path):
@@ -118,7 +135,7 @@ def test_right_drafts_are_taken_where_too_few_are_wrong(path, tmp_path):
         one_stage.written(pool[6], rationale="x y z"),  # Said by the one before.
         one_stage.written(pool[7], rationale="a b c"),
     )
-    assert chosen(job)["ids"][3:] == [pool[5].id, pool[7].id]
+    assert chosen(job)["ids"][3:] == [pool[5].id, pool[7].id, pool[4].id]
 
 
 def test_without_labels_no_draft_is_right(path, tmp_path, monkeypatch):
@@ -127,7 +144,7 @@ def test_without_labels_no_draft_is_right(path, tmp_path, monkeypatch):
 
     settings = ("data.labelled=false", "rationales.filter=none", "teacher.keep_wrong=true")
     job = opened(path, tmp_path, *settings)
-    monkeypatch.setattr(purchases, "is_correct", compared)
+    monkeypatch.setattr(selection_parts, "is_correct", compared)
     pool = job.inputs.pool
     write_drafts(
         job,
@@ -136,7 +153,7 @@ def test_without_labels_no_draft_is_right(path, tmp_path, monkeypatch):
         one_stage.written(pool[6], rationale="a b c d e f g h i j"),
         one_stage.written(pool[7], rationale="four five six", answer="-1"),
     )
-    assert chosen(job)["ids"][3:] == [pool[6].id, pool[5].id]
+    assert chosen(job)["ids"][3:] == [pool[6].id, pool[5].id, pool[4].id]
 
 
 @pytest.mark.parametrize("settings", [("selection.parts=6",), ("selection.parts=0",)])
@@ -145,9 +162,10 @@ def test_the_number_of_parts_is_limited(path, settings):
         validate(override(tiny_run.settings(path), settings))
 
 
-def test_more_parts_than_examples(path):
-    settings = ["selection.size=2", "selection.parts=3"]
-    with pytest.raises(UserError, match=r"selection\.parts=3 is above the 2 examples"):
+def test_a_part_has_examples_to_train_on(path):
+    settings = ["selection.size=8", "selection.parts=3"]
+    said = r"selection\.parts=3: 8 examples are selected, and a part has 3 at least"
+    with pytest.raises(UserError, match=said):
         validate(override(tiny_run.settings(path), settings))
 
 
@@ -161,3 +179,62 @@ def test_a_whole_run_pays_each_answer_once(path, tmp_path):
     assert [len(part) for part in ids] == [4, 7, 10]
     assert ids[2][:7] == ids[1] and ids[1][:4] == ids[0] and len(set(ids[2])) == 10
     assert report["spend"]["queries"] == 10
+
+
+API = (
+    "selection.parts=3",
+    "teacher.kind=openai",
+    "teacher.model=gpt-x",
+    "teacher.usd_per_million_input=1",
+    "teacher.usd_per_million_output=1",
+    "teacher.retries=2",
+    "budget.queries=12",
+    "selection.size=10",
+)
+
+
+def test_retries_are_left_to_the_last_part(path, tmp_path):
+    job = Run(tiny_run.settings(path, *API), tmp_path)
+    parts = [one_stage.stage_of(job, artifact).params for artifact in ANNOTATED if artifact.name in
+             {stage.name for stage in job.stages}]  # fmt: skip
+    assert [params.teacher.retries for params in parts] == [0, 0, 2]
+
+
+def test_a_quote_is_of_all_parts_together(path, tmp_path):
+    (whole,) = Run(tiny_run.settings(path, *API, "selection.parts=1"), tmp_path).quotes().values()
+    (parts,) = Run(tiny_run.settings(path, *API), tmp_path).quotes().values()
+    assert parts == whole and parts.queries == 12
+    (two,) = Run(tiny_run.settings(path, *API), tmp_path, phase="selection").quotes().values()
+    assert two.queries == 7 and two.nanodollars < whole.nanodollars
+
+
+def test_the_plan_pays_each_answer_once(path, tmp_path):
+    def planned(parts):
+        job = Run(tiny_run.settings(path, *API, f"selection.parts={parts}"), tmp_path)
+        return expected(job.stages, Lengths(job.config, job.stages, job.inputs))
+
+    assert planned(3).queries == planned(1).queries == 10
+    assert planned(3).usd == pytest.approx(planned(1).usd, rel=0.1)
+    assert planned(3).usd <= planned(3).usd_high <= 0.05
+
+
+def test_drafts_are_planned_up_to_the_pool(path, tmp_path):
+    job = Run(tiny_run.settings(path, "selection.parts=3", "selection.drafts=99"), tmp_path)
+    workload = one_stage.stage_of(job, PARTS[0].drafts).workload
+    assert Lengths(job.config, job.stages, job.inputs).examples(workload) == 24
+
+
+def test_a_run_that_goes_on_counts_what_is_left(path, tmp_path, monkeypatch):
+    planned = []
+
+    def check_budget(plans, *_):
+        planned.append([plan.count for plan in plans])
+        return ""
+
+    monkeypatch.setattr(teacher, "check_budget", check_budget)
+    monkeypatch.setattr(teacher, "check_key", lambda _: None)
+    job = Run(tiny_run.settings(path, *API), tmp_path)
+    one_stage.pretend(job, PARTS[0].annotations)
+    for phase in ("all", "selection"):
+        Run(tiny_run.settings(path, *API), tmp_path, phase=phase)._check_teacher()
+    assert planned == [[6], [3]]

@@ -1,12 +1,13 @@
-"""Selects in parts: what an assistant has learned so far decides what the teacher is asked next.
+"""Selects in parts: drafts of an assistant decide what the teacher is asked next.
 
 The strategy chooses the first part. For each further one an assistant is trained on the answers so
-far, and drafts rationales for questions of the pool. A draft shows what its answer would be made
-of: next are asked the questions whose drafts say most that no answer has said yet. Where the pool
-has labels, a right draft has little to be asked about, so wrong ones come first.
+far, and drafts rationales for other questions of the pool. A draft approximates the teacher's
+answer. Next are asked the questions whose drafts have the most n-grams that no kept answer has;
+where the pool has labels, those with wrong drafts first, since the others gain less from an answer.
 
 Each part asks about its own questions and the earlier ones, whose answers are on the ledger. The
-last part is the selection of the run, and its answers are the annotations.
+last one is the selection of the run, and its answers are the annotations. A request without a reply
+is sent again by each later part. Retries are left to the last part.
 """
 
 import dataclasses
@@ -53,11 +54,15 @@ def _part(number: int) -> Part:
             measured=None,
         )
 
-    return Part(*map(in_part, (SELECTION, ANNOTATIONS, rationales.ASSISTANT, DRAFTS)))
+    return Part(
+        in_part(SELECTION), in_part(ANNOTATIONS), in_part(rationales.ASSISTANT), in_part(DRAFTS)
+    )
 
 
 PARTS = tuple(_part(number) for number in range(1, MOST_PARTS))
 ALL = tuple(artifact for part in PARTS for artifact in part)  # In the order of reports.
+ANNOTATED = (*(part.annotations for part in PARTS), ANNOTATIONS)
+LEAST_PART = 3  # Examples of a part, at least. Our default.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +115,7 @@ def choose_next(
     annotated: Folder,
     drafted: Folder,
 ) -> None:
-    """Adds the examples to a selection whose drafts say most that no answer has said yet."""
+    """Adds the examples to a selection whose drafts have the most n-grams that no answer has."""
     encode, before = reading.tokenizer.encode, chosen.record("selection.json")
     known = [encode(row["rationale"]) for row in annotated.rows("annotations.jsonl") if row["kept"]]
     wrong: list[tuple[str, list[int]]] = []
@@ -150,33 +155,37 @@ def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages from the first part's selection to the teacher's answers to all parts."""
     plan: list[Stage] = []
     sizes = counts(config)
-    for number, (part, new, following) in enumerate(zip(PARTS, sizes, sizes[1:])):
-        last = number + 2 == len(sizes)
-        into = SELECTION if last else PARTS[number + 1].selection
-        so_far = sum(sizes[: number + 1])
-        draw = zlib.crc32(f"{part.drafts.name} {config.seed}".encode())
-        drafts = config.selection.drafts * following
-        drafting = Drafting(config.generation, "reason", config.seed, drafts, draw)
-        from_part = {"chosen": part.selection.name}
-        plan += [
-            annotations_stage(config, part.selection, part.annotations, new),
-            rationales.assistant_stage(
-                config, ("reason",), part.assistant, part.annotations, so_far
-            ),
-            Stage(
-                part.drafts,
-                draft,
-                drafting,
-                inputs.POOL_TO_ASSISTANT | from_part | {"by": part.assistant.name},
-                Workload("pool", drafts),
-            ),
-            Stage(
-                into,
-                choose_next,
-                ChoosingNext(following, config.data.labelled),
-                {"pool": inputs.POOL, "reading": inputs.TO_ASSISTANT}
-                | from_part
-                | {"annotated": part.annotations.name, "drafted": part.drafts.name},
-            ),
-        ]
+    for number, following in enumerate(sizes[1:]):
+        is_next_last = number + 2 == len(sizes)
+        into = SELECTION if is_next_last else PARTS[number + 1].selection
+        plan += _stages_of(PARTS[number], config, sizes[: number + 1], following, into)
     return [*plan, annotations_stage(config, SELECTION, new=sizes[-1])]
+
+
+def _stages_of(
+    part: Part, config: RunConfig, sizes: list[int], following: int, into: Artifact
+) -> list[Stage]:
+    """Returns the stages from a part's selection to the next one.
+
+    Args:
+      part: the part.
+      sizes: examples of each part up to this one.
+      following: examples of the next part.
+      into: the name of the next selection.
+    """
+    draft_count = config.selection.drafts * following
+    draw = zlib.crc32(f"{part.drafts.name} {config.seed}".encode())
+    drafting = Drafting(config.generation, "reason", config.seed, draft_count, draw)
+    chosen = {"chosen": part.selection.name}
+    to_draft = inputs.POOL_TO_ASSISTANT | chosen | {"by": part.assistant.name}
+    to_choose = {"pool": inputs.POOL, "reading": inputs.TO_ASSISTANT} | chosen
+    to_choose |= {"annotated": part.annotations.name, "drafted": part.drafts.name}
+    choosing = ChoosingNext(following, config.data.labelled)
+    return [
+        annotations_stage(config, part.selection, part.annotations, sizes[-1]),
+        rationales.assistant_stage(
+            config, ("reason",), part.assistant, part.annotations, sum(sizes)
+        ),
+        Stage(part.drafts, draft, drafting, to_draft, Workload("pool", draft_count)),
+        Stage(into, choose_next, choosing, to_choose),
+    ]
