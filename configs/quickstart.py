@@ -47,7 +47,7 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 600, 30, 250
+POOL, QUERIES, STEPS = 600, 30, 150
 MATMUL = "bfloat16"
 AS_STUDENT = {"learning_rate": 1e-3, "steps": STEPS, "batch_rows": 2}  # of all three students
 
@@ -73,7 +73,7 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(matmul=MATMUL),  # in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         warmup=WarmupConfig(0.0),  # The strategy compares embeddings alone.
-        selection=SelectionConfig(strategy="diversity"),
+        selection=SelectionConfig(strategy="diversity", parts=3),
         assistant_training=_training(104, learning_rate=3e-4, epochs=6, batch_rows=2),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False),

@@ -28,6 +28,7 @@ ON_ALL = (
     "method=direct",
     f"budget.queries={POOL}",
     "selection.strategy=random",  # All are asked: there is nothing to choose.
+    "selection.parts=1",
     "direct_training.row_tokens=266",  # As many examples a step as the student.
 )
 MEASURED = "evaluation.assistant_examples=100"

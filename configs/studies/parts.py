@@ -19,7 +19,7 @@ much, five seeds can detect a mean difference of 10 points or more (t = 2.78).
 from bridge_jax.study.study import Study
 from configs.studies.direct_vs_bridge import BRIDGE, SEEDS, run
 
-VARIANTS = {BRIDGE: (), "in three parts": ("selection.parts=3",)}
+VARIANTS = {BRIDGE: (), "asked at once": ("selection.parts=1",)}
 
 
 def get_study() -> Study:
