@@ -47,7 +47,7 @@ from bridge_jax.config import (
     WarmupConfig,
 )
 
-POOL, QUERIES, STEPS = 600, 30, 150
+POOL, QUERIES, STEPS = 600, 30, 250
 MATMUL = "bfloat16"
 AS_STUDENT = {"learning_rate": 1e-3, "steps": STEPS, "batch_rows": 2}  # of all three students
 
