@@ -169,6 +169,7 @@ def test_a_part_has_examples_to_train_on(path):
         validate(override(tiny_run.settings(path), settings))
 
 
+@pytest.mark.slow
 def test_a_whole_run_pays_each_answer_once(path, tmp_path):
     settings = ("selection.parts=3", "selection.drafts=2", "rationales.show_gold=false")
     report = tiny_run.finish_here(tiny_run.settings(path, *settings), tmp_path)

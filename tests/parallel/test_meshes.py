@@ -115,7 +115,7 @@ def gradients(config, mesh):
     [
         *on_meshes("windowed"),
         pytest.param("plain", "2x2x2", marks=pytest.mark.slow),
-        ("adapter", "2x2x2"),  # On 1x2x4 as "adapted" below.
+        pytest.param("adapter", "2x2x2", marks=pytest.mark.slow),  # On 1x2x4 as "adapted" below.
     ],
 )
 def test_losses_and_gradients(model, mesh, one_device):
