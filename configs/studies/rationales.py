@@ -12,9 +12,10 @@ Written down before the first run: five seeds, each with 200 test questions. The
 and 1 had 75.5 and 73.5%. If paired differences deviate by 5 points from seed to seed, five seeds
 see a mean difference of 6 points or more (t = 2.78).
 
-20 runs on two CPU cores, five of them of `direct_vs_bridge`. Not run since the quickstart has
-five values and asks in parts: at 3188a1a, with nine, four tries added 8 points (1 to 17) to the student's 66%, and at
-revision ba433c3 three seeds without what was rejected gained 2.5. About five minutes a run.
+20 runs on two CPU cores, five of them of `direct_vs_bridge`. Not run since the quickstart has five
+values and asks in parts. With nine, asked at once, at 3188a1a, four tries added 8 points (1 to 17)
+to the student's 66%, and at revision ba433c3 three seeds without what was rejected gained 2.5.
+About five minutes a run.
 """
 
 from bridge_jax.study.study import Study
