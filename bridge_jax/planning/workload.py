@@ -396,8 +396,9 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     if not found:
         return Spending(0, 0, 0, 0.0, 0.0, 0.0)
     total = Spending(*(sum(column) for column in zip(*found)))
-    cap = lengths.config.budget.usd
-    return total._replace(usd_high=max(total.usd, min(total.usd_high, cap)))
+    # Each is within the cap, unless its first answers are not; so are all together.
+    within = min(total.usd_high, lengths.config.budget.usd)
+    return total._replace(usd_high=max(within, *(each.usd_high for each in found)))
 
 
 def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
