@@ -156,6 +156,9 @@ def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
     return jax.jit(convert, out_shardings=places)
 
 
+_NO_SLOTS = Size(0, 0, 0, 0, 1, 0, 0)
+
+
 class _Slot:
     """Tracks the request in a slot, and the first call that decodes it."""
 
@@ -221,8 +224,7 @@ class Engine:
         self._ends = np.asarray(sorted(self._end_ids), np.int32)
         self._seed = np.uint32(seed)
         self._state: slots.State | None = None
-        self._size = (0, 0, 0)
-        self._compiled_for = Size(0, 0, 0, 0, 1, 0, 0)
+        self._size = _NO_SLOTS  # That the programs are compiled for.
         self._programs: Any = None
         self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
         self._run_number = 0
@@ -251,7 +253,7 @@ class Engine:
 
         Their number and length can change roundings. After this, no earlier call does.
         """
-        self._state, self._size, self._slots = None, (0, 0, 0), []
+        self._state, self._size, self._slots = None, _NO_SLOTS, []
 
     def complete(
         self,
@@ -366,20 +368,20 @@ class Engine:
         """Makes slots that hold the longest request, if those that are there do not."""
         length = slot_length(max(len(r.prompt) + (r.limit or 0) for r in asked), self._mesh)
         new = max(self._settings.max_new_tokens, max(r.limit or 0 for r in asked))
-        size = (slots_of(self._settings, len(asked), self._mesh), length, new)
+        size = (slots_of(self._settings, len(asked), self._mesh), length, new)  # As `Size` begins.
         if all(have >= want for have, want in zip(self._size, size)):
             return
         count, length, new = (max(pair) for pair in zip(self._size, size))
         self.release()  # There may be no room for both the old slots and the new ones.
-        self._compiled_for = Size(count, length, new, *calls(self._mesh), len(self._ends))
-        self._programs = slots.compiled(self._config, self._mesh, self._compiled_for)
+        made_for = Size(count, length, new, *calls(self._mesh), len(self._ends))
+        self._programs = slots.compiled(self._config, self._mesh, made_for)
         self._none = shard_batch((np.zeros(count, bool), _no_rows(count)), self._mesh)
         self._state = self._programs.init_state()
         self._slots = [_Slot() for _ in range(count)]
-        self._prompts = _Prompts(count, length, self._compiled_for.block_tokens)
+        self._prompts = _Prompts(count, length, made_for.block_tokens)
         places = (layer.keys.shape[2] for layer in self._programs.state.cache)
         self._has_rings = min(places) < length
-        self._size = count, length, new
+        self._size = made_for
 
     @property
     def _refill_threshold(self) -> int:
@@ -457,7 +459,7 @@ class Engine:
         prefill_now: list[tuple[int, np.ndarray]] = []
         prefill_after: list[tuple[int, np.ndarray]] = []  # They copy from those above.
         pending = _Prompts(
-            len(self._slots), self._size[1], self._compiled_for.block_tokens
+            len(self._slots), self._size.length, self._size.block_tokens
         )  # What is prefilled now.
         for at, index in zip(idle, indices):
             slot, request = self._slots[at], asked[index]
@@ -483,7 +485,7 @@ class Engine:
 
     def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
         """Copies and computes prompts into slots, and remembers that they are there."""
-        block = self._compiled_for.block_tokens
+        block = self._size.block_tokens
         copies: list[tuple[int, int]] = []
         blocks: list[tuple[int, int, np.ndarray]] = []
         for at, prompt in group:
@@ -519,8 +521,8 @@ class Engine:
         assert self._state is not None
         chips = [at // on_chip for at, _, _ in blocks]
         self.blocks += len(blocks)
-        size = self._compiled_for.block_tokens
-        for rows in _dealt(blocks, chips, self._parts, self._compiled_for.blocks // self._parts):
+        size = self._size.block_tokens
+        for rows in _dealt(blocks, chips, self._parts, self._size.blocks // self._parts):
             tokens = np.full((len(rows), size), self._pad_id, np.int32)
             positions = np.zeros((len(rows), size), np.int32)
             at, last = np.full(len(rows), on_chip, np.int32), np.full(len(rows), -1, np.int32)
