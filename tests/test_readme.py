@@ -93,7 +93,7 @@ def test_a_command_has_a_config_that_can_work(name, tmp_path, monkeypatch):
 
 
 SMALL = (
-    "--data.pool=24 --data.test=4 --budget.queries=4 --warmup.train.steps=2 "
+    "--data.pool=24 --data.test=4 --budget.queries=6 --selection.parts=2 --warmup.train.steps=2 "
     "--assistant_training.steps=2 --instruct.examples=4 --student_training.steps=2 "
     "--config.compare=labels --labels_training.steps=2 --evaluation.assistant_examples=4 "
     "--generation.max_new_tokens=8 --generation.batch_size=8 "
@@ -124,7 +124,7 @@ def test_the_commands_of_a_run_of_ones_own(tmp_path):
     for name in ("bridge_jax", "launch", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     do("launch.run --config=configs/quickstart.py --workdir=runs/mine", SMALL, "Report   ")
-    do("launch.report --workdir=runs/mine --ledger", says="4")
+    do("launch.report --workdir=runs/mine --ledger", says="6")
     assert (tmp_path / "bill.csv").stat().st_size > 0
     do("launch.export --workdir=runs/quickstart", says="models/student")
     do("launch.chat --model=models/student", "--max_new_tokens=8")
