@@ -16,8 +16,11 @@ class UserError(Exception):
     """
 
 
-class Preempted(Exception):  # noqa: N818 - a notice, no error
-    """The run was asked to stop (`parallel.preemption`), and has saved what it had."""
+class Preempted(BaseException):
+    """The run was asked to stop (`parallel.preemption`), and has saved what it had.
+
+    It arrives anywhere, as KeyboardInterrupt does, and like that passes any `except Exception`.
+    """
 
 
 class Lost(Preempted):

@@ -1,3 +1,5 @@
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bridge_jax.errors import UserError
+from bridge_jax.parallel import preemption
 from bridge_jax.training.checkpoints import load_params, save_params
 from tests.full_disk import files_up_to
 
@@ -41,6 +44,23 @@ def test_lost_files(saved):
         file.unlink()
     with pytest.raises(UserError, match="is damaged"):
         load_params(path, params)
+
+
+def test_a_notice_while_it_is_read_is_no_damage(saved, monkeypatch):
+    read = ocp.PyTreeCheckpointer.restore
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointer, "restore", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    preemption.stop_at_notice()
+    try:
+        with pytest.raises(preemption.Preempted):
+            load_params(*saved)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_other_shapes(saved):
