@@ -140,7 +140,7 @@ class SelectionConfig:
     size: Count = 0
     strategy: Literal[
         "random", "difficulty", "diversity", "coverage", "typicality", "badge", "herding"
-    ] = "coverage"
+    ] = "diversity"
     difficulty: Literal["nll", "entropy", "margin"] = "nll"
     within_labels: bool = True
     clusters: Count = 0

@@ -261,11 +261,6 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
             f"evaluation.teacher_dev={config.evaluation.teacher_dev}: only rationales.least_right "
             "reads bought answers of the dev split; set one of them"
         )
-    if how.retries and RATIONALES.name not in {stage.name for stage in stages}:
-        yield (
-            f"rationales.retries={how.retries}: method={config.method} has no assistant that "
-            "writes; set it to 0"
-        )
     after = config.thinking.after if states_budgets(config.method) else config.method
     if how.rounds and after != "bridge":
         yield (

@@ -2,10 +2,10 @@
 
     python -m launch.study --config=configs/studies/parts.py --workdir=runs/seeds
 
-The runs are the quickstart's; those of `direct_vs_bridge` are reused in its workdir. *In three
-parts*: ten questions are chosen by the strategy. An assistant learns their answers and drafts
-rationales for 200 others; the ten with the wrong drafts that have the most new n-grams are asked
-next; then once more (`selection.parts`). The teacher answers 30 questions in both.
+The runs are the quickstart's without further tries; stages of `direct_vs_bridge` are reused in its
+workdir. *In three parts*: ten questions are chosen by the strategy. An assistant learns their
+answers and drafts rationales for 200 others; the ten with the wrong drafts that have the most new
+n-grams are asked next; then once more (`selection.parts`). The teacher answers 30 in both.
 
 Written down before the first run: what limits the quickstart is the number of its 50 sums that the
 answers tell. In a simulation without models, of 20 drawings, random questions told 44.8 of them and
@@ -19,12 +19,14 @@ more (0.5 to 23.9).
 """
 
 from bridge_jax.study.study import Study
-from configs.studies.direct_vs_bridge import BRIDGE, SEEDS, run
+from configs.studies.direct_vs_bridge import SEEDS, run
 
-VARIANTS = {BRIDGE: (), "asked at once": ("selection.parts=1",)}
+ONE_TRY = "rationales.retries=0"
+PARTS = "in three parts"
+VARIANTS = {PARTS: (ONE_TRY,), "asked at once": (ONE_TRY, "selection.parts=1")}
 
 
 def get_study() -> Study:
     """Returns the study."""
     runs = [run(variant, seed, *changes) for variant, changes in VARIANTS.items() for seed in SEEDS]
-    return Study("parts", "Does it help to ask in parts?", tuple(runs), BRIDGE)
+    return Study("parts", "Does it help to ask in parts?", tuple(runs), PARTS)

@@ -159,7 +159,6 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("rationales.retries=2 rationales.corruption=0.5", "corruption=0.5: retries would change"),
         ("rationales.rounds=1 rationales.corruption=0.5", "corruption=0.5: rounds would change"),
         ("rationales.rounds=1 method=self", "rounds=1: method=self trains no assistant in rounds"),
-        ("rationales.retries=1 method=labels", "retries=1: method=labels has no assistant"),
         ("rationales.rounds=4", "rationales.rounds=4"),
         ("rationales.retries=65", "rationales.retries=65"),
         ("rationales.filter=consistency rationales.temperature=0", "all samples are the same"),

@@ -37,7 +37,7 @@ def test_the_report_has_what_design_promises(undisturbed):
     price = (1.25 * spend["input_tokens"] + 10.0 * spend["output_tokens"]) / 1e6
     assert spend["usd"] == pytest.approx(price, abs=1e-9)
     selection = report["selection"]
-    assert selection["strategy"] == "coverage"
+    assert selection["strategy"] == "diversity"
     assert selection["size"] == len(set(selection["ids"])) == 10
     rationales = report["rationales"]
     assert rationales["written"] == 24
