@@ -19,14 +19,14 @@ generates them, is asked 30, in three parts: after each, what the assistant draf
 asked next. The answers tell 46 to 49 of the 50 sums that the task needs (seeds 0 to 4), and most
 errors are the others. Asked at once, 30 answers tell 42 to 47, and students had 80%; in parts, but
 without further tries, 92%. With nine values there are 90 sums, and the assistant was right on 59%.
-With four, labels begin to tell the task: 47 to 53% after 1,000 to 1,200 steps.
+With four, labels begin to tell the task: 46 to 53% after 1,000 to 1,200 steps.
 
 The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
 write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,
-and what it gets wrong is rejected, and tried four more times. It has no warm-up, since the strategy
-compares embeddings alone. The student has 6 of its 30 layers. Beside it two others are trained for
-as many steps: on the 30 answers alone, and on the labels of the whole pool. Fewer steps do not
-suffice: after 150 students had 52 to 100% (docs/results.md).
+and where that is wrong, four more are sampled and the first right one is kept. It has no warm-up,
+since the strategy compares embeddings alone. The student has 6 of its 30 layers. Beside it two
+others are trained for as many steps: on the 30 answers alone, and on the labels of the whole pool.
+Fewer steps do not suffice: after 150 students had 52 to 100% (docs/results.md).
 
 Prompts are at most 42 tokens long (instructions 54), rationales with their answers 47, so most rows
 of the student hold three examples, as do those of labels. A row of the assistant holds one, and so

@@ -7,10 +7,10 @@ The runs are the quickstart's (configs/studies/direct_vs_bridge.py), whose first
 (method=on_policy); `more tutoring` trains for 160 steps more on the assistant's kept rationales,
 which are about as many tokens. None asks the teacher for more.
 
-15 runs. Hardware: two CPU cores suffice. Not run since the quickstart has five values and asks in
-parts. With nine, asked at once, at revision 80064c5, it took 2 h 31 min on one core beside other
-work. The student had 66% before, 67% after its own replies and 70% after more tutoring, which five
-seeds cannot tell apart (docs/results.md).
+15 runs. Hardware: two CPU cores suffice. Not run since the quickstart has five values, asks in
+parts and tries again. With nine, asked at once, at revision 80064c5, it took 2 h 31 min on one core
+beside other work. The student had 66% before, 67% after its own replies and 70% after more
+tutoring, which five seeds cannot tell apart (docs/results.md).
 """
 
 from bridge_jax.study.study import Study

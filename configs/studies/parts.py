@@ -1,4 +1,4 @@
-"""Compares asking all questions at once with asking in three parts, of which drafts decide two.
+"""Compares asking all questions at once with asking in three parts.
 
     python -m launch.study --config=configs/studies/parts.py --workdir=runs/seeds
 
@@ -13,9 +13,9 @@ questions in three parts 48.6; all sums of a question were told for 72 and 93% o
 standard deviation of 8 points over the drawings. If paired differences of students deviate by as
 much, five seeds can detect a mean difference of 10 points or more (t = 2.78).
 
-10 runs on two CPU cores, five of them of `direct_vs_bridge`; 10 to 18 minutes each on one core. At
-revisions b823db1 and f6fcbb8 the student has 80% asked at once and 92% in three parts, 12 points
-more (0.5 to 23.9).
+10 runs on two CPU cores, which share stages with `direct_vs_bridge`; 10 to 18 minutes each on one
+core. At revisions b823db1 and f6fcbb8 the student has 80% asked at once and 92% in three parts, 12
+points more (0.5 to 23.9).
 """
 
 from bridge_jax.study.study import Study

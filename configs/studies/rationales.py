@@ -1,19 +1,20 @@
-"""Compares the quickstart with fewer tries, and with training on one's own rationales.
+"""Compares the quickstart with a single try, and with training on one's own rationales.
 
     python -m launch.study --config=configs/studies/rationales.py --workdir=runs/seeds
 
 The runs are the quickstart's; those of `direct_vs_bridge` are reused in its workdir. None of the
 changes costs a teacher query. *No further tries*: where a rationale is rejected, the student learns
 the label. In the quickstart four more are sampled there at temperature 0.7, and the first that ends
-in the right answer is kept. *Rejected left out*: where none does, the student does not learn the
-label either. *One round*: the assistant is trained on what was kept before it writes for the
+in the right answer is kept. *Rejected left out*: where no try is right, the student does not learn
+the label either. *One round*: the assistant is trained on what was kept before it writes for the
 student.
 
-Written down before the first run: five seeds, each with 200 test questions. The student of seeds 0
-and 1 had 75.5 and 73.5%. If paired differences deviate by 5 points from seed to seed, five seeds
-see a mean difference of 6 points or more (t = 2.78).
+Written down before the first run, on a task of nine values: five seeds, each with 200 test
+questions. The student of seeds 0 and 1 had 75.5 and 73.5%. If paired differences deviate by 5
+points from seed to seed, five seeds can detect a mean difference of 6 points or more (t = 2.78).
 
-20 runs on two CPU cores, five of them of `direct_vs_bridge`, about six minutes each. At revision
+20 runs on two CPU cores, five of them of `direct_vs_bridge`; the others reuse its
+assistant and take about six minutes each, a round longer. At revision
 e0afd18 further tries add 3 points (-2 to 8) to the student's 92%. The other two variants have not
 been run since the quickstart has five values and asks in parts. With nine, asked at once, tries
 added 8 points (1 to 17) to 66% at 3188a1a, and at ba433c3 three seeds without what was rejected
