@@ -46,7 +46,7 @@ def run(base, **settings):
 
 @pytest.mark.slow
 def test_strategies_share_warm_up_and_scores_and_badge_alone_needs_gradients(base):
-    new, coverage = run(base)
+    new, coverage = run(base, strategy="coverage")
     assert new == [WARMUP, SCORES, SELECTION]
     assert coverage["strategy"] == "coverage"
     assert len(set(coverage["ids"])) == 10
