@@ -92,7 +92,7 @@ def test_structured_replies_are_asked_for_and_arrive(teacher, vendor):
 
 @pytest.mark.parametrize("fault", [*REFUSED, *LOST, "400"])
 def test_a_call_without_reply_says_whether_it_may_be_billed(kind, vendor, fault):
-    teacher = vendors.make(kind, vendor.url, timeout=0.3 if fault == "hang" else 30.0)
+    teacher = vendors.make(kind, vendor.url, timeout=2.0 if fault == "hang" else 30.0)
     vendor.script["question 1"] = [fault]
     with pytest.raises(TeacherError, match=f"{teacher.name}.* ({fault}|billed is unknown)") as e:
         reply_of(teacher, ask(1))
