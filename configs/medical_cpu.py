@@ -54,6 +54,7 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(),
         student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
         warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=5e-5)),
+        # Its figures were measured with this strategy.
         selection=SelectionConfig(strategy="coverage", batch_tokens=3072),
         assistant_training=_training(epochs=3, learning_rate=1e-4),
         instruct=InstructConfig(

@@ -19,7 +19,7 @@ generates them, is asked 30, in three parts: after each, what the assistant draf
 asked next. The answers tell 46 to 49 of the 50 sums that the task needs (seeds 0 to 4), and most
 errors are the others. Asked at once, 30 answers tell 42 to 47, and students had 80%; in parts, but
 without further tries, 92%. With nine values there are 90 sums, and the assistant was right on 59%.
-With four, labels begin to tell the task: 46 to 53% after 1,000 to 1,200 steps.
+With four, labels begin to tell the task: 46 and 50% after 1,000 to 1,200 steps.
 
 The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
 write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,

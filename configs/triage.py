@@ -55,7 +55,7 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(),  # trained in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
         warmup=WarmupConfig(0.25, _training(epochs=1, learning_rate=5e-5)),
-        selection=SelectionConfig(strategy="coverage"),
+        selection=SelectionConfig(strategy="coverage"),  # Its figures were measured so.
         assistant_training=_training(epochs=1, learning_rate=1e-4, row_tokens=80),
         instruct=InstructConfig(120, _training(epochs=1, learning_rate=5e-4)),
         student_training=_training(epochs=EPOCHS, learning_rate=1e-3),

@@ -124,7 +124,7 @@ def test_the_commands_of_a_run_of_ones_own(tmp_path):
     for name in ("bridge_jax", "launch", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     do("launch.run --config=configs/quickstart.py --workdir=runs/mine", SMALL, "Report   ")
-    do("launch.report --workdir=runs/mine --ledger", says="6")
+    do("launch.report --workdir=runs/mine --ledger", says="6 of 6 queries")
     assert (tmp_path / "bill.csv").stat().st_size > 0
     do("launch.export --workdir=runs/quickstart", says="models/student")
     do("launch.chat --model=models/student", "--max_new_tokens=8")

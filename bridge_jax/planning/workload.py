@@ -396,7 +396,7 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     if not found:
         return Spending(0, 0, 0, 0.0, 0.0, 0.0)
     total = Spending(*(sum(column) for column in zip(*found)))
-    # Each is within the cap, unless its first answers are not; so are all together.
+    # The cap holds for all stages together, unless the first answers of one alone exceed it.
     within = min(total.usd_high, lengths.config.budget.usd)
     return total._replace(usd_high=max(within, *(each.usd_high for each in found)))
 

@@ -113,10 +113,10 @@ def _over_clusters(
 ) -> np.ndarray:
     """Selects B examples by `cover`; returns int[B].
 
-    For `coverage` a cluster's mass is its size x mean difficulty, and hard examples
-    come first. For `typicality` (TypiClust, 2202.02794) the mass is the size, and examples in dense
-    regions come first. The paper has one cluster per selected example; our number of clusters does
-    not depend on the budget.
+    For `coverage` a cluster's mass is its size x mean difficulty, and hard examples come first. For
+    `typicality` (TypiClust, 2202.02794) the mass is the size, and examples in dense regions come
+    first. The paper has one cluster per selected example; our number of clusters does not depend on
+    the budget.
     """
     if config.strategy == "coverage":
         score = difficulty

@@ -13,12 +13,11 @@ Written down before the first run, on a task of nine values: five seeds, each wi
 questions. The student of seeds 0 and 1 had 75.5 and 73.5%. If paired differences deviate by 5
 points from seed to seed, five seeds can detect a mean difference of 6 points or more (t = 2.78).
 
-20 runs on two CPU cores, five of them of `direct_vs_bridge`; the others reuse its
-assistant and take about six minutes each, a round longer. At revision
-e0afd18 further tries add 3 points (-2 to 8) to the student's 92%. The other two variants have not
-been run since the quickstart has five values and asks in parts. With nine, asked at once, tries
-added 8 points (1 to 17) to 66% at 3188a1a, and at ba433c3 three seeds without what was rejected
-gained 2.5.
+20 runs on two CPU cores, five of them of `direct_vs_bridge`; the others reuse its assistant and
+take about six minutes each, a round longer. At revision e0afd18 further tries add 3 points (-2 to
+8) to the student's 92%. The other two variants have not been run since the quickstart has five
+values and asks in parts. With nine, asked at once, tries added 8 points (1 to 17) to 66% at
+3188a1a, and at ba433c3 three seeds without what was rejected gained 2.5.
 """
 
 from bridge_jax.study.study import Study
