@@ -22,8 +22,9 @@ from bridge_jax.study.study import Study
 from configs.studies.direct_vs_bridge import SEEDS, run
 
 ONE_TRY = "rationales.retries=0"
+AT_ONCE = (ONE_TRY, "selection.parts=1")
 PARTS = "in three parts"
-VARIANTS = {PARTS: (ONE_TRY,), "asked at once": (ONE_TRY, "selection.parts=1")}
+VARIANTS = {PARTS: (ONE_TRY,), "asked at once": AT_ONCE}
 
 
 def get_study() -> Study:
