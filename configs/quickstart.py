@@ -65,8 +65,8 @@ def get_config() -> RunConfig:
             dev=20,
             test=200,
             domains=("samples",),
-            min_steps=4,
-            max_steps=4,
+            min_steps=5,
+            max_steps=5,
             families=24,
             different_values=5,
             rationale="short",
@@ -75,14 +75,14 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(matmul=MATMUL),  # in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         warmup=WarmupConfig(0.0),  # The strategy compares embeddings alone.
-        selection=SelectionConfig(strategy="diversity", parts=3),
-        assistant_training=_training(104, learning_rate=3e-4, epochs=6, batch_rows=2),
+        selection=SelectionConfig(strategy="diversity", parts=4),
+        assistant_training=_training(112, learning_rate=3e-4, epochs=6, batch_rows=2),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False, retries=4, retry_temperature=0.7),
-        student_training=_training(266, **AS_STUDENT),
-        direct_training=_training(104, **AS_STUDENT),
-        labels_training=_training(147, **AS_STUDENT),
-        generation=GenerationConfig(max_new_tokens=47, batch_size=100),
+        student_training=_training(306, **AS_STUDENT),
+        direct_training=_training(112, **AS_STUDENT),
+        labels_training=_training(156, **AS_STUDENT),
+        generation=GenerationConfig(max_new_tokens=57, batch_size=100),
         evaluation=EvaluationConfig(assistant_examples=50, student_before=False),
     )
 

@@ -132,6 +132,7 @@ def assistant_stage(
     into: Artifact = ASSISTANT,
     annotated: Artifact = ANNOTATIONS,
     count: int | None = None,
+    continued: Artifact | None = None,
 ) -> Stage:
     """Returns the assistant's training on the teacher's rationales.
 
@@ -140,9 +141,11 @@ def assistant_stage(
       into: the name of the stage.
       annotated: the stage that asks the teacher.
       count: how many examples that has asked about; None is all that the budget pays for.
+      continued: the training of which this one is the continuation, in place of the warm-up.
     """
     spec = train_spec(config, "assistant_training", "reason")
-    reads = warmup_reads(config) | {"annotated": annotated.name} | dev_reads(spec)
+    warmed = {"warmed": continued.name} if continued else warmup_reads(config)
+    reads = warmed | {"annotated": annotated.name} | dev_reads(spec)
     return Stage(
         into,
         learn,

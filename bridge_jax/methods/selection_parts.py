@@ -1,13 +1,15 @@
 """Selects in parts: drafts of an assistant decide what the teacher is asked next.
 
-The strategy chooses the first part. For each further one an assistant is trained on the answers so
-far, and drafts rationales for other questions of the pool. A draft approximates the teacher's
-answer. Next are asked the questions whose drafts have the most n-grams that no kept answer has;
-where the pool has labels, those with wrong drafts first, since the others gain less from an answer.
+The strategy chooses the first part. For each further one the assistant is trained on the answers so
+far, from where it was after the part before, and drafts rationales for other questions of the pool.
+A draft approximates the teacher's answer. Next are asked the questions whose drafts have the most
+n-grams that no kept answer has; where the pool has labels, those with wrong drafts first, since the
+others gain less from an answer.
 
 Each part asks about its own questions and the earlier ones, whose answers are on the ledger. The
-last one is the selection of the run, and its answers are the annotations. A request without a reply
-is sent again by each later part. Retries are left to the last part.
+last one is the selection of the run. Its answers are the annotations, and the assistant of the run
+learns them from its start, as it would without parts. A request without a reply is sent again by
+each later part. Retries are left to the last part.
 """
 
 import dataclasses
@@ -158,17 +160,24 @@ def stages(config: RunConfig) -> list[Stage]:
     for number, following in enumerate(sizes[1:]):
         is_next_last = number + 2 == len(sizes)
         into = SELECTION if is_next_last else PARTS[number + 1].selection
-        plan += _stages_of(PARTS[number], config, sizes[: number + 1], following, into)
+        before = PARTS[number - 1] if number else None
+        plan += _stages_of(PARTS[number], before, config, sizes[: number + 1], following, into)
     return [*plan, annotations_stage(config, SELECTION, new=sizes[-1])]
 
 
 def _stages_of(
-    part: Part, config: RunConfig, sizes: list[int], following: int, into: Artifact
+    part: Part,
+    before: Part | None,
+    config: RunConfig,
+    sizes: list[int],
+    following: int,
+    into: Artifact,
 ) -> list[Stage]:
     """Returns the stages from a part's selection to the next one.
 
     Args:
       part: the part.
+      before: the part before, whose assistant is trained further.
       sizes: examples of each part up to this one.
       following: examples of the next part.
       into: the name of the next selection.
@@ -184,7 +193,12 @@ def _stages_of(
     return [
         annotations_stage(config, part.selection, part.annotations, sizes[-1]),
         rationales.assistant_stage(
-            config, ("reason",), part.assistant, part.annotations, sum(sizes)
+            config,
+            ("reason",),
+            part.assistant,
+            part.annotations,
+            sum(sizes),
+            before and before.assistant,
         ),
         Stage(part.drafts, draft, drafting, to_draft, Workload("pool", draft_count)),
         Stage(into, choose_next, choosing, to_choose),

@@ -28,7 +28,7 @@ ON_ALL = (
     f"budget.queries={POOL}",
     "selection.strategy=random",  # All are asked: there is nothing to choose.
     "selection.parts=1",
-    "direct_training.row_tokens=266",  # As many examples a step as the student.
+    "direct_training.row_tokens=306",  # As many examples a step as the student.
 )
 MEASURED = "evaluation.assistant_examples=100"
 LONG = ("method=labels", f"labels_training.steps={4 * STEPS}")

@@ -23,7 +23,7 @@ ON_POLICY = (
     "method=on_policy",
     "on_policy.train.steps=60",
     "on_policy.train.batch_rows=2",
-    "on_policy.train.row_tokens=266",
+    "on_policy.train.row_tokens=306",
     "on_policy.train.learning_rate=1e-4",
     "on_policy.train.remat=none",
 )

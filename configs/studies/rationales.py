@@ -27,7 +27,7 @@ ROUND = (
     "rationales.rounds=1",
     "round_training.steps=90",  # As many as the first training took.
     "round_training.batch_rows=2",
-    "round_training.row_tokens=104",
+    "round_training.row_tokens=112",
     "round_training.learning_rate=1e-4",
     "round_training.remat=none",
 )
