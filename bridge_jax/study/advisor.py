@@ -4,7 +4,8 @@ The curve is accuracy(B) = a - b (B + 1)^-c over B teacher queries, with a <= 1,
 0.03 <= c <= 3: a power law of the distance to an asymptote, as learning curves follow (Viering &
 Loog 2022, arXiv 2103.10948), B + 1 so that a budget of 0 is a point of it. It is fitted by
 least squares with variable projection (Golub & Pereyra 1973): for a given c the problem is linear,
-so only c is searched, first on a grid and then between the neighbours of the best grid point.
+so only c is searched, first on a grid and then between the neighbours of the best grid point. The
+grid has a point just inside each bound: if the bound itself is better, it is the result.
 
 The uncertainty is that of the measured points, by the bootstrap of `evaluation.intervals`. It does
 not include that the true curve may have another form. The check against a held-out budget shows how
@@ -20,7 +21,8 @@ from scipy.optimize import elementwise
 FEWEST = 4  # budgets, for a curve of three parameters
 CURVES = 400  # replicates that are kept with the advice
 INTERVAL = (0.05, 0.95)
-_RATES = np.geomspace(0.03, 3, 160)
+_LEAST, _MOST = 0.03, 3.0  # c
+_RATES = np.sort([*np.geomspace(_LEAST, _MOST, 160), _LEAST * (1 + 1e-4), _MOST * (1 - 1e-4)])
 _SURE = 0.95  # share of the replicates in which accuracy must rise with the budget
 
 
@@ -49,19 +51,17 @@ def fit(budgets: np.ndarray, accuracy: np.ndarray) -> Curve:
     rows = np.arange(len(y))
 
     def solve(c: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        bounded = np.clip(c, _RATES[0], _RATES[-1])
-        return _linear((budgets + 1.0) ** -bounded[:, None], y[row])
+        return _linear((budgets + 1.0) ** -c[:, None], y[row])
 
     errors = [solve(np.full(len(y), rate), rows)[2] for rate in _RATES]
     best = np.argmin(errors, axis=0)
-    # At an end of the grid the bracket extends beyond it, where the error is constant.
-    around = np.concatenate([_RATES[:1] / 2, _RATES, _RATES[-1:] * 2])
+    inside = np.clip(best, 1, len(_RATES) - 2)
     found = elementwise.find_minimum(
         lambda c, row: solve(c, row)[2],
-        (around[best], around[best + 1], around[best + 2]),
+        (_RATES[inside - 1], _RATES[inside], _RATES[inside + 1]),
         args=(rows,),
     )
-    c = np.clip(found.x, _RATES[0], _RATES[-1])
+    c = np.where(best == inside, found.x, _RATES[best])
     a, b, _ = solve(c, rows)
     return Curve(*(part.reshape(accuracy.shape[:-1]) for part in (a, b, c)))
 

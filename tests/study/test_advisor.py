@@ -28,6 +28,7 @@ def power(a, b, c):
     st.floats(0.3, 1.0), st.floats(0.05, 0.8), st.floats(0.1, 2.0), st.integers(0, 2**32 - 1)
 )  # fmt: skip
 @example(1.0, 0.0625, 1.0, 2428061)  # a mean above 1
+@example(1.0, 0.75, 2.0, 100331)  # the best rate is between the largest two of the grid
 @example(0.5, 0.75, 0.5, 13931)  # the best rate is between those of the grid
 @settings(max_examples=30, deadline=None)
 def test_no_other_curve_within_the_bounds_fits_better(a, b, c, seed):
