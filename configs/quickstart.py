@@ -3,32 +3,32 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Takes 13 minutes on two CPU cores with AVX512-BF16. At revision c014427 the student answered 100%
-correctly (seed 0; over seeds 0 to 4, on one core each at e0afd18, 81 to 100, mean 95.5%), the
-direct one 25%, and the one that learned the labels 11%.
+Takes 23 minutes of one CPU core with AVX512-BF16 (28 beside other runs). At revision 8709eee the
+student answered 100% correctly (seed 0; over seeds 0 to 4 98 to 100, mean 99.5%), the direct one
+14%, and the one that learned the labels 10%.
 
-A question names a digit and four kinds of laboratory samples ("Check digit from 4: a smear, a
-drop, a dish, a lens?"). Each kind has one of five values; the values are added up, and each time
-the last digit is carried on. The answer is one digit. So labels tell neither the values nor the
-procedure, and a rationale tells both: "smear 4+8=12; drop 2+4=6; dish 6+1=7; lens 7+3=10, so 0."
-The task is chosen for what labels cannot tell; that of `configs/triage.py` can be learned from
-labels alone.
+A question names a digit and five kinds of laboratory samples ("Check digit from 4: a smear, a
+drop, a dish, a crystal, a swab?"). Each kind has one of five values; the values are added up, and
+each time the last digit is carried on. The answer is one digit. So labels tell neither the values
+nor the procedure, and a rationale tells both: "smear 4+3=7; drop 7+7=14; dish 4+7=11; crystal
+1+3=4; swab 4+7=11, so 1." The task is chosen for what labels cannot tell; that of
+`configs/triage.py` can be learned from labels alone.
 
 The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
-generates them, is asked 30, in three parts: after each, what the assistant drafts decides what is
-asked next. The answers tell 46 to 49 of the 50 sums that the task needs (seeds 0 to 4), and most
-errors are the others. Asked at once, 30 answers tell 42 to 47, and students had 80%; in parts, but
-without further tries, 92%. With nine values there are 90 sums, and the assistant was right on 59%.
-With four, labels begin to tell the task: 46 and 50% after 1,000 to 1,200 steps.
+generates them, is asked 30, in four parts: after each, what the assistant drafts decides what is
+asked next. The answers tell 48 to 50 of the 50 sums that the task needs (seeds 0 to 4). With four items
+in a question and three parts they told 46 to 49, students had 95.5%, and most errors were the
+others; asked at once 42 to 47, and 80%. With nine values there are 90 sums, and the assistant was
+right on 59%. With four, labels begin to tell the task: 46 and 50% after 1,000 to 1,200 steps.
 
 The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
 write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,
 and where that is wrong, four more are sampled and the first right one is kept. It has no warm-up,
 since the strategy compares embeddings alone. The student has 6 of its 30 layers. Beside it two
 others are trained for as many steps: on the 30 answers alone, and on the labels of the whole pool.
-Fewer steps do not suffice: after 150 students had 52 to 100% (docs/results.md).
+Fewer steps did not suffice with four items: after 150 students had 52 to 100% (docs/results.md).
 
-Prompts are at most 42 tokens long (instructions 54), rationales with their answers 47, so most rows
+Prompts are at most 45 tokens long (instructions 54), rationales with their answers 57, so most rows
 of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
 does one of the direct student. A step has two rows: with so few tokens, most of its time goes into
 moving weights. In 250 steps the direct student reads its 30 answers 17 times. Memory suffices to

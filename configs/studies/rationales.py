@@ -14,10 +14,10 @@ questions. The student of seeds 0 and 1 had 75.5 and 73.5%. If paired difference
 points from seed to seed, five seeds can detect a mean difference of 6 points or more (t = 2.78).
 
 20 runs on two CPU cores, five of them of `direct_vs_bridge`; the others reuse its assistant and
-take about six minutes each, a round longer. At revision e0afd18 further tries add 3 points (-2 to
-8) to the student's 92%. The other two variants have not been run since the quickstart has five
-values and asks in parts. With nine, asked at once, tries added 8 points (1 to 17) to 66% at
-3188a1a, and at ba433c3 three seeds without what was rejected gained 2.5.
+take about six minutes each, a round longer. Not run since questions name five items. With four, at
+revision e0afd18, further tries added 3 points (-2 to 8) to the student's 92%. With three items of
+nine values, asked at once, tries added 8 points (1 to 17) to 66% at 3188a1a, and at ba433c3 three
+seeds without what was rejected gained 2.5.
 """
 
 from bridge_jax.study.study import Study

@@ -6,10 +6,11 @@ import pytest
 
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
-from bridge_jax.methods import selection_parts, teacher
+from bridge_jax.methods import rationales, selection_parts, teacher
 from bridge_jax.methods.annotations import ANNOTATIONS
-from bridge_jax.methods.apprenticeship import SELECTION
+from bridge_jax.methods.apprenticeship import SELECTION, WARMUP
 from bridge_jax.methods.checks import validate
+from bridge_jax.methods.rationales import ASSISTANT
 from bridge_jax.methods.selection_parts import ANNOTATED, PARTS, counts
 from bridge_jax.planning.workload import Lengths, expected
 from bridge_jax.runs import Run
@@ -83,6 +84,18 @@ def test_each_part_is_asked_before_the_next_is_chosen(path):
     assert work[ANNOTATIONS.name] == 3
     assert [work[part.assistant.name] for part in (first, second)] == [4, 7]
     assert [work[part.drafts.name] for part in (first, second)] == [60, 60]
+
+
+def test_the_assistant_of_a_part_goes_on_from_the_one_before(path):
+    def starts(*changed):
+        config = override(tiny_run.settings(path), ["selection.parts=3", *changed])
+        plan = [*selection_parts.stages(config), rationales.assistant_stage(config, ("reason",))]
+        reads = {stage.name: stage.reads.get("warmed") for stage in plan}
+        return [reads[a.name] for a in (PARTS[0].assistant, PARTS[1].assistant, ASSISTANT)]
+
+    first = PARTS[0].assistant.name
+    assert starts("warmup.fraction=0.5") == [WARMUP.name, first, WARMUP.name]
+    assert starts("warmup.fraction=0") == [None, first, None]
 
 
 def test_drafts_are_of_questions_that_are_left(path, tmp_path, monkeypatch):
