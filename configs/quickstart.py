@@ -16,10 +16,11 @@ nor the procedure, and a rationale tells both: "smear 4+3=7; drop 7+7=14; dish 4
 
 The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
 generates them, is asked 30, in four parts: after each, what the assistant drafts decides what is
-asked next. The answers tell 48 to 50 of the 50 sums that the task needs (seeds 0 to 4). With four items
-in a question and three parts they told 46 to 49, students had 95.5%, and most errors were the
-others; asked at once 42 to 47, and 80%. With nine values there are 90 sums, and the assistant was
-right on 59%. With four, labels begin to tell the task: 46 and 50% after 1,000 to 1,200 steps.
+asked next. The answers tell 48 to 50 of the 50 sums that the task needs (seeds 0 to 4). With four
+items in a question and three parts they told 46 to 49, and students had 95.5%; most errors needed a
+sum that was not told. Asked at once and with one try, the answers told 42 to 47, and students had
+80%. With nine values there are 90 sums, and the assistant was right on 59%. With four values,
+labels begin to tell the task: 46 and 50% after 1,000 to 1,200 steps.
 
 The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
 write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,

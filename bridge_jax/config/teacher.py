@@ -129,11 +129,12 @@ class SelectionConfig:
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
       parts: number of parts in which the questions are chosen, 4 at most. The strategy chooses the
-        first part. For each further one the assistant is trained on the answers so far, from where
-        it was after the part before, and drafts rationales for other questions. Next are asked those whose drafts have the most n-grams of
-        tokens that no kept answer has (`selection.novelty`); where the pool has labels, those with
-        wrong drafts first. So a selection in parts is not the beginning of a larger one, and what
-        changes the drafts, such as `assistant_training`, changes what is asked and paid.
+        first part. Before each later one the assistant is trained further, on all the answers so
+        far, and drafts rationales for other questions. Next are asked those whose drafts have the
+        most n-grams of tokens that no kept answer has (`selection.novelty`); where the pool has
+        labels, those with wrong drafts first. So a selection in parts is not the beginning of a
+        larger one, and what changes the drafts, such as `assistant_training`, changes what is asked
+        and paid.
       drafts: questions that are drafted for each one that is asked next, drawn at random.
     """
 

@@ -1,15 +1,15 @@
 """Selects in parts: drafts of an assistant decide what the teacher is asked next.
 
-The strategy chooses the first part. For each further one the assistant is trained on the answers so
-far, from where it was after the part before, and drafts rationales for other questions of the pool.
-A draft approximates the teacher's answer. Next are asked the questions whose drafts have the most
+The strategy chooses the first part. Before each later one the assistant is trained further, on all
+the answers so far, and drafts rationales for other questions of the pool. A draft approximates the
+teacher's answer. Next are asked the questions whose drafts have the most
 n-grams that no kept answer has; where the pool has labels, those with wrong drafts first, since the
 others gain less from an answer.
 
 Each part asks about its own questions and the earlier ones, whose answers are on the ledger. The
-last one is the selection of the run. Its answers are the annotations, and the assistant of the run
-learns them from its start, as it would without parts. A request without a reply is sent again by
-each later part. Retries are left to the last part.
+last one is the selection of the run, and its answers are the annotations. The assistant that learns
+these does not continue those of the parts: it starts where it would without parts. A request
+without a reply is sent again by each later part. Retries are left to the last part.
 """
 
 import dataclasses

@@ -4,15 +4,15 @@
 
 The runs are the quickstart's without further tries; stages of `direct_vs_bridge` are reused in its
 workdir. *In four parts*: eight questions are chosen by the strategy. An assistant learns their
-answers and drafts rationales for 160 others; the eight with the wrong drafts that have the most new
-n-grams are asked next; then seven, and seven more (`selection.parts`). The teacher answers 30 in
-both.
+answers and drafts rationales for 160 others; of those with wrong drafts, the eight with the most
+new n-grams are asked next; then twice seven, each time of 140 (`selection.parts`). The teacher
+answers 30 in both.
 
 Written down before the first run: what limits the quickstart is the number of its 50 sums that the
 answers tell. In a simulation without models, of 60 drawings, random questions told 46.3 of them and
-questions in four parts 49.3; all sums of a question were told for 77 and 96% of questions, with a
-standard deviation of 10 and 5 points over the drawings. If paired differences of students deviate
-by 10, five seeds can detect a mean difference of 12 points or more (t = 2.78).
+questions in four parts 49.3; all sums of a question were told for 77% of questions (standard
+deviation over the drawings 10 points) and for 96% (5). If paired differences of students deviate by
+10, five seeds can detect a mean difference of 12 points or more (t = 2.78).
 
 10 runs on two CPU cores, which share stages with `direct_vs_bridge`. Not run since questions name
 five items. With four, and in three parts, at revisions b823db1 and f6fcbb8, the student had 80%
