@@ -2,9 +2,9 @@
 
 The strategy chooses the first part. Before each later one the assistant is trained further, on all
 the answers so far, and drafts rationales for other questions of the pool. A draft approximates the
-teacher's answer. Next are asked the questions whose drafts have the most
-n-grams that no kept answer has; where the pool has labels, those with wrong drafts first, since the
-others gain less from an answer.
+teacher's answer. Next are asked the questions whose drafts have the most n-grams that no kept
+answer has; where the pool has labels, those with wrong drafts first, since the others gain less
+from an answer.
 
 Each part asks about its own questions and the earlier ones, whose answers are on the ledger. The
 last one is the selection of the run, and its answers are the annotations. The assistant that learns
@@ -157,31 +157,23 @@ def stages(config: RunConfig) -> list[Stage]:
     """Returns the stages from the first part's selection to the teacher's answers to all parts."""
     plan: list[Stage] = []
     sizes = counts(config)
-    for number, following in enumerate(sizes[1:]):
-        is_next_last = number + 2 == len(sizes)
-        into = SELECTION if is_next_last else PARTS[number + 1].selection
-        before = PARTS[number - 1] if number else None
-        plan += _stages_of(PARTS[number], before, config, sizes[: number + 1], following, into)
+    for number in range(len(sizes) - 1):
+        plan += _stages_of(number, config, sizes)
     return [*plan, annotations_stage(config, SELECTION, new=sizes[-1])]
 
 
-def _stages_of(
-    part: Part,
-    before: Part | None,
-    config: RunConfig,
-    sizes: list[int],
-    following: int,
-    into: Artifact,
-) -> list[Stage]:
+def _stages_of(number: int, config: RunConfig, sizes: list[int]) -> list[Stage]:
     """Returns the stages from a part's selection to the next one.
 
     Args:
-      part: the part.
-      before: the part before, whose assistant is trained further.
-      sizes: examples of each part up to this one.
-      following: examples of the next part.
-      into: the name of the next selection.
+      number: of the part, from 0.
+      config: of the run.
+      sizes: examples of each part.
     """
+    part, following = PARTS[number], sizes[number + 1]
+    continued = PARTS[number - 1].assistant if number else None
+    is_next_last = number + 2 == len(sizes)
+    into = SELECTION if is_next_last else PARTS[number + 1].selection
     draft_count = config.selection.drafts * following
     draw = zlib.crc32(f"{part.drafts.name} {config.seed}".encode())
     drafting = Drafting(config.generation, "reason", config.seed, draft_count, draw)
@@ -191,14 +183,14 @@ def _stages_of(
     to_choose |= {"annotated": part.annotations.name, "drafted": part.drafts.name}
     choosing = ChoosingNext(following, config.data.labelled)
     return [
-        annotations_stage(config, part.selection, part.annotations, sizes[-1]),
+        annotations_stage(config, part.selection, part.annotations, sizes[number]),
         rationales.assistant_stage(
             config,
             ("reason",),
             part.assistant,
             part.annotations,
-            sum(sizes),
-            before and before.assistant,
+            sum(sizes[: number + 1]),
+            continued,
         ),
         Stage(part.drafts, draft, drafting, to_draft, Workload("pool", draft_count)),
         Stage(into, choose_next, choosing, to_choose),
