@@ -76,7 +76,7 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(matmul=MATMUL),  # in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29), matmul=MATMUL),
         warmup=WarmupConfig(0.0),  # The strategy compares embeddings alone.
-        selection=SelectionConfig(strategy="diversity", parts=4),
+        selection=SelectionConfig(strategy="diversity", parts=6),
         assistant_training=_training(112, learning_rate=3e-4, epochs=6, batch_rows=2),
         instruct=InstructConfig(120, _training(192, learning_rate=5e-4, epochs=1)),
         rationales=RationalesConfig(show_gold=False, retries=4, retry_temperature=0.7),

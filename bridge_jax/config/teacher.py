@@ -16,7 +16,7 @@ from bridge_jax.config.fields import (
 )
 
 API_TEACHERS = ("openai", "gemini")
-MOST_PARTS = 4  # of a selection
+MOST_PARTS = 6  # of a selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SelectionConfig:
         from 0 to 1.
       noise_fraction: share of the pool with the highest difficulty set aside as label noise.
       batch_tokens: tokens a scoring batch, padding included.
-      parts: number of parts in which the questions are chosen, 4 at most. The strategy chooses the
+      parts: number of parts in which the questions are chosen, 6 at most. The strategy chooses the
         first part. Before each later one the assistant is trained further, on all the answers so
         far, and drafts rationales for other questions. Next are asked those whose drafts have the
         most n-grams of tokens that no kept answer has (`selection.novelty`); where the pool has

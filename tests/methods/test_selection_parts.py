@@ -69,7 +69,7 @@ def test_parts_are_as_equal_as_possible(path):
 def test_each_part_is_asked_before_the_next_is_chosen(path):
     config = override(tiny_run.settings(path), ["selection.parts=3", "warmup.fraction=0"])
     plan = selection_parts.selection_stages(config) + selection_parts.stages(config)
-    first, second, _ = PARTS
+    first, second, *_ = PARTS
     assert [stage.name for stage in plan] == [
         "apprenticeship/scores",
         *(artifact.name for artifact in (*first, *second)),
@@ -169,7 +169,7 @@ def test_without_labels_no_draft_is_right(path, tmp_path, monkeypatch):
     assert chosen(job)["ids"][3:] == [pool[6].id, pool[5].id, pool[4].id]
 
 
-@pytest.mark.parametrize("settings", [("selection.parts=6",), ("selection.parts=0",)])
+@pytest.mark.parametrize("settings", [("selection.parts=7",), ("selection.parts=0",)])
 def test_the_number_of_parts_is_limited(path, settings):
     with pytest.raises(UserError, match=r"selection\.parts="):
         validate(override(tiny_run.settings(path), settings))
