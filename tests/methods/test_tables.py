@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from bridge_jax import methods
-from bridge_jax.config import CONTROLS, RunConfig
+from bridge_jax.config import CONTROLS, MOST_PARTS, RunConfig
 from bridge_jax.config.io import override
 from bridge_jax.errors import UserError
 from bridge_jax.methods.annotations import ANNOTATIONS
@@ -14,7 +14,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS
 OPTIONS = (
     ["data.labelled=true", "data.labelled=false"],
     ["selection.strategy=random", "selection.strategy=badge"],
-    ["selection.parts=1", "selection.parts=4"],
+    ["selection.parts=1", f"selection.parts={MOST_PARTS}"],
     ["rationales.filter=gold", "rationales.filter=consistency"],
     ["rationales.retries=0", "rationales.retries=2"],
     ["rationales.rounds=0", "rationales.rounds=3"],
