@@ -154,11 +154,10 @@ class Run:
         finished = [execution.may_be_finished(stage.name) for stage in asks]
         if all(finished):
             return {}
-        # Of several parts the last one asks about all.
-        of_parts, inputs = methods.asking(self.stages), self.inputs
-        params = [stage.params for stage in asks if stage not in of_parts[:-1]]
-        selected = sum(stage.workload.count for stage in of_parts if stage.workload)
-        found = teacher.quote(params, selected, inputs.pool, inputs.count, self.workdir)
+        counted = methods.asking(asks)
+        counted += [stage for stage in asks if isinstance(stage.params, HeldOut)]
+        is_all, plans = len(counted) == len(asks), self._planned(asks)
+        found = teacher.quote(self.config, plans, is_all, self.inputs.count, self.workdir)
         return {"+".join(self.deep[stage.name] for stage in asks): found} if found else {}
 
     def _check_teacher(self) -> str:
@@ -170,15 +169,20 @@ class Run:
         Raises:
           UserError: the key is missing, or the budget cannot pay for one request.
         """
-        execution, inputs = self.execution(), self.inputs
+        execution = self.execution()
         asks = methods.paying(self.stages)
         to_ask = [stage for stage in asks if not execution.may_be_finished(stage.name)]
         if not to_ask or not hosts.is_first():
             return ""
         teacher.check_key(self.config.teacher)
-        plans = []
-        of_parts = [stage for stage in methods.asking(self.stages) if stage in to_ask]
-        for stage in to_ask:
+        plans = self._planned(to_ask)
+        return teacher.check_budget(plans, self.inputs.count, self.workdir) if plans else ""
+
+    def _planned(self, asks: Sequence[Stage]) -> list[PlannedRequests]:
+        """Returns the plans of stages that ask the teacher; the parts of a selection have one."""
+        inputs, plans = self.inputs, []
+        of_parts = methods.asking(asks)
+        for stage in asks:
             params = stage.params
             if isinstance(params, HeldOut):
                 split = inputs.dev if stage.artifact == HELD_OUT_DEV else inputs.test
@@ -188,7 +192,7 @@ class Run:
                 # Which will be selected is not known yet: any of the pool may be.
                 new = sum(part.workload.count for part in of_parts if part.workload)
                 plans.append(PlannedRequests(params, new, inputs.pool))
-        return teacher.check_budget(plans, inputs.count, self.workdir) if plans else ""
+        return plans
 
     def run(
         self,

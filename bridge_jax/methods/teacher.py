@@ -332,43 +332,45 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
 
 
 def quote(
-    stages: Sequence[Asking],
-    selected: int,
-    pool: Sequence[Example],
+    config: RunConfig,
+    plans: Sequence[PlannedRequests],
+    is_all: bool,
     count: CountTokens,
     workdir: Path,
 ) -> Quote | None:
     """Returns the most that a run may ask and pay, with every retry.
 
-    Where one stage asks, each request counts at its highest possible cost; where several do, the
-    caps of the budget are all that is known. What is answered on the ledger already is counted too,
-    so that the quote of a run that goes on is what it was.
+    If one plan has all requests, each counts at its highest possible cost. Otherwise only the caps
+    of the budget are known. Requests that the ledger has an answer to count too, so that the quote
+    of a resumed run is what it was.
 
     Args:
-      stages: the parameters of those that ask, in order.
-      selected: number of examples that the first one asks about.
-      pool: of the examples.
+      config: the config of the run.
+      plans: the plans of the stages that ask.
+      is_all: whether they include every stage that asks; some ask about what an earlier one wrote.
       count: counts tokens.
+      workdir: whose ledger it is.
 
     Returns:
       None where nobody is paid: the teacher is free, or the ledger has every answer.
     """
-    params = stages[0]
-    settings, budget = params.teacher, params.budget
-    if not is_paid(settings) or settings.free:
+    budget = config.budget
+    if not is_paid(config.teacher) or config.teacher.free:
         return None
     cap = cap_in_nanodollars(budget.usd)
-    if len(stages) > 1:
-        return Quote(settings.model, budget.queries, cap)
+    if len(plans) != 1 or not is_all:
+        return Quote(config.teacher.model, budget.queries, cap)
+    ((params, planned, examples),) = plans
+    settings = params.teacher
     account = accounts.standing(workdir, budget)
-    requests = [make_request(params, example) for example in pool]
+    requests = [make_request(params, example) for example in examples]
     if account.answered and all(request.key in account.answered for request in requests):
         return None
-    costs = _costs(settings, make_teacher(params, pool, count), requests, account)
+    costs = _costs(settings, make_teacher(params, examples, count), requests, account)
     rounds = settings.samples + settings.retries
-    queries = min(budget.queries, rounds * min(selected, len(requests)))
+    queries = min(budget.queries, rounds * min(planned, len(requests)))
     # No example is asked about more often than in every round.
-    dearest = sorted(costs, reverse=True)[: selected or len(costs)]
+    dearest = sorted(costs, reverse=True)[:planned]
     whole, rest = divmod(queries, rounds)
     most = rounds * sum(dearest[:whole]) + rest * (dearest[whole] if rest else 0)
     return Quote(settings.model, queries, min(cap, most))

@@ -208,6 +208,17 @@ def test_the_budget_pays_for_selection_and_test(make):
     assert methods.paying(make(*labels, "evaluation.teacher_test=3").stages)
 
 
+def test_a_quote_counts_the_test_where_nothing_else_is_asked(make):
+    labels = ["method=labels", "data.labelled=true", "teacher.max_output_tokens=400"]
+    ((_, quote),) = make(*labels, "evaluation.teacher_test=3", answered=range(14)).quotes().items()
+    assert (quote.model, quote.queries) == ("big-1", 3)
+    # Each costs 400 tokens of output at 10 dollars a million, and under 800 of input at 1.25.
+    assert 3 * 400 * 10_000 < quote.nanodollars < 3 * (400 * 10_000 + 800 * 1250)
+    # With annotations as well, only the caps are known.
+    ((_, both),) = make().quotes().items()
+    assert both == ("big-1", 9, int(make().config.budget.usd * 1e9))
+
+
 def test_caps_are_checked_for_both_before_anything_is_trained(make, vendor):
     job = make("budget.usd=0.02", "teacher.max_output_tokens=400")
     note = job._check_teacher()
